@@ -1,0 +1,16 @@
+//! Generates the gRPC code with protox, so that no protoc has to be installed.
+
+use std::{env, fs, path::PathBuf};
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let proto = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    println!("cargo::rerun-if-changed={}", proto.display());
+
+    let descriptors = protox::compile(["quilt.proto", "mesh.proto"], [&proto])?;
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}
