@@ -1,1 +1,238 @@
-//! See the README.
+//! Layouts of the eBPF maps: what the programs in the kernel and the runtime that fills
+//! the maps must agree on, byte for byte.
+//!
+//! Addresses are `[u8; 4]` in network byte order, so that `bpftool map dump` prints
+//! `[10,42,2,0]` and nobody has to swap bytes in the head. All other numbers are in the
+//! byte order of the host. Every struct is `repr(C)` with explicit padding, because padding
+//! the compiler adds is uninitialised memory, which the verifier refuses in keys and which
+//! would leak into values.
+//!
+//! A change of any layout here needs a new [`LAYOUT_VERSION`].
+#![no_std]
+
+mod drop_reason;
+mod pass_reason;
+mod wire;
+
+pub use drop_reason::{DropReason, Drops};
+pub use pass_reason::{PassReason, Passes};
+pub use wire::*;
+
+/// Version of the layouts in this crate. It is part of the pin directory's path, because a
+/// pinned map is reused by name without anybody comparing its shape.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Names of the maps, as pinned and as the object declares them. The kernel keeps 15
+/// characters of a map's name.
+pub mod map_names {
+    /// Peer subnet → [`Peer`](super::Peer). Hash.
+    pub const PEERS: &str = "peers";
+    /// Underlay address of a peer → [`Vtep`](super::Vtep). Hash.
+    pub const VTEPS: &str = "vteps";
+    /// Counter index → [`PeerStats`](super::PeerStats). Per-CPU array.
+    pub const PEER_STATS: &str = "peer_stats";
+    /// Container address → [`Endpoint`](super::Endpoint). Hash.
+    pub const ENDPOINTS: &str = "endpoints";
+    /// One [`Drops`](super::Drops). Per-CPU array.
+    pub const DROPS: &str = "drops";
+    /// One [`Passes`](super::Passes). Per-CPU array.
+    pub const PASSES: &str = "passes";
+    /// One [`Config`](super::Config). Array.
+    pub const CONFIG: &str = "config";
+    /// Sampled [`DropEvent`](super::DropEvent)s. Ring buffer.
+    pub const EVENTS: &str = "events";
+    /// All of them, in the order a reader of `bpftool` meets them in the documentation.
+    pub const ALL: [&str; 8] = [
+        PEERS, VTEPS, PEER_STATS, ENDPOINTS, DROPS, PASSES, CONFIG, EVENTS,
+    ];
+}
+
+/// Names of the programs in the object. The kernel keeps 15 characters of a program's name.
+pub mod program_names {
+    /// Ingress of a bridge port: container → peer.
+    pub const ENCAPSULATE: &str = "encapsulate";
+    /// Ingress of an underlay interface: peer → container.
+    pub const DECAPSULATE: &str = "decapsulate";
+    /// Ingress of the overlay device: what reached the kernel's VXLAN after all.
+    pub const SAFETY_NET: &str = "safety_net";
+    /// Egress of the overlay device: counts what the kernel path sends.
+    pub const COUNT_EGRESS: &str = "count_egress";
+    /// All of them.
+    pub const ALL: [&str; 4] = [ENCAPSULATE, DECAPSULATE, SAFETY_NET, COUNT_EGRESS];
+}
+
+/// Key of the `peers` map: the network address of a peer's subnet. The mask is
+/// [`Config::mask`], the same for every node of a cluster, which is why a hash does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerKey {
+    /// Network address of the subnet.
+    pub subnet: [u8; 4],
+}
+
+/// Value of the `peers` map: where packets for a peer's subnet go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The peer's underlay address: outer destination of what we send, and the only outer
+    /// source from which packets of its subnet are taken.
+    pub address: [u8; 4],
+    /// The neighbour on the underlay to send to: `address` itself, or the gateway towards it.
+    pub next_hop: [u8; 4],
+    /// Index of the underlay interface towards `next_hop`; 0 while no route is known.
+    pub link: u32,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// Index of this peer's counters in `peer_stats`.
+    pub counters: u32,
+    /// MAC address of the peer's overlay device: inner destination, so that the peer's
+    /// kernel path takes the packet where its fast path does not.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// Key of the `vteps` map: the underlay address of a peer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VtepKey {
+    /// Underlay address.
+    pub address: [u8; 4],
+}
+
+/// Value of the `vteps` map: tells a stranger from a peer that sends from a wrong subnet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vtep {
+    /// Index of this peer's counters in `peer_stats`.
+    pub counters: u32,
+}
+
+/// Value of the `peer_stats` map, one per CPU: what went to and came from one peer.
+///
+/// Packets are counted as they are on the wire: a merged or not yet segmented packet counts
+/// its segments. Bytes are those of the inner IPv4 packets as the programs saw them, so the
+/// headers of merged segments count once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerStats {
+    /// Packets the fast path encapsulated.
+    pub tx_packets: u64,
+    /// Bytes the fast path encapsulated.
+    pub tx_bytes: u64,
+    /// Packets the fast path decapsulated.
+    pub rx_packets: u64,
+    /// Bytes the fast path decapsulated.
+    pub rx_bytes: u64,
+    /// Packets the kernel path sent.
+    pub kernel_tx_packets: u64,
+    /// Bytes the kernel path sent.
+    pub kernel_tx_bytes: u64,
+    /// Packets the kernel path received.
+    pub kernel_rx_packets: u64,
+    /// Bytes the kernel path received.
+    pub kernel_rx_bytes: u64,
+    /// Packets from this peer that a guard dropped.
+    pub drops: u64,
+    /// When the last packet came from this peer: nanoseconds of `CLOCK_MONOTONIC`, to the
+    /// resolution of the timer tick; 0 if none came.
+    pub last_seen_ns: u64,
+}
+
+/// Key of the `endpoints` map: the address of a container on this node.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointKey {
+    /// The container's address.
+    pub address: [u8; 4],
+}
+
+/// Value of the `endpoints` map: where packets for a container are delivered.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Index of the host's end of the container's veth pair.
+    pub link: u32,
+    /// MAC address of the container's end.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// The only entry of the `config` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Generation of the peer set that the maps show, as the agent numbered it.
+    pub generation: u64,
+    /// Network address of this node's subnet.
+    pub subnet: [u8; 4],
+    /// Mask of every node's subnet, e.g. `[255,255,255,0]`.
+    pub mask: [u8; 4],
+    /// This node's underlay address: outer source and expected outer destination.
+    pub host_address: [u8; 4],
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// UDP port of VXLAN.
+    pub port: u32,
+    /// Index of the overlay device, whose MTU is the largest inner packet.
+    pub overlay_link: u32,
+    /// MAC address of this node's overlay device: inner source of what we send.
+    pub overlay_mac: [u8; 6],
+    /// MAC address of the bridge: the gateway of the containers.
+    pub bridge_mac: [u8; 6],
+    /// Zero.
+    pub pad: [u8; 4],
+}
+
+/// A sampled drop: what the packet was and why it was dropped. Addresses that the program
+/// did not get to read are zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropEvent {
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// A [`DropReason`].
+    pub reason: u32,
+    /// Interface on which the packet arrived.
+    pub link: u32,
+    /// Length of the packet with its Ethernet header.
+    pub length: u32,
+    /// VXLAN network identifier of the packet.
+    pub vni: u32,
+    /// Outer source.
+    pub outer_source: [u8; 4],
+    /// Outer destination.
+    pub outer_destination: [u8; 4],
+    /// Inner source.
+    pub inner_source: [u8; 4],
+    /// Inner destination.
+    pub inner_destination: [u8; 4],
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+
+    macro_rules! pod {
+        ($($layout:ty),+ $(,)?) => {$(
+            // SAFETY: repr(C), made of integers and byte arrays alone, and without padding
+            // (checked below), so every byte pattern is a value and every value is bytes.
+            unsafe impl aya::Pod for $layout {}
+        )+};
+    }
+    pod!(
+        PeerKey, Peer, VtepKey, Vtep, PeerStats, EndpointKey, Endpoint, Config, Drops, Passes,
+    );
+}
+
+// No hidden padding: each size is the sum of its fields.
+const _: () = {
+    assert!(size_of::<PeerKey>() == 4);
+    assert!(size_of::<Peer>() == 28);
+    assert!(size_of::<Vtep>() == 4);
+    assert!(size_of::<PeerStats>() == 80);
+    assert!(size_of::<Endpoint>() == 12);
+    assert!(size_of::<Config>() == 48);
+    assert!(size_of::<DropEvent>() == 40);
+};

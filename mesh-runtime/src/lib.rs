@@ -1,1 +1,3 @@
-//! See the README.
+//! The privileged part of a node.
+
+pub mod fast_path;

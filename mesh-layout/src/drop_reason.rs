@@ -1,0 +1,73 @@
+//! Why a guard dropped a packet.
+
+macro_rules! reasons {
+    (
+        $(#[$enum_doc:meta])* enum $reason:ident;
+        $(#[$struct_doc:meta])* struct $counts:ident;
+        $($(#[$doc:meta])* $variant:ident => $field:ident,)+
+    ) => {
+        $(#[$enum_doc])*
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $reason {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl $reason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The reason's name, which is also the name of its counter in `bpftool`'s output.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($field),)+
+                }
+            }
+        }
+
+        $(#[$struct_doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $counts {
+            $($(#[$doc])* pub $field: u64,)+
+        }
+
+        impl $counts {
+            /// The counter of `reason`.
+            pub const fn get(&self, reason: $reason) -> u64 {
+                match reason {
+                    $($reason::$variant => self.$field,)+
+                }
+            }
+
+            /// The counter of `reason`, to change it.
+            #[inline(always)]
+            pub const fn get_mut(&mut self, reason: $reason) -> &mut u64 {
+                match reason {
+                    $($reason::$variant => &mut self.$field,)+
+                }
+            }
+        }
+    };
+}
+pub(crate) use reasons;
+
+reasons! {
+    /// Why a guard dropped a packet.
+    enum DropReason;
+    /// The only entry of the `drops` map, one per CPU: dropped packets by reason.
+    struct Drops;
+
+    /// VXLAN of our VNI from an address that is no peer's.
+    UnknownVtep => unknown_vtep,
+    /// From a peer, but its inner source lies outside that peer's subnet.
+    ForeignSource => foreign_source,
+    /// From a peer, but its inner destination is not in this node's subnet.
+    ForeignTarget => foreign_target,
+    /// VXLAN header without the VNI flag, or cut short before the inner headers.
+    Malformed => malformed,
+    /// The inner packet is not IPv4; nothing else crosses the overlay.
+    NotIpv4 => not_ipv4,
+    /// Rewriting the packet failed, which is out of memory or a header the kernel refuses.
+    RewriteFailed => rewrite_failed,
+}

@@ -1,0 +1,33 @@
+//! Why a program left a packet to the kernel path.
+
+use crate::drop_reason::reasons;
+
+reasons! {
+    /// Why a program left a packet to the kernel path.
+    enum PassReason;
+    /// The only entry of the `passes` map, one per CPU: packets left to the kernel by reason.
+    struct Passes;
+
+    /// Not IPv4, or not to the gateway: the bridge's business.
+    NotRouted => not_routed,
+    /// IPv4 to a destination that is no peer's: another container here, the host, the Internet.
+    NotPeer => not_peer,
+    /// Source outside this node's subnet, which the peer would refuse.
+    SourceNotOurs => source_not_ours,
+    /// The time to live ends here: the kernel answers with ICMP time exceeded.
+    TtlExpired => ttl_expired,
+    /// Larger than the overlay's MTU: the kernel answers with fragmentation needed.
+    TooBig => too_big,
+    /// No route towards the peer's underlay address.
+    NoNextHop => no_next_hop,
+    /// On the underlay and not VXLAN to this host.
+    NotVxlan => not_vxlan,
+    /// VXLAN of another VNI, which may belong to another overlay on this host.
+    OtherVni => other_vni,
+    /// A fragment of an outer packet: the kernel reassembles it.
+    OuterFragment => outer_fragment,
+    /// For this node, but not for a container whose interface is known.
+    NoEndpoint => no_endpoint,
+    /// Headers this program does not read, such as IPv4 options.
+    Unreadable => unreadable,
+}

@@ -1,0 +1,109 @@
+//! What the maps and attachments should show, as computed from wanted and observed state.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+/// A hardware address, in the order it has on the wire.
+pub type Mac = [u8; 6];
+
+/// Everything the fast path is to show in the kernel once the node has a subnet, an
+/// underlay address and its two devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FastPathState {
+    /// Generation of the peer set, as the agent numbered it.
+    pub generation: u64,
+    /// This node's subnet.
+    pub subnet: Ipv4Net,
+    /// This node's underlay address.
+    pub host_address: Ipv4Addr,
+    /// The overlay device.
+    pub overlay: Device,
+    /// The bridge of the containers.
+    pub bridge: Device,
+    /// UDP port of VXLAN.
+    pub port: u16,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// Peers by subnet.
+    pub peers: BTreeMap<Ipv4Net, PeerPath>,
+    /// Underlay interfaces by index with their names: the one that holds the host address,
+    /// and those over which routes to peers lead.
+    pub underlay: BTreeMap<u32, String>,
+    /// Ports of the bridge by index with their names.
+    pub ports: BTreeMap<u32, String>,
+    /// Containers whose port and MAC address are known, by address.
+    pub endpoints: BTreeMap<Ipv4Addr, EndpointPath>,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// Hardware address.
+    pub mac: Mac,
+}
+
+/// Where packets for a peer go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerPath {
+    /// The peer's underlay address.
+    pub address: Ipv4Addr,
+    /// The neighbour to send to and the index of the interface it is on; `None` while the
+    /// kernel has no route, in which case the packets are left to the kernel path.
+    pub next_hop: Option<(Ipv4Addr, u32)>,
+}
+
+/// Where packets for a container are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointPath {
+    /// Index of the host's end of the veth pair. Only pairs whose other end is in another
+    /// namespace belong here: `bpf_redirect_peer` drops what it finds in the same one.
+    pub link: u32,
+    /// MAC address of the container's end.
+    pub mac: Mac,
+}
+
+/// What one [`apply`](super::FastPath::apply) changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FastPathChanges {
+    /// Peer entries added.
+    pub added: u32,
+    /// Peer entries rewritten.
+    pub changed: u32,
+    /// Peer entries removed.
+    pub removed: u32,
+    /// Programs attached or attached anew.
+    pub attached: u32,
+    /// Programs detached.
+    pub detached: u32,
+}
+
+/// Counters of one peer, summed over the CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounters {
+    /// The sums, in the map's own layout; `last_seen_ns` is the latest of the CPUs.
+    pub stats: mesh_layout::PeerStats,
+    /// Milliseconds since the last packet from the peer; `None` if none came.
+    pub last_packet_age_ms: Option<u64>,
+}
+
+/// The fast path's state for people and for the status call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FastPathReport {
+    /// `tcx` or `clsact`.
+    pub attach_mode: &'static str,
+    /// `interface: program`, in the order they were attached.
+    pub attachments: Vec<String>,
+    /// Directory of the pinned maps.
+    pub pin_directory: std::path::PathBuf,
+    /// Generation in the `config` map, as the kernel has it.
+    pub generation: u64,
+    /// Drops by reason, zeros left out.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Packets left to the kernel by reason, zeros left out.
+    pub passes: BTreeMap<&'static str, u64>,
+}
