@@ -222,7 +222,16 @@ mod pod {
         )+};
     }
     pod!(
-        PeerKey, Peer, VtepKey, Vtep, PeerStats, EndpointKey, Endpoint, Config, Drops, Passes,
+        PeerKey,
+        Peer,
+        VtepKey,
+        Vtep,
+        PeerStats,
+        EndpointKey,
+        Endpoint,
+        Config,
+        Drops,
+        Passes,
     );
 }
 

@@ -28,6 +28,10 @@ reasons! {
     OuterFragment => outer_fragment,
     /// For this node, but not for a container whose interface is known.
     NoEndpoint => no_endpoint,
-    /// Headers this program does not read, such as IPv4 options.
+    /// The outer UDP checksum is in use: the kernel verifies it (RFC 7348 says it may be sent).
+    OuterChecksum => outer_checksum,
+    /// The outer header carries a congestion mark, which the kernel moves inwards (RFC 6040).
+    CongestionMark => congestion_mark,
+    /// Headers this program does not read, such as IPv4 options or a VLAN tag.
     Unreadable => unreadable,
 }

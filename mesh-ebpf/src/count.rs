@@ -1,0 +1,62 @@
+//! Counting what goes to and comes from a peer, and the program that counts the kernel path.
+
+use aya_ebpf::{
+    bindings::TC_ACT_UNSPEC, helpers::bpf_ktime_get_coarse_ns, macros::classifier,
+    programs::TcContext,
+};
+use mesh_layout::{ETHERNET_LEN, ETHERTYPE_IPV4, PeerKey, PeerStats};
+
+use crate::{
+    maps::{CONFIG, PEER_STATS, PEERS},
+    packet::{Ethernet, Ipv4, OUTER_IP, Packet},
+};
+
+/// Runs `add` on this CPU's counters of the peer with this index.
+#[inline(always)]
+pub(crate) fn count(index: u32, add: impl FnOnce(&mut PeerStats)) {
+    if let Some(stats) = PEER_STATS.get_ptr_mut(index) {
+        // SAFETY: this CPU's own slot; programs on a hook are not interrupted by others of
+        // their kind.
+        add(unsafe { &mut *stats });
+    }
+}
+
+/// Now, to the resolution of the timer tick, which is all that "when did we last hear of
+/// this peer" needs; the exact clock costs ten times as much.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Egress of the overlay device: counts what the kernel is about to encapsulate.
+#[classifier]
+fn count_egress(context: TcContext) -> i32 {
+    let _ = try_count(Packet::new(&context));
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn try_count(packet: Packet) -> Option<()> {
+    let ethernet: *const Ethernet = packet.at(0)?;
+    let ip: *const Ipv4 = packet.at(OUTER_IP)?;
+    // SAFETY: `at` proved that the headers are in the packet.
+    let (ethernet, ip) = unsafe { (&*ethernet, &*ip) };
+    if ethernet.ethertype != ETHERTYPE_IPV4.to_be() {
+        return None;
+    }
+    let config = CONFIG.get(0)?;
+    let subnet = ip.destination & u32::from_ne_bytes(config.mask);
+    let key = PeerKey {
+        subnet: subnet.to_ne_bytes(),
+    };
+    // SAFETY: the entry may change under us; each field is one aligned word.
+    let peer = unsafe { PEERS.get(&key)? };
+    let packets = packet.segments(ip, OUTER_IP);
+    let bytes = u64::from(packet.len()) - ETHERNET_LEN as u64;
+    count(peer.counters, |stats| {
+        stats.kernel_tx_packets += packets;
+        stats.kernel_tx_bytes += bytes;
+    });
+    Some(())
+}

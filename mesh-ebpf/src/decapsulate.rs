@@ -1,0 +1,231 @@
+//! Peer → container: takes the outer headers off and delivers the inner packet.
+
+use aya_ebpf::{
+    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::bpf_skb_adjust_room,
+    macros::classifier,
+    programs::TcContext,
+};
+use mesh_layout::{
+    Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP,
+    PassReason, PeerKey, UDP_LEN, VXLAN_FLAG_VNI, VtepKey,
+};
+
+use crate::{
+    count::{count, now},
+    deliver::{deliver, endpoint},
+    maps::{CONFIG, PEERS, VTEPS},
+    packet::{
+        ECN_CE, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP, OUTER_UDP, Packet,
+        UdpVxlan, VERSION_4_NO_OPTIONS,
+    },
+    verdict::{Dropped, Verdict},
+};
+
+/// Ingress of an underlay interface.
+#[classifier]
+fn decapsulate(context: TcContext) -> i32 {
+    let verdict = match try_decapsulate(Packet::new(&context)) {
+        Ok(action) => Verdict::Redirect(action),
+        Err(verdict) => verdict,
+    };
+    verdict.conclude(&context)
+}
+
+#[inline(always)]
+fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
+    let pass = |reason| Err(Verdict::Pass(reason));
+
+    // Most packets of a host are not ours; they leave after a handful of comparisons.
+    let Some(ethernet) = packet.at::<Ethernet>(0) else {
+        return pass(PassReason::NotVxlan);
+    };
+    // SAFETY: `at` proved that the header is in the packet.
+    if unsafe { (*ethernet).ethertype } != ETHERTYPE_IPV4.to_be() {
+        return pass(PassReason::NotVxlan);
+    }
+    if packet.at::<[u8; OUTER_UDP + UDP_LEN]>(0).is_none()
+        && !packet.pull((OUTER_UDP + UDP_LEN) as u32)
+    {
+        // Shorter than a UDP header: a later fragment, or nothing of ours.
+        return pass(PassReason::NotVxlan);
+    }
+    let (Some(outer), Some(ports)) = (
+        packet.at::<Ipv4>(OUTER_IP),
+        packet.at::<[u16; 4]>(OUTER_UDP),
+    ) else {
+        return pass(PassReason::NotVxlan);
+    };
+    // SAFETY: `at` proved that the headers are in the packet.
+    let (outer, [_, destination_port, _, udp_checksum]) = unsafe { (*outer, *ports) };
+    let Some(config) = CONFIG.get(0) else {
+        return pass(PassReason::NotVxlan);
+    };
+    if outer.protocol != PROTOCOL_UDP
+        || outer.destination != u32::from_ne_bytes(config.host_address)
+    {
+        return pass(PassReason::NotVxlan);
+    }
+    if outer.version_and_length != VERSION_4_NO_OPTIONS {
+        return pass(PassReason::Unreadable);
+    }
+    if outer.is_later_fragment() {
+        return pass(PassReason::OuterFragment);
+    }
+    if destination_port != (config.port as u16).to_be() {
+        return pass(PassReason::NotVxlan);
+    }
+
+    let dropped = Dropped {
+        outer_source: outer.source,
+        outer_destination: outer.destination,
+        ..Dropped::because(DropReason::Malformed)
+    };
+    let (vni, inner) = inner_headers(packet, config, dropped)?;
+    let dropped = Dropped {
+        outer_source: outer.source,
+        outer_destination: outer.destination,
+        inner_source: inner.source,
+        inner_destination: inner.destination,
+        vni,
+        ..Dropped::because(DropReason::Malformed)
+    };
+    let counters = guard(config, &outer, &inner, dropped)?;
+
+    // The guards have seen the packet, also one the kernel has to put together first: without
+    // its first fragment a stranger's packet never becomes whole.
+    if outer.is_fragment() {
+        return pass(PassReason::OuterFragment);
+    }
+    if udp_checksum != 0 {
+        return pass(PassReason::OuterChecksum);
+    }
+    if outer.tos & ECN_MASK == ECN_CE {
+        return pass(PassReason::CongestionMark);
+    }
+    if packet.has_vlan_tag() {
+        return pass(PassReason::Unreadable);
+    }
+    if inner.ttl <= 1 {
+        return pass(PassReason::TtlExpired);
+    }
+    let endpoint = endpoint(inner.destination).map_err(Verdict::Pass)?;
+
+    let segments = packet.segments(&inner, INNER_IP);
+    let bytes = u64::from(packet.len()) - INNER_IP as u64;
+    // The checksum state is reset (no NO_CSUM_RESET): what the NIC said of the outer packet
+    // must not vouch for the inner one.
+    // SAFETY: the context is valid as long as the program runs.
+    let shrunk = unsafe {
+        bpf_skb_adjust_room(
+            packet.skb,
+            -(ENCAPSULATION_LEN as i32),
+            BPF_ADJ_ROOM_MAC,
+            u64::from(BPF_F_ADJ_ROOM_FIXED_GSO),
+        )
+    };
+    if shrunk != 0 {
+        return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
+    }
+    let Some(action) = deliver(packet, config, endpoint) else {
+        return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
+    };
+    count(counters, |stats| {
+        stats.rx_packets += segments;
+        stats.rx_bytes += bytes;
+        stats.last_seen_ns = now();
+    });
+    Ok(action)
+}
+
+/// Reads the VXLAN header and the inner IPv4 header, and refuses what is not one of ours.
+#[inline(always)]
+fn inner_headers(
+    packet: Packet,
+    config: &Config,
+    dropped: Dropped,
+) -> Result<(u32, Ipv4), Verdict> {
+    const NEEDED: usize = INNER_IP + IPV4_LEN;
+    if packet.at::<[u8; NEEDED]>(0).is_none() {
+        // Not linear, or not there.
+        let wanted = if packet.len() < NEEDED as u32 {
+            packet.len()
+        } else {
+            NEEDED as u32
+        };
+        packet.pull(wanted);
+    }
+    let Some(vxlan) = packet.at::<UdpVxlan>(OUTER_UDP) else {
+        return Err(Verdict::Drop(dropped));
+    };
+    // SAFETY: `at` proved that the header is in the packet.
+    let vxlan = unsafe { *vxlan };
+    if vxlan.flags & (u32::from(VXLAN_FLAG_VNI) << 24).to_be() == 0 {
+        return Err(Verdict::Drop(dropped));
+    }
+    let vni = u32::from_be(vxlan.vni) >> 8;
+    if vni != config.vni {
+        return Err(Verdict::Pass(PassReason::OtherVni));
+    }
+    let Some(ethernet) = packet.at::<Ethernet>(INNER_ETHERNET) else {
+        return Err(Verdict::Drop(Dropped { vni, ..dropped }));
+    };
+    // SAFETY: `at` proved that the header is in the packet.
+    if unsafe { (*ethernet).ethertype } != ETHERTYPE_IPV4.to_be() {
+        return Err(Verdict::Drop(Dropped {
+            reason: DropReason::NotIpv4,
+            vni,
+            ..dropped
+        }));
+    }
+    match packet.at::<Ipv4>(INNER_IP) {
+        // SAFETY: `at` proved that the header is in the packet.
+        Some(inner) if unsafe { (*inner).version_and_length } >> 4 == 4 => {
+            // SAFETY: as above.
+            Ok((vni, unsafe { *inner }))
+        }
+        _ => Err(Verdict::Drop(Dropped { vni, ..dropped })),
+    }
+}
+
+/// The outer source must be a peer, the inner source must lie in that peer's subnet, and the
+/// inner destination in ours. Returns the index of the peer's counters.
+#[inline(always)]
+fn guard(config: &Config, outer: &Ipv4, inner: &Ipv4, dropped: Dropped) -> Result<u32, Verdict> {
+    let mask = u32::from_ne_bytes(config.mask);
+    let key = PeerKey {
+        subnet: (inner.source & mask).to_ne_bytes(),
+    };
+    // SAFETY: the entry may change under us; each field is one aligned word.
+    let counters = match unsafe { PEERS.get(&key) } {
+        Some(peer) if u32::from_ne_bytes(peer.address) == outer.source => peer.counters,
+        _ => {
+            let key = VtepKey {
+                address: outer.source.to_ne_bytes(),
+            };
+            // SAFETY: as above.
+            return Err(Verdict::Drop(match unsafe { VTEPS.get(&key) } {
+                Some(vtep) => Dropped {
+                    reason: DropReason::ForeignSource,
+                    counters: Some(vtep.counters),
+                    ..dropped
+                },
+                None => Dropped {
+                    reason: DropReason::UnknownVtep,
+                    ..dropped
+                },
+            }));
+        }
+    };
+    if inner.destination & mask != u32::from_ne_bytes(config.subnet) {
+        return Err(Verdict::Drop(Dropped {
+            reason: DropReason::ForeignTarget,
+            counters: Some(counters),
+            ..dropped
+        }));
+    }
+    Ok(counters)
+}
+
+// The offsets are those of the layout the documentation draws.
+const _: () = assert!(INNER_IP == ETHERNET_LEN + ENCAPSULATION_LEN);

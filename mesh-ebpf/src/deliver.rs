@@ -1,0 +1,41 @@
+//! The last step to a container, for packets from the underlay and from the overlay device.
+
+use aya_ebpf::helpers::bpf_redirect_peer;
+use mesh_layout::{Config, ETHERTYPE_IPV4, Endpoint, EndpointKey, PassReason};
+
+use crate::{
+    maps::ENDPOINTS,
+    packet::{Ethernet, Ipv4, OUTER_IP, Packet},
+};
+
+/// The container that owns `destination`, if its interface is known.
+#[inline(always)]
+pub(crate) fn endpoint(destination: u32) -> Result<&'static Endpoint, PassReason> {
+    let key = EndpointKey {
+        address: destination.to_ne_bytes(),
+    };
+    // SAFETY: the entry may change under us; a packet that is delivered to the old interface
+    // is one that arrived a moment earlier.
+    unsafe { ENDPOINTS.get(&key) }.ok_or(PassReason::NoEndpoint)
+}
+
+/// Delivers a packet that begins with an Ethernet header and the IPv4 header: as the router
+/// between overlay and container, so with one hop less to live and the gateway as sender.
+///
+/// `None` if the headers are not readable.
+#[inline(always)]
+pub(crate) fn deliver(packet: Packet, config: &Config, endpoint: &Endpoint) -> Option<i32> {
+    let ethernet: *mut Ethernet = packet.at(0)?;
+    let ip: *mut Ipv4 = packet.at(OUTER_IP)?;
+    // SAFETY: `at` proved that the headers are in the packet.
+    unsafe {
+        *ethernet = Ethernet {
+            destination: endpoint.mac,
+            source: config.bridge_mac,
+            ethertype: ETHERTYPE_IPV4.to_be(),
+        };
+        (*ip).decrement_ttl();
+        // Into the container's end of the pair, past this host's bridge and backlog.
+        Some(bpf_redirect_peer(endpoint.link, 0) as i32)
+    }
+}

@@ -1,0 +1,274 @@
+//! Container → peer: puts outer Ethernet, IPv4, UDP and VXLAN headers before the packet and
+//! sends it out of the underlay interface.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_ADJ_ROOM_ENCAP_L2_MASK, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+    },
+    helpers::{bpf_check_mtu, bpf_get_hash_recalc, bpf_redirect_neigh, bpf_skb_adjust_room},
+    macros::classifier,
+    programs::TcContext,
+};
+use mesh_layout::{
+    Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP,
+    PassReason, Peer, PeerKey, VXLAN_FLAG_VNI,
+};
+
+use crate::{
+    count::count,
+    maps::{CONFIG, PEERS},
+    packet::{
+        ECN_CE, ECN_ECT0, ECN_MASK, Ethernet, INNER_ETHERNET, Ipv4, OUTER_IP, OUTER_UDP, Packet,
+        UdpVxlan, VERSION_4_NO_OPTIONS,
+    },
+    verdict::{Dropped, Verdict},
+};
+
+/// `AF_INET` of the socket interface.
+const AF_INET: u32 = 2;
+/// Outer time to live, as the kernel's VXLAN device sets it.
+const OUTER_TTL: u8 = 64;
+/// Do not fragment (RFC 791). With it the identification may be zero (RFC 6864).
+const DONT_FRAGMENT: u16 = 0x4000;
+
+/// What the kernel has to know about the headers we add, so that it can segment a large
+/// packet afterwards. The inner layer 2 is an Ethernet header of 14 bytes: with the length of
+/// UDP and VXLAN added to it, UDP works and TCP dies.
+const ROOM_FLAGS: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO
+    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
+    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH
+    | BPF_F_ADJ_ROOM_NO_CSUM_RESET) as u64
+    | (ETHERNET_LEN as u64 & BPF_ADJ_ROOM_ENCAP_L2_MASK as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+
+/// Ingress of a bridge port, before the bridge sees the packet.
+#[classifier]
+fn encapsulate(context: TcContext) -> i32 {
+    let verdict = match try_encapsulate(Packet::new(&context)) {
+        Ok(action) => Verdict::Redirect(action),
+        Err(verdict) => verdict,
+    };
+    verdict.conclude(&context)
+}
+
+#[inline(always)]
+fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
+    let pass = |reason| Err(Verdict::Pass(reason));
+
+    let Some(ethernet) = packet.at::<Ethernet>(0) else {
+        return pass(PassReason::Unreadable);
+    };
+    // SAFETY: `at` proved that the header is in the packet.
+    if unsafe { (*ethernet).ethertype } != ETHERTYPE_IPV4.to_be() {
+        return pass(PassReason::NotRouted);
+    }
+    let Some(ip) = packet.at::<Ipv4>(OUTER_IP) else {
+        return pass(PassReason::Unreadable);
+    };
+    let Some(config) = CONFIG.get(0) else {
+        return pass(PassReason::NotPeer);
+    };
+    // SAFETY: `at` proved that the headers are in the packet.
+    let (ethernet, ip) = unsafe { (&*ethernet, &mut *ip) };
+    if ethernet.destination != config.bridge_mac {
+        return pass(PassReason::NotRouted);
+    }
+
+    let mask = u32::from_ne_bytes(config.mask);
+    let key = PeerKey {
+        subnet: (ip.destination & mask).to_ne_bytes(),
+    };
+    // SAFETY: the entry may change under us; each field is one aligned word, and a packet
+    // that leaves with the old address is one that left a moment earlier.
+    let Some(peer) = (unsafe { PEERS.get(&key) }) else {
+        return pass(PassReason::NotPeer);
+    };
+    if ip.version_and_length != VERSION_4_NO_OPTIONS || packet.has_vlan_tag() {
+        return pass(PassReason::Unreadable);
+    }
+    if ip.source & mask != u32::from_ne_bytes(config.subnet) {
+        return pass(PassReason::SourceNotOurs);
+    }
+    if ip.ttl <= 1 {
+        return pass(PassReason::TtlExpired);
+    }
+    if peer.link == 0 {
+        return pass(PassReason::NoNextHop);
+    }
+    if !fits(packet, config.overlay_link) {
+        return pass(PassReason::TooBig);
+    }
+
+    // From here on the packet is changed, and the kernel path can no longer have it.
+    let source_port = source_port(packet);
+    let segments = packet.segments(ip, OUTER_IP);
+    let inner_length = packet.len() - ETHERNET_LEN as u32;
+    let inner_tos = ip.tos;
+    ip.decrement_ttl();
+
+    // SAFETY: the context is valid as long as the program runs.
+    let grown = unsafe {
+        bpf_skb_adjust_room(
+            packet.skb,
+            ENCAPSULATION_LEN as i32,
+            BPF_ADJ_ROOM_MAC,
+            ROOM_FLAGS,
+        )
+    };
+    if grown != 0
+        || write_headers(packet, config, peer, inner_length, inner_tos, source_port).is_none()
+    {
+        return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
+    }
+    count(peer.counters, |stats| {
+        stats.tx_packets += segments;
+        stats.tx_bytes += u64::from(inner_length);
+    });
+
+    let mut next_hop = bpf_redir_neigh {
+        nh_family: AF_INET,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
+            ipv6_nh: [u32::from_ne_bytes(peer.next_hop), 0, 0, 0],
+        },
+    };
+    // SAFETY: the parameters live on the stack and are as long as said.
+    Ok(unsafe {
+        bpf_redirect_neigh(
+            peer.link,
+            &mut next_hop,
+            size_of::<bpf_redir_neigh>() as i32,
+            0,
+        )
+    } as i32)
+}
+
+/// Whether the packet, or each segment it will be cut into, fits the overlay's MTU.
+///
+/// A packet that does not is left to the kernel, which answers the sender; sent anyway it
+/// would vanish on the underlay, and the container with it.
+#[inline(always)]
+fn fits(packet: Packet, overlay_link: u32) -> bool {
+    let mut mtu = 0;
+    // SAFETY: the context is valid as long as the program runs, and so is the stack.
+    unsafe {
+        bpf_check_mtu(
+            packet.skb.cast(),
+            overlay_link,
+            &mut mtu,
+            0,
+            u64::from(BPF_MTU_CHK_SEGS),
+        ) == 0
+    }
+}
+
+/// A source port that tells flows apart, for the ECMP and RSS of the underlay: the flow's
+/// hash in the dynamic range (RFC 7348, section 5).
+#[inline(always)]
+fn source_port(packet: Packet) -> u16 {
+    // SAFETY: the context is valid as long as the program runs.
+    let hash = unsafe { bpf_get_hash_recalc(packet.skb) };
+    ((hash ^ (hash >> 16)) as u16 & 0x3fff) | 0xc000
+}
+
+#[inline(always)]
+fn write_headers(
+    packet: Packet,
+    config: &Config,
+    peer: &Peer,
+    inner_length: u32,
+    inner_tos: u8,
+    source_port: u16,
+) -> Option<()> {
+    // The furthest header first: its check covers the others.
+    let inner_ethernet: *mut Ethernet = packet.at(INNER_ETHERNET)?;
+    let udp: *mut UdpVxlan = packet.at(OUTER_UDP)?;
+    let ip: *mut Ipv4 = packet.at(OUTER_IP)?;
+
+    let udp_length = inner_length + (ENCAPSULATION_LEN - IPV4_LEN) as u32;
+    let mut outer = Ipv4 {
+        version_and_length: VERSION_4_NO_OPTIONS,
+        tos: outer_tos(inner_tos),
+        total_length: length_field(udp_length + IPV4_LEN as u32),
+        identification: 0,
+        fragment: DONT_FRAGMENT.to_be(),
+        ttl: OUTER_TTL,
+        protocol: PROTOCOL_UDP,
+        checksum: 0,
+        source: u32::from_ne_bytes(config.host_address),
+        destination: u32::from_ne_bytes(peer.address),
+    };
+    outer.checksum = checksum(&outer);
+
+    // SAFETY: `at` proved that the headers are in the packet.
+    unsafe {
+        *ip = outer;
+        *udp = UdpVxlan {
+            source_port: source_port.to_be(),
+            destination_port: (config.port as u16).to_be(),
+            length: length_field(udp_length),
+            // None: the inner packet has its own (RFC 7348, section 5).
+            checksum: 0,
+            flags: (u32::from(VXLAN_FLAG_VNI) << 24).to_be(),
+            vni: (peer.vni << 8).to_be(),
+        };
+        *inner_ethernet = Ethernet {
+            destination: peer.mac,
+            source: config.overlay_mac,
+            ethertype: ETHERTYPE_IPV4.to_be(),
+        };
+    }
+    Some(())
+}
+
+/// The outer congestion bits: those of the inner packet, but a mark already made stays
+/// inside (RFC 3168, section 9.1.1, as the kernel's tunnels do it).
+#[inline(always)]
+fn outer_tos(inner_tos: u8) -> u8 {
+    match inner_tos & ECN_MASK {
+        ECN_CE => ECN_ECT0,
+        other => other,
+    }
+}
+
+/// A length as it goes into a 16-bit field. A packet still to be segmented may be longer:
+/// the kernel writes 0 then, and the right lengths when it segments.
+#[inline(always)]
+fn length_field(length: u32) -> u16 {
+    if length > u32::from(u16::MAX) {
+        0
+    } else {
+        (length as u16).to_be()
+    }
+}
+
+/// The header checksum of RFC 791 over a header without options whose checksum is zero.
+#[inline(always)]
+fn checksum(ip: &Ipv4) -> u16 {
+    // Sums of words do not care about byte order (RFC 1071), so neither do we.
+    let words = [
+        u32::from(u16::from_ne_bytes([ip.version_and_length, ip.tos])),
+        u32::from(ip.total_length),
+        u32::from(ip.identification),
+        u32::from(ip.fragment),
+        u32::from(u16::from_ne_bytes([ip.ttl, ip.protocol])),
+        ip.source & 0xffff,
+        ip.source >> 16,
+        ip.destination & 0xffff,
+        ip.destination >> 16,
+    ];
+    let mut sum = words[0]
+        + words[1]
+        + words[2]
+        + words[3]
+        + words[4]
+        + words[5]
+        + words[6]
+        + words[7]
+        + words[8];
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}

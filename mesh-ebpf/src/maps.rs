@@ -1,0 +1,45 @@
+//! The maps. Their names and layouts are those of `mesh-layout`; the runtime sets the real
+//! capacity of those that grow with the cluster when it loads the object.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use mesh_layout::{
+    Config, DropEvent, Drops, Endpoint, EndpointKey, Passes, Peer, PeerKey, PeerStats, Vtep,
+    VtepKey,
+};
+
+/// Peer subnet → where its packets go. A hash with a masked key, because every subnet of a
+/// cluster has the same length: flat from 254 to 65,536 peers, where a trie is 2 to 4 times
+/// slower.
+#[btf_map(name = "peers")]
+pub(crate) static PEERS: HashMap<PeerKey, Peer, 65536> = HashMap::new();
+
+/// Underlay address → peer, asked only about packets that are about to be dropped.
+#[btf_map(name = "vteps")]
+pub(crate) static VTEPS: HashMap<VtepKey, Vtep, 65536> = HashMap::new();
+
+/// Counters of the peers, by the index in the peer's entry.
+#[btf_map(name = "peer_stats")]
+pub(crate) static PEER_STATS: PerCpuArray<PeerStats, 65536> = PerCpuArray::new();
+
+/// Container address → its interface.
+#[btf_map(name = "endpoints")]
+pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint, 65536> = HashMap::new();
+
+/// Drops by reason.
+#[btf_map(name = "drops")]
+pub(crate) static DROPS: PerCpuArray<Drops, 1> = PerCpuArray::new();
+
+/// Packets left to the kernel path by reason.
+#[btf_map(name = "passes")]
+pub(crate) static PASSES: PerCpuArray<Passes, 1> = PerCpuArray::new();
+
+/// What this node is.
+#[btf_map(name = "config")]
+pub(crate) static CONFIG: Array<Config, 1> = Array::new();
+
+/// Sampled drops.
+#[btf_map(name = "events")]
+pub(crate) static EVENTS: RingBuf<DropEvent, 65536> = RingBuf::new();

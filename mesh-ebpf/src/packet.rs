@@ -1,0 +1,172 @@
+//! Bounded access to the packet, and the headers in it.
+//!
+//! Multi-byte fields are in network byte order, as they are in the packet. They are read as
+//! whole words although an inner header need not be aligned to four bytes: the verifier
+//! refuses such reads on machines that cannot do them, and byte-wise ones would triple the
+//! instructions of every access.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_pull_data, programs::TcContext};
+use mesh_layout::{ETHERNET_LEN, IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
+
+/// An Ethernet header.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ethernet {
+    pub(crate) destination: [u8; 6],
+    pub(crate) source: [u8; 6],
+    pub(crate) ethertype: u16,
+}
+
+/// An IPv4 header without options.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ipv4 {
+    pub(crate) version_and_length: u8,
+    pub(crate) tos: u8,
+    pub(crate) total_length: u16,
+    pub(crate) identification: u16,
+    pub(crate) fragment: u16,
+    pub(crate) ttl: u8,
+    pub(crate) protocol: u8,
+    pub(crate) checksum: u16,
+    pub(crate) source: u32,
+    pub(crate) destination: u32,
+}
+
+/// UDP and VXLAN headers, which always come together here.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct UdpVxlan {
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    pub(crate) length: u16,
+    pub(crate) checksum: u16,
+    pub(crate) flags: u32,
+    pub(crate) vni: u32,
+}
+
+/// Version 4, five words long: the only first byte of an IPv4 header without options.
+pub(crate) const VERSION_4_NO_OPTIONS: u8 = 0x45;
+
+/// The bits of [`Ipv4::tos`] that carry congestion marks (RFC 3168).
+pub(crate) const ECN_MASK: u8 = 0b11;
+/// Congestion experienced.
+pub(crate) const ECN_CE: u8 = 0b11;
+/// Capable of marks, none seen.
+pub(crate) const ECN_ECT0: u8 = 0b10;
+
+impl Ipv4 {
+    /// Whether this is a fragment: more fragments follow, or the offset is not zero.
+    #[inline(always)]
+    pub(crate) fn is_fragment(&self) -> bool {
+        self.fragment & 0x3fff_u16.to_be() != 0
+    }
+
+    /// Whether this is a fragment that does not start with the transport header.
+    #[inline(always)]
+    pub(crate) fn is_later_fragment(&self) -> bool {
+        self.fragment & 0x1fff_u16.to_be() != 0
+    }
+
+    /// Takes one from the time to live and corrects the checksum for it (RFC 1624, with the
+    /// shortcut for a decrement of the high byte of a word).
+    #[inline(always)]
+    pub(crate) fn decrement_ttl(&mut self) {
+        let sum = u32::from(self.checksum) + u32::from(0x0100_u16.to_be());
+        self.checksum = (sum + u32::from(sum >= 0xffff)) as u16;
+        self.ttl -= 1;
+    }
+}
+
+/// The packet a program was called for.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    pub(crate) skb: *mut __sk_buff,
+}
+
+impl Packet {
+    #[inline(always)]
+    pub(crate) fn new(context: &TcContext) -> Self {
+        Self {
+            skb: context.skb.skb,
+        }
+    }
+
+    /// The header at `offset`, or `None` if it does not lie in the linear part of the packet.
+    ///
+    /// The pointer is void after any call that changes the packet's length.
+    #[inline(always)]
+    pub(crate) fn at<T>(self, offset: usize) -> Option<*mut T> {
+        // SAFETY: the context is valid as long as the program runs.
+        let (start, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
+        if start + offset + size_of::<T>() > end {
+            return None;
+        }
+        Some((start + offset) as *mut T)
+    }
+
+    /// Length of the packet with its Ethernet header.
+    #[inline(always)]
+    pub(crate) fn len(self) -> u32 {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { (*self.skb).len }
+    }
+
+    /// Interface on which the packet arrived or will leave.
+    #[inline(always)]
+    pub(crate) fn link(self) -> u32 {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    /// Whether a VLAN tag was taken off the packet and lies beside it.
+    #[inline(always)]
+    pub(crate) fn has_vlan_tag(self) -> bool {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    /// Makes the first `length` bytes linear, unless the packet is shorter.
+    #[inline(always)]
+    pub(crate) fn pull(self, length: u32) -> bool {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { bpf_skb_pull_data(self.skb, length) == 0 }
+    }
+
+    /// Packets on the wire that this one stands for: 1, or the segments of one that is still
+    /// to be segmented or was merged. `ip` is the inner IPv4 header, at `ip_offset`.
+    ///
+    /// Computed from the segment size, because the kernel forgets the number of segments when
+    /// a packet is encapsulated.
+    #[inline(always)]
+    pub(crate) fn segments(self, ip: &Ipv4, ip_offset: usize) -> u64 {
+        // SAFETY: the context is valid as long as the program runs.
+        let segment = unsafe { (*self.skb).gso_size };
+        if segment == 0 {
+            return 1;
+        }
+        let transport = ip_offset + IPV4_LEN;
+        let transport_len = if ip.protocol == PROTOCOL_UDP {
+            UDP_LEN as u32
+        } else {
+            // TCP's header length is in the upper half of its byte 12, in words of 4 bytes.
+            match self.at::<u8>(transport + 12) {
+                // SAFETY: `at` proved that the byte is in the packet.
+                Some(offset) => u32::from(unsafe { *offset } >> 4) * 4,
+                None => 20,
+            }
+        };
+        let headers = transport as u32 + transport_len;
+        let payload = self.len().saturating_sub(headers);
+        u64::from(payload.div_ceil(segment).max(1))
+    }
+}
+
+/// Offset of the first IPv4 header.
+pub(crate) const OUTER_IP: usize = ETHERNET_LEN;
+/// Offset of the UDP and VXLAN headers of an encapsulated packet.
+pub(crate) const OUTER_UDP: usize = OUTER_IP + IPV4_LEN;
+/// Offset of the inner Ethernet header of an encapsulated packet.
+pub(crate) const INNER_ETHERNET: usize = OUTER_UDP + size_of::<UdpVxlan>();
+/// Offset of the inner IPv4 header of an encapsulated packet.
+pub(crate) const INNER_IP: usize = INNER_ETHERNET + ETHERNET_LEN;
