@@ -1,0 +1,156 @@
+//! Containers, as far as the network knows: a namespace with one interface whose other end
+//! is enslaved to the host's bridge.
+
+use std::{net::Ipv4Addr, sync::atomic::Ordering};
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    control_plane::lock,
+    error::{Error, Result},
+    host::{BRIDGE, Host},
+    link::{Links, VethPair},
+    netns::{Entrance, NetNs},
+};
+
+/// The MTU of containers: a 1500-byte underlay less 50 bytes of VXLAN.
+pub const CONTAINER_MTU: u32 = 1450;
+
+/// How a container is connected.
+#[derive(Debug, Clone)]
+pub struct ContainerOptions {
+    /// Its address; `None` takes the lowest one of the bridge's subnet that no container of
+    /// this host ever had, from .2 upwards.
+    pub address: Option<Ipv4Addr>,
+    /// The bridge its host side is enslaved to.
+    pub bridge: String,
+    /// The MTU of both ends, in bytes.
+    pub mtu: u32,
+}
+
+impl Default for ContainerOptions {
+    fn default() -> Self {
+        Self {
+            address: None,
+            bridge: BRIDGE.into(),
+            mtu: CONTAINER_MTU,
+        }
+    }
+}
+
+/// A container. Dropping it removes its namespace and with it both ends of its interface.
+#[derive(Debug)]
+pub struct Container {
+    name: String,
+    namespace: NetNs,
+    address: Ipv4Net,
+    host_interface: String,
+    host: Entrance,
+}
+
+impl Container {
+    /// "host1-c1", "host1-c2", ….
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its namespace, where its traffic starts; the interface inside is `eth0`.
+    pub fn netns(&self) -> &NetNs {
+        &self.namespace
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address.addr()
+    }
+
+    /// The interface on its host.
+    pub fn host_interface(&self) -> &str {
+        &self.host_interface
+    }
+
+    /// The namespace of its host.
+    pub fn host_netns(&self) -> &Entrance {
+        &self.host
+    }
+}
+
+impl Host {
+    /// Adds a container with default options and the next address.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_container_with`](Self::add_container_with).
+    pub async fn add_container(&self) -> Result<Container> {
+        self.add_container_with(&ContainerOptions::default()).await
+    }
+
+    /// Adds a container: namespace, `eth0` with an address of the bridge's subnet, default
+    /// route through the bridge's address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoInterface`] when the host has no such bridge with an address, and
+    /// [`Error::Invalid`] for an address outside its subnet.
+    pub async fn add_container_with(&self, options: &ContainerOptions) -> Result<Container> {
+        let bridge = self.bridge_address(&options.bridge).await?;
+        let address = self.claim_address(bridge, options.address)?;
+        let number = self.containers.fetch_add(1, Ordering::Relaxed) + 1;
+        let host_netns = self.netns();
+        let namespace = NetNs::create(
+            &format!("{}-c{number}", host_netns.name()),
+            host_netns.registration(),
+        )
+        .await?;
+        let container = Container {
+            name: format!("{}-c{number}", self.name()),
+            namespace,
+            address,
+            host_interface: format!("veth{number}"),
+            host: host_netns.entrance(),
+        };
+        let host_links = Links::of(host_netns)?;
+        host_links
+            .add_veth(&VethPair {
+                name: &container.host_interface,
+                peer: "eth0",
+                peer_namespace: &container.namespace,
+                mtu: options.mtu,
+            })
+            .await?;
+        host_links
+            .enslave(&container.host_interface, &options.bridge)
+            .await?;
+        let links = Links::of(&container.namespace)?;
+        links.add_address("eth0", address).await?;
+        links.add_route(Ipv4Net::default(), bridge.addr()).await?;
+        Ok(container)
+    }
+
+    fn claim_address(&self, bridge: Ipv4Net, wanted: Option<Ipv4Addr>) -> Result<Ipv4Net> {
+        let mut claimed = lock(&self.container_addresses);
+        let free = |address: &Ipv4Addr| *address != bridge.addr() && !claimed.contains(address);
+        let address = match wanted {
+            Some(address) => {
+                Some(address).filter(|address| bridge.contains(address) && free(address))
+            }
+            None => bridge.hosts().find(free),
+        };
+        let address = address.ok_or_else(|| Error::Invalid {
+            value: match wanted {
+                Some(address) => address.to_string(),
+                None => "the next container address".into(),
+            },
+            rule: format!(
+                "{} has no such free address in {}",
+                self.name(),
+                bridge.trunc()
+            ),
+        })?;
+        claimed.insert(address);
+        Ipv4Net::new(address, bridge.prefix_len()).map_err(|error| Error::Invalid {
+            value: bridge.to_string(),
+            rule: error.to_string(),
+        })
+    }
+}

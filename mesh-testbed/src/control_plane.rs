@@ -1,0 +1,351 @@
+//! The cluster's control plane: a process in a namespace of its own on the underlay.
+
+use std::{
+    ffi::OsString,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    deadline::{Deadline, wait_until},
+    error::{Error, Result},
+    netns::NetNs,
+    process::{DaemonOptions, Launch, Privileges, Process},
+};
+
+const BINARY: &str = "quilt-mesh-control";
+const PORT: u16 = 8080;
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The control plane. It is not running until [`start`](Self::start).
+#[derive(Debug)]
+pub struct ControlPlane {
+    namespace: NetNs,
+    address: Ipv4Addr,
+    dir: PathBuf,
+    process: Mutex<Option<Process>>,
+    last_options: Mutex<DaemonOptions>,
+}
+
+/// A node as `GET /api/nodes` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The control plane's name for it.
+    pub node_id: String,
+    /// The name it registered with.
+    pub hostname: String,
+    /// Its underlay address.
+    pub host_ip: Ipv4Addr,
+    /// The subnet it holds.
+    pub subnet: Ipv4Net,
+    /// "up" or "down".
+    pub status: String,
+    /// Unix seconds.
+    pub registered_at: i64,
+    /// Unix seconds.
+    pub last_heartbeat: i64,
+}
+
+/// An answer of the control plane, whatever its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, empty if there was none.
+    pub body: String,
+}
+
+impl ControlPlane {
+    pub(crate) fn new(namespace: NetNs, address: Ipv4Addr, dir: PathBuf) -> Self {
+        Self {
+            namespace,
+            address,
+            dir,
+            process: Mutex::default(),
+            last_options: Mutex::default(),
+        }
+    }
+
+    /// Its namespace.
+    pub fn netns(&self) -> &NetNs {
+        &self.namespace
+    }
+
+    /// Its address on the underlay.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The URL that agents are given.
+    pub fn url(&self) -> String {
+        format!("http://{}:{PORT}", self.address)
+    }
+
+    /// Its database file.
+    pub fn database(&self) -> PathBuf {
+        self.dir.join("mesh.db")
+    }
+
+    /// Its log file.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("control.log")
+    }
+
+    /// Starts it on its database, which outlives it, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// A missing binary, or [`Error::Deadline`] with its last log lines.
+    pub async fn start(&self, options: &DaemonOptions) -> Result<()> {
+        self.spawn(options)?;
+        self.wait_ready(Duration::from_secs(15)).await
+    }
+
+    /// Starts it without waiting.
+    ///
+    /// # Errors
+    ///
+    /// A missing binary, or one that is running already.
+    pub fn spawn(&self, options: &DaemonOptions) -> Result<()> {
+        let mut slot = self.process();
+        if let Some(process) = slot.as_mut()
+            && process.exit_status()?.is_none()
+        {
+            return Err(self.state("is running already"));
+        }
+        *lock(&self.last_options) = options.clone();
+        let args: Vec<OsString> = vec![
+            "--bind".into(),
+            format!("0.0.0.0:{PORT}").into(),
+            "--db-path".into(),
+            self.database().into(),
+            "--log-level".into(),
+            "info".into(),
+        ];
+        *slot = Some(Process::start(Launch {
+            name: BINARY,
+            place: self.namespace.name(),
+            namespace: &self.namespace,
+            args,
+            log: self.log(),
+            privileges: Privileges::None,
+            options,
+        })?);
+        Ok(())
+    }
+
+    /// Waits until it answers `GET /health`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Deadline`] with its last log lines, also when it ended.
+    pub async fn wait_ready(&self, within: Duration) -> Result<()> {
+        let deadline = Deadline::after(within);
+        loop {
+            let seen = match self.get("/health").await {
+                Ok(answer) if answer.status == 200 => return Ok(()),
+                Ok(answer) => format!("GET /health answers {}", answer.status),
+                Err(error) => error.to_string(),
+            };
+            let ended = match self.process().as_mut() {
+                Some(process) => process.exit_status()?.is_some(),
+                None => return Err(self.state("is not running")),
+            };
+            if ended || deadline.pause().await.is_err() {
+                let state = self
+                    .process()
+                    .as_mut()
+                    .map(Process::describe)
+                    .unwrap_or_default();
+                return Err(deadline.missed("a healthy control plane", format!("{seen}; {state}")));
+            }
+        }
+    }
+
+    /// Sends it a signal without waiting for what follows.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer, or when it was never started.
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        match self.process().as_mut() {
+            Some(process) => process.signal(signal),
+            None => Err(self.state("is not running")),
+        }
+    }
+
+    /// Sends it a signal that ends it and waits for the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Deadline`] when it goes on.
+    pub async fn stop(&self, signal: Signal, within: Duration) -> Result<ExitStatus> {
+        let taken = self.process().take();
+        let mut process = taken.ok_or_else(|| self.state("is not running"))?;
+        process.signal(signal)?;
+        process.wait_exit(within).await
+    }
+
+    /// Kills it by SIGKILL and starts it again with the same options.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn restart(&self) -> Result<()> {
+        drop(self.process().take());
+        let options = lock(&self.last_options).clone();
+        self.start(&options).await
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        match self.process().as_ref() {
+            Some(process) => process.resident_bytes(),
+            None => Err(self.state("is not running")),
+        }
+    }
+
+    /// Every node it knows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rest`] for anything but a list of nodes.
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
+        #[derive(Deserialize)]
+        struct Nodes {
+            nodes: Vec<Node>,
+        }
+        let path = "/api/nodes";
+        let answer = self.get(path).await?;
+        let rest = |reason| Error::Rest {
+            method: "GET",
+            path: path.into(),
+            reason,
+        };
+        if answer.status != 200 {
+            return Err(rest(format!("{} {}", answer.status, answer.body)));
+        }
+        serde_json::from_str::<Nodes>(&answer.body)
+            .map(|list| list.nodes)
+            .map_err(|error| rest(format!("{error} in {}", answer.body)))
+    }
+
+    /// Waits until a node of this name has this status.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Deadline`] with the nodes seen last.
+    pub async fn wait_status(
+        &self,
+        hostname: &str,
+        status: &str,
+        within: Duration,
+    ) -> Result<Node> {
+        wait_until(&format!("{hostname} being {status}"), within, async || {
+            let nodes = self.nodes().await.map_err(|error| error.to_string())?;
+            nodes
+                .iter()
+                .find(|node| node.hostname == hostname && node.status == status)
+                .cloned()
+                .ok_or_else(|| format!("the nodes are {nodes:?}"))
+        })
+        .await
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rest`] when there is no answer.
+    pub async fn get(&self, path: &str) -> Result<RestAnswer> {
+        self.call("GET", path, None).await
+    }
+
+    /// `POST path` with a JSON body; `None` sends no body.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rest`] when there is no answer.
+    pub async fn post(&self, path: &str, body: Option<serde_json::Value>) -> Result<RestAnswer> {
+        self.call("POST", path, body).await
+    }
+
+    async fn call(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<serde_json::Value>,
+    ) -> Result<RestAnswer> {
+        let url = format!("{}{path}", self.url());
+        let answer = self
+            .namespace
+            .run_async(move || async move {
+                let client = reqwest::Client::builder()
+                    .no_proxy()
+                    .timeout(CALL_TIMEOUT)
+                    .build()?;
+                let request = match method {
+                    "GET" => client.get(url),
+                    _ => client.post(url),
+                };
+                let request = match body {
+                    Some(body) => request.json(&body),
+                    None => request,
+                };
+                let response = request.send().await?;
+                Ok::<_, reqwest::Error>(RestAnswer {
+                    status: response.status().as_u16(),
+                    body: response.text().await?,
+                })
+            })
+            .await?;
+        answer.map_err(|error| Error::Rest {
+            method,
+            path: path.into(),
+            reason: causes(&error),
+        })
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        lock(&self.process)
+    }
+
+    fn state(&self, problem: &'static str) -> Error {
+        Error::DaemonState {
+            daemon: BINARY,
+            place: self.namespace.name().into(),
+            problem,
+        }
+    }
+
+    /// The directory of its database and log.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error with its causes: reqwest's own message leaves the interesting part out.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,55 @@
+# Removes what a testbed made, after the process that made it is gone in whatever way.
+# Reads one line per object, "<testbed> <kind> <arguments>", and acts when the pipe closes.
+# Written for sh, so that nothing has to be installed or found beside the test binary.
+trap '' HUP INT QUIT TERM PIPE
+entries=
+kept=' '
+while read -r line; do
+    case $line in
+        'keep '*) kept="$kept${line#keep } " ;;
+        *) entries="$entries$line
+" ;;
+    esac
+done
+
+each() { # each KIND COMMAND: run COMMAND with the arguments of every entry of that kind
+    printf '%s' "$entries" | while read -r testbed kind first second; do
+        case $kept in *" $testbed "*) continue ;; esac
+        [ "$kind" = "$1" ] && "$2" "$first" "$second"
+    done
+}
+# A process id alone may meanwhile belong to somebody else: the start time (field 22 of
+# proc_pid_stat(5), counted behind the command name, which may hold anything) tells.
+kill_process() {
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 0
+    started=$2
+    pid=$1
+    set -- ${stat##*) }
+    [ "${20}" = "$started" ] && kill -9 "$pid" 2>/dev/null
+}
+kill_inside() {
+    [ -e "/run/netns/$1" ] || return 0
+    for process in /proc/[0-9]*; do
+        [ "$process/ns/net" -ef "/run/netns/$1" ] && kill -9 "${process#/proc/}" 2>/dev/null
+    done
+}
+remove_netns() {
+    umount -l "/run/netns/$1" 2>/dev/null
+    rm -f "/run/netns/$1"
+}
+remove_mount() { umount -l "$1" 2>/dev/null; }
+remove_dir() {
+    case $1 in
+        */../* | */..) ;;
+        /run/quilt-mesh-testbed/?*) rm -rf --one-file-system "$1" ;;
+    esac
+}
+each pid kill_process
+# Twice: a process may have forked while the list was walked.
+each netns kill_inside
+each netns kill_inside
+each mount remove_mount
+each netns remove_netns
+each dir remove_dir
+rmdir /run/quilt-mesh-testbed 2>/dev/null
+exit 0
