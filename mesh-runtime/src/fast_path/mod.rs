@@ -1,17 +1,42 @@
 //! The eBPF fast path: its maps, programs and attachments in the kernel.
 //!
 //! All calls are blocking, and each is a handful of system calls that take microseconds.
+//! They act on the network namespace of the calling thread.
 
+mod attach;
+mod bpffs;
+mod error;
+mod events;
+mod hook;
+mod maps;
+mod peers;
 mod state;
 
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use ipnet::Ipv4Net;
+use mesh_layout::{Config, Endpoint, EndpointKey, map_names};
+
+use attach::Attachments;
+use bpffs::PinDirectory;
+pub use error::FastPathError;
+use events::Events;
+use hook::Role;
+use maps::Maps;
 pub use state::{
     Device, EndpointPath, FastPathChanges, FastPathReport, FastPathState, Mac, PeerCounters,
     PeerPath,
 };
 
-use std::{collections::BTreeMap, path::PathBuf};
+/// The object that `cargo xtask build-ebpf` builds, as part of this library.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("QUILT_MESH_EBPF_OBJECT_PATH"));
 
-use ipnet::Ipv4Net;
+/// Capacity of the `endpoints` map: the containers of one node.
+const MAX_ENDPOINTS: u32 = 4096;
 
 /// How the fast path is opened.
 #[derive(Clone, Debug)]
@@ -22,6 +47,9 @@ pub struct FastPathOptions {
     pub max_peers: u32,
     /// How programs are attached.
     pub attach: AttachMode,
+    /// Whether the programs' own log statements are loaded. They cost nothing otherwise: the
+    /// verifier removes them.
+    pub log_programs: bool,
 }
 
 /// How programs are attached.
@@ -37,40 +65,263 @@ pub enum AttachMode {
 }
 
 /// The loaded programs and maps.
-#[derive(Debug)]
-pub struct FastPath {}
+///
+/// Dropping it leaves maps, programs and attachments in the kernel: the data plane outlives
+/// the daemon, and the next one takes it over without losing a packet.
+pub struct FastPath {
+    ebpf: Ebpf,
+    maps: Maps,
+    attachments: Attachments,
+    pins: PinDirectory,
+    max_peers: u32,
+    _events: Events,
+}
 
-/// What can go wrong with the fast path.
-#[derive(Debug, thiserror::Error)]
-pub enum FastPathError {
-    /// To be replaced.
-    #[error("the fast path is not there yet")]
-    NotThere,
+impl std::fmt::Debug for FastPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FastPath")
+            .field("attachments", &self.attachments)
+            .field("pins", &self.pins)
+            .finish_non_exhaustive()
+    }
 }
 
 impl FastPath {
-    /// Mounts bpffs if it is not there, loads the programs and opens or creates the pinned maps.
-    pub fn open(_options: FastPathOptions) -> Result<Self, FastPathError> {
-        Err(FastPathError::NotThere)
+    /// Mounts bpffs if it is not there, loads the programs and opens or creates the pinned
+    /// maps. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Every reason for which a node runs on the kernel path: no bpffs, a kernel that refuses
+    /// a program or a map, a missing capability, a pin directory in use.
+    pub fn open(options: &FastPathOptions) -> Result<Self, FastPathError> {
+        let pins = PinDirectory::open(&options.bpffs)?;
+        let mut ebpf = load(options, &pins)?;
+        pins.link_names()?;
+        for role in Role::ALL {
+            load_program(&mut ebpf, role)?;
+        }
+        let (maps, drops) = Maps::take(&mut ebpf)?;
+        let events = Events::start(&mut ebpf, drops, options.log_programs)?;
+        Ok(Self {
+            attachments: Attachments::new(options.attach, pins.links())?,
+            ebpf,
+            maps,
+            pins,
+            max_peers: options.max_peers,
+            _events: events,
+        })
     }
 
     /// Makes maps and attachments show `wanted`.
-    pub fn apply(&mut self, _wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
-        Err(FastPathError::NotThere)
+    ///
+    /// # Errors
+    ///
+    /// The first change the kernel refuses. What was changed before stays; the next call goes
+    /// on from what the kernel shows.
+    pub fn apply(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
+        // Maps first: a program that is attached before it knows its peers drops their packets.
+        self.maps.set_config(Config {
+            generation: wanted.generation,
+            subnet: wanted.subnet.network().octets(),
+            mask: wanted.subnet.netmask().octets(),
+            host_address: wanted.host_address.octets(),
+            vni: wanted.vni,
+            port: wanted.port.into(),
+            overlay_link: wanted.overlay.index,
+            overlay_mac: wanted.overlay.mac,
+            bridge_mac: wanted.bridge.mac,
+            pad: [0; 4],
+        })?;
+        let endpoints = wanted
+            .endpoints
+            .iter()
+            .map(|(address, path)| {
+                let key = EndpointKey {
+                    address: address.octets(),
+                };
+                let endpoint = Endpoint {
+                    link: path.link,
+                    mac: path.mac,
+                    pad: [0; 2],
+                };
+                (key, endpoint)
+            })
+            .collect();
+        self.maps.endpoints.show(&endpoints)?;
+        let mut changes = self.apply_peers(wanted)?;
+        let moved = self
+            .attachments
+            .show(&mut self.ebpf, &hook::wanted(wanted))?;
+        changes.attached = moved.attached;
+        changes.detached = moved.detached;
+        Ok(changes)
     }
 
-    /// Detaches every program, transmit first, and forgets nothing else: the maps stay.
-    pub fn detach(&mut self) -> Result<(), FastPathError> {
-        Err(FastPathError::NotThere)
+    fn apply_peers(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
+        let changes = peers::plan(
+            &wanted.peers,
+            wanted.vni,
+            &self.maps.peers.entries()?,
+            &self.maps.vteps.entries()?,
+            self.max_peers,
+        )?;
+        for index in changes.clear {
+            self.maps.clear_stats(index)?;
+        }
+        for (key, vtep) in changes.set_vteps {
+            self.maps.vteps.set(key, vtep)?;
+        }
+        for (key, peer) in changes.set_peers {
+            self.maps.peers.set(key, peer)?;
+        }
+        let removed = changes.remove_peers.len();
+        for key in changes.remove_peers {
+            self.maps.peers.remove(key)?;
+        }
+        for key in changes.remove_vteps {
+            self.maps.vteps.remove(key)?;
+        }
+        Ok(FastPathChanges {
+            added: changes.added,
+            changed: changes.changed,
+            removed: u32::try_from(removed).unwrap_or(u32::MAX),
+            ..FastPathChanges::default()
+        })
+    }
+
+    /// Detaches every program, transmit first. The maps stay.
+    pub fn detach(&mut self) {
+        self.attachments.detach_all();
     }
 
     /// Counters of every peer in the map, by subnet.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
     pub fn peer_counters(&self) -> Result<BTreeMap<Ipv4Net, PeerCounters>, FastPathError> {
-        Err(FastPathError::NotThere)
+        let prefix = u32::from_be_bytes(self.maps.config()?.mask).leading_ones();
+        let now = maps::monotonic_now();
+        self.maps
+            .peers
+            .entries()?
+            .into_iter()
+            .filter_map(|(key, peer)| {
+                // `leading_ones` of a u32 is at most 32, so both conversions hold.
+                let prefix = u8::try_from(prefix).ok()?;
+                let subnet = Ipv4Net::new(key.subnet.into(), prefix).ok()?;
+                Some(
+                    self.maps
+                        .counters(peer.counters, now)
+                        .map(|it| (subnet, it)),
+                )
+            })
+            .collect()
     }
 
     /// State, drops and passes.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
     pub fn report(&self) -> Result<FastPathReport, FastPathError> {
-        Err(FastPathError::NotThere)
+        Ok(FastPathReport {
+            attach_mode: self.attachments.mode(),
+            attachments: self.attachments.list(),
+            pin_directory: self.pins.path().to_owned(),
+            generation: self.maps.config()?.generation,
+            drops: self.maps.drops()?,
+            passes: self.maps.passes()?,
+        })
     }
+
+    /// Detaches everything and removes every pin: nothing of the fast path is left.
+    ///
+    /// # Errors
+    ///
+    /// A pin that cannot be removed.
+    pub fn remove(mut self) -> Result<(), FastPathError> {
+        self.detach();
+        self.pins.remove()
+    }
+}
+
+/// Detaches what an earlier life left attached, for a runtime that is told to do without the
+/// fast path. `interfaces` are all interfaces of the namespace, by name. With `forget` the
+/// maps go as well.
+///
+/// # Errors
+///
+/// A pin directory that another runtime holds, or a pin that cannot be removed.
+pub fn detach_leftovers(
+    bpffs: &Path,
+    interfaces: &[String],
+    forget: bool,
+) -> Result<(), FastPathError> {
+    if !bpffs::exists(bpffs) {
+        return Ok(());
+    }
+    let pins = PinDirectory::open(bpffs)?;
+    attach::detach_leftovers(&pins.links(), interfaces)?;
+    if forget { pins.remove() } else { Ok(()) }
+}
+
+fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPathError> {
+    let mut loader = EbpfLoader::new();
+    // The programs have no relocations against the kernel's types.
+    loader.btf(None);
+    for name in map_names::ALL {
+        let path = pins.map(name);
+        let capacity = match name {
+            map_names::PEERS | map_names::VTEPS | map_names::PEER_STATS => Some(options.max_peers),
+            map_names::ENDPOINTS => Some(MAX_ENDPOINTS),
+            _ => None,
+        };
+        if let Some(capacity) = capacity {
+            maps::drop_if_resized(&path, name, capacity)?;
+            loader.map_max_entries(name, capacity);
+        }
+        loader.map_pin_path(name, path);
+    }
+    let level = if options.log_programs {
+        log::Level::Debug as u8
+    } else {
+        0
+    };
+    loader.override_global(aya_log::LEVEL, &level, true);
+    loader.load(OBJECT).map_err(|source| FastPathError::Load {
+        hint: error::hint(errno(&source)),
+        source: Box::new(source),
+    })
+}
+
+fn load_program(ebpf: &mut Ebpf, role: Role) -> Result<(), FastPathError> {
+    let program = role.program();
+    let failed = |source: aya::programs::ProgramError| FastPathError::Program {
+        program,
+        hint: error::hint(errno(&source)),
+        source: Box::new(source),
+    };
+    let classifier: &mut SchedClassifier = ebpf
+        .program_mut(program)
+        .ok_or(FastPathError::Missing {
+            what: "program",
+            name: program,
+        })?
+        .try_into()
+        .map_err(failed)?;
+    classifier.load().map_err(failed)
+}
+
+/// The error number at the bottom of an error, if there is one.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        current = error.source();
+    }
+    None
 }

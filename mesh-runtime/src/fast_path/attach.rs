@@ -1,0 +1,364 @@
+//! Attaching programs to interfaces: tcx links, pinned so that they outlive the daemon and
+//! are replaced atomically by the next one; clsact filters on kernels before 6.6.
+
+use std::{
+    collections::BTreeMap,
+    fs, io, mem,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier,
+        links::{FdLink, Link as _, LinkError, PinnedLink},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+            qdisc_detach_program,
+        },
+    },
+    sys::SyscallError,
+    util::KernelVersion,
+};
+use nix::net::if_::if_nametoindex;
+
+use super::{
+    AttachMode, FastPathError,
+    hook::{Hook, Role},
+};
+
+/// Priority and handle of our clsact filters: the same number as our routes' protocol, so
+/// that `tc filter show` tells whose they are.
+const FILTER_PRIORITY: u16 = 81;
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// The way programs are attached on this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Tcx,
+    Clsact,
+}
+
+/// What is attached.
+#[derive(Debug)]
+pub(super) struct Attachments {
+    way: Way,
+    links: PathBuf,
+    /// Inode of this network namespace: interface indexes mean nothing outside it.
+    namespace: u64,
+    attached: BTreeMap<Hook, Attached>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    interface: String,
+    /// The tcx link; a clsact filter has none.
+    link: Option<FdLink>,
+}
+
+/// Counts of what [`Attachments::show`] did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    pub(super) attached: u32,
+    pub(super) detached: u32,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Attachments {
+    pub(super) fn new(mode: AttachMode, links: PathBuf) -> Result<Self, FastPathError> {
+        let way = match mode {
+            AttachMode::Tcx => Way::Tcx,
+            AttachMode::Clsact => Way::Clsact,
+            // tcx came with Linux 6.6 (commit e420bed02507).
+            AttachMode::Auto
+                if KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0)) =>
+            {
+                Way::Tcx
+            }
+            AttachMode::Auto => Way::Clsact,
+        };
+        let namespace = PathBuf::from("/proc/thread-self/ns/net");
+        let metadata = fs::metadata(&namespace).map_err(|source| FastPathError::PinDirectory {
+            action: "read",
+            path: namespace,
+            source,
+        })?;
+        Ok(Self {
+            way,
+            links,
+            namespace: metadata.ino(),
+            attached: BTreeMap::new(),
+        })
+    }
+
+    /// `tcx` or `clsact`.
+    pub(super) fn mode(&self) -> &'static str {
+        match self.way {
+            Way::Tcx => "tcx",
+            Way::Clsact => "clsact",
+        }
+    }
+
+    /// `interface: program` in the order of attaching.
+    pub(super) fn list(&self) -> Vec<String> {
+        self.attached
+            .iter()
+            .map(|(hook, attached)| format!("{}: {}", attached.interface, hook.role.program()))
+            .collect()
+    }
+
+    /// Makes the attachments those of `wanted`. Interfaces that vanished in the meantime are
+    /// passed over; what else fails takes the transmitting programs off, because half a fast
+    /// path is worse than none.
+    pub(super) fn show(
+        &mut self,
+        ebpf: &mut Ebpf,
+        wanted: &BTreeMap<Hook, String>,
+    ) -> Result<Moved, FastPathError> {
+        let mut moved = Moved::default();
+        // Transmit first, receive last.
+        let gone: Vec<Hook> = self.attached.keys().rev().copied().collect();
+        for hook in gone.into_iter().filter(|hook| !wanted.contains_key(hook)) {
+            self.detach(hook);
+            moved.detached += 1;
+        }
+        for (hook, interface) in wanted {
+            if self.is_attached(*hook) {
+                continue;
+            }
+            if if_nametoindex(interface.as_str()) != Ok(hook.link) {
+                continue;
+            }
+            if let Err(source) = self.attach(ebpf, *hook, interface) {
+                let transmitting: Vec<Hook> = self
+                    .attached
+                    .keys()
+                    .filter(|hook| hook.role == Role::Encapsulate)
+                    .copied()
+                    .collect();
+                for hook in transmitting {
+                    self.detach(hook);
+                }
+                return Err(FastPathError::Attach {
+                    program: hook.role.program(),
+                    interface: interface.clone(),
+                    mode: self.mode(),
+                    source,
+                });
+            }
+            tracing::info!(
+                program = hook.role.program(),
+                interface,
+                mode = self.mode(),
+                "attached"
+            );
+            moved.attached += 1;
+        }
+        self.remove_stale_pins()?;
+        Ok(moved)
+    }
+
+    /// Detaches everything, transmit first.
+    pub(super) fn detach_all(&mut self) {
+        while let Some(hook) = self.attached.keys().next_back().copied() {
+            self.detach(hook);
+        }
+    }
+
+    fn is_attached(&self, hook: Hook) -> bool {
+        self.attached
+            .get(&hook)
+            // A pin that somebody removed is made again, so that the link outlives us.
+            .is_some_and(|attached| attached.link.is_none() || self.pin(hook).exists())
+    }
+
+    fn pin(&self, hook: Hook) -> PathBuf {
+        self.links.join(format!(
+            "{}-{}-{}",
+            self.namespace,
+            hook.link,
+            hook.role.program()
+        ))
+    }
+
+    fn attach(&mut self, ebpf: &mut Ebpf, hook: Hook, interface: &str) -> Result<(), Failure> {
+        let program = classifier(ebpf, hook.role)?;
+        // An old link goes first: the interface would run the program twice.
+        self.attached.remove(&hook);
+        let link = match self.way {
+            Way::Tcx => Some(attach_tcx(program, hook, interface, &self.pin(hook))?),
+            Way::Clsact => {
+                attach_clsact(program, hook, interface)?;
+                None
+            }
+        };
+        let interface = interface.to_owned();
+        self.attached.insert(hook, Attached { interface, link });
+        Ok(())
+    }
+
+    fn detach(&mut self, hook: Hook) {
+        let Some(attached) = self.attached.remove(&hook) else {
+            return;
+        };
+        let result = match attached.link {
+            Some(link) => {
+                drop(link);
+                match fs::remove_file(self.pin(hook)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
+                    _ => Ok(()),
+                }
+            }
+            // A filter dies with its interface, which is the usual reason to be here.
+            None if if_nametoindex(attached.interface.as_str()) != Ok(hook.link) => Ok(()),
+            None => SchedClassifierLink::attached(
+                &attached.interface,
+                hook.role.attach_type(),
+                FILTER_PRIORITY,
+                FILTER_HANDLE,
+                None,
+            )
+            .map_err(|error| error.to_string())
+            .and_then(|link| link.detach().map_err(|error| error.to_string())),
+        };
+        let program = hook.role.program();
+        let interface = attached.interface;
+        match result {
+            Ok(()) => tracing::info!(program, interface, "detached"),
+            Err(error) => tracing::warn!(program, interface, error, "could not detach"),
+        }
+    }
+
+    /// Removes pins of links that no longer belong: interfaces that are gone, or that an
+    /// earlier life attached to. The directory is ours alone while we hold its lock.
+    fn remove_stale_pins(&self) -> Result<(), FastPathError> {
+        let wanted: Vec<PathBuf> = self.attached.keys().map(|hook| self.pin(*hook)).collect();
+        remove_pins(&self.links, |path| !wanted.iter().any(|pin| pin == path))
+    }
+}
+
+/// Detaches what an earlier life left: pinned links in `links`, and clsact filters with the
+/// names of our programs on `interfaces`.
+pub(super) fn detach_leftovers(links: &Path, interfaces: &[String]) -> Result<(), FastPathError> {
+    remove_pins(links, |_| true)?;
+    for role in Role::ALL.into_iter().rev() {
+        for interface in interfaces {
+            // Most interfaces have no clsact, and most that have one have no filter of ours;
+            // the kernel answers both with an error.
+            if qdisc_detach_program(interface, role.attach_type(), role.program()).is_ok() {
+                tracing::info!(program = role.program(), interface, "detached");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pins that `is_stale` names, transmitting programs first.
+fn remove_pins(links: &Path, is_stale: impl Fn(&Path) -> bool) -> Result<(), FastPathError> {
+    let failed = |action: &'static str| {
+        move |source| FastPathError::PinDirectory {
+            action,
+            path: links.to_owned(),
+            source,
+        }
+    };
+    let mut stale = Vec::new();
+    for entry in fs::read_dir(links).map_err(failed("read"))? {
+        let path = entry.map_err(failed("read"))?.path();
+        if is_stale(&path) {
+            stale.push(path);
+        }
+    }
+    stale.sort_by_key(|path| {
+        let name = path.to_string_lossy();
+        !name.ends_with(Role::Encapsulate.program())
+    });
+    for path in stale {
+        fs::remove_file(&path).map_err(failed("clean"))?;
+    }
+    Ok(())
+}
+
+fn classifier(ebpf: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, Failure> {
+    let name = role.program();
+    let program = ebpf.program_mut(name).ok_or(FastPathError::Missing {
+        what: "program",
+        name,
+    })?;
+    Ok(program.try_into()?)
+}
+
+/// Puts the program into the pinned link of an earlier life, which replaces that life's
+/// program between two packets; or attaches and pins a new link.
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    hook: Hook,
+    interface: &str,
+    pin: &Path,
+) -> Result<FdLink, Failure> {
+    match PinnedLink::from_pin(pin) {
+        Ok(pinned) => match SchedClassifierLink::try_from(FdLink::from(pinned))
+            .map_err(Failure::from)
+            .and_then(|link| Ok(program.attach_to_link(link)?))
+        {
+            Ok(id) => return Ok(program.take_link(id)?.try_into()?),
+            Err(error) => {
+                // ENOLINK: the interface it was on is gone, and the index was given again.
+                tracing::debug!(pin = %pin.display(), error, "a pinned link is dead");
+                fs::remove_file(pin)?;
+            }
+        },
+        Err(LinkError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let id = program.attach_with_options(
+        interface,
+        hook.role.attach_type(),
+        TcAttachOptions::TcxOrder(LinkOrder::first()),
+    )?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    Ok(link.pin(pin)?.into())
+}
+
+/// Adds a filter, or replaces the one of an earlier life atomically.
+fn attach_clsact(
+    program: &mut SchedClassifier,
+    hook: Hook,
+    interface: &str,
+) -> Result<(), Failure> {
+    let exists = Some(libc::EEXIST);
+    match qdisc_add_clsact(interface) {
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == exists => {}
+        other => other?,
+    }
+    let options = NlOptions {
+        priority: FILTER_PRIORITY,
+        handle: FILTER_HANDLE,
+        classid: None,
+    };
+    let attach_type = hook.role.attach_type();
+    let id = match program.attach_with_options(
+        interface,
+        attach_type,
+        TcAttachOptions::Netlink(options),
+    ) {
+        Err(ProgramError::TcError(TcError::NetlinkError(error)))
+            if error.raw_os_error() == exists =>
+        {
+            program.attach_to_link(SchedClassifierLink::attached(
+                interface,
+                attach_type,
+                FILTER_PRIORITY,
+                FILTER_HANDLE,
+                None,
+            )?)?
+        }
+        other => other?,
+    };
+    // Dropping the link would detach the filter, which is to outlive us.
+    mem::forget(program.take_link(id)?);
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The BPF file system and the directory in which maps and links are pinned.
+//!
+//! ```text
+//! /sys/fs/bpf/quilt-mesh/          held with flock(2) while a runtime lives
+//! ├── v1/                          maps; the layout version is part of the path
+//! │   ├── peers, peer_stats, …
+//! ├── links/                       tcx links: <netns>-<ifindex>-<program>
+//! └── peers → v1/peers, …          so that an operator need not know the version
+//! ```
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use mesh_layout::{LAYOUT_VERSION, map_names};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use super::FastPathError;
+
+/// Name of the pin directory below the BPF file system.
+const DIRECTORY: &str = "quilt-mesh";
+
+/// The pin directory, held for this runtime alone.
+#[derive(Debug)]
+pub(super) struct PinDirectory {
+    path: PathBuf,
+    /// Maps outlive the daemon on purpose; the lock must not, and does not.
+    _lock: Flock<File>,
+}
+
+impl PinDirectory {
+    /// Mounts the BPF file system at `bpffs` if there is none, makes the directories and
+    /// takes the lock.
+    pub(super) fn open(bpffs: &Path) -> Result<Self, FastPathError> {
+        ensure_mounted(bpffs)?;
+        let path = bpffs.join(DIRECTORY);
+        for directory in [&path, &maps_in(&path), &links_in(&path)] {
+            fs::create_dir_all(directory).map_err(|source| FastPathError::PinDirectory {
+                action: "create",
+                path: directory.clone(),
+                source,
+            })?;
+        }
+        let file = File::open(&path).map_err(|source| FastPathError::PinDirectory {
+            action: "open",
+            path: path.clone(),
+            source,
+        })?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+            if errno == nix::errno::Errno::EWOULDBLOCK {
+                FastPathError::PinDirectoryInUse { path: path.clone() }
+            } else {
+                FastPathError::PinDirectory {
+                    action: "lock",
+                    path: path.clone(),
+                    source: errno.into(),
+                }
+            }
+        })?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The directory itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        maps_in(&self.path).join(name)
+    }
+
+    /// Where links are pinned.
+    pub(super) fn links(&self) -> PathBuf {
+        links_in(&self.path)
+    }
+
+    /// Points a symlink beside the version's directory to each map.
+    pub(super) fn link_names(&self) -> Result<(), FastPathError> {
+        for name in map_names::ALL {
+            let path = self.path.join(name);
+            let target = Path::new(&version_directory()).join(name);
+            if fs::read_link(&path).is_ok_and(|current| current == target) {
+                continue;
+            }
+            let result = match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => std::os::unix::fs::symlink(&target, &path),
+            };
+            result.map_err(|source| FastPathError::PinDirectory {
+                action: "link",
+                path,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes every pin and the directory, so that nothing of ours is left.
+    pub(super) fn remove(self) -> Result<(), FastPathError> {
+        fs::remove_dir_all(&self.path).map_err(|source| FastPathError::PinDirectory {
+            action: "remove",
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+/// Whether a pin directory exists below `bpffs`.
+pub(super) fn exists(bpffs: &Path) -> bool {
+    is_bpffs(bpffs).unwrap_or(false) && bpffs.join(DIRECTORY).is_dir()
+}
+
+fn version_directory() -> String {
+    format!("v{LAYOUT_VERSION}")
+}
+
+fn maps_in(path: &Path) -> PathBuf {
+    path.join(version_directory())
+}
+
+fn links_in(path: &Path) -> PathBuf {
+    path.join("links")
+}
+
+fn is_bpffs(path: &Path) -> Result<bool, nix::Error> {
+    Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Mounts a BPF file system, as systemd does at boot, where there is none.
+fn ensure_mounted(path: &Path) -> Result<(), FastPathError> {
+    let failed = |source: io::Error| FastPathError::Bpffs {
+        path: path.to_owned(),
+        source,
+    };
+    if path.exists() {
+        if is_bpffs(path).map_err(|errno| failed(errno.into()))? {
+            return Ok(());
+        }
+    } else {
+        fs::create_dir_all(path).map_err(failed)?;
+    }
+    mount(
+        Some("bpf"),
+        path,
+        Some("bpf"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        Some("mode=700"),
+    )
+    .map_err(|errno| failed(errno.into()))?;
+    tracing::info!(path = %path.display(), "mounted a BPF file system");
+    Ok(())
+}

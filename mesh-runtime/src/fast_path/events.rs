@@ -1,0 +1,134 @@
+//! What the programs have to say: sampled drops, and their log where it is switched on.
+
+use std::{net::Ipv4Addr, os::fd::AsFd, ptr, time::Duration};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use aya_log::EbpfLogger;
+use mesh_layout::{DropEvent, DropReason};
+use tokio::{
+    io::unix::AsyncFd,
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use super::FastPathError;
+
+/// At most so many drops become log lines per [`LOG_PERIOD`]; the counters have them all.
+const LOG_BUDGET: u32 = 10;
+const LOG_PERIOD: Duration = Duration::from_secs(1);
+
+/// The tasks that read; dropping them ends them.
+#[derive(Debug)]
+pub(super) struct Events {
+    _tasks: JoinSet<()>,
+}
+
+impl Events {
+    /// Starts reading. Must be called within a Tokio runtime with I/O and time enabled.
+    pub(super) fn start(
+        ebpf: &mut Ebpf,
+        drops: RingBuf<MapData>,
+        log_programs: bool,
+    ) -> Result<Self, FastPathError> {
+        let mut tasks = JoinSet::new();
+        let drops = register(drops)?;
+        tasks.spawn(read_drops(drops));
+        if log_programs {
+            let logger =
+                EbpfLogger::init(ebpf).map_err(|error| FastPathError::Events(error.to_string()))?;
+            let logger = register(logger)?;
+            tasks.spawn(read_log(logger));
+        }
+        Ok(Self { _tasks: tasks })
+    }
+}
+
+fn register<T: AsFd + std::os::fd::AsRawFd>(inner: T) -> Result<AsyncFd<T>, FastPathError> {
+    // SAFETY: the descriptor is that of the map, which `inner` owns and never exchanges.
+    unsafe { AsyncFd::register(inner) }.map_err(|error| FastPathError::Events(error.to_string()))
+}
+
+async fn read_log(mut logger: AsyncFd<EbpfLogger<&'static dyn log::Log>>) {
+    while let Ok(mut guard) = logger.readable_mut().await {
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+    }
+}
+
+async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>) {
+    let mut period: Interval = interval(LOG_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut budget = LOG_BUDGET;
+    loop {
+        tokio::select! {
+            _ = period.tick() => budget = LOG_BUDGET,
+            readable = events.readable_mut() => {
+                let Ok(mut guard) = readable else { return };
+                while let Some(item) = guard.get_inner_mut().next() {
+                    if let Some(event) = parse(&item)
+                        && budget > 0
+                    {
+                        budget -= 1;
+                        log_drop(&event);
+                    }
+                }
+                guard.clear_ready();
+            }
+        }
+    }
+}
+
+/// The event in a ring buffer entry, or `None` if the entry is of another length.
+fn parse(bytes: &[u8]) -> Option<DropEvent> {
+    if bytes.len() != size_of::<DropEvent>() {
+        return None;
+    }
+    // SAFETY: the length was checked, every byte pattern is a DropEvent, and an unaligned read
+    // asks for no alignment.
+    Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+fn log_drop(event: &DropEvent) {
+    let reason = DropReason::ALL
+        .iter()
+        .find(|reason| **reason as u32 == event.reason)
+        .map_or("unknown", |reason| reason.name());
+    tracing::warn!(
+        reason,
+        outer_source = %Ipv4Addr::from(event.outer_source),
+        outer_destination = %Ipv4Addr::from(event.outer_destination),
+        inner_source = %Ipv4Addr::from(event.inner_source),
+        inner_destination = %Ipv4Addr::from(event.inner_destination),
+        vni = event.vni,
+        length = event.length,
+        link = event.link,
+        "dropped a packet (sampled)"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_survives_the_way_through_bytes_and_other_lengths_are_refused() {
+        let event = DropEvent {
+            time_ns: 7,
+            reason: DropReason::UnknownVtep as u32,
+            link: 2,
+            length: 148,
+            vni: 100,
+            outer_source: [192, 0, 2, 9],
+            outer_destination: [192, 0, 2, 1],
+            inner_source: [10, 42, 2, 5],
+            inner_destination: [10, 42, 1, 5],
+        };
+        // SAFETY: repr(C) without padding (checked in mesh-layout).
+        let bytes: [u8; size_of::<DropEvent>()] = unsafe { std::mem::transmute(event) };
+        assert_eq!(parse(&bytes), Some(event));
+        assert_eq!(parse(&bytes[1..]), None);
+    }
+}
