@@ -1,2 +1,36 @@
-//! See the README.
-fn main() {}
+//! `quilt-mesh-agent`: the unprivileged part of a Quilt Mesh node.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use mesh_agent::{agent, options::Options};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+// One thread is enough for four tasks that mostly sleep, and keeps the agent small.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    options.init_logging()?;
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+
+    let settings = options.settings()?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        hostname = settings.node.hostname,
+        host_ip = %settings.node.host_ip,
+        runtime = settings.dataplane.runtime.authority,
+        "agent started"
+    );
+    let agent = agent::run(settings, stop.clone());
+    tokio::pin!(agent);
+    tokio::select! {
+        ended = &mut agent => return Ok(ended?),
+        _ = terminate.recv() => info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => info!("SIGINT: stopping"),
+    }
+    stop.cancel();
+    Ok(agent.await?)
+}

@@ -1,0 +1,168 @@
+//! The REST contract with the control plane, as it is on the wire.
+//!
+//! Subnets and addresses stay text here: one malformed entry must not make the whole list
+//! unreadable. [`crate::peers`] judges them one by one.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /api/nodes/register`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RegisterRequest {
+    /// The node's name, for people.
+    pub hostname: String,
+    /// The node's address on the underlay.
+    pub host_ip: Ipv4Addr,
+    /// Processors available to this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_cores: Option<u32>,
+    /// Memory of the host in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ram_mb: Option<u64>,
+    /// The node's stable identity. Without one, `host_ip` identifies the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_key: Option<String>,
+}
+
+/// Answer to `POST /api/nodes/register`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RegisterAnswer {
+    /// The name of the node in all further calls.
+    pub node_id: String,
+    /// The subnet leased to the node.
+    pub subnet: String,
+}
+
+/// Answer to `GET /api/nodes`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NodeList {
+    /// Every node that ever registered.
+    pub nodes: Vec<Node>,
+}
+
+/// One node as the control plane lists it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Node {
+    /// The control plane's name for the node.
+    pub node_id: String,
+    /// The node's name, for people.
+    #[serde(default)]
+    pub hostname: String,
+    /// The node's address on the underlay, e.g. "192.0.2.12".
+    pub host_ip: String,
+    /// The subnet leased to the node, e.g. "10.42.2.0/24".
+    pub subnet: String,
+    /// Whether the node's heartbeats arrive.
+    pub status: Status,
+    /// Unix seconds.
+    #[serde(default)]
+    pub registered_at: i64,
+}
+
+/// Liveness of a node as the control plane sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Heartbeats arrive.
+    Up,
+    /// Heartbeats stopped, or the node deregistered.
+    Down,
+    /// A word this version does not know. It neither adds nor removes a peer.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a successful registration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Counts the registrations of this process, from 1.
+    pub epoch: u64,
+    /// The name of the node in all further calls; safe as a URL path segment.
+    pub node_id: String,
+    /// The subnet leased to the node.
+    pub subnet: Ipv4Net,
+}
+
+/// Why a subnet from the network is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubnetError {
+    /// Not CIDR notation.
+    #[error("it is not an IPv4 network in CIDR notation")]
+    Notation,
+    /// An address inside a network, not the network.
+    #[error("it has host bits set; the network is {0}")]
+    HostBits(Ipv4Net),
+    /// Too large or too small to be one node's containers, or no unicast addresses.
+    #[error("it is not a unicast network of /8 to /30")]
+    Range,
+}
+
+/// Reads a node's subnet, e.g. "10.42.2.0/24".
+///
+/// # Errors
+/// If the text is not a unicast IPv4 network between /8 and /30 without host bits.
+pub fn parse_subnet(text: &str) -> Result<Ipv4Net, SubnetError> {
+    let net: Ipv4Net = text.parse().map_err(|_| SubnetError::Notation)?;
+    if net.trunc() != net {
+        return Err(SubnetError::HostBits(net.trunc()));
+    }
+    let first = net.network();
+    let unicast = first.octets()[0] != 0 && first.octets()[0] < 224 && !first.is_loopback();
+    if !unicast || !(8..=30).contains(&net.prefix_len()) {
+        return Err(SubnetError::Range);
+    }
+    Ok(net)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_is_a_unicast_network_without_host_bits() {
+        assert_eq!(parse_subnet("10.42.2.0/24").map(|n| n.prefix_len()), Ok(24));
+        for notation in [
+            "",
+            "10.42.2.0",
+            "10.42.2.0/33",
+            "10.42.2/24",
+            "fd00::/64",
+            "x",
+        ] {
+            assert_eq!(
+                parse_subnet(notation),
+                Err(SubnetError::Notation),
+                "{notation}"
+            );
+        }
+        assert!(matches!(
+            parse_subnet("10.42.2.7/24"),
+            Err(SubnetError::HostBits(_))
+        ));
+        for range in [
+            "0.0.0.0/0",
+            "10.0.0.0/7",
+            "10.42.2.4/31",
+            "224.0.0.0/24",
+            "127.0.0.0/24",
+            "0.0.0.0/24",
+        ] {
+            assert!(
+                matches!(parse_subnet(range), Err(SubnetError::Range)),
+                "{range}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_may_hold_fields_and_words_of_a_later_version() {
+        let list: NodeList = serde_json::from_str(
+            r#"{"revision": 7, "nodes": [{"node_id": "a", "host_ip": "192.0.2.1",
+                "subnet": "10.42.1.0/24", "status": "draining", "zone": "x"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(list.nodes[0].status, Status::Unknown);
+    }
+}

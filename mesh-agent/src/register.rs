@@ -1,0 +1,117 @@
+//! The registrar: the one task that registers the node.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    control_plane::{ControlPlane, Lease},
+    node::{RegisterRequest, Registration},
+    retry,
+};
+
+/// Time between two registrations at least: a control plane that registers a node and then
+/// does not list it would otherwise be asked as fast as it answers.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Tells the registrar that a registration no longer holds. Heartbeat and sync may find
+/// that out both, and late: only a claim about the *current* registration counts.
+#[derive(Debug, Clone)]
+pub struct Revocation {
+    void_up_to: watch::Sender<u64>,
+}
+
+impl Revocation {
+    /// Nothing is revoked yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            void_up_to: watch::Sender::new(0),
+        }
+    }
+
+    /// The control plane does not know the registration with this epoch.
+    pub fn revoke(&self, epoch: u64) {
+        self.void_up_to.send_if_modified(|void_up_to| {
+            let news = epoch > *void_up_to;
+            *void_up_to = epoch.max(*void_up_to);
+            news
+        });
+    }
+
+    async fn of(&self, epoch: u64) {
+        let mut void_up_to = self.void_up_to.subscribe();
+        // An error means that all senders are gone, and `self` is one.
+        let _never = void_up_to.wait_for(|void| *void >= epoch).await;
+    }
+}
+
+impl Default for Revocation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Registers, and again each time the registration is revoked, until `stop`. Published
+/// registrations count up from epoch 1.
+pub async fn run(
+    control_plane: ControlPlane,
+    node: RegisterRequest,
+    revocation: Revocation,
+    published: watch::Sender<Option<Registration>>,
+    stop: CancellationToken,
+) {
+    let mut epoch = 0;
+    loop {
+        let lease = tokio::select! {
+            () = stop.cancelled() => return,
+            lease = register(&control_plane, &node) => lease,
+        };
+        let registered = Instant::now();
+        epoch += 1;
+        let before = published.borrow().as_ref().map(|r| r.subnet);
+        info!(node_id = lease.node_id, subnet = %lease.subnet, host_ip = %node.host_ip, "registered");
+        if let Some(before) = before.filter(|before| *before != lease.subnet) {
+            warn!(
+                %before, now = %lease.subnet,
+                "the control plane leased another subnet to this node; containers with \
+                 addresses of the old one cannot be reached until they are recreated"
+            );
+        }
+        published.send_replace(Some(Registration {
+            epoch,
+            node_id: lease.node_id,
+            subnet: lease.subnet,
+        }));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = revocation.of(epoch) => info!("registering again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(registered + SHORTEST_INTERVAL) => {}
+        }
+    }
+}
+
+/// Repeats until it succeeds; each changed error is one log line.
+async fn register(control_plane: &ControlPlane, node: &RegisterRequest) -> Lease {
+    let mut pauses = backon::BackoffBuilder::build(retry::until_registered());
+    let mut logged = String::new();
+    loop {
+        let error = match control_plane.register(node).await {
+            Ok(lease) => return lease,
+            Err(error) => error.to_string(),
+        };
+        if error != logged {
+            warn!(error, "cannot register; trying again until it succeeds");
+            logged = error;
+        }
+        sleep(pauses.next().unwrap_or(retry::LONGEST_REGISTER_PAUSE)).await;
+    }
+}

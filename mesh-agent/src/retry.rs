@@ -1,0 +1,54 @@
+//! How often and how fast calls are repeated.
+
+use std::{error::Error, time::Duration};
+
+use backon::ExponentialBuilder;
+
+/// Repeats within one round (a heartbeat, a sync): after these the round is given up, and
+/// the next one comes at its interval.
+pub const RETRIES_PER_ROUND: usize = 2;
+
+/// The pause before the first repetition; each further one doubles it, and jitter adds up
+/// to as much again, so that a fleet that lost one control plane does not return in step.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between two attempts to register.
+pub const LONGEST_REGISTER_PAUSE: Duration = Duration::from_secs(10);
+
+/// Repetitions within a round: few, then over.
+#[must_use]
+pub fn within_a_round() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(Duration::from_secs(1))
+        .with_max_times(RETRIES_PER_ROUND)
+        .with_jitter()
+}
+
+/// Repetitions of the registration: a node that is not registered is no part of the mesh,
+/// so this ends only when the agent is told to stop.
+#[must_use]
+pub fn until_registered() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_REGISTER_PAUSE)
+        .without_max_times()
+        .with_jitter()
+}
+
+/// An error with everything that caused it in one line. HTTP and gRPC clients hide what an
+/// operator needs ("connection refused") three causes deep.
+#[must_use]
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let deeper = error.to_string();
+        if !text.contains(&deeper) {
+            text.push_str(": ");
+            text.push_str(&deeper);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,10 @@
+//! The real agent against a fake control plane and a fake runtime, which speak the real
+//! protocols over loopback. Nothing here needs privileges; as root, one test gives them up.
+
+mod fake_control_plane;
+mod fake_runtime;
+mod peers;
+mod process;
+mod registration;
+mod runtime;
+mod wait;

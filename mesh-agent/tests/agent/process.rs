@@ -1,0 +1,169 @@
+//! The agent's binary as a child process.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use crate::{
+    fake_control_plane::FakeControlPlane,
+    fake_runtime::FakeRuntime,
+    wait::{DEADLINE, holds},
+};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_quilt-mesh-agent");
+
+/// This node's address in all tests.
+pub(crate) const HOST_IP: &str = "192.0.2.1";
+
+pub(crate) struct Agent {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+    _state: Option<TempDir>,
+}
+
+impl Agent {
+    /// Starts an agent with a state directory of its own and short intervals; `arguments`
+    /// come last and win.
+    pub(crate) fn start(
+        control: &FakeControlPlane,
+        runtime: &FakeRuntime,
+        arguments: &[&str],
+    ) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let mut command = Self::command(Path::new(BINARY), control, runtime, state.path());
+        command.args(["--host-ip", HOST_IP]).args(arguments);
+        let mut agent = Self::spawn(command);
+        agent._state = Some(state);
+        agent
+    }
+
+    /// The command line without --host-ip.
+    pub(crate) fn command(
+        binary: &Path,
+        control: &FakeControlPlane,
+        runtime: &FakeRuntime,
+        state: &Path,
+    ) -> Command {
+        let mut command = Command::new(binary);
+        command
+            .env_clear()
+            .args(["--control-plane", &control.url()])
+            .args(["--quilt-runtime", &runtime.url()])
+            .args(["--hostname", "node1", "--log-level", "debug"])
+            .arg("--state-dir")
+            .arg(state)
+            .args(["--heartbeat-interval", "100ms", "--sync-interval", "100ms"])
+            .args(["--request-timeout", "500ms", "--reinject-interval", "300ms"])
+            // An option may be repeated: the last one wins.
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Makes the command run without any privilege. Does nothing if it has none anyway.
+    pub(crate) fn unprivileged(command: &mut Command) {
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&log);
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        });
+        Self {
+            child,
+            log,
+            reader: Some(reader),
+            _state: None,
+        }
+    }
+
+    /// Waits for `condition`, and fails with the agent's log if it does not come.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, condition: impl Fn() -> bool) {
+        assert!(
+            holds(condition),
+            "not within {DEADLINE:?}: {what}\n{}",
+            self.log().join("\n")
+        );
+    }
+
+    #[track_caller]
+    pub(crate) fn until_logged(&self, text: &str) {
+        self.until(&format!("log line {text:?}"), || self.logged(text) > 0);
+    }
+
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// How many log lines contain `text`.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// A field of /proc/PID/status.
+    pub(crate) fn status_field(&self, field: &str) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        line.unwrap().trim_start_matches(':').trim().to_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(pid, signal).unwrap();
+    }
+
+    /// Waits for the end; the log is complete then.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        assert!(
+            holds_mut(|| self.child.try_wait().unwrap().is_some()),
+            "the agent does not end\n{}",
+            self.log().join("\n")
+        );
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.child.wait().unwrap()
+    }
+
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+}
+
+fn holds_mut(condition: impl FnMut() -> bool) -> bool {
+    let condition = std::cell::RefCell::new(condition);
+    holds(|| (condition.borrow_mut())())
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Both fail only if the child is gone already.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
