@@ -7,10 +7,11 @@ use ipnet::Ipv4Net;
 
 use crate::{
     control_plane::lock,
+    entrance::Entrance,
     error::{Error, Result},
     host::{BRIDGE, Host},
     link::{Links, VethPair},
-    netns::{Entrance, NetNs},
+    netns::NetNs,
 };
 
 /// The MTU of containers: a 1500-byte underlay less 50 bytes of VXLAN.

@@ -55,7 +55,9 @@
 mod binaries;
 mod container;
 mod control_plane;
+mod daemons;
 mod deadline;
+mod entrance;
 mod error;
 mod grpc;
 mod host;
@@ -72,11 +74,13 @@ mod udp_flow;
 pub use binaries::BIN_DIR_VARIABLE;
 pub use container::{CONTAINER_MTU, Container, ContainerOptions};
 pub use control_plane::{ControlPlane, Node, RestAnswer};
+pub use daemons::Daemon;
 pub use deadline::{Deadline, wait_until};
+pub use entrance::Entrance;
 pub use error::{Error, Result};
-pub use host::{BRIDGE, Daemon, Host, RUNTIME_PORT};
+pub use host::{BRIDGE, Host, RUNTIME_PORT};
 pub use link::{KernelRoute, Links};
-pub use netns::{Entrance, NetNs};
+pub use netns::NetNs;
 /// The signals that daemons are sent.
 pub use nix::sys::signal::Signal;
 pub use offload::{enable_nic_offloads, set_offload};

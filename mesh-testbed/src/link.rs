@@ -19,8 +19,9 @@ use rtnetlink::{
 };
 
 use crate::{
+    entrance::Entrance,
     error::{Error, Result},
-    netns::{Entrance, NetNs},
+    netns::NetNs,
 };
 
 /// The interfaces of one namespace.

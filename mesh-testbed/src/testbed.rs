@@ -13,9 +13,10 @@ use ipnet::Ipv4Net;
 
 use crate::{
     control_plane::ControlPlane,
+    daemons::Daemon,
     deadline::Deadline,
     error::{Error, Result},
-    host::{Daemon, Host, HostPlan},
+    host::{Host, HostPlan},
     link::{Links, VethPair},
     netns::NetNs,
     offload::enable_nic_offloads,
