@@ -1,1 +1,22 @@
-//! See the README.
+//! The control plane of Quilt Mesh: registers nodes, leases their subnets, watches that they live.
+//!
+//! Pure cores, each with a property test: [`subnet_plan`] divides the cluster CIDR, [`lease`] picks the
+//! next subnet, [`identity`] tells who a registration is, [`liveness`] who is up. Around them:
+//! [`registry`] puts them to work on the [`store`] (SQLite), [`api`] tells about it over HTTP, and
+//! [`daemon`] is the process.
+
+pub mod api;
+mod body;
+pub mod daemon;
+pub mod duration_text;
+pub mod identity;
+pub mod lease;
+pub mod liveness;
+pub mod node;
+pub mod options;
+pub mod problem;
+pub mod registration;
+pub mod registry;
+pub mod serve;
+pub mod store;
+pub mod subnet_plan;

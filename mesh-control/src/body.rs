@@ -1,0 +1,146 @@
+//! Request bodies, bounded in size and time; and the deadline of what a request waits for.
+
+use std::future::Future;
+use std::time::Duration;
+
+use axum::body::{Bytes, HttpBody as _};
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, EXPECT};
+use futures_util::StreamExt as _;
+use serde_json::Value;
+
+use crate::problem::{Kind, Problem};
+
+/// The largest body that is taken. A registration needs less than one KiB.
+const LIMIT: usize = 64 * 1024;
+
+/// A body over the limit is read on up to this much and thrown away: were the connection closed while
+/// the client still sends, the reset would overtake the answer (RFC 9112 section 9.6).
+const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
+
+/// How long a body may take to arrive.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a request waits for the registry. Longer than every deadline of the store, so that its
+/// own message arrives where there is one.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The body of a request.
+pub(crate) async fn bytes(request: Request) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(ARRIVAL_DEADLINE, collect(request)).await {
+        Ok(collected) => collected,
+        Err(_) => {
+            let seconds = ARRIVAL_DEADLINE.as_secs();
+            Err(Problem::new(
+                Kind::BodyTooSlow,
+                format!("the body did not arrive within {seconds} s"),
+            ))
+        }
+    }
+}
+
+/// The body of a request as JSON.
+pub(crate) async fn json(request: Request) -> Result<Value, Problem> {
+    let declared_json = is_json(request.headers());
+    let bytes = bytes(request).await?;
+    if !declared_json {
+        return Err(Problem::new(
+            Kind::NotJsonMediaType,
+            "the body must be JSON and say so: send the header Content-Type: application/json",
+        ));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))
+}
+
+/// Runs what a request waits for. It goes on after the deadline; only the client stops waiting.
+pub(crate) async fn within_deadline<T>(answer: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(ANSWER_DEADLINE, answer)
+        .await
+        .map_err(|_| {
+            let seconds = ANSWER_DEADLINE.as_secs();
+            Problem::new(
+                Kind::Overloaded,
+                format!("there was no answer within {seconds} s; try again"),
+            )
+        })
+}
+
+async fn collect(request: Request) -> Result<Bytes, Problem> {
+    let announced = request.body().size_hint().lower();
+    let waits_for_continue = request.headers().contains_key(EXPECT);
+    if announced > LIMIT as u64 && waits_for_continue {
+        // The client has not sent it yet, and after this answer will not (RFC 9110 section 10.1.1).
+        return Err(too_large());
+    }
+    let mut collected = Vec::new();
+    let mut received = 0;
+    let mut chunks = request.into_body().into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            Problem::new(Kind::Malformed, format!("the body broke off: {error}"))
+        })?;
+        received += chunk.len();
+        if received > DRAIN_LIMIT {
+            break;
+        }
+        if received <= LIMIT {
+            collected.extend_from_slice(&chunk);
+        }
+    }
+    if received > LIMIT {
+        Err(too_large())
+    } else {
+        Ok(collected.into())
+    }
+}
+
+fn too_large() -> Problem {
+    Problem::new(
+        Kind::BodyTooLarge,
+        format!("the body is larger than {LIMIT} bytes"),
+    )
+    .with("limit_bytes", LIMIT)
+}
+
+/// `application/json`, or a type with the structured syntax suffix `+json` (RFC 6839 section 3.1).
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let media_type = value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    media_type == "application/json"
+        || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn json_is_recognised_by_its_media_type() {
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/merge-patch+json", true),
+            ("text/plain", false),
+            ("text/json+json", false),
+            ("application/x-www-form-urlencoded", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
+            assert_eq!(is_json(&headers), json, "{value}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,101 @@
+//! The process: from options to a served API, and back down in order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::options::{DEFAULT_DB_PATH, Options};
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::subnet_plan::SubnetPlan;
+use crate::{api, serve};
+
+/// How long the last writes may take; SQLite itself waits 5 s for a lock.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Runs the control plane until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// Why it could not start, in words for the operator.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    // First, so that a stop during a slow start is not lost.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+
+    let plan = SubnetPlan::new(options.cluster_cidr, options.node_prefix)
+        .context("--cluster-cidr and --node-prefix do not fit")?;
+    if options.db_path == Path::new(DEFAULT_DB_PATH)
+        && let Some(directory) = options.db_path.parent()
+    {
+        std::fs::create_dir_all(directory).with_context(|| {
+            format!(
+                "cannot create {}; give a --db-path that this user can write",
+                directory.display()
+            )
+        })?;
+    }
+    // The database first: a second control plane on it is told so, rather than that its port is taken.
+    let store = Store::open(&options.db_path, &plan).await?;
+    let listener = TcpListener::bind(options.bind)
+        .await
+        .with_context(|| format!("cannot listen on {} (see --bind)", options.bind))?;
+    let address = listener
+        .local_addr()
+        .context("the listening socket has no address")?;
+    let registry = Registry::open(store, plan, options.node_timeout)
+        .await
+        .with_context(|| format!("cannot read the database {}", options.db_path.display()))?;
+
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let mut silent = tasks.spawn(Arc::clone(&registry).turn_down_silent_nodes(stop.clone()));
+    let mut writer = tasks.spawn(Arc::clone(&registry).write_what_changed(stop.clone()));
+    let app = api::router(Arc::clone(&registry));
+    let mut server = tasks.spawn(serve::serve(
+        listener,
+        app,
+        stop.clone(),
+        options.shutdown_timeout,
+    ));
+    tasks.close();
+    info!(
+        %address,
+        db_path = %options.db_path.display(),
+        cluster_cidr = %plan.cluster(),
+        subnets = plan.count(),
+        node_timeout_ms = options.node_timeout.as_millis(),
+        "listening"
+    );
+
+    // None of the tasks ends before it is told to, unless it has a bug; then the process ends, and
+    // whoever supervises it starts a whole one.
+    let fault = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = &mut silent => Some(("the watch over silent nodes", ended)),
+        ended = &mut writer => Some(("the writer of heartbeats", ended)),
+        ended = &mut server => Some(("the server", ended)),
+    };
+    info!("stopping");
+    stop.cancel();
+    tasks.wait().await;
+    match tokio::time::timeout(CLOSE_DEADLINE, registry.close()).await {
+        Ok(Ok(())) => info!("stopped"),
+        Ok(Err(error)) => warn!(%error, "stopped; the last heartbeats could not be written"),
+        Err(_) => {
+            warn!("stopped; the database did not close in time, the last heartbeats may be lost")
+        }
+    }
+    if let Some((task, ended)) = fault {
+        bail!("{task} ended by itself ({ended:?}); this is a bug");
+    }
+    Ok(())
+}

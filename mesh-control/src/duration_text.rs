@@ -1,0 +1,72 @@
+//! Durations as operators write them: `30s`, `500ms`, `2m`, or plain seconds.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// The text is not a duration.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "{0:?} is not a duration; write a whole number and a unit: 500ms, 30s or 2m (without a unit: seconds)"
+)]
+pub struct DurationError(String);
+
+/// Reads a duration.
+///
+/// # Errors
+///
+/// [`DurationError`], also for a duration of zero and for one that overflows.
+pub fn parse(text: &str) -> Result<Duration, DurationError> {
+    let error = || DurationError(text.to_owned());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| error())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        _ => return Err(error()),
+    };
+    match number.checked_mul(milliseconds) {
+        None | Some(0) => Err(error()),
+        Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        for (text, milliseconds) in [
+            ("30", 30_000),
+            ("30s", 30_000),
+            ("500ms", 500),
+            ("2m", 120_000),
+        ] {
+            assert_eq!(
+                parse(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "s",
+            "0",
+            "0ms",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "1h",
+            "+1",
+            "99999999999999999999",
+            "18446744073709551615s",
+        ] {
+            assert_eq!(parse(text), Err(DurationError(text.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Who a registration is: a node we know, a new one, or somebody in another node's way.
+//!
+//! A node's identity is its `node_key`; a caller without one is known by its `host_ip`. The rules:
+//!
+//! 1. The same key is the same node. Its address, hostname and size may change. Only when the
+//!    node is up *and* both address and hostname differ is it taken for a second host with a copied
+//!    key (a cloned disk), and refused.
+//! 2. Without a key, the node without a key at the same `host_ip` is the same node; while it is up
+//!    its hostname has to agree, or it is a second host with the same address, and refused.
+//! 3. A host whose agent begins or ceases to send a key is recognised by `host_ip` *and* hostname
+//!    together, and keeps its node and subnet; the key is then the one last sent. (Ceasing drops the
+//!    stored key on purpose: a key that turned up later from elsewhere would otherwise share the subnet.)
+//! 4. An underlay address belongs to one node at a time. If its holder is up, whoever else asks for
+//!    it is refused. If the holder is down the newcomer takes it over, and the old holder has to
+//!    register again before a heartbeat counts: two nodes are never up with one address. Its
+//!    lease stays its own, so a subnet never has two holders either.
+
+use std::net::Ipv4Addr;
+
+use crate::node::NodeId;
+
+/// What a registration says about who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// The stable identity that the agent keeps on disk.
+    pub node_key: Option<&'a str>,
+    /// The host's name.
+    pub hostname: &'a str,
+    /// The underlay address.
+    pub host_ip: Ipv4Addr,
+}
+
+/// A stored node that has the claimed key or address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// The node's id.
+    pub node_id: NodeId,
+    /// Its key, if it registered with one.
+    pub node_key: Option<String>,
+    /// Its hostname.
+    pub hostname: String,
+    /// Its underlay address, or the last one it had.
+    pub host_ip: Ipv4Addr,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether the address is its own: `false` once it deregistered or was displaced.
+    pub holds_address: bool,
+}
+
+/// What a refused claim asked for that is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clash {
+    /// The `node_key`.
+    Key,
+    /// The `host_ip`.
+    Address,
+}
+
+/// What to do with a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// Take it in.
+    Admit {
+        /// The node that it is; `None`: a new one.
+        node: Option<&'a Claimant>,
+        /// A node that is down and loses the address to it.
+        displaces: Option<&'a Claimant>,
+    },
+    /// Refuse it.
+    Refuse {
+        /// The live node that has what was claimed.
+        holder: &'a Claimant,
+        /// What that is.
+        clash: Clash,
+    },
+}
+
+/// Decides by the rules above. `claimants` are all stored nodes that have the claimed key or address.
+pub fn decide<'a>(claim: &Claim<'_>, claimants: &'a [Claimant]) -> Verdict<'a> {
+    let node = same_node(claim, claimants);
+    if let Some(node) = node
+        && node.up
+        && node.hostname != claim.hostname
+    {
+        if claim.node_key.is_none() {
+            return Verdict::Refuse {
+                holder: node,
+                clash: Clash::Address,
+            };
+        }
+        if node.host_ip != claim.host_ip {
+            return Verdict::Refuse {
+                holder: node,
+                clash: Clash::Key,
+            };
+        }
+    }
+    let holder = claimants.iter().find(|other| {
+        other.holds_address
+            && other.host_ip == claim.host_ip
+            && node.is_none_or(|node| node.node_id != other.node_id)
+    });
+    match holder {
+        Some(holder) if holder.up => Verdict::Refuse {
+            holder,
+            clash: Clash::Address,
+        },
+        displaces => Verdict::Admit { node, displaces },
+    }
+}
+
+/// The node that the claim speaks for, by rules 1 to 3.
+fn same_node<'a>(claim: &Claim<'_>, claimants: &'a [Claimant]) -> Option<&'a Claimant> {
+    let here = |other: &&Claimant| other.host_ip == claim.host_ip;
+    let keyless = |other: &&Claimant| other.node_key.is_none();
+    let namesake = |other: &&Claimant| other.hostname == claim.hostname;
+    // Of several that fit, the one that holds the address now was here last.
+    let latest = |fits: &dyn Fn(&&Claimant) -> bool| {
+        claimants
+            .iter()
+            .filter(fits)
+            .max_by_key(|other| other.holds_address)
+    };
+    match claim.node_key {
+        Some(key) => claimants
+            .iter()
+            .find(|other| other.node_key.as_deref() == Some(key))
+            .or_else(|| latest(&|other| here(other) && keyless(other) && namesake(other))),
+        None => latest(&|other| here(other) && keyless(other) && namesake(other))
+            .or_else(|| latest(&|other| here(other) && namesake(other)))
+            .or_else(|| latest(&|other| here(other) && keyless(other))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! Who is alive: the pure core of `up` and `down`.
+//!
+//! Heartbeats live here, in memory, and reach the database in batches; a change of status is marked
+//! as unwritten until the database has it. The table never reads a clock: every call that depends on
+//! time gets `now`, taken from the monotonic clock, so that a step of the wall clock neither kills nor
+//! revives anybody. Wall-clock times pass through only to be shown.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::node::{NodeId, Status};
+
+/// What a heartbeat did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    /// The node was up and stays up.
+    StillUp,
+    /// The node was down and is up again.
+    CameUp,
+}
+
+/// Something about a node that the database does not have yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwritten {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its status, if that changed.
+    pub status: Option<Status>,
+    /// Unix seconds of its last heartbeat.
+    pub last_heartbeat: i64,
+}
+
+#[derive(Debug)]
+struct Pulse {
+    deadline: Instant,
+    last_heartbeat: i64,
+    status: Status,
+    status_unwritten: bool,
+    heartbeat_unwritten: bool,
+}
+
+/// Every node that a heartbeat can keep, or bring, up.
+#[derive(Debug)]
+pub struct Liveness {
+    timeout: Duration,
+    pulses: HashMap<NodeId, Pulse>,
+}
+
+impl Liveness {
+    /// An empty table in which a node is down after `timeout` without a heartbeat.
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            pulses: HashMap::new(),
+        }
+    }
+
+    /// How long a node may be silent.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Starts watching a node, from what the database says: a node that is up has a full timeout
+    /// from `now`, one that is down stays so until its next heartbeat.
+    pub fn watch(&mut self, node_id: NodeId, status: Status, last_heartbeat: i64, now: Instant) {
+        self.pulses.insert(
+            node_id,
+            Pulse {
+                deadline: now + self.timeout,
+                last_heartbeat,
+                status,
+                status_unwritten: false,
+                heartbeat_unwritten: false,
+            },
+        );
+    }
+
+    /// Stops watching a node: from here on its heartbeats are those of a stranger.
+    pub fn forget(&mut self, node_id: &NodeId) {
+        self.pulses.remove(node_id);
+    }
+
+    /// Takes a heartbeat at `now`, `unix_seconds` by the wall clock. `None`: no such node.
+    pub fn heartbeat(&mut self, node_id: &str, now: Instant, unix_seconds: i64) -> Option<Beat> {
+        let pulse = self.pulses.get_mut(node_id)?;
+        pulse.deadline = now + self.timeout;
+        pulse.last_heartbeat = unix_seconds;
+        pulse.heartbeat_unwritten = true;
+        if pulse.status == Status::Up {
+            return Some(Beat::StillUp);
+        }
+        pulse.status = Status::Up;
+        pulse.status_unwritten = true;
+        Some(Beat::CameUp)
+    }
+
+    /// Turns down whoever's deadline has come, and returns them.
+    pub fn expire(&mut self, now: Instant) -> Vec<NodeId> {
+        let mut expired = Vec::new();
+        for (node_id, pulse) in &mut self.pulses {
+            if pulse.status == Status::Up && pulse.deadline <= now {
+                pulse.status = Status::Down;
+                pulse.status_unwritten = true;
+                expired.push(node_id.clone());
+            }
+        }
+        expired
+    }
+
+    /// When the next node is due to be called down, if any is up.
+    ///
+    /// Whatever happens later moves this moment back, never forward: every new deadline is a full
+    /// timeout away. So whoever sleeps until then need not be woken in between.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.pulses
+            .values()
+            .filter(|pulse| pulse.status == Status::Up)
+            .map(|pulse| pulse.deadline)
+            .min()
+    }
+
+    /// The status and last heartbeat (Unix seconds) of a node. `None`: not watched.
+    pub fn look_up(&self, node_id: &NodeId) -> Option<(Status, i64)> {
+        self.pulses
+            .get(node_id)
+            .map(|pulse| (pulse.status, pulse.last_heartbeat))
+    }
+
+    /// Whether a change of status is yet to be written.
+    pub fn has_unwritten_status(&self) -> bool {
+        self.pulses.values().any(|pulse| pulse.status_unwritten)
+    }
+
+    /// What has to be written, taken as written. After a failure give it to [`Self::put_back`].
+    pub fn take_unwritten(&mut self) -> Vec<Unwritten> {
+        let mut unwritten = Vec::new();
+        for (node_id, pulse) in &mut self.pulses {
+            if pulse.status_unwritten || pulse.heartbeat_unwritten {
+                unwritten.push(Unwritten {
+                    node_id: node_id.clone(),
+                    status: pulse.status_unwritten.then_some(pulse.status),
+                    last_heartbeat: pulse.last_heartbeat,
+                });
+                pulse.status_unwritten = false;
+                pulse.heartbeat_unwritten = false;
+            }
+        }
+        unwritten
+    }
+
+    /// Marks what could not be written as unwritten again; what the node is by now is what the next
+    /// attempt writes.
+    pub fn put_back(&mut self, unwritten: &[Unwritten]) {
+        for entry in unwritten {
+            if let Some(pulse) = self.pulses.get_mut(&entry.node_id) {
+                pulse.heartbeat_unwritten = true;
+                pulse.status_unwritten |= entry.status.is_some();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from(format!("node-{n}"))
+    }
+
+    #[test]
+    fn a_silent_node_is_down_at_its_deadline_and_not_before() {
+        let start = Instant::now();
+        let mut table = Liveness::new(TIMEOUT);
+        table.watch(id(1), Status::Up, 0, start);
+        assert!(
+            table
+                .expire(start + TIMEOUT - Duration::from_nanos(1))
+                .is_empty()
+        );
+        assert_eq!(table.expire(start + TIMEOUT), [id(1)]);
+        assert_eq!(table.expire(start + TIMEOUT), [], "a node goes down once");
+        assert_eq!(
+            table.heartbeat("node-1", start + TIMEOUT, 7),
+            Some(Beat::CameUp)
+        );
+        assert_eq!(table.look_up(&id(1)), Some((Status::Up, 7)));
+    }
+
+    #[test]
+    fn a_stranger_and_a_forgotten_node_have_no_heartbeat() {
+        let start = Instant::now();
+        let mut table = Liveness::new(TIMEOUT);
+        assert_eq!(table.heartbeat("node-1", start, 0), None);
+        table.watch(id(1), Status::Up, 0, start);
+        table.forget(&id(1));
+        assert_eq!(table.heartbeat("node-1", start, 0), None);
+        assert_eq!(table.look_up(&id(1)), None);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Watch(u8, bool),
+        Forget(u8),
+        Heartbeat(u8),
+        Wait(u64),
+        /// A batch is taken; whether the database takes it, too.
+        Write(bool),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let node = 0_u8..4;
+        let step = prop_oneof![
+            1 => (node.clone(), any::<bool>()).prop_map(|(n, up)| Step::Watch(n, up)),
+            1 => node.clone().prop_map(Step::Forget),
+            5 => node.prop_map(Step::Heartbeat),
+            5 => (0_u64..40).prop_map(Step::Wait),
+            3 => any::<bool>().prop_map(Step::Write),
+        ];
+        prop::collection::vec(step, 0..120)
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Expected {
+        last_seen: u64,
+        up: bool,
+    }
+
+    proptest! {
+        /// Against a model that knows only when each node was last seen.
+        #[test]
+        fn a_node_is_up_exactly_while_it_was_seen_within_the_timeout(steps in steps()) {
+            let start = Instant::now();
+            let mut now = 0_u64;
+            let mut table = Liveness::new(TIMEOUT);
+            let mut model: BTreeMap<u8, Expected> = BTreeMap::new();
+            let mut written: BTreeMap<NodeId, (Status, i64)> = BTreeMap::new();
+            for step in steps {
+                let at = start + Duration::from_secs(now);
+                match step {
+                    Step::Watch(n, up) => {
+                        let status = if up { Status::Up } else { Status::Down };
+                        table.watch(id(n), status, now as i64, at);
+                        written.insert(id(n), (status, now as i64));
+                        model.insert(n, Expected { last_seen: now, up });
+                    }
+                    Step::Forget(n) => {
+                        table.forget(&id(n));
+                        written.remove(&id(n));
+                        model.remove(&n);
+                    }
+                    Step::Heartbeat(n) => {
+                        let beat = table.heartbeat(id(n).as_str(), at, now as i64);
+                        let expected = model.get_mut(&n).map(|node| {
+                            let beat = if node.up { Beat::StillUp } else { Beat::CameUp };
+                            *node = Expected { last_seen: now, up: true };
+                            beat
+                        });
+                        prop_assert_eq!(beat, expected);
+                    }
+                    Step::Wait(seconds) => {
+                        let sleeping_until = table.next_deadline();
+                        now += seconds;
+                        let at = start + Duration::from_secs(now);
+                        let mut expired = table.expire(at);
+                        expired.sort();
+                        let expected: Vec<_> = model.iter_mut()
+                            .filter(|(_, node)| node.up && now - node.last_seen >= TIMEOUT.as_secs())
+                            .map(|(n, node)| { node.up = false; id(*n) })
+                            .collect();
+                        prop_assert_eq!(&expired, &expected);
+                        // A sleeper that wakes at the announced moment misses nobody.
+                        prop_assert_eq!(!expired.is_empty(), sleeping_until.is_some_and(|t| t <= at));
+                    }
+                    Step::Write(works) => {
+                        let batch = table.take_unwritten();
+                        if works {
+                            for entry in batch {
+                                let row = written.get_mut(&entry.node_id).unwrap();
+                                row.0 = entry.status.unwrap_or(row.0);
+                                row.1 = entry.last_heartbeat;
+                            }
+                        } else {
+                            table.put_back(&batch);
+                        }
+                    }
+                }
+                for (n, node) in &model {
+                    let status = if node.up { Status::Up } else { Status::Down };
+                    prop_assert_eq!(table.look_up(&id(*n)).map(|seen| seen.0), Some(status));
+                }
+            }
+            // Whatever failed before, one write that works brings the database up to date.
+            for entry in table.take_unwritten() {
+                let row = written.get_mut(&entry.node_id).unwrap();
+                row.0 = entry.status.unwrap_or(row.0);
+                row.1 = entry.last_heartbeat;
+            }
+            prop_assert_eq!(table.take_unwritten(), []);
+            for (node_id, row) in written {
+                prop_assert_eq!(table.look_up(&node_id), Some(row));
+            }
+        }
+    }
+}

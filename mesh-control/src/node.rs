@@ -1,0 +1,95 @@
+//! A node as the control plane knows it.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::Serialize;
+
+/// A node's id: handed out at its first registration, the same for ever after.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct NodeId(String);
+
+impl NodeId {
+    /// A new random id (UUID version 4, RFC 9562).
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().to_string())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// So that a map keyed by `NodeId` can be asked with the text of a request's path.
+impl std::borrow::Borrow<str> for NodeId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether a node's heartbeats arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its last heartbeat is younger than the node timeout.
+    Up,
+    /// It was silent for the node timeout, deregistered, or lost its address to another node.
+    Down,
+}
+
+impl Status {
+    /// The word that stands in the API and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One entry of `GET /api/nodes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Node {
+    /// The node's id.
+    pub node_id: NodeId,
+    /// The name its operator gave the host.
+    pub hostname: String,
+    /// Its underlay address: where peers send encapsulated packets.
+    pub host_ip: Ipv4Addr,
+    /// The subnet it leases.
+    pub subnet: Ipv4Net,
+    /// Processor cores, if the agent told.
+    pub cpu_cores: Option<u32>,
+    /// Memory in MiB, if the agent told.
+    pub ram_mb: Option<u64>,
+    /// Whether its heartbeats arrive.
+    pub status: Status,
+    /// Unix seconds of the node's first registration.
+    pub registered_at: i64,
+    /// Unix seconds of its last heartbeat; a registration counts as one.
+    pub last_heartbeat: i64,
+}
+
+/// The body of `GET /api/nodes`, ordered by subnet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeList {
+    /// Rises with every change of a node other than its `last_heartbeat`, also over restarts.
+    pub revision: i64,
+    /// Every node that was ever registered.
+    pub nodes: Vec<Node>,
+}

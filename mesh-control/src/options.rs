@@ -1,0 +1,134 @@
+//! The command line. `--help` is its reference.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use ipnet::Ipv4Net;
+use tracing_subscriber::EnvFilter;
+
+use crate::duration_text;
+use crate::subnet_plan::parse_cidr;
+
+/// Where the database is unless told otherwise; the only directory that is created when missing.
+pub const DEFAULT_DB_PATH: &str = "/var/lib/quilt-mesh/control.db";
+
+/// The shortest node timeout: below it, scheduling delays would take nodes down.
+const SHORTEST_NODE_TIMEOUT: Duration = Duration::from_millis(100);
+/// The longest node timeout: a day.
+const LONGEST_NODE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The control plane of Quilt Mesh: registers nodes, leases their subnets, watches that they live.
+///
+/// It needs no privileges. It keeps everything in one SQLite file, and takes up where it was after a
+/// restart or a crash. SIGTERM and SIGINT stop it in order.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "quilt-mesh-control", version)]
+pub struct Options {
+    /// Address and port to serve the REST API on; port 0 takes a free one, which the log names
+    #[arg(long, visible_alias = "listen", value_name = "ADDR", env = "QUILT_MESH_BIND",
+        default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)))]
+    pub bind: SocketAddr,
+
+    /// The SQLite database; created if missing, in a directory that exists (the default's is created)
+    #[arg(long, value_name = "FILE", env = "QUILT_MESH_DB_PATH", default_value = DEFAULT_DB_PATH)]
+    pub db_path: PathBuf,
+
+    /// What to log to stderr: error, warn, info, debug or trace, or directives such as
+    /// "info,mesh_control=debug"
+    #[arg(long, value_name = "LEVEL", env = "QUILT_MESH_LOG_LEVEL", default_value = "info",
+        value_parser = log_level)]
+    pub log_level: String,
+
+    /// The IPv4 range that all containers have addresses from; fixed once a subnet is leased
+    #[arg(long, value_name = "CIDR", env = "QUILT_MESH_CLUSTER_CIDR", default_value = "10.42.0.0/16",
+        value_parser = parse_cidr)]
+    pub cluster_cidr: Ipv4Net,
+
+    /// Prefix length of each node's subnet; fixed once a subnet is leased
+    #[arg(
+        long,
+        value_name = "BITS",
+        env = "QUILT_MESH_NODE_PREFIX",
+        default_value_t = 24
+    )]
+    pub node_prefix: u8,
+
+    /// A node that is silent for this long is down: 500ms, 30s or 2m (from 100ms to a day)
+    #[arg(long, value_name = "DURATION", env = "QUILT_MESH_NODE_TIMEOUT", default_value = "30s",
+        value_parser = node_timeout)]
+    pub node_timeout: Duration,
+
+    /// How long a stop waits for requests that are under way
+    #[arg(long, value_name = "DURATION", env = "QUILT_MESH_SHUTDOWN_TIMEOUT", default_value = "10s",
+        value_parser = duration_text::parse)]
+    pub shutdown_timeout: Duration,
+}
+
+fn node_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration_text::parse(text).map_err(|error| error.to_string())?;
+    if (SHORTEST_NODE_TIMEOUT..=LONGEST_NODE_TIMEOUT).contains(&timeout) {
+        Ok(timeout)
+    } else {
+        Err(format!("{text:?} is not from 100ms to a day (1440m)"))
+    }
+}
+
+/// `EnvFilter` reads any unknown word as the name of a module, so that "verbose" would log nothing.
+fn log_level(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for directive in text.split(',') {
+        let level = directive.rsplit('=').next().unwrap_or_default();
+        if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            return Err(format!("{level:?} is not one of {}", LEVELS.join(", ")));
+        }
+    }
+    EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_reads_an_environment_variable_of_its_name() {
+        for argument in Options::command().get_arguments() {
+            let Some(long) = argument.get_long() else {
+                continue;
+            };
+            if ["help", "version"].contains(&long) {
+                continue;
+            }
+            let variable = format!("QUILT_MESH_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(
+                argument.get_env().and_then(|name| name.to_str()),
+                Some(variable.as_str())
+            );
+        }
+    }
+
+    #[test]
+    fn a_log_level_is_a_level_or_directives() {
+        for good in [
+            "info",
+            "debug",
+            "off",
+            "info,mesh_control=debug",
+            "sqlx=warn",
+        ] {
+            assert!(log_level(good).is_ok(), "{good}");
+        }
+        for bad in ["verbose", "", "info,loud", "mesh_control=loud"] {
+            assert!(log_level(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The two loops of the registry: who turns down the silent, and who writes to the store what changed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Registry;
+use crate::store::{Store, StoreError};
+
+/// How often heartbeats are written. What a crash loses is at most this much of `last_heartbeat`.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// After a failed write. Nobody waits for it, so it may be slow; it goes on for as long as the process.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Registry {
+    /// Turns nodes down when their deadline comes, until `stop`.
+    pub async fn turn_down_silent_nodes(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let wake = {
+                let liveness = self.liveness();
+                // Nobody is up: whoever comes up now is due a full timeout from now.
+                liveness
+                    .next_deadline()
+                    .unwrap_or_else(|| Instant::now() + liveness.timeout())
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            let silent = self.liveness().expire(Instant::now());
+            for node_id in &silent {
+                warn!(%node_id, "node is down: no heartbeat within the node timeout");
+            }
+            if !silent.is_empty() {
+                self.status_changed.notify_one();
+            }
+        }
+    }
+
+    /// Writes changes of status at once and heartbeats in batches, until `stop`.
+    pub async fn write_what_changed(self: Arc<Self>, stop: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let pause = if failing {
+                RETRY_INTERVAL
+            } else {
+                WRITE_INTERVAL
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.status_changed.notified(), if !failing => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            match self.write_now().await {
+                Ok(()) if failing => {
+                    failing = false;
+                    info!("the database takes heartbeats again");
+                }
+                Ok(()) => {}
+                Err(error) if !failing => {
+                    failing = true;
+                    warn!(%error, "heartbeats cannot be written; nodes are watched all the same");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn write_now(&self) -> Result<(), StoreError> {
+        let mut store = self.queue().await?;
+        self.write_liveness(&mut store).await
+    }
+
+    /// Writes what the table has and the store has not.
+    pub(super) async fn write_liveness(&self, store: &mut Store) -> Result<(), StoreError> {
+        let unwritten = self.liveness().take_unwritten();
+        if unwritten.is_empty() {
+            return Ok(());
+        }
+        let written = async {
+            let mut change = if unwritten.iter().any(|entry| entry.status.is_some()) {
+                store.begin_change().await?
+            } else {
+                store.begin_heartbeats().await?
+            };
+            change.write_liveness(&unwritten).await?;
+            change.commit().await
+        };
+        let written = written.await;
+        if written.is_err() {
+            self.liveness().put_back(&unwritten);
+        }
+        written
+    }
+
+    /// Finishes the changes that run, writes the last heartbeats and closes the database.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the last heartbeats could not be written; nothing else is lost then.
+    pub async fn close(self: Arc<Self>) -> Result<(), StoreError> {
+        self.changes.close();
+        self.changes.wait().await;
+        let written = self.write_now().await;
+        // Connections that outlived their grace may hold the registry; without the store they can
+        // do nothing, and closing the pool from here closes it for them as well.
+        self.store.write().await.close().await;
+        written
+    }
+}

@@ -1,0 +1,104 @@
+//! Connections: taken up to a bound, given up when idle, finished when the server stops.
+//!
+//! `axum::serve` has neither a bound on connections nor on how long a client takes for its request's head,
+//! so the loop is here, on hyper itself.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Connections at a time; more wait in the kernel's backlog.
+const MOST_CONNECTIONS: usize = 16 * 1024;
+
+/// How long a client may take for the head of a request; it also ends idle connections. Three times the
+/// interval of an agent's heartbeat, so that an agent can keep its connection.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// After a failed accept: most likely no file descriptor is free, and only time brings one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `app` on `listener` until `stop`, then finishes the requests under way, for at most `grace`.
+pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken, grace: Duration) {
+    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let connections = TaskTracker::new();
+    let give_up = CancellationToken::new();
+    loop {
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = stop.cancelled() => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(stream, app.clone(), stop.clone());
+                let give_up = give_up.clone();
+                connections.spawn(async move {
+                    let _slot = slot;
+                    // Dropping the connection closes it.
+                    tokio::select! {
+                        () = connection => {}
+                        () = give_up.cancelled() => {}
+                    }
+                });
+            }
+            // The client was gone before we were there.
+            Err(error) if is_of_connection(&error) => debug!(%error, "a connection broke off"),
+            Err(error) => {
+                warn!(%error, "cannot accept connections; is the limit of open files (ulimit -n) reached?");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(grace, connections.wait())
+        .await
+        .is_err()
+    {
+        warn!(
+            connections = connections.len(),
+            "giving up requests that did not finish in time"
+        );
+        give_up.cancel();
+        connections.wait().await;
+    }
+}
+
+async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
+    // Answers are small and complete; waiting for more to send only delays them. A socket that refuses
+    // the option still works.
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(app);
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended early");
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind())
+}
