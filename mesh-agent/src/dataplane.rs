@@ -16,7 +16,6 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
 use ipnet::Ipv4Net;
-use mesh_proto::mesh;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, sleep},
@@ -25,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    excerpt::Excerpt,
     generation::Generation,
     node::Registration,
     peers::{KnownPeers, PeerSet, peer_set},
@@ -35,8 +33,9 @@ use crate::{
     runtime_client::{CallError, RuntimeAddress, RuntimeConnection, RuntimeLost},
 };
 
-/// How long a runtime without `SyncPeers` is taken to stay so on one connection.
-const ASK_AGAIN: Duration = Duration::from_secs(180);
+mod peer_set;
+
+use peer_set::FastPath;
 
 /// A pass stops calling after this many deadlines' worth of time, and goes on at the next
 /// interval with what the control plane says by then.
@@ -96,34 +95,6 @@ enum Subject {
     PeerSet,
     Peer(Ipv4Net),
     Route(Ipv4Net),
-}
-
-/// Whether the runtime serves `mesh.MeshDataplane`.
-#[derive(Debug, Clone, Copy)]
-enum FastPath {
-    Untried,
-    Served,
-    Missing {
-        ask_again: Instant,
-        reinject: Instant,
-    },
-}
-
-/// The peers that are in place after `SyncPeers`, and may be routed to.
-enum Placed {
-    All,
-    AllBut(BTreeSet<Ipv4Net>),
-    None,
-}
-
-impl Placed {
-    fn has(&self, subnet: Ipv4Net) -> bool {
-        match self {
-            Self::All => true,
-            Self::AllBut(rejected) => !rejected.contains(&subnet),
-            Self::None => false,
-        }
-    }
 }
 
 struct Dataplane {
@@ -299,159 +270,6 @@ impl Dataplane {
             }
         }
         Ok(())
-    }
-
-    /// Sends the whole set, or finds that the runtime has no call for it.
-    async fn sync_peers(
-        &mut self,
-        runtime: &mut RuntimeConnection,
-        peers: &PeerSet,
-    ) -> Result<Placed, RuntimeLost> {
-        if let FastPath::Missing {
-            ask_again,
-            reinject,
-        } = self.fast_path
-        {
-            let now = Instant::now();
-            if now >= reinject {
-                self.routes.doubt_all();
-                self.fast_path = FastPath::Missing {
-                    ask_again,
-                    reinject: now + self.settings.reinject_interval,
-                };
-            }
-            if now < ask_again {
-                return Ok(Placed::All);
-            }
-        }
-        // Twice, for the one refusal that can be answered: a generation that is too low.
-        for _ in 0..2 {
-            let request = self.request(peers);
-            let sent = request.generation;
-            match unless_lost(runtime.sync_peers(request).await)? {
-                Ok(answer) => {
-                    self.serves_fast_path();
-                    let behind = self.generation.continue_above(answer.generation);
-                    if answer.success {
-                        return Ok(self.placed(peers, &answer));
-                    }
-                    if behind {
-                        warn!(
-                            sent,
-                            applied = answer.generation,
-                            "the runtime shows a later generation than this agent's; continuing above it"
-                        );
-                        continue;
-                    }
-                    self.peer_set_failed(&CallError::Refused(answer.error));
-                }
-                Err(CallError::Unimplemented { .. }) => {
-                    self.lacks_fast_path();
-                    return Ok(Placed::All);
-                }
-                Err(failure) => self.peer_set_failed(&failure),
-            }
-            break;
-        }
-        Ok(Placed::None)
-    }
-
-    fn request(&mut self, peers: &PeerSet) -> mesh::SyncPeersRequest {
-        mesh::SyncPeersRequest {
-            generation: self.generation.advance(),
-            host_address: self.settings.host_address.to_string(),
-            peers: peers
-                .iter()
-                .map(|(subnet, peer)| mesh::Peer {
-                    subnet: subnet.to_string(),
-                    host_address: peer.host_address.to_string(),
-                    hostname: peer.hostname.clone(),
-                })
-                .collect(),
-        }
-    }
-
-    /// Reads which peers a successful `SyncPeers` put in place.
-    fn placed(&mut self, peers: &PeerSet, answer: &mesh::SyncPeersResponse) -> Placed {
-        if self.reasons.resolve(&Subject::PeerSet) {
-            info!("the runtime takes the peer set again");
-        }
-        let (added, changed, removed) = (answer.added, answer.changed, answer.removed);
-        if added > 0 || changed > 0 || removed > 0 {
-            info!(
-                generation = answer.generation,
-                peers = peers.len(),
-                added,
-                changed,
-                removed,
-                "peers synchronised"
-            );
-        } else {
-            debug!(
-                generation = answer.generation,
-                peers = peers.len(),
-                "peers synchronised"
-            );
-        }
-        let mut rejected = BTreeSet::new();
-        for rejection in &answer.rejected {
-            let subnet = rejection.peer.as_ref().map(|p| p.subnet.parse());
-            let Some(Ok(subnet)) = subnet else { continue };
-            rejected.insert(subnet);
-            if self.reasons.note(Subject::Peer(subnet), &rejection.reason) {
-                warn!(%subnet, reason = %Excerpt(&rejection.reason), "the runtime rejected a peer; trying again at every sync");
-            }
-        }
-        self.reasons.retain(|subject| match subject {
-            Subject::Peer(subnet) => rejected.contains(subnet),
-            _ => true,
-        });
-        if rejected.is_empty() {
-            Placed::All
-        } else {
-            Placed::AllBut(rejected)
-        }
-    }
-
-    fn peer_set_failed(&mut self, failure: &CallError) {
-        if self.reasons.note(Subject::PeerSet, &failure.to_string()) {
-            warn!(
-                reason = %failure,
-                "the runtime did not take the peer set; new peers get no route until it does; \
-                 trying again at every sync"
-            );
-        }
-    }
-
-    fn serves_fast_path(&mut self) {
-        if !matches!(self.fast_path, FastPath::Served) {
-            debug!("the runtime serves mesh.MeshDataplane");
-            if self.said_no_fast_path {
-                info!("the runtime serves mesh.MeshDataplane now");
-            }
-            self.said_no_fast_path = false;
-            self.fast_path = FastPath::Served;
-        }
-    }
-
-    fn lacks_fast_path(&mut self) {
-        let now = Instant::now();
-        let reinject = match self.fast_path {
-            FastPath::Missing { reinject, .. } => reinject,
-            _ => now + self.settings.reinject_interval,
-        };
-        self.fast_path = FastPath::Missing {
-            ask_again: now + ASK_AGAIN,
-            reinject,
-        };
-        if !self.said_no_fast_path {
-            self.said_no_fast_path = true;
-            warn!(
-                "no fast path: this runtime serves only the three calls of quilt.QuiltRuntime; \
-                 routes are injected one by one, and routes of an earlier life of this agent \
-                 whose nodes are gone stay until they are removed by hand"
-            );
-        }
     }
 }
 

@@ -10,21 +10,18 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use reqwest::Url;
-use tracing::{Level, warn};
+use tracing::warn;
 use tracing_subscriber::{
     filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use crate::{
-    agent::Settings,
-    control_plane::ControlPlane,
-    dataplane::DataplaneSettings,
-    identity, machine,
-    node::RegisterRequest,
-    runtime_client::RuntimeAddress,
-    sync::SyncSettings,
-    underlay::{parse_underlay_address, source_address_towards},
+    agent::Settings, control_plane::ControlPlane, dataplane::DataplaneSettings, identity, machine,
+    node::RegisterRequest, runtime_client::RuntimeAddress, sync::SyncSettings,
+    underlay::source_address_towards,
 };
+
+mod values;
 
 /// The agent of a Quilt Mesh node: registers the node with the control plane, keeps it
 /// alive, and tells the container runtime on this node about its peers.
@@ -32,10 +29,16 @@ use crate::{
 /// It needs no privileges: run it as a user of its own. It ends on SIGTERM or SIGINT after
 /// deregistering the node; the routes stay in place.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "quilt-mesh-agent", version, max_term_width = 100)]
+#[command(
+    name = "quilt-mesh-agent",
+    version,
+    max_term_width = 100,
+    args_override_self = true,
+    after_help = "An option given twice counts as given last, and before its environment variable."
+)]
 pub struct Options {
     /// Base URL of the control plane, e.g. http://192.0.2.10:8080
-    #[arg(long, value_name = "URL", env = "QUILT_MESH_CONTROL_PLANE", value_parser = http_url)]
+    #[arg(long, value_name = "URL", env = "QUILT_MESH_CONTROL_PLANE", value_parser = values::http_url)]
     pub control_plane: Url,
 
     /// URL of the container runtime's gRPC interface on this node
@@ -44,7 +47,7 @@ pub struct Options {
         value_name = "URL",
         env = "QUILT_MESH_QUILT_RUNTIME",
         default_value = "http://127.0.0.1:50051",
-        value_parser = http_url
+        value_parser = values::http_url
     )]
     pub quilt_runtime: Url,
 
@@ -52,11 +55,11 @@ pub struct Options {
     ///
     /// Default: the source address that the kernel would use to reach the control plane. No
     /// packet is sent to find it.
-    #[arg(long, value_name = "IP", env = "QUILT_MESH_HOST_IP", value_parser = underlay_address)]
+    #[arg(long, value_name = "IP", env = "QUILT_MESH_HOST_IP", value_parser = values::underlay_address)]
     pub host_ip: Option<Ipv4Addr>,
 
     /// This node's name, for people [default: the system's host name]
-    #[arg(long, value_name = "NAME", env = "QUILT_MESH_HOSTNAME", value_parser = hostname)]
+    #[arg(long, value_name = "NAME", env = "QUILT_MESH_HOSTNAME", value_parser = values::hostname)]
     pub hostname: Option<String>,
 
     /// What to log: error, warn, info, debug, trace, or targets ("info,mesh_agent::sync=debug")
@@ -65,7 +68,7 @@ pub struct Options {
         value_name = "LEVEL",
         env = "QUILT_MESH_LOG_LEVEL",
         default_value = "info",
-        value_parser = log_targets
+        value_parser = values::log_targets
     )]
     pub log_level: Targets,
 
@@ -88,7 +91,7 @@ pub struct Options {
         value_name = "TIME",
         env = "QUILT_MESH_HEARTBEAT_INTERVAL",
         default_value = "10s",
-        value_parser = period
+        value_parser = values::period
     )]
     pub heartbeat_interval: Duration,
 
@@ -98,7 +101,7 @@ pub struct Options {
         value_name = "TIME",
         env = "QUILT_MESH_SYNC_INTERVAL",
         default_value = "5s",
-        value_parser = period
+        value_parser = values::period
     )]
     pub sync_interval: Duration,
 
@@ -108,7 +111,7 @@ pub struct Options {
         value_name = "TIME",
         env = "QUILT_MESH_REQUEST_TIMEOUT",
         default_value = "3s",
-        value_parser = period
+        value_parser = values::period
     )]
     pub request_timeout: Duration,
 
@@ -118,7 +121,7 @@ pub struct Options {
         value_name = "TIME",
         env = "QUILT_MESH_CONNECT_TIMEOUT",
         default_value = "1s",
-        value_parser = period
+        value_parser = values::period
     )]
     pub connect_timeout: Duration,
 
@@ -128,7 +131,7 @@ pub struct Options {
         value_name = "NAME",
         env = "QUILT_MESH_OVERLAY_INTERFACE",
         default_value = "vxlan100",
-        value_parser = interface_name
+        value_parser = values::interface_name
     )]
     pub overlay_interface: String,
 
@@ -141,7 +144,7 @@ pub struct Options {
         value_name = "TIME",
         env = "QUILT_MESH_ABSENT_PEER_GRACE",
         default_value = "60s",
-        value_parser = period
+        value_parser = values::period
     )]
     pub absent_peer_grace: Duration,
 
@@ -151,7 +154,7 @@ pub struct Options {
         value_name = "TIME",
         env = "QUILT_MESH_REINJECT_INTERVAL",
         default_value = "30s",
-        value_parser = period
+        value_parser = values::period
     )]
     pub reinject_interval: Duration,
 }
@@ -252,91 +255,11 @@ fn source_towards_control_plane(control_plane: &Url) -> anyhow::Result<Ipv4Addr>
     Ok(address)
 }
 
-/// "host:port" of a URL that [`http_url`] accepted.
+/// "host:port" of a URL that [`values::http_url`] accepted.
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or(80);
     format!("{host}:{port}")
-}
-
-fn http_url(text: &str) -> Result<Url, String> {
-    let url: Url = text
-        .parse()
-        .map_err(|error| format!("{error}; write a URL such as http://192.0.2.10:8080"))?;
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err("TLS is not supported; write http://".to_owned()),
-        _ => return Err("not an http URL; write one such as http://192.0.2.10:8080".to_owned()),
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err("the URL names no host".to_owned());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("user names and passwords in the URL are not supported".to_owned());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("a base URL has no query and no fragment".to_owned());
-    }
-    Ok(url)
-}
-
-fn underlay_address(text: &str) -> Result<Ipv4Addr, String> {
-    parse_underlay_address(text).map_err(|error| error.to_string())
-}
-
-fn hostname(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 253 || text.chars().any(char::is_control) {
-        return Err("a host name has 1 to 253 bytes and no control characters".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-/// The rule of the kernel's dev_valid_name (net/core/dev.c).
-fn interface_name(text: &str) -> Result<String, String> {
-    let valid = (1..=15).contains(&text.len())
-        && text != "."
-        && text != ".."
-        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err("an interface name has 1 to 15 bytes without '/', ':' and white space".to_owned())
-    }
-}
-
-/// A time between 10 ms and one day.
-fn period(text: &str) -> Result<Duration, String> {
-    const NOT_A_TIME: &str = "not a time; write one such as 10s, 500ms or 1m";
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let count: u64 = digits.parse().map_err(|_| NOT_A_TIME)?;
-    let milliseconds = match &text[digits.len()..] {
-        "ms" => Some(count),
-        "" | "s" => count.checked_mul(1_000),
-        "m" => count.checked_mul(60_000),
-        "h" => count.checked_mul(3_600_000),
-        _ => return Err(NOT_A_TIME.to_owned()),
-    };
-    match milliseconds {
-        Some(milliseconds @ 10..=86_400_000) => Ok(Duration::from_millis(milliseconds)),
-        _ => Err("a time is at least 10ms and at most 24h".to_owned()),
-    }
-}
-
-/// A bare level is meant for the agent: the HTTP and gRPC libraries below it stay at warn,
-/// or debug would drown it.
-fn log_targets(text: &str) -> Result<Targets, String> {
-    const RULE: &str = "write error, warn, info, debug or trace, or targets such as \"info,mesh_agent::sync=debug\"";
-    if let Ok(level) = text.parse::<Level>() {
-        return Ok(Targets::new()
-            .with_default(level.min(Level::WARN))
-            .with_target("mesh_agent", level)
-            .with_target("quilt_mesh_agent", level));
-    }
-    match text.parse::<Targets>() {
-        Ok(targets) if text.contains('=') || text.contains(',') => Ok(targets),
-        Ok(_) => Err(RULE.to_owned()),
-        Err(error) => Err(format!("{error}; {RULE}")),
-    }
 }
 
 #[cfg(test)]
@@ -417,13 +340,5 @@ mod tests {
             let error = Options::try_parse_from(line).unwrap_err().to_string();
             assert!(error.contains(rule), "{option} {value:?}: {error}");
         }
-    }
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(period("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(period("7"), Ok(Duration::from_secs(7)));
-        assert_eq!(period("7s"), Ok(Duration::from_secs(7)));
-        assert_eq!(period("2m"), Ok(Duration::from_secs(120)));
     }
 }

@@ -112,9 +112,9 @@ mod tests {
         Success,
         Refusal,
         /// The call was executed, the answer got lost.
-        AnswerLost,
+        Unanswered,
         /// The call never arrived.
-        CallLost,
+        Undelivered,
     }
 
     /// The agent's side against a kernel that lives longer than any runtime.
@@ -142,7 +142,7 @@ mod tests {
                     }
                     Answer::Refusal => self.routes.refused(destination),
                     lost => {
-                        if lost == Answer::AnswerLost {
+                        if lost == Answer::Unanswered {
                             self.kernel.remove(&destination);
                         }
                         self.routes.doubt_all();
@@ -160,7 +160,7 @@ mod tests {
                     }
                     Answer::Refusal => self.routes.refused(destination),
                     lost => {
-                        if lost == Answer::AnswerLost {
+                        if lost == Answer::Unanswered {
                             self.kernel.insert(destination);
                         }
                         self.routes.doubt_all();
@@ -185,8 +185,8 @@ mod tests {
         prop_oneof![
             4 => Just(Answer::Success),
             1 => Just(Answer::Refusal),
-            1 => Just(Answer::AnswerLost),
-            1 => Just(Answer::CallLost),
+            1 => Just(Answer::Unanswered),
+            1 => Just(Answer::Undelivered),
         ]
     }
 

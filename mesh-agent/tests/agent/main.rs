@@ -1,6 +1,11 @@
 //! The real agent against a fake control plane and a fake runtime, which speak the real
 //! protocols over loopback. Nothing here needs privileges; as root, one test gives them up.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy.toml allows it in test functions, not in what they call"
+)]
+
 mod fake_control_plane;
 mod fake_runtime;
 mod peers;

@@ -1,0 +1,201 @@
+//! `SyncPeers`: the whole set in one call, for runtimes that serve it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ipnet::Ipv4Net;
+use mesh_proto::mesh;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{Dataplane, Subject, unless_lost};
+use crate::{
+    excerpt::Excerpt,
+    peers::PeerSet,
+    runtime_client::{CallError, RuntimeConnection, RuntimeLost},
+};
+
+/// How long a runtime without `SyncPeers` is taken to stay so on one connection.
+const ASK_AGAIN: Duration = Duration::from_secs(180);
+
+/// Whether the runtime serves `mesh.MeshDataplane`.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum FastPath {
+    Untried,
+    Served,
+    Missing {
+        ask_again: Instant,
+        reinject: Instant,
+    },
+}
+
+/// The peers that are in place after `SyncPeers`, and may be routed to.
+pub(super) enum Placed {
+    All,
+    AllBut(BTreeSet<Ipv4Net>),
+    None,
+}
+
+impl Placed {
+    pub(super) fn has(&self, subnet: Ipv4Net) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllBut(rejected) => !rejected.contains(&subnet),
+            Self::None => false,
+        }
+    }
+}
+
+impl Dataplane {
+    /// Sends the whole set, or finds that the runtime has no call for it.
+    pub(super) async fn sync_peers(
+        &mut self,
+        runtime: &mut RuntimeConnection,
+        peers: &PeerSet,
+    ) -> Result<Placed, RuntimeLost> {
+        if let FastPath::Missing {
+            ask_again,
+            reinject,
+        } = self.fast_path
+        {
+            let now = Instant::now();
+            if now >= reinject {
+                self.routes.doubt_all();
+                self.fast_path = FastPath::Missing {
+                    ask_again,
+                    reinject: now + self.settings.reinject_interval,
+                };
+            }
+            if now < ask_again {
+                return Ok(Placed::All);
+            }
+        }
+        // Twice, for the one refusal that can be answered: a generation that is too low.
+        for _ in 0..2 {
+            let request = self.request(peers);
+            let sent = request.generation;
+            match unless_lost(runtime.sync_peers(request).await)? {
+                Ok(answer) => {
+                    self.serves_fast_path();
+                    let behind = self.generation.continue_above(answer.generation);
+                    if answer.success {
+                        return Ok(self.placed(peers, &answer));
+                    }
+                    if behind {
+                        warn!(
+                            sent,
+                            applied = answer.generation,
+                            "the runtime shows a later generation than this agent's; continuing above it"
+                        );
+                        continue;
+                    }
+                    self.peer_set_failed(&CallError::Refused(answer.error));
+                }
+                Err(CallError::Unimplemented { .. }) => {
+                    self.lacks_fast_path();
+                    return Ok(Placed::All);
+                }
+                Err(failure) => self.peer_set_failed(&failure),
+            }
+            break;
+        }
+        Ok(Placed::None)
+    }
+
+    fn request(&mut self, peers: &PeerSet) -> mesh::SyncPeersRequest {
+        mesh::SyncPeersRequest {
+            generation: self.generation.advance(),
+            host_address: self.settings.host_address.to_string(),
+            peers: peers
+                .iter()
+                .map(|(subnet, peer)| mesh::Peer {
+                    subnet: subnet.to_string(),
+                    host_address: peer.host_address.to_string(),
+                    hostname: peer.hostname.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Reads which peers a successful `SyncPeers` put in place.
+    fn placed(&mut self, peers: &PeerSet, answer: &mesh::SyncPeersResponse) -> Placed {
+        if self.reasons.resolve(&Subject::PeerSet) {
+            info!("the runtime takes the peer set again");
+        }
+        let (added, changed, removed) = (answer.added, answer.changed, answer.removed);
+        if added > 0 || changed > 0 || removed > 0 {
+            info!(
+                generation = answer.generation,
+                peers = peers.len(),
+                added,
+                changed,
+                removed,
+                "peers synchronised"
+            );
+        } else {
+            debug!(
+                generation = answer.generation,
+                peers = peers.len(),
+                "peers synchronised"
+            );
+        }
+        let mut rejected = BTreeSet::new();
+        for rejection in &answer.rejected {
+            let subnet = rejection.peer.as_ref().map(|p| p.subnet.parse());
+            let Some(Ok(subnet)) = subnet else { continue };
+            rejected.insert(subnet);
+            if self.reasons.note(Subject::Peer(subnet), &rejection.reason) {
+                warn!(%subnet, reason = %Excerpt(&rejection.reason), "the runtime rejected a peer; trying again at every sync");
+            }
+        }
+        self.reasons.retain(|subject| match subject {
+            Subject::Peer(subnet) => rejected.contains(subnet),
+            _ => true,
+        });
+        if rejected.is_empty() {
+            Placed::All
+        } else {
+            Placed::AllBut(rejected)
+        }
+    }
+
+    fn peer_set_failed(&mut self, failure: &CallError) {
+        if self.reasons.note(Subject::PeerSet, &failure.to_string()) {
+            warn!(
+                reason = %failure,
+                "the runtime did not take the peer set; new peers get no route until it does; \
+                 trying again at every sync"
+            );
+        }
+    }
+
+    fn serves_fast_path(&mut self) {
+        if !matches!(self.fast_path, FastPath::Served) {
+            debug!("the runtime serves mesh.MeshDataplane");
+            if self.said_no_fast_path {
+                info!("the runtime serves mesh.MeshDataplane now");
+            }
+            self.said_no_fast_path = false;
+            self.fast_path = FastPath::Served;
+        }
+    }
+
+    fn lacks_fast_path(&mut self) {
+        let now = Instant::now();
+        let reinject = match self.fast_path {
+            FastPath::Missing { reinject, .. } => reinject,
+            _ => now + self.settings.reinject_interval,
+        };
+        self.fast_path = FastPath::Missing {
+            ask_again: now + ASK_AGAIN,
+            reinject,
+        };
+        if !self.said_no_fast_path {
+            self.said_no_fast_path = true;
+            warn!(
+                "no fast path: this runtime serves only the three calls of quilt.QuiltRuntime; \
+                 routes are injected one by one, and routes of an earlier life of this agent \
+                 whose nodes are gone stay until they are removed by hand"
+            );
+        }
+    }
+}

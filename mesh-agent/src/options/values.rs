@@ -1,0 +1,103 @@
+//! What each option's value may be. Errors say the rule and show what to write.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use reqwest::Url;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+
+use crate::underlay::parse_underlay_address;
+
+/// A base URL: plain http, a host, and perhaps a path.
+pub(super) fn http_url(text: &str) -> Result<Url, String> {
+    let url: Url = text
+        .parse()
+        .map_err(|error| format!("{error}; write a URL such as http://192.0.2.10:8080"))?;
+    match url.scheme() {
+        "http" => {}
+        "https" => return Err("TLS is not supported; write http://".to_owned()),
+        _ => return Err("not an http URL; write one such as http://192.0.2.10:8080".to_owned()),
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("the URL names no host".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("user names and passwords in the URL are not supported".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("a base URL has no query and no fragment".to_owned());
+    }
+    Ok(url)
+}
+
+pub(super) fn underlay_address(text: &str) -> Result<Ipv4Addr, String> {
+    parse_underlay_address(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn hostname(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 253 || text.chars().any(char::is_control) {
+        return Err("a host name has 1 to 253 bytes and no control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// The rule of the kernel's dev_valid_name (net/core/dev.c).
+pub(super) fn interface_name(text: &str) -> Result<String, String> {
+    let valid = (1..=15).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("an interface name has 1 to 15 bytes without '/', ':' and white space".to_owned())
+    }
+}
+
+/// A time between 10 ms and one day.
+pub(super) fn period(text: &str) -> Result<Duration, String> {
+    const NOT_A_TIME: &str = "not a time; write one such as 10s, 500ms or 1m";
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let count: u64 = digits.parse().map_err(|_| NOT_A_TIME)?;
+    let milliseconds = match &text[digits.len()..] {
+        "ms" => Some(count),
+        "" | "s" => count.checked_mul(1_000),
+        "m" => count.checked_mul(60_000),
+        "h" => count.checked_mul(3_600_000),
+        _ => return Err(NOT_A_TIME.to_owned()),
+    };
+    match milliseconds {
+        Some(milliseconds @ 10..=86_400_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("a time is at least 10ms and at most 24h".to_owned()),
+    }
+}
+
+/// A bare level is meant for the agent: the HTTP and gRPC libraries below it stay at warn,
+/// or debug would drown it.
+pub(super) fn log_targets(text: &str) -> Result<Targets, String> {
+    const RULE: &str = "write error, warn, info, debug or trace, or targets such as \"info,mesh_agent::sync=debug\"";
+    if let Ok(level) = text.parse::<Level>() {
+        return Ok(Targets::new()
+            .with_default(level.min(Level::WARN))
+            .with_target("mesh_agent", level)
+            .with_target("quilt_mesh_agent", level));
+    }
+    match text.parse::<Targets>() {
+        Ok(targets) if text.contains('=') || text.contains(',') => Ok(targets),
+        Ok(_) => Err(RULE.to_owned()),
+        Err(error) => Err(format!("{error}; {RULE}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(period("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(period("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(period("7s"), Ok(Duration::from_secs(7)));
+        assert_eq!(period("2m"), Ok(Duration::from_secs(120)));
+    }
+}
