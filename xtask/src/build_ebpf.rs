@@ -1,10 +1,8 @@
 //! `cargo xtask build-ebpf`
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use mesh_ebpf_build::{Architecture, Checkout, EbpfObject, Settings};
+use mesh_ebpf_build::{Architecture, EbpfObject, Settings};
 use serde_json::json;
 
 /// Build the eBPF object, and print what is in it
@@ -34,8 +32,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
 /// Builds with progress on standard error.
 pub(crate) fn build() -> anyhow::Result<EbpfObject> {
-    let program = std::env::current_exe().context("cannot find the path of this program")?;
-    let checkout = Checkout::containing(Path::new(env!("CARGO_MANIFEST_DIR")), &program)?;
+    let checkout = crate::cargo::checkout()?;
     let say = |step: &mesh_ebpf_build::Step| eprintln!("{step}");
     Ok(mesh_ebpf_build::build(
         &checkout,

@@ -1,13 +1,26 @@
-//! `cargo xtask`: build, demo, test and bench from one place.
+//! `cargo xtask`: everything a developer of Quilt Mesh runs, one file for each command.
 
+mod bench;
 mod build_ebpf;
+mod cargo;
+mod ci;
+mod demo;
+mod foreground;
+mod setup;
+mod test;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Build, demo, test and bench Quilt Mesh
 #[derive(Parser)]
-#[command(name = "cargo xtask", version, about, max_term_width = 100)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 100
+)]
 struct CommandLine {
     #[command(subcommand)]
     command: Task,
@@ -15,18 +28,27 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Task {
+    Setup(setup::Options),
     BuildEbpf(build_ebpf::Options),
+    Demo(demo::Options),
+    Test(test::Options),
+    Bench(bench::Options),
+    Ci(ci::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match CommandLine::parse().command {
+        Task::Setup(options) => setup::run(&options),
         Task::BuildEbpf(options) => build_ebpf::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
+        Task::Ci(options) => ci::run(&options),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        error
+            .downcast_ref::<foreground::Interrupted>()
+            .map_or(ExitCode::FAILURE, |by| by.code())
+    })
 }

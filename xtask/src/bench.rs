@@ -1,0 +1,33 @@
+//! `cargo xtask bench`
+
+use std::process::{Command, ExitCode};
+
+use crate::cargo;
+use crate::foreground::{self, Reach};
+use crate::setup::{self, Tool, require_root};
+
+/// Packages whose binaries are measured or measure.
+const PACKAGES: [&str; 4] = ["mesh-runtime", "mesh-agent", "mesh-control", "mesh-bench"];
+
+/// Measure, and print figures
+///
+/// Builds release binaries and runs mesh-bench with the arguments given here, for example
+/// `cargo xtask bench runtime --json`. Needs root.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// What to measure, and options for mesh-bench; `cargo xtask bench help` lists them
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    require_root("bench")?;
+    setup::ensure(&[Tool::CCompiler])?;
+    let checkout = cargo::checkout()?;
+    let binaries = cargo::build_release(&checkout, &PACKAGES)?;
+    let mut bench = Command::new(binaries.join("mesh-bench"));
+    bench
+        .args(&options.arguments)
+        .env("QUILT_MESH_BIN_DIR", &binaries);
+    Ok(foreground::run(&mut bench, Reach::Program, None)?.code())
+}

@@ -1,0 +1,70 @@
+//! Where this checkout is, and cargo as xtask calls it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use mesh_ebpf_build::Checkout;
+
+use crate::foreground::{self, Reach};
+
+/// The checkout that this program was built from, and the target directory that it lies in.
+pub(crate) fn checkout() -> anyhow::Result<Checkout> {
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
+    Ok(Checkout::containing(
+        Path::new(env!("CARGO_MANIFEST_DIR")),
+        &program,
+    )?)
+}
+
+/// `cargo …` in the root of the checkout, with the target directory that this program lies in.
+pub(crate) fn command(checkout: &Checkout, arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let mut command = Command::new(cargo);
+    command
+        .args(arguments)
+        .current_dir(&checkout.root)
+        .env("CARGO_TARGET_DIR", &checkout.target_dir);
+    for (name, _) in std::env::vars_os() {
+        // `cargo run` describes the package xtask to us; to a build it would be the wrong one.
+        if name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        }) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs [`command`] to its end, its progress on the terminal.
+pub(crate) fn run(checkout: &Checkout, arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = command(checkout, arguments);
+    // Standard output is for this program's results.
+    finish(command.stdout(std::io::stderr()))
+}
+
+/// Runs a [`command`] that somebody changed to its end.
+pub(crate) fn finish(command: &mut Command) -> anyhow::Result<()> {
+    let ended = foreground::run(command, Reach::Group, None)?.unless_interrupted()?;
+    if !ended.success() {
+        let arguments: Vec<_> = command
+            .get_args()
+            .map(|argument| argument.to_string_lossy())
+            .collect();
+        bail!(
+            "`cargo {}` {ended}; its messages are above",
+            arguments.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// Builds release binaries of these packages and returns the folder that holds them.
+pub(crate) fn build_release(checkout: &Checkout, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let mut arguments = vec!["build", "--release", "--locked"];
+    for package in packages {
+        arguments.extend(["--package", package]);
+    }
+    run(checkout, &arguments)?;
+    Ok(checkout.target_dir.join("release"))
+}

@@ -1,0 +1,123 @@
+//! `cargo xtask ci`
+
+use std::fmt;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use crate::foreground::Interrupted;
+use crate::{build_ebpf, cargo, demo, setup, test};
+
+/// Run everything that has to hold before a change goes in, with the time of each step
+///
+/// Formatting, clippy and rustdoc with warnings as errors, the release build, the demo, and all tests. A failed step
+/// does not keep the later ones from running. Needs root.
+#[derive(clap::Args)]
+pub(crate) struct Options {}
+
+/// A step that is over.
+struct Step {
+    name: &'static str,
+    took: Duration,
+    error: Option<anyhow::Error>,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = if self.error.is_none() { "ok" } else { "FAILED" };
+        write!(
+            f,
+            "{:<14} {outcome:<6} {:>6.1} s",
+            self.name,
+            self.took.as_secs_f64()
+        )?;
+        self.error
+            .iter()
+            .try_for_each(|error| write!(f, "  {error:#}"))
+    }
+}
+
+pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
+    setup::require_root("ci")?;
+    let mut steps = Vec::new();
+    let mut step = |name, work: &mut dyn FnMut() -> anyhow::Result<()>| {
+        eprintln!("\n=== {name}");
+        let started = Instant::now();
+        let error = work().err();
+        let step = Step {
+            name,
+            took: started.elapsed(),
+            error,
+        };
+        eprintln!("=== {step}");
+        match step.error {
+            Some(error) if error.is::<Interrupted>() => return Err(error),
+            error => steps.push(Step { error, ..step }),
+        }
+        Ok(())
+    };
+    let checkout = cargo::checkout()?;
+    let cargo = |arguments: &[&str]| cargo::run(&checkout, arguments);
+
+    step("setup", &mut || {
+        setup::ensure(&[setup::Tool::CCompiler, setup::Tool::Bpftool])?;
+        setup::ensure_components()?;
+        build_ebpf::build().map(drop)
+    })?;
+    step("fmt", &mut || cargo(&["fmt", "--all", "--check"]))?;
+    step("clippy", &mut || {
+        cargo(&[
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    })?;
+    step("rustdoc", &mut || {
+        let mut rustdoc =
+            cargo::command(&checkout, &["doc", "--locked", "--workspace", "--no-deps"]);
+        rustdoc
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .stdout(std::io::stderr());
+        cargo::finish(&mut rustdoc)
+    })?;
+    step("release build", &mut || {
+        cargo(&["build", "--locked", "--release", "--workspace"])
+    })?;
+    step("demo", &mut || {
+        let ended = demo::demonstrate(&demo::Options::default())?.unless_interrupted()?;
+        if !ended.success() {
+            bail!("the demo {ended}");
+        }
+        Ok(())
+    })?;
+    let mut summary = None;
+    step("tests", &mut || {
+        let outcome = test::everything()?;
+        let failed = outcome.failed();
+        summary = Some(outcome);
+        if failed > 0 {
+            bail!("{failed} failed");
+        }
+        Ok(())
+    })?;
+
+    println!();
+    for step in &steps {
+        println!("{step}");
+    }
+    // The line that says how many tests ran and held comes last.
+    if let Some(summary) = summary {
+        println!("\n{}", summary.last_line());
+    }
+    let all_held = steps.iter().all(|step| step.error.is_none());
+    Ok(if all_held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

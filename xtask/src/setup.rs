@@ -1,0 +1,207 @@
+//! `cargo xtask setup`
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::unistd::geteuid;
+
+use crate::foreground::{self, Reach};
+use crate::{build_ebpf, cargo};
+
+/// Install what this machine lacks for building, testing and the demo
+///
+/// As root on a machine with apt: a C compiler (for SQLite), bpftool, and the eBPF toolchain. With rustup: the
+/// components rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts
+/// it needs by itself.
+#[derive(clap::Args)]
+pub(crate) struct Options {}
+
+pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
+    ensure(&[Tool::CCompiler, Tool::Bpftool])?;
+    ensure_components()?;
+    build_ebpf::build()?;
+    eprintln!("everything is there");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A program that comes from a package of the distribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// Compiles the SQLite inside libsqlite3-sys, and links every binary.
+    CCompiler,
+    /// Prints pinned maps with the names of their fields.
+    Bpftool,
+}
+
+impl Tool {
+    /// Name of the program.
+    fn program(self) -> &'static str {
+        match self {
+            Self::CCompiler => "cc",
+            Self::Bpftool => "bpftool",
+        }
+    }
+
+    /// Debian's packages with it.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::CCompiler => &["gcc", "libc6-dev"],
+            Self::Bpftool => &["bpftool"],
+        }
+    }
+
+    fn is_there(self) -> bool {
+        find(self.program(), std::env::var_os("PATH").as_deref()).is_some()
+    }
+}
+
+/// Where a program is. The system's folders count although a user's `PATH` often leaves them out.
+fn find(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    let path = path.unwrap_or_default();
+    std::env::split_paths(path)
+        .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/bin".into()])
+        .map(|dir: PathBuf| dir.join(program))
+        .find(|path| path.is_file())
+}
+
+/// Which packages bring these tools, each once.
+fn packages(tools: &[Tool]) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for package in tools.iter().flat_map(|tool| tool.packages()) {
+        if !packages.contains(package) {
+            packages.push(*package);
+        }
+    }
+    packages
+}
+
+/// Installs those of the tools that are missing.
+pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
+    let missing: Vec<_> = tools
+        .iter()
+        .copied()
+        .filter(|tool| !tool.is_there())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages = packages(&missing);
+    let names = missing
+        .iter()
+        .map(|tool| tool.program())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let command = format!(
+        "apt-get update && apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    );
+    if !geteuid().is_root() || !Path::new("/usr/bin/apt-get").exists() {
+        bail!(
+            "missing: {names}. On Debian or Ubuntu: `sudo sh -c '{command}'`. Elsewhere install the packages that \
+             bring these programs"
+        );
+    }
+    eprintln!(
+        "installing {} with apt-get: {names} missing",
+        packages.join(" ")
+    );
+    apt_get(&["update"])?;
+    apt_get(
+        &[
+            &["install", "--yes", "--no-install-recommends", "--no-remove"],
+            packages.as_slice(),
+        ]
+        .concat(),
+    )
+}
+
+fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("/usr/bin/apt-get");
+    command
+        .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(std::io::stderr());
+    // Half an install is worse than a late one: apt is told to stop, never killed by the terminal's Ctrl-C.
+    let ended = foreground::run(&mut command, Reach::Program, Some(Duration::from_secs(600)))?
+        .unless_interrupted()?;
+    if !ended.success() {
+        bail!(
+            "`apt-get {}` {ended}; its messages are above",
+            arguments.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// rustfmt and clippy, which rustup's minimal profile leaves out.
+pub(crate) fn ensure_components() -> anyhow::Result<()> {
+    let checkout = cargo::checkout()?;
+    for component in ["rustfmt", "clippy"] {
+        let subcommand = if component == "rustfmt" {
+            "fmt"
+        } else {
+            component
+        };
+        let mut probe = cargo::command(&checkout, &[subcommand, "--version"]);
+        let probe = probe
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if probe.status().context("cannot run cargo")?.success() {
+            continue;
+        }
+        let by_hand = format!("rustup component add {component}");
+        eprintln!("{component} is missing: {by_hand}");
+        let mut command = Command::new("rustup");
+        command
+            .args(["component", "add", component])
+            .stdout(std::io::stderr());
+        let ended = foreground::run(&mut command, Reach::Program, Some(Duration::from_secs(600)))
+            .with_context(|| format!("{component} is missing and rustup is not there to add it"))?
+            .unless_interrupted()?;
+        if !ended.success() {
+            bail!("`{by_hand}` {ended}; install {component} by hand");
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's part of demo, tests and bench needs root; says how to get it.
+pub(crate) fn require_root(task: &str) -> anyhow::Result<()> {
+    if !cfg!(target_os = "linux") {
+        bail!("`cargo xtask {task}` makes network namespaces, which only Linux has");
+    }
+    if !geteuid().is_root() {
+        bail!(
+            "`cargo xtask {task}` makes network namespaces and loads eBPF programs, which needs root. \
+             Run: sudo -E env \"PATH=$PATH\" cargo xtask {task}"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_package_is_installed_once() {
+        assert_eq!(
+            packages(&[Tool::CCompiler, Tool::Bpftool, Tool::CCompiler]),
+            ["gcc", "libc6-dev", "bpftool"]
+        );
+    }
+
+    #[test]
+    fn a_program_in_the_systems_folders_is_found_although_the_path_leaves_them_out() {
+        assert!(find("sh", Some(OsStr::new("/nonexistent"))).is_some());
+        assert_eq!(
+            find("no-such-program-anywhere", Some(OsStr::new("/usr/bin"))),
+            None
+        );
+    }
+}

@@ -1,0 +1,247 @@
+//! `cargo xtask test`
+
+mod libtest;
+mod suite;
+mod summary;
+
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use mesh_ebpf_build::Checkout;
+use nix::unistd::geteuid;
+
+use crate::cargo;
+use crate::foreground::{self, Ended, Reach};
+use crate::setup::{self, Tool};
+use libtest::{Parser, Report};
+use suite::{Kind, Suite, parse_list};
+use summary::{LeftOut, SuiteResult};
+
+pub(crate) use summary::Summary;
+
+/// No suite takes this long; one that does hangs.
+const SUITE_DEADLINE: Duration = Duration::from_secs(15 * 60);
+
+/// Suites on the real kernel start daemons by the dozen: more at once and each waits for the others.
+const KERNEL_THREADS: &str = "--test-threads=2";
+
+/// Name of the suite that cargo itself runs. Without a library among the packages it reports nothing.
+const DOCUMENTATION: &str = "documentation";
+
+/// Run all tests, with one summary
+///
+/// Unit, integration and documentation tests of the whole workspace; examples are compiled. Tests on the real kernel
+/// need root: files under tests/ named kernel_*, and everything of mesh-testbed/tests.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Leave out what needs root, and name it
+    #[arg(long, env = "QUILT_MESH_UNPRIVILEGED")]
+    unprivileged: bool,
+
+    /// Test only this package; may be given several times
+    #[arg(long, short, env = "QUILT_MESH_PACKAGE", value_delimiter = ',')]
+    package: Vec<String>,
+
+    /// Run only tests whose names contain one of these
+    filter: Vec<String>,
+
+    /// Arguments for every test program, for example `-- --nocapture`
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let summary = collect(options)?;
+    println!("\n{}", summary.text());
+    if summary.passed() + summary.failed() == 0 {
+        bail!("no test was run: none matches {:?}", options.filter);
+    }
+    Ok(if summary.failed() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// All tests there are; prints the summary and returns it.
+pub(crate) fn everything() -> anyhow::Result<Summary> {
+    let summary = collect(&Options::default())?;
+    println!("\n{}", summary.text());
+    Ok(summary)
+}
+
+fn collect(options: &Options) -> anyhow::Result<Summary> {
+    if !options.unprivileged && !geteuid().is_root() {
+        bail!(
+            "some tests make network namespaces and load eBPF programs, which needs root. Run one of\n  \
+             sudo -E env \"PATH=$PATH\" cargo xtask test\n  cargo xtask test --unprivileged"
+        );
+    }
+    let tools: &[Tool] = if options.unprivileged {
+        &[Tool::CCompiler]
+    } else {
+        &[Tool::CCompiler, Tool::Bpftool]
+    };
+    setup::ensure(tools)?;
+    let checkout = cargo::checkout()?;
+    let selection = selection(&options.package);
+    // Tests start the real programs and look for them in the target directory.
+    cargo::run(&checkout, &["build", "--locked", "--workspace"])?;
+    let suites = compile(&checkout, &selection)?;
+
+    let mut summary = Summary::default();
+    for suite in &suites {
+        if options.unprivileged && suite.needs_root() {
+            summary.left_out.push(LeftOut {
+                suite: suite.to_string(),
+                tests: list(suite, options)?,
+            });
+            continue;
+        }
+        let mut command = suite.command();
+        if suite.needs_root() {
+            command.arg(KERNEL_THREADS);
+        }
+        command.args(&options.filter).args(&options.arguments);
+        summary.results.push(execute(&suite.to_string(), command)?);
+    }
+    if let Some(command) = documentation(&checkout, &suites, options) {
+        summary.results.push(execute(DOCUMENTATION, command)?);
+    }
+    Ok(summary)
+}
+
+/// Cargo's arguments for these packages, or all.
+fn selection(packages: &[String]) -> Vec<String> {
+    if packages.is_empty() {
+        return vec!["--workspace".to_owned()];
+    }
+    packages
+        .iter()
+        .flat_map(|package| ["--package".to_owned(), package.clone()])
+        .collect()
+}
+
+/// The tests in documentation, which cargo compiles and runs itself. Only libraries have them, and asked for a
+/// package without one cargo refuses.
+fn documentation(checkout: &Checkout, suites: &[Suite], options: &Options) -> Option<Command> {
+    let mut arguments = vec!["test", "--locked", "--doc"];
+    if options.package.is_empty() {
+        arguments.push("--workspace");
+    } else {
+        let libraries = suites.iter().filter(|suite| suite.kind == Kind::Library);
+        arguments.extend(libraries.flat_map(|suite| ["--package", suite.package.as_str()]));
+        if !arguments.contains(&"--package") {
+            return None;
+        }
+    }
+    arguments.push("--");
+    arguments.extend(
+        options
+            .filter
+            .iter()
+            .chain(&options.arguments)
+            .map(String::as_str),
+    );
+    Some(cargo::command(checkout, &arguments))
+}
+
+/// Compiles all test programs and examples.
+fn compile(checkout: &Checkout, selection: &[String]) -> anyhow::Result<Vec<Suite>> {
+    let mut arguments = vec![
+        "test",
+        "--locked",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ];
+    arguments.extend(selection.iter().map(String::as_str));
+    let suites = Arc::new(Mutex::new(Vec::new()));
+    let found = Arc::clone(&suites);
+    let (ended, _) = foreground::run_reading(
+        cargo::command(checkout, &arguments),
+        Reach::Group,
+        None,
+        move |line| {
+            found
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(Suite::from_cargo_message(line));
+        },
+    )?;
+    if !ended.unless_interrupted()?.success() {
+        bail!("the tests do not compile; the compiler's messages are above");
+    }
+    let mut suites = std::mem::take(&mut *suites.lock().unwrap_or_else(PoisonError::into_inner));
+    // The quick ones first: what they find is often why the slow ones fail.
+    suites.sort_by_key(|suite| (suite.needs_root(), suite.clone()));
+    Ok(suites)
+}
+
+/// Names of the tests that the suite would run.
+fn list(suite: &Suite, options: &Options) -> anyhow::Result<Vec<String>> {
+    let mut command = suite.command();
+    let command = command
+        .args(["--list", "--format", "terse"])
+        .args(&options.filter)
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .with_context(|| format!("cannot list the tests of {suite}"))?;
+    Ok(parse_list(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Runs a suite, its lines on the terminal as they come.
+fn execute(name: &str, command: Command) -> anyhow::Result<SuiteResult> {
+    eprintln!("\n--- {name}");
+    let parser = Arc::new(Mutex::new(Parser::default()));
+    let sink = Arc::clone(&parser);
+    let started = Instant::now();
+    let (ended, complete) =
+        foreground::run_reading(command, Reach::Group, Some(SUITE_DEADLINE), move |line| {
+            println!("{line}");
+            sink.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .line(line);
+        })?;
+    let time = started.elapsed();
+    let report =
+        std::mem::take(&mut *parser.lock().unwrap_or_else(PoisonError::into_inner)).finish();
+    Ok(judge(
+        name,
+        report,
+        ended.unless_interrupted()?,
+        complete,
+        time,
+    ))
+}
+
+/// A suite that says it passed has passed only if its end says the same.
+fn judge(name: &str, report: Report, ended: Ended, complete: bool, time: Duration) -> SuiteResult {
+    let mut failures: Vec<_> = report.failures.into_iter().collect();
+    // Counted without a name, should the names have been torn by other output.
+    failures.resize_with(failures.len().max(report.failed), || {
+        "(a test whose name was not to be read)".to_owned()
+    });
+    if report.unfinished {
+        failures.push(format!("(the program {ended} in the middle of a test)"));
+    } else if !ended.success() && failures.is_empty() {
+        failures.push(format!("(the program {ended})"));
+    } else if ended.success() && report.finished_runs == 0 && name != DOCUMENTATION {
+        failures.push("(the program reported no result)".to_owned());
+    }
+    if !complete {
+        failures.push(
+            "(processes that its tests started outlived it, and hold its output open)".to_owned(),
+        );
+    }
+    SuiteResult {
+        suite: name.to_owned(),
+        passed: report.passed,
+        failed: failures.len(),
+        skipped: report.ignored,
+        time,
+        failures,
+    }
+}
