@@ -207,7 +207,7 @@ fn guard(config: &Config, outer: &Ipv4, inner: &Ipv4, dropped: Dropped) -> Resul
             return Err(Verdict::Drop(match unsafe { VTEPS.get(&key) } {
                 Some(vtep) => Dropped {
                     reason: DropReason::ForeignSource,
-                    counters: Some(vtep.counters),
+                    counters: vtep.counters,
                     ..dropped
                 },
                 None => Dropped {
@@ -220,7 +220,7 @@ fn guard(config: &Config, outer: &Ipv4, inner: &Ipv4, dropped: Dropped) -> Resul
     if inner.destination & mask != u32::from_ne_bytes(config.subnet) {
         return Err(Verdict::Drop(Dropped {
             reason: DropReason::ForeignTarget,
-            counters: Some(counters),
+            counters,
             ..dropped
         }));
     }

@@ -11,7 +11,7 @@ use crate::{
     deliver::{deliver, endpoint},
     maps::{CONFIG, PEERS},
     packet::{Ethernet, Ipv4, OUTER_IP, Packet, VERSION_4_NO_OPTIONS},
-    verdict::{Dropped, Verdict},
+    verdict::{Dropped, NO_PEER, Verdict},
 };
 
 /// Ingress of the overlay device.
@@ -53,7 +53,7 @@ fn try_deliver(packet: Packet) -> Result<i32, Verdict> {
         }))
     };
     if ip.version_and_length >> 4 != 4 {
-        return dropped(DropReason::Malformed, None);
+        return dropped(DropReason::Malformed, NO_PEER);
     }
     let mask = u32::from_ne_bytes(config.mask);
     let key = PeerKey {
@@ -61,10 +61,10 @@ fn try_deliver(packet: Packet) -> Result<i32, Verdict> {
     };
     // SAFETY: the entry may change under us; each field is one aligned word.
     let Some(peer) = (unsafe { PEERS.get(&key) }) else {
-        return dropped(DropReason::ForeignSource, None);
+        return dropped(DropReason::ForeignSource, NO_PEER);
     };
     if ip.destination & mask != u32::from_ne_bytes(config.subnet) {
-        return dropped(DropReason::ForeignTarget, Some(peer.counters));
+        return dropped(DropReason::ForeignTarget, peer.counters);
     }
 
     let packets = packet.segments(&ip, OUTER_IP);

@@ -23,11 +23,15 @@ pub(crate) enum Verdict {
     Drop(Dropped),
 }
 
+/// An index beyond every array, where no peer is to blame. An `Option` would leave its value
+/// unset, and the verifier refuses a program that so much as copies an unset register.
+pub(crate) const NO_PEER: u32 = u32::MAX;
+
 /// A dropped packet: why, and what was read of it.
 pub(crate) struct Dropped {
     pub(crate) reason: DropReason,
-    /// Counters of the peer it came from, where one is to blame.
-    pub(crate) counters: Option<u32>,
+    /// Counters of the peer it came from, or [`NO_PEER`].
+    pub(crate) counters: u32,
     pub(crate) vni: u32,
     pub(crate) outer_source: u32,
     pub(crate) outer_destination: u32,
@@ -41,7 +45,7 @@ impl Dropped {
     pub(crate) const fn because(reason: DropReason) -> Self {
         Self {
             reason,
-            counters: None,
+            counters: NO_PEER,
             vni: 0,
             outer_source: 0,
             outer_destination: 0,
@@ -93,9 +97,7 @@ fn record(dropped: &Dropped, context: &TcContext) {
             seen = *counter;
         }
     }
-    if let Some(index) = dropped.counters
-        && let Some(stats) = PEER_STATS.get_ptr_mut(index)
-    {
+    if let Some(stats) = PEER_STATS.get_ptr_mut(dropped.counters) {
         // SAFETY: this CPU's own slot, see above.
         unsafe { (*stats).drops += 1 };
     }
