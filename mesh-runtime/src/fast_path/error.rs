@@ -46,14 +46,15 @@ pub enum FastPathError {
         source: Box<EbpfError>,
     },
     /// A program was refused.
-    #[error("the kernel refused program {program} ({hint}): {source}")]
+    #[error("the kernel refused program {program} ({hint}): {answer}")]
     Program {
         /// The program.
         program: &'static str,
         /// The usual reason for this error.
         hint: &'static str,
-        /// What the kernel said, with the verifier's log where there is one.
-        source: Box<ProgramError>,
+        /// What the kernel said, with the end of the verifier's log where there is one. The
+        /// whole log goes to the debug level: it has hundreds of lines.
+        answer: String,
     },
     /// A program could not be attached.
     #[error("cannot attach {program} to {interface} by {mode}: {source}")]
@@ -99,6 +100,48 @@ pub enum FastPathError {
     Events(String),
 }
 
+impl FastPathError {
+    /// The kernel refused `program`.
+    pub(super) fn program(program: &'static str, error: &ProgramError) -> Self {
+        let (errno, answer) = match error {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => {
+                let log = verifier_log.to_string();
+                tracing::debug!(program, log, "the verifier's log");
+                (
+                    io_error.raw_os_error(),
+                    format!("{io_error}; {}", verdict(&log)),
+                )
+            }
+            ProgramError::SyscallError(error) => {
+                (error.io_error.raw_os_error(), error.to_string())
+            }
+            other => (None, other.to_string()),
+        };
+        Self::Program {
+            program,
+            hint: hint(errno),
+            answer,
+        }
+    }
+}
+
+/// The verifier's complaint: the last line of its log that is not one of its statistics.
+fn verdict(log: &str) -> &str {
+    log.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| {
+            !line.is_empty()
+                && !["verification time", "stack depth", "processed", "max_states"]
+                    .iter()
+                    .any(|statistic| line.starts_with(statistic))
+        })
+        .unwrap_or("the verifier said nothing")
+}
+
 /// The usual reason for an error number of the bpf system call, in words an operator can use.
 pub(super) fn hint(errno: Option<i32>) -> &'static str {
     match errno {
@@ -110,5 +153,18 @@ pub(super) fn hint(errno: Option<i32>) -> &'static str {
         Some(libc::ENOMEM) => "out of memory, or the locked-memory limit (ulimit -l) is too low",
         Some(libc::ENOSYS) => "the kernel is built without CONFIG_BPF_SYSCALL",
         _ => "see the kernel's answer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_verifier_log_the_complaint_is_shown_and_not_its_statistics() {
+        let log = "95: (63) *(u32 *)(r10 -64) = r6\n96: (bf) r8 = r5\nR5 !read_ok\n\
+            verification time 3180 usec\nstack depth 120+0\nprocessed 451 insns (limit 1000000)\n";
+        assert_eq!(verdict(log), "R5 !read_ok");
+        assert_eq!(verdict(""), "the verifier said nothing");
     }
 }

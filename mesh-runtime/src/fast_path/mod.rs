@@ -298,11 +298,7 @@ fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPath
 
 fn load_program(ebpf: &mut Ebpf, role: Role) -> Result<(), FastPathError> {
     let program = role.program();
-    let failed = |source: aya::programs::ProgramError| FastPathError::Program {
-        program,
-        hint: error::hint(errno(&source)),
-        source: Box::new(source),
-    };
+    let failed = |source: aya::programs::ProgramError| FastPathError::program(program, &source);
     let classifier: &mut SchedClassifier = ebpf
         .program_mut(program)
         .ok_or(FastPathError::Missing {
