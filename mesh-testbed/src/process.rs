@@ -120,6 +120,12 @@ impl Process {
             .open(&launch.log)
             .map_err(failed)?;
         let mut command = launch.namespace.command(&binary);
+        // The caller's settings are not meant for the daemons under test.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"QUILT_MESH_") {
+                command.env_remove(name);
+            }
+        }
         command
             .args(&launch.args)
             .args(&launch.options.args)
