@@ -163,3 +163,187 @@ fn probe(origin: Origin, path: &Path, target: &str) -> Candidate {
 pub(crate) fn oldest_release() -> Release {
     Release::parse(env!("CARGO_PKG_RUST_VERSION")).unwrap_or(Release(1, 95, 0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUIRED: Requirements = Requirements {
+        oldest: Release(1, 95, 0),
+        any_llvm: false,
+    };
+
+    fn candidate(origin: Origin, path: &str, release: Release, llvm: u32, core: Core) -> Candidate {
+        let path = PathBuf::from(path);
+        let rustc = Rustc {
+            path: path.clone(),
+            release,
+            llvm,
+            sysroot: "/sysroot".into(),
+            core,
+        };
+        Candidate {
+            origin,
+            path,
+            answer: Ok(rustc),
+        }
+    }
+
+    fn debian() -> Candidate {
+        candidate(
+            Origin::System,
+            "/usr/bin/rustc",
+            Release(1, 96, 0),
+            22,
+            Core::Prebuilt,
+        )
+    }
+
+    fn rustup(path: &str, release: Release, core: Core) -> Candidate {
+        candidate(Origin::Rustup, path, release, 22, core)
+    }
+
+    fn chosen(candidates: &[Candidate]) -> PathBuf {
+        choose(candidates, REQUIRED).unwrap().rustc.path
+    }
+
+    fn reason(candidate: Candidate, required: Requirements) -> String {
+        choose(&[candidate], required).unwrap_err().remove(0).reason
+    }
+
+    #[test]
+    fn a_toolchain_of_rustup_with_the_source_of_core_comes_before_the_systems_compiler() {
+        let toolchain = choose(
+            &[
+                debian(),
+                rustup("/r/rustc", Release(1, 95, 0), Core::Source),
+            ],
+            REQUIRED,
+        )
+        .unwrap();
+        assert_eq!(toolchain.rustc.path, Path::new("/r/rustc"));
+        assert!(toolchain.build_core);
+    }
+
+    #[test]
+    fn without_that_source_rustup_is_passed_over_and_nothing_is_compiled_twice() {
+        let candidates = [
+            rustup("/r/rustc", Release(1, 97, 0), Core::Missing),
+            debian(),
+        ];
+        let toolchain = choose(&candidates, REQUIRED).unwrap();
+        assert_eq!(toolchain.rustc.path, Path::new("/usr/bin/rustc"));
+        assert!(!toolchain.build_core);
+    }
+
+    #[test]
+    fn of_several_the_newest_release_wins_in_whatever_order_they_were_found() {
+        let mut candidates = vec![
+            rustup("/r/95", Release(1, 95, 0), Core::Source),
+            rustup("/r/97", Release(1, 97, 0), Core::Source),
+            rustup("/r/96", Release(1, 96, 0), Core::Source),
+        ];
+        for _ in 0..candidates.len() {
+            candidates.rotate_left(1);
+            assert_eq!(chosen(&candidates), Path::new("/r/97"));
+        }
+    }
+
+    #[test]
+    fn an_override_is_used_or_refused_but_never_replaced() {
+        let mut named = candidate(
+            Origin::Override,
+            "/mine",
+            Release(1, 95, 0),
+            22,
+            Core::Prebuilt,
+        );
+        assert_eq!(
+            chosen(&[
+                rustup("/r/97", Release(1, 97, 0), Core::Source),
+                named.clone()
+            ]),
+            Path::new("/mine")
+        );
+        named.answer = Err("`rustc --version --verbose` failed".to_owned());
+        let rejected = choose(&[debian(), named], REQUIRED).unwrap_err();
+        assert_eq!(
+            rejected,
+            [Rejected {
+                path: "/mine".into(),
+                reason: "`rustc --version --verbose` failed".into()
+            }]
+        );
+    }
+
+    #[test]
+    fn a_compiler_older_than_the_workspace_needs_is_refused_by_number() {
+        let old = candidate(
+            Origin::System,
+            "/usr/bin/rustc",
+            Release(1, 85, 0),
+            19,
+            Core::Prebuilt,
+        );
+        assert_eq!(
+            reason(old, REQUIRED),
+            "it is 1.85.0, and 1.95.0 or newer is needed"
+        );
+    }
+
+    #[test]
+    fn a_compiler_whose_bitcode_the_linker_cannot_read_is_refused_unless_another_linker_is_named() {
+        let newer = candidate(
+            Origin::Rustup,
+            "/r/nightly",
+            Release(1, 99, 0),
+            23,
+            Core::Source,
+        );
+        assert_eq!(
+            chosen(&[newer.clone(), debian()]),
+            Path::new("/usr/bin/rustc")
+        );
+        let why = reason(newer.clone(), REQUIRED);
+        assert!(
+            why.contains("its LLVM is 23") && why.contains(Settings::LINKER),
+            "{why}"
+        );
+        assert!(
+            choose(
+                &[newer],
+                Requirements {
+                    any_llvm: true,
+                    ..REQUIRED
+                }
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn every_rejected_compiler_is_listed() {
+        let without_core = rustup("/r/rustc", Release(1, 95, 0), Core::Missing);
+        let old = candidate(
+            Origin::System,
+            "/usr/bin/rustc",
+            Release(1, 63, 0),
+            14,
+            Core::Missing,
+        );
+        let rejected = choose(&[without_core, old], REQUIRED).unwrap_err();
+        let paths: Vec<_> = rejected
+            .iter()
+            .map(|rejected| rejected.path.to_str().unwrap())
+            .collect();
+        assert_eq!(paths, ["/r/rustc", "/usr/bin/rustc"]);
+    }
+
+    #[test]
+    fn the_workspace_says_which_release_it_needs() {
+        assert_eq!(
+            oldest_release(),
+            Release::parse(env!("CARGO_PKG_RUST_VERSION")).unwrap()
+        );
+    }
+}
