@@ -1,2 +1,72 @@
-//! See the README.
-fn main() {}
+//! The daemon: the runtime behind a gRPC server.
+
+mod daemon_options;
+mod serve;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use daemon_options::DaemonOptions;
+
+fn main() -> ExitCode {
+    let options = DaemonOptions::parse();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quilt-runtime: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &DaemonOptions) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder()
+        .parse(&options.log_level)
+        .with_context(|| {
+            format!(
+                "--log-level {:?} is neither a level (error, warn, info, debug, trace) nor a filter \
+                 such as mesh_runtime=debug",
+                options.log_level
+            )
+        })?;
+    tracing_subscriber::fmt()
+        .compact()
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // One task owns all state: two threads keep calls and kernel notifications apart,
+        // and more would cost memory on every node for nothing.
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .context("cannot start the Tokio runtime")?;
+    if options.cleanup {
+        let report = runtime.block_on(mesh_runtime::cleanup(&options.runtime_options()))?;
+        return print_report(&report).context("cannot write to standard output");
+    }
+    runtime.block_on(serve::serve(options))
+}
+
+fn print_report(report: &mesh_runtime::CleanupReport) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for line in &report.removed {
+        writeln!(out, "done: {line}")?;
+    }
+    for line in &report.kept {
+        writeln!(out, "kept: {line}")?;
+    }
+    if report.removed.is_empty() && report.kept.is_empty() {
+        writeln!(out, "nothing of Quilt Mesh is in this network namespace")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Removes what this project made on a host.
+
+use std::{collections::BTreeSet, io};
+
+use mesh_layout::{VNI, overlay_mac};
+
+use crate::{
+    fast_path::{FastPathError, detach_leftovers},
+    instance_lock::{InstanceLock, LockError},
+    kernel::{
+        apply::Applier,
+        change::{Change, Device},
+        events::Dirty,
+        netlink::Netlink,
+        observe::observe,
+        observed::{LinkKind, Observed},
+        plan::{Settings, is_own_bridge_mac, subnet_of_mac},
+    },
+    options::{OptionsError, RuntimeOptions},
+    privileges::{self, MissingPrivilege},
+};
+
+/// Why cleaning up did not take place, or not in full.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanupError {
+    /// Options that contradict each other.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// A privilege is missing.
+    #[error(transparent)]
+    Privilege(#[from] MissingPrivilege),
+    /// A runtime is still there.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The kernel could not be read.
+    #[error("cannot read the kernel's network state: {0}")]
+    Read(#[source] io::Error),
+    /// Something is left; everything else is gone.
+    #[error("not everything could be removed: {}", .0.join("; "))]
+    Left(Vec<String>),
+}
+
+/// What was removed, and what was left on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CleanupReport {
+    /// One line for each thing that was removed.
+    pub removed: Vec<String>,
+    /// One line for each thing that was left, with the reason.
+    pub kept: Vec<String>,
+}
+
+/// Removes everything of this project's from this network namespace: programs, pins, routes,
+/// the VXLAN device, and the bridge if it is ours and nothing is attached to it.
+///
+/// # Errors
+///
+/// A runtime that still works, a missing privilege, or what could not be removed. The rest
+/// is removed all the same.
+pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupError> {
+    options.check()?;
+    privileges::check()?;
+    let _lock = InstanceLock::take()?;
+    let settings = Settings::from(options);
+    let netlink = Netlink::connect().map_err(CleanupError::Read)?;
+    let observed = observe(
+        &netlink,
+        Observed::default(),
+        Dirty::ALL,
+        options.cluster_cidr,
+        &BTreeSet::new(),
+    )
+    .await
+    .map_err(|error| CleanupError::Read(io::Error::other(error)))?;
+    let mut left = Vec::new();
+    // Programs first: they would carry on with what the maps say.
+    if let Err(error) = detach(options, &observed).await {
+        left.push(error);
+    }
+    let plan = plan(&settings, &observed);
+    let failed = Applier::new(&netlink, &settings, &observed)
+        .apply(&plan.changes)
+        .await;
+    left.extend(failed.iter().map(ToString::to_string));
+    if !left.is_empty() {
+        return Err(CleanupError::Left(left));
+    }
+    Ok(CleanupReport {
+        removed: plan.changes.iter().map(ToString::to_string).collect(),
+        kept: plan.kept,
+    })
+}
+
+async fn detach(options: &RuntimeOptions, observed: &Observed) -> Result<(), String> {
+    let bpffs = options.bpffs.clone();
+    let interfaces: Vec<String> = observed
+        .links
+        .values()
+        .map(|link| link.name.clone())
+        .collect();
+    let result: Result<Result<(), FastPathError>, _> =
+        tokio::task::spawn_blocking(move || detach_leftovers(&bpffs, &interfaces, true)).await;
+    match result {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What cleaning up does, and what it leaves.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct CleanupPlan {
+    changes: Vec<Change>,
+    kept: Vec<String>,
+}
+
+/// Computes what is ours. Pure.
+fn plan(settings: &Settings, observed: &Observed) -> CleanupPlan {
+    let mut plan = CleanupPlan::default();
+    if let Some(overlay) = observed.link_named(&settings.overlay) {
+        let ours = matches!(&overlay.kind, LinkKind::Vxlan(vxlan) if vxlan.vni == VNI)
+            && subnet_of_mac(&settings.cluster, overlay.mac, overlay_mac).is_some();
+        if ours {
+            plan.changes.push(Change::DeleteDevice(Device::Overlay));
+        } else {
+            plan.kept.push(format!(
+                "{} is {} that this project did not make",
+                overlay.name,
+                overlay.kind.describe()
+            ));
+        }
+    }
+    if let Some(bridge) = observed.link_named(&settings.bridge) {
+        let ports: Vec<&str> = observed
+            .ports_of(bridge.index)
+            .map(|port| port.name.as_str())
+            .collect();
+        if bridge.kind != LinkKind::Bridge || !is_own_bridge_mac(&settings.cluster, bridge.mac) {
+            plan.kept.push(format!(
+                "{} is {} that this project did not make",
+                bridge.name,
+                bridge.kind.describe()
+            ));
+        } else if !ports.is_empty() {
+            plan.kept.push(format!(
+                "{} has ports ({}): stop their containers first",
+                bridge.name,
+                ports.join(", ")
+            ));
+        } else {
+            plan.changes.push(Change::DeleteDevice(Device::Bridge));
+        }
+    }
+    let ours = observed.routes.iter().filter(|route| {
+        route.is_ours() && settings.cluster.cidr.contains(&route.destination)
+    });
+    plan.changes.extend(ours.map(|route| Change::RemoveRoute {
+        destination: route.destination,
+        metric: route.metric,
+    }));
+    plan
+}

@@ -1,0 +1,149 @@
+//! The daemon's command line.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use ipnet::Ipv4Net;
+use mesh_runtime::{FastPathMode, RuntimeOptions, fast_path::AttachMode};
+
+/// Keeps this node's part of the Quilt Mesh overlay: the bridge of its containers, the VXLAN
+/// device, routes to the other nodes, and the eBPF programs that carry the traffic.
+///
+/// It serves quilt.QuiltRuntime and mesh.MeshDataplane over gRPC to the agent on this node,
+/// and needs CAP_NET_ADMIN, with the fast path also CAP_BPF and CAP_PERFMON (on older kernels
+/// CAP_SYS_ADMIN). The data plane stays in the kernel when the daemon stops; --cleanup
+/// removes it.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "quilt-runtime", version)]
+pub(crate) struct DaemonOptions {
+    /// Address on which gRPC is served. Whoever can connect can steer this node's overlay, so
+    /// it should stay on loopback.
+    #[arg(long, env = "QUILT_MESH_GRPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    pub(crate) grpc_addr: SocketAddr,
+
+    /// What is logged to standard error: error, warn, info, debug, trace, or a filter such as
+    /// mesh_runtime=debug,warn.
+    #[arg(long, env = "QUILT_MESH_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+
+    /// Network from which all nodes get their subnets; the same on every node.
+    #[arg(long, env = "QUILT_MESH_CLUSTER_CIDR", value_name = "CIDR", default_value = "10.42.0.0/16")]
+    cluster_cidr: Ipv4Net,
+
+    /// Prefix length of every node's subnet.
+    #[arg(long, env = "QUILT_MESH_NODE_PREFIX", value_name = "BITS", default_value_t = 24)]
+    node_prefix: u8,
+
+    /// Bridge that containers are attached to. It is created if it does not exist; one that
+    /// exists is used and never deleted.
+    #[arg(long, env = "QUILT_MESH_BRIDGE", value_name = "NAME", default_value = "quilt0")]
+    bridge: String,
+
+    /// VXLAN device of the overlay, and the only via_interface that InjectRoute accepts.
+    #[arg(long, env = "QUILT_MESH_OVERLAY_INTERFACE", value_name = "NAME", default_value = "vxlan100")]
+    overlay_interface: String,
+
+    /// This node's address on the underlay. Without it: what the agent says, else the source
+    /// address of the default route, else the only global IPv4 address outside the cluster.
+    #[arg(long, env = "QUILT_MESH_HOST_IP", value_name = "ADDRESS")]
+    host_ip: Option<Ipv4Addr>,
+
+    /// Mount point of the BPF file system; maps and programs are pinned in quilt-mesh/ below
+    /// it. One is mounted there if there is none.
+    #[arg(long, env = "QUILT_MESH_BPFFS", value_name = "PATH", default_value = "/sys/fs/bpf")]
+    bpffs: PathBuf,
+
+    /// Whether eBPF programs carry the traffic.
+    #[arg(long, env = "QUILT_MESH_FAST_PATH", value_name = "MODE", value_enum, default_value_t)]
+    fast_path: FastPath,
+
+    /// How eBPF programs are attached.
+    #[arg(long, env = "QUILT_MESH_ATTACH", value_name = "MODE", value_enum, default_value_t)]
+    attach: Attach,
+
+    /// Removes everything of Quilt Mesh from this host and exits: programs, pins, routes, the
+    /// VXLAN device, and the bridge unless something is attached to it or somebody else made
+    /// it. The daemon must not be running.
+    #[arg(long)]
+    pub(crate) cleanup: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum FastPath {
+    /// Where the kernel can; elsewhere the kernel path carries everything, with a warning.
+    #[default]
+    Auto,
+    /// Never. Programs that an earlier run left are detached.
+    Off,
+    /// The daemon does not start without it.
+    Required,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Attach {
+    /// tcx where the kernel has it (6.6), clsact elsewhere.
+    #[default]
+    Auto,
+    /// tcx links only.
+    Tcx,
+    /// clsact filters only.
+    Clsact,
+}
+
+impl DaemonOptions {
+    /// The options of the library.
+    pub(crate) fn runtime_options(&self) -> RuntimeOptions {
+        RuntimeOptions {
+            cluster_cidr: self.cluster_cidr,
+            node_prefix: self.node_prefix,
+            bridge: self.bridge.clone(),
+            overlay_interface: self.overlay_interface.clone(),
+            host_address: self.host_ip,
+            bpffs: self.bpffs.clone(),
+            fast_path: match self.fast_path {
+                FastPath::Auto => FastPathMode::Auto,
+                FastPath::Off => FastPathMode::Off,
+                FastPath::Required => FastPathMode::Required,
+            },
+            attach: match self.attach {
+                Attach::Auto => AttachMode::Auto,
+                Attach::Tcx => AttachMode::Tcx,
+                Attach::Clsact => AttachMode::Clsact,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_every_option_reads_an_environment_variable() {
+        let command = DaemonOptions::command();
+        command.clone().debug_assert();
+        for argument in command.get_arguments() {
+            let name = argument.get_id().as_str();
+            // An environment that cleans up by accident would be a trap.
+            if ["help", "version", "cleanup"].contains(&name) {
+                continue;
+            }
+            let expected = format!("QUILT_MESH_{}", name.to_uppercase());
+            assert_eq!(
+                argument.get_env().and_then(|it| it.to_str()),
+                Some(expected.as_str())
+            );
+        }
+    }
+
+    #[test]
+    fn without_options_the_daemon_runs_with_the_librarys_defaults() {
+        let options = DaemonOptions::parse_from(["quilt-runtime"]);
+        assert_eq!(options.runtime_options(), RuntimeOptions::default());
+        assert_eq!(options.grpc_addr.to_string(), "127.0.0.1:50051");
+    }
+}

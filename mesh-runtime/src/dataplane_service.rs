@@ -1,0 +1,196 @@
+//! `mesh.MeshDataplane`: the whole peer set in one call, and a view of the data plane.
+
+use std::collections::HashMap;
+
+use mesh_proto::mesh::{
+    Endpoint, FastPathStatus, GetStatusRequest, GetStatusResponse, ListPeersRequest,
+    ListPeersResponse, Peer, PeerStatus, RejectedPeer, SyncPeersRequest, SyncPeersResponse,
+    TrafficCounters, fast_path_status::State, mesh_dataplane_server::MeshDataplane,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    calling::ask,
+    command::{self, Command, Commands, FastPathView, PeerView},
+    fast_path::FastPathReport,
+    peers::NamedPeer,
+};
+
+/// The data plane of this node.
+#[derive(Clone, Debug)]
+pub struct DataplaneService {
+    commands: Commands,
+}
+
+impl DataplaneService {
+    pub(crate) fn new(commands: Commands) -> Self {
+        Self { commands }
+    }
+}
+
+#[tonic::async_trait]
+impl MeshDataplane for DataplaneService {
+    async fn sync_peers(
+        &self,
+        request: Request<SyncPeersRequest>,
+    ) -> Result<Response<SyncPeersResponse>, Status> {
+        let SyncPeersRequest {
+            generation,
+            host_address,
+            peers,
+        } = request.into_inner();
+        let named = peers
+            .iter()
+            .map(|peer| NamedPeer {
+                subnet: peer.subnet.clone(),
+                host_address: peer.host_address.clone(),
+                hostname: peer.hostname.clone(),
+            })
+            .collect();
+        let sync = command::Sync {
+            generation,
+            host_address,
+            peers: named,
+        };
+        let answer = ask(&self.commands, |reply| Command::SyncPeers { sync, reply }).await?;
+        let rejected = answer
+            .rejected
+            .into_iter()
+            .map(|(index, reason)| RejectedPeer {
+                peer: peers.get(index).cloned(),
+                reason,
+            })
+            .collect();
+        let (success, error, counts) = match answer.outcome {
+            Ok(counts) => (true, String::new(), counts),
+            Err(refusal) => (false, refusal.to_string(), command::SyncCounts::default()),
+        };
+        Ok(Response::new(SyncPeersResponse {
+            success,
+            error,
+            generation: answer.generation,
+            added: counts.added,
+            changed: counts.changed,
+            removed: counts.removed,
+            unchanged: counts.unchanged,
+            rejected,
+        }))
+    }
+
+    async fn list_peers(
+        &self,
+        _request: Request<ListPeersRequest>,
+    ) -> Result<Response<ListPeersResponse>, Status> {
+        let list = ask(&self.commands, |reply| Command::ListPeers { reply }).await?;
+        Ok(Response::new(ListPeersResponse {
+            generation: list.generation,
+            peers: list.peers.into_iter().map(peer_status).collect(),
+        }))
+    }
+
+    async fn get_status(
+        &self,
+        _request: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        let status = ask(&self.commands, |reply| Command::GetStatus { reply }).await?;
+        let (drops, passes) = match &status.fast_path {
+            FastPathView::Active(report)
+            | FastPathView::Waiting {
+                report: Some(report),
+                ..
+            } => (names(&report.drops), names(&report.passes)),
+            _ => Default::default(),
+        };
+        Ok(Response::new(GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            subnet: text(status.subnet),
+            host_address: text(status.host_address),
+            underlay_interface: status.underlay_interface,
+            overlay_mtu: status.overlay_mtu,
+            generation: status.generation,
+            peers: count(status.peers),
+            routes: count(status.routes),
+            fast_path: Some(fast_path_status(status.fast_path)),
+            endpoints: status
+                .endpoints
+                .into_iter()
+                .map(|endpoint| Endpoint {
+                    address: endpoint.address.to_string(),
+                    mac: endpoint.mac,
+                    interface: endpoint.interface,
+                })
+                .collect(),
+            drops,
+            passes,
+            problems: status.problems,
+        }))
+    }
+}
+
+fn peer_status(view: PeerView) -> PeerStatus {
+    let stats = view.counters.stats;
+    PeerStatus {
+        peer: Some(Peer {
+            subnet: view.subnet.to_string(),
+            host_address: view.address.to_string(),
+            hostname: view.hostname,
+        }),
+        fast_path: Some(TrafficCounters {
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+        }),
+        kernel_path: Some(TrafficCounters {
+            tx_packets: stats.kernel_tx_packets,
+            tx_bytes: stats.kernel_tx_bytes,
+            rx_packets: stats.kernel_rx_packets,
+            rx_bytes: stats.kernel_rx_bytes,
+        }),
+        dropped_packets: stats.drops,
+        last_packet_age_ms: view.counters.last_packet_age_ms,
+        kernel_path_ready: view.kernel_path_ready,
+        fast_path_ready: view.fast_path_ready,
+    }
+}
+
+fn fast_path_status(view: FastPathView) -> FastPathStatus {
+    let (state, reason, report) = match view {
+        FastPathView::Off => (State::Off, "switched off by --fast-path off".to_owned(), None),
+        FastPathView::Unavailable(reason) => (State::Unavailable, reason, None),
+        FastPathView::Waiting { reason, report } => (State::Waiting, reason, report),
+        FastPathView::Active(report) => (State::Active, String::new(), Some(report)),
+    };
+    let mut status = FastPathStatus {
+        state: state.into(),
+        reason,
+        ..FastPathStatus::default()
+    };
+    if let Some(report) = report {
+        let FastPathReport {
+            attach_mode,
+            attachments,
+            pin_directory,
+            ..
+        } = *report;
+        status.attach_mode = attach_mode.to_owned();
+        status.attachments = attachments;
+        status.pin_directory = pin_directory.display().to_string();
+    }
+    status
+}
+
+fn names(counts: &std::collections::BTreeMap<&'static str, u64>) -> HashMap<String, u64> {
+    counts
+        .iter()
+        .map(|(&name, &count)| (name.to_owned(), count))
+        .collect()
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

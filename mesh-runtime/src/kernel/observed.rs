@@ -1,0 +1,180 @@
+//! The part of the kernel's network state that matters here, as it was when it was read.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use super::ROUTE_PROTOCOL;
+use crate::fast_path::Mac;
+
+/// What the kernel shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Observed {
+    /// Interfaces by index.
+    pub(crate) links: BTreeMap<u32, Link>,
+    /// IPv4 addresses.
+    pub(crate) addresses: Vec<Address>,
+    /// IPv4 routes of the main table: defaults, and those inside the cluster's network.
+    pub(crate) routes: Vec<Route>,
+    /// IPv4 neighbours.
+    pub(crate) neighbours: Vec<Neighbour>,
+    /// Forwarding database entries of bridges and VXLAN devices.
+    pub(crate) forwarding: Vec<Forwarding>,
+    /// The kernel's way to each peer's underlay address; an address without a way is absent.
+    pub(crate) next_hops: BTreeMap<Ipv4Addr, NextHop>,
+    /// `net.ipv4.ip_forward`.
+    pub(crate) ip_forward: bool,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) kind: LinkKind,
+    /// `None` for what has no 6-byte hardware address.
+    pub(crate) mac: Option<Mac>,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+    /// Index of the bridge or bond it is a port of.
+    pub(crate) master: Option<u32>,
+    /// Whether its other end is in another network namespace (`IFLA_LINK_NETNSID`).
+    pub(crate) peer_elsewhere: bool,
+}
+
+/// What sort of device an interface is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LinkKind {
+    Bridge,
+    Vxlan(Vxlan),
+    Veth,
+    /// Anything else, by the kernel's name; empty for hardware.
+    Other(String),
+}
+
+impl LinkKind {
+    /// What to call it in a message.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Bridge => "a bridge".to_owned(),
+            Self::Vxlan(vxlan) => format!("a vxlan device with VNI {}", vxlan.vni),
+            Self::Veth => "a veth device".to_owned(),
+            Self::Other(kind) if kind.is_empty() => "a hardware device".to_owned(),
+            Self::Other(kind) => format!("a device of kind {kind}"),
+        }
+    }
+}
+
+/// Attributes of a VXLAN device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vxlan {
+    pub(crate) vni: u32,
+    pub(crate) port: u16,
+    /// Outer source address; `None` if unset or IPv6.
+    pub(crate) local: Option<Ipv4Addr>,
+    pub(crate) learning: bool,
+    /// Index of the underlay interface it is bound to.
+    pub(crate) lower: Option<u32>,
+    /// Whether the tunnel key comes with each packet (`external`).
+    pub(crate) external: bool,
+    /// Whether unknown destinations go to a remote or multicast group.
+    pub(crate) default_remote: bool,
+}
+
+/// An IPv4 address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) link: u32,
+    pub(crate) address: Ipv4Net,
+    /// Whether its scope is global, so that it may be used beyond this link.
+    pub(crate) global: bool,
+}
+
+/// An IPv4 route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) destination: Ipv4Net,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// `None` for a route that leads nowhere or over several interfaces.
+    pub(crate) link: Option<u32>,
+    pub(crate) source: Option<Ipv4Addr>,
+    /// `RTA_PRIORITY`; smaller is preferred.
+    pub(crate) metric: u32,
+    pub(crate) protocol: u8,
+    pub(crate) onlink: bool,
+    /// Whether it is a plain unicast route with one next hop.
+    pub(crate) unicast: bool,
+}
+
+impl Route {
+    /// Whether this project made it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.protocol == ROUTE_PROTOCOL
+    }
+}
+
+/// An IPv4 neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub(crate) link: u32,
+    pub(crate) address: Ipv4Addr,
+    /// `None` while it is not resolved.
+    pub(crate) mac: Option<Mac>,
+    pub(crate) state: NeighbourState,
+}
+
+/// What a neighbour entry is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NeighbourState {
+    /// Set by somebody, and stays.
+    Permanent,
+    /// Learnt and usable: `REACHABLE`, `STALE`, `DELAY` or `PROBE`.
+    Learnt,
+    /// Being resolved, failed, or an address that needs no resolution.
+    Unusable,
+}
+
+/// An entry of a forwarding database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forwarding {
+    /// The VXLAN device, or the port of a bridge.
+    pub(crate) link: u32,
+    pub(crate) mac: Mac,
+    /// The underlay address behind the MAC, on a VXLAN device.
+    pub(crate) remote: Option<Ipv4Addr>,
+    /// The bridge, for entries that a bridge holds.
+    pub(crate) bridge: Option<u32>,
+    /// Whether it stays: a static entry, or a port's own address.
+    pub(crate) permanent: bool,
+}
+
+/// Where the kernel sends packets for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NextHop {
+    /// The neighbour: the address itself or a gateway.
+    pub(crate) address: Ipv4Addr,
+    /// Index of the interface.
+    pub(crate) link: u32,
+}
+
+impl Observed {
+    /// The interface of that name.
+    pub(crate) fn link_named(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// Name of an interface, for messages.
+    pub(crate) fn name_of(&self, index: u32) -> String {
+        self.links.get(&index).map_or_else(
+            || format!("interface {index}"),
+            |link| link.name.clone(),
+        )
+    }
+
+    /// Ports of the bridge with that index.
+    pub(crate) fn ports_of(&self, bridge: u32) -> impl Iterator<Item = &Link> {
+        self.links
+            .values()
+            .filter(move |link| link.master == Some(bridge))
+    }
+}

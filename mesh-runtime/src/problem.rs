@@ -1,0 +1,101 @@
+//! What keeps the kernel from the wanted state.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::kernel::change::{Change, Device, Stage};
+
+/// What keeps the kernel from the wanted state. It is reported until it is gone, and what
+/// it stands in the way of is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Problem {
+    /// Nothing says which address is the node's.
+    #[error(
+        "this node's underlay address is not known: there is no default route, and {candidates}; \
+         start with --host-ip ADDRESS"
+    )]
+    NoHostAddress { candidates: String },
+    /// The node's address is not on any interface.
+    #[error(
+        "host address {0} is on no interface of this host: give an interface that address, or \
+         correct --host-ip on runtime and agent"
+    )]
+    HostAddressNotHere(Ipv4Addr),
+    /// A device of ours cannot have its name.
+    #[error("{name} exists and is {what}: rename or delete it, or choose another name ({option})")]
+    NameTaken {
+        device: Device,
+        name: String,
+        what: String,
+        option: &'static str,
+    },
+    /// Another VXLAN device has our VNI and port.
+    #[error(
+        "UDP port {port} with VNI {vni} is taken by the vxlan device {name}, which is not ours: \
+         delete it (ip link delete {name}) or stop what made it"
+    )]
+    PortTakenByVxlan { name: String, vni: u32, port: u16 },
+    /// A route of somebody else is in the way.
+    #[error(
+        "the route to {destination} belongs to somebody else ({description}): it is left alone; \
+         delete it (ip route delete {destination}) if the peer shall be reached over the overlay"
+    )]
+    ForeignRoute {
+        destination: Ipv4Net,
+        description: String,
+    },
+    /// The kernel refused a change.
+    #[error("cannot {change}: {reason}")]
+    ChangeFailed { change: Change, reason: String },
+    /// Reading the kernel's state failed.
+    #[error("cannot read the kernel's network state: {0}")]
+    Observe(String),
+    /// No way to a peer.
+    #[error("no route to {address}, the host of {subnet}: its packets are left to the kernel")]
+    NoWayToPeer { subnet: Ipv4Net, address: Ipv4Addr },
+    /// The fast path refused its state.
+    #[error("fast path: {0}")]
+    FastPath(String),
+}
+
+impl Problem {
+    /// Whether another attempt may succeed before anything is heard of a change.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::ChangeFailed { .. } | Self::Observe(_) | Self::FastPath(_)
+        )
+    }
+
+    /// Whether it keeps one of our devices from being as it should.
+    pub(crate) fn of_device(&self) -> bool {
+        match self {
+            Self::NameTaken { .. } | Self::PortTakenByVxlan { .. } | Self::Observe(_) => true,
+            Self::ChangeFailed { change, .. } => {
+                change.stage() == Stage::Devices
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it keeps the route to `destination` from being in place.
+    pub(crate) fn of_destination(&self, destination: Ipv4Net) -> bool {
+        match self {
+            Self::ForeignRoute {
+                destination: other, ..
+            } => *other == destination,
+            Self::ChangeFailed { change, .. } => match change {
+                Change::AddRoute(route) | Change::ReplaceRoute(route) => {
+                    route.destination == destination
+                }
+                Change::SetNeighbour { address, .. } => *address == destination.network(),
+                Change::SetForwarding { mac, .. } => {
+                    *mac == mesh_layout::overlay_mac(destination.network().octets())
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The one loop that owns the wanted state, the kernel's network state and the fast path.
+//!
+//! A round reads the kernel, computes what is missing, makes the changes, and shows the
+//! result to the fast path. Calls, the kernel's notifications and the clock all lead to the
+//! same round, so that every repair takes the one way.
+
+mod answers;
+mod calls;
+mod fast_path;
+mod pace;
+mod views;
+
+use std::{collections::BTreeSet, io, net::Ipv4Addr, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval_at, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    adopt::adopt,
+    command::Command,
+    kernel::{
+        apply::Applier,
+        change::Stage,
+        events::{Dirty, Events},
+        netlink::{Netlink, NetlinkError},
+        observe::observe,
+        observed::Observed,
+        plan::{Plan, Settings, is_own_bridge_mac, plan},
+    },
+    options::RuntimeOptions,
+    problem::Problem,
+    wanted::Wanted,
+};
+pub(crate) use fast_path::{FastPathSlot, fast_path_options};
+use pace::Pace;
+
+/// How often everything is compared, whatever the notifications said.
+const FULL_COMPARISON: Duration = Duration::from_secs(5);
+
+/// The state behind the services.
+pub(crate) struct Reconciler {
+    options: RuntimeOptions,
+    settings: Settings,
+    netlink: Netlink,
+    events: Events,
+    wanted: Wanted,
+    observed: Observed,
+    /// What the last plan said, without its changes.
+    view: Plan,
+    problems: Vec<Problem>,
+    /// Parts of `observed` that a change of our own has outdated.
+    outdated: Dirty,
+    fast_path: FastPathSlot,
+    pace: Pace,
+}
+
+impl Reconciler {
+    /// Connects to the kernel. The fast path is opened by [`run`](Self::run), unless it is
+    /// handed over open.
+    pub(crate) fn new(options: RuntimeOptions, fast_path: FastPathSlot) -> io::Result<Self> {
+        let netlink = Netlink::connect()?;
+        let events = Events::listen(netlink.port)?;
+        Ok(Self {
+            settings: Settings::from(&options),
+            options,
+            netlink,
+            events,
+            wanted: Wanted::default(),
+            observed: Observed::default(),
+            view: Plan::default(),
+            problems: Vec::new(),
+            outdated: Dirty::ALL,
+            fast_path,
+            pace: Pace::default(),
+        })
+    }
+
+    /// Runs until `stop`. What the kernel shows then stays.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+        self.start().await;
+        let first = tokio::time::Instant::now() + FULL_COMPARISON;
+        let mut comparison = interval_at(first, FULL_COMPARISON);
+        comparison.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let quiet_until = self.pace.quiet_until();
+            let retry_at = self.pace.retry_at();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                command = commands.recv() => match command {
+                    Some(command) => self.handle(command).await,
+                    None => break,
+                },
+                () = async { sleep_until(quiet_until).await; self.events.changed().await } => {
+                    self.round(Dirty::default()).await;
+                }
+                _ = comparison.tick() => self.round(Dirty::ALL).await,
+                () = sleep_until(retry_at.unwrap_or(quiet_until)), if retry_at.is_some() => {
+                    self.round(Dirty::ALL).await;
+                }
+                opened = self.fast_path.opened() => {
+                    self.fast_path.settle(opened, &self.options, &self.observed).await;
+                    self.round(Dirty::default()).await;
+                }
+            }
+        }
+    }
+
+    /// Takes over what an earlier run left, then makes the first round.
+    async fn start(&mut self) {
+        if let Err(error) = self.read(Dirty::ALL).await {
+            tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
+        }
+        self.wanted = adopt(&self.settings, &self.observed);
+        if let Some(subnet) = self.wanted.subnet {
+            tracing::info!(
+                %subnet,
+                peers = self.wanted.peers.len(),
+                injected = self.wanted.injected.len(),
+                "took over what an earlier run left in the kernel"
+            );
+        }
+        if let Some(address) = self.options.host_address {
+            self.wanted.host_address = Some(address);
+        }
+        self.fast_path.begin(&self.options, &self.observed).await;
+        self.round(Dirty::default()).await;
+    }
+
+    /// Reads the parts of the kernel's state that may be out of date.
+    async fn read(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
+        let dirty = dirty.and(self.outdated).and(self.events.take());
+        // Until it has worked, nothing is known.
+        self.outdated = Dirty::ALL;
+        let peers: BTreeSet<Ipv4Addr> =
+            self.wanted.peers.values().map(|peer| peer.address).collect();
+        let previous = std::mem::take(&mut self.observed);
+        self.observed = observe(
+            &self.netlink,
+            previous,
+            dirty,
+            self.settings.cluster.cidr,
+            &peers,
+        )
+        .await?;
+        self.outdated = Dirty::default();
+        self.note_devices();
+        Ok(())
+    }
+
+    /// Remembers which bridge is ours, and whose neighbours are worth a look.
+    fn note_devices(&mut self) {
+        let bridge = self.observed.link_named(&self.settings.bridge);
+        let overlay = self.observed.link_named(&self.settings.overlay);
+        if let Some(bridge) = bridge
+            && is_own_bridge_mac(&self.settings.cluster, bridge.mac)
+        {
+            self.wanted.own_bridge = Some(bridge.index);
+        }
+        self.events.watch_neighbours(
+            bridge.map_or(0, |link| link.index),
+            overlay.map_or(0, |link| link.index),
+        );
+    }
+
+    /// Reads what may have changed and at least `dirty`, and makes the kernel and the fast
+    /// path show what is wanted.
+    async fn round(&mut self, dirty: Dirty) {
+        let problems = match self.reconcile_kernel(dirty).await {
+            Ok(mut problems) => {
+                problems.extend(self.missing_ways());
+                problems.extend(self.show_fast_path());
+                problems
+            }
+            Err(error) => {
+                self.reconnect(&error);
+                vec![Problem::Observe(error.to_string())]
+            }
+        };
+        self.note_problems(problems);
+    }
+
+    async fn reconcile_kernel(&mut self, dirty: Dirty) -> Result<Vec<Problem>, NetlinkError> {
+        self.read(dirty).await?;
+        let mut plan = plan(&self.settings, &self.wanted, &self.observed);
+        let changes = std::mem::take(&mut plan.changes);
+        let mut problems = std::mem::take(&mut plan.problems);
+        self.view = plan;
+        if changes.is_empty() {
+            return Ok(problems);
+        }
+        let failed = Applier::new(&self.netlink, &self.settings, &self.observed)
+            .apply(&changes)
+            .await;
+        self.outdated = Dirty {
+            routes: true,
+            neighbours: true,
+            ..Dirty::default()
+        };
+        if !failed.is_empty() {
+            self.outdated = Dirty::ALL;
+        }
+        problems.extend(failed);
+        if changes.iter().any(|change| change.stage() == Stage::Devices) {
+            // The fast path needs the devices as they are now.
+            self.read(Dirty::ALL).await?;
+            let mut plan = crate::kernel::plan::plan(&self.settings, &self.wanted, &self.observed);
+            plan.changes.clear();
+            plan.problems.clear();
+            self.view = plan;
+        }
+        Ok(problems)
+    }
+
+    /// Peers that the host has no route to.
+    fn missing_ways(&self) -> Vec<Problem> {
+        if self.view.underlay.is_none() {
+            return Vec::new();
+        }
+        self.wanted
+            .peers
+            .iter()
+            .filter(|(_, peer)| !self.observed.next_hops.contains_key(&peer.address))
+            .map(|(&subnet, peer)| Problem::NoWayToPeer {
+                subnet,
+                address: peer.address,
+            })
+            .collect()
+    }
+
+    /// Opens the connections again after one broke.
+    fn reconnect(&mut self, error: &NetlinkError) {
+        if !matches!(error, NetlinkError::Closed)
+            && !self.netlink.is_closed()
+            && !self.events.is_closed()
+        {
+            return;
+        }
+        let connected = Netlink::connect().and_then(|netlink| {
+            let events = Events::listen(netlink.port)?;
+            Ok((netlink, events))
+        });
+        match connected {
+            Ok((netlink, events)) => {
+                self.netlink = netlink;
+                self.events = events;
+            }
+            Err(error) => tracing::warn!(%error, "cannot open a netlink connection"),
+        }
+    }
+
+    /// Keeps what went wrong for the status, tells it once, and plans the next attempt.
+    fn note_problems(&mut self, problems: Vec<Problem>) {
+        for problem in &problems {
+            if !self.problems.contains(problem) {
+                tracing::warn!("{problem}");
+            }
+        }
+        for problem in &self.problems {
+            if !problems.contains(problem) {
+                tracing::info!("no longer: {problem}");
+            }
+        }
+        self.pace.round_done(problems.iter().any(Problem::may_pass));
+        self.problems = problems;
+        if self.events.is_closed() {
+            self.reconnect(&NetlinkError::Closed);
+        }
+    }
+}

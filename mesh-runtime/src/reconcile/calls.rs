@@ -1,0 +1,294 @@
+//! The calls that change the wanted state.
+
+use futures_util::future::join_all;
+use ipnet::Ipv4Net;
+
+use super::Reconciler;
+use crate::{
+    command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
+    interface,
+    kernel::{
+        apply::Applier,
+        change::{Change, OverlayRoute},
+        events::Dirty,
+        observe::route_to,
+        observed::{LinkKind, NeighbourState},
+        plan::describe,
+    },
+    peers::{self, CheckedPeers},
+    problem::Problem,
+    subnet::gateway,
+};
+
+impl Reconciler {
+    /// Carries out one command. A caller that has gone away meanwhile is no error.
+    pub(super) async fn handle(&mut self, command: Command) {
+        match command {
+            Command::ConfigureSubnet { subnet, reply } => {
+                let _ = reply.send(self.configure_subnet(&subnet).await);
+            }
+            Command::InjectRoute {
+                destination,
+                via,
+                reply,
+            } => {
+                let _ = reply.send(self.inject_route(&destination, &via).await);
+            }
+            Command::RemoveRoute { destination, reply } => {
+                let _ = reply.send(self.remove_route(&destination).await);
+            }
+            Command::SyncPeers { sync, reply } => {
+                let _ = reply.send(self.sync_peers(&sync).await);
+            }
+            Command::ListPeers { reply } => {
+                let _ = reply.send(self.list_peers().await);
+            }
+            Command::GetStatus { reply } => {
+                let _ = reply.send(self.status().await);
+            }
+        }
+    }
+
+    async fn configure_subnet(&mut self, subnet: &str) -> Result<(), Refusal> {
+        let cluster = self.settings.cluster;
+        let subnet = cluster.parse_subnet(subnet).map_err(Refusal::because)?;
+        match self.wanted.subnet {
+            Some(current) if current == subnet => {}
+            current => {
+                if let Some(current) = current {
+                    self.read(Dirty::ALL).await.map_err(Refusal::because)?;
+                    let uses = self.uses_of(current);
+                    if !uses.is_empty() {
+                        return Err(Refusal(format!(
+                            "the subnet cannot become {subnet}: addresses of {current} are in \
+                             use ({}); stop the containers first",
+                            uses.join(", ")
+                        )));
+                    }
+                }
+                tracing::info!(%subnet, "subnet configured");
+                self.wanted.set_subnet(subnet);
+            }
+        }
+        self.round(Dirty::ALL).await;
+        self.device_problem().map_or(Ok(()), Err)
+    }
+
+    /// What uses addresses of a subnet on this node.
+    fn uses_of(&self, subnet: Ipv4Net) -> Vec<String> {
+        let Some(bridge) = self.observed.link_named(&self.settings.bridge) else {
+            return Vec::new();
+        };
+        let ports = self
+            .observed
+            .ports_of(bridge.index)
+            .map(|port| format!("{} is a port of {}", port.name, bridge.name));
+        let neighbours = self
+            .observed
+            .neighbours
+            .iter()
+            .filter(|neighbour| {
+                neighbour.link == bridge.index
+                    && neighbour.state != NeighbourState::Unusable
+                    && subnet.contains(&neighbour.address)
+            })
+            .map(|neighbour| format!("{} answers on {}", neighbour.address, bridge.name));
+        ports.chain(neighbours).collect()
+    }
+
+    async fn inject_route(&mut self, destination: &str, via: &str) -> Result<(), Refusal> {
+        interface::check_via(via, &self.settings.overlay).map_err(Refusal::because)?;
+        let own = self.subnet_before("InjectRoute")?;
+        let destination = self
+            .settings
+            .cluster
+            .parse_destination(destination, own)
+            .map_err(Refusal::because)?;
+        let known = self.wanted.destinations().contains(&destination);
+        let new = self.wanted.injected.insert(destination);
+        let problem = match self.inject_directly(destination, own).await {
+            Ok(true) => None,
+            Ok(false) => {
+                self.round(Dirty::ALL).await;
+                self.route_problem(destination).cloned()
+            }
+            Err(problem) => Some(problem),
+        };
+        let Some(problem) = problem else {
+            if !known {
+                tracing::info!(%destination, "route injected");
+            }
+            return Ok(());
+        };
+        // What passes by itself is tried again; a route of somebody else stays.
+        if new && matches!(problem, Problem::ForeignRoute { .. }) {
+            self.wanted.injected.remove(&destination);
+        }
+        Err(Refusal::because(problem))
+    }
+
+    /// The short way: ask for this one route and add it, without reading everything. The
+    /// next full comparison sees what this cannot, such as a foreign route that is not the
+    /// preferred one. `Ok(false)`: this case needs a round.
+    async fn inject_directly(
+        &mut self,
+        destination: Ipv4Net,
+        own: Ipv4Net,
+    ) -> Result<bool, Problem> {
+        if self.outdated.devices || self.view.underlay.is_none() {
+            return Ok(false);
+        }
+        let Some(overlay) = self.observed.link_named(&self.settings.overlay) else {
+            return Ok(false);
+        };
+        if !overlay.up || !matches!(overlay.kind, LinkKind::Vxlan(_)) {
+            return Ok(false);
+        }
+        let goal = OverlayRoute {
+            destination,
+            source: gateway(own),
+        };
+        let mac = mesh_layout::overlay_mac(destination.network().octets());
+        let mut changes = vec![Change::SetNeighbour {
+            address: goal.gateway(),
+            mac,
+        }];
+        if let Some(peer) = self.wanted.peers.get(&destination) {
+            changes.push(Change::SetForwarding {
+                mac,
+                remote: peer.address,
+            });
+        }
+        match route_to(&self.netlink, destination, gateway(destination)).await {
+            Ok(None) => changes.push(Change::AddRoute(goal)),
+            Ok(Some(route)) if !route.is_ours() => {
+                return Err(Problem::ForeignRoute {
+                    destination,
+                    description: describe(&route, &self.observed),
+                });
+            }
+            Ok(Some(route)) => {
+                let right = route.link == Some(overlay.index)
+                    && route.onlink
+                    && route.gateway == Some(goal.gateway())
+                    && route.source == Some(goal.source);
+                if !right {
+                    return Ok(false);
+                }
+            }
+            Err(_) => return Ok(false),
+        }
+        let applier = Applier::new(&self.netlink, &self.settings, &self.observed);
+        let results = join_all(changes.iter().map(|change| applier.apply_entry(change))).await;
+        self.outdated.routes = true;
+        self.outdated.neighbours = true;
+        Ok(results.iter().all(Result::is_ok))
+    }
+
+    async fn remove_route(&mut self, destination: &str) -> Result<(), Refusal> {
+        let cluster = self.settings.cluster;
+        let destination = match self.wanted.subnet {
+            Some(own) => cluster.parse_destination(destination, own),
+            None => cluster.parse_subnet(destination),
+        }
+        .map_err(Refusal::because)?;
+        if self.wanted.remove(destination) {
+            tracing::info!(%destination, "route removed");
+        }
+        self.round(Dirty::ALL).await;
+        let failed = |problem: &&Problem| {
+            matches!(
+                problem,
+                Problem::ChangeFailed { change: Change::RemoveRoute { destination: other, .. }, .. }
+                    if *other == destination
+            )
+        };
+        let failure = self.problems.iter().find(failed);
+        failure.map_or(Ok(()), |problem| Err(Refusal::because(problem)))
+    }
+
+    async fn sync_peers(&mut self, sync: &Sync) -> SyncAnswer {
+        let checked = match self.check_sync(sync) {
+            Ok(checked) => checked,
+            Err(refusal) => {
+                return SyncAnswer {
+                    outcome: Err(refusal),
+                    generation: self.wanted.generation,
+                    rejected: Vec::new(),
+                };
+            }
+        };
+        let mut rejected: Vec<(usize, String)> = checked
+            .refused
+            .iter()
+            .map(|(index, error)| (*index, error.to_string()))
+            .collect();
+        let changes = self.wanted.sync_peers(sync.generation, checked.peers);
+        self.round(Dirty::ALL).await;
+        let mut counts = SyncCounts {
+            removed: count(changes.removed.len()),
+            ..SyncCounts::default()
+        };
+        for (set, total) in [
+            (&changes.added, &mut counts.added),
+            (&changes.changed, &mut counts.changed),
+            (&changes.unchanged, &mut counts.unchanged),
+        ] {
+            for &subnet in set {
+                match self.peer_problem(subnet) {
+                    None => *total += 1,
+                    Some(problem) => {
+                        let text = subnet.to_string();
+                        let named = sync.peers.iter().position(|peer| peer.subnet == text);
+                        rejected.extend(named.map(|index| (index, problem.to_string())));
+                    }
+                }
+            }
+        }
+        if counts.added + counts.changed + counts.removed > 0 || !rejected.is_empty() {
+            tracing::info!(
+                generation = sync.generation,
+                added = counts.added,
+                changed = counts.changed,
+                removed = counts.removed,
+                unchanged = counts.unchanged,
+                rejected = rejected.len(),
+                "peers synced"
+            );
+        }
+        SyncAnswer {
+            outcome: self.device_problem().map_or(Ok(counts), Err),
+            generation: self.wanted.generation,
+            rejected,
+        }
+    }
+
+    /// Checks a sync as a whole and takes over the host address it tells.
+    fn check_sync(&mut self, sync: &Sync) -> Result<CheckedPeers, Refusal> {
+        let own = self.subnet_before("SyncPeers")?;
+        let cluster = self.settings.cluster;
+        let told =
+            peers::parse_address(&sync.host_address, cluster.cidr).map_err(Refusal::because)?;
+        self.wanted
+            .check_generation(sync.generation)
+            .map_err(Refusal::because)?;
+        // The operator's word stands above the agent's.
+        let address = self.options.host_address.unwrap_or(told);
+        self.wanted.host_address = Some(address);
+        Ok(peers::check_peers(&sync.peers, &cluster, own, address))
+    }
+
+    /// The node's subnet, without which a call makes no sense.
+    fn subnet_before(&self, call: &str) -> Result<Ipv4Net, Refusal> {
+        self.wanted.subnet.ok_or_else(|| {
+            Refusal(format!(
+                "{call} needs this node's subnet: call ConfigureNodeSubnet first"
+            ))
+        })
+    }
+}
+
+/// A number of peers, of which there are at most 65,536.
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

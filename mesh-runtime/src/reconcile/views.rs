@@ -1,0 +1,160 @@
+//! The calls that only look.
+
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+
+use super::{Reconciler, fast_path::FastPathSlot};
+use crate::{
+    command::{EndpointView, FastPathView, PeerList, PeerView, Status},
+    data_plane::endpoints,
+    kernel::{
+        change::{Change, DisplayMac},
+        events::Dirty,
+        observed::LinkKind,
+        plan::plan,
+    },
+};
+
+impl Reconciler {
+    /// Makes a round and reads what it left, so that the answer is the kernel's.
+    async fn look(&mut self) {
+        self.round(Dirty::ALL).await;
+        if !self.outdated.is_clean()
+            && let Err(error) = self.read(Dirty::default()).await
+        {
+            tracing::debug!(%error, "cannot read the kernel's state again");
+        }
+    }
+
+    pub(super) async fn list_peers(&mut self) -> PeerList {
+        self.look().await;
+        let unready = self.unready();
+        let (counters, shown) = match &self.fast_path {
+            FastPathSlot::Open(open) => {
+                let counters = open.fast_path.peer_counters().unwrap_or_else(|error| {
+                    tracing::warn!(%error, "cannot read the peers' counters");
+                    Default::default()
+                });
+                let shown = open.shown.as_ref().filter(|_| open.refused.is_none());
+                (counters, shown)
+            }
+            _ => Default::default(),
+        };
+        let peers = self
+            .wanted
+            .peers
+            .iter()
+            .map(|(subnet, peer)| PeerView {
+                subnet: *subnet,
+                address: peer.address,
+                hostname: peer.hostname.clone(),
+                counters: counters.get(subnet).copied().unwrap_or_default(),
+                kernel_path_ready: unready
+                    .as_ref()
+                    .is_some_and(|unready| !unready.contains(subnet)),
+                fast_path_ready: counters.contains_key(subnet)
+                    && shown
+                        .and_then(|state| state.peers.get(subnet))
+                        .is_some_and(|path| path.next_hop.is_some()),
+            })
+            .collect();
+        PeerList {
+            generation: self.wanted.generation,
+            peers,
+        }
+    }
+
+    /// Peers whose entries the kernel does not show; `None` if it shows no overlay device.
+    fn unready(&self) -> Option<BTreeSet<Ipv4Net>> {
+        self.observed
+            .link_named(&self.settings.overlay)
+            .filter(|link| link.up && matches!(link.kind, LinkKind::Vxlan(_)))?;
+        let plan = plan(&self.settings, &self.wanted, &self.observed);
+        let subnet_of = |address| self.settings.cluster.subnet_of(address);
+        let missing = plan.changes.iter().filter_map(|change| match change {
+            Change::AddRoute(route) | Change::ReplaceRoute(route) => Some(route.destination),
+            Change::SetNeighbour { address, .. } => subnet_of(*address),
+            Change::SetForwarding { mac: [_, _, a, b, c, d], .. } => {
+                subnet_of([*a, *b, *c, *d].into())
+            }
+            _ => None,
+        });
+        Some(missing.chain(plan.blocked.iter().copied()).collect())
+    }
+
+    pub(super) async fn status(&mut self) -> Status {
+        self.look().await;
+        let overlay = self.observed.link_named(&self.settings.overlay);
+        let underlay = self.view.underlay.as_ref();
+        Status {
+            subnet: self.wanted.subnet,
+            host_address: underlay
+                .map(|underlay| underlay.address)
+                .or(self.wanted.host_address),
+            underlay_interface: underlay.map_or_else(String::new, |it| it.interface.clone()),
+            overlay_mtu: overlay.map_or(0, |link| link.mtu),
+            generation: self.wanted.generation,
+            peers: self.wanted.peers.len(),
+            routes: self
+                .observed
+                .routes
+                .iter()
+                .filter(|route| route.is_ours())
+                .count(),
+            fast_path: self.fast_path_view(),
+            endpoints: self.endpoint_views(),
+            problems: self.problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn fast_path_view(&self) -> FastPathView {
+        let open = match &self.fast_path {
+            FastPathSlot::Open(open) => open,
+            FastPathSlot::Off => return FastPathView::Off,
+            FastPathSlot::Unavailable(reason) => return FastPathView::Unavailable(reason.clone()),
+            FastPathSlot::Unopened | FastPathSlot::Opening(_) => {
+                return FastPathView::Waiting {
+                    reason: "the programs are being loaded".to_owned(),
+                    report: None,
+                };
+            }
+        };
+        if let Some(reason) = &open.refused {
+            return FastPathView::Unavailable(reason.clone());
+        }
+        let report = match open.fast_path.report() {
+            Ok(report) => Box::new(report),
+            Err(error) => return FastPathView::Unavailable(error.to_string()),
+        };
+        if open.shown.is_some() {
+            return FastPathView::Active(report);
+        }
+        let reason = if self.wanted.subnet.is_none() {
+            "this node has no subnet yet"
+        } else if self.view.underlay.is_none() {
+            "this node's underlay address is not known, or on no interface"
+        } else {
+            "bridge or overlay interface are not there"
+        };
+        FastPathView::Waiting {
+            reason: reason.to_owned(),
+            report: Some(report),
+        }
+    }
+
+    fn endpoint_views(&self) -> Vec<EndpointView> {
+        let bridge = self.observed.link_named(&self.settings.bridge);
+        let (Some(subnet), Some(bridge)) = (self.wanted.subnet, bridge) else {
+            return Vec::new();
+        };
+        endpoints(&self.observed, bridge.index, subnet)
+            .into_iter()
+            .map(|(address, path)| EndpointView {
+                address,
+                mac: DisplayMac(path.mac).to_string(),
+                interface: self.observed.name_of(path.link),
+            })
+            .collect()
+    }
+}

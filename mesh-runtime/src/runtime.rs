@@ -1,0 +1,149 @@
+//! A running node runtime, for a daemon or for a container runtime that embeds it.
+
+use std::{io, time::Duration};
+
+use mesh_proto::{
+    mesh::mesh_dataplane_server::MeshDataplaneServer,
+    quilt::quilt_runtime_server::QuiltRuntimeServer,
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    command::Commands,
+    dataplane_service::DataplaneService,
+    fast_path::{FastPath, FastPathError},
+    instance_lock::{InstanceLock, LockError},
+    options::{FastPathMode, OptionsError, RuntimeOptions},
+    privileges::{self, MissingPrivilege},
+    quilt_service::QuiltService,
+    reconcile::{FastPathSlot, Reconciler, fast_path_options},
+};
+
+/// Calls that wait for their turn at a time; more wait in their connections.
+const WAITING_CALLS: usize = 64;
+
+/// The largest message of the three calls: a subnet and an interface name.
+const QUILT_MESSAGE_LIMIT: usize = 64 * 1024;
+
+/// The largest sync: 65,536 peers with host names.
+const DATAPLANE_MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How long a shutdown waits for the change that is under way.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a runtime did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Options that contradict each other.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// A privilege is missing.
+    #[error(transparent)]
+    Privilege(#[from] MissingPrivilege),
+    /// Another runtime is there.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// No connection to the kernel.
+    #[error("cannot talk to the kernel over netlink: {0}")]
+    Netlink(#[source] io::Error),
+    /// The fast path is required and not to be had.
+    #[error("the fast path is required (--fast-path required) and not available: {0}")]
+    FastPath(#[from] FastPathError),
+}
+
+/// A running node runtime: it keeps the kernel as its callers want it until it is dropped
+/// or shut down. The data plane stays in the kernel either way and goes on working.
+///
+/// ```no_run
+/// # async fn serve(mine: tonic::service::Routes) -> Result<(), Box<dyn std::error::Error>> {
+/// use mesh_runtime::{MeshRuntime, RuntimeOptions};
+///
+/// let mesh = MeshRuntime::start(RuntimeOptions::default()).await?;
+/// tonic::transport::Server::builder()
+///     .add_service(mesh.quilt_runtime())
+///     .serve("127.0.0.1:50051".parse()?)
+///     .await?;
+/// mesh.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct MeshRuntime {
+    commands: Commands,
+    task: JoinHandle<()>,
+    stop: DropGuard,
+}
+
+impl MeshRuntime {
+    /// Starts a runtime in this process's network namespace, on the current Tokio runtime.
+    ///
+    /// It returns as soon as calls are accepted; what an earlier run left in the kernel is
+    /// taken over before the first of them is answered.
+    ///
+    /// # Errors
+    ///
+    /// Options that contradict each other, a missing privilege, another runtime in this
+    /// network namespace, and with [`FastPathMode::Required`] a fast path that is not to be
+    /// had.
+    pub async fn start(options: RuntimeOptions) -> Result<Self, StartError> {
+        options.check()?;
+        privileges::check()?;
+        let lock = InstanceLock::take()?;
+        let fast_path = match options.fast_path {
+            FastPathMode::Required => {
+                let options = fast_path_options(&options);
+                let opening = tokio::task::spawn_blocking(move || FastPath::open(&options));
+                let opened = opening
+                    .await
+                    .map_err(|error| StartError::Netlink(io::Error::other(error)))?;
+                FastPathSlot::open(opened?)
+            }
+            FastPathMode::Auto | FastPathMode::Off => FastPathSlot::Unopened,
+        };
+        let reconciler = Reconciler::new(options, fast_path).map_err(StartError::Netlink)?;
+        let (commands, queue) = mpsc::channel(WAITING_CALLS);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            reconciler.run(queue, stopped).await;
+            drop(lock);
+        });
+        Ok(Self {
+            commands,
+            task,
+            stop: stop.drop_guard(),
+        })
+    }
+
+    /// The service `quilt.QuiltRuntime`: the three calls every container runtime serves.
+    pub fn quilt_runtime(&self) -> QuiltRuntimeServer<QuiltService> {
+        QuiltRuntimeServer::new(QuiltService::new(self.commands.clone()))
+            .max_decoding_message_size(QUILT_MESSAGE_LIMIT)
+    }
+
+    /// The service `mesh.MeshDataplane`: the whole peer set in one call, and the data
+    /// plane's state. Without it the agent goes on with the three calls alone.
+    pub fn mesh_dataplane(&self) -> MeshDataplaneServer<DataplaneService> {
+        MeshDataplaneServer::new(DataplaneService::new(self.commands.clone()))
+            .max_decoding_message_size(DATAPLANE_MESSAGE_LIMIT)
+    }
+
+    /// Waits until the runtime has ended, which it does by itself only if it failed.
+    pub async fn ended(&mut self) {
+        // The task neither returns anything nor is it worth more than a line if it panics.
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!(%error, "the reconciler ended");
+        }
+    }
+
+    /// Ends the runtime after the change that is under way. The kernel's state stays.
+    pub async fn shutdown(mut self) {
+        drop(self.stop);
+        let ended = tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.task).await;
+        if ended.is_err() {
+            tracing::warn!("a change did not come to an end in time and is given up");
+            self.task.abort();
+        }
+    }
+}

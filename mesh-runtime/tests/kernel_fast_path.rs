@@ -1,0 +1,160 @@
+//! The fast path on the real kernel: who carried what, to the packet, whatever happens to the
+//! daemons. Needs root.
+
+use std::time::Duration;
+
+use mesh_proto::mesh::fast_path_status::State;
+use mesh_testbed::{
+    Daemon, DaemonOptions, Host, PingOptions, Signal, UdpFlow, UdpFlowOptions, ping, transfer,
+};
+
+mod pair;
+use pair::{Pair, counters};
+
+async fn fast_path_state(host: &Host) -> State {
+    host.status().await.unwrap().fast_path.unwrap().state()
+}
+
+/// Runs the flow, the ping and the transfer that each way of attaching has to carry.
+async fn carries_everything_on_the_fast_path(attach: &str) {
+    let pair = Pair::start(&DaemonOptions::new().args(["--attach", attach])).await;
+    pair.wait_fast().await;
+    let status = pair.host_a().status().await.unwrap();
+    let fast_path = status.fast_path.unwrap();
+    assert_eq!(fast_path.state(), State::Active, "{}", fast_path.reason);
+    assert_eq!(fast_path.attach_mode, attach);
+
+    let (a, b) = (pair.host_a(), pair.host_b());
+    let before = (counters(a).await, counters(b).await);
+    let copied = transfer(
+        pair.a.netns(),
+        pair.b.netns(),
+        pair.b.address(),
+        20_000_000,
+        Duration::from_secs(30),
+    )
+    .await
+    .unwrap();
+    assert!(copied.is_intact());
+    let after = (counters(a).await, counters(b).await);
+
+    let kernel = |status: &mesh_proto::mesh::PeerStatus| status.kernel_path.unwrap_or_default();
+    assert_eq!(kernel(&after.0), kernel(&before.0));
+    assert_eq!(kernel(&after.1), kernel(&before.1));
+    let fast = |status: &mesh_proto::mesh::PeerStatus| status.fast_path.unwrap_or_default();
+    let sent = fast(&after.0).tx_packets - fast(&before.0).tx_packets;
+    let received = fast(&after.1).rx_packets - fast(&before.1).rx_packets;
+    assert_eq!(sent, received, "what one side sent the other received");
+    let bytes = fast(&after.1).rx_bytes - fast(&before.1).rx_bytes;
+    assert!(bytes > 20_000_000, "{bytes} bytes for 20 MB of payload");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tcx_carries_everything_and_both_sides_count_the_same_packets() {
+    carries_everything_on_the_fast_path("tcx").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clsact_carries_everything_and_both_sides_count_the_same_packets() {
+    carries_everything_on_the_fast_path("clsact").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_is_counted_to_the_packet_on_both_sides() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let before = (
+        counters(pair.host_a()).await.fast_path.unwrap_or_default(),
+        counters(pair.host_b()).await.fast_path.unwrap_or_default(),
+    );
+    let options = UdpFlowOptions {
+        rate: 20_000,
+        max_packets: 5_000,
+        ..UdpFlowOptions::default()
+    };
+    let flow = UdpFlow::start(pair.a.netns(), pair.b.netns(), pair.b.address(), options).unwrap();
+    mesh_testbed::wait_until("the end of the flow", pair::SOON, || async {
+        Ok::<_, mesh_testbed::Error>(flow.is_finished().then_some(()))
+    })
+    .await
+    .unwrap();
+    let report = flow.stop().await.unwrap();
+    assert_eq!((report.sent, report.lost()), (5_000, 0));
+
+    let after = (
+        counters(pair.host_a()).await.fast_path.unwrap_or_default(),
+        counters(pair.host_b()).await.fast_path.unwrap_or_default(),
+    );
+    assert_eq!(after.0.tx_packets - before.0.tx_packets, 5_000);
+    assert_eq!(after.1.rx_packets - before.1.rx_packets, 5_000);
+    // 64 bytes of payload, 8 of UDP, 20 of IPv4.
+    assert_eq!(after.0.tx_bytes - before.0.tx_bytes, 5_000 * 92);
+    assert_eq!(after.1.rx_bytes - before.1.rx_bytes, 5_000 * 92);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_fast_path_and_one_with_it_understand_each_other() {
+    let without = DaemonOptions::new().args(["--fast-path", "off"]);
+    let pair = Pair::start_mixed(&DaemonOptions::new(), &without).await;
+    assert_eq!(fast_path_state(pair.host_a()).await, State::Active);
+    assert_eq!(fast_path_state(pair.host_b()).await, State::Off);
+    for (from, to) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+        let report = ping(from.netns(), to.address(), PingOptions::default())
+            .await
+            .unwrap();
+        assert!(report.is_complete(), "{report:?}");
+    }
+    let copied = transfer(
+        pair.b.netns(),
+        pair.a.netns(),
+        pair.a.address(),
+        5_000_000,
+        Duration::from_secs(30),
+    )
+    .await
+    .unwrap();
+    assert!(copied.is_intact());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_runtime_and_its_successor_lose_no_packet() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let options = UdpFlowOptions {
+        rate: 5_000,
+        ..UdpFlowOptions::default()
+    };
+    let flow = UdpFlow::start(pair.a.netns(), pair.b.netns(), pair.b.address(), options).unwrap();
+    for host in [pair.host_a(), pair.host_b()] {
+        host.stop(Daemon::Runtime, Signal::SIGKILL, pair::SOON)
+            .await
+            .unwrap();
+        host.restart(Daemon::Runtime).unwrap();
+        host.wait_serving(pair::SOON).await.unwrap();
+        mesh_testbed::wait_until("the successor's fast path", pair::SOON, || async {
+            let status = host.status().await?;
+            let state = status.fast_path.unwrap_or_default().state();
+            Ok::<_, mesh_testbed::Error>((state == State::Active).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+    let report = flow.stop().await.unwrap();
+    assert!(report.sent > 1_000, "{report:?}");
+    assert_eq!(report.lost(), 0, "{report:?}");
+    // The counters outlived both daemons.
+    let counted = counters(pair.host_a()).await.fast_path.unwrap_or_default();
+    assert!(counted.tx_packets >= report.sent, "{counted:?} {report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bpftool_shows_the_maps_with_the_names_of_their_fields() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let dump = pair.host_a().bpftool_dump("peers").unwrap();
+    for field in ["subnet", "address", "next_hop", "link", "vni", "counters", "mac"] {
+        assert!(dump.contains(&format!("\"{field}\"")), "{field} in {dump}");
+    }
+    let dump = pair.host_a().bpftool_dump("drops").unwrap();
+    assert!(dump.contains("\"unknown_vtep\""), "{dump}");
+}

@@ -1,0 +1,221 @@
+//! Each guard of the eBPF programs against real packets, forged by a stranger on the underlay
+//! or by a peer that oversteps its subnet. Needs root.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    time::Duration,
+};
+
+use mesh_testbed::{DaemonOptions, Host, NetNs};
+use nix::sys::socket::{setsockopt, sockopt};
+
+mod pair;
+use pair::{Forged, Pair, counters, wait_counted};
+
+const VXLAN: u16 = mesh_layout::VXLAN_PORT;
+const PORT: u16 = 7777;
+
+/// A socket of the container that waits for forged packets.
+fn listen(container: &NetNs) -> UdpSocket {
+    let socket = container
+        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)))
+        .unwrap()
+        .unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    socket
+}
+
+/// Sends a VXLAN packet from one host to another.
+fn send(from: &Host, to: &Host, packet: &[u8]) {
+    let socket = from
+        .netns()
+        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .unwrap()
+        .unwrap();
+    // IP_PMTUDISC_DONT: the kernel may fragment what is larger than the underlay's MTU.
+    setsockopt(&socket, sockopt::IpMtuDiscover, &libc::IP_PMTUDISC_DONT).unwrap();
+    socket
+        .send_to(packet, SocketAddrV4::new(to.address(), VXLAN))
+        .unwrap();
+}
+
+fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = vec![0; 4096];
+    let (length, _) = socket.recv_from(&mut buffer).unwrap();
+    buffer.truncate(length);
+    buffer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_packets_are_dropped_with_their_reason_and_never_reach_the_container() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let (target, peer) = (pair.host_a(), pair.host_b());
+    let (source, container) = (pair.b.address(), pair.a.address());
+    let outside = Ipv4Addr::new(10, 42, 9, 9);
+    let socket = listen(pair.a.netns());
+    let proper = || Forged::proper(source, container, PORT, b"forged");
+
+    send(pair.stranger(), target, &proper().bytes());
+    wait_counted(target, "unknown_vtep", 1).await;
+
+    let foreign_source = Forged {
+        source: outside,
+        ..proper()
+    };
+    send(peer, target, &foreign_source.bytes());
+    wait_counted(target, "foreign_source", 1).await;
+
+    let foreign_target = Forged {
+        target: outside,
+        ..proper()
+    };
+    send(peer, target, &foreign_target.bytes());
+    wait_counted(target, "foreign_target", 1).await;
+
+    send(peer, target, &Forged { flags: 0, ..proper() }.bytes());
+    wait_counted(target, "malformed", 1).await;
+    send(peer, target, &proper().bytes()[..30]);
+    wait_counted(target, "malformed", 2).await;
+    send(peer, target, &proper().bytes()[..4]);
+    wait_counted(target, "malformed", 3).await;
+
+    let arp = Forged {
+        ethertype: 0x0806,
+        ..proper()
+    };
+    send(peer, target, &arp.bytes());
+    wait_counted(target, "not_ipv4", 1).await;
+
+    // Another VNI is another overlay's business: the kernel, which has no such device, drops it.
+    send(peer, target, &Forged { vni: 101, ..proper() }.bytes());
+    let status = wait_counted(target, "other_vni", 1).await;
+    assert_eq!(status.drops["unknown_vtep"], 1);
+    assert_eq!(status.drops["foreign_source"], 1);
+
+    // What was dropped did not arrive: the first to arrive is the one that may.
+    let genuine = Forged::proper(source, container, PORT, b"genuine");
+    send(peer, target, &genuine.bytes());
+    assert_eq!(receive(&socket), b"genuine");
+    // Two drops are this peer's fault by the addresses alone, and it is charged for them.
+    assert_eq!(counters(target).await.dropped_packets, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outer_fragments_of_a_peer_arrive_by_the_safety_net_and_those_of_a_stranger_do_not() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let (target, peer) = (pair.host_a(), pair.host_b());
+    let socket = listen(pair.a.netns());
+    let large = |byte| {
+        let payload = vec![byte; 2000];
+        Forged::proper(pair.b.address(), pair.a.address(), PORT, &payload).bytes()
+    };
+
+    send(pair.stranger(), target, &large(b's'));
+    wait_counted(target, "unknown_vtep", 1).await;
+    let before = counters(target).await.kernel_path.unwrap_or_default();
+    send(peer, target, &large(b'p'));
+    assert_eq!(receive(&socket), vec![b'p'; 2000]);
+    let after = counters(target).await.kernel_path.unwrap_or_default();
+    assert_eq!(after.rx_packets, before.rx_packets + 1);
+    let status = wait_counted(target, "outer_fragment", 2).await;
+    assert_eq!(status.drops.get("unknown_vtep"), Some(&1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksummed_outer_packet_is_left_to_the_kernel_which_verifies_it() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let socket = listen(pair.a.netns());
+    // A UDP socket fills in the outer checksum.
+    let packet = Forged::proper(pair.b.address(), pair.a.address(), PORT, b"summed");
+    send(pair.host_b(), pair.host_a(), &packet.bytes());
+    assert_eq!(receive(&socket), b"summed");
+    wait_counted(pair.host_a(), "outer_checksum", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_packet_is_answered_by_the_kernel_on_either_side() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+
+    let last_hop = Forged {
+        ttl: 1,
+        ..Forged::proper(pair.b.address(), pair.a.address(), PORT, b"late")
+    };
+    // Over a raw socket, which leaves the outer checksum out: the fast path's own verdict.
+    send_raw(pair.host_b(), pair.host_a(), &last_hop.bytes());
+    wait_counted(pair.host_a(), "ttl_expired", 1).await;
+
+    let sender = pair
+        .a
+        .netns()
+        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .unwrap()
+        .unwrap();
+    setsockopt(&sender, sockopt::Ipv4RecvErr, &true).unwrap();
+    setsockopt(&sender, sockopt::Ipv4Ttl, &1).unwrap();
+    sender.send_to(b"x", (pair.b.address(), PORT)).unwrap();
+    sender
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    // ICMP time exceeded from the gateway surfaces as an error on the socket.
+    let error = sender.recv(&mut [0; 64]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EHOSTUNREACH), "{error}");
+    wait_counted(pair.host_a(), "ttl_expired", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_with_too_large_an_mtu_is_told_and_not_swallowed() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let links = mesh_testbed::Links::of(pair.a.netns()).unwrap();
+    links.set_mtu("eth0", 1500).await.unwrap();
+    let socket = listen(pair.b.netns());
+    let sender = pair
+        .a
+        .netns()
+        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .unwrap()
+        .unwrap();
+    let target = SocketAddrV4::new(pair.b.address(), PORT);
+    let payload = [7; 1460];
+
+    // With the don't-fragment bit the gateway answers, and the next send is refused.
+    setsockopt(&sender, sockopt::IpMtuDiscover, &libc::IP_PMTUDISC_DO).unwrap();
+    sender.send_to(&payload, target).unwrap();
+    wait_counted(pair.host_a(), "too_big", 1).await;
+    let refused = mesh_testbed::wait_until("fragmentation needed", pair::SOON, || async {
+        let error = sender.send_to(&payload, target).err();
+        Ok::<_, mesh_testbed::Error>(error)
+    })
+    .await
+    .unwrap();
+    assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
+
+    // Without it the packet arrives in fragments.
+    setsockopt(&sender, sockopt::IpMtuDiscover, &libc::IP_PMTUDISC_DONT).unwrap();
+    sender.send_to(&payload, target).unwrap();
+    assert_eq!(receive(&socket), payload);
+}
+
+/// Sends a VXLAN packet over a raw socket, without an outer UDP checksum.
+fn send_raw(from: &Host, to: &Host, packet: &[u8]) {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = from
+        .netns()
+        .run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)))
+        .unwrap()
+        .unwrap();
+    let mut datagram = Vec::new();
+    datagram.extend(50_000_u16.to_be_bytes());
+    datagram.extend(VXLAN.to_be_bytes());
+    datagram.extend(u16::try_from(8 + packet.len()).unwrap().to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(packet);
+    let target = SocketAddrV4::new(to.address(), 0);
+    socket.send_to(&datagram, &target.into()).unwrap();
+}
