@@ -1,2 +1,78 @@
-//! See the README.
-fn main() {}
+//! Benchmarks of Quilt Mesh: they print figures beside their goals and assert nothing about
+//! time, because a machine's speed is no property of the code.
+
+mod figure;
+mod memory;
+mod node;
+mod route_calls;
+mod start;
+mod sync;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use crate::figure::Figure;
+
+/// Measure Quilt Mesh on this machine
+///
+/// Hosts are network namespaces, daemons are the real release binaries, found beside this one
+/// or in the directory that QUILT_MESH_BIN_DIR names. Needs root. `cargo xtask bench` builds
+/// and runs all of it. The exit code tells whether measuring worked, not how fast it was.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Options {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subject {
+    /// The node's daemons: route calls, peer syncs, start, memory
+    Runtime(RuntimeOptions),
+}
+
+#[derive(Debug, clap::Args)]
+struct RuntimeOptions {
+    /// Print the figures as one JSON document
+    #[arg(long, env = "QUILT_MESH_JSON")]
+    json: bool,
+
+    /// How often what needs a fresh node is repeated; the median counts
+    #[arg(long, env = "QUILT_MESH_RUNS", default_value_t = 5, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+
+    /// How many InjectRoute calls are timed
+    #[arg(long, env = "QUILT_MESH_CALLS", default_value_t = 1016, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(500..))]
+    calls: u16,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let Subject::Runtime(options) = Options::parse().subject;
+    let figures = tokio::runtime::Runtime::new()
+        .context("cannot start the asynchronous runtime")?
+        .block_on(measure_runtime(&options))?;
+    match options.json {
+        true => println!(
+            "{}",
+            serde_json::to_string_pretty(&figure::document(&figures))?
+        ),
+        false => println!("{}", figure::table(&figures)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure_runtime(options: &RuntimeOptions) -> anyhow::Result<Vec<Figure>> {
+    eprintln!("{} InjectRoute calls", options.calls);
+    let mut figures = route_calls::measure(options.calls).await?;
+    eprintln!("SyncPeers on {} fresh nodes", options.runs);
+    figures.extend(sync::measure(options.runs).await?);
+    eprintln!("{} starts", options.runs);
+    figures.extend(start::measure(options.runs).await?);
+    eprintln!("memory with {} peers", node::PEERS);
+    figures.extend(memory::measure().await?);
+    Ok(figures)
+}

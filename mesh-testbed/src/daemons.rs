@@ -224,13 +224,22 @@ impl Host {
     /// [`Error::Deadline`], at once when the runtime has ended.
     pub async fn wait_serving(&self, within: Duration) -> Result<()> {
         self.wait_for(Daemon::Runtime, "a serving runtime", within, async || {
-            let channel = self
-                .runtime_channel()
-                .await
-                .map_err(|error| error.to_string())?;
-            grpc::check_serving(channel).await
+            self.check_serving().await
         })
         .await
+    }
+
+    /// Asks the runtime's health service once, over a new connection.
+    ///
+    /// # Errors
+    ///
+    /// What stands in the way of SERVING.
+    pub async fn check_serving(&self) -> Result<(), String> {
+        let channel = self
+            .runtime_channel()
+            .await
+            .map_err(|error| error.to_string())?;
+        grpc::check_serving(channel).await
     }
 
     /// Waits until the agent has given the runtime its subnet and its peers.
