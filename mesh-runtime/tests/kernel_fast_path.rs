@@ -15,6 +15,18 @@ async fn fast_path_state(host: &Host) -> State {
     host.status().await.unwrap().fast_path.unwrap().state()
 }
 
+async fn wait_active(host: &Host) {
+    mesh_testbed::wait_until("an active fast path", pair::SOON, || async {
+        let status = host.status().await.map_err(|error| error.to_string())?;
+        match status.fast_path.unwrap_or_default().state() {
+            State::Active => Ok(()),
+            state => Err(format!("{state:?}")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
 /// Runs the flow, the ping and the transfer that each way of attaching has to carry.
 async fn carries_everything_on_the_fast_path(attach: &str) {
     let pair = Pair::start(&DaemonOptions::new().args(["--attach", attach])).await;
@@ -74,7 +86,7 @@ async fn a_flow_is_counted_to_the_packet_on_both_sides() {
     };
     let flow = UdpFlow::start(pair.a.netns(), pair.b.netns(), pair.b.address(), options).unwrap();
     mesh_testbed::wait_until("the end of the flow", pair::SOON, || async {
-        Ok::<_, mesh_testbed::Error>(flow.is_finished().then_some(()))
+        flow.is_finished().then_some(()).ok_or("it runs")
     })
     .await
     .unwrap();
@@ -96,7 +108,7 @@ async fn a_flow_is_counted_to_the_packet_on_both_sides() {
 async fn a_node_without_the_fast_path_and_one_with_it_understand_each_other() {
     let without = DaemonOptions::new().args(["--fast-path", "off"]);
     let pair = Pair::start_mixed(&DaemonOptions::new(), &without).await;
-    assert_eq!(fast_path_state(pair.host_a()).await, State::Active);
+    wait_active(pair.host_a()).await;
     assert_eq!(fast_path_state(pair.host_b()).await, State::Off);
     for (from, to) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
         let report = ping(from.netns(), to.address(), PingOptions::default())
@@ -131,13 +143,7 @@ async fn a_killed_runtime_and_its_successor_lose_no_packet() {
             .unwrap();
         host.restart(Daemon::Runtime).unwrap();
         host.wait_serving(pair::SOON).await.unwrap();
-        mesh_testbed::wait_until("the successor's fast path", pair::SOON, || async {
-            let status = host.status().await?;
-            let state = status.fast_path.unwrap_or_default().state();
-            Ok::<_, mesh_testbed::Error>((state == State::Active).then_some(()))
-        })
-        .await
-        .unwrap();
+        wait_active(host).await;
     }
     let report = flow.stop().await.unwrap();
     assert!(report.sent > 1_000, "{report:?}");
@@ -152,7 +158,9 @@ async fn bpftool_shows_the_maps_with_the_names_of_their_fields() {
     let pair = Pair::start(&DaemonOptions::new()).await;
     pair.wait_fast().await;
     let dump = pair.host_a().bpftool_dump("peers").unwrap();
-    for field in ["subnet", "address", "next_hop", "link", "vni", "counters", "mac"] {
+    for field in [
+        "subnet", "address", "next_hop", "link", "vni", "counters", "mac",
+    ] {
         assert!(dump.contains(&format!("\"{field}\"")), "{field} in {dump}");
     }
     let dump = pair.host_a().bpftool_dump("drops").unwrap();

@@ -3,10 +3,11 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    os::fd::AsRawFd as _,
     time::Duration,
 };
 
-use mesh_testbed::{DaemonOptions, Host, NetNs};
+use mesh_testbed::{DaemonOptions, Host, Links, NetNs};
 use nix::sys::socket::{setsockopt, sockopt};
 
 mod pair;
@@ -27,6 +28,21 @@ fn listen(container: &NetNs) -> UdpSocket {
     socket
 }
 
+/// Sets `IP_MTU_DISCOVER`, which decides whether a socket's packets may be fragmented.
+fn discover_mtu(socket: &UdpSocket, how: libc::c_int) {
+    // SAFETY: the option is an int, and its length is that of one.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const how).cast(),
+            size_of_val(&how) as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
 /// Sends a VXLAN packet from one host to another.
 fn send(from: &Host, to: &Host, packet: &[u8]) {
     let socket = from
@@ -35,7 +51,7 @@ fn send(from: &Host, to: &Host, packet: &[u8]) {
         .unwrap()
         .unwrap();
     // IP_PMTUDISC_DONT: the kernel may fragment what is larger than the underlay's MTU.
-    setsockopt(&socket, sockopt::IpMtuDiscover, &libc::IP_PMTUDISC_DONT).unwrap();
+    discover_mtu(&socket, libc::IP_PMTUDISC_DONT);
     socket
         .send_to(packet, SocketAddrV4::new(to.address(), VXLAN))
         .unwrap();
@@ -75,7 +91,15 @@ async fn forged_packets_are_dropped_with_their_reason_and_never_reach_the_contai
     send(peer, target, &foreign_target.bytes());
     wait_counted(target, "foreign_target", 1).await;
 
-    send(peer, target, &Forged { flags: 0, ..proper() }.bytes());
+    send(
+        peer,
+        target,
+        &Forged {
+            flags: 0,
+            ..proper()
+        }
+        .bytes(),
+    );
     wait_counted(target, "malformed", 1).await;
     send(peer, target, &proper().bytes()[..30]);
     wait_counted(target, "malformed", 2).await;
@@ -90,7 +114,15 @@ async fn forged_packets_are_dropped_with_their_reason_and_never_reach_the_contai
     wait_counted(target, "not_ipv4", 1).await;
 
     // Another VNI is another overlay's business: the kernel, which has no such device, drops it.
-    send(peer, target, &Forged { vni: 101, ..proper() }.bytes());
+    send(
+        peer,
+        target,
+        &Forged {
+            vni: 101,
+            ..proper()
+        }
+        .bytes(),
+    );
     let status = wait_counted(target, "other_vni", 1).await;
     assert_eq!(status.drops["unknown_vtep"], 1);
     assert_eq!(status.drops["foreign_source"], 1);
@@ -172,8 +204,11 @@ async fn an_expired_packet_is_answered_by_the_kernel_on_either_side() {
 async fn a_container_with_too_large_an_mtu_is_told_and_not_swallowed() {
     let pair = Pair::start(&DaemonOptions::new()).await;
     pair.wait_fast().await;
-    let links = mesh_testbed::Links::of(pair.a.netns()).unwrap();
-    links.set_mtu("eth0", 1500).await.unwrap();
+    // Both ends of the pair: a veth drops what is larger than the MTU of the end it goes to.
+    let host = Links::of(pair.host_a().netns()).unwrap();
+    host.set_mtu(pair.a.host_interface(), 1500).await.unwrap();
+    let container = Links::of(pair.a.netns()).unwrap();
+    container.set_mtu("eth0", 1500).await.unwrap();
     let socket = listen(pair.b.netns());
     let sender = pair
         .a
@@ -185,19 +220,21 @@ async fn a_container_with_too_large_an_mtu_is_told_and_not_swallowed() {
     let payload = [7; 1460];
 
     // With the don't-fragment bit the gateway answers, and the next send is refused.
-    setsockopt(&sender, sockopt::IpMtuDiscover, &libc::IP_PMTUDISC_DO).unwrap();
+    discover_mtu(&sender, libc::IP_PMTUDISC_DO);
     sender.send_to(&payload, target).unwrap();
     wait_counted(pair.host_a(), "too_big", 1).await;
     let refused = mesh_testbed::wait_until("fragmentation needed", pair::SOON, || async {
-        let error = sender.send_to(&payload, target).err();
-        Ok::<_, mesh_testbed::Error>(error)
+        match sender.send_to(&payload, target) {
+            Err(refused) => Ok(refused),
+            Ok(_) => Err("the send was taken"),
+        }
     })
     .await
     .unwrap();
     assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
 
     // Without it the packet arrives in fragments.
-    setsockopt(&sender, sockopt::IpMtuDiscover, &libc::IP_PMTUDISC_DONT).unwrap();
+    discover_mtu(&sender, libc::IP_PMTUDISC_DONT);
     sender.send_to(&payload, target).unwrap();
     assert_eq!(receive(&socket), payload);
 }

@@ -16,27 +16,24 @@ use mesh_proto::{
 use mesh_testbed::{Container, DaemonOptions, Host, Testbed, wait_reachable, wait_until};
 
 /// How long a test waits for what should take milliseconds.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-pub struct Pair {
-    pub testbed: Testbed,
-    pub a: Container,
-    pub b: Container,
+pub(crate) struct Pair {
+    pub(crate) testbed: Testbed,
+    pub(crate) a: Container,
+    pub(crate) b: Container,
 }
 
 impl Pair {
     /// Hosts 0 and 1 run the runtime with `options` and serve 10.42.1.0/24 and 10.42.2.0/24;
     /// host 2 runs nothing and is nobody's peer. The containers reach each other.
-    pub async fn start(options: &DaemonOptions) -> Self {
+    pub(crate) async fn start(options: &DaemonOptions) -> Self {
         Self::start_mixed(options, options).await
     }
 
     /// The same with different options for either host.
-    pub async fn start_mixed(on_a: &DaemonOptions, on_b: &DaemonOptions) -> Self {
-        let options = |own: &DaemonOptions| {
-            own.clone()
-                .binary(env!("CARGO_BIN_EXE_quilt-runtime"))
-        };
+    pub(crate) async fn start_mixed(on_a: &DaemonOptions, on_b: &DaemonOptions) -> Self {
+        let options = |own: &DaemonOptions| own.clone().binary(env!("CARGO_BIN_EXE_quilt-runtime"));
         let testbed = Testbed::builder().hosts(3).build().await.unwrap();
         for (host, own, subnet) in [(0, on_a, "10.42.1.0/24"), (1, on_b, "10.42.2.0/24")] {
             let host = &testbed.hosts()[host];
@@ -56,20 +53,20 @@ impl Pair {
         pair
     }
 
-    pub fn host_a(&self) -> &Host {
+    pub(crate) fn host_a(&self) -> &Host {
         &self.testbed.hosts()[0]
     }
 
-    pub fn host_b(&self) -> &Host {
+    pub(crate) fn host_b(&self) -> &Host {
         &self.testbed.hosts()[1]
     }
 
-    pub fn stranger(&self) -> &Host {
+    pub(crate) fn stranger(&self) -> &Host {
         &self.testbed.hosts()[2]
     }
 
     /// Tells either runtime of the other.
-    pub async fn sync(&self, generation: u64) {
+    pub(crate) async fn sync(&self, generation: u64) {
         let hosts = [
             (self.host_a(), self.host_b(), "10.42.2.0/24"),
             (self.host_b(), self.host_a(), "10.42.1.0/24"),
@@ -81,14 +78,20 @@ impl Pair {
         }
     }
 
-    /// Waits until either runtime delivers to its container on the fast path.
-    pub async fn wait_fast(&self) {
+    /// Waits until either host's programs are attached and know its container.
+    pub(crate) async fn wait_fast(&self) {
         for (host, container) in [(self.host_a(), &self.a), (self.host_b(), &self.b)] {
             let address = container.address().to_string();
-            wait_until("the endpoint of the container", SOON, || async {
-                let status = host.status().await?;
+            let port = format!("{}: encapsulate", container.host_interface());
+            wait_until("the fast path of the container", SOON, || async {
+                let status = host.status().await.map_err(|error| error.to_string())?;
+                let fast_path = status.fast_path.unwrap_or_default();
+                let attached = fast_path.attachments.contains(&port);
                 let known = status.endpoints.iter().any(|it| it.address == address);
-                Ok::<_, mesh_testbed::Error>(known.then_some(()))
+                match attached && known {
+                    true => Ok(()),
+                    false => Err(format!("{:?} {fast_path:?}", status.endpoints)),
+                }
             })
             .await
             .unwrap();
@@ -96,7 +99,7 @@ impl Pair {
     }
 }
 
-pub fn peer_of(host: &Host, subnet: &str) -> Peer {
+pub(crate) fn peer_of(host: &Host, subnet: &str) -> Peer {
     Peer {
         subnet: subnet.into(),
         host_address: host.address().to_string(),
@@ -104,7 +107,7 @@ pub fn peer_of(host: &Host, subnet: &str) -> Peer {
     }
 }
 
-pub async fn configure(host: &Host, subnet: &str) {
+pub(crate) async fn configure(host: &Host, subnet: &str) {
     let channel = host.runtime_channel().await.unwrap();
     let answer = QuiltRuntimeClient::new(channel)
         .configure_node_subnet(ConfigureNodeSubnetRequest {
@@ -116,7 +119,11 @@ pub async fn configure(host: &Host, subnet: &str) {
     assert!(answer.success, "{}", answer.error);
 }
 
-pub async fn sync_peers(host: &Host, generation: u64, peers: Vec<Peer>) -> SyncPeersResponse {
+pub(crate) async fn sync_peers(
+    host: &Host,
+    generation: u64,
+    peers: Vec<Peer>,
+) -> SyncPeersResponse {
     let channel = host.runtime_channel().await.unwrap();
     MeshDataplaneClient::new(channel)
         .sync_peers(SyncPeersRequest {
@@ -130,40 +137,48 @@ pub async fn sync_peers(host: &Host, generation: u64, peers: Vec<Peer>) -> SyncP
 }
 
 /// What `host` counted of its only peer.
-pub async fn counters(host: &Host) -> PeerStatus {
+pub(crate) async fn counters(host: &Host) -> PeerStatus {
     let mut peers = host.peers().await.unwrap().peers;
     assert_eq!(peers.len(), 1, "{peers:?}");
     peers.remove(0)
 }
 
 /// Waits until `host` has dropped or passed at least `count` packets for `reason`.
-pub async fn wait_counted(host: &Host, reason: &str, count: u64) -> GetStatusResponse {
-    wait_until(&format!("{count} packets counted as {reason}"), SOON, || async {
-        let status = host.status().await?;
-        let seen = status.drops.get(reason).or(status.passes.get(reason));
-        Ok::<_, mesh_testbed::Error>(
-            seen.is_some_and(|seen| *seen >= count).then_some(status),
-        )
-    })
+pub(crate) async fn wait_counted(host: &Host, reason: &str, count: u64) -> GetStatusResponse {
+    wait_until(
+        &format!("{count} packets counted as {reason}"),
+        SOON,
+        || async {
+            let status = host.status().await.map_err(|error| error.to_string())?;
+            let seen = status.drops.get(reason).or(status.passes.get(reason));
+            match seen.is_some_and(|seen| *seen >= count) {
+                true => Ok(status),
+                false => Err(format!(
+                    "drops {:?}, passes {:?}",
+                    status.drops, status.passes
+                )),
+            }
+        },
+    )
     .await
     .unwrap()
 }
 
 /// A VXLAN packet as it goes into a UDP datagram.
-pub struct Forged {
-    pub flags: u8,
-    pub vni: u32,
-    pub ethertype: u16,
-    pub source: Ipv4Addr,
-    pub target: Ipv4Addr,
-    pub ttl: u8,
-    pub port: u16,
-    pub payload: Vec<u8>,
+pub(crate) struct Forged {
+    pub(crate) flags: u8,
+    pub(crate) vni: u32,
+    pub(crate) ethertype: u16,
+    pub(crate) source: Ipv4Addr,
+    pub(crate) target: Ipv4Addr,
+    pub(crate) ttl: u8,
+    pub(crate) port: u16,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Forged {
     /// A packet as the peer itself would send it.
-    pub fn proper(source: Ipv4Addr, target: Ipv4Addr, port: u16, payload: &[u8]) -> Self {
+    pub(crate) fn proper(source: Ipv4Addr, target: Ipv4Addr, port: u16, payload: &[u8]) -> Self {
         Self {
             flags: mesh_layout::VXLAN_FLAG_VNI,
             vni: mesh_layout::VNI,
@@ -177,7 +192,7 @@ impl Forged {
     }
 
     /// VXLAN header, inner Ethernet, IPv4 and UDP headers, payload.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let udp_len = u16::try_from(8 + self.payload.len()).unwrap();
         let mut ip = vec![0x45, 0];
         ip.extend((20 + udp_len).to_be_bytes());

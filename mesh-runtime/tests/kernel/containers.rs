@@ -1,0 +1,139 @@
+//! Containers on the bridge, and the fast path's view of the node.
+
+use mesh_proto::mesh::fast_path_status::State;
+use mesh_testbed::{NetNs, Signal};
+
+use crate::host::{Daemon, Host};
+
+/// Puts a container with an address on the bridge, as any container runtime does.
+async fn container(host: &Host, name: &str, address: &str) -> NetNs {
+    let netns = NetNs::new(name).await.expect("these tests need root");
+    host.ip(&format!(
+        "link add {name} type veth peer name eth0 netns {}",
+        netns.name()
+    ));
+    host.ip(&format!("link set {name} master quilt0 up"));
+    for words in [
+        format!("address add {address}/24 dev eth0"),
+        "link set eth0 up".to_owned(),
+        "route add default via 10.42.1.1".to_owned(),
+    ] {
+        let status = netns.command("ip").args(words.split(' ')).status().unwrap();
+        assert!(status.success(), "{words}");
+    }
+    netns
+}
+
+/// Makes a container send something to its gateway, which makes it known.
+fn speak(container: &NetNs) {
+    container
+        .run(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"x", "10.42.1.1:9").unwrap();
+        })
+        .unwrap();
+}
+
+async fn endpoints(daemon: &Daemon) -> Vec<(String, String)> {
+    let status = daemon.status().await;
+    status
+        .endpoints
+        .into_iter()
+        .map(|endpoint| (endpoint.address, endpoint.interface))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_container_becomes_an_endpoint_when_it_first_speaks_and_goes_with_its_interface() {
+    let host = Host::new("endpoint").await;
+    let daemon = host.start().await;
+    daemon.configure("10.42.1.0/24").await.unwrap();
+    daemon.sync(1, &[]).await;
+    let inside = container(&host, "c1", "10.42.1.9").await;
+    speak(&inside);
+    let mut found = Vec::new();
+    for _ in 0..200 {
+        found = endpoints(&daemon).await;
+        if !found.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(found, [("10.42.1.9".to_owned(), "c1".to_owned())]);
+    host.ip("link del c1");
+    assert_eq!(endpoints(&daemon).await, []);
+}
+
+#[tokio::test]
+async fn without_the_fast_path_the_status_says_that_it_is_off() {
+    let host = Host::new("off").await;
+    let daemon = host.start().await;
+    let fast_path = daemon.status().await.fast_path.unwrap();
+    assert_eq!(fast_path.state(), State::Off);
+    assert!(fast_path.reason.contains("--fast-path off"));
+}
+
+#[tokio::test]
+async fn the_fast_path_is_active_once_subnet_and_underlay_are_known_and_outlives_the_daemon() {
+    let host = Host::new("active").await;
+    let mut daemon = host.start_with("required", &[]).await;
+    let fast_path = daemon.status().await.fast_path.unwrap();
+    assert_eq!(fast_path.state(), State::Waiting);
+    assert!(fast_path.reason.contains("subnet"), "{}", fast_path.reason);
+    daemon.configure("10.42.1.0/24").await.unwrap();
+    daemon.sync(1, &[("10.42.2.0/24", "192.0.2.2")]).await;
+    let _inside = container(&host, "c1", "10.42.1.9").await;
+    let status = daemon.status().await;
+    let fast_path = status.fast_path.unwrap();
+    assert_eq!(fast_path.state(), State::Active, "{}", fast_path.reason);
+    for attachment in [
+        "eth0: decapsulate",
+        "c1: encapsulate",
+        "vxlan100: safety_net",
+    ] {
+        assert!(
+            fast_path.attachments.iter().any(|it| it == attachment),
+            "{attachment}: {:?}",
+            fast_path.attachments
+        );
+    }
+    assert_eq!(status.problems, [""; 0]);
+
+    daemon.end(Signal::SIGKILL).await;
+    let daemon = host.start_with("required", &[]).await;
+    let status = daemon.status().await;
+    assert_eq!(status.peers, 1);
+    assert_eq!(status.fast_path.unwrap().state(), State::Active);
+}
+
+#[tokio::test]
+async fn where_no_bpf_file_system_can_be_the_node_runs_on_the_kernel_path_and_says_so() {
+    let host = Host::new("no-bpffs").await;
+    // A file cannot be a mount point for a directory.
+    let file = host.dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let args = ["--bpffs", file.to_str().unwrap()];
+    let mut command = host.netns.command(env!("CARGO_BIN_EXE_quilt-runtime"));
+    command.args(["--fast-path", "required"]).args(args);
+    let (status, text) = crate::host::run_to_end(command).await;
+    assert!(!status.success());
+    assert!(
+        text.contains("BPF file system") && text.contains("required"),
+        "{text}"
+    );
+
+    let daemon = host
+        .start_with("auto", &["--bpffs", file.to_str().unwrap()])
+        .await;
+    daemon.configure("10.42.1.0/24").await.unwrap();
+    daemon.inject("10.42.2.0/24", "vxlan100").await.unwrap();
+    assert_eq!(host.own_routes().len(), 1);
+    let fast_path = daemon.status().await.fast_path.unwrap();
+    assert_eq!(fast_path.state(), State::Unavailable);
+    assert!(
+        fast_path.reason.contains("BPF file system"),
+        "{}",
+        fast_path.reason
+    );
+    assert!(daemon.log().contains("this node runs on the kernel path"));
+}

@@ -1,0 +1,10 @@
+//! The daemon on the real kernel: each test in network namespaces of its own, through the
+//! real gRPC of the real binary, with iproute2 as an independent witness.
+
+mod calls;
+mod containers;
+mod host;
+mod lifecycle;
+mod refusals;
+mod repair;
+mod restart;
