@@ -86,7 +86,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     info!("stopping");
     stop.cancel();
-    tasks.wait().await;
+    // The server ends within its grace; a writer may hang on a disk that does not answer.
+    if tokio::time::timeout(options.shutdown_timeout + CLOSE_DEADLINE, tasks.wait())
+        .await
+        .is_err()
+    {
+        bail!(
+            "the disk that holds {} does not answer; stopped without its last heartbeats",
+            options.db_path.display()
+        );
+    }
     match tokio::time::timeout(CLOSE_DEADLINE, registry.close()).await {
         Ok(Ok(())) => info!("stopped"),
         Ok(Err(error)) => warn!(%error, "stopped; the last heartbeats could not be written"),

@@ -173,14 +173,15 @@ impl Registry {
             registration,
             unix_seconds,
         };
-        let (subnet, changed) = match node {
-            Some(_) => {
-                let subnet = change
-                    .subnet_of(&node_id)
-                    .await?
-                    .ok_or_else(|| StoreError::Damaged(format!("node {node_id} has no lease")))?;
-                (self.subnet(subnet)?, change.renew(new).await?)
+        let mut changed = match node {
+            Some(_) => change.renew(new).await?,
+            None => {
+                change.add(new).await?;
+                true
             }
+        };
+        let index = match change.subnet_of(&node_id).await? {
+            Some(index) => index,
             None => {
                 let unheld = change.unheld().await?;
                 let Some(index) = lease::next(&self.plan, &unheld) else {
@@ -192,10 +193,12 @@ impl Registry {
                         held_by_down_nodes,
                     });
                 };
-                change.add(new, index).await?;
-                (self.subnet(index)?, true)
+                change.lease(&node_id, index, unix_seconds).await?;
+                changed = true;
+                index
             }
         };
+        let subnet = self.subnet(index)?;
         if changed {
             let revision = change.revision();
             change.commit().await?;

@@ -184,12 +184,12 @@ impl<'a> Change<'a> {
         })
     }
 
-    /// Adds a node, up, that leases `subnet`.
+    /// Adds a node, up, that has no lease yet.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
-    pub async fn add(&mut self, new: NewState<'_>, subnet: SubnetIndex) -> Result<(), StoreError> {
+    pub async fn add(&mut self, new: NewState<'_>) -> Result<(), StoreError> {
         let registration = new.registration;
         sqlx::query(
             "INSERT INTO nodes (node_id, node_key, hostname, host_ip, cpu_cores, ram_mb, status, \
@@ -206,8 +206,20 @@ impl<'a> Change<'a> {
         .bind(self.revision)
         .execute(self.transaction.connection()?)
         .await?;
-        // The conflict is a subnet that was released; a held one fails on the primary key's row being
-        // left as it is, which fetch_one reports.
+        Ok(())
+    }
+
+    /// Leases a subnet that nobody holds to a node that holds none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], also when somebody holds it: no row comes back then.
+    pub async fn lease(
+        &mut self,
+        node_id: &NodeId,
+        subnet: SubnetIndex,
+        unix_seconds: i64,
+    ) -> Result<(), StoreError> {
         sqlx::query_scalar::<_, i64>(
             "INSERT INTO leases (subnet_index, node_id, leased_at) VALUES ($1, $2, $3) \
              ON CONFLICT (subnet_index) DO UPDATE \
@@ -215,8 +227,8 @@ impl<'a> Change<'a> {
              WHERE leases.node_id IS NULL RETURNING subnet_index",
         )
         .bind(i64::from(subnet.number()))
-        .bind(new.node_id.as_str())
-        .bind(new.unix_seconds)
+        .bind(node_id.as_str())
+        .bind(unix_seconds)
         .fetch_one(self.transaction.connection()?)
         .await?;
         Ok(())

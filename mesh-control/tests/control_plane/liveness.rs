@@ -1,0 +1,177 @@
+//! Who is up.
+
+use std::time::{Duration, Instant};
+
+use crate::answer::{Answer, Api, keyed, node};
+use crate::process::Setup;
+use reqwest::Method;
+
+#[tokio::test]
+async fn a_silent_node_goes_down_and_the_next_heartbeat_brings_it_up() {
+    let control_plane = Setup::new().with("--node-timeout", "2s").start();
+    let api = Api::of(&control_plane);
+    let began = Instant::now();
+    let (node_id, subnet) = api.register(node("a", "192.0.2.1")).await.admitted();
+    api.wait_for(&node_id, "down").await;
+    assert!(
+        began.elapsed() >= Duration::from_secs(2),
+        "down after {:?}",
+        began.elapsed()
+    );
+    assert_eq!(api.heartbeat(&node_id).await.status, 200);
+    let node = api.node(&node_id).await;
+    assert_eq!(
+        (&node["status"], &node["subnet"]),
+        (&"up".into(), &subnet.into())
+    );
+    api.wait_for(&node_id, "down").await;
+}
+
+#[tokio::test]
+async fn a_node_that_beats_stays_up_while_a_silent_one_goes_down() {
+    let control_plane = Setup::new().with("--node-timeout", "2s").start();
+    let api = Api::of(&control_plane);
+    let (beating, _) = api.register(node("a", "192.0.2.1")).await.admitted();
+    let heart = {
+        let (api, node_id) = (api.clone(), beating.clone());
+        tokio::spawn(async move {
+            loop {
+                assert_eq!(api.heartbeat(&node_id).await.status, 200);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+    };
+    let (silent, _) = api.register(node("b", "192.0.2.2")).await.admitted();
+    api.wait_for(&silent, "down").await;
+    assert_eq!(api.status(&beating).await, "up");
+    heart.abort();
+}
+
+#[tokio::test]
+async fn a_heartbeat_answers_200_with_no_body_whatever_it_carries() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let (node_id, _) = api.register(node("a", "192.0.2.1")).await.admitted();
+    for body in ["", "{}", "{\"load\": 0.5}", "not json"] {
+        let request = api
+            .post(&format!("/api/nodes/{node_id}/heartbeat"))
+            .body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.text().await.unwrap(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_s_heartbeat_is_told_to_register() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let answer = api.heartbeat("nobody").await;
+    let detail = answer.problem(404, "unknown-node");
+    assert!(
+        detail.contains("\"nobody\"") && detail.contains("register"),
+        "{detail}"
+    );
+    api.deregister("nobody").await.problem(404, "unknown-node");
+}
+
+#[tokio::test]
+async fn a_deregistered_node_is_down_at_once_and_a_late_heartbeat_does_not_revive_it() {
+    let setup = Setup::new();
+    let control_plane = setup.start();
+    let api = Api::of(&control_plane);
+    let (node_id, _) = api
+        .register(keyed("k-1", "a", "192.0.2.1"))
+        .await
+        .admitted();
+    assert_eq!(api.deregister(&node_id).await.status, 200);
+    assert_eq!(api.status(&node_id).await, "down");
+    api.heartbeat(&node_id).await.problem(404, "unknown-node");
+    assert_eq!(api.status(&node_id).await, "down");
+    control_plane.kill();
+    let control_plane = setup.start();
+    let api = Api::of(&control_plane);
+    api.heartbeat(&node_id).await.problem(404, "unknown-node");
+    assert_eq!(api.status(&node_id).await, "down");
+}
+
+#[tokio::test]
+async fn a_restart_gives_a_live_node_a_full_timeout() {
+    let mut setup = Setup::new();
+    let control_plane = setup.start();
+    let (node_id, _) = Api::of(&control_plane)
+        .register(node("a", "192.0.2.1"))
+        .await
+        .admitted();
+    control_plane.kill();
+    // Let its last heartbeat be further back than the timeout of the next control plane.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    setup.set("--node-timeout", "1s");
+    let began = Instant::now();
+    let control_plane = setup.start();
+    let api = Api::of(&control_plane);
+    let status = api.status(&node_id).await;
+    // On a machine so slow that a second went by, it may rightly be down.
+    assert!(
+        status == "up" || began.elapsed() >= Duration::from_secs(1),
+        "{status}"
+    );
+    api.wait_for(&node_id, "down").await;
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_node_that_was_down_is_not_up_after_a_crash() {
+    let mut setup = Setup::new().with("--node-timeout", "1s");
+    let control_plane = setup.start();
+    let api = Api::of(&control_plane);
+    let (node_id, _) = api.register(node("a", "192.0.2.1")).await.admitted();
+    // The second revision is the node going down: from then on it is on the disk.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while api.list().await["revision"] != 2 {
+        assert!(Instant::now() < deadline, "going down was not written");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    control_plane.kill();
+    setup.set("--node-timeout", "10m");
+    let control_plane = setup.start();
+    let api = Api::of(&control_plane);
+    assert_eq!(api.status(&node_id).await, "down");
+    assert_eq!(api.heartbeat(&node_id).await.status, 200);
+    assert_eq!(api.status(&node_id).await, "up");
+}
+
+#[tokio::test]
+async fn an_orderly_stop_writes_the_last_heartbeats() {
+    let setup = Setup::new();
+    let control_plane = setup.start();
+    let api = Api::of(&control_plane);
+    let (node_id, _) = api.register(node("a", "192.0.2.1")).await.admitted();
+    let registered_at = api.node(&node_id).await["registered_at"].clone();
+    // Beat until the second has changed, so that this heartbeat can be told from the registration.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let last_heartbeat = loop {
+        assert_eq!(api.heartbeat(&node_id).await.status, 200);
+        let last_heartbeat = api.node(&node_id).await["last_heartbeat"].clone();
+        if last_heartbeat != registered_at {
+            break last_heartbeat;
+        }
+        assert!(Instant::now() < deadline, "a heartbeat does not show");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(control_plane.stop().success());
+    let control_plane = setup.start();
+    let node = Api::of(&control_plane).node(&node_id).await;
+    assert_eq!(node["last_heartbeat"], last_heartbeat);
+    assert_eq!(node["registered_at"], registered_at);
+}
+
+#[tokio::test]
+async fn health_is_ok() {
+    let control_plane = Setup::new().start();
+    let answer = Answer::to(Api::of(&control_plane).request(Method::GET, "/health")).await;
+    assert_eq!(
+        (answer.status, answer.body),
+        (200, serde_json::json!({"status": "ok"}))
+    );
+}
