@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use serde::Serialize;
+
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// One measured quantity.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,7 +82,7 @@ pub(crate) fn document(figures: &[Figure]) -> serde_json::Value {
 /// The figures for people.
 pub(crate) fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(STYLE).set_header([
         "figure", "goal", "measured", "", "smallest", "largest", "samples",
     ]);
     for figure in figures {

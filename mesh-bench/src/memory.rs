@@ -41,14 +41,13 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     host.wait_peers(PEERS.into(), Duration::from_secs(60))
         .await?;
 
-    let mebibytes = |daemon| -> anyhow::Result<f64> {
-        let bytes = host.resident_bytes(daemon)?;
-        let kibibytes = u32::try_from(bytes / 1024)?;
-        Ok(f64::from(kibibytes) / 1024.0)
+    let megabytes = |daemon| -> anyhow::Result<f64> {
+        let kilobytes = u32::try_from(host.resident_bytes(daemon)? / 1000)?;
+        Ok(f64::from(kilobytes) / 1000.0)
     };
     let figure = |daemon: Daemon| {
         let name = format!("{} resident memory, {PEERS} peers", daemon.binary());
-        quantile(name, "MiB", Some(20.0), &[mebibytes(daemon)?], 50)
+        quantile(name, "MB", Some(20.0), &[megabytes(daemon)?], 50)
     };
     let figures = vec![figure(Daemon::Agent)?, figure(Daemon::Runtime)?];
     ensure!(

@@ -142,7 +142,7 @@ fn ebpf_carried_the_transfer(report: &Report) -> Check {
         what,
         ok,
         format!(
-            "{} sent, {} received by eBPF",
+            "{} out, {} in",
             crate::tables::bytes(sent),
             crate::tables::bytes(received)
         ),

@@ -58,7 +58,7 @@ pub(crate) fn keep(testbed: &Testbed, containers: &[Container]) -> anyhow::Resul
     if let (Some(host), [first, .., last]) = (hosts.first(), containers) {
         commands.extend([
             hint(
-                "from a container on the first host to one on the last",
+                "from a container on the first host to one on the last (ping is in iputils-ping)",
                 format!("{} ping {}", first.netns().enter_command(), last.address()),
             ),
             hint(

@@ -2,14 +2,20 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use crate::{
     kept::KeptCluster,
-    report::{LostHost, PeerTraffic, Ping, Report, ReturnedHost, Transfer},
+    report::{LostHost, PeerTraffic, PeersMap, Ping, Report, ReturnedHost, Transfer},
 };
 
-const WIDTH: u16 = 100;
+const WIDTH: u16 = 98;
+
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
+/// More of the map than this is for a pager.
+const MAP_LINES: usize = 60;
 
 /// The whole report as text, with colours if asked for.
 pub(crate) fn render(report: &Report, colours: bool) -> String {
@@ -33,10 +39,7 @@ pub(crate) fn render(report: &Report, colours: bool) -> String {
     section(
         &mut out,
         "The peers map in the kernel",
-        report
-            .peers_map
-            .as_ref()
-            .map(|map| format!("{}# {}\n{}\n", map.node, map.command, map.output.trim_end())),
+        report.peers_map.as_ref().map(peers_map),
     );
     section(
         &mut out,
@@ -67,11 +70,19 @@ fn section(out: &mut String, title: &str, body: Option<String>) {
 fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(UTF8_HORIZONTAL_ONLY)
+        .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(WIDTH)
         .set_header(header);
     table
+}
+
+/// The table's lines, indented like everything below a title.
+fn text(table: &Table) -> String {
+    table
+        .lines()
+        .map(|line| format!(" {}\n", line.trim_end()))
+        .collect()
 }
 
 fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
@@ -111,7 +122,7 @@ fn nodes(report: &Report) -> String {
             containers.join(" "),
         ]);
     }
-    format!("{table}")
+    text(&table)
 }
 
 fn ping_matrix(pings: &[Ping]) -> String {
@@ -144,7 +155,7 @@ fn ping_matrix(pings: &[Ping]) -> String {
         table.add_row(std::iter::once((*from).to_owned()).chain(names.iter().map(cell)));
     }
     align_right(&mut table, 1..=names.len());
-    format!("{table}")
+    text(&table)
 }
 
 fn ping_lines(pings: &[Ping], names: &[&str]) -> String {
@@ -167,7 +178,7 @@ fn ping_lines(pings: &[Ping], names: &[&str]) -> String {
         ]);
     }
     align_right(&mut table, 1..=3);
-    format!("{table}")
+    text(&table)
 }
 
 fn ping_cell(ping: &Ping) -> String {
@@ -231,7 +242,19 @@ fn peers(peers: &[PeerTraffic]) -> String {
         ]);
     }
     align_right(&mut table, 2..=6);
-    format!("{table}")
+    text(&table)
+}
+
+fn peers_map(map: &PeersMap) -> String {
+    let lines: Vec<&str> = map.output.lines().collect();
+    let mut text = format!("  {}# {}\n", map.node, map.command);
+    for line in lines.iter().take(MAP_LINES) {
+        let _ = writeln!(text, "  {line}");
+    }
+    if let Some(more) = lines.len().checked_sub(MAP_LINES).filter(|more| *more > 0) {
+        let _ = writeln!(text, "  … and {more} lines more");
+    }
+    text
 }
 
 fn lost(lost: &LostHost) -> String {
@@ -251,15 +274,16 @@ fn lost(lost: &LostHost) -> String {
             when(witness.map_entry_gone_after),
         ]);
     }
-    let _ = writeln!(text, "{table}");
+    text.push_str(&self::text(&table));
     text
 }
 
 fn returned(back: &ReturnedHost) -> String {
     let answered = back.pings.iter().filter(|ping| ping.is_complete()).count();
     let mut text = format!(
-        "  {} was plugged in and started: it is a peer of all others after {:.1} s, with {}\n  \
-         (before: {}). {answered} of {} pairs of its containers and others ping each other.\n",
+        "  {} was plugged in and started. After {:.1} s all others had it as a peer, with {}\n  \
+         (before: {}). {answered} of {} pairs of its containers with others ping each other.\n  \
+         What was carried for that:\n",
         back.name,
         back.seconds,
         back.subnet_after,
@@ -267,7 +291,7 @@ fn returned(back: &ReturnedHost) -> String {
         back.pings.len()
     );
     if !back.peers.is_empty() {
-        let _ = writeln!(text, "{}", peers(&back.peers));
+        text.push_str(&peers(&back.peers));
     }
     text
 }

@@ -100,7 +100,6 @@ impl Host {
             Daemon::Runtime => vec![
                 ("--grpc-addr", loopback.to_string().into()),
                 ("--bpffs", self.bpffs_dir().into()),
-                ("--state-dir", self.state_dir(daemon).into()),
                 ("--log-level", "info".into()),
             ],
             Daemon::Agent => vec![
@@ -108,7 +107,7 @@ impl Host {
                 ("--quilt-runtime", format!("http://{loopback}").into()),
                 ("--host-ip", self.address().to_string().into()),
                 ("--hostname", self.name().to_owned().into()),
-                ("--state-dir", self.state_dir(daemon).into()),
+                ("--state-dir", self.state_dir().into()),
                 ("--log-level", "info".into()),
             ],
         };

@@ -74,11 +74,7 @@ impl Host {
             containers: AtomicU32::new(0),
         };
         let bpffs = host.bpffs_dir();
-        for dir in [
-            &bpffs,
-            &host.state_dir(Daemon::Runtime),
-            &host.state_dir(Daemon::Agent),
-        ] {
+        for dir in [&bpffs, &host.state_dir()] {
             fs::create_dir_all(dir)
                 .map_err(|error| Error::system("create", dir.display().to_string(), error))?;
         }
@@ -121,12 +117,10 @@ impl Host {
         self.dir.join("bpf")
     }
 
-    /// A daemon's state directory, which outlives the daemon.
-    pub fn state_dir(&self, daemon: Daemon) -> PathBuf {
-        self.dir.join(match daemon {
-            Daemon::Runtime => "runtime",
-            Daemon::Agent => "agent",
-        })
+    /// The agent's state directory, which outlives it. The runtime keeps its state in the
+    /// kernel.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("agent")
     }
 
     /// A daemon's log, over all its starts.
