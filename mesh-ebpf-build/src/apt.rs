@@ -41,6 +41,18 @@ pub(crate) fn offer(dir: &Path, oldest: Release) -> Result<Offer, Error> {
     })
 }
 
+/// Installs Debian packages, after fetching the package lists. Needs root. apt's messages go to `apt.log` in
+/// `dir`.
+///
+/// # Errors
+///
+/// [`Error::Apt`], which names the log, and what [`Error`] says of programs that do not start or end.
+pub fn install_packages(packages: &[String], dir: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(dir).map_err(|source| Error::io("create", dir, source))?;
+    apt_get(&["update"], dir)?;
+    install(packages, dir)
+}
+
 /// Installs without what apt would add by recommendation, and never at the price of a removal: Debian's
 /// `rustc-web` conflicts with `rustc`, and somebody may need the latter.
 pub(crate) fn install(packages: &[String], dir: &Path) -> Result<(), Error> {

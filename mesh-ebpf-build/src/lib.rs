@@ -25,6 +25,7 @@ mod toolchain;
 
 use std::time::Duration;
 
+pub use apt::install_packages;
 pub use architecture::{Architecture, ByteOrder};
 pub use checkout::Checkout;
 pub use error::Error;

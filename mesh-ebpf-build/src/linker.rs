@@ -78,7 +78,7 @@ fn install(checkout: &Checkout, llvm: u32, root: &Path) -> Result<(), Error> {
     let Some((_, features)) = FEATURES.iter().find(|(major, _)| *major == llvm) else {
         return Err(Error::LlvmUnsupported { llvm });
     };
-    let unfinished = root.with_extension("unfinished");
+    let unfinished = checkout.ebpf_dir().join("bpf-linker-unfinished");
     remove_dir(&unfinished)?;
     let build_dir = checkout.ebpf_dir().join("bpf-linker-build");
     let mut command = Command::new(cargo());

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use mesh_ebpf_build::install_packages;
 use nix::unistd::geteuid;
 
 use crate::foreground::{self, Reach};
@@ -108,33 +109,8 @@ pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
         "installing {} with apt-get: {names} missing",
         packages.join(" ")
     );
-    apt_get(&["update"])?;
-    apt_get(
-        &[
-            &["install", "--yes", "--no-install-recommends", "--no-remove"],
-            packages.as_slice(),
-        ]
-        .concat(),
-    )
-}
-
-fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = Command::new("/usr/bin/apt-get");
-    command
-        .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdout(std::io::stderr());
-    // Half an install is worse than a late one: apt is told to stop, never killed by the terminal's Ctrl-C.
-    let ended = foreground::run(&mut command, Reach::Program, Some(Duration::from_secs(600)))?
-        .unless_interrupted()?;
-    if !ended.success() {
-        bail!(
-            "`apt-get {}` {ended}; its messages are above",
-            arguments.join(" ")
-        );
-    }
-    Ok(())
+    let packages: Vec<_> = packages.into_iter().map(str::to_owned).collect();
+    Ok(install_packages(&packages, &cargo::checkout()?.ebpf_dir())?)
 }
 
 /// rustfmt and clippy, which rustup's minimal profile leaves out.
