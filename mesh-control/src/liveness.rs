@@ -131,18 +131,24 @@ impl Liveness {
         self.pulses.values().any(|pulse| pulse.status_unwritten)
     }
 
-    /// What has to be written, taken as written. After a failure give it to [`Self::put_back`].
-    pub fn take_unwritten(&mut self) -> Vec<Unwritten> {
+    /// At most `most` entries of what has to be written, changes of status first, taken as written.
+    /// After a failure give them to [`Self::put_back`].
+    pub fn take_unwritten(&mut self, most: usize) -> Vec<Unwritten> {
         let mut unwritten = Vec::new();
-        for (node_id, pulse) in &mut self.pulses {
-            if pulse.status_unwritten || pulse.heartbeat_unwritten {
-                unwritten.push(Unwritten {
-                    node_id: node_id.clone(),
-                    status: pulse.status_unwritten.then_some(pulse.status),
-                    last_heartbeat: pulse.last_heartbeat,
-                });
-                pulse.status_unwritten = false;
-                pulse.heartbeat_unwritten = false;
+        for status_only in [true, false] {
+            for (node_id, pulse) in &mut self.pulses {
+                if unwritten.len() >= most {
+                    return unwritten;
+                }
+                if pulse.status_unwritten || (!status_only && pulse.heartbeat_unwritten) {
+                    unwritten.push(Unwritten {
+                        node_id: node_id.clone(),
+                        status: pulse.status_unwritten.then_some(pulse.status),
+                        last_heartbeat: pulse.last_heartbeat,
+                    });
+                    pulse.status_unwritten = false;
+                    pulse.heartbeat_unwritten = false;
+                }
             }
         }
         unwritten
@@ -211,7 +217,7 @@ mod tests {
         Heartbeat(u8),
         Wait(u64),
         /// A batch is taken; whether the database takes it, too.
-        Write(bool),
+        Write(usize, bool),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -221,7 +227,7 @@ mod tests {
             1 => node.clone().prop_map(Step::Forget),
             5 => node.prop_map(Step::Heartbeat),
             5 => (0_u64..40).prop_map(Step::Wait),
-            3 => any::<bool>().prop_map(Step::Write),
+            3 => (0_usize..5, any::<bool>()).prop_map(|(most, works)| Step::Write(most, works)),
         ];
         prop::collection::vec(step, 0..120)
     }
@@ -278,8 +284,9 @@ mod tests {
                         // A sleeper that wakes at the announced moment misses nobody.
                         prop_assert_eq!(!expired.is_empty(), sleeping_until.is_some_and(|t| t <= at));
                     }
-                    Step::Write(works) => {
-                        let batch = table.take_unwritten();
+                    Step::Write(most, works) => {
+                        let batch = table.take_unwritten(most);
+                        prop_assert!(batch.len() <= most);
                         if works {
                             for entry in batch {
                                 let row = written.get_mut(&entry.node_id).unwrap();
@@ -297,12 +304,12 @@ mod tests {
                 }
             }
             // Whatever failed before, one write that works brings the database up to date.
-            for entry in table.take_unwritten() {
+            for entry in table.take_unwritten(usize::MAX) {
                 let row = written.get_mut(&entry.node_id).unwrap();
                 row.0 = entry.status.unwrap_or(row.0);
                 row.1 = entry.last_heartbeat;
             }
-            prop_assert_eq!(table.take_unwritten(), []);
+            prop_assert_eq!(table.take_unwritten(usize::MAX), []);
             for (node_id, row) in written {
                 prop_assert_eq!(table.look_up(&node_id), Some(row));
             }

@@ -147,8 +147,8 @@ impl Registry {
     async fn register_now(&self, registration: &Registration) -> Result<Admitted, ChangeError> {
         let mut store = self.queue().await?;
         // Whether a holder is up decides who may have its address, so that has to be stored first.
-        if self.liveness().has_unwritten_status() {
-            self.write_liveness(&mut store).await?;
+        while self.liveness().has_unwritten_status() {
+            self.write_batch(&mut store).await?;
         }
         let mut change = store.begin_change().await?;
         let claim = registration.claim();

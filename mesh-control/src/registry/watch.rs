@@ -12,6 +12,14 @@ use crate::store::{Store, StoreError};
 /// How often heartbeats are written. What a crash loses is at most this much of `last_heartbeat`.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How many nodes are written at a time. Lists and registrations get their turn in between, also when
+/// thousands of nodes change at once.
+const WRITE_BATCH: usize = 256;
+
+/// Nodes that are due within this much of each other are turned down together, so that many of them
+/// do not mean as many walks through the table.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
 /// After a failed write. Nobody waits for it, so it may be slow; it goes on for as long as the process.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -20,11 +28,12 @@ impl Registry {
     pub async fn turn_down_silent_nodes(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let wake = {
-                let liveness = self.liveness();
+                let (liveness, now) = (self.liveness(), Instant::now());
                 // Nobody is up: whoever comes up now is due a full timeout from now.
-                liveness
+                let due = liveness
                     .next_deadline()
-                    .unwrap_or_else(|| Instant::now() + liveness.timeout())
+                    .unwrap_or_else(|| now + liveness.timeout());
+                due.max(now + WATCH_INTERVAL)
             };
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -70,15 +79,19 @@ impl Registry {
     }
 
     async fn write_now(&self) -> Result<(), StoreError> {
-        let mut store = self.queue().await?;
-        self.write_liveness(&mut store).await
+        loop {
+            let mut store = self.queue().await?;
+            if self.write_batch(&mut store).await? < WRITE_BATCH {
+                return Ok(());
+            }
+        }
     }
 
-    /// Writes what the table has and the store has not.
-    pub(super) async fn write_liveness(&self, store: &mut Store) -> Result<(), StoreError> {
-        let unwritten = self.liveness().take_unwritten();
+    /// Writes some of what the table has and the store has not; returns how many nodes that were.
+    pub(super) async fn write_batch(&self, store: &mut Store) -> Result<usize, StoreError> {
+        let unwritten = self.liveness().take_unwritten(WRITE_BATCH);
         if unwritten.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let written = async {
             let mut change = if unwritten.iter().any(|entry| entry.status.is_some()) {
@@ -93,7 +106,7 @@ impl Registry {
         if written.is_err() {
             self.liveness().put_back(&unwritten);
         }
-        written
+        written.map(|()| unwritten.len())
     }
 
     /// Finishes the changes that run, writes the last heartbeats and closes the database.

@@ -156,6 +156,8 @@ impl Where<'_> {
         let pool = SqlitePoolOptions::new()
             .max_connections(MOST_CONNECTIONS)
             .acquire_timeout(BUSY_TIMEOUT)
+            // There is no server that could have closed it meanwhile.
+            .test_before_acquire(false)
             .connect_with(options)
             .await
             .map_err(|error| self.store(error.into()))?;
