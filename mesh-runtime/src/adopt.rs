@@ -49,7 +49,8 @@ pub(crate) fn adopt(settings: &Settings, observed: &Observed) -> Wanted {
     let remotes: BTreeMap<_, _> = observed
         .forwarding
         .iter()
-        .filter(|entry| entry.link == overlay.index && entry.permanent)
+        .filter(|entry| entry.link == overlay.index && entry.bridge.is_none())
+        .filter(|entry| entry.permanent)
         .filter_map(|entry| Some((entry.mac, entry.remote?)))
         .collect();
     for route in observed.routes.iter().filter(|route| route.is_ours()) {

@@ -149,9 +149,10 @@ fn plan(settings: &Settings, observed: &Observed) -> CleanupPlan {
             plan.changes.push(Change::DeleteDevice(Device::Bridge));
         }
     }
-    let ours = observed.routes.iter().filter(|route| {
-        route.is_ours() && settings.cluster.cidr.contains(&route.destination)
-    });
+    let ours = observed
+        .routes
+        .iter()
+        .filter(|route| route.is_ours() && settings.cluster.cidr.contains(&route.destination));
     plan.changes.extend(ours.map(|route| Change::RemoveRoute {
         destination: route.destination,
         metric: route.metric,

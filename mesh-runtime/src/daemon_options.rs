@@ -16,33 +16,63 @@ use mesh_runtime::{FastPathMode, RuntimeOptions, fast_path::AttachMode};
 /// CAP_SYS_ADMIN). The data plane stays in the kernel when the daemon stops; --cleanup
 /// removes it.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "quilt-runtime", version)]
+#[command(name = "quilt-runtime", version, args_override_self = true)]
 pub(crate) struct DaemonOptions {
     /// Address on which gRPC is served. Whoever can connect can steer this node's overlay, so
     /// it should stay on loopback.
-    #[arg(long, env = "QUILT_MESH_GRPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    #[arg(
+        long,
+        env = "QUILT_MESH_GRPC_ADDR",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:50051"
+    )]
     pub(crate) grpc_addr: SocketAddr,
 
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter such as
     /// mesh_runtime=debug,warn.
-    #[arg(long, env = "QUILT_MESH_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    #[arg(
+        long,
+        env = "QUILT_MESH_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
     pub(crate) log_level: String,
 
     /// Network from which all nodes get their subnets; the same on every node.
-    #[arg(long, env = "QUILT_MESH_CLUSTER_CIDR", value_name = "CIDR", default_value = "10.42.0.0/16")]
+    #[arg(
+        long,
+        env = "QUILT_MESH_CLUSTER_CIDR",
+        value_name = "CIDR",
+        default_value = "10.42.0.0/16"
+    )]
     cluster_cidr: Ipv4Net,
 
     /// Prefix length of every node's subnet.
-    #[arg(long, env = "QUILT_MESH_NODE_PREFIX", value_name = "BITS", default_value_t = 24)]
+    #[arg(
+        long,
+        env = "QUILT_MESH_NODE_PREFIX",
+        value_name = "BITS",
+        default_value_t = 24
+    )]
     node_prefix: u8,
 
     /// Bridge that containers are attached to. It is created if it does not exist; one that
     /// exists is used and never deleted.
-    #[arg(long, env = "QUILT_MESH_BRIDGE", value_name = "NAME", default_value = "quilt0")]
+    #[arg(
+        long,
+        env = "QUILT_MESH_BRIDGE",
+        value_name = "NAME",
+        default_value = "quilt0"
+    )]
     bridge: String,
 
     /// VXLAN device of the overlay, and the only via_interface that InjectRoute accepts.
-    #[arg(long, env = "QUILT_MESH_OVERLAY_INTERFACE", value_name = "NAME", default_value = "vxlan100")]
+    #[arg(
+        long,
+        env = "QUILT_MESH_OVERLAY_INTERFACE",
+        value_name = "NAME",
+        default_value = "vxlan100"
+    )]
     overlay_interface: String,
 
     /// This node's address on the underlay. Without it: what the agent says, else the source
@@ -52,15 +82,32 @@ pub(crate) struct DaemonOptions {
 
     /// Mount point of the BPF file system; maps and programs are pinned in quilt-mesh/ below
     /// it. One is mounted there if there is none.
-    #[arg(long, env = "QUILT_MESH_BPFFS", value_name = "PATH", default_value = "/sys/fs/bpf")]
+    #[arg(
+        long,
+        env = "QUILT_MESH_BPFFS",
+        value_name = "PATH",
+        default_value = "/sys/fs/bpf"
+    )]
     bpffs: PathBuf,
 
     /// Whether eBPF programs carry the traffic.
-    #[arg(long, env = "QUILT_MESH_FAST_PATH", value_name = "MODE", value_enum, default_value_t)]
+    #[arg(
+        long,
+        env = "QUILT_MESH_FAST_PATH",
+        value_name = "MODE",
+        value_enum,
+        default_value_t
+    )]
     fast_path: FastPath,
 
     /// How eBPF programs are attached.
-    #[arg(long, env = "QUILT_MESH_ATTACH", value_name = "MODE", value_enum, default_value_t)]
+    #[arg(
+        long,
+        env = "QUILT_MESH_ATTACH",
+        value_name = "MODE",
+        value_enum,
+        default_value_t
+    )]
     attach: Attach,
 
     /// Removes everything of Quilt Mesh from this host and exits: programs, pins, routes, the

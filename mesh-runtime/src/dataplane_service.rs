@@ -156,7 +156,11 @@ fn peer_status(view: PeerView) -> PeerStatus {
 
 fn fast_path_status(view: FastPathView) -> FastPathStatus {
     let (state, reason, report) = match view {
-        FastPathView::Off => (State::Off, "switched off by --fast-path off".to_owned(), None),
+        FastPathView::Off => (
+            State::Off,
+            "switched off by --fast-path off".to_owned(),
+            None,
+        ),
         FastPathView::Unavailable(reason) => (State::Unavailable, reason, None),
         FastPathView::Waiting { reason, report } => (State::Waiting, reason, report),
         FastPathView::Active(report) => (State::Active, String::new(), Some(report)),

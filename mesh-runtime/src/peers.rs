@@ -108,8 +108,8 @@ pub(crate) fn check_peers(
     let mut checked = CheckedPeers::default();
     let mut by_address: BTreeMap<Ipv4Addr, Ipv4Net> = BTreeMap::new();
     for (index, peer) in named.iter().enumerate() {
-        let result = check_peer(peer, cluster, own_subnet, own_address).and_then(
-            |(subnet, address)| {
+        let result =
+            check_peer(peer, cluster, own_subnet, own_address).and_then(|(subnet, address)| {
                 if let Some(first) = checked.peers.get(&subnet) {
                     return Err(PeerError::DuplicateSubnet {
                         subnet,
@@ -120,8 +120,7 @@ pub(crate) fn check_peers(
                     return Err(PeerError::DuplicateAddress { address, first });
                 }
                 Ok((subnet, address))
-            },
-        );
+            });
         match result {
             Ok((subnet, address)) => {
                 by_address.insert(address, subnet);
@@ -228,7 +227,11 @@ mod tests {
             named("10.42.4.0/24", "192.0.2.2"),
         ]);
         assert_eq!(refused.len(), 2);
-        assert!(refused[0].1.contains("192.0.2.2 has it"), "{}", refused[0].1);
+        assert!(
+            refused[0].1.contains("192.0.2.2 has it"),
+            "{}",
+            refused[0].1
+        );
         assert!(refused[1].1.contains("10.42.2.0/24"), "{}", refused[1].1);
     }
 

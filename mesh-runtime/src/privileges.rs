@@ -34,7 +34,9 @@ pub(crate) fn check() -> Result<(), MissingPrivilege> {
 
 /// Reads the effective capability set from the text of `/proc/<pid>/status`.
 fn effective_capabilities(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
 

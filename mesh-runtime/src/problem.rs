@@ -72,9 +72,7 @@ impl Problem {
     pub(crate) fn of_device(&self) -> bool {
         match self {
             Self::NameTaken { .. } | Self::PortTakenByVxlan { .. } | Self::Observe(_) => true,
-            Self::ChangeFailed { change, .. } => {
-                change.stage() == Stage::Devices
-            }
+            Self::ChangeFailed { change, .. } => change.stage() == Stage::Devices,
             _ => false,
         }
     }

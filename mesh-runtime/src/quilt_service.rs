@@ -45,7 +45,10 @@ impl QuiltRuntime for QuiltService {
         })
         .await?;
         let (success, error) = answer(result);
-        Ok(Response::new(ConfigureNodeSubnetResponse { success, error }))
+        Ok(Response::new(ConfigureNodeSubnetResponse {
+            success,
+            error,
+        }))
     }
 
     async fn inject_route(

@@ -79,7 +79,11 @@ impl Reconciler {
     }
 
     /// Runs until `stop`. What the kernel shows then stays.
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) {
         self.start().await;
         let first = tokio::time::Instant::now() + FULL_COMPARISON;
         let mut comparison = interval_at(first, FULL_COMPARISON);
@@ -134,8 +138,12 @@ impl Reconciler {
         let dirty = dirty.and(self.outdated).and(self.events.take());
         // Until it has worked, nothing is known.
         self.outdated = Dirty::ALL;
-        let peers: BTreeSet<Ipv4Addr> =
-            self.wanted.peers.values().map(|peer| peer.address).collect();
+        let peers: BTreeSet<Ipv4Addr> = self
+            .wanted
+            .peers
+            .values()
+            .map(|peer| peer.address)
+            .collect();
         let previous = std::mem::take(&mut self.observed);
         self.observed = observe(
             &self.netlink,
@@ -203,7 +211,10 @@ impl Reconciler {
             self.outdated = Dirty::ALL;
         }
         problems.extend(failed);
-        if changes.iter().any(|change| change.stage() == Stage::Devices) {
+        if changes
+            .iter()
+            .any(|change| change.stage() == Stage::Devices)
+        {
             // The fast path needs the devices as they are now.
             self.read(Dirty::ALL).await?;
             let mut plan = crate::kernel::plan::plan(&self.settings, &self.wanted, &self.observed);
@@ -263,7 +274,10 @@ impl Reconciler {
                 tracing::info!("no longer: {problem}");
             }
         }
-        self.pace.round_done(problems.iter().any(Problem::may_pass));
+        self.pace.round_done(
+            tokio::time::Instant::now(),
+            problems.iter().any(Problem::may_pass),
+        );
         self.problems = problems;
         if self.events.is_closed() {
             self.reconnect(&NetlinkError::Closed);

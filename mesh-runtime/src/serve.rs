@@ -35,7 +35,9 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut mesh = MeshRuntime::start(options.runtime_options()).await?;
     let listener = listen(options.grpc_addr).await?;
-    let address = listener.local_addr().context("cannot tell the gRPC address")?;
+    let address = listener
+        .local_addr()
+        .context("cannot tell the gRPC address")?;
 
     let stop = CancellationToken::new();
     let server = tokio::spawn(grpc_server(&mesh, listener, stop.clone()).await?);
@@ -55,7 +57,10 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
         bail!("the gRPC server ended by itself");
     }
     stop.cancel();
-    if tokio::time::timeout(DRAIN_DEADLINE, &mut server).await.is_err() {
+    if tokio::time::timeout(DRAIN_DEADLINE, &mut server)
+        .await
+        .is_err()
+    {
         tracing::warn!("calls under way did not come to an end in time and are given up");
         server.abort();
     }
@@ -104,7 +109,9 @@ async fn grpc_server(
         .add_service(descriptors().build_v1alpha().map_err(io::Error::other)?)
         .add_service(mesh.quilt_runtime())
         .add_service(mesh.mesh_dataplane());
-    Ok(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
-        stop.cancelled().await;
-    }))
+    Ok(
+        router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            stop.cancelled().await;
+        }),
+    )
 }

@@ -73,8 +73,11 @@ impl From<&RuntimeOptions> for Cluster {
 impl Cluster {
     /// Reads a node's subnet from a request.
     pub(crate) fn parse_subnet(&self, value: &str) -> Result<Ipv4Net, SubnetError> {
-        let Ok(subnet) = value.parse::<Ipv4Net>() else {
-            return Err(self.not_ipv4(value));
+        let subnet = match value.parse::<Ipv4Net>() {
+            // One way to write a subnet: the parser also takes leading zeros, which others
+            // read as octal.
+            Ok(subnet) if subnet.to_string() == value => subnet,
+            _ => return Err(self.not_ipv4(value)),
         };
         let network = subnet.trunc();
         if network != subnet {

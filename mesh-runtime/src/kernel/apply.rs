@@ -11,7 +11,7 @@ use netlink_packet_route::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
         NeighbourState as State,
     },
-    route::{RouteMessage, RouteProtocol},
+    route::{RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan,
@@ -127,13 +127,10 @@ impl<'a> Applier<'a> {
                 self.indexes.remove(device);
                 gone_is_fine(answer(handle.link().del(index).execute()).await)
             }
-            Change::CreateBridge { mac, mtu } => {
+            Change::CreateBridge { mac } => {
                 // `LinkBridge::new` would also bring it up, before it has its settings.
-                let mut message = LinkMessageBuilder::<LinkBridge>::new(&self.settings.bridge)
+                let message = LinkMessageBuilder::<LinkBridge>::new(&self.settings.bridge)
                     .address(mac.to_vec());
-                if let Some(mtu) = mtu {
-                    message = message.mtu(*mtu);
-                }
                 answer(handle.link().add(message.build()).execute()).await?;
                 self.learn_index(Device::Bridge).await
             }
@@ -169,11 +166,10 @@ impl<'a> Applier<'a> {
             }
             Change::AddAddress(address) => {
                 let bridge = self.index(Device::Bridge)?;
-                let add = handle.address().add(
-                    bridge,
-                    IpAddr::V4(address.addr()),
-                    address.prefix_len(),
-                );
+                let add =
+                    handle
+                        .address()
+                        .add(bridge, IpAddr::V4(address.addr()), address.prefix_len());
                 there_is_fine(answer(add.execute()).await)
             }
             Change::RemoveAddress(address) => {
@@ -220,9 +216,11 @@ impl<'a> Applier<'a> {
                 let mut message = NeighbourMessage::default();
                 message.header.family = AddressFamily::Inet;
                 message.header.ifindex = self.index(Device::Overlay)?;
-                message.attributes.push(NeighbourAttribute::Destination(
-                    NeighbourAddress::Inet(*address),
-                ));
+                message
+                    .attributes
+                    .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(
+                        *address,
+                    )));
                 gone_is_fine(answer(handle.neighbours().del(message).execute()).await)
             }
             Change::SetForwarding { mac, remote } => {
@@ -292,13 +290,17 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// The message that names one of our routes and no other's: the kernel compares the protocol.
+/// The message that names one of our routes and no other's: the kernel compares protocol and
+/// metric, and with these values neither scope nor type (`fib_table_delete`).
 fn own_route(destination: Ipv4Net, metric: u32) -> RouteMessage {
-    RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+    let mut message = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
         .destination_prefix(destination.network(), destination.prefix_len())
         .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
         .priority(metric)
-        .build()
+        .build();
+    message.header.scope = RouteScope::NoWhere;
+    message.header.kind = RouteType::Unspec;
+    message
 }
 
 fn gone_is_fine(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {

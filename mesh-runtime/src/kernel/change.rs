@@ -24,13 +24,9 @@ pub(crate) enum Change {
     /// Delete a device.
     DeleteDevice(Device),
     /// Create the bridge, down.
-    CreateBridge { mac: Mac, mtu: Option<u32> },
+    CreateBridge { mac: Mac },
     /// Create the VXLAN device, down.
-    CreateOverlay {
-        mac: Mac,
-        mtu: u32,
-        local: Ipv4Addr,
-    },
+    CreateOverlay { mac: Mac, mtu: u32, local: Ipv4Addr },
     /// Set a device's hardware address.
     SetMac(Device, Mac),
     /// Set a device's MTU.
@@ -114,7 +110,8 @@ impl Change {
 
     /// Whether it needs one of `devices`.
     pub(crate) fn needs_any(&self, devices: &[Device]) -> bool {
-        self.device().is_some_and(|device| devices.contains(&device))
+        self.device()
+            .is_some_and(|device| devices.contains(&device))
     }
 
     /// Whether nothing can be done with its device once it has failed.
@@ -172,7 +169,7 @@ impl fmt::Display for Change {
         match self {
             Self::EnableForwarding => write!(f, "set net.ipv4.ip_forward to 1"),
             Self::DeleteDevice(device) => write!(f, "delete the {device}"),
-            Self::CreateBridge { mac, .. } => write!(f, "create the bridge ({})", DisplayMac(*mac)),
+            Self::CreateBridge { mac } => write!(f, "create the bridge ({})", DisplayMac(*mac)),
             Self::CreateOverlay { mac, mtu, local } => write!(
                 f,
                 "create the overlay interface ({}, MTU {mtu}, local {local})",
@@ -194,7 +191,11 @@ impl fmt::Display for Change {
             }
             Self::RemoveNeighbour { address } => write!(f, "remove the neighbour {address}"),
             Self::SetForwarding { mac, remote } => {
-                write!(f, "set the forwarding entry {} to {remote}", DisplayMac(*mac))
+                write!(
+                    f,
+                    "set the forwarding entry {} to {remote}",
+                    DisplayMac(*mac)
+                )
             }
             Self::RemoveForwarding { mac, .. } => {
                 write!(f, "remove the forwarding entry {}", DisplayMac(*mac))

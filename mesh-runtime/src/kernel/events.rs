@@ -88,11 +88,19 @@ struct Shared {
     overlay: AtomicU32,
 }
 
-// Bits of the multicast groups: `1 << (RTNLGRP_* - 1)`, linux/rtnetlink.h.
-const GROUPS: u32 = 1 << (1 - 1) // RTNLGRP_LINK
-    | 1 << (3 - 1) // RTNLGRP_NEIGH
-    | 1 << (5 - 1) // RTNLGRP_IPV4_IFADDR
-    | 1 << (7 - 1); // RTNLGRP_IPV4_ROUTE
+/// Bit of a multicast group (`RTNLGRP_*`, linux/rtnetlink.h) in a socket's address.
+const fn group(number: u32) -> u32 {
+    1 << (number - 1)
+}
+
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_NEIGH: u32 = 3;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const GROUPS: u32 = group(RTNLGRP_LINK)
+    | group(RTNLGRP_NEIGH)
+    | group(RTNLGRP_IPV4_IFADDR)
+    | group(RTNLGRP_IPV4_ROUTE);
 
 /// Room for the notifications of a burst, such as a container's whole set-up, while this
 /// process waits for its turn.

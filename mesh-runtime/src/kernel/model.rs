@@ -1,0 +1,275 @@
+//! A kernel for the tests of the plan: what each change does to the observed state.
+//!
+//! What it is taught here, the tests in `tests/kernel` anchor on the real one.
+
+use std::collections::BTreeMap;
+
+use mesh_layout::{VNI, VXLAN_PORT};
+
+use super::{
+    ROUTE_PROTOCOL,
+    change::{Change, Device},
+    observed::{
+        Address, Forwarding, Link, LinkKind, Neighbour, NeighbourState, Observed, Route, Vxlan,
+    },
+    plan::Settings,
+};
+
+/// A kernel that only has state.
+pub(crate) struct ModelKernel<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) state: Observed,
+}
+
+impl ModelKernel<'_> {
+    /// Makes a change, or says why the real kernel would refuse it.
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<(), String> {
+        match change {
+            Change::EnableForwarding => self.state.ip_forward = true,
+            Change::DeleteDevice(device) => self.delete(*device)?,
+            Change::CreateBridge { mac } => {
+                self.create(Device::Bridge, LinkKind::Bridge, *mac, 1500)?;
+            }
+            Change::CreateOverlay { mac, mtu, local } => {
+                let taken = |link: &Link| matches!(&link.kind, LinkKind::Vxlan(it) if it.vni == VNI && it.port == VXLAN_PORT);
+                if self.state.links.values().any(taken) {
+                    return Err("EEXIST: VNI and port".to_owned());
+                }
+                let vxlan = Vxlan {
+                    vni: VNI,
+                    port: VXLAN_PORT,
+                    local: Some(*local),
+                    ..Vxlan::default()
+                };
+                self.create(Device::Overlay, LinkKind::Vxlan(vxlan), *mac, *mtu)?;
+            }
+            Change::SetMac(device, mac) => self.link(*device)?.mac = Some(*mac),
+            Change::SetMtu(device, mtu) => self.link(*device)?.mtu = *mtu,
+            Change::SetUp(device) => self.link(*device)?.up = true,
+            Change::SetLocal(local) => match &mut self.link(Device::Overlay)?.kind {
+                LinkKind::Vxlan(vxlan) if vxlan.local.is_some() => vxlan.local = Some(*local),
+                other => return Err(format!("EOPNOTSUPP: local of {other:?}")),
+            },
+            Change::AddAddress(address) => {
+                let link = self.link(Device::Bridge)?.index;
+                self.state.addresses.push(Address {
+                    link,
+                    address: *address,
+                    global: true,
+                });
+            }
+            Change::RemoveAddress(address) => {
+                let link = self.link(Device::Bridge)?.index;
+                self.state
+                    .addresses
+                    .retain(|held| held.link != link || held.address != *address);
+                // The kernel drops its own route for the address, and all that prefer it
+                // as their source.
+                self.state.routes.retain(|route| {
+                    route.source != Some(address.addr())
+                        && !(route.link == Some(link)
+                            && route.protocol == 2
+                            && route.destination == address.trunc())
+                });
+            }
+            Change::AddRoute(goal) => {
+                let clash =
+                    |route: &Route| route.destination == goal.destination && route.metric == 0;
+                if self.state.routes.iter().any(clash) {
+                    return Err("EEXIST: route".to_owned());
+                }
+                self.add_route(goal)?;
+            }
+            Change::ReplaceRoute(goal) => {
+                let first =
+                    self.state.routes.iter().position(|route| {
+                        route.destination == goal.destination && route.metric == 0
+                    });
+                if let Some(first) = first {
+                    let replaced = self.state.routes.remove(first);
+                    if !replaced.is_ours() {
+                        return Err("a foreign route was replaced".to_owned());
+                    }
+                }
+                self.add_route(goal)?;
+            }
+            Change::RemoveRoute {
+                destination,
+                metric,
+            } => {
+                let first = self.state.routes.iter().position(|route| {
+                    route.destination == *destination
+                        && route.metric == *metric
+                        && route.protocol == ROUTE_PROTOCOL
+                });
+                if let Some(first) = first {
+                    self.state.routes.remove(first);
+                }
+            }
+            Change::SetNeighbour { address, mac } => {
+                let link = self.link(Device::Overlay)?.index;
+                self.state
+                    .neighbours
+                    .retain(|it| it.link != link || it.address != *address);
+                self.state.neighbours.push(Neighbour {
+                    link,
+                    address: *address,
+                    mac: Some(*mac),
+                    state: NeighbourState::Permanent,
+                });
+            }
+            Change::RemoveNeighbour { address } => {
+                let link = self.link(Device::Overlay)?.index;
+                self.state
+                    .neighbours
+                    .retain(|it| it.link != link || it.address != *address);
+            }
+            Change::SetForwarding { mac, remote } => {
+                let link = self.link(Device::Overlay)?.index;
+                self.state
+                    .forwarding
+                    .retain(|it| it.link != link || it.mac != *mac);
+                self.state.forwarding.push(Forwarding {
+                    link,
+                    mac: *mac,
+                    remote: Some(*remote),
+                    bridge: None,
+                    permanent: true,
+                });
+            }
+            Change::RemoveForwarding { mac, .. } => {
+                let link = self.link(Device::Overlay)?.index;
+                self.state
+                    .forwarding
+                    .retain(|it| it.link != link || it.mac != *mac);
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, device: Device) -> &str {
+        match device {
+            Device::Bridge => &self.settings.bridge,
+            Device::Overlay => &self.settings.overlay,
+        }
+    }
+
+    fn link(&mut self, device: Device) -> Result<&mut Link, String> {
+        let name = self.name(device).to_owned();
+        self.state
+            .links
+            .values_mut()
+            .find(|link| link.name == name)
+            .ok_or_else(|| format!("ENODEV: {name}"))
+    }
+
+    fn create(
+        &mut self,
+        device: Device,
+        kind: LinkKind,
+        mac: crate::fast_path::Mac,
+        mtu: u32,
+    ) -> Result<(), String> {
+        if self.link(device).is_ok() {
+            return Err(format!("EEXIST: {device}"));
+        }
+        let index = self.state.links.keys().max().map_or(1, |last| last + 1);
+        let link = Link {
+            index,
+            name: self.name(device).to_owned(),
+            kind,
+            mac: Some(mac),
+            mtu,
+            up: false,
+            master: None,
+            peer_elsewhere: false,
+        };
+        self.state.links.insert(index, link);
+        Ok(())
+    }
+
+    fn delete(&mut self, device: Device) -> Result<(), String> {
+        let index = self.link(device)?.index;
+        self.state.links.remove(&index);
+        self.state.addresses.retain(|it| it.link != index);
+        self.state.routes.retain(|it| it.link != Some(index));
+        self.state.neighbours.retain(|it| it.link != index);
+        self.state.forwarding.retain(|it| it.link != index);
+        Ok(())
+    }
+
+    fn add_route(&mut self, goal: &super::change::OverlayRoute) -> Result<(), String> {
+        let overlay = self.link(Device::Overlay)?;
+        let (link, up) = (overlay.index, overlay.up);
+        if !up {
+            return Err("ENETDOWN: overlay".to_owned());
+        }
+        let local = |held: &Address| held.address.addr() == goal.source;
+        if !self.state.addresses.iter().any(local) {
+            return Err(format!("EINVAL: {} is no local address", goal.source));
+        }
+        self.state.routes.push(Route {
+            destination: goal.destination,
+            gateway: Some(goal.gateway()),
+            link: Some(link),
+            source: Some(goal.source),
+            metric: 0,
+            protocol: ROUTE_PROTOCOL,
+            onlink: true,
+            unicast: true,
+        });
+        Ok(())
+    }
+}
+
+/// Everything in a state that is not this project's, to see that nobody touched it.
+pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
+    let ours: BTreeMap<u32, &Link> = state
+        .links
+        .iter()
+        .filter(|(_, link)| link.name == settings.bridge || link.name == settings.overlay)
+        .map(|(&index, link)| (index, link))
+        .collect();
+    let elsewhere = |link: &u32| !ours.contains_key(link);
+    Observed {
+        links: state
+            .links
+            .iter()
+            .filter(|(index, _)| elsewhere(index))
+            .map(|(&index, link)| (index, link.clone()))
+            .collect(),
+        addresses: state
+            .addresses
+            .iter()
+            .filter(|it| elsewhere(&it.link))
+            .copied()
+            .collect(),
+        routes: state
+            .routes
+            .iter()
+            .filter(|route| {
+                let inside = settings.cluster.cidr.contains(&route.destination);
+                let of_device = route.link.is_some_and(|link| !elsewhere(&link));
+                // The kernel drops a route along with the address it prefers as its source,
+                // whoever made it.
+                let by_our_address = route.source.is_some();
+                !(of_device || by_our_address || route.is_ours() && inside)
+            })
+            .cloned()
+            .collect(),
+        neighbours: state
+            .neighbours
+            .iter()
+            .filter(|it| elsewhere(&it.link))
+            .copied()
+            .collect(),
+        forwarding: state
+            .forwarding
+            .iter()
+            .filter(|it| elsewhere(&it.link))
+            .copied()
+            .collect(),
+        next_hops: BTreeMap::new(),
+        ip_forward: false,
+    }
+}

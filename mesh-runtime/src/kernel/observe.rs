@@ -268,8 +268,7 @@ fn read_route(message: &RouteMessage) -> Option<Route> {
             _ => {}
         }
     }
-    route.destination =
-        Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    route.destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
     Some(route)
 }
 
@@ -342,7 +341,9 @@ fn read_forwarding(message: &NeighbourMessage) -> Option<Forwarding> {
             }
             // The family of the message is the bridge's, so the address is not taken apart.
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                remote = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from);
+                remote = <[u8; 4]>::try_from(bytes.as_slice())
+                    .ok()
+                    .map(Ipv4Addr::from);
             }
             NeighbourAttribute::Controller(index) => bridge = Some(*index),
             _ => {}

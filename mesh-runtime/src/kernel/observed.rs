@@ -165,10 +165,9 @@ impl Observed {
 
     /// Name of an interface, for messages.
     pub(crate) fn name_of(&self, index: u32) -> String {
-        self.links.get(&index).map_or_else(
-            || format!("interface {index}"),
-            |link| link.name.clone(),
-        )
+        self.links
+            .get(&index)
+            .map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     }
 
     /// Ports of the bridge with that index.

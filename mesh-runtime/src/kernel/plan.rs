@@ -70,7 +70,11 @@ pub(crate) fn plan(settings: &Settings, wanted: &Wanted, observed: &Observed) ->
         plan.changes.push(Change::EnableForwarding);
     }
     let stale_addresses = devices::plan_bridge(settings, wanted, observed, subnet, &mut plan);
-    let overlay = devices::plan_overlay(settings, observed, subnet, &mut plan);
+    let mut overlay = devices::plan_overlay(settings, observed, subnet, &mut plan);
+    if stale_addresses.is_none() {
+        // Without the bridge's address our routes have no source, and the kernel refuses them.
+        overlay = devices::OverlayState::Absent;
+    }
     entries::plan_entries(
         &entries::Context {
             settings,
@@ -78,7 +82,7 @@ pub(crate) fn plan(settings: &Settings, wanted: &Wanted, observed: &Observed) ->
             observed,
             subnet,
             overlay,
-            stale_addresses,
+            stale_addresses: stale_addresses.unwrap_or_default(),
         },
         &mut plan,
     );

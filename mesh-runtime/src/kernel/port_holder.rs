@@ -43,7 +43,10 @@ fn holds_any(process: &Path, inodes: &[u64]) -> bool {
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .filter_map(|target| {
             let name = target.to_str()?;
-            name.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
+            name.strip_prefix("socket:[")?
+                .strip_suffix(']')?
+                .parse::<u64>()
+                .ok()
         })
         .any(|inode| inodes.contains(&inode))
 }

@@ -90,8 +90,9 @@ fn host_address(
         return Ok(only);
     }
     // A default route that is away for a moment must not move the overlay.
-    if let Some(LinkKind::Vxlan(vxlan)) =
-        observed.link_named(&settings.overlay).map(|link| &link.kind)
+    if let Some(LinkKind::Vxlan(vxlan)) = observed
+        .link_named(&settings.overlay)
+        .map(|link| &link.kind)
         && let Some(local) = vxlan.local
         && candidates.iter().any(|&(_, address)| address == local)
     {

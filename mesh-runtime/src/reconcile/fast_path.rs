@@ -55,7 +55,9 @@ impl FastPathSlot {
             return;
         }
         let options = fast_path_options(options);
-        *self = Self::Opening(tokio::task::spawn_blocking(move || FastPath::open(&options)));
+        *self = Self::Opening(tokio::task::spawn_blocking(move || {
+            FastPath::open(&options)
+        }));
     }
 
     /// Waits until opening has come to an end; for ever if it is not being opened.

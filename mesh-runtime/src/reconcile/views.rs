@@ -75,9 +75,10 @@ impl Reconciler {
         let missing = plan.changes.iter().filter_map(|change| match change {
             Change::AddRoute(route) | Change::ReplaceRoute(route) => Some(route.destination),
             Change::SetNeighbour { address, .. } => subnet_of(*address),
-            Change::SetForwarding { mac: [_, _, a, b, c, d], .. } => {
-                subnet_of([*a, *b, *c, *d].into())
-            }
+            Change::SetForwarding {
+                mac: [_, _, a, b, c, d],
+                ..
+            } => subnet_of([*a, *b, *c, *d].into()),
             _ => None,
         });
         Some(missing.chain(plan.blocked.iter().copied()).collect())

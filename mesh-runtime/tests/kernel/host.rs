@@ -49,6 +49,10 @@ impl Host {
         host.ip(&format!("address add {ADDRESS}/24 dev eth0"));
         host.ip("link set eth0 up");
         host.ip("link set eth0-far up");
+        host.eventually("the carrier", |host| {
+            host.ip("link show eth0").contains("state UP")
+        })
+        .await;
         host
     }
 
@@ -278,6 +282,25 @@ impl Daemon {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Stops the daemon's threads until SIGCONT.
+    pub(crate) async fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+            // The state follows the name, which is in parentheses.
+            if stat
+                .rsplit(") ")
+                .next()
+                .is_some_and(|rest| rest.starts_with('T'))
+            {
+                return;
+            }
+            assert!(Instant::now() < until, "it did not stop: {stat}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Ends the daemon by a signal and waits for it.

@@ -1,5 +1,7 @@
 //! What others do to our part of the kernel is undone, and what is theirs survives.
 
+use mesh_testbed::Signal;
+
 use crate::host::{Host, lines};
 
 const PEERS: &[(&str, &str)] = &[("10.42.2.0/24", "192.0.2.2"), ("10.42.3.0/24", "192.0.2.3")];
@@ -36,9 +38,13 @@ fn is_whole(host: &Host) -> bool {
 
 async fn is_repaired(label: &str, damage: &[&str]) {
     let (host, daemon) = node(label).await;
+    // Stopped meanwhile, so that all of the damage is done before the first repair.
+    daemon.pause().await;
     for words in damage {
         host.ip(words);
     }
+    assert!(!is_whole(&host), "the damage left no mark");
+    daemon.signal(Signal::SIGCONT);
     host.eventually("the repair", is_whole).await;
     assert_eq!(daemon.status().await.problems, [""; 0]);
 }
@@ -170,7 +176,7 @@ async fn foreign_objects_survive_everything() {
     host.ip("route add blackhole 10.42.0.0/16 metric 4000");
     let theirs = |host: &Host| {
         [
-            host.ip("-details link show other0"),
+            host.ip("link show other0"),
             host.ip("address show other0"),
             host.bridge("fdb show dev vx7"),
             host.ip("neighbour show dev eth0 nud permanent"),
@@ -192,7 +198,7 @@ async fn foreign_objects_survive_everything() {
     daemon.remove("10.42.9.0/24").await.unwrap();
     daemon.configure("10.42.5.0/24").await.unwrap();
     assert_eq!(theirs(&host), before);
-    daemon.end(mesh_testbed::Signal::SIGTERM).await;
+    daemon.end(Signal::SIGTERM).await;
     let (status, text) = host.run_daemon(&["--cleanup"]).await;
     assert!(status.success(), "{text}");
     assert_eq!(theirs(&host), before);

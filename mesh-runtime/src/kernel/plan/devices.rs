@@ -35,30 +35,34 @@ pub(crate) fn subnet_of_mac(
 }
 
 /// Plans the bridge and its address. Returns the addresses that earlier subnets left on it,
-/// which the plan removes.
+/// which the plan removes; `None` if there will be no bridge.
 pub(super) fn plan_bridge(
     settings: &Settings,
     wanted: &Wanted,
     observed: &Observed,
     subnet: Ipv4Net,
     plan: &mut Plan,
-) -> Vec<(u32, Ipv4Net)> {
+) -> Option<Vec<(u32, Ipv4Net)>> {
     let mac = bridge_mac(subnet.network().octets());
     let mtu = plan.underlay.as_ref().map(|underlay| underlay.overlay_mtu);
     let address = gateway_in(subnet);
     let Some(link) = observed.link_named(&settings.bridge) else {
-        plan.changes.push(Change::CreateBridge { mac, mtu });
+        plan.changes.push(Change::CreateBridge { mac });
+        // Not in the message that creates it: only an MTU that is set on the finished bridge
+        // keeps the kernel from following the MTU of each new port (br_mtu_auto_adjust).
+        plan.changes
+            .extend(mtu.map(|mtu| Change::SetMtu(Device::Bridge, mtu)));
         plan.changes.push(Change::SetUp(Device::Bridge));
         plan.changes.push(Change::AddAddress(address));
-        return Vec::new();
+        return Some(Vec::new());
     };
     if link.kind != LinkKind::Bridge {
         plan.problems
             .push(name_taken(Device::Bridge, link, "--bridge"));
-        return Vec::new();
+        return None;
     }
-    let ours = wanted.own_bridge == Some(link.index)
-        || is_own_bridge_mac(&settings.cluster, link.mac);
+    let ours =
+        wanted.own_bridge == Some(link.index) || is_own_bridge_mac(&settings.cluster, link.mac);
     if ours {
         if link.mac != Some(mac) {
             plan.changes.push(Change::SetMac(Device::Bridge, mac));
@@ -91,7 +95,7 @@ pub(super) fn plan_bridge(
         .collect();
     plan.changes
         .extend(stale.iter().map(|&held| Change::RemoveAddress(held)));
-    stale.into_iter().map(|held| (link.index, held)).collect()
+    Some(stale.into_iter().map(|held| (link.index, held)).collect())
 }
 
 /// The VXLAN device as the rest of the plan finds it.
@@ -117,18 +121,25 @@ pub(super) fn plan_overlay(
     let underlay = plan.underlay.clone();
     match (existing, underlay) {
         (None, None) => OverlayState::Absent,
-        (None, Some(underlay)) => {
-            if let Some(problem) = port_taken(observed, &settings.overlay) {
+        (None, Some(underlay)) => match port_taken(observed, &settings.overlay) {
+            Some(problem) => {
                 plan.problems.push(problem);
-                return OverlayState::Absent;
+                OverlayState::Absent
             }
-            create_overlay(mac, &underlay, plan);
-            OverlayState::New
-        }
+            None => create_overlay(mac, &underlay, plan),
+        },
         (Some(link), underlay) => match &link.kind {
-            LinkKind::Vxlan(vxlan) if vxlan.vni == VNI => {
-                repair_overlay(link, vxlan, mac, underlay.as_ref(), plan)
-            }
+            LinkKind::Vxlan(vxlan) if vxlan.vni == VNI => match underlay {
+                Some(underlay) if !can_stay(vxlan) => {
+                    if let Some(problem) = port_taken(observed, &settings.overlay) {
+                        plan.problems.push(problem);
+                        return OverlayState::Absent;
+                    }
+                    plan.changes.push(Change::DeleteDevice(Device::Overlay));
+                    create_overlay(mac, &underlay, plan)
+                }
+                underlay => repair_overlay(link, vxlan, mac, underlay.as_ref(), plan),
+            },
             _ => {
                 plan.problems
                     .push(name_taken(Device::Overlay, link, "--overlay-interface"));
@@ -146,11 +157,6 @@ fn repair_overlay(
     plan: &mut Plan,
 ) -> OverlayState {
     if let Some(underlay) = underlay {
-        if !can_stay(vxlan) {
-            plan.changes.push(Change::DeleteDevice(Device::Overlay));
-            create_overlay(mac, underlay, plan);
-            return OverlayState::New;
-        }
         if vxlan.local != Some(underlay.address) {
             plan.changes.push(Change::SetLocal(underlay.address));
         }
@@ -179,13 +185,14 @@ fn can_stay(vxlan: &Vxlan) -> bool {
         && !vxlan.default_remote
 }
 
-fn create_overlay(mac: Mac, underlay: &Underlay, plan: &mut Plan) {
+fn create_overlay(mac: Mac, underlay: &Underlay, plan: &mut Plan) -> OverlayState {
     plan.changes.push(Change::CreateOverlay {
         mac,
         mtu: underlay.overlay_mtu,
         local: underlay.address,
     });
     plan.changes.push(Change::SetUp(Device::Overlay));
+    OverlayState::New
 }
 
 /// Another VXLAN device with our VNI on our port: the kernel refuses a second one.

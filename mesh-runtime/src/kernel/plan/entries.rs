@@ -108,7 +108,10 @@ fn plan_route(context: &Context<'_>, destination: Ipv4Net, here: &[&Route], plan
 }
 
 fn is_goal(route: &Route, goal: &OverlayRoute, overlay: OverlayState) -> bool {
-    overlay == route.link.map_or(OverlayState::Absent, OverlayState::Present)
+    overlay
+        == route
+            .link
+            .map_or(OverlayState::Absent, OverlayState::Present)
         && overlay != OverlayState::Absent
         && route.unicast
         && route.onlink
@@ -122,12 +125,17 @@ fn goes_with_device(context: &Context<'_>, route: &Route) -> bool {
     route.link.is_some() && route.link == device.map(|link| link.index)
 }
 
-/// Whether a route is the kernel's for an address that the plan removes.
+/// Whether the plan's other changes make the kernel drop a route: it goes with its device,
+/// and with the address it was made for or prefers as its source.
 fn vanishes(context: &Context<'_>, route: &Route) -> bool {
-    route.protocol == PROTOCOL_KERNEL
-        && context.stale_addresses.iter().any(|&(link, address)| {
-            route.link == Some(link) && route.destination == address.trunc()
-        })
+    let with_device = context.overlay == OverlayState::New && goes_with_device(context, route);
+    let with_address = context.stale_addresses.iter().any(|&(link, address)| {
+        let made_for_it = route.protocol == PROTOCOL_KERNEL
+            && route.link == Some(link)
+            && route.destination == address.trunc();
+        made_for_it || route.source == Some(address.addr())
+    });
+    with_device || with_address
 }
 
 fn remove<'a>(routes: impl Iterator<Item = &'a Route>, plan: &mut Plan) {
