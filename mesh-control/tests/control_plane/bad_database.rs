@@ -1,73 +1,14 @@
 //! A database that cannot be used: the control plane does not start, says which file and what to do,
 //! and leaves everything as it was.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use sqlx::Connection as _;
 
 use crate::answer::{Api, node};
-use crate::private_disk::PrivateDisk;
 use crate::process::Setup;
-
-/// Every file in a folder, with its bytes.
-fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    // A folder that is not there has nothing in it.
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return BTreeMap::new();
-    };
-    entries
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.file_type().unwrap().is_file())
-        .map(|entry| {
-            (
-                entry.file_name().into_string().unwrap(),
-                std::fs::read(entry.path()).unwrap(),
-            )
-        })
-        .collect()
-}
-
-/// Starts, expects a refusal that names the database and has these words, and no change on disk.
-#[track_caller]
-fn is_refused(setup: &Setup, words: &[&str]) {
-    let before = content(setup.db_path().parent().unwrap());
-    let after = is_refused_leaving(setup, words);
-    assert_eq!(
-        before.keys().collect::<Vec<_>>(),
-        after.keys().collect::<Vec<_>>()
-    );
-}
-
-/// The same, but files may be added; returns what is there now.
-#[track_caller]
-fn is_refused_leaving(setup: &Setup, words: &[&str]) -> BTreeMap<String, Vec<u8>> {
-    let folder = setup.db_path().parent().unwrap();
-    let before = content(folder);
-    let said = setup.start_refused();
-    let path = setup.db_path().to_str().unwrap();
-    for words in [&[path], words].concat() {
-        assert!(said.contains(words), "{words:?} is missing in: {said}");
-    }
-    let after = content(folder);
-    for (name, bytes) in &before {
-        assert!(after.get(name) == Some(bytes), "{name} was changed");
-    }
-    after
-}
-
-/// A database with nodes in it, closed in order. Enough of them for several pages.
-async fn with_nodes(setup: &Setup) {
-    let control_plane = setup.start();
-    let api = Api::of(&control_plane);
-    for n in 1..=60 {
-        api.register(node(&format!("host-{n}"), &format!("192.0.2.{n}")))
-            .await
-            .admitted();
-    }
-    assert!(control_plane.stop().success());
-}
+use crate::refusal::{is_refused, with_nodes};
 
 async fn execute(setup: &Setup, statement: &'static str) {
     let mut connection = setup.database().await;
@@ -150,41 +91,6 @@ async fn a_database_in_a_folder_that_cannot_be_written_is_refused() {
     };
     is_refused(&setup, &["make the file and its directory writable"]);
     std::fs::set_permissions(setup.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-#[tokio::test]
-async fn a_database_on_a_read_only_file_system_is_refused() {
-    let setup = Setup::new();
-    let folder = setup.folder().join("disk");
-    std::fs::create_dir(&folder).unwrap();
-    let disk = PrivateDisk::tmpfs(&folder, "4m");
-    let setup = setup.with_db_path(folder.join("control.db"));
-    with_nodes(&setup).await;
-    disk.make_read_only();
-    is_refused(&setup, &["Read-only file system", "remount"]);
-}
-
-#[tokio::test]
-async fn a_database_on_a_full_disk_is_refused() {
-    let setup = Setup::new();
-    let folder = setup.folder().join("disk");
-    std::fs::create_dir(&folder).unwrap();
-    let disk = PrivateDisk::tmpfs(&folder, "4m");
-    // A new one cannot be created, and leaves nothing half made.
-    let setup = setup.with_db_path(folder.join("control.db"));
-    let filling = disk.fill();
-    is_refused(&setup, &["full", "free some space"]);
-    assert_eq!(content(disk.path()).keys().collect::<Vec<_>>(), ["filling"]);
-    drop(filling);
-    // One that was there is as it was, and comes back when there is space.
-    with_nodes(&setup).await;
-    let filling = disk.fill();
-    let after = is_refused_leaving(&setup, &["full", "free some space"]);
-    // SQLite cannot clear its log away without space, but there is nothing in it.
-    assert!(after.get("control.db-wal").is_none_or(Vec::is_empty));
-    drop(filling);
-    let control_plane = setup.start();
-    assert_eq!(Api::of(&control_plane).nodes().await.len(), 60);
 }
 
 #[test]

@@ -1,11 +1,8 @@
 //! Options, their environment variables, and what is refused at the start.
 
-use std::path::Path;
-
 use nix::sys::signal::Signal;
 
 use crate::answer::{Api, node};
-use crate::private_disk::PrivateDisk;
 use crate::process::Setup;
 
 #[test]
@@ -131,19 +128,6 @@ async fn options_are_read_from_the_environment() {
         .register(node("a", "192.0.2.1"))
         .await;
     assert_eq!(answer.admitted().1, "10.99.16.0/20");
-}
-
-#[tokio::test]
-async fn without_a_db_path_the_database_is_under_var_lib() {
-    // Over the machine's own, for this test alone.
-    let _disk = PrivateDisk::tmpfs(Path::new("/var/lib"), "4m");
-    let setup = Setup::new().with_default_db_path();
-    let control_plane = setup.start();
-    Api::of(&control_plane)
-        .register(node("a", "192.0.2.1"))
-        .await
-        .admitted();
-    assert!(Path::new("/var/lib/quilt-mesh/control.db").exists());
 }
 
 #[test]

@@ -6,8 +6,9 @@
 )]
 
 mod answer;
-mod private_disk;
+#[allow(dead_code, reason = "the tests in kernel_disks use the rest")]
 mod process;
+mod refusal;
 
 mod bad_database;
 mod bad_requests;
