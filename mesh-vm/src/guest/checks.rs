@@ -1,0 +1,303 @@
+//! The checks.
+
+use std::{fs, io, time::Duration};
+
+use anyhow::{Context as _, bail, ensure};
+use mesh_proto::mesh::{FastPathStatus, fast_path_status::State};
+use mesh_testbed::{
+    CONTAINER_MTU, DaemonOptions, Host, Links, PingOptions, Signal, UdpFlow, UdpFlowOptions, ping,
+    transfer, wait_until,
+};
+use mesh_vm::{ATTACH_VARIABLE, Check};
+
+use crate::{
+    counters::{Carried, Packets},
+    pair::{PATIENCE, Pair},
+};
+
+/// Bytes of each transfer: enough for windows to open and segments to be merged.
+const TRANSFER: usize = 4_000_000;
+/// Requests of one size in one direction.
+const ECHOES: u16 = 5;
+/// ICMP payloads: the usual one, and the largest that a container may send.
+const PAYLOADS: [usize; 2] = [56, CONTAINER_MTU as usize - 28];
+/// Packets that [`ping_both_ways`] sends in each direction: requests, and answers to those of
+/// the other side.
+const PINGED: u64 = 2 * ECHOES as u64 * PAYLOADS.len() as u64;
+
+/// Runs one check.
+pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
+    match check {
+        Check::TheProgramsLoadAndAttach => wait_attached(pair).await,
+        Check::ItAttachesTheWayTheKernelOffers => attach_mode(pair).await,
+        Check::ContainersPingOverTheFastPath => ping_fast(pair).await,
+        Check::TcpArrivesIntactOverTheFastPath => transfer_fast(pair).await,
+        Check::AKilledRuntimeAndItsSuccessorLoseNoPacket => survive_kill(pair).await,
+        Check::WithoutTheFastPathTheKernelPathCarries => fall_back(pair).await,
+        Check::TheFastPathComesBack => come_back(pair).await,
+        Check::CleaningUpLeavesNothing => clean_up(pair).await,
+    }
+}
+
+/// Waits until either host has all its programs in place and knows its container.
+async fn wait_attached(pair: &Pair) -> anyhow::Result<()> {
+    for (host, container) in pair.hosts().into_iter().zip(pair.containers()) {
+        let address = container.address().to_string();
+        let wanted = [
+            "eth0: decapsulate".to_owned(),
+            "vxlan100: safety_net".to_owned(),
+            format!("{}: encapsulate", container.host_interface()),
+        ];
+        wait_until("an active fast path", PATIENCE, async || {
+            let status = host.status().await.map_err(|error| error.to_string())?;
+            let fast_path = status.fast_path.unwrap_or_default();
+            let attached = wanted.iter().all(|it| fast_path.attachments.contains(it));
+            let known = status.endpoints.iter().any(|it| it.address == address);
+            match fast_path.state() {
+                State::Active if attached && known => Ok(()),
+                _ => Err(format!(
+                    "{} shows {fast_path:?}, endpoints {:?}, problems {:?}",
+                    host.name(),
+                    status.endpoints,
+                    status.problems
+                )),
+            }
+        })
+        .await?;
+    }
+    wait_pings(pair).await
+}
+
+/// Waits until a packet comes back; a first one may be lost to address resolution. Long enough
+/// for each answer that none arrives later and disturbs the counting.
+async fn wait_pings(pair: &Pair) -> anyhow::Result<()> {
+    let [a, b] = pair.containers();
+    for (from, to) in [(a, b), (b, a)] {
+        let once = PingOptions {
+            count: 1,
+            timeout: Duration::from_secs(5),
+            ..PingOptions::default()
+        };
+        wait_until("an answer between the containers", PATIENCE, async || {
+            let report = ping(from.netns(), to.address(), once)
+                .await
+                .map_err(|error| error.to_string())?;
+            match report.is_complete() {
+                true => Ok(()),
+                false => Err(format!("{:?}", report.echoes)),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// The runtime says how it attached, and the kernel shows it: the module behind clsact's
+/// filters is loaded when one is added, and tcx does without.
+async fn attach_mode(pair: &Pair) -> anyhow::Result<()> {
+    let expected = std::env::var(ATTACH_VARIABLE)
+        .with_context(|| format!("the host does not say in {ATTACH_VARIABLE} what to expect"))?;
+    for host in pair.hosts() {
+        let mode = fast_path(host).await?.attach_mode;
+        ensure!(mode == expected, "{} uses {mode:?}", host.name());
+    }
+    let filters = filters()?;
+    ensure!(
+        (filters > 0) == (expected == "clsact"),
+        "{filters} uses of the module cls_bpf, attached with {expected}"
+    );
+    Ok(())
+}
+
+async fn ping_fast(pair: &Pair) -> anyhow::Result<()> {
+    let before = carried(pair).await?;
+    ping_both_ways(pair).await?;
+    let after = carried(pair).await?;
+    let all_fast = Carried {
+        fast_path: packets(PINGED),
+        kernel_path: packets(0),
+    };
+    expect(pair, before, after, all_fast)
+}
+
+async fn transfer_fast(pair: &Pair) -> anyhow::Result<()> {
+    let before = carried(pair).await?;
+    transfer_both_ways(pair).await?;
+    let after = carried(pair).await?;
+    let [a, b] = [after[0].since(before[0]), after[1].since(before[1])];
+    ensure!(
+        a.kernel_path == packets(0) && b.kernel_path == packets(0),
+        "the VXLAN device carried some of it: {a:?}, {b:?}"
+    );
+    ensure!(
+        (a.fast_path.sent, a.fast_path.received) == (b.fast_path.received, b.fast_path.sent),
+        "what one side sent the other did not receive: {a:?}, {b:?}"
+    );
+    let least = (TRANSFER / CONTAINER_MTU as usize) as u64;
+    ensure!(
+        a.fast_path.sent >= least && b.fast_path.sent >= least,
+        "{TRANSFER} bytes each way in too few packets: {a:?}, {b:?}"
+    );
+    Ok(())
+}
+
+async fn survive_kill(pair: &mut Pair) -> anyhow::Result<()> {
+    let flow = start_flow(pair)?;
+    pair.restart(Signal::SIGKILL, &DaemonOptions::new()).await?;
+    wait_attached(pair).await?;
+    lossless(flow).await?;
+    ping_fast(pair).await
+}
+
+/// Detaching takes nothing from a flow, and then the VXLAN device carries every packet.
+async fn fall_back(pair: &mut Pair) -> anyhow::Result<()> {
+    let flow = start_flow(pair)?;
+    let off = DaemonOptions::new().args(["--fast-path", "off"]);
+    pair.restart(Signal::SIGTERM, &off).await?;
+    for host in pair.hosts() {
+        let fast_path = fast_path(host).await?;
+        ensure!(
+            fast_path.state() == State::Off && fast_path.attachments.is_empty(),
+            "{} shows {fast_path:?}",
+            host.name()
+        );
+    }
+    lossless(flow).await?;
+    ensure!(filters()? == 0, "filters are left");
+    let before = carried(pair).await?;
+    ping_both_ways(pair).await?;
+    let after = carried(pair).await?;
+    let all_kernel = Carried {
+        fast_path: packets(0),
+        kernel_path: packets(PINGED),
+    };
+    expect(pair, before, after, all_kernel)?;
+    transfer_both_ways(pair).await
+}
+
+async fn come_back(pair: &mut Pair) -> anyhow::Result<()> {
+    let flow = start_flow(pair)?;
+    pair.restart(Signal::SIGTERM, &DaemonOptions::new()).await?;
+    wait_attached(pair).await?;
+    lossless(flow).await?;
+    ping_fast(pair).await
+}
+
+async fn clean_up(pair: &mut Pair) -> anyhow::Result<()> {
+    pair.clean_up().await?;
+    ensure!(filters()? == 0, "filters are left");
+    for host in pair.hosts() {
+        let links = Links::of(host.netns())?;
+        ensure!(
+            links.get("vxlan100").await?.is_none(),
+            "{} still has vxlan100",
+            host.name()
+        );
+        let pins = host.bpffs_dir().join("quilt-mesh");
+        ensure!(!pins.exists(), "{} is left", pins.display());
+    }
+    Ok(())
+}
+
+async fn fast_path(host: &Host) -> anyhow::Result<FastPathStatus> {
+    let status = host.status().await?;
+    status
+        .fast_path
+        .with_context(|| format!("{} has no word on its fast path", host.name()))
+}
+
+async fn carried(pair: &Pair) -> anyhow::Result<[Carried; 2]> {
+    let [a, b] = pair.hosts();
+    Ok([Carried::by(a).await?, Carried::by(b).await?])
+}
+
+fn packets(each_way: u64) -> Packets {
+    Packets {
+        sent: each_way,
+        received: each_way,
+    }
+}
+
+fn expect(
+    pair: &Pair,
+    before: [Carried; 2],
+    after: [Carried; 2],
+    expected: Carried,
+) -> anyhow::Result<()> {
+    for ((host, before), after) in pair.hosts().into_iter().zip(before).zip(after) {
+        let seen = after.since(before);
+        ensure!(
+            seen == expected,
+            "{} carried {seen:?}, and should have {expected:?}",
+            host.name()
+        );
+    }
+    Ok(())
+}
+
+async fn ping_both_ways(pair: &Pair) -> anyhow::Result<()> {
+    let [a, b] = pair.containers();
+    for (from, to) in [(a, b), (b, a)] {
+        for payload in PAYLOADS {
+            let options = PingOptions {
+                count: ECHOES,
+                timeout: PATIENCE,
+                payload,
+                ..PingOptions::default()
+            };
+            let report = ping(from.netns(), to.address(), options).await?;
+            ensure!(
+                report.is_complete(),
+                "{} pings {} with {payload} bytes: {report:?}",
+                from.name(),
+                to.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn transfer_both_ways(pair: &Pair) -> anyhow::Result<()> {
+    let [a, b] = pair.containers();
+    for (from, to) in [(a, b), (b, a)] {
+        let copy = transfer(from.netns(), to.netns(), to.address(), TRANSFER, PATIENCE).await?;
+        ensure!(copy.is_intact(), "it arrived damaged: {copy:?}");
+    }
+    Ok(())
+}
+
+fn start_flow(pair: &Pair) -> anyhow::Result<UdpFlow> {
+    let [a, b] = pair.containers();
+    let options = UdpFlowOptions {
+        rate: 200,
+        drain: Duration::from_secs(3),
+        ..UdpFlowOptions::default()
+    };
+    Ok(UdpFlow::start(a.netns(), b.netns(), b.address(), options)?)
+}
+
+async fn lossless(flow: UdpFlow) -> anyhow::Result<()> {
+    let report = flow.stop().await?;
+    ensure!(report.sent > 100, "the flow hardly ran: {report:?}");
+    ensure!(
+        report.lost() == 0 && report.refused == 0 && report.corrupted == 0,
+        "a flow lost packets: {report:?}"
+    );
+    Ok(())
+}
+
+/// How many filters hold the module behind clsact's: the third column of /proc/modules, zero
+/// if it is not loaded.
+fn filters() -> anyhow::Result<u32> {
+    if fs::exists("/sys/module/cls_bpf")? {
+        let count = fs::read_to_string("/sys/module/cls_bpf/refcnt");
+        return match count {
+            Ok(count) => Ok(count.trim().parse()?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("this kernel has cls_bpf built in, and does not count its filters")
+            }
+            Err(error) => Err(error.into()),
+        };
+    }
+    Ok(0)
+}

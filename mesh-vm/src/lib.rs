@@ -1,0 +1,57 @@
+//! The product on the kernels that distributions ship.
+//!
+//! Tests on the developer's own kernel say nothing of Debian 12's 6.1, whose verifier is five
+//! years stricter and which has no tcx. `cargo xtask test --kernel 6.1 --kernel 6.12` boots
+//! such kernels under qemu's software emulation, which needs neither root nor `/dev/kvm`, and
+//! runs the real `quilt-runtime` inside. [`Check`] lists what must hold on each.
+//!
+//! # How it goes
+//!
+//! 1. [`package`]: apt says which is the newest kernel of the series; its package is
+//!    downloaded and unpacked, not installed, under `target/vm/`, and kept there.
+//! 2. [`initramfs`]: an archive of the modules that the product needs, `quilt-runtime`, the
+//!    driver `mesh-vm-guest` with the libraries they are linked to, kmod, and a static busybox
+//!    for the shell. Modules are loaded by the kernel's own request when the product first
+//!    asks for a device of theirs, as on a real host.
+//! 3. [`machine`]: qemu runs it with two processors. The guest's console goes to a file; the
+//!    driver reports on a second serial port, so that no kernel message tears its lines.
+//! 4. [`report`]: the host prints each check as Rust's test programs print theirs. A check
+//!    that the guest never came to has failed.
+//!
+//! The driver makes two hosts with a container each out of network namespaces
+//! (`mesh-testbed`), and plays the agent of both. What it counts comes from two sides: the
+//! programs' own counters, and those that the kernel keeps for the VXLAN device, which the
+//! fast path passes by.
+//!
+//! No duration in emulation means anything, and none is checked; deadlines are generous.
+//!
+//! # When a check fails
+//!
+//! The console is printed, with both runtimes' whole logs (the verifier's complaint is in
+//! there), and stays in `target/vm/console-<series>.log`. To look around in the guest:
+//!
+//! ```text
+//! cargo build --release -p mesh-vm -p mesh-runtime
+//! target/release/mesh-vm --kernel 6.1 --shell
+//! ```
+//!
+//! boots to a shell; `mesh-vm-guest` runs the checks there, `poweroff -f` ends it.
+
+mod check;
+pub mod cpio;
+mod error;
+pub mod initramfs;
+pub mod machine;
+pub mod package;
+pub mod report;
+mod series;
+
+pub use check::Check;
+pub use error::{Error, Result};
+pub use report::{GUEST_PORT, Outcome, Report};
+pub use series::Series;
+
+/// The environment variable that tells the guest which way of attaching its kernel offers.
+/// The kernel passes what it does not know on its command line to init as environment
+/// (kernel-parameters.txt, "parameters not recognized by the kernel").
+pub const ATTACH_VARIABLE: &str = "QUILT_MESH_VM_ATTACH";

@@ -1,0 +1,178 @@
+//! What the guest tells the host: one line of JSON for each check, on a serial port of its
+//! own. The kernel writes its messages to the first port whenever it likes, and would tear
+//! these lines.
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::Check;
+
+/// The guest's end of the port.
+pub const GUEST_PORT: &str = "/dev/ttyS1";
+
+/// What became of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Which one.
+    pub check: Check,
+    /// Why it failed; `None` if it held.
+    pub failure: Option<String>,
+}
+
+impl Outcome {
+    /// The line, without its end.
+    ///
+    /// # Errors
+    ///
+    /// None that can happen: there is nothing in it that JSON cannot hold.
+    pub fn to_line(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+
+    /// Reads a line; `None` if the guest's driver did not write it.
+    pub fn from_line(line: &str) -> Option<Self> {
+        // The port's line discipline ends lines with a carriage return too.
+        serde_json::from_str(line.trim()).ok()
+    }
+}
+
+/// What is known of every check once the guest has ended, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    outcomes: Vec<Outcome>,
+}
+
+impl Report {
+    /// Takes what the guest said. The first word on a check counts.
+    pub fn add(&mut self, outcome: Outcome) {
+        if self.of(outcome.check).is_none() {
+            self.outcomes.push(outcome);
+        }
+    }
+
+    /// Counts every check of which nothing was said as failed for this reason, and returns
+    /// what it added.
+    pub fn finish(&mut self, reason: &str) -> &[Outcome] {
+        let said = self.outcomes.len();
+        for check in Check::ALL {
+            self.add(Outcome {
+                check,
+                failure: Some(reason.to_owned()),
+            });
+        }
+        &self.outcomes[said..]
+    }
+
+    /// What was said of a check.
+    pub fn of(&self, check: Check) -> Option<&Outcome> {
+        self.outcomes.iter().find(|outcome| outcome.check == check)
+    }
+
+    /// Whether something was said of every check.
+    pub fn is_complete(&self) -> bool {
+        self.outcomes.len() == Check::ALL.len()
+    }
+
+    /// The checks that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Outcome> {
+        self.outcomes
+            .iter()
+            .filter(|outcome| outcome.failure.is_some())
+    }
+
+    /// The end of the report in the words of Rust's test programs, so that whatever reads
+    /// theirs reads this.
+    pub fn result(&self, seconds: f64) -> String {
+        let failures: Vec<_> = self
+            .failures()
+            .map(|outcome| outcome.check.name())
+            .collect();
+        let failed = failures.len();
+        let verdict = if failed == 0 { "ok" } else { "FAILED" };
+        let mut text = String::from("\n");
+        if failed > 0 {
+            text += &format!("failures:\n    {}\n\n", failures.join("\n    "));
+        }
+        text + &format!(
+            "test result: {verdict}. {} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; finished in \
+             {seconds:.2}s\n",
+            self.outcomes.len() - failed
+        )
+    }
+}
+
+/// The line that announces the checks, in the same words.
+pub fn announcement() -> String {
+    format!("running {} tests", Check::ALL.len())
+}
+
+impl std::fmt::Display for Outcome {
+    /// The line of one check, in the same words.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verdict = if self.failure.is_none() {
+            "ok"
+        } else {
+            "FAILED"
+        };
+        write!(f, "test {} ... {verdict}", self.check.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(check: Check, failure: Option<&str>) -> Outcome {
+        Outcome {
+            check,
+            failure: failure.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn an_outcome_of_many_lines_is_one_line_on_the_port() {
+        let failed = outcome(
+            Check::TheProgramsLoadAndAttach,
+            Some("the verifier says:\r\n0: (bf) r6 = r1\n\"ütsch\""),
+        );
+        let line = failed.to_line().unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(Outcome::from_line(&format!("{line}\r\n")), Some(failed));
+    }
+
+    #[test]
+    fn a_torn_or_foreign_line_says_nothing_of_a_check() {
+        let line = outcome(Check::CleaningUpLeavesNothing, None)
+            .to_line()
+            .unwrap();
+        for length in 0..line.len() {
+            assert_eq!(Outcome::from_line(&line[..length]), None);
+        }
+        assert_eq!(Outcome::from_line("[   13.7] vxlan100: link up"), None);
+    }
+
+    #[test]
+    fn a_check_that_the_guest_never_came_to_has_failed() {
+        let mut report = Report::default();
+        report.add(outcome(Check::TheProgramsLoadAndAttach, None));
+        report.finish("the kernel panicked");
+        assert!(report.is_complete());
+        assert_eq!(report.failures().count(), Check::ALL.len() - 1);
+        let text = report.result(1.0);
+        assert!(text.contains("FAILED. 1 passed; 7 failed;"), "{text}");
+        assert!(!text.contains("    the_programs_load_and_attach\n"));
+        assert!(text.contains("    cleaning_up_leaves_nothing\n"));
+    }
+
+    #[test]
+    fn what_was_said_first_of_a_check_counts() {
+        let mut report = Report::default();
+        let check = Check::CleaningUpLeavesNothing;
+        report.add(outcome(check, Some("a pin is left")));
+        report.add(outcome(check, None));
+        assert_eq!(report.failures().count(), 1);
+        for check in Check::ALL {
+            report.add(outcome(check, None));
+        }
+        assert!(report.is_complete());
+    }
+}
