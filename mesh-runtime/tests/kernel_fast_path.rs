@@ -166,3 +166,25 @@ async fn bpftool_shows_the_maps_with_the_names_of_their_fields() {
     let dump = pair.host_a().bpftool_dump("drops").unwrap();
     assert!(dump.contains("\"unknown_vtep\""), "{dump}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_kernel_path_of_one_node_sends_the_fast_path_of_the_other_takes() {
+    let without = DaemonOptions::new().args(["--fast-path", "off"]);
+    let pair = Pair::start_mixed(&DaemonOptions::new(), &without).await;
+    wait_active(pair.host_a()).await;
+    pair.wait_endpoint(pair.host_a(), &pair.a).await;
+    let before = counters(pair.host_a()).await;
+    let report = ping(pair.b.netns(), pair.a.address(), PingOptions::default())
+        .await
+        .unwrap();
+    let after = counters(pair.host_a()).await;
+    let received = |status: &mesh_proto::mesh::PeerStatus| {
+        (
+            status.fast_path.unwrap_or_default().rx_packets,
+            status.kernel_path.unwrap_or_default().rx_packets,
+        )
+    };
+    let (before, after) = (received(&before), received(&after));
+    assert_eq!(after.0 - before.0, report.received() as u64);
+    assert_eq!(after.1, before.1);
+}

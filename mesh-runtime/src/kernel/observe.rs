@@ -216,6 +216,7 @@ fn read_vxlan(infos: &[LinkInfo]) -> Vxlan {
             InfoVxlan::Port(port) => vxlan.port = *port,
             InfoVxlan::Local(address) => vxlan.local = Some(*address),
             InfoVxlan::Learning(learning) => vxlan.learning = *learning,
+            InfoVxlan::UDPCsum(checksum) => vxlan.checksum = *checksum,
             InfoVxlan::Link(index) if *index != 0 => vxlan.lower = Some(*index),
             InfoVxlan::CollectMetadata(external) => vxlan.external = *external,
             InfoVxlan::Group(_) | InfoVxlan::Group6(_) => vxlan.default_remote = true,

@@ -73,6 +73,8 @@ pub(crate) struct Vxlan {
     /// Outer source address; `None` if unset or IPv6.
     pub(crate) local: Option<Ipv4Addr>,
     pub(crate) learning: bool,
+    /// Whether outer packets carry a UDP checksum.
+    pub(crate) checksum: bool,
     /// Index of the underlay interface it is bound to.
     pub(crate) lower: Option<u32>,
     /// Whether the tunnel key comes with each packet (`external`).

@@ -23,6 +23,7 @@ async fn the_three_calls_alone_set_up_bridge_vxlan_device_and_route() {
         "local 192.0.2.1",
         "dstport 4789",
         "nolearning",
+        "noudpcsum",
         ",UP",
     ] {
         assert!(overlay.contains(expected), "{expected}: {overlay}");
@@ -216,4 +217,20 @@ async fn the_host_forwards_packets_once_it_has_a_subnet() {
     assert!(forwards(&host));
     host.netns.sysctl("net/ipv4/ip_forward", "0").unwrap();
     host.eventually("forwarding", forwards).await;
+}
+
+#[tokio::test]
+async fn a_peer_without_a_way_to_its_host_is_reported_until_there_is_one() {
+    let host = Host::new("no-way").await;
+    let daemon = host.start().await;
+    daemon.configure("10.42.1.0/24").await.unwrap();
+    let answer = daemon.sync(1, &[("10.42.2.0/24", "203.0.113.2")]).await;
+    assert!(answer.success && answer.added == 1);
+    let problems = daemon.status().await.problems;
+    assert!(
+        problems[0].contains("no route to 203.0.113.2"),
+        "{problems:?}"
+    );
+    host.ip("route add 203.0.113.0/24 via 192.0.2.254");
+    assert_eq!(daemon.status().await.problems, [""; 0]);
 }

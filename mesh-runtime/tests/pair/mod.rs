@@ -80,22 +80,26 @@ impl Pair {
 
     /// Waits until either host's programs are attached and know its container.
     pub(crate) async fn wait_fast(&self) {
-        for (host, container) in [(self.host_a(), &self.a), (self.host_b(), &self.b)] {
-            let address = container.address().to_string();
-            let port = format!("{}: encapsulate", container.host_interface());
-            wait_until("the fast path of the container", SOON, || async {
-                let status = host.status().await.map_err(|error| error.to_string())?;
-                let fast_path = status.fast_path.unwrap_or_default();
-                let attached = fast_path.attachments.contains(&port);
-                let known = status.endpoints.iter().any(|it| it.address == address);
-                match attached && known {
-                    true => Ok(()),
-                    false => Err(format!("{:?} {fast_path:?}", status.endpoints)),
-                }
-            })
-            .await
-            .unwrap();
-        }
+        self.wait_endpoint(self.host_a(), &self.a).await;
+        self.wait_endpoint(self.host_b(), &self.b).await;
+    }
+
+    /// Waits until the programs of `host` are attached and know `container`.
+    pub(crate) async fn wait_endpoint(&self, host: &Host, container: &Container) {
+        let address = container.address().to_string();
+        let port = format!("{}: encapsulate", container.host_interface());
+        wait_until("the fast path of the container", SOON, || async {
+            let status = host.status().await.map_err(|error| error.to_string())?;
+            let fast_path = status.fast_path.unwrap_or_default();
+            let attached = fast_path.attachments.contains(&port);
+            let known = status.endpoints.iter().any(|it| it.address == address);
+            match attached && known {
+                true => Ok(()),
+                false => Err(format!("{:?} {fast_path:?}", status.endpoints)),
+            }
+        })
+        .await
+        .unwrap();
     }
 }
 

@@ -174,14 +174,16 @@ fn repair_overlay(
     OverlayState::Present(link.index)
 }
 
-/// Whether the kernel's `vxlan_changelink` can make the device right. Port, lower device
-/// and external mode cannot be changed, nor can an address be set where none was.
+/// Whether the kernel's `vxlan_changelink` can make the device right. Port, lower device,
+/// outer checksums and external mode cannot be changed, nor can an address be set where none
+/// was.
 fn can_stay(vxlan: &Vxlan) -> bool {
     vxlan.port == VXLAN_PORT
         && vxlan.local.is_some()
         && vxlan.lower.is_none()
         && !vxlan.external
         && !vxlan.learning
+        && !vxlan.checksum
         && !vxlan.default_remote
 }
 

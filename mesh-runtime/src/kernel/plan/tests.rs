@@ -258,16 +258,18 @@ fn any_vxlan() -> impl Strategy<Value = Vxlan> {
         prop_oneof![5 => Just(4789_u16), 1 => Just(8472)],
         prop::option::of(any_underlay_address()),
         prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
         prop::option::weighted(0.1, Just(NIC)),
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.1),
     )
         .prop_map(
-            |(vni, port, local, learning, lower, external, default_remote)| Vxlan {
+            |(vni, port, local, learning, checksum, lower, external, default_remote)| Vxlan {
                 vni,
                 port,
                 local,
                 learning,
+                checksum,
                 lower,
                 external,
                 default_remote,
