@@ -54,12 +54,12 @@ impl Suite {
         })
     }
 
-    /// Tests on the real kernel are files under `tests/` whose names start with `kernel_`, and everything under
+    /// Tests on the real kernel are those under `tests/` named `kernel` or `kernel_*`, and everything under
     /// `mesh-testbed/tests`.
     pub(crate) fn needs_root(&self) -> bool {
         match &self.kind {
             Kind::Integration(name) => {
-                name.starts_with("kernel_") || self.package == "mesh-testbed"
+                name == "kernel" || name.starts_with("kernel_") || self.package == "mesh-testbed"
             }
             _ => false,
         }
@@ -151,9 +151,11 @@ mod tests {
                 .needs_root()
         };
         assert!(needs_root("mesh-runtime", "test", "kernel_bridge"));
+        assert!(needs_root("mesh-runtime", "test", "kernel"));
         assert!(needs_root("mesh-testbed", "test", "underlay"));
         assert!(!needs_root("mesh-testbed", "lib", "mesh_testbed"));
         assert!(!needs_root("mesh-control", "test", "rest"));
+        assert!(!needs_root("mesh-control", "test", "kernels"));
         assert!(!needs_root("mesh-agent", "lib", "kernel_of_the_matter"));
     }
 
