@@ -6,7 +6,10 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_runtime::{FastPathMode, RuntimeOptions, fast_path::AttachMode};
+use mesh_runtime::{
+    FastPathMode, RuntimeOptions,
+    fast_path::{AttachMode, StrangerGuard},
+};
 
 /// Keeps this node's part of the Quilt Mesh overlay: the bridge of its containers, the VXLAN
 /// device, routes to the other nodes, and the eBPF programs that carry the traffic.
@@ -110,6 +113,17 @@ pub(crate) struct DaemonOptions {
     )]
     attach: Attach,
 
+    /// Whether XDP drops VXLAN from addresses that are no peer's, before the kernel spends a
+    /// socket buffer on it.
+    #[arg(
+        long,
+        env = "QUILT_MESH_XDP_GUARD",
+        value_name = "MODE",
+        value_enum,
+        default_value_t
+    )]
+    xdp_guard: XdpGuard,
+
     /// Removes everything of Quilt Mesh from this host and exits: programs, pins, routes, the
     /// VXLAN device, and the bridge unless something is attached to it or somebody else made
     /// it. The daemon must not be running.
@@ -139,6 +153,17 @@ enum Attach {
     Clsact,
 }
 
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum XdpGuard {
+    /// No: they are dropped a little later.
+    #[default]
+    Off,
+    /// In the kernel's generic XDP, which every interface has.
+    Generic,
+    /// In the network driver, which has to support it; the cheapest way to drop a flood.
+    Native,
+}
+
 impl DaemonOptions {
     /// The options of the library.
     pub(crate) fn runtime_options(&self) -> RuntimeOptions {
@@ -158,6 +183,11 @@ impl DaemonOptions {
                 Attach::Auto => AttachMode::Auto,
                 Attach::Tcx => AttachMode::Tcx,
                 Attach::Clsact => AttachMode::Clsact,
+            },
+            guard: match self.xdp_guard {
+                XdpGuard::Off => StrangerGuard::Off,
+                XdpGuard::Generic => StrangerGuard::Generic,
+                XdpGuard::Native => StrangerGuard::Native,
             },
         }
     }

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use ipnet::Ipv4Net;
 
 use crate::{
-    fast_path::AttachMode,
+    fast_path::{AttachMode, StrangerGuard},
     interface::{self, InterfaceNameError},
 };
 
@@ -30,6 +30,8 @@ pub struct RuntimeOptions {
     pub fast_path: FastPathMode,
     /// How eBPF programs are attached.
     pub attach: AttachMode,
+    /// Whether and how XDP drops VXLAN from strangers early.
+    pub guard: StrangerGuard,
 }
 
 /// Whether traffic is carried by eBPF programs.
@@ -55,6 +57,7 @@ impl Default for RuntimeOptions {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             fast_path: FastPathMode::Auto,
             attach: AttachMode::Auto,
+            guard: StrangerGuard::Off,
         }
     }
 }

@@ -51,12 +51,26 @@ pub(crate) enum Problem {
     /// Reading the kernel's state failed.
     #[error("cannot read the kernel's network state: {0}")]
     Observe(String),
-    /// No way to a peer.
-    #[error("no route to {address}, the host of {subnet}: its packets are left to the kernel")]
-    NoWayToPeer { subnet: Ipv4Net, address: Ipv4Addr },
+    /// No way to the hosts of some peers.
+    #[error("this host has no route to {}: check its interfaces and default route", name_some(.0))]
+    NoWay(Vec<Ipv4Addr>),
     /// The fast path refused its state.
     #[error("fast path: {0}")]
     FastPath(String),
+}
+
+/// Names the first few of many addresses.
+fn name_some(addresses: &[Ipv4Addr]) -> String {
+    const SOME: usize = 3;
+    let mut names: Vec<String> = addresses
+        .iter()
+        .take(SOME)
+        .map(Ipv4Addr::to_string)
+        .collect();
+    if addresses.len() > SOME {
+        names.push(format!("{} more", addresses.len() - SOME));
+    }
+    names.join(", ")
 }
 
 impl Problem {

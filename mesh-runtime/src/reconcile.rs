@@ -106,6 +106,7 @@ impl Reconciler {
                 }
                 opened = self.fast_path.opened() => {
                     self.fast_path.settle(opened, &self.options, &self.observed).await;
+                    self.adopt_generation();
                     self.round(Dirty::default()).await;
                 }
             }
@@ -130,6 +131,7 @@ impl Reconciler {
             self.wanted.host_address = Some(address);
         }
         self.fast_path.begin(&self.options, &self.observed).await;
+        self.adopt_generation();
         self.round(Dirty::default()).await;
     }
 
@@ -225,20 +227,28 @@ impl Reconciler {
         Ok(problems)
     }
 
-    /// Peers that the host has no route to.
-    fn missing_ways(&self) -> Vec<Problem> {
-        if self.view.underlay.is_none() {
-            return Vec::new();
-        }
-        self.wanted
+    /// Hosts of peers that this host has no route to.
+    fn missing_ways(&self) -> Option<Problem> {
+        self.view.underlay.as_ref()?;
+        let missing: Vec<Ipv4Addr> = self
+            .wanted
             .peers
-            .iter()
-            .filter(|(_, peer)| !self.observed.next_hops.contains_key(&peer.address))
-            .map(|(&subnet, peer)| Problem::NoWayToPeer {
-                subnet,
-                address: peer.address,
-            })
-            .collect()
+            .values()
+            .map(|peer| peer.address)
+            .filter(|address| !self.observed.next_hops.contains_key(address))
+            .collect();
+        (!missing.is_empty()).then_some(Problem::NoWay(missing))
+    }
+
+    /// Goes on from the generation that the fast path's maps show, so that a call from
+    /// before this daemon's start cannot undo what a later one did.
+    fn adopt_generation(&mut self) {
+        if self.wanted.generation == 0
+            && self.wanted.subnet.is_some()
+            && let Some(generation) = self.fast_path.generation()
+        {
+            self.wanted.generation = generation;
+        }
     }
 
     /// Opens the connections again after one broke.

@@ -56,7 +56,7 @@ impl Reconciler {
             Some(current) if current == subnet => {}
             current => {
                 if let Some(current) = current {
-                    self.read(Dirty::ALL).await.map_err(Refusal::because)?;
+                    self.read(Dirty::STATE).await.map_err(Refusal::because)?;
                     let uses = self.uses_of(current);
                     if !uses.is_empty() {
                         return Err(Refusal(format!(
@@ -70,7 +70,7 @@ impl Reconciler {
                 self.wanted.set_subnet(subnet);
             }
         }
-        self.round(Dirty::ALL).await;
+        self.round(Dirty::STATE).await;
         self.device_problem().map_or(Ok(()), Err)
     }
 
@@ -109,7 +109,7 @@ impl Reconciler {
         let problem = match self.inject_directly(destination, own).await {
             Ok(true) => None,
             Ok(false) => {
-                self.round(Dirty::ALL).await;
+                self.round(Dirty::STATE).await;
                 self.route_problem(destination).cloned()
             }
             Err(problem) => Some(problem),
@@ -195,7 +195,7 @@ impl Reconciler {
         if self.wanted.remove(destination) {
             tracing::info!(%destination, "route removed");
         }
-        self.round(Dirty::ALL).await;
+        self.round(Dirty::STATE).await;
         let failed = |problem: &&Problem| {
             matches!(
                 problem,
@@ -224,7 +224,7 @@ impl Reconciler {
             .map(|(index, error)| (*index, error.to_string()))
             .collect();
         let changes = self.wanted.sync_peers(sync.generation, checked.peers);
-        self.round(Dirty::ALL).await;
+        self.round(Dirty::STATE).await;
         let mut counts = SyncCounts {
             removed: count(changes.removed.len()),
             ..SyncCounts::default()

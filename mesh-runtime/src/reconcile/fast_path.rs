@@ -60,6 +60,14 @@ impl FastPathSlot {
         }));
     }
 
+    /// Generation of the peer set that the maps of an open fast path show.
+    pub(super) fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Open(open) => open.fast_path.report().ok().map(|report| report.generation),
+            _ => None,
+        }
+    }
+
     /// Waits until opening has come to an end; for ever if it is not being opened.
     pub(super) async fn opened(&mut self) -> Result<FastPath, String> {
         match self {
@@ -115,6 +123,7 @@ pub(crate) fn fast_path_options(options: &RuntimeOptions) -> FastPathOptions {
         bpffs: options.bpffs.clone(),
         max_peers: options.max_peers(),
         attach: options.attach,
+        guard: options.guard,
         log_programs: tracing::enabled!(tracing::Level::DEBUG),
     }
 }

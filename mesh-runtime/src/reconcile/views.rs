@@ -19,7 +19,7 @@ use crate::{
 impl Reconciler {
     /// Makes a round and reads what it left, so that the answer is the kernel's.
     async fn look(&mut self) {
-        self.round(Dirty::ALL).await;
+        self.round(Dirty::STATE).await;
         if !self.outdated.is_clean()
             && let Err(error) = self.read(Dirty::default()).await
         {

@@ -104,6 +104,11 @@ async fn the_fast_path_is_active_once_subnet_and_underlay_are_known_and_outlives
     let status = daemon.status().await;
     assert_eq!(status.peers, 1);
     assert_eq!(status.fast_path.unwrap().state(), State::Active);
+    // A call from before the restart cannot undo what a later one did.
+    assert_eq!(status.generation, 1);
+    let answer = daemon.sync(0, &[]).await;
+    assert!(!answer.success, "{answer:?}");
+    assert_eq!(daemon.status().await.peers, 1);
 }
 
 #[tokio::test]
@@ -137,3 +142,75 @@ async fn where_no_bpf_file_system_can_be_the_node_runs_on_the_kernel_path_and_sa
     );
     assert!(daemon.log().contains("this node runs on the kernel path"));
 }
+
+/// Names of the pinned links of a host's fast path.
+fn links(host: &Host) -> Vec<std::ffi::OsString> {
+    let directory = host.bpffs().join("quilt-mesh/links");
+    std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_told_to_do_without_the_fast_path_detaches_an_earlier_ones() {
+    let host = Host::new("detach").await;
+    let mut daemon = host.start_with("required", &["--attach", "tcx"]).await;
+    daemon.configure("10.42.1.0/24").await.unwrap();
+    assert_eq!(
+        links(&host).len(),
+        3,
+        "safety net, count egress, decapsulate"
+    );
+    daemon.end(Signal::SIGTERM).await;
+    assert_eq!(links(&host).len(), 3, "the data plane outlives the daemon");
+    let daemon = host.start_with("off", &[]).await;
+    assert_eq!(daemon.status().await.subnet, "10.42.1.0/24");
+    assert_eq!(links(&host).len(), 0);
+}
+
+#[tokio::test]
+async fn cleaning_up_removes_programs_and_pins() {
+    let host = Host::new("unpin").await;
+    let mut daemon = host.start_with("required", &[]).await;
+    daemon.configure("10.42.1.0/24").await.unwrap();
+    assert!(host.bpffs().join("quilt-mesh/peers").exists());
+    daemon.end(Signal::SIGTERM).await;
+    let (status, text) = host.run_daemon(&["--cleanup"]).await;
+    assert!(status.success(), "{text}");
+    assert!(!host.bpffs().join("quilt-mesh").exists());
+}
+
+#[tokio::test]
+async fn where_the_kernel_refuses_the_programs_the_node_runs_on_the_kernel_path_and_says_so() {
+    let host = Host::new("refused").await;
+    std::fs::create_dir_all(host.bpffs()).unwrap();
+    nix::mount::mount(
+        None::<&str>,
+        &host.bpffs(),
+        Some("bpf"),
+        nix::mount::MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    let daemon = host.start_without("auto", &[CAP_BPF, CAP_SYS_ADMIN]).await;
+    daemon.configure("10.42.1.0/24").await.unwrap();
+    daemon.inject("10.42.2.0/24", "vxlan100").await.unwrap();
+    assert_eq!(host.own_routes().len(), 1);
+    let mut reason = String::new();
+    for _ in 0..200 {
+        let fast_path = daemon.status().await.fast_path.unwrap();
+        reason.clone_from(&fast_path.reason);
+        if fast_path.state() == State::Unavailable {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(reason.contains("the kernel refused"), "{reason}");
+    assert!(daemon.log().contains("this node runs on the kernel path"));
+}
+
+// linux/capability.h
+const CAP_SYS_ADMIN: libc::c_ulong = 21;
+const CAP_BPF: libc::c_ulong = 39;

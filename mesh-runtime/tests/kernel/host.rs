@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
@@ -112,18 +113,39 @@ impl Host {
 
     /// Starts the daemon and waits until it serves.
     pub(crate) async fn start_with(&self, fast_path: &str, args: &[&str]) -> Daemon {
+        self.start_command(self.daemon_command(fast_path, args))
+            .await
+    }
+
+    /// Starts the daemon as a root that lacks capabilities, and waits until it serves.
+    pub(crate) async fn start_without(
+        &self,
+        fast_path: &str,
+        capabilities: &'static [libc::c_ulong],
+    ) -> Daemon {
+        let mut command = self.daemon_command(fast_path, &[]);
+        let drop_capabilities = move || {
+            for &capability in capabilities {
+                // SAFETY: takes numbers and touches no memory of ours.
+                if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+        unsafe { command.pre_exec(drop_capabilities) };
+        self.start_command(command).await
+    }
+
+    async fn start_command(&self, mut command: Command) -> Daemon {
         let log = self.dir.path().join("log");
         let file = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
-        let child = self
-            .daemon_command(fast_path, args)
-            .stderr(file)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let child = command.stderr(file).stdin(Stdio::null()).spawn().unwrap();
         let mut daemon = Daemon {
             child,
             log,

@@ -1,5 +1,10 @@
 //! The daemon on the real kernel: each test in network namespaces of its own, through the
 //! real gRPC of the real binary, with iproute2 as an independent witness.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "functions of tests, which may panic like tests"
+)]
 
 mod calls;
 mod containers;

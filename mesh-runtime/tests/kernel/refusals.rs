@@ -1,8 +1,10 @@
 //! Bad input: a clear error, and nothing is changed.
 
 use std::{
+    fs::{self, Permissions},
     net::{TcpListener, UdpSocket},
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    process::Command,
 };
 
 use mesh_testbed::NetNs;
@@ -392,25 +394,17 @@ async fn another_device_by_one_of_our_names_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn without_root_the_daemon_names_the_capability_and_the_command() {
-    let host = Host::new("no-root").await;
-    // Not as any command of the host's namespace: entering one takes root.
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quilt-runtime"));
+    // A copy, because user 65534 may not be allowed to look into the build directory.
+    let dir = tempfile::tempdir().unwrap();
+    let everybody = Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path(), everybody).unwrap();
+    let binary = dir.path().join("quilt-runtime");
+    fs::copy(env!("CARGO_BIN_EXE_quilt-runtime"), &binary).unwrap();
+    let mut command = Command::new(&binary);
     command
         .args(["--grpc-addr", "127.0.0.1:0"])
         .uid(65534)
         .gid(65534);
-    let binary = host.dir.path().join("quilt-runtime");
-    // Where user 65534 may not read, the build directory says nothing about privileges.
-    if std::fs::copy(env!("CARGO_BIN_EXE_quilt-runtime"), &binary).is_ok() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let all = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(host.dir.path(), all).unwrap();
-        command = std::process::Command::new(&binary);
-        command
-            .args(["--grpc-addr", "127.0.0.1:0"])
-            .uid(65534)
-            .gid(65534);
-    }
     let (status, text) = run_to_end(command).await;
     assert!(!status.success());
     assert!(
