@@ -6,6 +6,7 @@
 //! | `decapsulate` | ingress of an underlay interface | peer → container |
 //! | `safety_net` | ingress of the overlay device | guards and delivers what the kernel decapsulated |
 //! | `count_egress` | egress of the overlay device | counts what the kernel encapsulates |
+//! | `drop_strangers` | XDP on an underlay interface, optional | drops VXLAN from strangers early |
 //!
 //! Whatever a program does not want it leaves to the kernel path, which is fully configured
 //! at all times: bridge → route → overlay device. So a program may give up at any point
@@ -29,6 +30,8 @@ mod maps;
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod safety_net;
+#[cfg(target_arch = "bpf")]
+mod stranger_guard;
 #[cfg(target_arch = "bpf")]
 mod verdict;
 

@@ -85,9 +85,25 @@ impl Verdict {
     }
 }
 
-/// Counts a drop, samples it into the ring buffer and, where switched on, logs it.
+/// Counts a drop, samples it and, where switched on, logs it.
 #[inline(always)]
 fn record(dropped: &Dropped, context: &TcContext) {
+    let packet = Packet::new(context);
+    count_drop(dropped, packet.link(), packet.len());
+    debug!(
+        context,
+        "drop {}: outer {:i} > {:i}, inner {:i} > {:i}",
+        dropped.reason as u32,
+        u32::from_be(dropped.outer_source),
+        u32::from_be(dropped.outer_destination),
+        u32::from_be(dropped.inner_source),
+        u32::from_be(dropped.inner_destination),
+    );
+}
+
+/// Counts a drop, and samples it into the ring buffer.
+#[inline(always)]
+pub(crate) fn count_drop(dropped: &Dropped, link: u32, length: u32) {
     let mut seen = 0;
     if let Some(drops) = DROPS.get_ptr_mut(0) {
         // SAFETY: this CPU's own slot, see above.
@@ -102,13 +118,12 @@ fn record(dropped: &Dropped, context: &TcContext) {
         unsafe { (*stats).drops += 1 };
     }
     if seen <= FIRST_EVENTS || seen & (EVENT_EVERY - 1) == 0 {
-        let packet = Packet::new(context);
         let event = DropEvent {
             // SAFETY: the helper has no preconditions.
             time_ns: unsafe { bpf_ktime_get_coarse_ns() },
             reason: dropped.reason as u32,
-            link: packet.link(),
-            length: packet.len(),
+            link,
+            length,
             vni: dropped.vni,
             outer_source: dropped.outer_source.to_ne_bytes(),
             outer_destination: dropped.outer_destination.to_ne_bytes(),
@@ -118,13 +133,4 @@ fn record(dropped: &Dropped, context: &TcContext) {
         // A full buffer loses the sample; the counter above has the drop.
         let _ = EVENTS.output(event, 0);
     }
-    debug!(
-        context,
-        "drop {}: outer {:i} > {:i}, inner {:i} > {:i}",
-        dropped.reason as u32,
-        u32::from_be(dropped.outer_source),
-        u32::from_be(dropped.outer_destination),
-        u32::from_be(dropped.inner_source),
-        u32::from_be(dropped.inner_destination),
-    );
 }

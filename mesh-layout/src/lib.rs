@@ -57,8 +57,16 @@ pub mod program_names {
     pub const SAFETY_NET: &str = "safety_net";
     /// Egress of the overlay device: counts what the kernel path sends.
     pub const COUNT_EGRESS: &str = "count_egress";
+    /// XDP on an underlay interface: drops VXLAN from strangers early. Optional.
+    pub const DROP_STRANGERS: &str = "drop_strangers";
     /// All of them.
-    pub const ALL: [&str; 4] = [ENCAPSULATE, DECAPSULATE, SAFETY_NET, COUNT_EGRESS];
+    pub const ALL: [&str; 5] = [
+        ENCAPSULATE,
+        DECAPSULATE,
+        SAFETY_NET,
+        COUNT_EGRESS,
+        DROP_STRANGERS,
+    ];
 }
 
 /// Key of the `peers` map: the network address of a peer's subnet. The mask is

@@ -256,3 +256,65 @@ fn send_raw(from: &Host, to: &Host, packet: &[u8]) {
     let target = SocketAddrV4::new(to.address(), 0);
     socket.send_to(&datagram, &target.into()).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn xdp_drops_strangers_and_lets_peers_pass() {
+    for mode in ["generic", "native"] {
+        let pair = Pair::start(&DaemonOptions::new().args(["--xdp-guard", mode])).await;
+        pair.wait_fast().await;
+        let (target, peer) = (pair.host_a(), pair.host_b());
+        mesh_testbed::wait_until("the XDP program", pair::SOON, || async {
+            let status = target.status().await.map_err(|error| error.to_string())?;
+            let fast_path = status.fast_path.unwrap_or_default();
+            let attached = fast_path
+                .attachments
+                .iter()
+                .any(|it| it.ends_with("drop_strangers"));
+            attached.then_some(()).ok_or(format!("{fast_path:?}"))
+        })
+        .await
+        .unwrap();
+        let tap = tap(target);
+        let socket = listen(pair.a.netns());
+        let packet = Forged::proper(pair.b.address(), pair.a.address(), PORT, b"packet").bytes();
+
+        send(pair.stranger(), target, &packet);
+        wait_counted(target, "unknown_vtep", 1).await;
+        send(peer, target, &packet);
+        assert_eq!(receive(&socket), b"packet", "{mode}");
+        // The tap sees packets after XDP and before tc: the first VXLAN it sees is the peer's.
+        assert_eq!(first_vxlan_source(&tap), peer.address(), "{mode}");
+    }
+}
+
+/// A packet socket on the underlay interface of a host.
+fn tap(host: &Host) -> socket2::Socket {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let every_ipv4 = i32::from(mesh_layout::ETHERTYPE_IPV4.to_be());
+    let tap = host
+        .netns()
+        .run(|| {
+            Socket::new(
+                Domain::PACKET,
+                Type::DGRAM,
+                Some(Protocol::from(every_ipv4)),
+            )
+        })
+        .unwrap()
+        .unwrap();
+    tap.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    tap
+}
+
+/// The outer source of the first VXLAN packet that the tap saw arrive from another host.
+fn first_vxlan_source(mut tap: &socket2::Socket) -> Ipv4Addr {
+    use std::io::Read as _;
+    let mut packet = [0; 2048];
+    loop {
+        let length = tap.read(&mut packet).unwrap();
+        let (protocol, port) = (packet[9], u16::from_be_bytes([packet[22], packet[23]]));
+        if length >= 28 && protocol == mesh_layout::PROTOCOL_UDP && port == VXLAN {
+            return Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+        }
+    }
+}

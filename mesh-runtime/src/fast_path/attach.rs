@@ -11,12 +11,13 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, Link as _, LinkError, PinnedLink},
         tc::{
             NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
             qdisc_detach_program,
         },
+        xdp::XdpLink,
     },
     sys::SyscallError,
     util::KernelVersion,
@@ -24,7 +25,7 @@ use aya::{
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    AttachMode, FastPathError,
+    AttachMode, FastPathError, StrangerGuard,
     hook::{Hook, Role},
 };
 
@@ -44,6 +45,7 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct Attachments {
     way: Way,
+    guard: StrangerGuard,
     links: PathBuf,
     /// Inode of this network namespace: interface indexes mean nothing outside it.
     namespace: u64,
@@ -67,7 +69,11 @@ pub(super) struct Moved {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Attachments {
-    pub(super) fn new(mode: AttachMode, links: PathBuf) -> Result<Self, FastPathError> {
+    pub(super) fn new(
+        mode: AttachMode,
+        guard: StrangerGuard,
+        links: PathBuf,
+    ) -> Result<Self, FastPathError> {
         let way = match mode {
             AttachMode::Tcx => Way::Tcx,
             AttachMode::Clsact => Way::Clsact,
@@ -87,6 +93,7 @@ impl Attachments {
         })?;
         Ok(Self {
             way,
+            guard,
             links,
             namespace: metadata.ino(),
             attached: BTreeMap::new(),
@@ -132,14 +139,8 @@ impl Attachments {
                 continue;
             }
             if let Err(source) = self.attach(ebpf, *hook, interface) {
-                let transmitting: Vec<Hook> = self
-                    .attached
-                    .keys()
-                    .filter(|hook| hook.role == Role::Encapsulate)
-                    .copied()
-                    .collect();
-                for hook in transmitting {
-                    self.detach(hook);
+                if hook.role != Role::DropStrangers {
+                    self.detach_transmitting();
                 }
                 return Err(FastPathError::Attach {
                     program: hook.role.program(),
@@ -158,6 +159,15 @@ impl Attachments {
         }
         self.remove_stale_pins()?;
         Ok(moved)
+    }
+
+    fn detach_transmitting(&mut self) {
+        let hooks: Vec<Hook> = self.attached.keys().copied().collect();
+        for hook in hooks {
+            if hook.role == Role::Encapsulate {
+                self.detach(hook);
+            }
+        }
     }
 
     /// Detaches everything, transmit first.
@@ -184,13 +194,17 @@ impl Attachments {
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, hook: Hook, interface: &str) -> Result<(), Failure> {
-        let program = classifier(ebpf, hook.role)?;
         // An old link goes first: the interface would run the program twice.
         self.attached.remove(&hook);
-        let link = match self.way {
-            Way::Tcx => Some(attach_tcx(program, hook, interface, &self.pin(hook))?),
-            Way::Clsact => {
-                attach_clsact(program, hook, interface)?;
+        let pin = self.pin(hook);
+        let link = match (hook.role.attach_type(), self.way) {
+            (None, _) => Some(attach_xdp(ebpf, self.guard, hook, interface, &pin)?),
+            (Some(side), Way::Tcx) => {
+                let program = classifier(ebpf, hook.role)?;
+                Some(attach_tcx(program, side, interface, &pin)?)
+            }
+            (Some(side), Way::Clsact) => {
+                attach_clsact(classifier(ebpf, hook.role)?, side, interface)?;
                 None
             }
         };
@@ -213,15 +227,11 @@ impl Attachments {
             }
             // A filter dies with its interface, which is the usual reason to be here.
             None if if_nametoindex(attached.interface.as_str()) != Ok(hook.link) => Ok(()),
-            None => SchedClassifierLink::attached(
-                &attached.interface,
-                hook.role.attach_type(),
-                FILTER_PRIORITY,
-                FILTER_HANDLE,
-                None,
-            )
-            .map_err(|error| error.to_string())
-            .and_then(|link| link.detach().map_err(|error| error.to_string())),
+            None => match hook.role.attach_type() {
+                Some(side) => detach_clsact(side, &attached.interface),
+                // XDP is always a link.
+                None => Ok(()),
+            },
         };
         let program = hook.role.program();
         let interface = attached.interface;
@@ -244,10 +254,13 @@ impl Attachments {
 pub(super) fn detach_leftovers(links: &Path, interfaces: &[String]) -> Result<(), FastPathError> {
     remove_pins(links, |_| true)?;
     for role in Role::ALL.into_iter().rev() {
+        let Some(side) = role.attach_type() else {
+            continue;
+        };
         for interface in interfaces {
             // Most interfaces have no clsact, and most that have one have no filter of ours;
             // the kernel answers both with an error.
-            if qdisc_detach_program(interface, role.attach_type(), role.program()).is_ok() {
+            if qdisc_detach_program(interface, side, role.program()).is_ok() {
                 tracing::info!(program = role.program(), interface, "detached");
             }
         }
@@ -294,39 +307,81 @@ fn classifier(ebpf: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, Failu
 /// program between two packets; or attaches and pins a new link.
 fn attach_tcx(
     program: &mut SchedClassifier,
+    side: TcAttachType,
+    interface: &str,
+    pin: &Path,
+) -> Result<FdLink, Failure> {
+    let taken_over = take_over(pin, |link| {
+        let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
+        Ok(program.take_link(id)?.try_into()?)
+    })?;
+    if let Some(link) = taken_over {
+        return Ok(link);
+    }
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(interface, side, order)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    Ok(link.pin(pin)?.into())
+}
+
+/// The same for the program that drops strangers' packets.
+fn attach_xdp(
+    ebpf: &mut Ebpf,
+    guard: StrangerGuard,
     hook: Hook,
     interface: &str,
     pin: &Path,
 ) -> Result<FdLink, Failure> {
+    let name = hook.role.program();
+    let program = ebpf.program_mut(name).ok_or(FastPathError::Missing {
+        what: "program",
+        name,
+    })?;
+    let program: &mut Xdp = program.try_into()?;
+    let taken_over = take_over(pin, |link| {
+        let id = program.attach_to_link(XdpLink::try_from(link)?)?;
+        Ok(program.take_link(id)?.try_into()?)
+    })?;
+    if let Some(link) = taken_over {
+        return Ok(link);
+    }
+    let mode = match guard {
+        StrangerGuard::Native => XdpMode::Driver,
+        StrangerGuard::Generic | StrangerGuard::Off => XdpMode::Skb,
+    };
+    let id = program.attach(interface, mode)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    Ok(link.pin(pin)?.into())
+}
+
+/// The pinned link with the new program in it; `None` if there is none, or none that works.
+fn take_over(
+    pin: &Path,
+    replace: impl FnOnce(FdLink) -> Result<FdLink, Failure>,
+) -> Result<Option<FdLink>, Failure> {
     match PinnedLink::from_pin(pin) {
-        Ok(pinned) => match SchedClassifierLink::try_from(FdLink::from(pinned))
-            .map_err(Failure::from)
-            .and_then(|link| Ok(program.attach_to_link(link)?))
-        {
-            Ok(id) => return Ok(program.take_link(id)?.try_into()?),
+        Ok(pinned) => match replace(FdLink::from(pinned)) {
+            Ok(link) => Ok(Some(link)),
             Err(error) => {
                 // ENOLINK: the interface it was on is gone, and the index was given again.
                 tracing::debug!(pin = %pin.display(), error, "a pinned link is dead");
                 fs::remove_file(pin)?;
+                Ok(None)
             }
         },
         Err(LinkError::SyscallError(SyscallError { io_error, .. }))
-            if io_error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
+            if io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
-    let id = program.attach_with_options(
-        interface,
-        hook.role.attach_type(),
-        TcAttachOptions::TcxOrder(LinkOrder::first()),
-    )?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    Ok(link.pin(pin)?.into())
 }
 
 /// Adds a filter, or replaces the one of an earlier life atomically.
 fn attach_clsact(
     program: &mut SchedClassifier,
-    hook: Hook,
+    side: TcAttachType,
     interface: &str,
 ) -> Result<(), Failure> {
     let exists = Some(libc::EEXIST);
@@ -334,31 +389,30 @@ fn attach_clsact(
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == exists => {}
         other => other?,
     }
-    let options = NlOptions {
+    let options = TcAttachOptions::Netlink(NlOptions {
         priority: FILTER_PRIORITY,
         handle: FILTER_HANDLE,
         classid: None,
-    };
-    let attach_type = hook.role.attach_type();
-    let id = match program.attach_with_options(
-        interface,
-        attach_type,
-        TcAttachOptions::Netlink(options),
-    ) {
+    });
+    let id = match program.attach_with_options(interface, side, options) {
         Err(ProgramError::TcError(TcError::NetlinkError(error)))
             if error.raw_os_error() == exists =>
         {
-            program.attach_to_link(SchedClassifierLink::attached(
-                interface,
-                attach_type,
-                FILTER_PRIORITY,
-                FILTER_HANDLE,
-                None,
-            )?)?
+            program.attach_to_link(our_filter(side, interface)?)?
         }
         other => other?,
     };
     // Dropping the link would detach the filter, which is to outlive us.
     mem::forget(program.take_link(id)?);
     Ok(())
+}
+
+fn detach_clsact(side: TcAttachType, interface: &str) -> Result<(), String> {
+    our_filter(side, interface)
+        .map_err(|error| error.to_string())
+        .and_then(|link| link.detach().map_err(|error| error.to_string()))
+}
+
+fn our_filter(side: TcAttachType, interface: &str) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(interface, side, FILTER_PRIORITY, FILTER_HANDLE, None)
 }

@@ -115,9 +115,7 @@ impl FastPathError {
                     format!("{io_error}; {}", verdict(&log)),
                 )
             }
-            ProgramError::SyscallError(error) => {
-                (error.io_error.raw_os_error(), error.to_string())
-            }
+            ProgramError::SyscallError(error) => (error.io_error.raw_os_error(), error.to_string()),
             other => (None, other.to_string()),
         };
         Self::Program {
@@ -135,9 +133,14 @@ fn verdict(log: &str) -> &str {
         .map(str::trim)
         .find(|line| {
             !line.is_empty()
-                && !["verification time", "stack depth", "processed", "max_states"]
-                    .iter()
-                    .any(|statistic| line.starts_with(statistic))
+                && ![
+                    "verification time",
+                    "stack depth",
+                    "processed",
+                    "max_states",
+                ]
+                .iter()
+                .any(|statistic| line.starts_with(statistic))
         })
         .unwrap_or("the verifier said nothing")
 }

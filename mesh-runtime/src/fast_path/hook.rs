@@ -17,14 +17,17 @@ pub(super) enum Role {
     CountEgress,
     Decapsulate,
     Encapsulate,
+    /// Optional, so it comes last: the others do not depend on it.
+    DropStrangers,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::SafetyNet,
         Self::CountEgress,
         Self::Decapsulate,
         Self::Encapsulate,
+        Self::DropStrangers,
     ];
 
     /// The program's name in the object.
@@ -34,14 +37,16 @@ impl Role {
             Self::CountEgress => program_names::COUNT_EGRESS,
             Self::Decapsulate => program_names::DECAPSULATE,
             Self::Encapsulate => program_names::ENCAPSULATE,
+            Self::DropStrangers => program_names::DROP_STRANGERS,
         }
     }
 
-    /// The side of the interface it is attached to.
-    pub(super) const fn attach_type(self) -> TcAttachType {
+    /// The side of the interface it is attached to; `None` for XDP.
+    pub(super) const fn attach_type(self) -> Option<TcAttachType> {
         match self {
-            Self::CountEgress => TcAttachType::Egress,
-            Self::SafetyNet | Self::Decapsulate | Self::Encapsulate => TcAttachType::Ingress,
+            Self::CountEgress => Some(TcAttachType::Egress),
+            Self::SafetyNet | Self::Decapsulate | Self::Encapsulate => Some(TcAttachType::Ingress),
+            Self::DropStrangers => None,
         }
     }
 }
@@ -55,25 +60,25 @@ pub(super) struct Hook {
     pub(super) link: u32,
 }
 
-/// The hooks of a state, with the names of their interfaces.
-pub(super) fn wanted(state: &FastPathState) -> BTreeMap<Hook, String> {
-    let overlay = (state.overlay.index, &state.overlay.name);
-    let on = |role, (link, name): (u32, &String)| (Hook { role, link }, name.clone());
-    [on(Role::SafetyNet, overlay), on(Role::CountEgress, overlay)]
-        .into_iter()
-        .chain(
-            state
-                .underlay
-                .iter()
-                .map(|(link, name)| on(Role::Decapsulate, (*link, name))),
-        )
-        .chain(
-            state
-                .ports
-                .iter()
-                .map(|(link, name)| on(Role::Encapsulate, (*link, name))),
-        )
-        .collect()
+/// The hooks of a state, with the names of their interfaces; with `guarded` those that drop
+/// strangers' packets early.
+pub(super) fn wanted(state: &FastPathState, guarded: bool) -> BTreeMap<Hook, String> {
+    let mut hooks = BTreeMap::new();
+    let mut add = |role, link: &u32, name: &String| {
+        hooks.insert(Hook { role, link: *link }, name.clone());
+    };
+    add(Role::SafetyNet, &state.overlay.index, &state.overlay.name);
+    add(Role::CountEgress, &state.overlay.index, &state.overlay.name);
+    for (link, name) in &state.underlay {
+        add(Role::Decapsulate, link, name);
+        if guarded {
+            add(Role::DropStrangers, link, name);
+        }
+    }
+    for (link, name) in &state.ports {
+        add(Role::Encapsulate, link, name);
+    }
+    hooks
 }
 
 #[cfg(test)]

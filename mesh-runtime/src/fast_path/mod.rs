@@ -17,7 +17,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{SchedClassifier, Xdp},
+};
 use ipnet::Ipv4Net;
 use mesh_layout::{Config, Endpoint, EndpointKey, map_names};
 
@@ -32,8 +35,9 @@ pub use state::{
     PeerPath,
 };
 
-/// The object that `cargo xtask build-ebpf` builds, as part of this library.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("QUILT_MESH_EBPF_OBJECT_PATH"));
+/// The object that `cargo xtask build-ebpf` builds, as part of this library: for tests and
+/// benchmarks of the programs themselves.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("QUILT_MESH_EBPF_OBJECT_PATH"));
 
 /// Capacity of the `endpoints` map: the containers of one node.
 const MAX_ENDPOINTS: u32 = 4096;
@@ -47,6 +51,8 @@ pub struct FastPathOptions {
     pub max_peers: u32,
     /// How programs are attached.
     pub attach: AttachMode,
+    /// Whether and how VXLAN from strangers is dropped by XDP already.
+    pub guard: StrangerGuard,
     /// Whether the programs' own log statements are loaded. They cost nothing otherwise: the
     /// verifier removes them.
     pub log_programs: bool,
@@ -64,6 +70,19 @@ pub enum AttachMode {
     Clsact,
 }
 
+/// Whether VXLAN from addresses that are no peer's is dropped by XDP on the underlay
+/// interfaces, before the kernel spends a socket buffer on it. It is dropped later otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StrangerGuard {
+    /// No XDP.
+    #[default]
+    Off,
+    /// In the kernel's generic XDP, which every interface has.
+    Generic,
+    /// In the driver, which has to support it.
+    Native,
+}
+
 /// The loaded programs and maps.
 ///
 /// Dropping it leaves maps, programs and attachments in the kernel: the data plane outlives
@@ -74,6 +93,7 @@ pub struct FastPath {
     attachments: Attachments,
     pins: PinDirectory,
     max_peers: u32,
+    guard: StrangerGuard,
     _events: Events,
 }
 
@@ -104,11 +124,12 @@ impl FastPath {
         let (maps, drops) = Maps::take(&mut ebpf)?;
         let events = Events::start(&mut ebpf, drops, options.log_programs)?;
         Ok(Self {
-            attachments: Attachments::new(options.attach, pins.links())?,
+            attachments: Attachments::new(options.attach, options.guard, pins.links())?,
             ebpf,
             maps,
             pins,
             max_peers: options.max_peers,
+            guard: options.guard,
             _events: events,
         })
     }
@@ -150,9 +171,10 @@ impl FastPath {
             .collect();
         self.maps.endpoints.show(&endpoints)?;
         let mut changes = self.apply_peers(wanted)?;
+        let guarded = self.guard != StrangerGuard::Off;
         let moved = self
             .attachments
-            .show(&mut self.ebpf, &hook::wanted(wanted))?;
+            .show(&mut self.ebpf, &hook::wanted(wanted, guarded))?;
         changes.attached = moved.attached;
         changes.detached = moved.detached;
         Ok(changes)
@@ -299,15 +321,16 @@ fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPath
 fn load_program(ebpf: &mut Ebpf, role: Role) -> Result<(), FastPathError> {
     let program = role.program();
     let failed = |source: aya::programs::ProgramError| FastPathError::program(program, &source);
-    let classifier: &mut SchedClassifier = ebpf
-        .program_mut(program)
-        .ok_or(FastPathError::Missing {
-            what: "program",
-            name: program,
-        })?
-        .try_into()
-        .map_err(failed)?;
-    classifier.load().map_err(failed)
+    let loaded = ebpf.program_mut(program).ok_or(FastPathError::Missing {
+        what: "program",
+        name: program,
+    })?;
+    let result = if role.attach_type().is_some() {
+        <&mut SchedClassifier>::try_from(loaded).and_then(SchedClassifier::load)
+    } else {
+        <&mut Xdp>::try_from(loaded).and_then(Xdp::load)
+    };
+    result.map_err(failed)
 }
 
 /// The error number at the bottom of an error, if there is one.
