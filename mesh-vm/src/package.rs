@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use nix::unistd::geteuid;
+
 use crate::{
     error::{Error, Result},
     series::Series,
@@ -34,12 +36,24 @@ impl Cache {
         Self { dir: dir.into() }
     }
 
-    /// The newest kernel of the series that apt knows of.
+    /// The newest kernel of the series that apt knows of. As root, apt is made to look anew if
+    /// it knows of none, or of one that is no longer there.
     ///
     /// # Errors
     ///
     /// [`Error::NoKernel`], or that it could not be downloaded or unpacked.
     pub fn kernel(&self, series: Series) -> Result<Kernel> {
+        match self.known_kernel(series) {
+            Err(error @ (Error::NoKernel(_) | Error::Command { .. })) if geteuid().is_root() => {
+                eprintln!("{error}\nreading apt's lists anew with apt-get update");
+                run("apt-get", &["-qq", "update"], &self.dir)?;
+                self.known_kernel(series)
+            }
+            other => other,
+        }
+    }
+
+    fn known_kernel(&self, series: Series) -> Result<Kernel> {
         let prefix = series.package_prefix();
         let listed = run("apt-cache", &["pkgnames", &prefix], &self.dir)?;
         // Other packages' recommendations are names too, and cannot be downloaded.

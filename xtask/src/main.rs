@@ -6,6 +6,7 @@ mod cargo;
 mod ci;
 mod demo;
 mod foreground;
+mod kernel;
 mod setup;
 mod test;
 

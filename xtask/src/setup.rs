@@ -35,6 +35,10 @@ pub(crate) enum Tool {
     CCompiler,
     /// Prints pinned maps with the names of their fields.
     Bpftool,
+    /// Boots other kernels.
+    Emulator,
+    /// Indexes the modules of another kernel.
+    Depmod,
 }
 
 impl Tool {
@@ -43,6 +47,8 @@ impl Tool {
         match self {
             Self::CCompiler => "cc",
             Self::Bpftool => "bpftool",
+            Self::Emulator => "qemu-system-x86_64",
+            Self::Depmod => "depmod",
         }
     }
 
@@ -51,6 +57,8 @@ impl Tool {
         match self {
             Self::CCompiler => &["gcc", "libc6-dev"],
             Self::Bpftool => &["bpftool"],
+            Self::Emulator => &["qemu-system-x86"],
+            Self::Depmod => &["kmod"],
         }
     }
 

@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 
 use crate::cargo;
 use crate::foreground::{self, Ended, Reach};
+use crate::kernel;
 use crate::setup::{self, Tool};
 use libtest::{Parser, Report};
 use suite::{Kind, Suite, parse_list};
@@ -33,16 +34,22 @@ const DOCUMENTATION: &str = "documentation";
 /// Run all tests, with one summary
 ///
 /// Unit, integration and documentation tests of the whole workspace; examples are compiled. Tests on the real kernel
-/// need root: files under tests/ named kernel_*, and everything of mesh-testbed/tests.
+/// need root: those under tests/ named kernel or kernel_*, and everything of mesh-testbed/tests.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub(crate) struct Options {
     /// Leave out what needs root, and name it
     #[arg(long, env = "QUILT_MESH_UNPRIVILEGED")]
     unprivileged: bool,
 
-    /// Test only this package; may be given several times
+    /// Run only the tests of this package; may be given several times
     #[arg(long, short, env = "QUILT_MESH_PACKAGE", value_delimiter = ',')]
     package: Vec<String>,
+
+    /// Instead boot the newest Debian kernel of this series under emulation, for example 6.1, and run Quilt Mesh
+    /// inside; may be given several times. Needs no root
+    #[arg(long, env = "QUILT_MESH_KERNEL", value_delimiter = ',', value_name = "SERIES", value_parser = kernel::parse_series,
+          conflicts_with_all = ["unprivileged", "package", "filter", "arguments"])]
+    kernel: Vec<String>,
 
     /// Run only tests whose names contain one of these
     filter: Vec<String>,
@@ -73,6 +80,9 @@ pub(crate) fn everything() -> anyhow::Result<Summary> {
 }
 
 fn collect(options: &Options) -> anyhow::Result<Summary> {
+    if !options.kernel.is_empty() {
+        return kernel::collect(&options.kernel);
+    }
     if !options.unprivileged && !geteuid().is_root() {
         bail!(
             "some tests make network namespaces and load eBPF programs, which needs root. Run one of\n  \
@@ -86,10 +96,10 @@ fn collect(options: &Options) -> anyhow::Result<Summary> {
     };
     setup::ensure(tools)?;
     let checkout = cargo::checkout()?;
-    let selection = selection(&options.package);
-    // Tests start the real programs and look for them in the target directory.
-    cargo::run(&checkout, &["build", "--locked", "--workspace"])?;
-    let suites = compile(&checkout, &selection)?;
+    let mut suites = compile(&checkout)?;
+    if !options.package.is_empty() {
+        suites.retain(|suite| options.package.contains(&suite.package));
+    }
 
     let mut summary = Summary::default();
     for suite in &suites {
@@ -111,17 +121,6 @@ fn collect(options: &Options) -> anyhow::Result<Summary> {
         summary.results.push(execute(DOCUMENTATION, command)?);
     }
     Ok(summary)
-}
-
-/// Cargo's arguments for these packages, or all.
-fn selection(packages: &[String]) -> Vec<String> {
-    if packages.is_empty() {
-        return vec!["--workspace".to_owned()];
-    }
-    packages
-        .iter()
-        .flat_map(|package| ["--package".to_owned(), package.clone()])
-        .collect()
 }
 
 /// The tests in documentation, which cargo compiles and runs itself. Only libraries have them, and asked for a
@@ -148,15 +147,17 @@ fn documentation(checkout: &Checkout, suites: &[Suite], options: &Options) -> Op
     Some(cargo::command(checkout, &arguments))
 }
 
-/// Compiles all test programs and examples.
-fn compile(checkout: &Checkout, selection: &[String]) -> anyhow::Result<Vec<Suite>> {
-    let mut arguments = vec![
-        "test",
+/// Compiles everything at once: test programs, examples, and the programs that tests start and look for in the
+/// target directory. Asked in two steps, cargo would compile half of it twice, because only tests see the features
+/// that development dependencies turn on.
+fn compile(checkout: &Checkout) -> anyhow::Result<Vec<Suite>> {
+    let arguments = [
+        "build",
         "--locked",
-        "--no-run",
+        "--workspace",
+        "--all-targets",
         "--message-format=json-render-diagnostics",
     ];
-    arguments.extend(selection.iter().map(String::as_str));
     let suites = Arc::new(Mutex::new(Vec::new()));
     let found = Arc::clone(&suites);
     let (ended, _) = foreground::run_reading(
@@ -193,7 +194,7 @@ fn list(suite: &Suite, options: &Options) -> anyhow::Result<Vec<String>> {
 }
 
 /// Runs a suite, its lines on the terminal as they come.
-fn execute(name: &str, command: Command) -> anyhow::Result<SuiteResult> {
+pub(crate) fn execute(name: &str, command: Command) -> anyhow::Result<SuiteResult> {
     eprintln!("\n--- {name}");
     let parser = Arc::new(Mutex::new(Parser::default()));
     let sink = Arc::clone(&parser);

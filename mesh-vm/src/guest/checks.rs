@@ -39,8 +39,10 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
     }
 }
 
-/// Waits until either host has all its programs in place and knows its container.
+/// Waits until either host has all its programs in place and knows its container, which it
+/// does from the container's first packet on.
 async fn wait_attached(pair: &Pair) -> anyhow::Result<()> {
+    wait_pings(pair).await?;
     for (host, container) in pair.hosts().into_iter().zip(pair.containers()) {
         let address = container.address().to_string();
         let wanted = [
@@ -65,7 +67,7 @@ async fn wait_attached(pair: &Pair) -> anyhow::Result<()> {
         })
         .await?;
     }
-    wait_pings(pair).await
+    Ok(())
 }
 
 /// Waits until a packet comes back; a first one may be lost to address resolution. Long enough
