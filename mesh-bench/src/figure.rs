@@ -67,7 +67,7 @@ impl Figure {
 }
 
 /// The figures for other programs.
-pub(crate) fn document(figures: &[Figure]) -> serde_json::Value {
+pub(crate) fn document(figures: &[Figure], circumstances: &str) -> serde_json::Value {
     let figures: Vec<serde_json::Value> = figures
         .iter()
         .map(|figure| {
@@ -76,15 +76,15 @@ pub(crate) fn document(figures: &[Figure]) -> serde_json::Value {
             value
         })
         .collect();
-    serde_json::json!({ "figures": figures })
+    serde_json::json!({ "figures": figures, "circumstances": circumstances })
 }
 
 /// The figures for people.
 pub(crate) fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
-    table.load_style(STYLE).set_header([
-        "figure", "goal", "measured", "", "smallest", "largest", "samples",
-    ]);
+    table
+        .load_style(STYLE)
+        .set_header(["figure", "goal", "measured", "", "range", "samples"]);
     for figure in figures {
         let number = |value: f64| match value {
             100.0.. => format!("{value:.0}"),
@@ -103,12 +103,11 @@ pub(crate) fn table(figures: &[Figure]) -> Table {
                 Some(false) => "NOT MET",
             }
             .to_owned(),
-            number(figure.smallest),
-            number(figure.largest),
+            format!("{} – {}", number(figure.smallest), number(figure.largest)),
             figure.samples.to_string(),
         ]);
     }
-    for column in [1, 2, 4, 5, 6] {
+    for column in [1, 2, 4, 5] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -52,17 +52,31 @@ struct RuntimeOptions {
 
 fn main() -> anyhow::Result<ExitCode> {
     let Subject::Runtime(options) = Options::parse().subject;
+    let circumstances = circumstances()?;
     let figures = tokio::runtime::Runtime::new()
         .context("cannot start the asynchronous runtime")?
         .block_on(measure_runtime(&options))?;
     match options.json {
         true => println!(
             "{}",
-            serde_json::to_string_pretty(&figure::document(&figures))?
+            serde_json::to_string_pretty(&figure::document(&figures, &circumstances))?
         ),
-        false => println!("{}", figure::table(&figures)),
+        false => println!("{}\n {circumstances}", figure::table(&figures)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What else decides about the figures: somebody else's work on the same machine does.
+fn circumstances() -> anyhow::Result<String> {
+    let loads = std::fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    let load = loads.split_whitespace().next().unwrap_or("unknown");
+    let cpus = std::thread::available_parallelism().context("cannot count the CPUs")?;
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .context("cannot read the kernel's release")?;
+    let kernel = kernel.trim();
+    Ok(format!(
+        "{cpus} CPUs, load average {load} before the start, kernel {kernel}"
+    ))
 }
 
 async fn measure_runtime(options: &RuntimeOptions) -> anyhow::Result<Vec<Figure>> {
