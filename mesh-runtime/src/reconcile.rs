@@ -7,6 +7,7 @@
 mod answers;
 mod calls;
 mod fast_path;
+mod inject;
 mod pace;
 mod views;
 

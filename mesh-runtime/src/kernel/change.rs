@@ -4,6 +4,7 @@ use std::{fmt, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
+use super::{ROUTE_PROTOCOL, observed::Route};
 use crate::fast_path::Mac;
 
 /// One of the two devices this project makes. Changes name the device rather than its
@@ -69,6 +70,20 @@ impl OverlayRoute {
     /// The next hop: the network address of the subnet.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
         self.destination.network()
+    }
+
+    /// The route as the kernel shows it, over the VXLAN device with that index.
+    pub(crate) fn on(&self, overlay: u32) -> Route {
+        Route {
+            destination: self.destination,
+            gateway: Some(self.gateway()),
+            link: Some(overlay),
+            source: Some(self.source),
+            metric: 0,
+            protocol: ROUTE_PROTOCOL,
+            onlink: true,
+            unicast: true,
+        }
     }
 }
 

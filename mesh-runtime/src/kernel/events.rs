@@ -129,7 +129,7 @@ impl Events {
     /// Waits until something may have changed. Cancel safe.
     pub(crate) async fn changed(&self) {
         loop {
-            if self.shared.dirty.load(Ordering::Acquire) != 0 {
+            if !self.is_quiet() {
                 return;
             }
             self.shared.wake.notified().await;
@@ -139,6 +139,11 @@ impl Events {
     /// What may have changed since the last call.
     pub(crate) fn take(&self) -> Dirty {
         Dirty::from_bits(self.shared.dirty.swap(0, Ordering::AcqRel))
+    }
+
+    /// Whether nothing has changed since [`take`](Self::take), as far as the kernel has told.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.shared.dirty.load(Ordering::Acquire) == 0
     }
 
     /// Names the interfaces whose neighbours matter; 0 for one that does not exist.

@@ -208,16 +208,7 @@ impl ModelKernel<'_> {
         if !self.state.addresses.iter().any(local) {
             return Err(format!("EINVAL: {} is no local address", goal.source));
         }
-        self.state.routes.push(Route {
-            destination: goal.destination,
-            gateway: Some(goal.gateway()),
-            link: Some(link),
-            source: Some(goal.source),
-            metric: 0,
-            protocol: ROUTE_PROTOCOL,
-            onlink: true,
-            unicast: true,
-        });
+        self.state.routes.push(goal.on(link));
         Ok(())
     }
 }

@@ -1,23 +1,13 @@
 //! The calls that change the wanted state.
 
-use futures_util::future::join_all;
 use ipnet::Ipv4Net;
 
 use super::Reconciler;
 use crate::{
     command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
-    interface,
-    kernel::{
-        apply::Applier,
-        change::{Change, OverlayRoute},
-        events::Dirty,
-        observe::route_to,
-        observed::{LinkKind, NeighbourState},
-        plan::describe,
-    },
+    kernel::{change::Change, events::Dirty, observed::NeighbourState},
     peers::{self, CheckedPeers},
     problem::Problem,
-    subnet::gateway,
 };
 
 impl Reconciler {
@@ -94,95 +84,6 @@ impl Reconciler {
             })
             .map(|neighbour| format!("{} answers on {}", neighbour.address, bridge.name));
         ports.chain(neighbours).collect()
-    }
-
-    async fn inject_route(&mut self, destination: &str, via: &str) -> Result<(), Refusal> {
-        interface::check_via(via, &self.settings.overlay).map_err(Refusal::because)?;
-        let own = self.subnet_before("InjectRoute")?;
-        let destination = self
-            .settings
-            .cluster
-            .parse_destination(destination, own)
-            .map_err(Refusal::because)?;
-        let known = self.wanted.destinations().contains(&destination);
-        let new = self.wanted.injected.insert(destination);
-        let problem = match self.inject_directly(destination, own).await {
-            Ok(true) => None,
-            Ok(false) => {
-                self.round(Dirty::STATE).await;
-                self.route_problem(destination).cloned()
-            }
-            Err(problem) => Some(problem),
-        };
-        let Some(problem) = problem else {
-            if !known {
-                tracing::info!(%destination, "route injected");
-            }
-            return Ok(());
-        };
-        // What passes by itself is tried again; a route of somebody else stays.
-        if new && matches!(problem, Problem::ForeignRoute { .. }) {
-            self.wanted.injected.remove(&destination);
-        }
-        Err(Refusal::because(problem))
-    }
-
-    /// The short way: ask for this one route and add it, without reading everything. The
-    /// next full comparison sees what this cannot, such as a foreign route that is not the
-    /// preferred one. `Ok(false)`: this case needs a round.
-    async fn inject_directly(
-        &mut self,
-        destination: Ipv4Net,
-        own: Ipv4Net,
-    ) -> Result<bool, Problem> {
-        if self.outdated.devices || self.view.underlay.is_none() {
-            return Ok(false);
-        }
-        let Some(overlay) = self.observed.link_named(&self.settings.overlay) else {
-            return Ok(false);
-        };
-        if !overlay.up || !matches!(overlay.kind, LinkKind::Vxlan(_)) {
-            return Ok(false);
-        }
-        let goal = OverlayRoute {
-            destination,
-            source: gateway(own),
-        };
-        let mac = mesh_layout::overlay_mac(destination.network().octets());
-        let mut changes = vec![Change::SetNeighbour {
-            address: goal.gateway(),
-            mac,
-        }];
-        if let Some(peer) = self.wanted.peers.get(&destination) {
-            changes.push(Change::SetForwarding {
-                mac,
-                remote: peer.address,
-            });
-        }
-        match route_to(&self.netlink, destination, gateway(destination)).await {
-            Ok(None) => changes.push(Change::AddRoute(goal)),
-            Ok(Some(route)) if !route.is_ours() => {
-                return Err(Problem::ForeignRoute {
-                    destination,
-                    description: describe(&route, &self.observed),
-                });
-            }
-            Ok(Some(route)) => {
-                let right = route.link == Some(overlay.index)
-                    && route.onlink
-                    && route.gateway == Some(goal.gateway())
-                    && route.source == Some(goal.source);
-                if !right {
-                    return Ok(false);
-                }
-            }
-            Err(_) => return Ok(false),
-        }
-        let applier = Applier::new(&self.netlink, &self.settings, &self.observed);
-        let results = join_all(changes.iter().map(|change| applier.apply_entry(change))).await;
-        self.outdated.routes = true;
-        self.outdated.neighbours = true;
-        Ok(results.iter().all(Result::is_ok))
     }
 
     async fn remove_route(&mut self, destination: &str) -> Result<(), Refusal> {
@@ -279,7 +180,7 @@ impl Reconciler {
     }
 
     /// The node's subnet, without which a call makes no sense.
-    fn subnet_before(&self, call: &str) -> Result<Ipv4Net, Refusal> {
+    pub(super) fn subnet_before(&self, call: &str) -> Result<Ipv4Net, Refusal> {
         self.wanted.subnet.ok_or_else(|| {
             Refusal(format!(
                 "{call} needs this node's subnet: call ConfigureNodeSubnet first"

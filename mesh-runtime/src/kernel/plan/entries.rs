@@ -108,15 +108,7 @@ fn plan_route(context: &Context<'_>, destination: Ipv4Net, here: &[&Route], plan
 }
 
 fn is_goal(route: &Route, goal: &OverlayRoute, overlay: OverlayState) -> bool {
-    overlay
-        == route
-            .link
-            .map_or(OverlayState::Absent, OverlayState::Present)
-        && overlay != OverlayState::Absent
-        && route.unicast
-        && route.onlink
-        && route.gateway == Some(goal.gateway())
-        && route.source == Some(goal.source)
+    matches!(overlay, OverlayState::Present(index) if *route == goal.on(index))
 }
 
 /// Whether a route leads over the device that the plan deletes.
