@@ -1,0 +1,207 @@
+//! The host's side with a real process, whatever the machine does: apt and the emulator are
+//! scripts here that stand for good and bad days.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed, and says where"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use mesh_vm::{Check, Outcome};
+use tempfile::TempDir;
+
+const RELEASE: &str = "6.1.0-56-cloud-amd64";
+
+/// A package of each kind; all modules are built into its kernel.
+const APT_CACHE: &str = r#"case $1 in
+pkgnames) printf '%s\n' linux-image-6.1.0-9-cloud-amd64 linux-image-6.1.0-56-cloud-amd64 ;;
+policy) echo "  Candidate: 1:6.1.192-2" ;;
+esac"#;
+const APT_GET: &str =
+    r#"echo "apt-get $*" >>"$APT_LOG"; case $* in *download*) : >package.deb ;; esac"#;
+const DPKG_DEB: &str = r#"modules=$3/lib/modules/6.1.0-56-cloud-amd64
+mkdir -p "$3/boot" "$3/bin" "$modules"
+: >"$3/boot/vmlinuz-6.1.0-56-cloud-amd64"; : >"$3/bin/busybox"; : >"$modules/modules.dep"
+for module in vxlan veth bridge sch_ingress cls_bpf act_bpf; do
+    echo "kernel/net/$module.ko" >>"$modules/modules.builtin"
+done"#;
+
+/// A machine with these programs in front of the real ones.
+struct Machine {
+    dir: TempDir,
+}
+
+impl Machine {
+    fn with_emulator(script: &str) -> Self {
+        let machine = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(machine.path("bin")).unwrap();
+        machine.program("apt-cache", APT_CACHE);
+        machine.program("apt-get", APT_GET);
+        machine.program("dpkg-deb", DPKG_DEB);
+        machine.program("qemu-system-x86_64", script);
+        // Anything that is linked to libraries.
+        for name in ["quilt-runtime", "mesh-vm-guest"] {
+            fs::copy("/bin/true", machine.path("bin").join(name)).unwrap();
+        }
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Runs `mesh-vm` for a series.
+    fn boot(&self, series: &str, deadline: u32) -> Booted {
+        let path = std::env::var("PATH").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_mesh-vm"))
+            .args(["--kernel", series, "--deadline", &deadline.to_string()])
+            .arg("--dir")
+            .arg(self.path("vm"))
+            .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .env("APT_LOG", self.path("apt.log"))
+            .env("PID_FILE", self.path("pid"))
+            .env("QUILT_MESH_BIN_DIR", self.path("bin"))
+            .output()
+            .unwrap();
+        Booted(output)
+    }
+
+    fn apt_calls(&self) -> String {
+        fs::read_to_string(self.path("apt.log")).unwrap_or_default()
+    }
+}
+
+struct Booted(Output);
+
+impl Booted {
+    fn stdout(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    fn stderr(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+}
+
+/// A line of shell that reports these checks as the guest's driver does.
+fn report(checks: &[Check]) -> String {
+    let lines = checks.iter().map(|&check| {
+        let failure = None;
+        let line = Outcome { check, failure }.to_line().unwrap();
+        format!("printf '%s\\r\\n' '{line}'\n")
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_guest_that_reports_every_check_has_passed() {
+    let machine = Machine::with_emulator(&report(&Check::ALL));
+    let booted = machine.boot("6.1", 60);
+    assert!(booted.0.status.success(), "{}", booted.stderr());
+    let stdout = booted.stdout();
+    assert!(stdout.starts_with("running 8 tests\n"), "{stdout}");
+    assert!(
+        stdout.contains("test the_programs_load_and_attach ... ok\n"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("test result: ok. 8 passed; 0 failed;"),
+        "{stdout}"
+    );
+    let dir = machine.path("vm");
+    assert!(dir.join(format!("initramfs-{RELEASE}")).is_file());
+}
+
+#[test]
+fn a_package_is_downloaded_once() {
+    let machine = Machine::with_emulator(&report(&Check::ALL));
+    machine.boot("6.1", 60);
+    let first = machine.apt_calls();
+    assert_eq!(first.lines().count(), 2, "{first}");
+    machine.boot("6.1", 60);
+    assert_eq!(machine.apt_calls(), first);
+}
+
+#[test]
+fn checks_that_a_dying_guest_did_not_reach_have_failed_and_its_console_is_shown() {
+    // The console is the argument after the first `-serial`, and begins with `file:`.
+    let panic = format!(
+        "{}for word; do case $word in file:*) echo 'Kernel panic - not syncing' >\"${{word#file:}}\" ;; esac; done",
+        report(&Check::ALL[..2])
+    );
+    let booted = Machine::with_emulator(&panic).boot("6.1", 60);
+    assert_eq!(booted.0.status.code(), Some(1));
+    let (stdout, stderr) = (booted.stdout(), booted.stderr());
+    assert!(
+        stdout.contains("test result: FAILED. 2 passed; 6 failed;"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("\nfailures:\n    containers_ping_over_the_fast_path\n"),
+        "{stdout}"
+    );
+    assert!(stderr.contains("Kernel panic - not syncing"), "{stderr}");
+}
+
+#[test]
+fn a_guest_that_hangs_is_killed_at_its_deadline() {
+    let hang = format!(
+        "{}echo $$ >\"$PID_FILE\"; exec sleep 600",
+        report(&Check::ALL[..1])
+    );
+    let machine = Machine::with_emulator(&hang);
+    let booted = machine.boot("6.1", 2);
+    assert_eq!(booted.0.status.code(), Some(1));
+    let stdout = booted.stdout();
+    assert!(
+        stdout.contains("test result: FAILED. 1 passed; 7 failed;"),
+        "{stdout}"
+    );
+    assert!(
+        booted.stderr().contains("not reached in 2 s"),
+        "{}",
+        booted.stderr()
+    );
+    let pid = fs::read_to_string(machine.path("pid")).unwrap();
+    assert!(!Path::new("/proc").join(pid.trim()).exists());
+}
+
+#[test]
+fn an_emulator_that_fails_is_not_taken_for_a_guest_that_ended() {
+    let booted = Machine::with_emulator("echo 'no accelerator' >&2; exit 3").boot("6.1", 60);
+    assert_eq!(booted.0.status.code(), Some(1));
+    let stderr = booted.stderr();
+    assert!(stderr.contains("no accelerator"), "{stderr}");
+    assert!(
+        stderr.contains("the emulator ended before, with exit status: 3"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_series_that_apt_does_not_know_is_named_with_what_to_do() {
+    let machine = Machine::with_emulator("exit 1");
+    let booted = machine.boot("6.6", 60);
+    assert_eq!(booted.0.status.code(), Some(1));
+    assert_eq!(booted.stdout(), "");
+    let stderr = booted.stderr();
+    assert!(
+        stderr.contains("no package linux-image-6.6.…-cloud-amd64"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("sudo apt-get update"), "{stderr}");
+}
