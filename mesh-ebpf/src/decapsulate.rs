@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use mesh_layout::{
     Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP,
-    PassReason, PeerKey, UDP_LEN, VXLAN_FLAG_VNI, VtepKey,
+    PassReason, PeerKey, UDP_LEN, VtepKey,
 };
 
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
     deliver::{deliver, endpoint},
     maps::{CONFIG, PEERS, VTEPS},
     packet::{
-        ECN_CE, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP, OUTER_UDP, Packet,
-        UdpVxlan, VERSION_4_NO_OPTIONS,
+        ECN_CE, ECN_ECT0, ECN_ECT1, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP,
+        OUTER_UDP, Packet, UdpVxlan, VERSION_4_NO_OPTIONS,
     },
     verdict::{Dropped, Verdict},
 };
@@ -67,7 +67,7 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
         return pass(PassReason::NotVxlan);
     }
     if outer.version_and_length != VERSION_4_NO_OPTIONS {
-        return pass(PassReason::Unreadable);
+        return Err(beyond_options(packet, config, &outer));
     }
     if outer.is_later_fragment() {
         return pass(PassReason::OuterFragment);
@@ -100,7 +100,7 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
     if udp_checksum != 0 {
         return pass(PassReason::OuterChecksum);
     }
-    if outer.tos & ECN_MASK == ECN_CE {
+    if changes_mark(outer.tos, inner.tos) {
         return pass(PassReason::CongestionMark);
     }
     if packet.has_vlan_tag() {
@@ -125,7 +125,8 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
         )
     };
     if shrunk != 0 {
-        return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
+        // A merged packet of a kind the kernel takes apart itself. It is as it was.
+        return pass(PassReason::Unreadable);
     }
     let Some(action) = deliver(packet, config, endpoint) else {
         return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
@@ -136,6 +137,55 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
         stats.last_seen_ns = now();
     });
     Ok(action)
+}
+
+/// The verdict on UDP to this host behind IPv4 options.
+///
+/// No VTEP sends any, but the kernel's accepts them, and from anybody: VXLAN of our VNI is
+/// dropped, or a stranger would get round the guards with a single no-operation.
+#[inline(always)]
+fn beyond_options(packet: Packet, config: &Config, outer: &Ipv4) -> Verdict {
+    if !outer.is_valid() {
+        return Verdict::Pass(PassReason::Unreadable);
+    }
+    if outer.is_later_fragment() {
+        return Verdict::Pass(PassReason::OuterFragment);
+    }
+    let udp = OUTER_IP + outer.header_len();
+    let end = (udp + size_of::<UdpVxlan>()) as u32;
+    if packet.at::<UdpVxlan>(udp).is_none() {
+        // Not linear, or not there.
+        packet.pull(if packet.len() < end {
+            packet.len()
+        } else {
+            end
+        });
+    }
+    match packet.at::<[u16; 4]>(udp) {
+        // SAFETY: `at` proved that the header is in the packet.
+        Some(ports) if unsafe { (*ports)[1] } == (config.port as u16).to_be() => {}
+        _ => return Verdict::Pass(PassReason::Unreadable),
+    }
+    if let Some(vxlan) = packet.at::<UdpVxlan>(udp) {
+        // SAFETY: `at` proved that the header is in the packet.
+        let vxlan = unsafe { *vxlan };
+        if vxlan.has_vni() && vxlan.vni() != config.vni {
+            return Verdict::Pass(PassReason::OtherVni);
+        }
+    }
+    Verdict::Drop(Dropped {
+        outer_source: outer.source,
+        outer_destination: outer.destination,
+        ..Dropped::because(DropReason::Malformed)
+    })
+}
+
+/// Whether the outer congestion bits say something the inner ones do not yet (RFC 6040,
+/// figure 4).
+#[inline(always)]
+fn changes_mark(outer_tos: u8, inner_tos: u8) -> bool {
+    let outer = outer_tos & ECN_MASK;
+    outer == ECN_CE || (outer == ECN_ECT1 && inner_tos & ECN_MASK == ECN_ECT0)
 }
 
 /// Reads the VXLAN header and the inner IPv4 header, and refuses what is not one of ours.
@@ -160,10 +210,10 @@ fn inner_headers(
     };
     // SAFETY: `at` proved that the header is in the packet.
     let vxlan = unsafe { *vxlan };
-    if vxlan.flags & (u32::from(VXLAN_FLAG_VNI) << 24).to_be() == 0 {
+    if !vxlan.has_vni() {
         return Err(Verdict::Drop(dropped));
     }
-    let vni = u32::from_be(vxlan.vni) >> 8;
+    let vni = vxlan.vni();
     if vni != config.vni {
         return Err(Verdict::Pass(PassReason::OtherVni));
     }
@@ -180,7 +230,7 @@ fn inner_headers(
     }
     match packet.at::<Ipv4>(INNER_IP) {
         // SAFETY: `at` proved that the header is in the packet.
-        Some(inner) if unsafe { (*inner).version_and_length } >> 4 == 4 => {
+        Some(inner) if unsafe { (*inner).is_valid() } => {
             // SAFETY: as above.
             Ok((vni, unsafe { *inner }))
         }

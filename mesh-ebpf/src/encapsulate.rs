@@ -21,8 +21,8 @@ use crate::{
     count::count,
     maps::{CONFIG, PEERS},
     packet::{
-        ECN_CE, ECN_ECT0, ECN_MASK, Ethernet, INNER_ETHERNET, Ipv4, OUTER_IP, OUTER_UDP, Packet,
-        UdpVxlan, VERSION_4_NO_OPTIONS,
+        ECN_CE, ECN_ECT0, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP, OUTER_UDP,
+        Packet, UdpVxlan, VERSION_4_NO_OPTIONS,
     },
     verdict::{Dropped, Verdict},
 };
@@ -72,7 +72,7 @@ fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
         return pass(PassReason::NotPeer);
     };
     // SAFETY: `at` proved that the headers are in the packet.
-    let (ethernet, ip) = unsafe { (&*ethernet, &mut *ip) };
+    let (ethernet, ip) = unsafe { (&*ethernet, &*ip) };
     if ethernet.destination != config.bridge_mac {
         return pass(PassReason::NotRouted);
     }
@@ -102,13 +102,10 @@ fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
         return pass(PassReason::TooBig);
     }
 
-    // From here on the packet is changed, and the kernel path can no longer have it.
     let source_port = source_port(packet);
     let segments = packet.segments(ip, OUTER_IP);
     let inner_length = packet.len() - ETHERNET_LEN as u32;
     let inner_tos = ip.tos;
-    ip.decrement_ttl();
-
     // SAFETY: the context is valid as long as the program runs.
     let grown = unsafe {
         bpf_skb_adjust_room(
@@ -118,9 +115,13 @@ fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
             ROOM_FLAGS,
         )
     };
-    if grown != 0
-        || write_headers(packet, config, peer, inner_length, inner_tos, source_port).is_none()
-    {
+    if grown != 0 {
+        // A packet that is still to be segmented, in a way the kernel cannot do inside a
+        // tunnel (SCTP's). It is as it was, and the kernel path segments it first.
+        return pass(PassReason::Unreadable);
+    }
+    // From here on the packet is changed, and the kernel path can no longer have it.
+    if write_headers(packet, config, peer, inner_length, inner_tos, source_port).is_none() {
         return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
     }
     count(peer.counters, |stats| {
@@ -183,6 +184,7 @@ fn write_headers(
     source_port: u16,
 ) -> Option<()> {
     // The furthest header first: its check covers the others.
+    let inner_ip: *mut Ipv4 = packet.at(INNER_IP)?;
     let inner_ethernet: *mut Ethernet = packet.at(INNER_ETHERNET)?;
     let udp: *mut UdpVxlan = packet.at(OUTER_UDP)?;
     let ip: *mut Ipv4 = packet.at(OUTER_IP)?;
@@ -204,6 +206,7 @@ fn write_headers(
 
     // SAFETY: `at` proved that the headers are in the packet.
     unsafe {
+        (*inner_ip).decrement_ttl();
         *ip = outer;
         *udp = UdpVxlan {
             source_port: source_port.to_be(),

@@ -6,7 +6,12 @@
 //! instructions of every access.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_pull_data, programs::TcContext};
-use mesh_layout::{ETHERNET_LEN, IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
+use mesh_layout::{ETHERNET_LEN, IPV4_LEN, PROTOCOL_UDP, UDP_LEN, VXLAN_FLAG_VNI};
+
+/// IP protocol number of TCP.
+const PROTOCOL_TCP: u8 = 6;
+/// Length of a TCP header without options (RFC 9293).
+const TCP_LEN: usize = 20;
 
 /// An Ethernet header.
 #[repr(C)]
@@ -45,6 +50,20 @@ pub(crate) struct UdpVxlan {
     pub(crate) vni: u32,
 }
 
+impl UdpVxlan {
+    /// Whether the VXLAN header says that its VNI is valid.
+    #[inline(always)]
+    pub(crate) fn has_vni(&self) -> bool {
+        self.flags & (u32::from(VXLAN_FLAG_VNI) << 24).to_be() != 0
+    }
+
+    /// The VNI, in the byte order of the host.
+    #[inline(always)]
+    pub(crate) fn vni(&self) -> u32 {
+        u32::from_be(self.vni) >> 8
+    }
+}
+
 /// Version 4, five words long: the only first byte of an IPv4 header without options.
 pub(crate) const VERSION_4_NO_OPTIONS: u8 = 0x45;
 
@@ -54,8 +73,22 @@ pub(crate) const ECN_MASK: u8 = 0b11;
 pub(crate) const ECN_CE: u8 = 0b11;
 /// Capable of marks, none seen.
 pub(crate) const ECN_ECT0: u8 = 0b10;
+/// The same in other words, which routers may give a meaning of their own.
+pub(crate) const ECN_ECT1: u8 = 0b01;
 
 impl Ipv4 {
+    /// Whether version and header length are possible ones: 4, and at least five words.
+    #[inline(always)]
+    pub(crate) fn is_valid(&self) -> bool {
+        self.version_and_length.wrapping_sub(VERSION_4_NO_OPTIONS) <= 0x4f - VERSION_4_NO_OPTIONS
+    }
+
+    /// Length of the header with its options, as it says itself.
+    #[inline(always)]
+    pub(crate) fn header_len(&self) -> usize {
+        usize::from(self.version_and_length & 0xf) * 4
+    }
+
     /// Whether this is a fragment: more fragments follow, or the offset is not zero.
     #[inline(always)]
     pub(crate) fn is_fragment(&self) -> bool {
@@ -137,7 +170,8 @@ impl Packet {
     /// to be segmented or was merged. `ip` is the inner IPv4 header, at `ip_offset`.
     ///
     /// Computed from the segment size, because the kernel forgets the number of segments when
-    /// a packet is encapsulated.
+    /// a packet is encapsulated. Of other protocols than TCP and UDP the size says nothing
+    /// (SCTP's segments are as long as they are), and the packet counts as one.
     #[inline(always)]
     pub(crate) fn segments(self, ip: &Ipv4, ip_offset: usize) -> u64 {
         // SAFETY: the context is valid as long as the program runs.
@@ -145,16 +179,16 @@ impl Packet {
         if segment == 0 {
             return 1;
         }
-        let transport = ip_offset + IPV4_LEN;
-        let transport_len = if ip.protocol == PROTOCOL_UDP {
-            UDP_LEN as u32
-        } else {
+        let transport = ip_offset + ip.header_len();
+        let transport_len = match ip.protocol {
+            PROTOCOL_UDP => UDP_LEN as u32,
             // TCP's header length is in the upper half of its byte 12, in words of 4 bytes.
-            match self.at::<u8>(transport + 12) {
-                // SAFETY: `at` proved that the byte is in the packet.
-                Some(offset) => u32::from(unsafe { *offset } >> 4) * 4,
-                None => 20,
-            }
+            PROTOCOL_TCP => match self.at::<[u8; TCP_LEN]>(transport) {
+                // SAFETY: `at` proved that the header is in the packet.
+                Some(header) => u32::from(unsafe { (*header)[12] } >> 4) * 4,
+                None => TCP_LEN as u32,
+            },
+            _ => return 1,
         };
         let headers = transport as u32 + transport_len;
         let payload = self.len().saturating_sub(headers);

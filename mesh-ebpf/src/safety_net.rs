@@ -52,7 +52,7 @@ fn try_deliver(packet: Packet) -> Result<i32, Verdict> {
             ..Dropped::because(reason)
         }))
     };
-    if ip.version_and_length >> 4 != 4 {
+    if !ip.is_valid() {
         return dropped(DropReason::Malformed, NO_PEER);
     }
     let mask = u32::from_ne_bytes(config.mask);

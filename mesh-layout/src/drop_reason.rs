@@ -64,10 +64,11 @@ reasons! {
     ForeignSource => foreign_source,
     /// From a peer, but its inner destination is not in this node's subnet.
     ForeignTarget => foreign_target,
-    /// VXLAN header without the VNI flag, or cut short before the inner headers.
+    /// VXLAN header without the VNI flag, cut short before the inner headers, or behind IPv4
+    /// options; or inner headers that cannot be.
     Malformed => malformed,
     /// The inner packet is not IPv4; nothing else crosses the overlay.
     NotIpv4 => not_ipv4,
-    /// Rewriting the packet failed, which is out of memory or a header the kernel refuses.
+    /// The headers just added, or left, are out of reach: does not happen.
     RewriteFailed => rewrite_failed,
 }

@@ -32,6 +32,7 @@ reasons! {
     OuterChecksum => outer_checksum,
     /// The outer header carries a congestion mark, which the kernel moves inwards (RFC 6040).
     CongestionMark => congestion_mark,
-    /// Headers this program does not read, such as IPv4 options or a VLAN tag.
+    /// What this program does not handle: IPv4 options, a VLAN tag, a packet whose segments
+    /// the kernel cannot cut inside a tunnel.
     Unreadable => unreadable,
 }

@@ -1,0 +1,149 @@
+//! Peer → container.
+
+use mesh_layout::{
+    DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP, PassReason, PeerStats,
+    UDP_LEN, VXLAN_LEN,
+};
+
+use crate::{
+    Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Udp, Vxlan, congestion::inner_after,
+    deliver::deliver, outcome::Dropped,
+};
+
+/// Ingress of an underlay interface.
+///
+/// VXLAN of our VNI to this host is a peer's or it is dropped, and a peer may send from its
+/// own subnet to ours only. That is decided before anything is left to the kernel, so that
+/// nobody gets round it by sending what the program itself does not handle. The rest of a
+/// host's packets pass untouched.
+pub fn decapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
+    let pass = |reason| Outcome::pass(arrival, reason);
+    let packet = arrival.packet;
+
+    let is_ipv4 =
+        Ethernet::read(packet).is_some_and(|ethernet| ethernet.ethertype == ETHERTYPE_IPV4);
+    if !is_ipv4 || packet.len() < ETHERNET_LEN + IPV4_LEN + UDP_LEN {
+        return pass(PassReason::NotVxlan);
+    }
+    let Some(outer) = Ipv4::read(&packet[ETHERNET_LEN..]) else {
+        return pass(PassReason::NotVxlan);
+    };
+    if outer.protocol != PROTOCOL_UDP || outer.destination != node.host_address() {
+        return pass(PassReason::NotVxlan);
+    }
+    if !outer.is_valid() {
+        return pass(PassReason::Unreadable);
+    }
+    if outer.fragment_offset != 0 {
+        // The ports are in the first fragment, and without that one there is no packet.
+        return pass(PassReason::OuterFragment);
+    }
+    let udp_at = ETHERNET_LEN + outer.length();
+    let udp = packet.get(udp_at..).and_then(Udp::read);
+    let Some(udp) = udp.filter(|udp| u32::from(udp.destination) == node.config.port) else {
+        return pass(match outer.has_options() {
+            true => PassReason::Unreadable,
+            false => PassReason::NotVxlan,
+        });
+    };
+
+    let dropped = Dropped {
+        outer: Some((outer.source, outer.destination)),
+        ..Dropped::because(DropReason::Malformed)
+    };
+    let drop = |dropped: Dropped| dropped.outcome(arrival);
+    let Some(vxlan) = Vxlan::read(&packet[udp_at + UDP_LEN..]).filter(Vxlan::has_vni) else {
+        return drop(dropped);
+    };
+    if vxlan.vni != node.config.vni {
+        return pass(PassReason::OtherVni);
+    }
+    if outer.has_options() {
+        // No VTEP sends options (RFC 7348 has none), and with them the inner headers are
+        // elsewhere: nothing behind them is believed.
+        return drop(dropped);
+    }
+    let dropped = Dropped {
+        vni: vxlan.vni,
+        ..dropped
+    };
+    let inner_frame = &packet[udp_at + UDP_LEN + VXLAN_LEN..];
+    let Some(inner_ethernet) = Ethernet::read(inner_frame) else {
+        return drop(dropped);
+    };
+    if inner_ethernet.ethertype != ETHERTYPE_IPV4 {
+        return drop(Dropped {
+            reason: DropReason::NotIpv4,
+            ..dropped
+        });
+    }
+    let Some(inner) = Ipv4::read(&inner_frame[ETHERNET_LEN..]).filter(Ipv4::is_valid) else {
+        return drop(dropped);
+    };
+    let dropped = Dropped {
+        inner: Some((inner.source, inner.destination)),
+        ..dropped
+    };
+    let sender = node
+        .peer(inner.source)
+        .filter(|peer| peer.address == outer.source.octets());
+    let Some(sender) = sender else {
+        return drop(match node.vtep(outer.source) {
+            Some(vtep) => Dropped {
+                reason: DropReason::ForeignSource,
+                blamed: Some(vtep.counters),
+                ..dropped
+            },
+            None => Dropped {
+                reason: DropReason::UnknownVtep,
+                ..dropped
+            },
+        });
+    };
+    if !node.owns(inner.destination) {
+        return drop(Dropped {
+            reason: DropReason::ForeignTarget,
+            blamed: Some(sender.counters),
+            ..dropped
+        });
+    }
+
+    // From here on the packet is a peer's and ours. What the program does not do itself the
+    // kernel does.
+    if outer.is_fragment() {
+        return pass(PassReason::OuterFragment);
+    }
+    if udp.checksum != 0 {
+        return pass(PassReason::OuterChecksum);
+    }
+    let (outer_mark, inner_mark) = (Ecn::of(outer.tos), Ecn::of(inner.tos));
+    if outer_mark == Ecn::Ce || inner_after(outer_mark, inner_mark) != Some(inner_mark) {
+        return pass(PassReason::CongestionMark);
+    }
+    if inner.ttl <= 1 {
+        return pass(PassReason::TtlExpired);
+    }
+    let Some(endpoint) = node.endpoint(inner.destination) else {
+        return pass(PassReason::NoEndpoint);
+    };
+    if arrival.segment_size != 0 {
+        // The kernel takes headers only off what it knows how to segment.
+        return pass(PassReason::Unreadable);
+    }
+
+    let (verdict, packet) = deliver(node, endpoint, inner_frame);
+    Outcome {
+        verdict,
+        counted: Some(Counted {
+            index: sender.counters,
+            add: PeerStats {
+                rx_packets: 1,
+                rx_bytes: (inner_frame.len() - ETHERNET_LEN) as u64,
+                ..PeerStats::default()
+            },
+            heard: true,
+        }),
+        packet,
+        event: None,
+    }
+}

@@ -1,0 +1,134 @@
+//! Container → peer.
+
+use std::{net::Ipv4Addr, ops::RangeInclusive};
+
+use mesh_layout::{
+    ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP, PassReason, Peer,
+    PeerStats, VXLAN_FLAG_VNI,
+};
+
+use crate::{
+    Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Redirect, Udp, Verdict, Vxlan,
+    congestion::outer_for, decrement_ttl, header::length16,
+};
+
+/// Source ports that stand for flows: the dynamic range (RFC 7348, section 5; RFC 6335).
+pub const SOURCE_PORTS: RangeInclusive<u16> = 49_152..=65_535;
+
+/// Ingress of a bridge port.
+///
+/// What is IPv4 to the gateway's MAC address, from this node's subnet to a peer's, is sent to
+/// the peer. All else is the kernel path's, which answers where an answer is due.
+pub fn encapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
+    let pass = |reason| Outcome::pass(arrival, reason);
+
+    let Some(ethernet) = Ethernet::read(arrival.packet) else {
+        return pass(PassReason::Unreadable);
+    };
+    if ethernet.ethertype != ETHERTYPE_IPV4 {
+        return pass(PassReason::NotRouted);
+    }
+    let Some(ip) = Ipv4::read(&arrival.packet[ETHERNET_LEN..]) else {
+        return pass(PassReason::Unreadable);
+    };
+    if ethernet.destination != node.config.bridge_mac {
+        return pass(PassReason::NotRouted);
+    }
+    let Some(peer) = node.peer(ip.destination) else {
+        return pass(PassReason::NotPeer);
+    };
+    if !ip.is_valid() || ip.has_options() {
+        return pass(PassReason::Unreadable);
+    }
+    if !node.owns(ip.source) {
+        return pass(PassReason::SourceNotOurs);
+    }
+    if ip.ttl <= 1 {
+        return pass(PassReason::TtlExpired);
+    }
+    if peer.link == 0 {
+        return pass(PassReason::NoNextHop);
+    }
+    if !fits(node, arrival.packet) {
+        return pass(PassReason::TooBig);
+    }
+    if arrival.segment_size != 0 {
+        // The kernel adds headers only to what it will know how to segment.
+        return pass(PassReason::Unreadable);
+    }
+
+    let inner_length = arrival.packet.len() - ETHERNET_LEN;
+    Outcome {
+        verdict: Verdict::Redirect(Redirect::Neighbour {
+            link: peer.link,
+            next_hop: peer.next_hop.into(),
+        }),
+        packet: encapsulated(node, peer, arrival, ip.tos),
+        counted: Some(Counted {
+            index: peer.counters,
+            add: PeerStats {
+                tx_packets: 1,
+                tx_bytes: inner_length as u64,
+                ..PeerStats::default()
+            },
+            heard: false,
+        }),
+        event: None,
+    }
+}
+
+/// Whether the overlay device would carry the packet. Without the device nothing fits.
+fn fits(node: &Node, packet: &[u8]) -> bool {
+    node.overlay_mtu
+        .is_some_and(|mtu| packet.len() - ETHERNET_LEN <= mtu as usize)
+}
+
+/// RFC 7348, section 5, around the packet with one hop less to live. The outer Ethernet
+/// header is still the container's: whoever sends the packet to the neighbour writes it.
+fn encapsulated(node: &Node, peer: &Peer, arrival: &Arrival<'_>, inner_tos: u8) -> Vec<u8> {
+    let (container_ethernet, inner_ip) = arrival.packet.split_at(ETHERNET_LEN);
+    let mut inner_ip = inner_ip.to_vec();
+    decrement_ttl(&mut inner_ip);
+
+    let outer_length = inner_ip.len() + ENCAPSULATION_LEN;
+    let outer = Ipv4 {
+        version: 4,
+        words: 5,
+        // The congestion mark alone: the underlay's service classes are not the container's.
+        tos: outer_for(Ecn::of(inner_tos)).bits(),
+        total_length: length16(outer_length),
+        // With "do not fragment" the identification says nothing (RFC 6864).
+        identification: 0,
+        dont_fragment: true,
+        more_fragments: false,
+        fragment_offset: 0,
+        ttl: 64,
+        protocol: PROTOCOL_UDP,
+        source: node.host_address(),
+        destination: Ipv4Addr::from(peer.address),
+    };
+    let udp = Udp {
+        source: arrival.flow_port,
+        destination: node.config.port as u16,
+        length: length16(outer_length - IPV4_LEN),
+        checksum: 0,
+    };
+    let vxlan = Vxlan {
+        flags: VXLAN_FLAG_VNI,
+        vni: peer.vni,
+    };
+    let inner_ethernet = Ethernet {
+        destination: peer.mac,
+        source: node.config.overlay_mac,
+        ethertype: ETHERTYPE_IPV4,
+    };
+    [
+        container_ethernet,
+        &outer.bytes(&[]),
+        &udp.bytes(),
+        &vxlan.bytes(),
+        &inner_ethernet.bytes(),
+        &inner_ip,
+    ]
+    .concat()
+}

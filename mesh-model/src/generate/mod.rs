@@ -1,0 +1,13 @@
+//! Nodes and packets by the million, the same ones for the same seed.
+//!
+//! Most packets are nearly right, because a packet that is wrong in its first header says
+//! nothing about the code that reads the second.
+
+mod mutate;
+mod nodes;
+mod random;
+mod traffic;
+
+pub use nodes::{Overlay, node};
+pub use random::Random;
+pub use traffic::{Generated, packet};

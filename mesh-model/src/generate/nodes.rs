@@ -1,0 +1,141 @@
+//! Nodes, as they are before, after and in the middle of what happens to clusters.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use mesh_layout::{
+    Config, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac,
+    overlay_mac,
+};
+
+use super::Random;
+use crate::Node;
+
+/// A device that can play the overlay's: its index and, if it exists, its MTU.
+pub type Overlay = (u32, Option<u32>);
+
+/// First address of the cluster.
+const CLUSTER: u32 = u32::from_be_bytes([10, 42, 0, 0]);
+/// First address of the underlay.
+const UNDERLAY: u32 = u32::from_be_bytes([192, 0, 2, 0]);
+
+/// A node with up to eight peers and containers; the counters' indices are below eight.
+pub fn node(random: &mut Random, overlays: &[Overlay]) -> Node {
+    let prefix = random.pick(&[24, 24, 24, 24, 20, 28]);
+    let mask = u32::MAX << (32 - prefix);
+    // Seven subnets, the first of them ours; distinct, because the steps are odd and few.
+    let first = random.below(7) as u32 + 1;
+    let subnet = |index: u32| CLUSTER | ((first + index * 3) % 16) << (32 - prefix);
+    let address = |index: u32| (UNDERLAY + 2 + index).to_be_bytes();
+    let own = subnet(0).to_be_bytes();
+    let (link, overlay_mtu) = random.pick(overlays);
+    let vni = random.pick(&[VNI, VNI, VNI, 1, 0xff_ffff]);
+
+    let mut peers = BTreeMap::new();
+    let mut vteps = BTreeMap::new();
+    for index in 1..=random.below(7) as u32 {
+        let counters = index;
+        let key = PeerKey {
+            subnet: subnet(index).to_be_bytes(),
+        };
+        let peer = Peer {
+            address: address(index),
+            next_hop: match random.chance(80) {
+                true => address(index),
+                false => [192, 0, 2, 254],
+            },
+            link: match random.chance(90) {
+                true => 2 + random.below(3) as u32,
+                false => 0,
+            },
+            vni,
+            counters,
+            mac: overlay_mac(key.subnet),
+            pad: [0; 2],
+        };
+        // While peers come and go, one of the two entries may be there without the other.
+        if random.chance(95) {
+            peers.insert(key, peer);
+        }
+        if random.chance(95) {
+            let key = VtepKey {
+                address: peer.address,
+            };
+            vteps.insert(key, Vtep { counters });
+        }
+    }
+    let endpoints = (0..random.below(8) as u32)
+        .map(|index| {
+            let address = (u32::from_be_bytes(own) + 2 + index).to_be_bytes();
+            let endpoint = Endpoint {
+                link: 10 + index,
+                mac: random.bytes(),
+                pad: [0; 2],
+            };
+            (EndpointKey { address }, endpoint)
+        })
+        .collect();
+    Node {
+        config: Config {
+            generation: random.next(),
+            subnet: own,
+            mask: mask.to_be_bytes(),
+            host_address: address(0),
+            vni,
+            port: random
+                .pick(&[VXLAN_PORT, VXLAN_PORT, VXLAN_PORT, 8472])
+                .into(),
+            overlay_link: link,
+            overlay_mac: overlay_mac(own),
+            bridge_mac: bridge_mac(own),
+            pad: [0; 4],
+        },
+        overlay_mtu,
+        peers,
+        vteps,
+        endpoints,
+    }
+}
+
+/// An address that may mean something to the node, or may not.
+pub(super) fn any_address(random: &mut Random, node: &Node) -> Ipv4Addr {
+    match random.below(8) {
+        0 | 1 => own_address(random, node),
+        2 | 3 => peer_address(random, node),
+        4 => node.host_address(),
+        5 => Ipv4Addr::from(UNDERLAY + random.below(16) as u32),
+        6 => random.pick(&[
+            Ipv4Addr::BROADCAST,
+            Ipv4Addr::LOCALHOST,
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::new(224, 0, 0, 1),
+            Ipv4Addr::from(CLUSTER),
+        ]),
+        _ => Ipv4Addr::from(random.next() as u32),
+    }
+}
+
+/// An address of this node's subnet: a container's, known or not, the gateway's, broadcast.
+pub(super) fn own_address(random: &mut Random, node: &Node) -> Ipv4Addr {
+    let known: Vec<_> = node.endpoints.keys().collect();
+    if !known.is_empty() && random.chance(80) {
+        return random.pick(&known).address.into();
+    }
+    in_subnet(random, node.config.subnet, node.config.mask)
+}
+
+/// An address of some peer's subnet; of the neighbouring range if there is no peer.
+pub(super) fn peer_address(random: &mut Random, node: &Node) -> Ipv4Addr {
+    let subnets: Vec<_> = node.peers.keys().map(|key| key.subnet).collect();
+    match subnets.is_empty() {
+        true => in_subnet(random, [10, 42, 200, 0], node.config.mask),
+        false => {
+            let subnet = random.pick(&subnets);
+            in_subnet(random, subnet, node.config.mask)
+        }
+    }
+}
+
+fn in_subnet(random: &mut Random, subnet: [u8; 4], mask: [u8; 4]) -> Ipv4Addr {
+    let host = random.next() as u32 & !u32::from_be_bytes(mask);
+    Ipv4Addr::from(u32::from_be_bytes(subnet) | host)
+}

@@ -1,0 +1,186 @@
+//! Packets as they should be, and not quite.
+
+use std::net::Ipv4Addr;
+
+use mesh_layout::{ETHERNET_LEN, IPV4_LEN, VNI};
+
+use super::{
+    Random,
+    mutate::mutate,
+    nodes::{own_address, peer_address},
+};
+use crate::{Frame, Node, Program, VxlanFrame};
+
+/// A packet for a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// The program that gets the packet.
+    pub program: Program,
+    /// The packet with its Ethernet header.
+    pub packet: Vec<u8>,
+    /// Payload bytes per packet on the wire, or 0.
+    pub segment_size: u16,
+}
+
+/// The longest frame that is generated.
+const LONGEST: usize = 1600;
+/// The largest frame that fits every overlay there is.
+const FITS_EVERYWHERE: usize = 1300;
+
+/// A packet for one of the programs of `node`. What it should be is decided first, then
+/// up to four things about it are changed.
+pub fn packet(random: &mut Random, node: &Node) -> Generated {
+    let program = match random.below(100) {
+        0..40 => Program::Encapsulate,
+        40..80 => Program::Decapsulate,
+        80..93 => Program::SafetyNet,
+        _ => Program::CountEgress,
+    };
+    // Now and then a program meets what was meant for another.
+    let meant_for = match random.chance(98) {
+        true => program,
+        false => random.pick(&Program::ALL),
+    };
+    let mut packet = proper(random, node, meant_for);
+    let changes = random.pick(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 4]);
+    for _ in 0..changes {
+        mutate(random, node, &mut packet);
+    }
+    packet.truncate(LONGEST);
+    lengthen_to_runnable(&mut packet);
+    // The MTU of a packet to be segmented is that of its segments, which is not modelled.
+    let may_be_large = program != Program::Encapsulate || packet.len() <= FITS_EVERYWHERE;
+    let segment_size = match may_be_large && random.chance(5) {
+        true => random.pick(&[1, 8, 100, 536, 1400, 65_535]),
+        false => 0,
+    };
+    Generated {
+        program,
+        packet,
+        segment_size,
+    }
+}
+
+/// BPF_PROG_TEST_RUN refuses what is shorter than the headers its EtherType announces on recent
+/// kernels, and what is shorter than an Ethernet header on all.
+fn lengthen_to_runnable(packet: &mut Vec<u8>) {
+    const IPV6_LEN: usize = 40;
+    let extend_to = |packet: &mut Vec<u8>, least: usize| {
+        if packet.len() < least {
+            packet.resize(least, 0);
+        }
+    };
+    extend_to(packet, ETHERNET_LEN);
+    match [packet[12], packet[13]] {
+        [0x08, 0x00] => extend_to(packet, ETHERNET_LEN + IPV4_LEN),
+        [0x86, 0xdd] => extend_to(packet, ETHERNET_LEN + IPV6_LEN),
+        _ => {}
+    }
+}
+
+fn proper(random: &mut Random, node: &Node, program: Program) -> Vec<u8> {
+    match program {
+        Program::Encapsulate => {
+            let addresses = [own_address(random, node), peer_address(random, node)];
+            let mac = random.bytes();
+            inner(random, [mac, node.config.bridge_mac], addresses, node)
+        }
+        Program::Decapsulate => {
+            let frame = from_peer(random, node);
+            let source = Ipv4Addr::from(bytes4(&frame, ETHERNET_LEN + 12));
+            let sender = node
+                .peer(source)
+                .map_or(Ipv4Addr::new(192, 0, 2, 99), |peer| peer.address.into());
+            let macs = [random.bytes(), random.bytes()];
+            let mut vxlan = VxlanFrame::proper(macs, [sender, node.host_address()], frame);
+            vxlan.vxlan.vni = match random.chance(95) {
+                true => node.config.vni,
+                false => VNI,
+            };
+            vxlan.udp.destination = node.config.port as u16;
+            vxlan.udp.source = random.next() as u16;
+            vxlan.outer.ip.dont_fragment = random.chance(50);
+            vxlan.outer.ip.tos = random.pick(&[0, 0, 0, 0, 0, 1, 2, 3]);
+            vxlan.bytes()
+        }
+        Program::SafetyNet => from_peer(random, node),
+        Program::CountEgress => {
+            let addresses = [own_address(random, node), peer_address(random, node)];
+            let macs = [node.config.overlay_mac, random.bytes()];
+            inner(random, macs, addresses, node)
+        }
+    }
+}
+
+fn from_peer(random: &mut Random, node: &Node) -> Vec<u8> {
+    let addresses = [peer_address(random, node), own_address(random, node)];
+    let macs = [random.bytes(), node.config.overlay_mac];
+    inner(random, macs, addresses, node)
+}
+
+/// A packet between containers.
+fn inner(
+    random: &mut Random,
+    macs: [[u8; 6]; 2],
+    addresses: [Ipv4Addr; 2],
+    node: &Node,
+) -> Vec<u8> {
+    let limit = node.overlay_mtu.unwrap_or(1450) as usize - IPV4_LEN;
+    let length = match random.below(10) {
+        0..7 => random.below(65),
+        7 => limit.saturating_sub(9 + random.below(4)),
+        // About the largest that fits.
+        8 => (limit.min(1480) + 3).saturating_sub(8 + random.below(7)),
+        _ => random.below(1480),
+    };
+    let mut data = vec![0; length];
+    random.fill(&mut data);
+    let ports = [random.next() as u16, random.next() as u16];
+    let mut frame = Frame::udp(macs, addresses, ports, &data);
+    frame.ip.protocol = random.pick(&[17, 17, 17, 6, 6, 6, 1, 132]);
+    if random.chance(30) {
+        frame.ip.tos = random.next() as u8;
+    }
+    frame.ip.ttl = random.pick(&[64, 64, 64, 64, 255, 128, 2, 3]);
+    frame.ip.dont_fragment = random.chance(50);
+    frame.ip.identification = random.next() as u16;
+    frame.bytes()
+}
+
+fn bytes4(packet: &[u8], at: usize) -> [u8; 4] {
+    [packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Arrival, Verdict, generate::node};
+
+    #[test]
+    fn a_seed_always_means_the_same_packets() {
+        let generate = || {
+            let mut random = Random::new(7);
+            let node = node(&mut random, &[(5, Some(1450))]);
+            (0..1000)
+                .map(|_| packet(&mut random, &node))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(generate(), generate());
+    }
+
+    #[test]
+    fn a_good_part_of_the_packets_gets_through() {
+        let mut random = Random::new(8);
+        let mut redirected = 0;
+        for _ in 0..100 {
+            let node = node(&mut random, &[(5, Some(1450))]);
+            for _ in 0..100 {
+                let generated = packet(&mut random, &node);
+                let arrival = Arrival::single(&generated.packet, 2);
+                let outcome = generated.program.judge(&node, &arrival);
+                redirected += u32::from(matches!(outcome.verdict, Verdict::Redirect(_)));
+            }
+        }
+        assert!((2500..7500).contains(&redirected), "{redirected} of 10000");
+    }
+}

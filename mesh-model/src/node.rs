@@ -1,0 +1,58 @@
+//! What a node knows when a packet arrives: the contents of the maps, and one device.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use mesh_layout::{Config, Endpoint, EndpointKey, Peer, PeerKey, Vtep, VtepKey};
+
+/// A node's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The node's own entry.
+    pub config: Config,
+    /// MTU of the overlay device, in bytes; `None` while there is no such device.
+    pub overlay_mtu: Option<u32>,
+    /// Peers by the network address of their subnet.
+    pub peers: BTreeMap<PeerKey, Peer>,
+    /// Peers by their underlay address.
+    pub vteps: BTreeMap<VtepKey, Vtep>,
+    /// Containers of this node.
+    pub endpoints: BTreeMap<EndpointKey, Endpoint>,
+}
+
+impl Node {
+    /// The network address of the subnet that `address` would be in.
+    fn subnet_of(&self, address: Ipv4Addr) -> [u8; 4] {
+        (address & Ipv4Addr::from(self.config.mask)).octets()
+    }
+
+    /// Whether the address lies in this node's subnet.
+    pub fn owns(&self, address: Ipv4Addr) -> bool {
+        self.subnet_of(address) == self.config.subnet
+    }
+
+    /// The peer in whose subnet the address lies.
+    pub fn peer(&self, address: Ipv4Addr) -> Option<&Peer> {
+        self.peers.get(&PeerKey {
+            subnet: self.subnet_of(address),
+        })
+    }
+
+    /// The peer with this underlay address.
+    pub fn vtep(&self, address: Ipv4Addr) -> Option<&Vtep> {
+        self.vteps.get(&VtepKey {
+            address: address.octets(),
+        })
+    }
+
+    /// The container with this address, if its interface is known.
+    pub fn endpoint(&self, address: Ipv4Addr) -> Option<&Endpoint> {
+        self.endpoints.get(&EndpointKey {
+            address: address.octets(),
+        })
+    }
+
+    /// This node's underlay address.
+    pub fn host_address(&self) -> Ipv4Addr {
+        self.config.host_address.into()
+    }
+}

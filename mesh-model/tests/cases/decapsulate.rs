@@ -1,0 +1,437 @@
+//! Peer → container.
+
+use std::net::Ipv4Addr;
+
+use mesh_layout::{
+    DropReason::{ForeignSource, ForeignTarget, Malformed, NotIpv4, UnknownVtep},
+    PassReason::{
+        CongestionMark, NoEndpoint, NotVxlan, OtherVni, OuterChecksum, OuterFragment, TtlExpired,
+        Unreadable,
+    },
+};
+use mesh_model::{Ipv4, Program, VxlanFrame};
+
+use super::{Cases, delivered, drop, pass, with};
+use crate::harness::node::{
+    OTHER_PEER, OTHER_REMOTE, PEER, STRANGER, UNKNOWN_CONTAINER, from_peer, vxlan_from,
+};
+
+const IP: usize = 14;
+const INNER_ETHERNET: usize = 50;
+const INNER_IP: usize = 64;
+
+fn proper() -> VxlanFrame {
+    vxlan_from(PEER, &from_peer(b"data"))
+}
+
+fn with_outer(change: impl FnOnce(&mut VxlanFrame)) -> Vec<u8> {
+    let mut frame = proper();
+    change(&mut frame);
+    frame.bytes()
+}
+
+fn with_inner(sender: Ipv4Addr, change: impl FnOnce(&mut Ipv4)) -> Vec<u8> {
+    let mut frame = from_peer(b"data");
+    change(&mut frame.ip);
+    vxlan_from(sender, &frame).bytes()
+}
+
+/// A packet with these congestion marks.
+fn marked(outer: u8, inner: u8) -> Vec<u8> {
+    let mut frame = from_peer(b"data");
+    frame.ip.tos = inner;
+    let mut frame = vxlan_from(PEER, &frame);
+    frame.outer.ip.tos = outer;
+    frame.bytes()
+}
+
+pub(crate) fn cases(cases: &mut Cases<'_>) {
+    what_is_delivered(cases);
+    what_is_not_ours(cases);
+    what_is_dropped(cases);
+    what_the_kernel_does(cases);
+}
+
+fn what_is_delivered(cases: &mut Cases<'_>) {
+    let mut case = |name, packet| cases.add(Program::Decapsulate, name, packet, delivered());
+    case(
+        "a peer's packet is delivered to the container",
+        proper().bytes(),
+    );
+    case(
+        "two hops to live are enough to be delivered",
+        with_inner(PEER, |ip| ip.ttl = 2),
+    );
+    case(
+        "a fragment of an inner packet is delivered",
+        with_inner(PEER, |ip| ip.fragment_offset = 100),
+    );
+    let optional = {
+        let mut frame = from_peer(b"data");
+        frame.options = vec![1; 8];
+        vxlan_from(PEER, &frame).bytes()
+    };
+    case("inner options are the container's to read", optional);
+    case(
+        "a bare inner IPv4 header is delivered",
+        proper().bytes()[..INNER_IP + 20].to_vec(),
+    );
+    case(
+        "reserved bits of the VXLAN header are ignored",
+        with(proper().bytes(), 42, &[0xff, 0xff, 0xff, 0xff]),
+    );
+    case(
+        "the inner destination MAC address is not asked for",
+        with(proper().bytes(), INNER_ETHERNET, &[0x0a, 9, 9, 9, 9, 9]),
+    );
+    case(
+        "length fields that promise more than there is are the container's to find",
+        with(proper().bytes(), INNER_IP + 2, &[0xff, 0xff]),
+    );
+    for (name, outer, inner) in [
+        (
+            "a sender that takes no part may pass a marking underlay",
+            2,
+            0,
+        ),
+        ("the same mark inside and outside is no congestion", 2, 2),
+        ("ECT(1) inside and outside is no congestion", 1, 1),
+        ("congestion met before the tunnel arrives", 2, 3),
+        (
+            "an underlay that cleared the mark leaves the inner one",
+            0,
+            2,
+        ),
+    ] {
+        case(name, marked(outer, inner));
+    }
+}
+
+fn what_is_not_ours(cases: &mut Cases<'_>) {
+    let mut case = |name, packet, reason| {
+        cases.add(Program::Decapsulate, name, packet, pass(reason));
+    };
+    case(
+        "ARP on the underlay is the host's",
+        with(proper().bytes(), 12, &[0x08, 0x06]),
+        NotVxlan,
+    );
+    case(
+        "a frame of nothing but an Ethernet header is the host's",
+        with(proper().bytes()[..IP].to_vec(), 12, &[0x08, 0x06]),
+        NotVxlan,
+    );
+    case(
+        "TCP is the host's",
+        with_outer(|frame| frame.outer.ip.protocol = 6),
+        NotVxlan,
+    );
+    case(
+        "a packet cut before the end of its UDP header is the host's",
+        proper().bytes()[..41].to_vec(),
+        NotVxlan,
+    );
+    case(
+        "UDP to another port is the host's",
+        with_outer(|frame| frame.udp.destination = 53),
+        NotVxlan,
+    );
+    case(
+        "VXLAN to another host is forwarded, not opened",
+        with_outer(|frame| frame.outer.ip.destination = Ipv4Addr::new(192, 0, 2, 7)),
+        NotVxlan,
+    );
+    for (name, vni) in [
+        ("another VNI is another overlay's", 101),
+        (
+            "a VNI that agrees in its lower byte only is another overlay's",
+            0x1_0064,
+        ),
+    ] {
+        case(name, with_outer(|frame| frame.vxlan.vni = vni), OtherVni);
+    }
+    case(
+        "a stranger's packet of another VNI is another overlay's",
+        with_outer(|frame| {
+            frame.vxlan.vni = 101;
+            frame.outer.ip.source = STRANGER;
+        }),
+        OtherVni,
+    );
+    case(
+        "another VNI behind IPv4 options is another overlay's",
+        with_outer(|frame| {
+            frame.vxlan.vni = 101;
+            frame.outer.options = vec![1; 4];
+        }),
+        OtherVni,
+    );
+    case(
+        "UDP to another port behind IPv4 options is the host's",
+        with_outer(|frame| {
+            frame.udp.destination = 53;
+            frame.outer.options = vec![1; 4];
+        }),
+        Unreadable,
+    );
+    case(
+        "an outer header of four words is the host's to refuse",
+        with(proper().bytes(), IP, &[0x44]),
+        Unreadable,
+    );
+    case(
+        "an outer version of six is the host's to refuse",
+        with(proper().bytes(), IP, &[0x65]),
+        Unreadable,
+    );
+}
+
+fn what_is_dropped(cases: &mut Cases<'_>) {
+    let mut case = |name, packet, reason| {
+        cases.add(Program::Decapsulate, name, packet, drop(reason));
+    };
+    case(
+        "a stranger's packet is dropped",
+        vxlan_from(STRANGER, &from_peer(b"data")).bytes(),
+        UnknownVtep,
+    );
+    case(
+        "a stranger's first fragment is dropped, so that its packet never becomes whole",
+        with_outer(|frame| {
+            frame.outer.ip.source = STRANGER;
+            frame.outer.ip.more_fragments = true;
+        }),
+        UnknownVtep,
+    );
+    case(
+        "a stranger's checksummed packet is dropped and not handed to the kernel",
+        with_outer(|frame| {
+            frame.outer.ip.source = STRANGER;
+            frame.udp.checksum = 0x1234;
+        }),
+        UnknownVtep,
+    );
+    case(
+        "a stranger that claims congestion is dropped and not handed to the kernel",
+        with_outer(|frame| {
+            frame.outer.ip.source = STRANGER;
+            frame.outer.ip.tos = 3;
+        }),
+        UnknownVtep,
+    );
+    for (name, words) in [
+        ("a stranger cannot hide behind one word of IPv4 options", 1),
+        (
+            "a stranger cannot hide behind ten words of IPv4 options",
+            10,
+        ),
+    ] {
+        let packet = with_outer(|frame| {
+            frame.outer.ip.source = STRANGER;
+            frame.outer.options = vec![1; words * 4];
+        });
+        case(name, packet, Malformed);
+    }
+    case(
+        "a stranger's first fragment cannot hide behind IPv4 options",
+        with_outer(|frame| {
+            frame.outer.ip.source = STRANGER;
+            frame.outer.ip.more_fragments = true;
+            frame.outer.options = vec![1; 4];
+        }),
+        Malformed,
+    );
+    case(
+        "a peer that sends IPv4 options could claim any inner source, and is not believed",
+        with_outer(|frame| frame.outer.options = vec![1; 4]),
+        Malformed,
+    );
+    case(
+        "a peer that sends from another peer's subnet is dropped and charged",
+        with_inner(PEER, |ip| ip.source = OTHER_REMOTE),
+        ForeignSource,
+    );
+    case(
+        "a peer that sends from this node's subnet is dropped and charged",
+        with_inner(PEER, |ip| ip.source = UNKNOWN_CONTAINER),
+        ForeignSource,
+    );
+    case(
+        "a peer that sends from nobody's subnet is dropped and charged",
+        with_inner(OTHER_PEER, |ip| ip.source = Ipv4Addr::new(10, 42, 9, 9)),
+        ForeignSource,
+    );
+    for (name, destination) in [
+        (
+            "a peer may not reach through us to another peer",
+            OTHER_REMOTE,
+        ),
+        (
+            "a peer may not reach through us to the host",
+            Ipv4Addr::new(192, 0, 2, 2),
+        ),
+        (
+            "a peer may not reach through us to the Internet",
+            Ipv4Addr::new(203, 0, 113, 1),
+        ),
+        ("a peer may not send multicast", Ipv4Addr::new(224, 0, 0, 1)),
+        ("a peer may not send to everybody", Ipv4Addr::BROADCAST),
+    ] {
+        case(
+            name,
+            with_inner(PEER, |ip| ip.destination = destination),
+            ForeignTarget,
+        );
+    }
+    case(
+        "a VXLAN header without a valid VNI is dropped",
+        with_outer(|frame| frame.vxlan.flags = 0xf7),
+        Malformed,
+    );
+    for (name, length) in [
+        ("a packet that ends with its UDP header is dropped", 42),
+        ("a packet that ends inside its VXLAN header is dropped", 49),
+        ("a packet that ends with its VXLAN header is dropped", 50),
+        (
+            "a packet that ends inside its inner Ethernet header is dropped",
+            63,
+        ),
+        (
+            "a packet that ends with its inner Ethernet header is dropped",
+            64,
+        ),
+        (
+            "a packet that ends inside its inner IPv4 header is dropped",
+            83,
+        ),
+    ] {
+        case(name, proper().bytes()[..length].to_vec(), Malformed);
+    }
+    case(
+        "an inner version of six is dropped",
+        with(proper().bytes(), INNER_IP, &[0x65]),
+        Malformed,
+    );
+    case(
+        "an inner header of four words is dropped",
+        with(proper().bytes(), INNER_IP, &[0x44]),
+        Malformed,
+    );
+    for (name, ethertype) in [
+        ("inner ARP is dropped", [0x08, 0x06]),
+        ("inner IPv6 is dropped", [0x86, 0xdd]),
+        ("an inner VLAN tag is dropped", [0x81, 0x00]),
+    ] {
+        case(
+            name,
+            with(proper().bytes(), INNER_ETHERNET + 12, &ethertype),
+            NotIpv4,
+        );
+    }
+}
+
+fn what_the_kernel_does(cases: &mut Cases<'_>) {
+    let mut case = |name, packet, reason| {
+        cases.add(Program::Decapsulate, name, packet, pass(reason));
+    };
+    case(
+        "a peer's first fragment is the kernel's to put together",
+        with_outer(|frame| frame.outer.ip.more_fragments = true),
+        OuterFragment,
+    );
+    case(
+        "a later fragment is the kernel's to put together",
+        with_outer(|frame| frame.outer.ip.fragment_offset = 100),
+        OuterFragment,
+    );
+    case(
+        "a later fragment with IPv4 options is the kernel's to put together",
+        with_outer(|frame| {
+            frame.outer.ip.fragment_offset = 100;
+            frame.outer.options = vec![1; 4];
+        }),
+        OuterFragment,
+    );
+    case(
+        "an outer UDP checksum is the kernel's to verify",
+        with_outer(|frame| frame.udp.checksum = 0x1234),
+        OuterChecksum,
+    );
+    for (name, outer, inner) in [
+        ("congestion is the kernel's to tell the receiver", 3, 2),
+        (
+            "congestion is the kernel's to drop for who cannot be told",
+            3,
+            0,
+        ),
+        ("congestion met twice is the kernel's too", 3, 3),
+        ("ECT(1) over ECT(0) is the kernel's to move inwards", 1, 2),
+    ] {
+        case(name, marked(outer, inner), CongestionMark);
+    }
+    for (name, ttl) in [
+        ("a packet on its last hop here is answered by the kernel", 1),
+        (
+            "a packet that arrives without hops to live is answered by the kernel",
+            0,
+        ),
+    ] {
+        case(name, with_inner(PEER, |ip| ip.ttl = ttl), TtlExpired);
+    }
+    for (name, destination) in [
+        (
+            "a container whose interface is unknown gets its packet from the bridge",
+            UNKNOWN_CONTAINER,
+        ),
+        (
+            "the gateway's packets are the kernel's",
+            Ipv4Addr::new(10, 42, 1, 1),
+        ),
+        (
+            "the subnet's broadcast is the kernel's",
+            Ipv4Addr::new(10, 42, 1, 255),
+        ),
+    ] {
+        case(
+            name,
+            with_inner(PEER, |ip| ip.destination = destination),
+            NoEndpoint,
+        );
+    }
+    case(
+        "a merged packet that the kernel would not know how to take apart is left to it",
+        proper().bytes(),
+        Unreadable,
+    );
+    cases.in_segments_of(8);
+    cases.add(
+        Program::Decapsulate,
+        "a node that knows no peers drops what they send",
+        proper().bytes(),
+        drop(UnknownVtep),
+    );
+    cases.on(|node| {
+        node.peers.clear();
+        node.vteps.clear();
+    });
+    cases.add(
+        Program::Decapsulate,
+        "the peer set decides who a peer is, whatever the list of VTEPs still says",
+        proper().bytes(),
+        drop(ForeignSource),
+    );
+    cases.on(|node| node.peers.clear());
+    cases.add(
+        Program::Decapsulate,
+        "a port and a VNI of the operator's choice are used",
+        with_outer(|frame| {
+            frame.udp.destination = 8472;
+            frame.vxlan.vni = 0xff_ffff;
+        }),
+        delivered(),
+    );
+    cases.on(|node| {
+        node.config.port = 8472;
+        node.config.vni = 0xff_ffff;
+    });
+}

@@ -1,0 +1,209 @@
+//! Container → peer.
+
+use std::net::Ipv4Addr;
+
+use mesh_layout::PassReason::{
+    NoNextHop, NotPeer, NotRouted, SourceNotOurs, TooBig, TtlExpired, Unreadable,
+};
+use mesh_model::{Frame, Ipv4, Program, Redirect, Verdict};
+
+use super::{Cases, pass, with, with_options};
+use crate::harness::node::{OTHER_REMOTE, OVERLAY_MTU, PEER, UNKNOWN_CONTAINER, from_container};
+
+const IP: usize = 14;
+/// Data that makes the inner IPv4 packet as large as the overlay's MTU.
+const LARGEST: usize = OVERLAY_MTU as usize - 28;
+
+fn with_ip(change: impl FnOnce(&mut Ipv4)) -> Vec<u8> {
+    let mut frame = from_container(b"data");
+    change(&mut frame.ip);
+    frame.bytes()
+}
+
+pub(crate) fn cases(cases: &mut Cases<'_>) {
+    let mut case = |name, packet, verdict| {
+        cases.add(Program::Encapsulate, name, packet, verdict);
+    };
+    let proper = || from_container(b"data").bytes();
+    let to_peer = Verdict::Redirect(Redirect::Neighbour {
+        link: 2,
+        next_hop: PEER,
+    });
+    let to_gateway = Verdict::Redirect(Redirect::Neighbour {
+        link: 2,
+        next_hop: Ipv4Addr::new(192, 0, 2, 254),
+    });
+
+    case(
+        "a datagram to a peer's container is encapsulated",
+        proper(),
+        to_peer,
+    );
+    case(
+        "a packet for a peer behind a gateway goes to the gateway",
+        with_ip(|ip| ip.destination = OTHER_REMOTE),
+        to_gateway,
+    );
+    case(
+        "two hops to live are enough",
+        with_ip(|ip| ip.ttl = 2),
+        to_peer,
+    );
+    for (name, mark) in [
+        (
+            "a sender that takes no part in congestion marking gets no mark",
+            0,
+        ),
+        ("the mark ECT(1) is copied outwards", 1),
+        ("the mark ECT(0) is copied outwards", 2),
+        ("congestion met before the tunnel stays inside it", 3),
+    ] {
+        case(name, with_ip(|ip| ip.tos = 0b1011_1000 | mark), to_peer);
+    }
+    case(
+        "the first fragment of an inner packet is encapsulated",
+        with_ip(|ip| ip.more_fragments = true),
+        to_peer,
+    );
+    case(
+        "a later fragment of an inner packet is encapsulated",
+        with_ip(|ip| ip.fragment_offset = 100),
+        to_peer,
+    );
+    case(
+        "a packet as large as the overlay's MTU is encapsulated",
+        from_container(&[7; LARGEST]).bytes(),
+        to_peer,
+    );
+    case(
+        "a packet of a protocol without ports is encapsulated",
+        with_ip(|ip| ip.protocol = 50),
+        to_peer,
+    );
+    case(
+        "a bare IPv4 header is encapsulated",
+        proper()[..IP + 20].to_vec(),
+        to_peer,
+    );
+    case(
+        "a wrong inner checksum is the receiver's to find",
+        with(proper(), IP + 10, &[0xde, 0xad]),
+        to_peer,
+    );
+
+    case(
+        "ARP is the bridge's business",
+        with(proper(), 12, &[0x08, 0x06]),
+        pass(NotRouted),
+    );
+    case(
+        "IPv6 is the bridge's business",
+        with(from_container(&[0; 40]).bytes(), 12, &[0x86, 0xdd]),
+        pass(NotRouted),
+    );
+    case(
+        "a frame with a VLAN tag in it is the bridge's business",
+        with(proper(), 12, &[0x81, 0x00]),
+        pass(NotRouted),
+    );
+    case(
+        "a frame to a neighbour on the bridge is the bridge's business",
+        with(proper(), 0, &[0x0a, 0, 0, 0, 0, 3]),
+        pass(NotRouted),
+    );
+    case(
+        "a broadcast is the bridge's business",
+        with(proper(), 0, &[0xff; 6]),
+        pass(NotRouted),
+    );
+    case(
+        "a packet to a destination outside the cluster is the kernel's",
+        with_ip(|ip| ip.destination = Ipv4Addr::new(203, 0, 113, 1)),
+        pass(NotPeer),
+    );
+    case(
+        "a packet to a subnet that no node holds is the kernel's",
+        with_ip(|ip| ip.destination = Ipv4Addr::new(10, 42, 9, 9)),
+        pass(NotPeer),
+    );
+    case(
+        "a packet to this node's own subnet is the kernel's",
+        with_ip(|ip| ip.destination = UNKNOWN_CONTAINER),
+        pass(NotPeer),
+    );
+    case(
+        "IPv4 options are the kernel's to read",
+        with_options(proper(), IP, 1),
+        pass(Unreadable),
+    );
+    case(
+        "a header of four words is the kernel's to refuse",
+        with(proper(), IP, &[0x44]),
+        pass(Unreadable),
+    );
+    case(
+        "a version that does not match the EtherType is the kernel's to refuse",
+        with(proper(), IP, &[0x65]),
+        pass(Unreadable),
+    );
+    case(
+        "a source that a peer would refuse is the kernel's to judge",
+        with_ip(|ip| ip.source = Ipv4Addr::new(10, 42, 3, 2)),
+        pass(SourceNotOurs),
+    );
+    for (name, ttl) in [
+        ("a packet on its last hop is answered by the kernel", 1),
+        ("a packet without hops to live is answered by the kernel", 0),
+    ] {
+        case(name, with_ip(|ip| ip.ttl = ttl), pass(TtlExpired));
+    }
+    case(
+        "a packet one byte larger than the overlay's MTU is answered by the kernel",
+        from_container(&[7; LARGEST + 1]).bytes(),
+        pass(TooBig),
+    );
+    let forbidden = {
+        let frame = from_container(&[7; LARGEST + 1]);
+        let ip = Ipv4 {
+            dont_fragment: true,
+            ..frame.ip
+        };
+        Frame { ip, ..frame }.bytes()
+    };
+    case(
+        "a packet that is too large and must not be fragmented is answered by the kernel",
+        forbidden,
+        pass(TooBig),
+    );
+
+    case(
+        "without a route to the peer the kernel has the packet",
+        proper(),
+        pass(NoNextHop),
+    );
+    cases.on(|node| node.peers.values_mut().for_each(|peer| peer.link = 0));
+    cases.add(
+        Program::Encapsulate,
+        "without an overlay device, whose MTU is the limit, the kernel has the packet",
+        proper(),
+        pass(TooBig),
+    );
+    cases.on(|node| {
+        node.config.overlay_link = 4000;
+        node.overlay_mtu = None;
+    });
+    cases.add(
+        Program::Encapsulate,
+        "a packet that the kernel would not know how to segment inside a tunnel is left to it",
+        proper(),
+        pass(Unreadable),
+    );
+    cases.in_segments_of(8);
+    cases.add(
+        Program::Encapsulate,
+        "a node without peers leaves everything to the kernel",
+        proper(),
+        pass(NotPeer),
+    );
+    cases.on(|node| node.peers.clear());
+}

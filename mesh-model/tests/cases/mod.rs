@@ -1,0 +1,88 @@
+//! Named cases: a node, a packet, and the verdict, for every verdict of every program.
+
+mod decapsulate;
+mod encapsulate;
+mod overlay;
+
+use mesh_layout::{DropReason, PassReason};
+use mesh_model::{Node, Program, Redirect, Verdict};
+
+use crate::harness::node::two_peers;
+
+/// A packet that must come to a known verdict.
+pub(crate) struct Case {
+    /// What happens, as a sentence.
+    pub(crate) name: &'static str,
+    pub(crate) program: Program,
+    pub(crate) node: Node,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) segment_size: u16,
+    pub(crate) verdict: Verdict,
+}
+
+/// All cases, on a node whose overlay device is `overlay_link`.
+pub(crate) fn all(overlay_link: u32) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for program in [encapsulate::cases, decapsulate::cases, overlay::cases] {
+        program(&mut Cases {
+            node: two_peers(overlay_link),
+            cases: &mut cases,
+        });
+    }
+    cases
+}
+
+/// Collects cases of one program on one node.
+pub(crate) struct Cases<'a> {
+    node: Node,
+    cases: &'a mut Vec<Case>,
+}
+
+impl Cases<'_> {
+    fn add(&mut self, program: Program, name: &'static str, packet: Vec<u8>, verdict: Verdict) {
+        self.cases.push(Case {
+            name,
+            program,
+            node: self.node.clone(),
+            packet,
+            segment_size: 0,
+            verdict,
+        });
+    }
+
+    /// Changes the node of the case that was added last.
+    fn on(&mut self, change: impl FnOnce(&mut Node)) {
+        change(&mut self.cases.last_mut().unwrap().node);
+    }
+
+    /// Makes the packet of the case that was added last one that is still to be segmented.
+    fn in_segments_of(&mut self, size: u16) {
+        self.cases.last_mut().unwrap().segment_size = size;
+    }
+}
+
+fn pass(reason: PassReason) -> Verdict {
+    Verdict::Pass(reason)
+}
+
+fn drop(reason: DropReason) -> Verdict {
+    Verdict::Drop(reason)
+}
+
+/// To the only container of the node.
+fn delivered() -> Verdict {
+    Verdict::Redirect(Redirect::Container { link: 9 })
+}
+
+/// Inserts IPv4 options, all no-operations, into the header at `ip`.
+fn with_options(mut packet: Vec<u8>, ip: usize, words: usize) -> Vec<u8> {
+    packet.splice(ip + 20..ip + 20, std::iter::repeat_n(1, words * 4));
+    packet[ip] += u8::try_from(words).unwrap();
+    packet
+}
+
+/// Overwrites bytes.
+fn with(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    packet[at..at + bytes.len()].copy_from_slice(bytes);
+    packet
+}

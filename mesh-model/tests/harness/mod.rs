@@ -1,0 +1,92 @@
+//! The programs of the object the runtime carries, in the kernel but attached to nothing, and
+//! a network namespace whose devices they may ask about.
+
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+
+pub(crate) mod node;
+mod programs;
+
+pub(crate) use programs::{Programs, coarse_now};
+
+use mesh_layout::{ETHERNET_LEN, IPV4_LEN};
+use mesh_model::{Arrival, Node, Outcome, Program, SOURCE_PORTS, Udp};
+use mesh_testbed::{Links, NetNs};
+
+pub(crate) use node::OVERLAY_MTU;
+
+/// A namespace with a device that stands in for the overlay's, of [`OVERLAY_MTU`]. All that
+/// the programs want to know of it is its MTU.
+pub(crate) struct Ground {
+    pub(crate) namespace: NetNs,
+    pub(crate) overlay_link: u32,
+}
+
+impl Ground {
+    pub(crate) async fn new(label: &str) -> Self {
+        let namespace = NetNs::new(label)
+            .await
+            .expect("these tests load programs into the kernel");
+        let overlay_link = add_device(&namespace, "overlay", OVERLAY_MTU).await;
+        Self {
+            namespace,
+            overlay_link,
+        }
+    }
+}
+
+/// Adds a device with this MTU and returns its index.
+pub(crate) async fn add_device(namespace: &NetNs, name: &str, mtu: u32) -> u32 {
+    let links = Links::of(namespace).unwrap();
+    links.add_bridge(name, mtu).await.unwrap();
+    links.index(name).await.unwrap().unwrap()
+}
+
+/// A packet as it is pasted into a named case.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Runs a packet through program and model and returns what differs, if anything does: the
+/// action, the packet, the source port's range. Counters and events are compared by the
+/// caller, from the model's outcome.
+pub(crate) fn compare(
+    programs: &mut Programs,
+    program: Program,
+    node: &Node,
+    arrival: &Arrival<'_>,
+) -> (Outcome, Option<String>) {
+    let ran = programs.run(program, arrival);
+    // The flow's port is the kernel's choice; it is read where encapsulation puts it.
+    let grown = ran.packet.len() > arrival.packet.len();
+    let port = Udp::read(ran.packet.get(UDP_AT..).unwrap_or_default()).map(|udp| udp.source);
+    let flow_port = port.filter(|_| grown).unwrap_or(0);
+    let outcome = program.judge(
+        node,
+        &Arrival {
+            flow_port,
+            ..*arrival
+        },
+    );
+    let same = ran.action == outcome.verdict.action()
+        && ran.packet == outcome.packet
+        && (!grown || SOURCE_PORTS.contains(&flow_port));
+    let difference = (!same).then(|| {
+        format!(
+            "{program:?} on {arrived} ({arrival_length} bytes, segments of {segment})\n  \
+             program: action {action}, packet {ran}\n  \
+             model: {verdict:?} = action {model_action}, packet {model}\n  node: {node:?}",
+            arrived = hex(arrival.packet),
+            arrival_length = arrival.packet.len(),
+            segment = arrival.segment_size,
+            action = ran.action,
+            ran = hex(ran.packet),
+            verdict = outcome.verdict,
+            model_action = outcome.verdict.action(),
+            model = hex(&outcome.packet),
+        )
+    });
+    (outcome, difference)
+}
+
+/// Where the outer UDP header of an encapsulated packet is.
+const UDP_AT: usize = ETHERNET_LEN + IPV4_LEN;

@@ -1,0 +1,113 @@
+//! The node that the named cases happen on, and packets for it.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use mesh_layout::{
+    Config, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac,
+    overlay_mac,
+};
+use mesh_model::{Frame, Node, VxlanFrame};
+
+pub(crate) const SUBNET: [u8; 4] = [10, 42, 1, 0];
+pub(crate) const PEER_SUBNET: [u8; 4] = [10, 42, 2, 0];
+pub(crate) const OTHER_SUBNET: [u8; 4] = [10, 42, 3, 0];
+
+/// This node's underlay address.
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// The peer of 10.42.2.0/24: a neighbour, counters 5.
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+/// The peer of 10.42.3.0/24: behind a gateway, counters 6.
+pub(crate) const OTHER_PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 4);
+/// Nobody's peer.
+pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
+
+/// A container of this node.
+pub(crate) const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 2);
+/// An address of this node's subnet of which no interface is known.
+pub(crate) const UNKNOWN_CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 77);
+/// A container of the peer.
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 42, 2, 9);
+/// A container of the other peer.
+pub(crate) const OTHER_REMOTE: Ipv4Addr = Ipv4Addr::new(10, 42, 3, 9);
+
+pub(crate) const CONTAINER_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 2];
+pub(crate) const REMOTE_MAC: [u8; 6] = overlay_mac(PEER_SUBNET);
+pub(crate) const GATEWAY_MAC: [u8; 6] = bridge_mac(SUBNET);
+const UNDERLAY_MACS: [[u8; 6]; 2] = [[0x0e, 0, 0, 0, 0, 3], [0x0e, 0, 0, 0, 0, 2]];
+
+/// MTU of the overlay device.
+pub(crate) const OVERLAY_MTU: u32 = 1450;
+
+/// A node with two peers and one container.
+pub(crate) fn two_peers(overlay_link: u32) -> Node {
+    let peers = [
+        (PEER_SUBNET, PEER, PEER, 5),
+        (OTHER_SUBNET, OTHER_PEER, Ipv4Addr::new(192, 0, 2, 254), 6),
+    ];
+    Node {
+        config: Config {
+            generation: 1,
+            subnet: SUBNET,
+            mask: [255, 255, 255, 0],
+            host_address: HOST.octets(),
+            vni: VNI,
+            port: VXLAN_PORT.into(),
+            overlay_link,
+            overlay_mac: overlay_mac(SUBNET),
+            bridge_mac: GATEWAY_MAC,
+            pad: [0; 4],
+        },
+        overlay_mtu: Some(OVERLAY_MTU),
+        peers: peers
+            .iter()
+            .map(|&(subnet, address, next_hop, counters)| {
+                let peer = Peer {
+                    address: address.octets(),
+                    next_hop: next_hop.octets(),
+                    link: 2,
+                    vni: VNI,
+                    counters,
+                    mac: overlay_mac(subnet),
+                    pad: [0; 2],
+                };
+                (PeerKey { subnet }, peer)
+            })
+            .collect(),
+        vteps: peers
+            .iter()
+            .map(|&(_, address, _, counters)| {
+                let key = VtepKey {
+                    address: address.octets(),
+                };
+                (key, Vtep { counters })
+            })
+            .collect(),
+        endpoints: BTreeMap::from([(
+            EndpointKey {
+                address: CONTAINER.octets(),
+            },
+            Endpoint {
+                link: 9,
+                mac: CONTAINER_MAC,
+                pad: [0; 2],
+            },
+        )]),
+    }
+}
+
+/// A datagram from the node's container to the peer's.
+pub(crate) fn from_container(data: &[u8]) -> Frame {
+    let macs = [CONTAINER_MAC, GATEWAY_MAC];
+    Frame::udp(macs, [CONTAINER, REMOTE], [4444, 7777], data)
+}
+
+/// A datagram from the peer's container to the node's, as the overlay device shows it.
+pub(crate) fn from_peer(data: &[u8]) -> Frame {
+    let macs = [REMOTE_MAC, overlay_mac(SUBNET)];
+    Frame::udp(macs, [REMOTE, CONTAINER], [7777, 4444], data)
+}
+
+/// A frame of `sender`'s to this node, as it arrives on the underlay.
+pub(crate) fn vxlan_from(sender: Ipv4Addr, inner: &Frame) -> VxlanFrame {
+    VxlanFrame::proper(UNDERLAY_MACS, [sender, HOST], inner.bytes())
+}
