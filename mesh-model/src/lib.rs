@@ -14,6 +14,7 @@
 //! | `decapsulate` | [`decapsulate()`] | peer → container |
 //! | `safety_net` | [`safety_net()`] | what the kernel decapsulated → container |
 //! | `count_egress` | [`count_egress()`] | what the kernel encapsulates |
+//! | `drop_strangers` | [`drop_strangers()`] | in XDP, where the operator asks for it |
 //!
 //! # What it leaves to others, as the programs do
 //!
@@ -31,6 +32,7 @@ mod checksum;
 mod congestion;
 mod decapsulate;
 mod deliver;
+mod drop_strangers;
 mod encapsulate;
 pub mod generate;
 mod header;
@@ -44,6 +46,7 @@ mod segments;
 pub use checksum::{decrement_ttl, header_checksum};
 pub use congestion::{Ecn, inner_after, outer_for};
 pub use decapsulate::decapsulate;
+pub use drop_strangers::drop_strangers;
 pub use encapsulate::{SOURCE_PORTS, encapsulate};
 pub use header::{Ethernet, Frame, Ipv4, Udp, Vxlan, VxlanFrame};
 pub use ledger::Ledger;

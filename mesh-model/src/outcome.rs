@@ -63,18 +63,6 @@ pub enum Verdict {
     Continue,
 }
 
-impl Verdict {
-    /// What the program returns to the hook: `TC_ACT_REDIRECT`, `TC_ACT_UNSPEC` or
-    /// `TC_ACT_SHOT`.
-    pub const fn action(self) -> i32 {
-        match self {
-            Self::Redirect(_) => 7,
-            Self::Pass(_) | Self::Continue => -1,
-            Self::Drop(_) => 2,
-        }
-    }
-}
-
 /// What is added to a peer's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {

@@ -2,7 +2,10 @@
 
 use mesh_layout::program_names;
 
-use crate::{Arrival, Node, Outcome, count_egress, decapsulate, encapsulate, safety_net};
+use crate::{
+    Arrival, Node, Outcome, Verdict, count_egress, decapsulate, drop_strangers, encapsulate,
+    safety_net,
+};
 
 /// One of the eBPF programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,15 +18,18 @@ pub enum Program {
     SafetyNet,
     /// What the kernel encapsulates.
     CountEgress,
+    /// Strangers' VXLAN, in XDP.
+    DropStrangers,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Encapsulate,
         Self::Decapsulate,
         Self::SafetyNet,
         Self::CountEgress,
+        Self::DropStrangers,
     ];
 
     /// The program's name in the object.
@@ -33,6 +39,7 @@ impl Program {
             Self::Decapsulate => program_names::DECAPSULATE,
             Self::SafetyNet => program_names::SAFETY_NET,
             Self::CountEgress => program_names::COUNT_EGRESS,
+            Self::DropStrangers => program_names::DROP_STRANGERS,
         }
     }
 
@@ -43,6 +50,19 @@ impl Program {
             Self::Decapsulate => decapsulate(node, arrival),
             Self::SafetyNet => safety_net(node, arrival),
             Self::CountEgress => count_egress(node, arrival),
+            Self::DropStrangers => drop_strangers(node, arrival),
+        }
+    }
+
+    /// What the program returns to its hook: `TC_ACT_REDIRECT`, `TC_ACT_UNSPEC` or
+    /// `TC_ACT_SHOT`; in XDP `XDP_PASS` or `XDP_DROP`.
+    pub const fn action(self, verdict: Verdict) -> i32 {
+        match (self, verdict) {
+            (Self::DropStrangers, Verdict::Drop(_)) => 1,
+            (Self::DropStrangers, _) => 2,
+            (_, Verdict::Redirect(_)) => 7,
+            (_, Verdict::Pass(_) | Verdict::Continue) => -1,
+            (_, Verdict::Drop(_)) => 2,
         }
     }
 }

@@ -180,6 +180,7 @@ fn everything_that_happens() -> BTreeSet<String> {
         );
     }
     add(Program::CountEgress, &["continue"]);
+    add(Program::DropStrangers, &["continue", D::UnknownVtep.name()]);
     add(
         Program::Encapsulate,
         &[

@@ -54,7 +54,7 @@ fn passes_of(program: Program) -> &'static [PassReason] {
             P::Unreadable,
         ],
         Program::SafetyNet => &[P::TtlExpired, P::NoEndpoint, P::Unreadable],
-        Program::CountEgress => &[],
+        Program::CountEgress | Program::DropStrangers => &[],
     }
 }
 
@@ -65,6 +65,7 @@ fn drops_of(program: Program) -> &'static [DropReason] {
         Program::Decapsulate => D::ALL,
         Program::SafetyNet => &[D::ForeignSource, D::ForeignTarget, D::Malformed, D::NotIpv4],
         Program::CountEgress => &[],
+        Program::DropStrangers => &[D::UnknownVtep],
     }
 }
 

@@ -33,8 +33,9 @@ pub fn packet(random: &mut Random, node: &Node) -> Generated {
     let program = match random.below(100) {
         0..40 => Program::Encapsulate,
         40..80 => Program::Decapsulate,
-        80..93 => Program::SafetyNet,
-        _ => Program::CountEgress,
+        80..90 => Program::SafetyNet,
+        90..95 => Program::CountEgress,
+        _ => Program::DropStrangers,
     };
     // Now and then a program meets what was meant for another.
     let meant_for = match random.chance(98) {
@@ -49,8 +50,13 @@ pub fn packet(random: &mut Random, node: &Node) -> Generated {
     packet.truncate(LONGEST);
     lengthen_to_runnable(&mut packet);
     // The MTU of a packet to be segmented is that of its segments, which is not modelled.
-    let may_be_large = program != Program::Encapsulate || packet.len() <= FITS_EVERYWHERE;
-    let segment_size = match may_be_large && random.chance(5) {
+    let may_be_in_segments = match program {
+        Program::Encapsulate => packet.len() <= FITS_EVERYWHERE,
+        // XDP runs before packets are merged.
+        Program::DropStrangers => false,
+        _ => true,
+    };
+    let segment_size = match may_be_in_segments && random.chance(5) {
         true => random.pick(&[1, 8, 100, 536, 1400, 65_535]),
         false => 0,
     };
@@ -85,7 +91,7 @@ fn proper(random: &mut Random, node: &Node, program: Program) -> Vec<u8> {
             let mac = random.bytes();
             inner(random, [mac, node.config.bridge_mac], addresses, node)
         }
-        Program::Decapsulate => {
+        Program::Decapsulate | Program::DropStrangers => {
             let frame = from_peer(random, node);
             let source = Ipv4Addr::from(bytes4(&frame, ETHERNET_LEN + 12));
             let sender = node

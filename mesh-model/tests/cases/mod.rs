@@ -1,6 +1,7 @@
 //! Named cases: a node, a packet, and the verdict, for every verdict of every program.
 
 mod decapsulate;
+mod drop_strangers;
 mod encapsulate;
 mod overlay;
 
@@ -23,7 +24,12 @@ pub(crate) struct Case {
 /// All cases, on a node whose overlay device is `overlay_link`.
 pub(crate) fn all(overlay_link: u32) -> Vec<Case> {
     let mut cases = Vec::new();
-    for program in [encapsulate::cases, decapsulate::cases, overlay::cases] {
+    for program in [
+        encapsulate::cases,
+        decapsulate::cases,
+        overlay::cases,
+        drop_strangers::cases,
+    ] {
         program(&mut Cases {
             node: two_peers(overlay_link),
             cases: &mut cases,

@@ -67,7 +67,7 @@ pub(crate) fn compare(
             ..*arrival
         },
     );
-    let same = ran.action == outcome.verdict.action()
+    let same = ran.action == program.action(outcome.verdict)
         && ran.packet == outcome.packet
         && (!grown || SOURCE_PORTS.contains(&flow_port));
     let difference = (!same).then(|| {
@@ -81,7 +81,7 @@ pub(crate) fn compare(
             action = ran.action,
             ran = hex(ran.packet),
             verdict = outcome.verdict,
-            model_action = outcome.verdict.action(),
+            model_action = program.action(outcome.verdict),
             model = hex(&outcome.packet),
         )
     });

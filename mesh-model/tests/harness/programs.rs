@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::SchedClassifier,
+    programs::{SchedClassifier, Xdp},
 };
 use mesh_layout::{
     Config, DropEvent, DropReason, Drops, Endpoint, EndpointKey, PassReason, Passes, Peer, PeerKey,
@@ -74,7 +74,10 @@ impl Programs {
             .load(mesh_runtime::fast_path::OBJECT)
             .expect("loading eBPF needs root");
         for program in Program::ALL {
-            classifier(&mut ebpf, program).load().unwrap();
+            match program {
+                Program::DropStrangers => xdp(&mut ebpf).load().unwrap(),
+                _ => classifier(&mut ebpf, program).load().unwrap(),
+            }
         }
         Self {
             peers: take(&mut ebpf, map_names::PEERS),
@@ -105,17 +108,21 @@ impl Programs {
 
     /// Runs a program on a packet, in the network namespace of the calling thread.
     pub(crate) fn run(&mut self, program: Program, arrival: &Arrival<'_>) -> Ran<'_> {
-        let context = context(arrival);
-        let result = classifier(&mut self.ebpf, program)
-            .test_run(TestRunOptions {
-                data_in: Some(arrival.packet),
-                data_out: Some(&mut self.output),
-                ctx_in: Some(&context),
-                ..TestRunOptions::new()
-            })
-            .unwrap_or_else(|error| {
-                panic!("{program:?} on {}: {error:?}", super::hex(arrival.packet))
-            });
+        let (skb, xdp_md) = (skb_context(arrival), xdp_context(arrival));
+        let is_xdp = program == Program::DropStrangers;
+        let options = TestRunOptions {
+            data_in: Some(arrival.packet),
+            data_out: Some(&mut self.output),
+            ctx_in: Some(if is_xdp { &xdp_md } else { &skb }),
+            ..TestRunOptions::new()
+        };
+        let result = match is_xdp {
+            true => xdp(&mut self.ebpf).test_run(options),
+            false => classifier(&mut self.ebpf, program).test_run(options),
+        };
+        let result = result.unwrap_or_else(|error| {
+            panic!("{program:?} on {}: {error:?}", super::hex(arrival.packet))
+        });
         Ran {
             action: result.return_value.cast_signed(),
             packet: &self.output[..result.data_size_out as usize],
@@ -178,6 +185,13 @@ fn classifier(ebpf: &mut Ebpf, program: Program) -> &mut SchedClassifier {
         .unwrap()
 }
 
+fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {
+    ebpf.program_mut(Program::DropStrangers.name())
+        .unwrap()
+        .try_into()
+        .unwrap()
+}
+
 fn show<K: Pod + Ord, V: Pod>(map: &mut HashMap<MapData, K, V>, wanted: &BTreeMap<K, V>) {
     let shown: Vec<K> = map.keys().map(Result::unwrap).collect();
     for key in shown {
@@ -191,13 +205,25 @@ fn show<K: Pod + Ord, V: Pod>(map: &mut HashMap<MapData, K, V>, wanted: &BTreeMa
 }
 
 /// `struct __sk_buff` (linux/bpf.h) with the fields that BPF_PROG_TEST_RUN lets a caller set.
-fn context(arrival: &Arrival<'_>) -> [u8; 192] {
+fn skb_context(arrival: &Arrival<'_>) -> [u8; 192] {
     const IFINDEX: usize = 40;
     const GSO_SIZE: usize = 176;
     let mut context = [0; 192];
     context[IFINDEX..IFINDEX + 4].copy_from_slice(&arrival.link.to_ne_bytes());
     let size = u32::from(arrival.segment_size);
     context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&size.to_ne_bytes());
+    context
+}
+
+/// `struct xdp_md` (linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index
+/// and egress_ifindex.
+fn xdp_context(arrival: &Arrival<'_>) -> [u8; 24] {
+    const DATA_END: usize = 4;
+    const INGRESS_IFINDEX: usize = 12;
+    let mut context = [0; 24];
+    let end = u32::try_from(arrival.packet.len()).unwrap();
+    context[DATA_END..DATA_END + 4].copy_from_slice(&end.to_ne_bytes());
+    context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&arrival.link.to_ne_bytes());
     context
 }
 
