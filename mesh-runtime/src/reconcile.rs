@@ -24,7 +24,7 @@ use crate::{
     command::Command,
     kernel::{
         apply::Applier,
-        change::Stage,
+        change::{Change, Stage},
         events::{Dirty, Events},
         netlink::{Netlink, NetlinkError},
         observe::observe,
@@ -205,19 +205,19 @@ impl Reconciler {
         let failed = Applier::new(&self.netlink, &self.settings, &self.observed)
             .apply(&changes)
             .await;
-        self.outdated = Dirty {
-            routes: true,
-            neighbours: true,
-            ..Dirty::default()
-        };
+        let of_devices = |change: &Change| change.stage() == Stage::Devices;
         if !failed.is_empty() {
             self.outdated = Dirty::ALL;
+        } else if !changes.iter().any(of_devices) {
+            let overlay = self.observed.link_named(&self.settings.overlay);
+            if let Some(overlay) = overlay.map(|link| link.index) {
+                for change in &changes {
+                    self.observed.note(overlay, change);
+                }
+            }
         }
         problems.extend(failed);
-        if changes
-            .iter()
-            .any(|change| change.stage() == Stage::Devices)
-        {
+        if changes.iter().any(of_devices) {
             // The fast path needs the devices as they are now.
             self.read(Dirty::ALL).await?;
             let mut plan = crate::kernel::plan::plan(&self.settings, &self.wanted, &self.observed);

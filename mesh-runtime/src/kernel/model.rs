@@ -4,14 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
 
 use super::{
-    ROUTE_PROTOCOL,
-    change::{Change, Device},
-    observed::{
-        Address, Forwarding, Link, LinkKind, Neighbour, NeighbourState, Observed, Route, Vxlan,
-    },
+    change::{Change, Device, OverlayRoute},
+    observed::{Address, Link, LinkKind, Observed, Route, Vxlan},
     plan::Settings,
 };
 
@@ -73,76 +71,23 @@ impl ModelKernel<'_> {
                 });
             }
             Change::AddRoute(goal) => {
-                let clash =
-                    |route: &Route| route.destination == goal.destination && route.metric == 0;
-                if self.state.routes.iter().any(clash) {
+                if self.first_route(goal.destination, 0).is_some() {
                     return Err("EEXIST: route".to_owned());
                 }
-                self.add_route(goal)?;
+                self.check_route(goal)?;
+                self.change_entry(change)?;
             }
             Change::ReplaceRoute(goal) => {
-                let first =
-                    self.state.routes.iter().position(|route| {
-                        route.destination == goal.destination && route.metric == 0
-                    });
-                if let Some(first) = first {
-                    let replaced = self.state.routes.remove(first);
-                    if !replaced.is_ours() {
-                        return Err("a foreign route was replaced".to_owned());
-                    }
+                let first = self.first_route(goal.destination, 0);
+                if first.is_some_and(|route| !route.is_ours()) {
+                    return Err("a foreign route was replaced".to_owned());
                 }
-                self.add_route(goal)?;
+                self.check_route(goal)?;
+                self.change_entry(change)?;
             }
-            Change::RemoveRoute {
-                destination,
-                metric,
-            } => {
-                let first = self.state.routes.iter().position(|route| {
-                    route.destination == *destination
-                        && route.metric == *metric
-                        && route.protocol == ROUTE_PROTOCOL
-                });
-                if let Some(first) = first {
-                    self.state.routes.remove(first);
-                }
-            }
-            Change::SetNeighbour { address, mac } => {
-                let link = self.link(Device::Overlay)?.index;
-                self.state
-                    .neighbours
-                    .retain(|it| it.link != link || it.address != *address);
-                self.state.neighbours.push(Neighbour {
-                    link,
-                    address: *address,
-                    mac: Some(*mac),
-                    state: NeighbourState::Permanent,
-                });
-            }
-            Change::RemoveNeighbour { address } => {
-                let link = self.link(Device::Overlay)?.index;
-                self.state
-                    .neighbours
-                    .retain(|it| it.link != link || it.address != *address);
-            }
-            Change::SetForwarding { mac, remote } => {
-                let link = self.link(Device::Overlay)?.index;
-                self.state
-                    .forwarding
-                    .retain(|it| it.link != link || it.mac != *mac);
-                self.state.forwarding.push(Forwarding {
-                    link,
-                    mac: *mac,
-                    remote: Some(*remote),
-                    bridge: None,
-                    permanent: true,
-                });
-            }
-            Change::RemoveForwarding { mac, .. } => {
-                let link = self.link(Device::Overlay)?.index;
-                self.state
-                    .forwarding
-                    .retain(|it| it.link != link || it.mac != *mac);
-            }
+            // The overlay may be gone along with its routes.
+            Change::RemoveRoute { .. } => self.state.note(0, change),
+            _ => self.change_entry(change)?,
         }
         Ok(())
     }
@@ -198,17 +143,26 @@ impl ModelKernel<'_> {
         Ok(())
     }
 
-    fn add_route(&mut self, goal: &super::change::OverlayRoute) -> Result<(), String> {
-        let overlay = self.link(Device::Overlay)?;
-        let (link, up) = (overlay.index, overlay.up);
-        if !up {
+    /// The route that the kernel compares a new one with.
+    fn first_route(&self, destination: Ipv4Net, metric: u32) -> Option<&Route> {
+        let same = |route: &&Route| route.destination == destination && route.metric == metric;
+        self.state.routes.iter().find(same)
+    }
+
+    fn check_route(&mut self, goal: &OverlayRoute) -> Result<(), String> {
+        if !self.link(Device::Overlay)?.up {
             return Err("ENETDOWN: overlay".to_owned());
         }
         let local = |held: &Address| held.address.addr() == goal.source;
         if !self.state.addresses.iter().any(local) {
             return Err(format!("EINVAL: {} is no local address", goal.source));
         }
-        self.state.routes.push(goal.on(link));
+        Ok(())
+    }
+
+    fn change_entry(&mut self, change: &Change) -> Result<(), String> {
+        let overlay = self.link(Device::Overlay)?.index;
+        self.state.note(overlay, change);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::ROUTE_PROTOCOL;
+use super::{ROUTE_PROTOCOL, change::Change};
 use crate::fast_path::Mac;
 
 /// What the kernel shows.
@@ -163,6 +163,64 @@ impl Observed {
     /// The interface of that name.
     pub(crate) fn link_named(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)
+    }
+
+    /// Keeps what was read in step with a change of an entry that the kernel has taken: its
+    /// notifications of changes of our own are not looked at. Changes of devices have too
+    /// many consequences and are read again.
+    pub(crate) fn note(&mut self, overlay: u32, change: &Change) {
+        match change {
+            Change::AddRoute(route) => self.routes.push(route.on(overlay)),
+            Change::ReplaceRoute(route) => {
+                self.forget_route(route.destination, 0);
+                self.routes.push(route.on(overlay));
+            }
+            Change::RemoveRoute {
+                destination,
+                metric,
+            } => self.forget_route(*destination, *metric),
+            Change::SetNeighbour { address, mac } => {
+                self.forget_neighbour(overlay, *address);
+                self.neighbours.push(Neighbour {
+                    link: overlay,
+                    address: *address,
+                    mac: Some(*mac),
+                    state: NeighbourState::Permanent,
+                });
+            }
+            Change::RemoveNeighbour { address } => self.forget_neighbour(overlay, *address),
+            Change::SetForwarding { mac, remote } => {
+                self.forget_forwarding(overlay, *mac);
+                self.forwarding.push(Forwarding {
+                    link: overlay,
+                    mac: *mac,
+                    remote: Some(*remote),
+                    bridge: None,
+                    permanent: true,
+                });
+            }
+            Change::RemoveForwarding { mac, .. } => self.forget_forwarding(overlay, *mac),
+            _ => {}
+        }
+    }
+
+    fn forget_route(&mut self, destination: Ipv4Net, metric: u32) {
+        let same = |route: &Route| {
+            route.is_ours() && route.destination == destination && route.metric == metric
+        };
+        if let Some(first) = self.routes.iter().position(same) {
+            self.routes.remove(first);
+        }
+    }
+
+    fn forget_neighbour(&mut self, link: u32, address: Ipv4Addr) {
+        self.neighbours
+            .retain(|it| it.link != link || it.address != address);
+    }
+
+    fn forget_forwarding(&mut self, link: u32, mac: Mac) {
+        self.forwarding
+            .retain(|it| it.link != link || it.mac != mac || it.bridge.is_some());
     }
 
     /// Name of an interface, for messages.

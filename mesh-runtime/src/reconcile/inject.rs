@@ -12,7 +12,7 @@ use crate::{
         change::{Change, OverlayRoute},
         events::Dirty,
         observe::route_to,
-        observed::{Forwarding, LinkKind, Neighbour, NeighbourState, Observed, Route},
+        observed::{LinkKind, Route},
         plan::describe,
     },
     problem::Problem,
@@ -100,7 +100,7 @@ impl Reconciler {
             return Ok(false);
         }
         for change in &changes {
-            note(&mut self.observed, overlay, change);
+            self.observed.note(overlay, change);
         }
         Ok(true)
     }
@@ -139,36 +139,4 @@ enum Answer {
     Foreign(Problem),
     /// Ours is there and wrong, or the kernel did not say.
     NeedsRound,
-}
-
-/// Keeps what was read in step with a change that the kernel has taken: its notification of
-/// a change of our own is not looked at.
-fn note(observed: &mut Observed, overlay: u32, change: &Change) {
-    match change {
-        Change::AddRoute(route) => observed.routes.push(route.on(overlay)),
-        Change::SetNeighbour { address, mac } => {
-            observed
-                .neighbours
-                .retain(|it| it.link != overlay || it.address != *address);
-            observed.neighbours.push(Neighbour {
-                link: overlay,
-                address: *address,
-                mac: Some(*mac),
-                state: NeighbourState::Permanent,
-            });
-        }
-        Change::SetForwarding { mac, remote } => {
-            observed
-                .forwarding
-                .retain(|it| it.link != overlay || it.mac != *mac);
-            observed.forwarding.push(Forwarding {
-                link: overlay,
-                mac: *mac,
-                remote: Some(*remote),
-                bridge: None,
-                permanent: true,
-            });
-        }
-        _ => {}
-    }
 }
