@@ -129,7 +129,7 @@ impl Events {
     /// Waits until something may have changed. Cancel safe.
     pub(crate) async fn changed(&self) {
         loop {
-            if !self.is_quiet() {
+            if !self.pending().is_clean() {
                 return;
             }
             self.shared.wake.notified().await;
@@ -141,9 +141,9 @@ impl Events {
         Dirty::from_bits(self.shared.dirty.swap(0, Ordering::AcqRel))
     }
 
-    /// Whether nothing has changed since [`take`](Self::take), as far as the kernel has told.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.shared.dirty.load(Ordering::Acquire) == 0
+    /// What [`take`](Self::take) would return, left for it.
+    pub(crate) fn pending(&self) -> Dirty {
+        Dirty::from_bits(self.shared.dirty.load(Ordering::Acquire))
     }
 
     /// Names the interfaces whose neighbours matter; 0 for one that does not exist.

@@ -111,7 +111,7 @@ impl Reconciler {
     /// that there is none, of whatever metric. Otherwise the kernel is asked; a foreign route
     /// that is not its preferred one then waits for the next comparison.
     async fn route_there(&self, goal: &OverlayRoute) -> Result<bool, Answer> {
-        let current = !self.outdated.routes && self.events.is_quiet();
+        let current = !self.outdated.and(self.events.pending()).routes;
         let known = |it: &Route| it.destination == goal.destination;
         if current && !self.observed.routes.iter().any(known) {
             return Ok(false);

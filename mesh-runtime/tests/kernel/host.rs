@@ -165,6 +165,17 @@ impl Host {
         }
     }
 
+    /// Everything a refused request could have changed.
+    pub(crate) fn state(&self) -> String {
+        [
+            self.ip("-oneline link show"),
+            self.ip("address show"),
+            self.ip("route show table all"),
+            self.ip("neighbour show"),
+        ]
+        .concat()
+    }
+
     /// Runs the daemon to its end, which must come by itself.
     pub(crate) async fn run_daemon(&self, args: &[&str]) -> (ExitStatus, String) {
         run_to_end(self.daemon_command("off", args)).await

@@ -10,6 +10,7 @@ mod calls;
 mod containers;
 mod host;
 mod lifecycle;
+mod occupied;
 mod refusals;
 mod repair;
 mod restart;

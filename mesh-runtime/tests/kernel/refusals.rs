@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, Permissions},
-    net::{TcpListener, UdpSocket},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     process::Command,
 };
@@ -11,21 +10,10 @@ use mesh_testbed::NetNs;
 
 use crate::host::{ADDRESS, Host, run_to_end};
 
-/// Everything a request could have changed.
-fn state(host: &Host) -> String {
-    [
-        host.ip("-oneline link show"),
-        host.ip("address show"),
-        host.ip("route show table all"),
-        host.ip("neighbour show"),
-    ]
-    .concat()
-}
-
 async fn subnets_are_refused(values: &[(&str, &str)]) {
     let host = Host::new("bad-subnet").await;
     let daemon = host.start().await;
-    let before = state(&host);
+    let before = host.state();
     for (value, rule) in values {
         let error = daemon.configure(value).await.unwrap_err();
         assert!(error.contains(rule), "{value}: {error}");
@@ -34,9 +22,9 @@ async fn subnets_are_refused(values: &[(&str, &str)]) {
             "{value}: {error}"
         );
     }
-    assert_eq!(state(&host), before);
+    assert_eq!(host.state(), before);
     daemon.configure("10.42.1.0/24").await.unwrap();
-    let before = state(&host);
+    let before = host.state();
     for (value, rule) in values {
         for error in [
             daemon.inject(value, "vxlan100").await.unwrap_err(),
@@ -51,7 +39,7 @@ async fn subnets_are_refused(values: &[(&str, &str)]) {
         assert!(answer.rejected[0].reason.contains(rule), "{value}");
         assert_eq!(answer.rejected[0].peer.as_ref().unwrap().subnet, *value);
     }
-    assert_eq!(state(&host), before);
+    assert_eq!(host.state(), before);
 }
 
 #[tokio::test]
@@ -120,7 +108,7 @@ async fn any_interface_but_the_overlays_is_refused() {
     let host = Host::new("via").await;
     let daemon = host.start().await;
     daemon.configure("10.42.1.0/24").await.unwrap();
-    let before = state(&host);
+    let before = host.state();
     for (via, rule) in [
         ("eth0", "not the overlay interface"),
         ("quilt0", "not the overlay interface"),
@@ -135,21 +123,21 @@ async fn any_interface_but_the_overlays_is_refused() {
             "{via}: {error}"
         );
     }
-    assert_eq!(state(&host), before);
+    assert_eq!(host.state(), before);
 }
 
 #[tokio::test]
 async fn what_needs_the_subnet_says_which_call_comes_first() {
     let host = Host::new("order").await;
     let daemon = host.start().await;
-    let before = state(&host);
+    let before = host.state();
     let error = daemon.inject("10.42.2.0/24", "vxlan100").await.unwrap_err();
     assert!(error.contains("call ConfigureNodeSubnet first"), "{error}");
     let answer = daemon.sync(1, &[("10.42.2.0/24", "192.0.2.2")]).await;
     assert!(!answer.success);
     assert!(answer.error.contains("call ConfigureNodeSubnet first"));
     daemon.remove("10.42.2.0/24").await.unwrap();
-    assert_eq!(state(&host), before);
+    assert_eq!(host.state(), before);
 }
 
 #[tokio::test]
@@ -183,7 +171,7 @@ async fn a_bad_host_address_refuses_the_whole_sync() {
     let daemon = host.start().await;
     daemon.configure("10.42.1.0/24").await.unwrap();
     daemon.sync(1, &[("10.42.2.0/24", "192.0.2.2")]).await;
-    let before = state(&host);
+    let before = host.state();
     let request = mesh_proto::mesh::SyncPeersRequest {
         generation: 2,
         host_address: "10.42.3.4".to_owned(),
@@ -199,7 +187,7 @@ async fn a_bad_host_address_refuses_the_whole_sync() {
     assert!(!answer.success);
     assert!(answer.error.contains("cluster CIDR"), "{}", answer.error);
     assert_eq!(answer.generation, 1);
-    assert_eq!(state(&host), before);
+    assert_eq!(host.state(), before);
 }
 
 #[tokio::test]
@@ -260,13 +248,13 @@ async fn the_subnet_does_not_change_while_addresses_are_in_use() {
     daemon.sync(1, &[("10.42.2.0/24", "192.0.2.2")]).await;
     host.ip("link add c1 type veth peer name c1-in");
     host.ip("link set c1 master quilt0");
-    let before = state(&host);
+    let before = host.state();
     let error = daemon.configure("10.42.5.0/24").await.unwrap_err();
     assert!(
         error.contains("10.42.1.0/24") && error.contains("c1"),
         "{error}"
     );
-    assert_eq!(state(&host), before);
+    assert_eq!(host.state(), before);
 
     host.ip("link del c1");
     daemon.configure("10.42.5.0/24").await.unwrap();
@@ -296,100 +284,6 @@ async fn a_subnet_may_pass_from_a_peer_to_this_node_and_back() {
         host.own_routes(),
         ["10.42.1.0/24 via 10.42.1.0 dev vxlan100 src 10.42.2.1 onlink"]
     );
-}
-
-#[tokio::test]
-async fn a_second_runtime_in_one_namespace_is_refused_naming_the_first() {
-    let host = Host::new("second").await;
-    let daemon = host.start().await;
-    for args in [&["--grpc-addr", "127.0.0.1:50052"][..], &["--cleanup"][..]] {
-        let (status, text) = host.run_daemon(args).await;
-        assert!(!status.success());
-        let pid = format!("(pid {})", daemon.child.id());
-        assert!(text.contains(&pid), "{text}");
-    }
-    daemon.configure("10.42.1.0/24").await.unwrap();
-    // In another namespace there is room.
-    let other = Host::new("third").await;
-    let _second = other.start().await;
-}
-
-#[tokio::test]
-async fn a_grpc_address_in_use_is_refused_before_anything_is_changed() {
-    let host = Host::new("address-in-use").await;
-    let listener = host
-        .netns
-        .run(|| TcpListener::bind("127.0.0.1:50051").unwrap())
-        .unwrap();
-    let before = state(&host);
-    let (status, text) = host.run_daemon(&[]).await;
-    assert!(!status.success());
-    assert!(
-        text.contains("127.0.0.1:50051") && text.contains("--grpc-addr"),
-        "{text}"
-    );
-    assert_eq!(state(&host), before);
-    drop(listener);
-}
-
-#[tokio::test]
-async fn a_udp_socket_on_the_port_is_named_and_waited_for() {
-    let host = Host::new("port-udp").await;
-    let socket = host
-        .netns
-        .run(|| UdpSocket::bind("0.0.0.0:4789").unwrap())
-        .unwrap();
-    let daemon = host.start().await;
-    let error = daemon.configure("10.42.1.0/24").await.unwrap_err();
-    let holder = format!("(pid {})", std::process::id());
-    assert!(error.contains("4789") && error.contains(&holder), "{error}");
-    let error = daemon.inject("10.42.2.0/24", "vxlan100").await.unwrap_err();
-    assert!(error.contains("4789"), "{error}");
-    assert!(
-        daemon
-            .status()
-            .await
-            .problems
-            .iter()
-            .any(|it| it.contains("4789"))
-    );
-
-    drop(socket);
-    host.eventually("the route", |host| host.own_routes().len() == 1)
-        .await;
-    daemon.configure("10.42.1.0/24").await.unwrap();
-    assert!(daemon.status().await.problems.is_empty());
-}
-
-#[tokio::test]
-async fn a_foreign_vxlan_device_on_the_port_is_named_and_left_alone() {
-    let host = Host::new("port-vxlan").await;
-    host.ip("link add other type vxlan id 100 dstport 4789 local 192.0.2.1 nolearning");
-    host.ip("link set other up");
-    let before = host.ip("-details link show other");
-    let daemon = host.start().await;
-    let error = daemon.configure("10.42.1.0/24").await.unwrap_err();
-    assert!(error.contains("4789") && error.contains("other"), "{error}");
-    assert_eq!(host.ip("-details link show other"), before);
-    host.ip("link del other");
-    host.eventually("vxlan100", |host| host.ip("link show").contains("vxlan100"))
-        .await;
-    daemon.configure("10.42.1.0/24").await.unwrap();
-}
-
-#[tokio::test]
-async fn another_device_by_one_of_our_names_is_refused_and_left_alone() {
-    let host = Host::new("names").await;
-    host.ip("link add vxlan100 type bridge");
-    host.ip("link add quilt0 type veth peer name q");
-    let daemon = host.start().await;
-    let error = daemon.configure("10.42.1.0/24").await.unwrap_err();
-    assert!(error.contains("vxlan100 exists and is a bridge"), "{error}");
-    assert!(
-        error.contains("quilt0 exists and is a veth device"),
-        "{error}"
-    );
-    assert!(host.ip("-details link show vxlan100").contains("bridge"));
 }
 
 #[tokio::test]
