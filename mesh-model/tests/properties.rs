@@ -1,0 +1,227 @@
+//! What must hold of the model itself, whatever the packet: if it were wrong in the same way
+//! as the programs, comparing the two would show nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "functions of tests, which may panic like tests"
+)]
+
+use std::net::Ipv4Addr;
+
+use mesh_layout::{ETHERNET_LEN, IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
+use mesh_model::{
+    Arrival, Ethernet, Ipv4, Node, Outcome, Program, Redirect, SOURCE_PORTS, Udp, Verdict, Vxlan,
+    decapsulate, drop_strangers, encapsulate,
+    generate::{Random, node, packet},
+    header_checksum,
+};
+use proptest::prelude::*;
+
+#[allow(dead_code, reason = "the kernel's tests use the rest")]
+#[path = "harness/node.rs"]
+mod two_nodes;
+use two_nodes::{
+    CONTAINER, CONTAINER_MAC, GATEWAY_MAC, HOST, OTHER_REMOTE, OVERLAY_MTU, PEER, REMOTE,
+    REMOTE_MAC, from_container, two_peers,
+};
+
+/// The node that [`two_peers`] has for a peer, seen from its own side.
+fn the_peers_node() -> Node {
+    let mut node = two_peers(2);
+    let [_, _, subnet, _] = REMOTE.octets();
+    let own = [10, 42, subnet, 0];
+    let peer = node.peers.pop_first().unwrap().1;
+    let (far, near) = (node.config.subnet, node.config.host_address);
+    node.peers.insert(
+        mesh_layout::PeerKey { subnet: far },
+        mesh_layout::Peer {
+            address: near,
+            next_hop: near,
+            mac: node.config.overlay_mac,
+            ..peer
+        },
+    );
+    let endpoint = node.endpoints.pop_first().unwrap().1;
+    let key = mesh_layout::EndpointKey {
+        address: REMOTE.octets(),
+    };
+    node.endpoints.insert(key, endpoint);
+    node.config.subnet = own;
+    node.config.host_address = PEER.octets();
+    node.config.overlay_mac = REMOTE_MAC;
+    node.config.bridge_mac = mesh_layout::bridge_mac(own);
+    node
+}
+
+fn arrival(packet: &[u8], flow_port: u16) -> Arrival<'_> {
+    Arrival {
+        flow_port,
+        ..Arrival::single(packet, 2)
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_packet_through_the_tunnel_is_the_same_two_hops_later_and_from_the_gateway(
+        data in prop::collection::vec(any::<u8>(), 0..1400),
+        tos: u8,
+        ttl in 3_u8..,
+        protocol: u8,
+        identification: u16,
+        dont_fragment: bool,
+        flow_port in SOURCE_PORTS,
+    ) {
+        let mut frame = from_container(&data);
+        frame.ip = Ipv4 { tos, ttl, protocol, identification, dont_fragment, ..frame.ip };
+        let sent = frame.bytes();
+        let (a, b) = (two_peers(2), the_peers_node());
+
+        let out = encapsulate(&a, &arrival(&sent, flow_port));
+        prop_assert_eq!(
+            out.verdict,
+            Verdict::Redirect(Redirect::Neighbour { link: 2, next_hop: PEER })
+        );
+        let arrived = decapsulate(&b, &arrival(&out.packet, 0));
+        prop_assert_eq!(arrived.verdict, Verdict::Redirect(Redirect::Container { link: 9 }));
+
+        frame.ip.ttl -= 2;
+        frame.ethernet = Ethernet {
+            destination: CONTAINER_MAC,
+            source: b.config.bridge_mac,
+            ..frame.ethernet
+        };
+        prop_assert_eq!(&arrived.packet, &frame.bytes());
+        let (sent, received) = (out.counted.unwrap().add, arrived.counted.unwrap().add);
+        prop_assert_eq!(sent.tx_packets, received.rx_packets);
+        prop_assert_eq!(sent.tx_bytes, received.rx_bytes);
+    }
+
+    #[test]
+    fn what_goes_to_the_underlay_is_valid_vxlan_no_larger_than_its_mtu(
+        data in prop::collection::vec(any::<u8>(), 0..=OVERLAY_MTU as usize - 28),
+        tos: u8,
+        flow_port in SOURCE_PORTS,
+    ) {
+        let mut frame = from_container(&data);
+        frame.ip.tos = tos;
+        let out = encapsulate(&two_peers(2), &arrival(&frame.bytes(), flow_port)).packet;
+
+        let outer = &out[ETHERNET_LEN..];
+        prop_assert!(outer.len() <= OVERLAY_MTU as usize + 50);
+        let ip = Ipv4::read(outer).unwrap();
+        prop_assert!(ip.is_valid() && !ip.has_options() && !ip.is_fragment());
+        prop_assert_eq!(usize::from(ip.total_length), outer.len());
+        prop_assert_eq!(header_checksum(&outer[..IPV4_LEN]), 0);
+        prop_assert_eq!((ip.source, ip.destination, ip.protocol), (HOST, PEER, PROTOCOL_UDP));
+        let udp = Udp::read(&outer[IPV4_LEN..]).unwrap();
+        prop_assert_eq!(usize::from(udp.length), outer.len() - IPV4_LEN);
+        prop_assert_eq!((udp.source, udp.destination, udp.checksum), (flow_port, 4789, 0));
+        let vxlan = Vxlan::read(&outer[IPV4_LEN + UDP_LEN..]).unwrap();
+        prop_assert_eq!((vxlan.flags, vxlan.vni), (0x08, 100));
+    }
+}
+
+/// Runs `look` over generated packets, whatever programs they are meant for, on nodes whose
+/// list of VTEPs agrees with their peers.
+fn over_generated(look: impl Fn(&Node, &[u8])) {
+    let mut random = Random::new(0x70_726f_7065_7274);
+    for _ in 0..400 {
+        let mut node = node(&mut random, &[(2, Some(1450))]);
+        for peer in node.peers.values() {
+            let key = mesh_layout::VtepKey {
+                address: peer.address,
+            };
+            let counters = peer.counters;
+            node.vteps.insert(key, mesh_layout::Vtep { counters });
+        }
+        for _ in 0..250 {
+            look(&node, &packet(&mut random, &node).packet);
+        }
+    }
+}
+
+/// The kernel's own VXLAN receiver, which accepts its VNI from anybody, with IPv4 options or
+/// without: the outer source and what the inner headers say, if it would take the packet.
+fn kernel_takes(node: &Node, packet: &[u8]) -> Option<(Ipv4Addr, Option<Ipv4>)> {
+    Ethernet::read(packet).filter(|it| it.ethertype == 0x0800)?;
+    let outer = Ipv4::read(&packet[ETHERNET_LEN..])?;
+    let whole = outer.is_valid() && outer.fragment_offset == 0 && outer.protocol == PROTOCOL_UDP;
+    let udp = packet
+        .get(ETHERNET_LEN + outer.length()..)
+        .filter(|_| whole)?;
+    let vxlan = Vxlan::read(udp.get(UDP_LEN..)?)?;
+    let ours = outer.destination == node.host_address()
+        && u32::from(Udp::read(udp)?.destination) == node.config.port
+        && vxlan.has_vni()
+        && vxlan.vni == node.config.vni;
+    let inner = udp.get(16 + ETHERNET_LEN..).and_then(Ipv4::read);
+    ours.then_some((outer.source, inner))
+}
+
+#[test]
+fn nothing_that_the_kernels_vxlan_would_take_gets_past_the_guards() {
+    over_generated(|node, packet| {
+        let verdict = decapsulate(node, &Arrival::single(packet, 2)).verdict;
+        let let_in = matches!(verdict, Verdict::Pass(_) | Verdict::Redirect(_));
+        if let (true, Some((outer_source, inner))) = (let_in, kernel_takes(node, packet)) {
+            let inner = inner.expect("nothing is let in unread");
+            let sender = node.peer(inner.source).expect("a peer's subnet");
+            assert_eq!(Ipv4Addr::from(sender.address), outer_source);
+            assert!(node.owns(inner.destination));
+        }
+    });
+}
+
+#[test]
+fn what_is_delivered_was_ours_to_deliver() {
+    over_generated(|node, packet| {
+        let outcome = decapsulate(node, &Arrival::single(packet, 2));
+        if let Verdict::Redirect(_) = outcome.verdict {
+            let (source, inner) = kernel_takes(node, packet).expect("VXLAN to us");
+            let inner = inner.expect("an inner packet");
+            assert_eq!(
+                Some(source.octets()),
+                node.peer(inner.source).map(|it| it.address)
+            );
+            assert!(node.endpoint(inner.destination).is_some());
+            let delivered = Ipv4::read(&outcome.packet[ETHERNET_LEN..]).unwrap();
+            assert_eq!(delivered.ttl, inner.ttl - 1);
+        }
+    });
+}
+
+#[test]
+fn xdp_drops_nothing_that_the_guards_would_let_in() {
+    over_generated(|node, packet| {
+        let arrival = Arrival::single(packet, 2);
+        if let Verdict::Drop(_) = drop_strangers(node, &arrival).verdict {
+            let verdict = decapsulate(node, &arrival).verdict;
+            assert!(matches!(verdict, Verdict::Drop(_)), "{verdict:?}");
+        }
+    });
+}
+
+#[test]
+fn what_is_not_redirected_is_not_changed() {
+    over_generated(|node, packet| {
+        for program in Program::ALL {
+            let Outcome {
+                verdict,
+                packet: after,
+                ..
+            } = program.judge(node, &Arrival::single(packet, 2));
+            if !matches!(verdict, Verdict::Redirect(_)) {
+                assert_eq!(after, packet, "{program:?} {verdict:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_two_nodes_of_these_tests_are_each_others_peers() {
+    let (a, b) = (two_peers(2), the_peers_node());
+    assert_eq!(a.peer(REMOTE).unwrap().address, b.config.host_address);
+    assert_eq!(b.peer(CONTAINER).unwrap().address, a.config.host_address);
+    assert!(b.owns(REMOTE) && !b.owns(OTHER_REMOTE));
+    assert_eq!(a.config.bridge_mac, GATEWAY_MAC);
+}
