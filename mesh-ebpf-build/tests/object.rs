@@ -63,7 +63,7 @@ fn the_object_holds_the_programs_and_the_maps_with_btf() {
             .contents
             .programs
             .iter()
-            .all(|program| program.section == "classifier")
+            .all(|program| matches!(program.section.as_str(), "classifier" | "xdp"))
     );
     for map in ["peers", "peer_stats", "endpoints", "drops", "config"] {
         assert!(
