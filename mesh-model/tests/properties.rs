@@ -22,36 +22,8 @@ use proptest::prelude::*;
 mod two_nodes;
 use two_nodes::{
     CONTAINER, CONTAINER_MAC, GATEWAY_MAC, HOST, OTHER_REMOTE, OVERLAY_MTU, PEER, REMOTE,
-    REMOTE_MAC, from_container, two_peers,
+    from_container, the_peers_node, two_peers,
 };
-
-/// The node that [`two_peers`] has for a peer, seen from its own side.
-fn the_peers_node() -> Node {
-    let mut node = two_peers(2);
-    let [_, _, subnet, _] = REMOTE.octets();
-    let own = [10, 42, subnet, 0];
-    let peer = node.peers.pop_first().unwrap().1;
-    let (far, near) = (node.config.subnet, node.config.host_address);
-    node.peers.insert(
-        mesh_layout::PeerKey { subnet: far },
-        mesh_layout::Peer {
-            address: near,
-            next_hop: near,
-            mac: node.config.overlay_mac,
-            ..peer
-        },
-    );
-    let endpoint = node.endpoints.pop_first().unwrap().1;
-    let key = mesh_layout::EndpointKey {
-        address: REMOTE.octets(),
-    };
-    node.endpoints.insert(key, endpoint);
-    node.config.subnet = own;
-    node.config.host_address = PEER.octets();
-    node.config.overlay_mac = REMOTE_MAC;
-    node.config.bridge_mac = mesh_layout::bridge_mac(own);
-    node
-}
 
 fn arrival(packet: &[u8], flow_port: u16) -> Arrival<'_> {
     Arrival {
@@ -74,7 +46,7 @@ proptest! {
         let mut frame = from_container(&data);
         frame.ip = Ipv4 { tos, ttl, protocol, identification, dont_fragment, ..frame.ip };
         let sent = frame.bytes();
-        let (a, b) = (two_peers(2), the_peers_node());
+        let (a, b) = (two_peers(2), the_peers_node(2));
 
         let out = encapsulate(&a, &arrival(&sent, flow_port));
         prop_assert_eq!(
@@ -219,7 +191,7 @@ fn what_is_not_redirected_is_not_changed() {
 
 #[test]
 fn the_two_nodes_of_these_tests_are_each_others_peers() {
-    let (a, b) = (two_peers(2), the_peers_node());
+    let (a, b) = (two_peers(2), the_peers_node(2));
     assert_eq!(a.peer(REMOTE).unwrap().address, b.config.host_address);
     assert_eq!(b.peer(CONTAINER).unwrap().address, a.config.host_address);
     assert!(b.owns(REMOTE) && !b.owns(OTHER_REMOTE));

@@ -95,6 +95,35 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
     }
 }
 
+/// The node that [`two_peers`] has for a peer, seen from its own side.
+pub(crate) fn the_peers_node(overlay_link: u32) -> Node {
+    let mut node = two_peers(overlay_link);
+    let peer = node.peers.pop_first().unwrap().1;
+    let key = PeerKey { subnet: SUBNET };
+    let peer = Peer {
+        address: HOST.octets(),
+        next_hop: HOST.octets(),
+        mac: overlay_mac(SUBNET),
+        ..peer
+    };
+    node.peers.insert(key, peer);
+    let vtep = node.vteps.pop_first().unwrap().1;
+    let key = VtepKey {
+        address: HOST.octets(),
+    };
+    node.vteps.insert(key, vtep);
+    let endpoint = node.endpoints.pop_first().unwrap().1;
+    let key = EndpointKey {
+        address: REMOTE.octets(),
+    };
+    node.endpoints.insert(key, endpoint);
+    node.config.subnet = PEER_SUBNET;
+    node.config.host_address = PEER.octets();
+    node.config.overlay_mac = REMOTE_MAC;
+    node.config.bridge_mac = bridge_mac(PEER_SUBNET);
+    node
+}
+
 /// A datagram from the node's container to the peer's.
 pub(crate) fn from_container(data: &[u8]) -> Frame {
     let macs = [CONTAINER_MAC, GATEWAY_MAC];
