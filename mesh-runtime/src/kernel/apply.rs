@@ -335,6 +335,9 @@ async fn explain(change: &Change, error: &NetlinkError, settings: &Settings) -> 
                 settings.overlay
             )
         }
+        (Change::AddRoute(_), Some(libc::EEXIST)) => {
+            "somebody else has made one in this moment: it is left alone".to_owned()
+        }
         (Change::CreateOverlay { .. }, Some(libc::EEXIST)) => format!(
             "another VXLAN device has VNI {VNI} on UDP port {VXLAN_PORT} \
              (ip -details link show type vxlan lists them): delete it"

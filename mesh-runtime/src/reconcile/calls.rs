@@ -125,7 +125,9 @@ impl Reconciler {
             .map(|(index, error)| (*index, error.to_string()))
             .collect();
         let changes = self.wanted.sync_peers(sync.generation, checked.peers);
-        self.round(Dirty::STATE).await;
+        // What the kernel's notifications have not outdated is not read again: an agent syncs
+        // every few seconds, mostly without news, and everything is compared as often anyway.
+        self.round(Dirty::default()).await;
         let mut counts = SyncCounts {
             removed: count(changes.removed.len()),
             ..SyncCounts::default()
