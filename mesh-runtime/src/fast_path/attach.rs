@@ -3,23 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io, mem,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf,
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        links::{FdLink, Link as _, LinkError, PinnedLink},
-        tc::{
-            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
-            qdisc_detach_program,
-        },
-        xdp::XdpLink,
-    },
-    sys::SyscallError,
+    programs::{links::FdLink, tc::qdisc_detach_program},
     util::KernelVersion,
 };
 use nix::net::if_::if_nametoindex;
@@ -27,12 +18,8 @@ use nix::net::if_::if_nametoindex;
 use super::{
     AttachMode, FastPathError, StrangerGuard,
     hook::{Hook, Role},
+    link::{Failure, attach_clsact, attach_tcx, attach_xdp, detach_clsact},
 };
-
-/// Priority and handle of our clsact filters: the same number as our routes' protocol, so
-/// that `tc filter show` tells whose they are.
-const FILTER_PRIORITY: u16 = 81;
-const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// The way programs are attached on this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +52,6 @@ pub(super) struct Moved {
     pub(super) attached: u32,
     pub(super) detached: u32,
 }
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Attachments {
     pub(super) fn new(
@@ -198,13 +183,10 @@ impl Attachments {
         self.attached.remove(&hook);
         let pin = self.pin(hook);
         let link = match (hook.role.attach_type(), self.way) {
-            (None, _) => Some(attach_xdp(ebpf, self.guard, hook, interface, &pin)?),
-            (Some(side), Way::Tcx) => {
-                let program = classifier(ebpf, hook.role)?;
-                Some(attach_tcx(program, side, interface, &pin)?)
-            }
+            (None, _) => Some(attach_xdp(ebpf, self.guard, hook.role, interface, &pin)?),
+            (Some(side), Way::Tcx) => Some(attach_tcx(ebpf, hook.role, side, interface, &pin)?),
             (Some(side), Way::Clsact) => {
-                attach_clsact(classifier(ebpf, hook.role)?, side, interface)?;
+                attach_clsact(ebpf, hook.role, side, interface)?;
                 None
             }
         };
@@ -292,127 +274,4 @@ fn remove_pins(links: &Path, is_stale: impl Fn(&Path) -> bool) -> Result<(), Fas
         fs::remove_file(&path).map_err(failed("clean"))?;
     }
     Ok(())
-}
-
-fn classifier(ebpf: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, Failure> {
-    let name = role.program();
-    let program = ebpf.program_mut(name).ok_or(FastPathError::Missing {
-        what: "program",
-        name,
-    })?;
-    Ok(program.try_into()?)
-}
-
-/// Puts the program into the pinned link of an earlier life, which replaces that life's
-/// program between two packets; or attaches and pins a new link.
-fn attach_tcx(
-    program: &mut SchedClassifier,
-    side: TcAttachType,
-    interface: &str,
-    pin: &Path,
-) -> Result<FdLink, Failure> {
-    let taken_over = take_over(pin, |link| {
-        let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
-        Ok(program.take_link(id)?.try_into()?)
-    })?;
-    if let Some(link) = taken_over {
-        return Ok(link);
-    }
-    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, side, order)?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    Ok(link.pin(pin)?.into())
-}
-
-/// The same for the program that drops strangers' packets.
-fn attach_xdp(
-    ebpf: &mut Ebpf,
-    guard: StrangerGuard,
-    hook: Hook,
-    interface: &str,
-    pin: &Path,
-) -> Result<FdLink, Failure> {
-    let name = hook.role.program();
-    let program = ebpf.program_mut(name).ok_or(FastPathError::Missing {
-        what: "program",
-        name,
-    })?;
-    let program: &mut Xdp = program.try_into()?;
-    let taken_over = take_over(pin, |link| {
-        let id = program.attach_to_link(XdpLink::try_from(link)?)?;
-        Ok(program.take_link(id)?.try_into()?)
-    })?;
-    if let Some(link) = taken_over {
-        return Ok(link);
-    }
-    let mode = match guard {
-        StrangerGuard::Native => XdpMode::Driver,
-        StrangerGuard::Generic | StrangerGuard::Off => XdpMode::Skb,
-    };
-    let id = program.attach(interface, mode)?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    Ok(link.pin(pin)?.into())
-}
-
-/// The pinned link with the new program in it; `None` if there is none, or none that works.
-fn take_over(
-    pin: &Path,
-    replace: impl FnOnce(FdLink) -> Result<FdLink, Failure>,
-) -> Result<Option<FdLink>, Failure> {
-    match PinnedLink::from_pin(pin) {
-        Ok(pinned) => match replace(FdLink::from(pinned)) {
-            Ok(link) => Ok(Some(link)),
-            Err(error) => {
-                // ENOLINK: the interface it was on is gone, and the index was given again.
-                tracing::debug!(pin = %pin.display(), error, "a pinned link is dead");
-                fs::remove_file(pin)?;
-                Ok(None)
-            }
-        },
-        Err(LinkError::SyscallError(SyscallError { io_error, .. }))
-            if io_error.kind() == io::ErrorKind::NotFound =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Adds a filter, or replaces the one of an earlier life atomically.
-fn attach_clsact(
-    program: &mut SchedClassifier,
-    side: TcAttachType,
-    interface: &str,
-) -> Result<(), Failure> {
-    let exists = Some(libc::EEXIST);
-    match qdisc_add_clsact(interface) {
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == exists => {}
-        other => other?,
-    }
-    let options = TcAttachOptions::Netlink(NlOptions {
-        priority: FILTER_PRIORITY,
-        handle: FILTER_HANDLE,
-        classid: None,
-    });
-    let id = match program.attach_with_options(interface, side, options) {
-        Err(ProgramError::TcError(TcError::NetlinkError(error)))
-            if error.raw_os_error() == exists =>
-        {
-            program.attach_to_link(our_filter(side, interface)?)?
-        }
-        other => other?,
-    };
-    // Dropping the link would detach the filter, which is to outlive us.
-    mem::forget(program.take_link(id)?);
-    Ok(())
-}
-
-fn detach_clsact(side: TcAttachType, interface: &str) -> Result<(), String> {
-    our_filter(side, interface)
-        .map_err(|error| error.to_string())
-        .and_then(|link| link.detach().map_err(|error| error.to_string()))
-}
-
-fn our_filter(side: TcAttachType, interface: &str) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(interface, side, FILTER_PRIORITY, FILTER_HANDLE, None)
 }

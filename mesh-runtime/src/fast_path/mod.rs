@@ -8,6 +8,7 @@ mod bpffs;
 mod error;
 mod events;
 mod hook;
+mod link;
 mod maps;
 mod peers;
 mod state;

@@ -1,0 +1,154 @@
+//! One program on one interface: a pinned link where the kernel has links, a filter elsewhere.
+
+use std::{fs, io, mem, path::Path};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, Link as _, LinkError, PinnedLink},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+        },
+        xdp::XdpLink,
+    },
+    sys::SyscallError,
+};
+
+use super::{FastPathError, StrangerGuard, hook::Role};
+
+/// Priority and handle of our clsact filters: the same number as our routes' protocol, so
+/// that `tc filter show` tells whose they are.
+const FILTER_PRIORITY: u16 = 81;
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// Why an attachment failed; the caller adds what was to be attached where.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn classifier(ebpf: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, Failure> {
+    let name = role.program();
+    let program = ebpf.program_mut(name).ok_or(FastPathError::Missing {
+        what: "program",
+        name,
+    })?;
+    Ok(program.try_into()?)
+}
+
+/// Puts the program into the pinned link of an earlier life, which replaces that life's
+/// program between two packets; or attaches and pins a new link.
+pub(super) fn attach_tcx(
+    ebpf: &mut Ebpf,
+    role: Role,
+    side: TcAttachType,
+    interface: &str,
+    pin: &Path,
+) -> Result<FdLink, Failure> {
+    let program = classifier(ebpf, role)?;
+    let taken_over = take_over(pin, |link| {
+        let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
+        Ok(program.take_link(id)?.try_into()?)
+    })?;
+    if let Some(link) = taken_over {
+        return Ok(link);
+    }
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(interface, side, order)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    Ok(link.pin(pin)?.into())
+}
+
+/// The same for the program that drops strangers' packets.
+pub(super) fn attach_xdp(
+    ebpf: &mut Ebpf,
+    guard: StrangerGuard,
+    role: Role,
+    interface: &str,
+    pin: &Path,
+) -> Result<FdLink, Failure> {
+    let name = role.program();
+    let program = ebpf.program_mut(name).ok_or(FastPathError::Missing {
+        what: "program",
+        name,
+    })?;
+    let program: &mut Xdp = program.try_into()?;
+    let taken_over = take_over(pin, |link| {
+        let id = program.attach_to_link(XdpLink::try_from(link)?)?;
+        Ok(program.take_link(id)?.try_into()?)
+    })?;
+    if let Some(link) = taken_over {
+        return Ok(link);
+    }
+    let mode = match guard {
+        StrangerGuard::Native => XdpMode::Driver,
+        StrangerGuard::Generic | StrangerGuard::Off => XdpMode::Skb,
+    };
+    let id = program.attach(interface, mode)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    Ok(link.pin(pin)?.into())
+}
+
+/// The pinned link with the new program in it; `None` if there is none, or none that works.
+fn take_over(
+    pin: &Path,
+    replace: impl FnOnce(FdLink) -> Result<FdLink, Failure>,
+) -> Result<Option<FdLink>, Failure> {
+    match PinnedLink::from_pin(pin) {
+        Ok(pinned) => match replace(FdLink::from(pinned)) {
+            Ok(link) => Ok(Some(link)),
+            Err(error) => {
+                // ENOLINK: the interface it was on is gone, and the index was given again.
+                tracing::debug!(pin = %pin.display(), error, "a pinned link is dead");
+                fs::remove_file(pin)?;
+                Ok(None)
+            }
+        },
+        Err(LinkError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Adds a filter, or replaces the one of an earlier life atomically.
+pub(super) fn attach_clsact(
+    ebpf: &mut Ebpf,
+    role: Role,
+    side: TcAttachType,
+    interface: &str,
+) -> Result<(), Failure> {
+    let program = classifier(ebpf, role)?;
+    let exists = Some(libc::EEXIST);
+    match qdisc_add_clsact(interface) {
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == exists => {}
+        other => other?,
+    }
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: FILTER_PRIORITY,
+        handle: FILTER_HANDLE,
+        classid: None,
+    });
+    let id = match program.attach_with_options(interface, side, options) {
+        Err(ProgramError::TcError(TcError::NetlinkError(error)))
+            if error.raw_os_error() == exists =>
+        {
+            program.attach_to_link(our_filter(side, interface)?)?
+        }
+        other => other?,
+    };
+    // Dropping the link would detach the filter, which is to outlive us.
+    mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+/// Removes our filter.
+pub(super) fn detach_clsact(side: TcAttachType, interface: &str) -> Result<(), String> {
+    our_filter(side, interface)
+        .map_err(|error| error.to_string())
+        .and_then(|link| link.detach().map_err(|error| error.to_string()))
+}
+
+fn our_filter(side: TcAttachType, interface: &str) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(interface, side, FILTER_PRIORITY, FILTER_HANDLE, None)
+}
