@@ -1,6 +1,8 @@
 //! The fast path on the real kernel: who carried what, to the packet, whatever happens to the
 //! daemons. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use mesh_proto::mesh::fast_path_status::State;

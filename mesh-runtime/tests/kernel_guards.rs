@@ -1,6 +1,8 @@
 //! Each guard of the eBPF programs against real packets, forged by a stranger on the underlay
 //! or by a peer that oversteps its subnet. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     os::fd::AsRawFd as _,

@@ -2,11 +2,7 @@
 //! network in which a packet can go wrong. No agent and no control plane: the tests make the
 //! gRPC calls themselves.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "each test file uses its part, and a test may panic"
-)]
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{net::Ipv4Addr, time::Duration};
 

@@ -3,7 +3,7 @@ mod states;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use mesh_layout::{VNI, bridge_mac, overlay_mac};
+use mesh_layout::{bridge_mac, overlay_mac};
 use proptest::prelude::*;
 use states::{any_observed, any_wanted};
 
