@@ -1,8 +1,13 @@
 //! Peer → container: takes the outer headers off and delivers the inner packet.
 
 use aya_ebpf::{
-    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
-    helpers::bpf_skb_adjust_room,
+    bindings::{
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_fib_lookup, bpf_fib_lookup__bindgen_ty_1,
+        bpf_fib_lookup__bindgen_ty_2, bpf_fib_lookup__bindgen_ty_3, bpf_fib_lookup__bindgen_ty_4,
+        bpf_fib_lookup__bindgen_ty_5,
+    },
+    helpers::{self, bpf_skb_adjust_room},
     macros::classifier,
     programs::TcContext,
 };
@@ -21,6 +26,9 @@ use crate::{
     },
     verdict::{Dropped, Verdict},
 };
+
+/// `AF_INET` of the socket interface.
+const AF_INET: u8 = 2;
 
 /// Ingress of an underlay interface.
 #[classifier]
@@ -61,10 +69,11 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
     let Some(config) = CONFIG.get(0) else {
         return pass(PassReason::NotVxlan);
     };
-    if outer.protocol != PROTOCOL_UDP
-        || outer.destination != u32::from_ne_bytes(config.host_address)
-    {
+    if outer.protocol != PROTOCOL_UDP {
         return pass(PassReason::NotVxlan);
+    }
+    if outer.destination != u32::from_ne_bytes(config.host_address) {
+        return Err(at_another_address(packet, config, &outer, destination_port));
     }
     if outer.version_and_length != VERSION_4_NO_OPTIONS {
         return Err(beyond_options(packet, config, &outer));
@@ -76,21 +85,7 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
         return pass(PassReason::NotVxlan);
     }
 
-    let dropped = Dropped {
-        outer_source: outer.source,
-        outer_destination: outer.destination,
-        ..Dropped::because(DropReason::Malformed)
-    };
-    let (vni, inner) = inner_headers(packet, config, dropped)?;
-    let dropped = Dropped {
-        outer_source: outer.source,
-        outer_destination: outer.destination,
-        inner_source: inner.source,
-        inner_destination: inner.destination,
-        vni,
-        ..Dropped::because(DropReason::Malformed)
-    };
-    let counters = guard(config, &outer, &inner, dropped)?;
+    let (counters, inner) = guarded(packet, config, &outer)?;
 
     // The guards have seen the packet, also one the kernel has to put together first: without
     // its first fragment a stranger's packet never becomes whole.
@@ -137,6 +132,101 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
         stats.last_seen_ns = now();
     });
     Ok(action)
+}
+
+/// The counters of the peer the packet came from, and its inner header, if the guards let it
+/// in.
+#[inline(always)]
+fn guarded(packet: Packet, config: &Config, outer: &Ipv4) -> Result<(u32, Ipv4), Verdict> {
+    let dropped = Dropped {
+        outer_source: outer.source,
+        outer_destination: outer.destination,
+        ..Dropped::because(DropReason::Malformed)
+    };
+    let (vni, inner) = inner_headers(packet, config, dropped)?;
+    let dropped = Dropped {
+        outer_source: outer.source,
+        outer_destination: outer.destination,
+        inner_source: inner.source,
+        inner_destination: inner.destination,
+        vni,
+        ..Dropped::because(DropReason::Malformed)
+    };
+    let counters = guard(config, outer, &inner, dropped)?;
+    Ok((counters, inner))
+}
+
+/// The verdict on UDP to another address than the one peers send to.
+///
+/// The kernel's VXLAN device listens on all of this host's, and to broadcast and multicast.
+/// So the guards apply there too, or a stranger would get round them; what they let in, as
+/// from a peer that has not heard of a new address yet, is the kernel's.
+#[inline(always)]
+fn at_another_address(
+    packet: Packet,
+    config: &Config,
+    outer: &Ipv4,
+    destination_port: u16,
+) -> Verdict {
+    const PASS: Verdict = Verdict::Pass(PassReason::NotVxlan);
+    let without_options = outer.version_and_length == VERSION_4_NO_OPTIONS;
+    if without_options && destination_port != (config.port as u16).to_be()
+        || outer.is_later_fragment()
+        || is_forwarded(packet, outer)
+    {
+        return PASS;
+    }
+    let verdict = if without_options {
+        guarded(packet, config, outer).err().unwrap_or(PASS)
+    } else {
+        beyond_options(packet, config, outer)
+    };
+    match verdict {
+        Verdict::Drop(dropped) => Verdict::Drop(dropped),
+        _ => PASS,
+    }
+}
+
+/// Whether the kernel would send the packet on to another host.
+#[inline(always)]
+fn is_forwarded(packet: Packet, outer: &Ipv4) -> bool {
+    // "This network", multicast, broadcast: never routed on by unicast rules, although a
+    // default route seems to say so.
+    let first = outer.destination.to_ne_bytes()[0];
+    if first == 0 || first >= 224 {
+        return false;
+    }
+    let mut lookup = bpf_fib_lookup {
+        family: AF_INET,
+        l4_protocol: PROTOCOL_UDP,
+        sport: 0,
+        dport: 0,
+        __bindgen_anon_1: bpf_fib_lookup__bindgen_ty_1 { tot_len: 0 },
+        ifindex: packet.link(),
+        __bindgen_anon_2: bpf_fib_lookup__bindgen_ty_2 { rt_metric: 0 },
+        __bindgen_anon_3: bpf_fib_lookup__bindgen_ty_3 {
+            ipv6_src: [outer.source, 0, 0, 0],
+        },
+        __bindgen_anon_4: bpf_fib_lookup__bindgen_ty_4 {
+            ipv6_dst: [outer.destination, 0, 0, 0],
+        },
+        __bindgen_anon_5: bpf_fib_lookup__bindgen_ty_5 { tbid: 0 },
+        smac: [0; 6],
+        dmac: [0; 6],
+    };
+    // SAFETY: the context is valid as long as the program runs, and the parameters live on
+    // the stack and are as long as said.
+    let answer = unsafe {
+        helpers::bpf_fib_lookup(
+            packet.skb.cast(),
+            &mut lookup,
+            size_of::<bpf_fib_lookup>() as i32,
+            0,
+        )
+    };
+    const NOT_FORWARDED: i64 = BPF_FIB_LKUP_RET_NOT_FWDED as i64;
+    const FORWARDING_DISABLED: i64 = BPF_FIB_LKUP_RET_FWD_DISABLED as i64;
+    answer >= 0 && answer != NOT_FORWARDED && answer != FORWARDING_DISABLED
 }
 
 /// The verdict on UDP to this host behind IPv4 options.

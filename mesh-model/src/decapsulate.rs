@@ -6,15 +6,16 @@ use mesh_layout::{
 };
 
 use crate::{
-    Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Udp, Vxlan, congestion::inner_after,
-    deliver::deliver, outcome::Dropped,
+    Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Udp, Verdict, Vxlan,
+    congestion::inner_after, deliver::deliver, outcome::Dropped,
 };
 
 /// Ingress of an underlay interface.
 ///
 /// VXLAN of our VNI to this host is a peer's or it is dropped, and a peer may send from its
 /// own subnet to ours only. That is decided before anything is left to the kernel, so that
-/// nobody gets round it by sending what the program itself does not handle. The rest of a
+/// nobody gets round it by sending what the program itself does not handle, or to another of
+/// this host's addresses: the kernel's VXLAN device listens on all of them. The rest of a
 /// host's packets pass untouched.
 pub fn decapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     let pass = |reason| Outcome::pass(arrival, reason);
@@ -28,9 +29,31 @@ pub fn decapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     let Some(outer) = Ipv4::read(&packet[ETHERNET_LEN..]) else {
         return pass(PassReason::NotVxlan);
     };
-    if outer.protocol != PROTOCOL_UDP || outer.destination != node.host_address() {
+    if outer.protocol != PROTOCOL_UDP {
         return pass(PassReason::NotVxlan);
     }
+    if outer.destination == node.host_address() {
+        return udp_to_us(node, arrival, &outer);
+    }
+    if node.forwards(outer.destination) {
+        return pass(PassReason::NotVxlan);
+    }
+    // What the guards let in there is the kernel's, as from a peer that has not heard of a
+    // new address yet.
+    match udp_to_us(node, arrival, &outer) {
+        dropped @ Outcome {
+            verdict: Verdict::Drop(_),
+            ..
+        } => dropped,
+        _ => pass(PassReason::NotVxlan),
+    }
+}
+
+/// UDP that ends at this host.
+fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
+    let pass = |reason| Outcome::pass(arrival, reason);
+    let packet = arrival.packet;
+
     if !outer.is_valid() {
         return pass(PassReason::Unreadable);
     }

@@ -1,6 +1,9 @@
 //! What a node knows when a packet arrives: the contents of the maps, and one device.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use mesh_layout::{Config, Endpoint, EndpointKey, Peer, PeerKey, Vtep, VtepKey};
 
@@ -11,6 +14,9 @@ pub struct Node {
     pub config: Config,
     /// MTU of the overlay device, in bytes; `None` while there is no such device.
     pub overlay_mtu: Option<u32>,
+    /// What the kernel takes for itself although it is not the node's underlay address: other
+    /// addresses of the host, broadcast addresses.
+    pub local: BTreeSet<Ipv4Addr>,
     /// Peers by the network address of their subnet.
     pub peers: BTreeMap<PeerKey, Peer>,
     /// Peers by their underlay address.
@@ -49,6 +55,15 @@ impl Node {
         self.endpoints.get(&EndpointKey {
             address: address.octets(),
         })
+    }
+
+    /// Whether the kernel would route packets to this address on, given that it has a route
+    /// for every address that may be routed.
+    pub fn forwards(&self, address: Ipv4Addr) -> bool {
+        let [first, ..] = address.octets();
+        // "This network", loopback, multicast and above (RFC 6890).
+        let special = first == 0 || first == 127 || first >= 224;
+        !special && address != self.host_address() && !self.local.contains(&address)
     }
 
     /// This node's underlay address.

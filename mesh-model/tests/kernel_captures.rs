@@ -24,10 +24,10 @@ mod harness;
 mod wire;
 
 use harness::{
-    Ground, OVERLAY_MTU, Programs, compare, hex,
+    Ground, OVERLAY_MTU, Programs, compare, hex, ip,
     node::{REMOTE, from_container, the_peers_node, two_peers},
 };
-use wire::{HOST_MAC, NEIGHBOUR_MAC, PacketSocket, Wire, ip, is_vxlan};
+use wire::{HOST_MAC, NEIGHBOUR_MAC, PacketSocket, Wire, is_vxlan};
 
 /// Where a frame's headers begin.
 const IP: usize = 14;

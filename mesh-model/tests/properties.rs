@@ -122,7 +122,7 @@ fn kernel_takes(node: &Node, packet: &[u8]) -> Option<(Ipv4Addr, Option<Ipv4>)> 
         .get(ETHERNET_LEN + outer.length()..)
         .filter(|_| whole)?;
     let vxlan = Vxlan::read(udp.get(UDP_LEN..)?)?;
-    let ours = outer.destination == node.host_address()
+    let ours = !node.forwards(outer.destination)
         && u32::from(Udp::read(udp)?.destination) == node.config.port
         && vxlan.has_vni()
         && vxlan.vni == node.config.vni;

@@ -8,6 +8,6 @@ mod nodes;
 mod random;
 mod traffic;
 
-pub use nodes::{Overlay, node};
+pub use nodes::{OTHER_ADDRESS, Overlay, node};
 pub use random::Random;
 pub use traffic::{Generated, packet};

@@ -1,6 +1,9 @@
 //! Nodes, as they are before, after and in the middle of what happens to clusters.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use mesh_layout::{
     Config, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac,
@@ -17,6 +20,9 @@ pub type Overlay = (u32, Option<u32>);
 const CLUSTER: u32 = u32::from_be_bytes([10, 42, 0, 0]);
 /// First address of the underlay.
 const UNDERLAY: u32 = u32::from_be_bytes([192, 0, 2, 0]);
+
+/// An address that every node has besides its underlay address.
+pub const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 15);
 
 /// A node with up to eight peers and containers; the counters' indices are below eight.
 pub fn node(random: &mut Random, overlays: &[Overlay]) -> Node {
@@ -90,6 +96,7 @@ pub fn node(random: &mut Random, overlays: &[Overlay]) -> Node {
             pad: [0; 4],
         },
         overlay_mtu,
+        local: BTreeSet::from([OTHER_ADDRESS]),
         peers,
         vteps,
         endpoints,

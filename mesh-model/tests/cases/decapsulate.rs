@@ -9,7 +9,7 @@ use mesh_layout::{
         Unreadable,
     },
 };
-use mesh_model::{Ipv4, Program, VxlanFrame};
+use mesh_model::{Ipv4, Program, VxlanFrame, generate::OTHER_ADDRESS};
 
 use super::{Cases, delivered, drop, pass, with};
 use crate::harness::node::{
@@ -141,6 +141,49 @@ fn what_is_not_ours(cases: &mut Cases<'_>) {
         with_outer(|frame| frame.outer.ip.destination = Ipv4Addr::new(192, 0, 2, 7)),
         NotVxlan,
     );
+    for (name, change) in [
+        (
+            "a peer's VXLAN to another address of the host is the kernel's",
+            (|_| {}) as fn(&mut VxlanFrame),
+        ),
+        (
+            "another VNI to another address of the host is the kernel's",
+            |frame| frame.vxlan.vni = 101,
+        ),
+        (
+            "another port of another address of the host is the kernel's",
+            |frame| frame.udp.destination = 53,
+        ),
+        (
+            "a later fragment to another address of the host is the kernel's",
+            |frame| frame.outer.ip.fragment_offset = 100,
+        ),
+        (
+            "a first fragment from a peer to another address of the host is the kernel's",
+            |frame| frame.outer.ip.more_fragments = true,
+        ),
+        (
+            "another port behind options to another address of the host is the kernel's",
+            |frame| {
+                frame.udp.destination = 53;
+                frame.outer.options = vec![1; 4];
+            },
+        ),
+    ] {
+        let packet = with_outer(|frame| {
+            frame.outer.ip.destination = OTHER_ADDRESS;
+            change(frame);
+        });
+        case(name, packet, NotVxlan);
+    }
+    case(
+        "a stranger's VXLAN to another host is forwarded, not judged",
+        with_outer(|frame| {
+            frame.outer.ip.source = STRANGER;
+            frame.outer.ip.destination = Ipv4Addr::new(192, 0, 2, 7);
+        }),
+        NotVxlan,
+    );
     for (name, vni) in [
         ("another VNI is another overlay's", 101),
         (
@@ -237,6 +280,51 @@ fn what_is_dropped(cases: &mut Cases<'_>) {
         with_outer(|frame| {
             frame.outer.ip.source = STRANGER;
             frame.outer.ip.more_fragments = true;
+            frame.outer.options = vec![1; 4];
+        }),
+        Malformed,
+    );
+    for (name, address) in [
+        (
+            "a stranger cannot come in by another address of the host",
+            OTHER_ADDRESS,
+        ),
+        (
+            "a stranger cannot come in by broadcast",
+            Ipv4Addr::BROADCAST,
+        ),
+        (
+            "a stranger cannot come in by multicast",
+            Ipv4Addr::new(224, 0, 0, 1),
+        ),
+        (
+            "a stranger cannot come in by the address of nobody",
+            Ipv4Addr::UNSPECIFIED,
+        ),
+        (
+            "a stranger cannot come in by the loopback address",
+            Ipv4Addr::LOCALHOST,
+        ),
+    ] {
+        let mut frame = vxlan_from(STRANGER, &from_peer(b"data"));
+        frame.outer.ip.destination = address;
+        case(name, frame.bytes(), UnknownVtep);
+    }
+    case(
+        "a peer may not send from another subnet to another address of the host either",
+        {
+            let mut frame = from_peer(b"data");
+            frame.ip.source = OTHER_REMOTE;
+            let mut frame = vxlan_from(PEER, &frame);
+            frame.outer.ip.destination = OTHER_ADDRESS;
+            frame.bytes()
+        },
+        ForeignSource,
+    );
+    case(
+        "options and another address together hide nobody",
+        with_outer(|frame| {
+            frame.outer.ip.destination = OTHER_ADDRESS;
             frame.outer.options = vec![1; 4];
         }),
         Malformed,

@@ -12,10 +12,12 @@ use mesh_layout::{ETHERNET_LEN, IPV4_LEN};
 use mesh_model::{Arrival, Node, Outcome, Program, SOURCE_PORTS, Udp};
 use mesh_testbed::{Links, NetNs};
 
+use mesh_model::generate::OTHER_ADDRESS;
+use node::HOST;
 pub(crate) use node::OVERLAY_MTU;
 
-/// A namespace with a device that stands in for the overlay's, of [`OVERLAY_MTU`]. All that
-/// the programs want to know of it is its MTU.
+/// A namespace with a device that stands in for the overlay's, of [`OVERLAY_MTU`], and for
+/// the underlay's. What the programs ask the kernel are its MTU and where packets are routed.
 pub(crate) struct Ground {
     pub(crate) namespace: NetNs,
     pub(crate) overlay_link: u32,
@@ -27,6 +29,12 @@ impl Ground {
             .await
             .expect("these tests load programs into the kernel");
         let overlay_link = add_device(&namespace, "overlay", OVERLAY_MTU).await;
+        // The programs ask whether the kernel would send a packet on: all but to these.
+        for address in [HOST, OTHER_ADDRESS] {
+            ip(&namespace, &format!("address add {address}/32 dev overlay"));
+        }
+        ip(&namespace, "route add default dev overlay");
+        namespace.sysctl("net/ipv4/ip_forward", "1").unwrap();
         Self {
             namespace,
             overlay_link,
@@ -39,6 +47,25 @@ pub(crate) async fn add_device(namespace: &NetNs, name: &str, mtu: u32) -> u32 {
     let links = Links::of(namespace).unwrap();
     links.add_bridge(name, mtu).await.unwrap();
     links.index(name).await.unwrap().unwrap()
+}
+
+/// Runs `ip` inside the namespace.
+pub(crate) fn ip(namespace: &NetNs, arguments: &str) {
+    iproute2(namespace, "ip", arguments);
+}
+
+/// Runs a program of iproute2 inside the namespace.
+pub(crate) fn iproute2(namespace: &NetNs, program: &str, arguments: &str) {
+    let output = namespace
+        .command(program)
+        .args(arguments.split_whitespace())
+        .output()
+        .expect("these tests need iproute2");
+    assert!(
+        output.status.success(),
+        "{program} {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A packet as it is pasted into a named case.

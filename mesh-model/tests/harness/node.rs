@@ -1,12 +1,15 @@
 //! The node that the named cases happen on, and packets for it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use mesh_layout::{
     Config, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac,
     overlay_mac,
 };
-use mesh_model::{Frame, Node, VxlanFrame};
+use mesh_model::{Frame, Node, VxlanFrame, generate::OTHER_ADDRESS};
 
 pub(crate) const SUBNET: [u8; 4] = [10, 42, 1, 0];
 pub(crate) const PEER_SUBNET: [u8; 4] = [10, 42, 2, 0];
@@ -58,6 +61,7 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
             pad: [0; 4],
         },
         overlay_mtu: Some(OVERLAY_MTU),
+        local: BTreeSet::from([OTHER_ADDRESS]),
         peers: peers
             .iter()
             .map(|&(subnet, address, next_hop, counters)| {

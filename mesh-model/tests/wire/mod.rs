@@ -8,8 +8,9 @@ use mesh_model::{Ethernet, Ipv4, Udp};
 use mesh_testbed::NetNs;
 pub(crate) use packet_socket::PacketSocket;
 
-use crate::harness::node::{
-    CONTAINER_MAC, GATEWAY_MAC, HOST, OTHER_PEER, OVERLAY_MTU, PEER, REMOTE_MAC, SUBNET,
+use crate::harness::{
+    ip, iproute2,
+    node::{CONTAINER_MAC, GATEWAY_MAC, HOST, OTHER_PEER, OVERLAY_MTU, PEER, REMOTE_MAC, SUBNET},
 };
 
 /// MAC address of the host on the underlay.
@@ -122,7 +123,7 @@ impl Wire {
         );
         ip(&self.host, "link set vxlan100 up");
         let remote = mac(&REMOTE_MAC);
-        run(
+        iproute2(
             &self.host,
             "bridge",
             &format!("fdb append {remote} dev vxlan100 dst {PEER}"),
@@ -166,22 +167,4 @@ pub(crate) fn is_vxlan(frame: &[u8]) -> bool {
 
 fn mac(address: &[u8; 6]) -> String {
     address.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// Runs `ip` inside the namespace.
-pub(crate) fn ip(namespace: &NetNs, arguments: &str) {
-    run(namespace, "ip", arguments);
-}
-
-fn run(namespace: &NetNs, program: &str, arguments: &str) {
-    let output = namespace
-        .command(program)
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("these tests need iproute2");
-    assert!(
-        output.status.success(),
-        "{program} {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

@@ -1,0 +1,238 @@
+//! What BPF_PROG_TEST_RUN does not show: out of which interface a redirected packet comes, to
+//! which neighbour, and what the kernel behind the programs takes from whom. The programs are
+//! attached to the interfaces of a small host. Needs root and iproute2.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "functions of tests, which may panic like tests"
+)]
+
+use std::net::Ipv4Addr;
+
+use aya::programs::{TcAttachType, tc::qdisc_add_clsact};
+use mesh_layout::{Endpoint, EndpointKey, PeerKey};
+use mesh_model::{Arrival, Ethernet, Ipv4, Node, Outcome, Program, Redirect, Udp, Verdict};
+
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
+mod harness;
+mod wire;
+
+use harness::{
+    Programs, hex, ip,
+    node::{
+        CONTAINER, OTHER_PEER, OTHER_REMOTE, PEER, REMOTE, STRANGER, from_container, from_peer,
+        two_peers, vxlan_from,
+    },
+};
+use wire::{
+    GATEWAY_NEIGHBOUR_MAC, HOST_MAC, NEIGHBOUR_MAC, PacketSocket, Wire, container_mac, is_vxlan,
+};
+
+const UDP: usize = 34;
+/// The second container of the host.
+const SECOND: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 3);
+
+/// The wire with the programs attached as the runtime attaches them, and their node.
+struct Attached {
+    wire: Wire,
+    node: Node,
+    /// Keeps the programs attached.
+    programs: Programs,
+    containers: [PacketSocket; 2],
+    underlays: [PacketSocket; 2],
+}
+
+impl Attached {
+    async fn new(label: &str) -> Self {
+        let wire = Wire::new(label).await;
+        let node = node_of(&wire);
+        let mut programs = wire.host.run(Programs::load).unwrap();
+        programs.show(&node);
+        wire.host
+            .run(|| {
+                for (program, interfaces) in [
+                    (Program::Decapsulate, ["eth0", "eth1"]),
+                    (Program::Encapsulate, ["port0", "port1"]),
+                ] {
+                    for interface in interfaces {
+                        attach(&mut programs, program, interface);
+                    }
+                }
+                attach(&mut programs, Program::SafetyNet, "vxlan100");
+            })
+            .unwrap();
+        let sockets = |namespace| ["eth0", "eth1"].map(|it| PacketSocket::open(namespace, it));
+        Self {
+            containers: sockets(&wire.containers),
+            underlays: sockets(&wire.world),
+            wire,
+            node,
+            programs,
+        }
+    }
+
+    fn judge(&self, program: Program, packet: &[u8], flow_port: u16) -> Outcome {
+        let arrival = Arrival {
+            flow_port,
+            ..Arrival::single(packet, 0)
+        };
+        program.judge(&self.node, &arrival)
+    }
+
+    /// A peer's frame to the first container that takes the way through the kernel's VXLAN
+    /// device, because a router on the underlay marked it.
+    fn marker() -> Vec<u8> {
+        let mut inner = from_peer(b"marker");
+        inner.ip.tos = 0b10;
+        let mut frame = vxlan_from(PEER, &inner);
+        frame.outer.ip.tos = 0b11;
+        frame.bytes()
+    }
+}
+
+/// [`two_peers`] with the interfaces of the wire: one peer on either underlay, and a second
+/// container.
+fn node_of(wire: &Wire) -> Node {
+    let mut node = two_peers(wire.index("vxlan100"));
+    for peer in node.peers.values_mut() {
+        peer.link = wire.index("eth0");
+    }
+    let other = PeerKey {
+        subnet: [10, 42, 3, 0],
+    };
+    let other = node.peers.get_mut(&other).unwrap();
+    other.link = wire.index("eth1");
+    other.next_hop = [203, 0, 113, 1];
+    for (index, address) in [(0, CONTAINER), (1, SECOND)] {
+        let endpoint = Endpoint {
+            link: wire.index(&format!("port{index}")),
+            mac: container_mac(index),
+            pad: [0; 2],
+        };
+        let address = address.octets();
+        node.endpoints.insert(EndpointKey { address }, endpoint);
+    }
+    node
+}
+
+fn attach(programs: &mut Programs, program: Program, interface: &str) {
+    // Kernels before tcx attach to this queueing discipline.
+    qdisc_add_clsact(interface).unwrap();
+    let classifier = programs.classifier(program);
+    classifier.attach(interface, TcAttachType::Ingress).unwrap();
+}
+
+fn is_udp(frame: &[u8]) -> bool {
+    Ethernet::read(frame).is_some_and(|it| it.ethertype == 0x0800)
+        && Ipv4::read(&frame[14..]).is_some_and(|ip| ip.protocol == 17)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encapsulated_packet_leaves_by_its_peers_link_to_its_next_hop() {
+    let on = Attached::new("out").await;
+    for (remote, underlay, link, next_hop, macs) in [
+        (REMOTE, 0, "eth0", PEER, [NEIGHBOUR_MAC, HOST_MAC]),
+        (
+            OTHER_REMOTE,
+            1,
+            "eth1",
+            Ipv4Addr::new(203, 0, 113, 1),
+            [GATEWAY_NEIGHBOUR_MAC, [0x0e, 0, 0, 0, 1, 2]],
+        ),
+    ] {
+        let mut frame = from_container(b"out");
+        frame.ip.destination = remote;
+        let sent = frame.bytes();
+        on.containers[0].send(&sent);
+        let arrived = on.underlays[underlay].receive(is_vxlan);
+
+        let flow_port = Udp::read(&arrived[UDP..]).unwrap().source;
+        let outcome = on.judge(Program::Encapsulate, &sent, flow_port);
+        let link = on.wire.index(link);
+        assert_eq!(
+            outcome.verdict,
+            Verdict::Redirect(Redirect::Neighbour { link, next_hop })
+        );
+        let mut expected = outcome.packet;
+        expected[..6].copy_from_slice(&macs[0]);
+        expected[6..12].copy_from_slice(&macs[1]);
+        assert_eq!(hex(&arrived), hex(&expected));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decapsulated_packet_comes_out_at_its_own_container() {
+    let on = Attached::new("in").await;
+    for (sender, source, underlay) in [(PEER, REMOTE, 0), (OTHER_PEER, OTHER_REMOTE, 1)] {
+        for (container, destination) in [(0, CONTAINER), (1, SECOND)] {
+            let mut frame = from_peer(b"in");
+            (frame.ip.source, frame.ip.destination) = (source, destination);
+            let sent = vxlan_from(sender, &frame).bytes();
+            on.underlays[underlay].send(&sent);
+            let arrived = on.containers[container].receive(is_udp);
+
+            let outcome = on.judge(Program::Decapsulate, &sent, 0);
+            let link = on.wire.index(&format!("port{container}"));
+            let to = Verdict::Redirect(Redirect::Container { link });
+            assert_eq!(outcome.verdict, to);
+            assert_eq!(hex(&arrived), hex(&outcome.packet));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_sends_in_whatever_disguise_reaches_no_container() {
+    let on = Attached::new("stranger").await;
+    // A second address on the interface, and those that mean everybody there.
+    ip(&on.wire.host, "address add 192.0.2.77/24 dev eth0");
+    let forged = || vxlan_from(STRANGER, &from_peer(b"forged"));
+    let to = |address: [u8; 4]| {
+        let mut frame = forged();
+        frame.outer.ip.destination = address.into();
+        frame
+    };
+    let with_options = |words: usize| {
+        let mut frame = forged();
+        frame.outer.options = vec![1; words * 4];
+        frame
+    };
+    let marked = |mark| {
+        let mut frame = forged();
+        frame.outer.ip.tos = mark;
+        frame
+    };
+    let mut here = CpuSet::new();
+    here.set(0).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &here).unwrap();
+    for (disguise, frame) in [
+        ("none", forged()),
+        ("one word of options", with_options(1)),
+        ("ten words of options", with_options(10)),
+        ("a congestion mark", marked(3)),
+        ("another address of the host", to([192, 0, 2, 77])),
+        ("an address of the bridge", to([10, 42, 1, 1])),
+        ("the other underlay's address", to([203, 0, 113, 2])),
+        ("the subnet's broadcast address", to([192, 0, 2, 255])),
+        ("the broadcast address", to([255; 4])),
+        ("all hosts, multicast", to([224, 0, 0, 1])),
+    ] {
+        on.underlays[0].send(&frame.bytes());
+        // What one CPU sends the same way arrives in order: had the first been let in, by the
+        // program or by the kernel, it would come before the second.
+        on.underlays[0].send(&Attached::marker());
+        let arrived = on.containers[0].receive(is_udp);
+        assert!(
+            arrived.ends_with(b"marker"),
+            "let in with {disguise}: {}",
+            hex(&arrived)
+        );
+    }
+    let (counted, _) = on.programs.ledger();
+    assert_eq!(counted.drops.unknown_vtep, 8, "{counted:?}");
+    assert_eq!(counted.drops.malformed, 2, "{counted:?}");
+    assert_eq!(counted.passes.congestion_mark, 10, "the markers");
+}
