@@ -3,7 +3,9 @@
 mod decapsulate;
 mod drop_strangers;
 mod encapsulate;
+mod guards;
 mod overlay;
+mod underlay;
 
 use mesh_layout::{DropReason, PassReason};
 use mesh_model::{Node, Program, Redirect, Verdict};
@@ -27,6 +29,7 @@ pub(crate) fn all(overlay_link: u32) -> Vec<Case> {
     for program in [
         encapsulate::cases,
         decapsulate::cases,
+        guards::cases,
         overlay::cases,
         drop_strangers::cases,
     ] {
