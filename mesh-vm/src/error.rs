@@ -33,6 +33,18 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// Another process boots this series.
+    #[error(
+        "{} is still held after {seconds} s: another process boots this series",
+        .lock.display()
+    )]
+    Busy {
+        /// The file that is locked.
+        lock: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+
     /// A program could not be started.
     #[error("cannot run {program} (Debian's package {package}): {source}")]
     Start {

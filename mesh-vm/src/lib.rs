@@ -1,7 +1,7 @@
 //! The product on the kernels that distributions ship.
 //!
-//! Tests on the developer's own kernel say nothing of Debian 12's 6.1, whose verifier is five
-//! years stricter and which has no tcx. `cargo xtask test --kernel 6.1 --kernel 6.12` boots
+//! Tests on the developer's own kernel say nothing of Debian 12's 6.1, whose verifier follows
+//! less of what a program does and which has no tcx. `cargo xtask test --kernel 6.1 --kernel 6.12` boots
 //! such kernels under qemu's software emulation, which needs neither root nor `/dev/kvm`, and
 //! runs the real `quilt-runtime` inside. [`Check`] lists what must hold on each.
 //!
@@ -45,11 +45,13 @@ pub mod machine;
 pub mod package;
 pub mod report;
 mod series;
+mod turn;
 
 pub use check::Check;
 pub use error::{Error, Result};
 pub use report::{GUEST_PORT, Outcome, Report};
 pub use series::Series;
+pub use turn::Turn;
 
 /// The environment variable that tells the guest which way of attaching its kernel offers.
 /// The kernel passes what it does not know on its command line to init as environment

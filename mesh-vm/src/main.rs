@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use mesh_vm::{
-    ATTACH_VARIABLE, Error, Outcome, Report, Series,
+    ATTACH_VARIABLE, Error, Outcome, Report, Series, Turn,
     initramfs::{self, Program},
     machine::{Ended, Machine},
     package::{Cache, Kernel},
@@ -32,7 +32,7 @@ struct Options {
     #[arg(long, env = "QUILT_MESH_DIR", value_name = "PATH")]
     dir: Option<PathBuf>,
 
-    /// Seconds after which the machine is killed
+    /// Seconds after which the machine is killed; as long it may wait for another process that boots this series
     #[arg(
         long,
         env = "QUILT_MESH_DEADLINE",
@@ -58,6 +58,8 @@ fn main() -> anyhow::Result<ExitCode> {
         // target/release/mesh-vm
         None => binaries.parent().unwrap_or(&binaries).join("vm"),
     };
+    let deadline = Duration::from_secs(options.deadline);
+    let _turn = Turn::wait(&dir, options.kernel, deadline)?;
     let machine = machine(&options, &binaries, &dir)?;
     let release = &machine.kernel.release;
     if options.shell {
@@ -72,7 +74,6 @@ fn main() -> anyhow::Result<ExitCode> {
     );
     println!("{}", report::announcement());
     let mut report = Report::default();
-    let deadline = Duration::from_secs(options.deadline);
     let ended = machine.run(&console, deadline, |outcome| {
         print(&outcome);
         report.add(outcome);

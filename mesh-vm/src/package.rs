@@ -64,8 +64,16 @@ impl Cache {
             }
         }
         let name = series.newest(known).ok_or(Error::NoKernel(series))?;
-        let root = self.unpacked(name)?;
         let release = name.trim_start_matches("linux-image-").to_owned();
+        // A package's own scripts do this when it is installed.
+        let root = self.unpacked(name, |tree| {
+            run(
+                "depmod",
+                &["-b", &tree.display().to_string(), &release],
+                tree,
+            )
+            .map(drop)
+        })?;
         let kernel = Kernel {
             image: root.join("boot").join(format!("vmlinuz-{release}")),
             modules: root.join("lib/modules").join(&release),
@@ -82,11 +90,6 @@ impl Cache {
                 });
             }
         }
-        if !kernel.modules.join("modules.dep").exists() {
-            // A package's own scripts do this when it is installed.
-            let root = root.display().to_string();
-            run("depmod", &["-b", &root, &kernel.release], &self.dir)?;
-        }
         Ok(kernel)
     }
 
@@ -96,7 +99,7 @@ impl Cache {
     ///
     /// That it could not be downloaded or unpacked.
     pub fn busybox(&self) -> Result<PathBuf> {
-        let root = self.unpacked("busybox-static")?;
+        let root = self.unpacked("busybox-static", |_| Ok(()))?;
         let found = ["bin/busybox", "usr/bin/busybox"]
             .map(|path| root.join(path))
             .into_iter()
@@ -107,8 +110,13 @@ impl Cache {
         })
     }
 
-    /// The folder with the package's content, downloaded unless that was done before.
-    fn unpacked(&self, package: &str) -> Result<PathBuf> {
+    /// The folder with the package's content, downloaded and prepared unless that was done
+    /// before.
+    fn unpacked(
+        &self,
+        package: &str,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let version = candidate(package, &self.dir)?.ok_or_else(|| Error::Missing {
             what: format!("package {package} (`sudo apt-get update` reads apt's lists anew)"),
             dir: "apt's cache".into(),
@@ -123,6 +131,7 @@ impl Cache {
         eprintln!("downloading {package} {version}");
         let scratch = self.dir.join(format!(".unpacking-{}", std::process::id()));
         let outcome = self.unpack(package, &version, &scratch).and_then(|tree| {
+            prepare(&tree)?;
             // Whole or not at all, whenever this is interrupted.
             match fs::rename(&tree, &root) {
                 Err(_) if root.exists() => Ok(()),

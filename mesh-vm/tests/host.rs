@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 
 use mesh_vm::{Check, Outcome};
@@ -46,6 +47,7 @@ impl Machine {
         machine.program("apt-cache", APT_CACHE);
         machine.program("apt-get", APT_GET);
         machine.program("dpkg-deb", DPKG_DEB);
+        machine.program("depmod", "exit 0");
         machine.program("qemu-system-x86_64", script);
         // Anything that is linked to libraries.
         for name in ["quilt-runtime", "mesh-vm-guest"] {
@@ -66,18 +68,21 @@ impl Machine {
 
     /// Runs `mesh-vm` for a series.
     fn boot(&self, series: &str, deadline: u32) -> Booted {
+        Booted(self.command(series, deadline).output().unwrap())
+    }
+
+    fn command(&self, series: &str, deadline: u32) -> Command {
         let path = std::env::var("PATH").unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_mesh-vm"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-vm"));
+        command
             .args(["--kernel", series, "--deadline", &deadline.to_string()])
             .arg("--dir")
             .arg(self.path("vm"))
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
             .env("APT_LOG", self.path("apt.log"))
             .env("PID_FILE", self.path("pid"))
-            .env("QUILT_MESH_BIN_DIR", self.path("bin"))
-            .output()
-            .unwrap();
-        Booted(output)
+            .env("QUILT_MESH_BIN_DIR", self.path("bin"));
+        command
     }
 
     fn apt_calls(&self) -> String {
@@ -177,7 +182,39 @@ fn a_guest_that_hangs_is_killed_at_its_deadline() {
         booted.stderr()
     );
     let pid = fs::read_to_string(machine.path("pid")).unwrap();
-    assert!(!Path::new("/proc").join(pid.trim()).exists());
+    assert!(!is_alive(&Path::new("/proc").join(pid.trim())));
+}
+
+#[test]
+fn whoever_kills_the_host_side_kills_the_emulator() {
+    // Renamed when it is whole, so that nobody reads half of it.
+    let machine = Machine::with_emulator(
+        "echo $$ >\"$PID_FILE.new\"; mv \"$PID_FILE.new\" \"$PID_FILE\"; exec sleep 600",
+    );
+    let mut host = machine.command("6.1", 600).spawn().unwrap();
+    let appears = || fs::read_to_string(machine.path("pid")).ok();
+    let pid = eventually("the emulator's start", appears);
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let process = Path::new("/proc").join(pid.trim());
+    eventually("the emulator's end", || (!is_alive(&process)).then_some(()));
+}
+
+/// Looks until there is something.
+fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < until, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether a process is there and no zombie, whose new parent may be slow to take note.
+fn is_alive(process: &Path) -> bool {
+    fs::read_to_string(process.join("stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[test]
