@@ -1,6 +1,7 @@
 //! Benchmarks of Quilt Mesh: they print figures beside their goals and assert nothing about
 //! time, because a machine's speed is no property of the code.
 
+mod dataplane;
 mod figure;
 mod memory;
 mod node;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 
-use crate::figure::Figure;
+use crate::{dataplane::DataplaneOptions, figure::Figure};
 
 /// Measure Quilt Mesh on this machine
 ///
@@ -31,6 +32,9 @@ struct Options {
 enum Subject {
     /// The node's daemons: route calls, peer syncs, start, memory
     Runtime(RuntimeOptions),
+    /// The data plane beside plain routing and the kernel's VXLAN: packets per second,
+    /// request/response times, TCP throughput, and what each eBPF program costs
+    Dataplane(DataplaneOptions),
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,11 +55,18 @@ struct RuntimeOptions {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Subject::Runtime(options) = Options::parse().subject;
+    let subject = Options::parse().subject;
+    let tokio = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
+    match subject {
+        Subject::Runtime(options) => tokio.block_on(report_runtime(&options))?,
+        Subject::Dataplane(options) => tokio.block_on(dataplane::run(&options))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn report_runtime(options: &RuntimeOptions) -> anyhow::Result<()> {
     let circumstances = circumstances()?;
-    let figures = tokio::runtime::Runtime::new()
-        .context("cannot start the asynchronous runtime")?
-        .block_on(measure_runtime(&options))?;
+    let figures = measure_runtime(options).await?;
     match options.json {
         true => println!(
             "{}",
@@ -63,7 +74,7 @@ fn main() -> anyhow::Result<ExitCode> {
         ),
         false => println!("{}\n {circumstances}", figure::table(&figures)),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// What else decides about the figures: somebody else's work on the same machine does.

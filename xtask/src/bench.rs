@@ -12,7 +12,7 @@ const PACKAGES: [&str; 4] = ["mesh-runtime", "mesh-agent", "mesh-control", "mesh
 /// Measure, and print figures
 ///
 /// Builds release binaries and runs mesh-bench with the arguments given here, for example
-/// `cargo xtask bench runtime --json`. Needs root.
+/// `cargo xtask bench runtime --json` or `cargo xtask bench dataplane --quick`. Needs root.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// What to measure, and options for mesh-bench; `cargo xtask bench help` lists them
@@ -23,6 +23,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     require_root("bench")?;
     setup::ensure(&[Tool::CCompiler])?;
+    if options.arguments.iter().any(|it| it == "dataplane") {
+        setup::ensure(&[Tool::Iptables])?;
+    }
     let checkout = cargo::checkout()?;
     let binaries = cargo::build_release(&checkout, &PACKAGES)?;
     let mut bench = Command::new(binaries.join("mesh-bench"));

@@ -39,6 +39,8 @@ pub(crate) enum Tool {
     Emulator,
     /// Indexes the modules of another kernel.
     Depmod,
+    /// Installs the netfilter rules of Docker and flannel.
+    Iptables,
 }
 
 impl Tool {
@@ -49,6 +51,7 @@ impl Tool {
             Self::Bpftool => "bpftool",
             Self::Emulator => "qemu-system-x86_64",
             Self::Depmod => "depmod",
+            Self::Iptables => "iptables-restore",
         }
     }
 
@@ -59,6 +62,7 @@ impl Tool {
             Self::Bpftool => &["bpftool"],
             Self::Emulator => &["qemu-system-x86"],
             Self::Depmod => &["kmod"],
+            Self::Iptables => &["iptables"],
         }
     }
 

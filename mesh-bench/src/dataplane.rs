@@ -1,0 +1,116 @@
+//! The data plane beside its alternatives: the same traffic over each of them, in one run.
+
+mod measure;
+mod programs;
+mod report;
+mod statistics;
+mod topology;
+mod traffic;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::Context as _;
+
+use measure::{MANY, MTU, Schedule};
+use report::{Machine, Report, Setting};
+use topology::{
+    Topology,
+    bed::{Bed, BridgeNetfilter},
+};
+use traffic::cpus::Cpus;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DataplaneOptions {
+    /// Fewer and shorter rounds: under a minute, and figures to be taken with care
+    #[arg(long, env = "QUILT_MESH_QUICK")]
+    quick: bool,
+
+    /// Write every sample as one JSON document
+    #[arg(long, env = "QUILT_MESH_JSON", value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Draw the ratios as an SVG picture
+    #[arg(long, env = "QUILT_MESH_SVG", value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// Write the figures into a page of documentation, between its marks if it has them
+    #[arg(long, env = "QUILT_MESH_MARKDOWN", value_name = "FILE")]
+    markdown: Option<PathBuf>,
+
+    /// Whether bridges hand their packets to iptables, on all hosts alike
+    #[arg(
+        long,
+        env = "QUILT_MESH_BRIDGE_NETFILTER",
+        default_value = "on",
+        value_name = "STATE"
+    )]
+    bridge_netfilter: BridgeNetfilter,
+}
+
+impl DataplaneOptions {
+    fn schedule(&self) -> Schedule {
+        match self.quick {
+            true => Schedule {
+                rounds: 3,
+                warm_up_ms: 50,
+                measured_ms: 150,
+            },
+            false => Schedule {
+                rounds: 9,
+                warm_up_ms: 150,
+                measured_ms: 500,
+            },
+        }
+    }
+}
+
+/// Measures, prints the figures and writes the files that were asked for.
+pub(crate) async fn run(options: &DataplaneOptions) -> anyhow::Result<()> {
+    let mut machine = Machine::here()?;
+    let cpus = Cpus::available()?;
+    eprintln!("the programs by themselves");
+    let programs = programs::measure(&cpus).await?;
+
+    let mut beds = Vec::new();
+    for topology in Topology::ALL {
+        eprintln!("making: {}", topology.name());
+        let bed = Bed::build(topology, MANY, MTU, options.bridge_netfilter)
+            .await
+            .with_context(|| format!("cannot make the topology {:?}", topology.name()))?;
+        beds.push(bed);
+    }
+    let series = measure::rounds(&beds, &cpus, options.schedule()).await?;
+    drop(beds);
+
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    machine.finished_at = now.context("the clock stands before 1970")?.as_secs();
+    let report = Report {
+        machine,
+        setting: Setting {
+            quick: options.quick,
+            schedule: options.schedule(),
+            bridge_netfilter: options.bridge_netfilter,
+        },
+        series,
+        programs,
+    };
+    println!("{}", report.text());
+    if let Some(path) = &options.json {
+        write(path, &serde_json::to_string_pretty(&report.json())?)?;
+    }
+    if let Some(path) = &options.svg {
+        write(path, &report.svg())?;
+    }
+    if let Some(path) = &options.markdown {
+        report.write_markdown(path)?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}
