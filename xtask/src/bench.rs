@@ -6,9 +6,6 @@ use crate::cargo;
 use crate::foreground::{self, Reach};
 use crate::setup::{self, Tool, require_root};
 
-/// Packages whose binaries are measured or measure.
-const PACKAGES: [&str; 4] = ["mesh-runtime", "mesh-agent", "mesh-control", "mesh-bench"];
-
 /// Measure, and print figures
 ///
 /// Builds release binaries and runs mesh-bench with the arguments given here, for example
@@ -27,7 +24,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         setup::ensure(&[Tool::Iptables])?;
     }
     let checkout = cargo::checkout()?;
-    let binaries = cargo::build_release(&checkout, &PACKAGES)?;
+    let binaries = cargo::build_release(&checkout)?;
     let mut bench = Command::new(binaries.join("mesh-bench"));
     bench
         .args(&options.arguments)

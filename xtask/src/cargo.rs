@@ -59,12 +59,14 @@ pub(crate) fn finish(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds release binaries of these packages and returns the folder that holds them.
-pub(crate) fn build_release(checkout: &Checkout, packages: &[&str]) -> anyhow::Result<PathBuf> {
-    let mut arguments = vec!["build", "--release", "--locked"];
-    for package in packages {
-        arguments.extend(["--package", package]);
-    }
-    run(checkout, &arguments)?;
+/// Builds all release binaries and returns the folder that holds them.
+///
+/// All, because cargo compiles dependencies with the features that the chosen packages ask for: with one choice for
+/// the demo and another for the benchmarks, each would compile half of them again.
+pub(crate) fn build_release(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    run(
+        checkout,
+        &["build", "--release", "--locked", "--workspace", "--bins"],
+    )?;
     Ok(checkout.target_dir.join("release"))
 }

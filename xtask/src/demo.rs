@@ -7,9 +7,6 @@ use crate::foreground::{self, Ended, Reach};
 use crate::setup::{self, Tool};
 use crate::{cargo, setup::require_root};
 
-/// Packages whose binaries the demo runs.
-const PACKAGES: [&str; 4] = ["mesh-runtime", "mesh-agent", "mesh-control", "mesh-demo"];
-
 /// Show containers on several hosts reaching each other through the eBPF path
 ///
 /// Makes the hosts out of network namespaces on this machine, runs a control plane, and an agent and a runtime on
@@ -54,7 +51,7 @@ pub(crate) fn demonstrate(options: &Options) -> anyhow::Result<Ended> {
     require_root("demo")?;
     setup::ensure(&[Tool::CCompiler, Tool::Bpftool])?;
     let checkout = cargo::checkout()?;
-    let binaries = cargo::build_release(&checkout, &PACKAGES)?;
+    let binaries = cargo::build_release(&checkout)?;
     let mut demo = Command::new(binaries.join("mesh-demo"));
     demo.args(arguments(options))
         .env("QUILT_MESH_BIN_DIR", &binaries);

@@ -8,14 +8,11 @@ use crate::cargo;
 use crate::setup::{self, Tool};
 use crate::test::{self, Summary};
 
-/// Packages whose binaries boot a kernel or run inside.
-const PACKAGES: [&str; 2] = ["mesh-vm", "mesh-runtime"];
-
 /// Boots these kernels one after the other, each a suite of the summary. Needs no root: the machines are emulated.
 pub(crate) fn collect(kernels: &[String]) -> anyhow::Result<Summary> {
     setup::ensure(&[Tool::CCompiler, Tool::Emulator, Tool::Depmod])?;
     let checkout = cargo::checkout()?;
-    let binaries = cargo::build_release(&checkout, &PACKAGES)?;
+    let binaries = cargo::build_release(&checkout)?;
     let mut summary = Summary::default();
     for kernel in kernels {
         let mut command = Command::new(binaries.join("mesh-vm"));
