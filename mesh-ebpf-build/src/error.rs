@@ -55,7 +55,7 @@ pub enum Error {
     /// bpf-linker did not compile or could not be fetched.
     #[error(
         "bpf-linker could not be installed; cargo's messages are above. To see it alone: `{command}`. \
-         A machine without a way to crates.io can set {} to a bpf-linker it already has",
+         A machine that cannot download crates can set {} to a bpf-linker it already has",
         Settings::LINKER
     )]
     LinkerInstall {
