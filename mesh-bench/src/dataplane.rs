@@ -21,7 +21,7 @@ use topology::{
     Topology,
     bed::{Bed, BridgeNetfilter},
 };
-use traffic::cpus::Cpus;
+use traffic::{claim::Claim, cpus::Cpus};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataplaneOptions {
@@ -72,6 +72,7 @@ impl DataplaneOptions {
 pub(crate) async fn run(options: &DataplaneOptions) -> anyhow::Result<()> {
     let mut machine = Machine::here()?;
     let cpus = Cpus::available()?;
+    let claim = Claim::raise().context("cannot raise the session's priority")?;
     eprintln!("the programs by themselves");
     let programs = programs::measure(&cpus).await?;
 
@@ -85,6 +86,7 @@ pub(crate) async fn run(options: &DataplaneOptions) -> anyhow::Result<()> {
     }
     let series = measure::rounds(&beds, &cpus, options.schedule()).await?;
     drop(beds);
+    drop(claim);
 
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     machine.finished_at = now.context("the clock stands before 1970")?.as_secs();

@@ -32,6 +32,8 @@ use super::{
 
 /// How many peers the programs know: a cluster with the default CIDR, and the largest.
 pub(crate) const PEERS: [u32; 2] = [254, 65_536];
+/// The same for people.
+pub(crate) const PEERS_TITLES: [&str; 2] = ["254 peers", "65,536 peers"];
 /// To and from how many peers packets go, of those there are, when they do not go to all.
 const ACTIVE: u32 = 254;
 
@@ -65,6 +67,14 @@ pub(crate) struct ProgramCost {
 }
 
 impl ProgramCost {
+    /// For people: to and from whom the packets go.
+    pub(crate) fn packets_of(&self) -> &'static str {
+        match self.all_peers_active {
+            true => "all peers in turn",
+            false => "254 peers in turn",
+        }
+    }
+
     /// How much more a packet costs with the most peers than with the fewest.
     pub(crate) fn growth(&self) -> Option<f64> {
         Some(self.ns.last()?.median / self.ns.first()?.median)

@@ -1,6 +1,7 @@
 //! Traffic between two places, and how much of it arrives.
 
 pub(crate) mod bulk;
+pub(crate) mod claim;
 pub(crate) mod cpus;
 pub(crate) mod flood;
 pub(crate) mod request_response;

@@ -89,19 +89,14 @@ impl Report {
             }
             writeln!(text)?;
         }
+        let [few, many] = programs::PEERS_TITLES;
         writeln!(text, "\nEach program by itself, ns per packet:\n")?;
         writeln!(
             text,
-            "| program | packets of | {} peers | {} peers | ratio |\n|---|---|---|---|---|",
-            programs::PEERS[0],
-            programs::PEERS[1]
+            "| program | packets of | {few} | {many} | ratio |\n|---|---|---|---|---|",
         )?;
         for cost in &self.programs {
-            let active = match cost.all_peers_active {
-                true => "all peers in turn",
-                false => "254 peers in turn",
-            };
-            write!(text, "| `{}` | {active} |", cost.program)?;
+            write!(text, "| `{}` | {} |", cost.program, cost.packets_of())?;
             for ns in &cost.ns {
                 write!(text, " {:.0} |", ns.median)?;
             }

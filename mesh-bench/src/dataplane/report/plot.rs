@@ -16,7 +16,7 @@ const STEP: f64 = 25.0;
 /// Room for the topologies' names, left of the bars.
 const NAMES: f64 = 146.0;
 /// Room for the values, right of the bars.
-const VALUES: f64 = 118.0;
+const VALUES: f64 = 128.0;
 
 const INK: &str = "#1f2328";
 const PALE: &str = "#656d76";
@@ -141,7 +141,7 @@ fn panel(svg: &mut String, series: &Series, [x, y]: [f64; 2], width: f64) -> std
         let right = x + width;
         text(
             svg,
-            [right - VALUES + 44.0, middle + 4.0],
+            [right - VALUES + 54.0, middle + 4.0],
             &value,
             "end",
             "font-weight=\"600\"",

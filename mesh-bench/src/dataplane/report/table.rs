@@ -48,16 +48,10 @@ impl Report {
     }
 
     fn programs_table(&self) -> Table {
-        let peers = programs::PEERS.map(|peers| format!("{peers} peers"));
-        let mut table = new(&["program", "packets of", &peers[0], &peers[1], "ratio"]);
+        let [few, many] = programs::PEERS_TITLES;
+        let mut table = new(&["program", "packets of", few, many, "ratio"]);
         for cost in &self.programs {
-            let mut row = vec![
-                cost.program.to_owned(),
-                match cost.all_peers_active {
-                    true => "all peers in turn".to_owned(),
-                    false => "254 peers in turn".to_owned(),
-                },
-            ];
+            let mut row = vec![cost.program.to_owned(), cost.packets_of().to_owned()];
             row.extend(cost.ns.iter().map(|ns| format!("{:.0}", ns.median)));
             row.push(cost.growth().map_or(String::new(), |it| format!("{it:.2}")));
             table.add_row(row);
