@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{get_child_subreaper, set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// How long a program that was told to stop may take to clean up before it is killed.
@@ -110,6 +111,26 @@ impl fmt::Display for Ended {
             },
             (None, false, None, Some(code)) => write!(f, "ended with code {code}"),
             (None, false, None, None) => write!(f, "ended without a code"),
+        }
+    }
+}
+
+/// Makes this process the parent of what its programs leave behind, so that it can wait for the process that cleans
+/// up after a demo or a test which died of Ctrl-C.
+pub(crate) fn adopt_orphans() -> anyhow::Result<()> {
+    set_child_subreaper(true).context("cannot adopt orphans")
+}
+
+/// Waits for what an interrupted program left behind: it is on its way out, cleaning up.
+fn wait_for_orphans() {
+    let started = Instant::now();
+    // Without adoption there are no orphans here, only children that somebody else waits for.
+    while get_child_subreaper().unwrap_or(false) && started.elapsed() < CLEAN_UP {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(20)),
+            Ok(_) => {}
+            // ECHILD: nothing is left.
+            Err(_) => return,
         }
     }
 }
@@ -240,6 +261,9 @@ fn run_shielded(
             .try_wait()
             .with_context(|| format!("cannot wait for {program}"))?
         {
+            if interrupted.is_some() || timed_out {
+                wait_for_orphans();
+            }
             return Ok(Ended {
                 status,
                 interrupted,

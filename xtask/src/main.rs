@@ -38,18 +38,23 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let outcome = match CommandLine::parse().command {
-        Task::Setup(options) => setup::run(&options),
-        Task::BuildEbpf(options) => build_ebpf::run(&options),
-        Task::Demo(options) => demo::run(&options),
-        Task::Test(options) => test::run(&options),
-        Task::Bench(options) => bench::run(&options),
-        Task::Ci(options) => ci::run(&options),
-    };
+    let task = CommandLine::parse().command;
+    let outcome = foreground::adopt_orphans().and_then(|()| perform(&task));
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         error
             .downcast_ref::<foreground::Interrupted>()
             .map_or(ExitCode::FAILURE, |by| by.code())
     })
+}
+
+fn perform(task: &Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Setup(options) => setup::run(options),
+        Task::BuildEbpf(options) => build_ebpf::run(options),
+        Task::Demo(options) => demo::run(options),
+        Task::Test(options) => test::run(options),
+        Task::Bench(options) => bench::run(options),
+        Task::Ci(options) => ci::run(options),
+    }
 }
