@@ -94,6 +94,7 @@ pub(crate) fn peers() -> Vec<Peer> {
             subnet: subnet(number).to_string(),
             host_address: peer_address(number).to_string(),
             hostname: format!("paper{number}"),
+            suspect: false,
         })
         .collect()
 }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use mesh_proto::mesh::{
+    AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest, DetachEndpointResponse,
     Endpoint, FastPathStatus, GetStatusRequest, GetStatusResponse, ListPeersRequest,
-    ListPeersResponse, Peer, PeerStatus, RejectedPeer, SyncPeersRequest, SyncPeersResponse,
-    TrafficCounters, fast_path_status::State, mesh_dataplane_server::MeshDataplane,
+    ListPeersResponse, Peer, PeerStatus, ProbePeersRequest, ProbePeersResponse, RejectedPeer,
+    SyncPeersRequest, SyncPeersResponse, TrafficCounters, fast_path_status::State,
+    mesh_dataplane_server::MeshDataplane,
 };
 use tonic::{Request, Response, Status};
 
@@ -123,7 +125,35 @@ impl MeshDataplane for DataplaneService {
             drops,
             passes,
             problems: status.problems,
+            suspect_peers: 0,
         }))
+    }
+
+    async fn probe_peers(
+        &self,
+        _request: Request<ProbePeersRequest>,
+    ) -> Result<Response<ProbePeersResponse>, Status> {
+        Err(Status::unimplemented(
+            "this version does not serve ProbePeers",
+        ))
+    }
+
+    async fn attach_endpoint(
+        &self,
+        _request: Request<AttachEndpointRequest>,
+    ) -> Result<Response<AttachEndpointResponse>, Status> {
+        Err(Status::unimplemented(
+            "this version does not serve AttachEndpoint",
+        ))
+    }
+
+    async fn detach_endpoint(
+        &self,
+        _request: Request<DetachEndpointRequest>,
+    ) -> Result<Response<DetachEndpointResponse>, Status> {
+        Err(Status::unimplemented(
+            "this version does not serve DetachEndpoint",
+        ))
     }
 }
 
@@ -134,6 +164,7 @@ fn peer_status(view: PeerView) -> PeerStatus {
             subnet: view.subnet.to_string(),
             host_address: view.address.to_string(),
             hostname: view.hostname,
+            suspect: false,
         }),
         fast_path: Some(TrafficCounters {
             tx_packets: stats.tx_packets,

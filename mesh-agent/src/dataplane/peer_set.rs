@@ -111,6 +111,7 @@ impl Dataplane {
                     subnet: subnet.to_string(),
                     host_address: peer.host_address.to_string(),
                     hostname: peer.hostname.clone(),
+                    suspect: false,
                 })
                 .collect(),
         }

@@ -316,4 +316,25 @@ impl MeshDataplane for Service {
     ) -> Result<Response<GetStatusResponse>, Status> {
         Err(Status::unimplemented("the agent does not ask for it"))
     }
+
+    async fn probe_peers(
+        &self,
+        _: Request<mesh_proto::mesh::ProbePeersRequest>,
+    ) -> Result<Response<mesh_proto::mesh::ProbePeersResponse>, Status> {
+        Err(Status::unimplemented("the agent does not ask for it"))
+    }
+
+    async fn attach_endpoint(
+        &self,
+        _: Request<mesh_proto::mesh::AttachEndpointRequest>,
+    ) -> Result<Response<mesh_proto::mesh::AttachEndpointResponse>, Status> {
+        Err(Status::unimplemented("the agent does not ask for it"))
+    }
+
+    async fn detach_endpoint(
+        &self,
+        _: Request<mesh_proto::mesh::DetachEndpointRequest>,
+    ) -> Result<Response<mesh_proto::mesh::DetachEndpointResponse>, Status> {
+        Err(Status::unimplemented("the agent does not ask for it"))
+    }
 }

@@ -300,6 +300,7 @@ impl Daemon {
                     subnet: subnet.to_owned(),
                     host_address: address.to_owned(),
                     hostname: String::new(),
+                    suspect: false,
                 })
                 .collect(),
         };

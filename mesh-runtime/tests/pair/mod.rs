@@ -108,6 +108,7 @@ pub(crate) fn peer_of(host: &Host, subnet: &str) -> Peer {
         subnet: subnet.into(),
         host_address: host.address().to_string(),
         hostname: host.name().into(),
+        suspect: false,
     }
 }
 

@@ -104,6 +104,7 @@ impl Pair {
                         subnet: subnet.into(),
                         host_address: peer.address().to_string(),
                         hostname: peer.name().into(),
+                        suspect: false,
                     }],
                 })
                 .await

@@ -39,6 +39,7 @@ pub(crate) async fn start(own: End<'_>, peer: End<'_>) -> anyhow::Result<()> {
                 subnet: peer.subnet.to_string(),
                 host_address: peer.host.address().to_string(),
                 hostname: peer.host.name().to_owned(),
+                suspect: false,
             }],
         })
         .await?

@@ -1,0 +1,96 @@
+//! What a heartbeat may carry: the state of the node's data plane and its traffic by peer.
+//!
+//! All of it is optional. Unknown fields are ignored, so that agents and control planes of
+//! different versions understand each other.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// The body of `POST /api/nodes/{id}/heartbeat`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Heartbeat {
+    /// The state of the node's data plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_plane: Option<DataPlane>,
+    /// Traffic with each peer since the node's data plane was set up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerTraffic>,
+}
+
+/// The state of one node's data plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataPlane {
+    /// Version of the runtime.
+    pub version: String,
+    /// Where the fast path stands: `active`, `waiting`, `unavailable`, `off`, or `unknown` for
+    /// a runtime that does not tell.
+    pub fast_path: String,
+    /// Why it is not `active`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The node's underlay address, as the runtime sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_address: Option<Ipv4Addr>,
+    /// Generation of the peer set that the kernel shows.
+    pub generation: u64,
+    /// What keeps the kernel from the wanted state; empty when all is well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// Dropped packets by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Traffic between the reporting node and one peer, as counted by the reporting node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerTraffic {
+    /// The peer's subnet, e.g. "10.42.2.0/24".
+    pub subnet: String,
+    /// Packets the fast path sent.
+    pub tx_packets: u64,
+    /// Bytes the fast path sent.
+    pub tx_bytes: u64,
+    /// Packets the fast path received.
+    pub rx_packets: u64,
+    /// Bytes the fast path received.
+    pub rx_bytes: u64,
+    /// Packets the kernel path sent.
+    pub kernel_tx_packets: u64,
+    /// Bytes the kernel path sent.
+    pub kernel_tx_bytes: u64,
+    /// Packets the kernel path received.
+    pub kernel_rx_packets: u64,
+    /// Bytes the kernel path received.
+    pub kernel_rx_bytes: u64,
+    /// Packets from this peer that a guard dropped.
+    pub dropped_packets: u64,
+    /// Milliseconds since the last packet from the peer; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_packet_age_ms: Option<u64>,
+    /// The control plane calls the peer down, but its packets arrive.
+    pub suspect: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_object_is_a_heartbeat_and_unknown_fields_are_ignored() {
+        let empty: Heartbeat = serde_json::from_str("{}").unwrap();
+        assert_eq!(empty, Heartbeat::default());
+        let newer =
+            r#"{"weather":"fine","peers":[{"subnet":"10.42.2.0/24","tx_packets":3,"x":1}]}"#;
+        let newer: Heartbeat = serde_json::from_str(newer).unwrap();
+        assert_eq!(newer.peers[0].tx_packets, 3);
+    }
+
+    #[test]
+    fn what_is_empty_is_left_out() {
+        assert_eq!(serde_json::to_string(&Heartbeat::default()).unwrap(), "{}");
+    }
+}

@@ -1,0 +1,8 @@
+//! What agent and control plane say to each other over REST, beyond the frozen calls.
+//!
+//! - [`digest`]: by which an agent finds that its copy of the node list is not the control
+//!   plane's, without fetching the list.
+//! - [`heartbeat`]: what a heartbeat may carry.
+
+pub mod digest;
+pub mod heartbeat;
