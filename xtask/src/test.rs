@@ -72,11 +72,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// All tests there are; prints the summary and returns it.
+/// All tests of the workspace.
 pub(crate) fn everything() -> anyhow::Result<Summary> {
-    let summary = collect(&Options::default())?;
-    println!("\n{}", summary.text());
-    Ok(summary)
+    collect(&Options::default())
 }
 
 fn collect(options: &Options) -> anyhow::Result<Summary> {

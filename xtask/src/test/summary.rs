@@ -32,6 +32,12 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
+    /// Adds what came out of other suites.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.results.extend(other.results);
+        self.left_out.extend(other.left_out);
+    }
+
     pub(crate) fn passed(&self) -> usize {
         self.results.iter().map(|result| result.passed).sum()
     }
