@@ -61,6 +61,14 @@ pub enum Error {
         searched: String,
     },
 
+    /// PostgreSQL is not installed.
+    #[error(
+        "PostgreSQL is not installed: neither /usr/lib/postgresql/*/bin nor PATH has initdb, \
+         postgres and psql; `cargo xtask setup` as root installs it on Debian or Ubuntu \
+         (package postgresql)"
+    )]
+    PostgresMissing,
+
     /// A daemon is already running, or is not.
     #[error("{daemon} on {place} {problem}")]
     DaemonState {

@@ -44,6 +44,11 @@
 //! binary. An error of a `start` or `wait` shows the daemon's last log lines and the command
 //! that enters its namespace (`nsenter --net=…`; `ip netns exec` hides bpffs).
 //!
+//! # PostgreSQL
+//!
+//! [`Postgres`] is a real server on loopback. It needs no root and no testbed: Debian's package
+//! `postgresql`, and no cluster of it.
+//!
 //! # Cleaning up
 //!
 //! Dropping a value removes what it stands for, also on panic. For SIGKILL, Ctrl-C and abort
@@ -65,6 +70,7 @@ mod link;
 mod netns;
 mod offload;
 mod ping;
+mod postgres;
 mod process;
 mod reaper;
 mod testbed;
@@ -85,6 +91,7 @@ pub use netns::NetNs;
 pub use nix::sys::signal::Signal;
 pub use offload::{enable_nic_offloads, set_offload};
 pub use ping::{Echo, PingOptions, PingReport, ping, wait_reachable};
+pub use postgres::{Postgres, PostgresOptions};
 pub use process::{DaemonOptions, Privileges, Process};
 pub use reaper::{ROOT, kept_testbeds, remove_kept_testbed};
 pub use testbed::{MAX_HOSTS, Testbed, TestbedBuilder};

@@ -108,6 +108,36 @@ impl Registration {
         self.add(&format!("dir {}", path.display()))
     }
 
+    /// The name under which it was made.
+    pub(crate) fn name(&self) -> &str {
+        &self.testbed
+    }
+
+    /// Registers the directory of a PostgreSQL server, whose name ends in `-postgres`. Call
+    /// before making it.
+    pub(crate) fn postgres_dir(&self, path: &Path) -> Result<()> {
+        // Lines are split at white space.
+        if path
+            .to_str()
+            .is_none_or(|it| it.contains(char::is_whitespace))
+        {
+            return Err(Error::Invalid {
+                value: path.display().to_string(),
+                rule: "TMPDIR must be a path without white space".into(),
+            });
+        }
+        self.add(&format!("postgres-dir {}", path.display()))
+    }
+
+    /// Registers a PostgreSQL server: it is to be stopped rather than killed, so that it ends its
+    /// children and removes its shared memory.
+    pub(crate) fn postgres(&self, pid: u32) -> Result<()> {
+        let started = start_time(pid).map_err(|error| {
+            Error::system("read the start time of", format!("process {pid}"), error)
+        })?;
+        self.add(&format!("postgres {pid} {started}"))
+    }
+
     /// Registers a child process.
     pub(crate) fn process(&self, pid: u32) -> Result<()> {
         let started = start_time(pid).map_err(|error| {

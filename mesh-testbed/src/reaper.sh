@@ -20,12 +20,22 @@ each() { # each KIND COMMAND: run COMMAND with the arguments of every entry of t
 }
 # A process id alone may meanwhile belong to somebody else: the start time (field 22 of
 # proc_pid_stat(5), counted behind the command name, which may hold anything) tells.
-kill_process() {
-    read -r stat 2>/dev/null <"/proc/$1/stat" || return 0
+is_process() {
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
     started=$2
-    pid=$1
     set -- ${stat##*) }
-    [ "${20}" = "$started" ] && kill -9 "$pid" 2>/dev/null
+    # Its parent is gone and nobody waits for it: a zombie will not go away.
+    [ "${20}" = "$started" ] && [ "$1" != Z ]
+}
+kill_process() { is_process "$1" "$2" && kill -9 "$1" 2>/dev/null; }
+# PostgreSQL's immediate shutdown, which gives its shared memory back.
+stop_postgres() {
+    is_process "$1" "$2" && kill -QUIT "$1" 2>/dev/null
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        is_process "$1" "$2" || return 0
+        sleep 1
+    done
+    kill_process "$1" "$2"
 }
 kill_inside() {
     [ -e "/run/netns/$1" ] || return 0
@@ -44,7 +54,15 @@ remove_dir() {
         /run/quilt-mesh-testbed/?*) rm -rf --one-file-system "$1" ;;
     esac
 }
+remove_postgres_dir() {
+    case $1 in
+        */../* | */..) ;;
+        /*/qm-?*-postgres) rm -rf --one-file-system "$1" ;;
+    esac
+}
 each pid kill_process
+each postgres stop_postgres
+each postgres-dir remove_postgres_dir
 # Twice: a process may have forked while the list was walked.
 each netns kill_inside
 each netns kill_inside

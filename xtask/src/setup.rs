@@ -14,14 +14,14 @@ use crate::{build_ebpf, cargo};
 
 /// Install what this machine lacks for building, testing and the demo
 ///
-/// As root on a machine with apt: a C compiler (for SQLite), bpftool, and the eBPF toolchain. With rustup: the
-/// components rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts
+/// As root on a machine with apt: a C compiler (for SQLite), bpftool, PostgreSQL's programs (no database cluster is
+/// made, no server started), and the eBPF toolchain. With rustup: the components rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts
 /// it needs by itself.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
 
 pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
-    ensure(&[Tool::CCompiler, Tool::Bpftool])?;
+    ensure(&[Tool::CCompiler, Tool::Bpftool, Tool::Postgres])?;
     ensure_components()?;
     build_ebpf::build()?;
     eprintln!("everything is there");
@@ -41,6 +41,8 @@ pub(crate) enum Tool {
     Depmod,
     /// Installs the netfilter rules of Docker and flannel.
     Iptables,
+    /// Keeps what the control plane stores, in tests of several replicas.
+    Postgres,
 }
 
 impl Tool {
@@ -52,6 +54,7 @@ impl Tool {
             Self::Emulator => "qemu-system-x86_64",
             Self::Depmod => "depmod",
             Self::Iptables => "iptables-restore",
+            Self::Postgres => "initdb",
         }
     }
 
@@ -63,11 +66,43 @@ impl Tool {
             Self::Emulator => &["qemu-system-x86"],
             Self::Depmod => &["kmod"],
             Self::Iptables => &["iptables"],
+            Self::Postgres => &["postgresql"],
         }
     }
 
     fn is_there(self) -> bool {
         find(self.program(), std::env::var_os("PATH").as_deref()).is_some()
+            || (self == Self::Postgres && holds_a_server(Path::new("/usr/lib/postgresql")))
+    }
+}
+
+/// Debian keeps each version of PostgreSQL in a folder of its own.
+fn holds_a_server(versions: &Path) -> bool {
+    let versions = std::fs::read_dir(versions).into_iter().flatten().flatten();
+    let mut programs = versions.map(|version| version.path().join("bin/initdb"));
+    programs.any(|program| program.is_file())
+}
+
+/// Tells Debian's packages of PostgreSQL, as long as it exists, not to make and start a database cluster
+/// (createcluster.conf, pg_createcluster(1)): tests make their own, and the machine's owner may not want one.
+struct NoCluster(PathBuf);
+
+impl NoCluster {
+    fn new(settings: &Path) -> anyhow::Result<Self> {
+        let file = settings.join("createcluster.d/quilt-mesh-setup.conf");
+        let written = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        written
+            .and_then(|()| std::fs::write(&file, "create_main_cluster = false\n"))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for NoCluster {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+        // Fails if it holds somebody's own settings.
+        let _ = self.0.parent().map(std::fs::remove_dir);
     }
 }
 
@@ -122,6 +157,10 @@ pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
         packages.join(" ")
     );
     let packages: Vec<_> = packages.into_iter().map(str::to_owned).collect();
+    let _no_cluster = missing
+        .contains(&Tool::Postgres)
+        .then(|| NoCluster::new(Path::new("/etc/postgresql-common")))
+        .transpose()?;
     Ok(install_packages(&packages, &cargo::checkout()?.ebpf_dir())?)
 }
 
@@ -182,6 +221,20 @@ mod tests {
             packages(&[Tool::CCompiler, Tool::Bpftool, Tool::CCompiler]),
             ["gcc", "libc6-dev", "bpftool"]
         );
+    }
+
+    #[test]
+    fn no_cluster_is_made_only_while_setup_installs() {
+        let settings =
+            std::env::temp_dir().join(format!("quilt-mesh-setup-{}", std::process::id()));
+        let folder = settings.join("createcluster.d");
+        let no_cluster = NoCluster::new(&settings).unwrap();
+        let written = std::fs::read_to_string(folder.join("quilt-mesh-setup.conf")).unwrap();
+        drop(no_cluster);
+        let left = folder.exists();
+        std::fs::remove_dir_all(&settings).unwrap();
+        assert_eq!(written, "create_main_cluster = false\n");
+        assert!(!left);
     }
 
     #[test]

@@ -88,9 +88,9 @@ fn collect(options: &Options) -> anyhow::Result<Summary> {
         );
     }
     let tools: &[Tool] = if options.unprivileged {
-        &[Tool::CCompiler]
+        &[Tool::CCompiler, Tool::Postgres]
     } else {
-        &[Tool::CCompiler, Tool::Bpftool]
+        &[Tool::CCompiler, Tool::Bpftool, Tool::Postgres]
     };
     setup::ensure(tools)?;
     let checkout = cargo::checkout()?;
