@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRef, Path, Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,20 +15,43 @@ use tracing::{error, warn};
 
 use crate::body;
 use crate::identity::Clash;
-use crate::node::NodeList;
+use crate::node::{NodeId, NodeList};
 use crate::problem::{Kind, Problem};
 use crate::registration::{FieldError, Registration};
-use crate::registry::{ChangeError, Registry};
+use crate::registry::{self, ChangeError, Registry};
+use crate::report::Report;
+use crate::traffic::{self, Traffic};
+
+/// What the calls work on.
+#[derive(Debug, Clone)]
+struct Parts {
+    registry: Arc<Registry>,
+    traffic: Arc<Traffic>,
+}
+
+impl FromRef<Parts> for Arc<Registry> {
+    fn from_ref(parts: &Parts) -> Self {
+        Self::clone(&parts.registry)
+    }
+}
+
+impl FromRef<Parts> for Arc<Traffic> {
+    fn from_ref(parts: &Parts) -> Self {
+        Self::clone(&parts.traffic)
+    }
+}
 
 /// The API on `registry`.
 pub fn router(registry: Arc<Registry>) -> Router {
+    let traffic = Arc::default();
     let routes = Router::new()
         .route("/health", get(health))
         .route("/api/nodes", get(list))
         .route("/api/nodes/register", post(register))
         .route("/api/nodes/{id}/heartbeat", post(heartbeat))
         .route("/api/nodes/{id}/deregister", post(deregister))
-        .with_state(registry);
+        .route("/api/traffic", get(traffic_matrix))
+        .with_state(Parts { registry, traffic });
     with_problems(routes)
 }
 
@@ -64,13 +87,16 @@ async fn register(
 }
 
 async fn heartbeat(
-    State(registry): State<Arc<Registry>>,
+    State(Parts { registry, traffic }): State<Parts>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let Path(id) = id.map_err(bad_path)?;
-    // Nothing is read from the body yet, but it has to be taken off the connection.
-    body::bytes(request).await?;
+    // Read first: a heartbeat that is refused has not happened.
+    let report = match body::report(request).await? {
+        Some(body) => Some(Report::read(body).await?),
+        None => None,
+    };
     registry.heartbeat(&id).map_err(|_| {
         Problem::new(
             Kind::UnknownNode,
@@ -79,18 +105,34 @@ async fn heartbeat(
             ),
         )
     })?;
+    if let Some(report) = report {
+        traffic.keep(NodeId::from(id), report, registry::unix_seconds());
+    }
     Ok(StatusCode::OK)
 }
 
+async fn traffic_matrix(
+    State(Parts { registry, traffic }): State<Parts>,
+) -> Result<Response, Problem> {
+    // Before the list: a node that reports later than it registers is not taken for one that is gone.
+    let reports = traffic.reports();
+    let list = body::within_deadline(registry.list()).await??;
+    traffic.forget_all_but(&reports, &list);
+    Ok(traffic::answer(reports, list))
+}
+
 async fn deregister(
-    State(registry): State<Arc<Registry>>,
+    State(Parts { registry, traffic }): State<Parts>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let Path(id) = id.map_err(bad_path)?;
     body::bytes(request).await?;
     match body::within_deadline(registry.deregister(&id)).await? {
-        Ok(()) => Ok(StatusCode::OK),
+        Ok(()) => {
+            traffic.forget(&id);
+            Ok(StatusCode::OK)
+        }
         Err(ChangeError::UnknownNode) => Err(Problem::new(
             Kind::UnknownNode,
             format!("no node has the id {id:?}"),

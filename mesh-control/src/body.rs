@@ -9,11 +9,20 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, EXPECT};
 use futures_util::StreamExt as _;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::problem::{Kind, Problem};
 
 /// The largest body that is taken. A registration needs less than one KiB.
 const LIMIT: usize = 64 * 1024;
+
+/// The largest report that is taken: 65,536 peers, each with counters of twenty digits.
+pub(crate) const REPORT_LIMIT: usize = 28 * 1024 * 1024;
+
+/// How many bodies over [`LIMIT`] are in memory at a time; others wait for them.
+const LARGE_BODIES: usize = 4;
+
+static LARGE: Semaphore = Semaphore::const_new(LARGE_BODIES);
 
 /// A body over the limit is read on up to this much and thrown away: were the connection closed while
 /// the client still sends, the reset would overtake the answer (RFC 9112 section 9.6).
@@ -28,7 +37,33 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The body of a request.
 pub(crate) async fn bytes(request: Request) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(ARRIVAL_DEADLINE, collect(request)).await {
+    Ok(in_time(request, LIMIT).await?.bytes)
+}
+
+/// The body of a request that may carry a report: `None` when it is empty or not declared as JSON.
+pub(crate) async fn report(request: Request) -> Result<Option<Collected>, Problem> {
+    let declared_json = is_json(request.headers());
+    let limit = if declared_json { REPORT_LIMIT } else { LIMIT };
+    let body = in_time(request, limit).await?;
+    Ok((declared_json && !body.bytes.is_empty()).then_some(body))
+}
+
+/// A body, and while it is large its place among the large ones.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) bytes: Bytes,
+    _place: Option<SemaphorePermit<'static>>,
+}
+
+impl Collected {
+    /// Whether to read it is more than a moment's work.
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes.len() > LIMIT
+    }
+}
+
+async fn in_time(request: Request, limit: usize) -> Result<Collected, Problem> {
+    match tokio::time::timeout(ARRIVAL_DEADLINE, collect(request, limit)).await {
         Ok(collected) => collected,
         Err(_) => {
             let seconds = ARRIVAL_DEADLINE.as_secs();
@@ -67,15 +102,16 @@ pub(crate) async fn within_deadline<T>(answer: impl Future<Output = T>) -> Resul
         })
 }
 
-async fn collect(request: Request) -> Result<Bytes, Problem> {
+async fn collect(request: Request, limit: usize) -> Result<Collected, Problem> {
     let announced = request.body().size_hint().lower();
     let waits_for_continue = request.headers().contains_key(EXPECT);
-    if announced > LIMIT as u64 && waits_for_continue {
+    if announced > limit as u64 && waits_for_continue {
         // The client has not sent it yet, and after this answer will not (RFC 9110 section 10.1.1).
-        return Err(too_large());
+        return Err(too_large(limit));
     }
     let mut collected = Vec::new();
     let mut received = 0;
+    let mut place = None;
     let mut chunks = request.into_body().into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
@@ -85,23 +121,33 @@ async fn collect(request: Request) -> Result<Bytes, Problem> {
         if received > DRAIN_LIMIT {
             break;
         }
-        if received <= LIMIT {
-            collected.extend_from_slice(&chunk);
+        if received > limit {
+            // What has come is of no use any more, and what comes needs no room.
+            collected = Vec::new();
+            place = None;
+            continue;
         }
+        if received > LIMIT && place.is_none() {
+            // Nobody closes the semaphore.
+            place = LARGE.acquire().await.ok();
+        }
+        collected.extend_from_slice(&chunk);
     }
-    if received > LIMIT {
-        Err(too_large())
-    } else {
-        Ok(collected.into())
+    if received > limit {
+        return Err(too_large(limit));
     }
+    Ok(Collected {
+        bytes: collected.into(),
+        _place: place,
+    })
 }
 
-fn too_large() -> Problem {
+fn too_large(limit: usize) -> Problem {
     Problem::new(
         Kind::BodyTooLarge,
-        format!("the body is larger than {LIMIT} bytes"),
+        format!("the body is larger than {limit} bytes"),
     )
-    .with("limit_bytes", LIMIT)
+    .with("limit_bytes", limit)
 }
 
 /// `application/json`, or a type with the structured syntax suffix `+json` (RFC 6839 section 3.1).

@@ -1,7 +1,8 @@
 //! The control plane of Quilt Mesh: registers nodes, leases their subnets, watches that they live.
 //!
 //! Pure cores, each with a property test: [`subnet_plan`] divides the cluster CIDR, [`lease`] picks the
-//! next subnet, [`identity`] tells who a registration is, [`liveness`] who is up. Around them:
+//! next subnet, [`identity`] tells who a registration is, [`liveness`] who is up, [`report`] what a
+//! heartbeat carries, [`traffic`] who sends how much to whom. Around them:
 //! [`registry`] puts them to work on the [`store`] (SQLite), [`api`] tells about it over HTTP, and
 //! [`daemon`] is the process.
 
@@ -17,6 +18,8 @@ pub mod options;
 pub mod problem;
 pub mod registration;
 pub mod registry;
+pub mod report;
 pub mod serve;
 pub mod store;
 pub mod subnet_plan;
+pub mod traffic;

@@ -349,7 +349,7 @@ impl From<&Claimant> for Holder {
 }
 
 /// The wall clock, for showing only. Before 1970 is 1970.
-fn unix_seconds() -> i64 {
+pub(crate) fn unix_seconds() -> i64 {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -17,3 +17,4 @@ mod database_in_trouble;
 mod durability;
 mod liveness;
 mod registration;
+mod traffic;

@@ -1,0 +1,240 @@
+//! What a heartbeat carries, read from JSON and bounded.
+//!
+//! What a client gets wrong is refused; what is merely long (a text, a list of problems) is cut, because
+//! a node must not go down for having much to tell.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use ipnet::Ipv4Net;
+use mesh_rest::heartbeat::{DataPlane, PeerTraffic};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
+use serde_path_to_error::Segment;
+
+use crate::body::Collected;
+use crate::problem::{Kind, Problem};
+
+/// The most peers in a report: as many as the data plane has room for.
+pub const MOST_PEERS: usize = 65_536;
+/// The longest text that is kept of each that a report has, in characters.
+const LONGEST_TEXT: usize = 1024;
+/// How many problems, and how many reasons of drops, are kept.
+const MOST_LINES: usize = 256;
+
+/// What a node told with a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The state of its data plane, if it told.
+    pub data_plane: Option<DataPlane>,
+    /// Its traffic with each peer that it had any with, ordered by subnet, each subnet once.
+    pub peers: Vec<(Ipv4Net, Counters)>,
+}
+
+/// Traffic between two nodes as the reporting one counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Packets the fast path sent.
+    pub tx_packets: u64,
+    /// Bytes the fast path sent.
+    pub tx_bytes: u64,
+    /// Packets the fast path received.
+    pub rx_packets: u64,
+    /// Bytes the fast path received.
+    pub rx_bytes: u64,
+    /// Packets the kernel path sent.
+    pub kernel_tx_packets: u64,
+    /// Bytes the kernel path sent.
+    pub kernel_tx_bytes: u64,
+    /// Packets the kernel path received.
+    pub kernel_rx_packets: u64,
+    /// Bytes the kernel path received.
+    pub kernel_rx_bytes: u64,
+    /// Packets from the peer that a guard dropped.
+    pub dropped_packets: u64,
+    /// Milliseconds from the last packet of the peer to the report; null if there was none.
+    pub last_packet_age_ms: Option<u64>,
+    /// The control plane calls the peer down, but its packets arrive.
+    pub suspect: bool,
+}
+
+impl From<&PeerTraffic> for Counters {
+    fn from(told: &PeerTraffic) -> Self {
+        Self {
+            tx_packets: told.tx_packets,
+            tx_bytes: told.tx_bytes,
+            rx_packets: told.rx_packets,
+            rx_bytes: told.rx_bytes,
+            kernel_tx_packets: told.kernel_tx_packets,
+            kernel_tx_bytes: told.kernel_tx_bytes,
+            kernel_rx_packets: told.kernel_rx_packets,
+            kernel_rx_bytes: told.kernel_rx_bytes,
+            dropped_packets: told.dropped_packets,
+            last_packet_age_ms: told.last_packet_age_ms,
+            suspect: told.suspect,
+        }
+    }
+}
+
+impl Report {
+    /// Reads the body of a heartbeat, a large one where it keeps no other request waiting.
+    pub(crate) async fn read(body: Collected) -> Result<Self, Problem> {
+        if !body.is_large() {
+            return Self::from_json(&body.bytes);
+        }
+        tokio::task::spawn_blocking(move || Self::from_json(&body.bytes))
+            .await
+            .unwrap_or_else(|error| Err(Problem::new(Kind::Internal, error.to_string())))
+    }
+
+    /// Reads a [`mesh_rest::heartbeat::Heartbeat`].
+    ///
+    /// # Errors
+    ///
+    /// What is not JSON, and the first field that is wrong.
+    pub fn from_json(json: &[u8]) -> Result<Self, Problem> {
+        let told: Object<Told> = match serde_json::from_slice(json) {
+            Ok(told) => told,
+            Err(error) => return Err(refusal(json, &error)),
+        };
+        let Told { data_plane, peers } = told.0;
+        if peers.len() > MOST_PEERS {
+            let detail = format!("peers has {} entries, more than {MOST_PEERS}", peers.len());
+            return Err(invalid("#/peers", &detail));
+        }
+        let mut counted = Vec::new();
+        for (position, Object(peer)) in peers.iter().enumerate() {
+            let subnet = subnet(&peer.subnet).ok_or_else(|| {
+                invalid(
+                    &format!("#/peers/{position}/subnet"),
+                    &format!(
+                        "subnet must be a network such as \"10.42.2.0/24\", but is {:?}",
+                        cut(peer.subnet.clone())
+                    ),
+                )
+            })?;
+            let counters = Counters::from(peer);
+            if counters != Counters::default() {
+                counted.push((subnet, counters));
+            }
+        }
+        counted.sort_by_key(|(subnet, _)| *subnet);
+        counted.dedup_by_key(|(subnet, _)| *subnet);
+        counted.shrink_to_fit();
+        Ok(Self {
+            data_plane: data_plane.map(|Object(data_plane)| bounded(data_plane)),
+            peers: counted,
+        })
+    }
+}
+
+/// As [`mesh_rest::heartbeat::Heartbeat`], but from JSON objects only.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    data_plane: Option<Object<DataPlane>>,
+    peers: Vec<Object<PeerTraffic>>,
+}
+
+/// Reads a JSON object and nothing else. What `serde` derives for a structure takes an array as well, which
+/// would let through what no schema allows.
+struct Object<T>(T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+        impl<'de, T: DeserializeOwned> Visitor<'de> for OfMap<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(OfMap(PhantomData))
+    }
+}
+
+/// A network address with its prefix length, and nothing in the host's part.
+fn subnet(text: &str) -> Option<Ipv4Net> {
+    let subnet: Ipv4Net = text.parse().ok()?;
+    (subnet.trunc() == subnet).then_some(subnet)
+}
+
+fn bounded(data_plane: DataPlane) -> DataPlane {
+    let DataPlane {
+        version,
+        fast_path,
+        reason,
+        host_address,
+        generation,
+        problems,
+        drops,
+    } = data_plane;
+    DataPlane {
+        version: cut(version),
+        fast_path: cut(fast_path),
+        reason: cut(reason),
+        host_address,
+        generation,
+        problems: problems.into_iter().take(MOST_LINES).map(cut).collect(),
+        drops: drops
+            .into_iter()
+            .take(MOST_LINES)
+            .map(|(reason, packets)| (cut(reason), packets))
+            .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT) {
+        text.truncate(end);
+        text.shrink_to_fit();
+    }
+    text
+}
+
+/// Why `json` was not read. It is read once more to find where: keeping track of that costs time, which a
+/// good report need not pay.
+fn refusal(json: &[u8], error: &serde_json::Error) -> Problem {
+    if !error.is_data() {
+        return Problem::new(Kind::Malformed, format!("the body is not JSON: {error}"));
+    }
+    let mut again = serde_json::Deserializer::from_slice(json);
+    let pointer = match serde_path_to_error::deserialize::<_, Object<Told>>(&mut again) {
+        Ok(_) => "#".to_owned(),
+        Err(error) => pointer(error.path()),
+    };
+    invalid(&pointer, &error.to_string())
+}
+
+/// A JSON Pointer in URI fragment form (RFC 6901 section 6).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let mut pointer = "#".to_owned();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                // The names of fields need no escape; of what else stands here, none is more than a hint.
+                pointer.push('/');
+                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+fn invalid(pointer: &str, detail: &str) -> Problem {
+    Problem::new(Kind::InvalidFields, detail)
+        .with("errors", json!([{"pointer": pointer, "detail": detail}]))
+}
+
+#[cfg(test)]
+mod tests;
