@@ -9,6 +9,7 @@ mod cleanup;
 mod command;
 mod data_plane;
 mod dataplane_service;
+mod endpoint;
 pub mod fast_path;
 mod instance_lock;
 mod interface;

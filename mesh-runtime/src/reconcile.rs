@@ -8,6 +8,7 @@ mod answers;
 mod calls;
 mod fast_path;
 mod inject;
+mod lookout;
 mod pace;
 mod views;
 
@@ -25,7 +26,9 @@ use crate::{
     kernel::{
         apply::Applier,
         change::{Change, Stage},
+        containers::{far_ends, look_inside},
         events::{Dirty, Events},
+        namespace_events::Changed,
         netlink::{Netlink, NetlinkError},
         observe::observe,
         observed::Observed,
@@ -36,6 +39,7 @@ use crate::{
     wanted::Wanted,
 };
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
+use lookout::Lookout;
 use pace::Pace;
 
 /// How often everything is compared, whatever the notifications said.
@@ -56,6 +60,7 @@ pub(crate) struct Reconciler {
     outdated: Dirty,
     fast_path: FastPathSlot,
     pace: Pace,
+    lookout: Lookout,
 }
 
 impl Reconciler {
@@ -76,6 +81,7 @@ impl Reconciler {
             outdated: Dirty::ALL,
             fast_path,
             pace: Pace::default(),
+            lookout: Lookout::default(),
         })
     }
 
@@ -92,6 +98,7 @@ impl Reconciler {
         loop {
             let quiet_until = self.pace.quiet_until();
             let retry_at = self.pace.retry_at();
+            let look_at = self.lookout.next();
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -104,6 +111,10 @@ impl Reconciler {
                 _ = comparison.tick() => self.round(Dirty::ALL).await,
                 () = sleep_until(retry_at.unwrap_or(quiet_until)), if retry_at.is_some() => {
                     self.round(Dirty::ALL).await;
+                }
+                () = sleep_until(look_at.unwrap_or(quiet_until)), if look_at.is_some() => {
+                    self.lookout.take(tokio::time::Instant::now());
+                    self.round(Dirty::CONTAINERS).await;
                 }
                 opened = self.fast_path.opened() => {
                     self.fast_path.settle(opened, &self.options, &self.observed).await;
@@ -156,8 +167,32 @@ impl Reconciler {
             &peers,
         )
         .await?;
-        self.outdated = Dirty::default();
         self.note_devices();
+        self.look_inside(dirty).await?;
+        self.outdated = Dirty::default();
+        Ok(())
+    }
+
+    /// Looks into the containers that are new, or of which the kernel has told something.
+    async fn look_inside(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
+        // Taken before looking, so that what changes meanwhile is looked at again.
+        let changed = match self.events.take_namespaces() {
+            _ if dirty.containers => Changed::All,
+            some => Changed::Only(some),
+        };
+        let far_ends = far_ends(&self.observed, &self.settings.bridge);
+        let before = std::mem::take(&mut self.observed.containers);
+        self.observed.containers = look_inside(&self.netlink, &far_ends, before, &changed).await?;
+        if !self.events.hears_containers() {
+            let silent = self
+                .observed
+                .containers
+                .iter()
+                .filter(|(_, container)| container.is_silent())
+                .map(|(&port, _)| port)
+                .collect();
+            self.lookout.seen(silent, tokio::time::Instant::now());
+        }
         Ok(())
     }
 

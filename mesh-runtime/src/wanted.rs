@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use crate::peers::Peer;
+use crate::{endpoint::AttachedEndpoint, peers::Peer};
 
 /// The wanted state, as the calls so far have made it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) struct Wanted {
     pub(crate) peers: BTreeMap<Ipv4Net, Peer>,
     /// Destinations of `InjectRoute`. A sync leaves them alone.
     pub(crate) injected: BTreeSet<Ipv4Net>,
+    /// Containers that somebody has attached by call, by their addresses.
+    pub(crate) endpoints: BTreeMap<Ipv4Addr, AttachedEndpoint>,
     /// Index of the bridge, once it was seen with our MAC address: it stays ours when
     /// something rewrites the address.
     pub(crate) own_bridge: Option<u32>,

@@ -5,15 +5,18 @@
 //! a full reading and nothing else.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
 };
 
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
 use tokio::{sync::Notify, task::JoinHandle};
+
+use super::namespace_events::{self, NamespaceId};
 
 /// Which parts of the observed state may be out of date.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,9 @@ pub(crate) struct Dirty {
     pub(crate) neighbours: bool,
     /// The ways to the peers' hosts.
     pub(crate) ways: bool,
+    /// The inside of every container. Of new ones nothing is known anyway, and the kernel
+    /// tells where something has changed.
+    pub(crate) containers: bool,
 }
 
 impl Dirty {
@@ -36,6 +42,22 @@ impl Dirty {
         routes: true,
         neighbours: true,
         ways: true,
+        containers: true,
+    };
+
+    /// The inside of every container alone.
+    pub(crate) const CONTAINERS: Self = Self {
+        devices: false,
+        routes: false,
+        neighbours: false,
+        ways: false,
+        containers: true,
+    };
+
+    /// What a change of a device may have changed.
+    const DEVICES: Self = Self {
+        containers: false,
+        ..Self::ALL
     };
 
     /// What shows whether the wanted state is in place. The ways to the peers' hosts are not
@@ -43,7 +65,7 @@ impl Dirty {
     /// them takes longer than all the rest.
     pub(crate) const STATE: Self = Self {
         ways: false,
-        ..Self::ALL
+        ..Self::DEVICES
     };
 
     /// Whether nothing is out of date.
@@ -58,6 +80,7 @@ impl Dirty {
             routes: self.routes || other.routes,
             neighbours: self.neighbours || other.neighbours,
             ways: self.ways || other.ways,
+            containers: self.containers || other.containers,
         }
     }
 
@@ -66,6 +89,7 @@ impl Dirty {
             | u8::from(self.routes) << 1
             | u8::from(self.neighbours) << 2
             | u8::from(self.ways) << 3
+            | u8::from(self.containers) << 4
     }
 
     fn from_bits(bits: u8) -> Self {
@@ -74,6 +98,7 @@ impl Dirty {
             routes: bits & 2 != 0,
             neighbours: bits & 4 != 0,
             ways: bits & 8 != 0,
+            containers: bits & 16 != 0,
         }
     }
 }
@@ -83,11 +108,15 @@ impl Dirty {
 pub(crate) struct Events {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+    /// `None` where this process may not hear them.
+    containers: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+pub(super) struct Shared {
     dirty: AtomicU8,
+    /// Where something has changed inside a container.
+    namespaces: Mutex<BTreeSet<NamespaceId>>,
     wake: Notify,
     /// Port of the netlink socket whose requests cause notifications not worth a look.
     own_port: AtomicU32,
@@ -96,14 +125,39 @@ struct Shared {
     overlay: AtomicU32,
 }
 
+impl Shared {
+    /// Something has changed in that namespace.
+    pub(super) fn note_namespace(&self, namespace: NamespaceId) {
+        self.namespaces().insert(namespace);
+        self.wake.notify_one();
+    }
+
+    /// Something may have changed in any namespace.
+    pub(super) fn note_all_namespaces(&self) {
+        self.note(Dirty::CONTAINERS);
+    }
+
+    fn note(&self, dirty: Dirty) {
+        self.dirty.fetch_or(dirty.to_bits(), Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    fn namespaces(&self) -> MutexGuard<'_, BTreeSet<NamespaceId>> {
+        // A set of numbers is whole whoever panicked while holding it.
+        self.namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Bit of a multicast group (`RTNLGRP_*`, linux/rtnetlink.h) in a socket's address.
-const fn group(number: u32) -> u32 {
+pub(super) const fn group(number: u32) -> u32 {
     1 << (number - 1)
 }
 
-const RTNLGRP_LINK: u32 = 1;
+pub(super) const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
-const RTNLGRP_IPV4_IFADDR: u32 = 5;
+pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const GROUPS: u32 = group(RTNLGRP_LINK)
     | group(RTNLGRP_NEIGH)
@@ -112,7 +166,7 @@ const GROUPS: u32 = group(RTNLGRP_LINK)
 
 /// Room for the notifications of a burst, such as a container's whole set-up, while this
 /// process waits for its turn.
-const RECEIVE_BUFFER: usize = 1 << 20;
+pub(super) const RECEIVE_BUFFER: usize = 1 << 20;
 
 impl Events {
     /// Subscribes, so that from now on nothing goes unnoticed.
@@ -123,13 +177,40 @@ impl Events {
         let shared = Arc::new(Shared::default());
         shared.own_port.store(own_port, Ordering::Relaxed);
         let task = tokio::spawn(receive(socket, Arc::clone(&shared)));
-        Ok(Self { shared, task })
+        let containers = match namespace_events::listen(Arc::clone(&shared)) {
+            Ok(task) => Some(task),
+            Err(error) => {
+                tracing::info!(
+                    %error,
+                    "cannot listen to containers' interfaces (CAP_NET_BROADCAST): looking at new \
+                     ones until they have an address, and at all every few seconds"
+                );
+                None
+            }
+        };
+        Ok(Self {
+            shared,
+            task,
+            containers,
+        })
+    }
+
+    /// Whether changes inside containers are heard.
+    pub(crate) fn hears_containers(&self) -> bool {
+        self.containers
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+    }
+
+    /// Where something has changed inside containers since the last call.
+    pub(crate) fn take_namespaces(&self) -> BTreeSet<NamespaceId> {
+        std::mem::take(&mut *self.shared.namespaces())
     }
 
     /// Waits until something may have changed. Cancel safe.
     pub(crate) async fn changed(&self) {
         loop {
-            if !self.pending().is_clean() {
+            if !self.pending().is_clean() || !self.shared.namespaces().is_empty() {
                 return;
             }
             self.shared.wake.notified().await;
@@ -161,6 +242,9 @@ impl Events {
 impl Drop for Events {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(task) = &self.containers {
+            task.abort();
+        }
     }
 }
 
@@ -191,8 +275,7 @@ async fn receive(socket: TokioSocket, shared: Arc<Shared>) {
             }
         };
         if !dirty.is_clean() {
-            shared.dirty.fetch_or(dirty.to_bits(), Ordering::AcqRel);
-            shared.wake.notify_one();
+            shared.note(dirty);
         }
     }
 }
@@ -230,7 +313,7 @@ fn classify_message(message: &[u8], interest: &Interest) -> Dirty {
     let body = &message[HEADER_LEN..];
     let caused_here = u32_at(message, 12).is_some_and(|port| port == interest.own_port);
     match u16_at(message, 4) {
-        Some(RTM_NEWLINK | RTM_DELLINK | RTM_NEWADDR | RTM_DELADDR) => Dirty::ALL,
+        Some(RTM_NEWLINK | RTM_DELLINK | RTM_NEWADDR | RTM_DELADDR) => Dirty::DEVICES,
         Some(RTM_NEWROUTE | RTM_DELROUTE) if !caused_here => Dirty {
             routes: true,
             ways: true,
@@ -295,7 +378,8 @@ mod tests {
     #[test]
     fn a_change_of_a_device_makes_everything_worth_reading() {
         for kind in [RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR] {
-            assert_eq!(classify(&message(kind, 77, 0, 9), &INTEREST), Dirty::ALL);
+            let dirty = classify(&message(kind, 77, 0, 9), &INTEREST);
+            assert_eq!(dirty, Dirty::DEVICES);
         }
     }
 
@@ -332,7 +416,7 @@ mod tests {
         }
 
         #[test]
-        fn marks_survive_being_bits(bits in 0_u8..16) {
+        fn marks_survive_being_bits(bits in 0_u8..32) {
             prop_assert_eq!(Dirty::from_bits(bits).to_bits(), bits);
         }
     }

@@ -1,13 +1,15 @@
 //! The kernel's network state: read it, compare it with what is wanted, change it.
 //!
 //! [`observe`] reads, [`plan`] compares (a pure function), [`apply`] changes. [`events`]
-//! tells when to look again.
+//! tells when to look again. [`containers`] looks into the namespaces of containers.
 
 pub(crate) mod apply;
 pub(crate) mod change;
+pub(crate) mod containers;
 pub(crate) mod events;
 #[cfg(test)]
 mod model;
+pub(crate) mod namespace_events;
 pub(crate) mod netlink;
 pub(crate) mod observe;
 pub(crate) mod observed;

@@ -127,7 +127,7 @@ impl ModelKernel<'_> {
             mtu,
             up: false,
             master: None,
-            peer_elsewhere: false,
+            far_end: None,
         };
         self.state.links.insert(index, link);
         Ok(())
@@ -215,6 +215,7 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
             .copied()
             .collect(),
         next_hops: BTreeMap::new(),
+        containers: BTreeMap::new(),
         ip_forward: false,
     }
 }

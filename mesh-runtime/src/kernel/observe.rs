@@ -19,6 +19,7 @@ use netlink_packet_route::{
 };
 
 use super::{
+    containers::FarEnd,
     events::Dirty,
     netlink::{Netlink, NetlinkError, answer, dump},
     observed::{
@@ -174,18 +175,28 @@ fn read_link(message: &LinkMessage) -> Link {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
-        peer_elsewhere: false,
+        far_end: None,
     };
+    let mut other_end = 0;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(address) => link.mac = read_mac(address),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(index) if *index != 0 => link.master = Some(*index),
-            LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+            LinkAttribute::Link(index) => other_end = *index,
+            LinkAttribute::LinkNetNsId(namespace) => {
+                link.far_end = Some(FarEnd {
+                    namespace: *namespace,
+                    link: 0,
+                });
+            }
             LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
             _ => {}
         }
+    }
+    if let Some(far_end) = &mut link.far_end {
+        far_end.link = other_end;
     }
     link
 }

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::{ROUTE_PROTOCOL, change::Change};
+use super::{
+    ROUTE_PROTOCOL,
+    change::Change,
+    containers::{Container, FarEnd},
+};
 use crate::fast_path::Mac;
 
 /// What the kernel shows.
@@ -22,6 +26,8 @@ pub(crate) struct Observed {
     pub(crate) forwarding: Vec<Forwarding>,
     /// The kernel's way to each peer's underlay address; an address without a way is absent.
     pub(crate) next_hops: BTreeMap<Ipv4Addr, NextHop>,
+    /// What is at the far ends of the bridge's ports, by the ports' indexes.
+    pub(crate) containers: BTreeMap<u32, Container>,
     /// `net.ipv4.ip_forward`.
     pub(crate) ip_forward: bool,
 }
@@ -38,8 +44,8 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// Index of the bridge or bond it is a port of.
     pub(crate) master: Option<u32>,
-    /// Whether its other end is in another network namespace (`IFLA_LINK_NETNSID`).
-    pub(crate) peer_elsewhere: bool,
+    /// Its other end, if that is in another network namespace (`IFLA_LINK_NETNSID`).
+    pub(crate) far_end: Option<FarEnd>,
 }
 
 /// What sort of device an interface is.

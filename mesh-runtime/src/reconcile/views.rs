@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
     command::{EndpointView, FastPathView, PeerList, PeerView, Status},
-    data_plane::endpoints,
+    endpoint::endpoints,
     kernel::{
         change::{Change, DisplayMac},
         events::Dirty,
@@ -149,7 +149,7 @@ impl Reconciler {
         let (Some(subnet), Some(bridge)) = (self.wanted.subnet, bridge) else {
             return Vec::new();
         };
-        endpoints(&self.observed, bridge.index, subnet)
+        endpoints(&self.observed, bridge.index, subnet, &self.wanted.endpoints)
             .into_iter()
             .map(|(address, path)| EndpointView {
                 address,

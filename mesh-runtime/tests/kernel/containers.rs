@@ -3,10 +3,10 @@
 use mesh_proto::mesh::fast_path_status::State;
 use mesh_testbed::{NetNs, Signal};
 
-use crate::host::{Daemon, Host};
+use crate::host::Host;
 
 /// Puts a container with an address on the bridge, as any container runtime does.
-async fn container(host: &Host, name: &str, address: &str) -> NetNs {
+pub(crate) async fn container(host: &Host, name: &str, address: &str) -> NetNs {
     let netns = NetNs::new(name).await.expect("these tests need root");
     host.ip(&format!(
         "link add {name} type veth peer name eth0 netns {}",
@@ -22,46 +22,6 @@ async fn container(host: &Host, name: &str, address: &str) -> NetNs {
         assert!(status.success(), "{words}");
     }
     netns
-}
-
-/// Makes a container send something to its gateway, which makes it known.
-fn speak(container: &NetNs) {
-    container
-        .run(|| {
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-            socket.send_to(b"x", "10.42.1.1:9").unwrap();
-        })
-        .unwrap();
-}
-
-async fn endpoints(daemon: &Daemon) -> Vec<(String, String)> {
-    let status = daemon.status().await;
-    status
-        .endpoints
-        .into_iter()
-        .map(|endpoint| (endpoint.address, endpoint.interface))
-        .collect()
-}
-
-#[tokio::test]
-async fn a_container_becomes_an_endpoint_when_it_first_speaks_and_goes_with_its_interface() {
-    let host = Host::new("endpoint").await;
-    let daemon = host.start().await;
-    daemon.configure("10.42.1.0/24").await.unwrap();
-    daemon.sync(1, &[]).await;
-    let inside = container(&host, "c1", "10.42.1.9").await;
-    speak(&inside);
-    let mut found = Vec::new();
-    for _ in 0..200 {
-        found = endpoints(&daemon).await;
-        if !found.is_empty() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    assert_eq!(found, [("10.42.1.9".to_owned(), "c1".to_owned())]);
-    host.ip("link del c1");
-    assert_eq!(endpoints(&daemon).await, []);
 }
 
 #[tokio::test]

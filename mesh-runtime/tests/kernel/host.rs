@@ -202,6 +202,21 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Waits until a condition holds that has to be asked for.
+    pub(crate) async fn eventually_async(
+        &self,
+        what: &str,
+        mut condition: impl AsyncFnMut() -> bool,
+    ) {
+        let until = Instant::now() + DEADLINE;
+        while !condition().await {
+            assert!(Instant::now() < until, "{what} did not come about");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         // There is nothing to unmount unless the daemon used the fast path.

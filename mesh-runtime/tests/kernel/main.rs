@@ -8,6 +8,7 @@
 
 mod calls;
 mod containers;
+mod endpoints;
 mod host;
 mod lifecycle;
 mod occupied;

@@ -43,7 +43,7 @@ fn link(index: u32, name: &str, kind: LinkKind, mac: [u8; 6]) -> Link {
         mtu: 1500,
         up: true,
         master: None,
-        peer_elsewhere: false,
+        far_end: None,
     }
 }
 
@@ -89,6 +89,7 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
             .collect(),
         injected: injected.iter().map(|&third| net(third)).collect(),
         own_bridge: None,
+        endpoints: Default::default(),
     }
 }
 

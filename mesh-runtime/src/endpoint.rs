@@ -1,0 +1,153 @@
+//! The containers that the fast path delivers to. Pure.
+//!
+//! What is known of a container comes from three sources. What a container runtime said by
+//! call stands above what was seen inside the container, and that above what the host and
+//! the bridge have learnt from its packets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    fast_path::{EndpointPath, Mac},
+    kernel::{
+        containers::Interface,
+        observed::{LinkKind, NeighbourState, Observed},
+    },
+    subnet::gateway,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A container that somebody attached by call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AttachedEndpoint {
+    /// Index and name of the host's end: the endpoint vanishes with it, and the same index
+    /// after a restart of the host is another interface.
+    pub(crate) link: u32,
+    pub(crate) interface: String,
+    /// MAC address of the container's end; `None` for the one that is found there.
+    pub(crate) mac: Option<Mac>,
+}
+
+/// Whether a container may have that address: any of the subnet's but its first, which is the
+/// gateway's, and those that name the subnet and its broadcast.
+pub(crate) fn may_hold(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
+    subnet.contains(&address)
+        && address != subnet.network()
+        && address != subnet.broadcast()
+        && address != gateway(subnet)
+}
+
+/// The containers behind the ports of the bridge with that index, by address.
+///
+/// Whatever is left out is reached all the same: the kernel path finds it by ARP.
+pub(crate) fn endpoints(
+    observed: &Observed,
+    bridge: u32,
+    subnet: Ipv4Net,
+    attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
+) -> BTreeMap<Ipv4Addr, EndpointPath> {
+    let ports = deliverable_ports(observed, bridge);
+    let learnt = learnt(observed, bridge, &ports);
+    let mut endpoints = learnt.clone();
+    endpoints.retain(|&address, path| is_borne_out(observed, address, path));
+    endpoints.extend(seen_inside(observed, &ports, &learnt));
+    for (&address, endpoint) in attached {
+        let mac = endpoint
+            .mac
+            .or_else(|| inside(observed, endpoint.link)?.mac);
+        let path = mac.map(|mac| EndpointPath {
+            link: endpoint.link,
+            mac,
+        });
+        match path.filter(|path| ports.contains(&path.link)) {
+            Some(path) => endpoints.insert(address, path),
+            // It is to be nowhere else.
+            None => endpoints.remove(&address),
+        };
+    }
+    endpoints.retain(|&address, _| may_hold(subnet, address));
+    endpoints
+}
+
+/// The ports that `bpf_redirect_peer` delivers behind: veth pairs that are up, with the other
+/// end in another namespace.
+fn deliverable_ports(observed: &Observed, bridge: u32) -> BTreeSet<u32> {
+    observed
+        .ports_of(bridge)
+        .filter(|port| port.kind == LinkKind::Veth && port.up && port.far_end.is_some())
+        .map(|port| port.index)
+        .collect()
+}
+
+/// What was seen inside the container behind a port.
+fn inside(observed: &Observed, port: u32) -> Option<&Interface> {
+    observed.containers.get(&port)?.interface.as_ref()
+}
+
+/// Whose address and MAC the host knows as a neighbour on the bridge, and behind which port
+/// the bridge saw that MAC.
+fn learnt(
+    observed: &Observed,
+    bridge: u32,
+    ports: &BTreeSet<u32>,
+) -> BTreeMap<Ipv4Addr, EndpointPath> {
+    let port_of: BTreeMap<Mac, u32> = observed
+        .forwarding
+        .iter()
+        // A permanent entry is a port's own address.
+        .filter(|entry| entry.bridge == Some(bridge) && !entry.permanent)
+        .filter(|entry| ports.contains(&entry.link))
+        .map(|entry| (entry.mac, entry.link))
+        .collect();
+    observed
+        .neighbours
+        .iter()
+        .filter(|neighbour| neighbour.link == bridge && neighbour.state != NeighbourState::Unusable)
+        .filter_map(|neighbour| {
+            let mac = neighbour.mac?;
+            let link = *port_of.get(&mac)?;
+            Some((neighbour.address, EndpointPath { link, mac }))
+        })
+        .collect()
+}
+
+/// Whether a look into the container bears out what was learnt. An address that its interface
+/// no longer holds stays in the host's tables for a while. Of another MAC address behind the
+/// same port, such as a bridge inside the container, a look at the interface says nothing.
+fn is_borne_out(observed: &Observed, address: Ipv4Addr, path: &EndpointPath) -> bool {
+    inside(observed, path.link).is_none_or(|interface| {
+        interface.mac != Some(path.mac) || (interface.up && interface.addresses.contains(&address))
+    })
+}
+
+/// The addresses that containers' interfaces hold. Where two hold one, the host's tables
+/// tell whose it is; failing that the newer interface has it, because the older one is most
+/// likely on its way out.
+fn seen_inside(
+    observed: &Observed,
+    ports: &BTreeSet<u32>,
+    learnt: &BTreeMap<Ipv4Addr, EndpointPath>,
+) -> BTreeMap<Ipv4Addr, EndpointPath> {
+    let mut seen = BTreeMap::new();
+    // Ascending: the kernel counts indexes up.
+    for &link in ports {
+        let Some(interface) = inside(observed, link).filter(|it| it.up) else {
+            continue;
+        };
+        let Some(mac) = interface.mac else { continue };
+        let path = EndpointPath { link, mac };
+        for &address in &interface.addresses {
+            let held = seen.get(&address);
+            if held.is_none() || held != learnt.get(&address) {
+                seen.insert(address, path);
+            }
+        }
+    }
+    seen
+}

@@ -1,0 +1,378 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::kernel::{
+    containers::{Container, FarEnd},
+    observed::{Forwarding, Link, Neighbour},
+};
+
+const BRIDGE: u32 = 2;
+const PORT: u32 = 7;
+const MAC: Mac = [2, 0, 0, 0, 0, 9];
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 9);
+const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 1, 0), 24);
+
+fn link(index: u32) -> Link {
+    Link {
+        index,
+        name: format!("link{index}"),
+        kind: LinkKind::Veth,
+        mac: Some([2, 0, 0, 0, 0, 1]),
+        mtu: 1450,
+        up: true,
+        master: (index != BRIDGE).then_some(BRIDGE),
+        far_end: (index != BRIDGE).then_some(far_end(index)),
+    }
+}
+
+fn far_end(port: u32) -> FarEnd {
+    FarEnd {
+        namespace: i32::try_from(port).unwrap(),
+        link: 2,
+    }
+}
+
+fn container(port: u32, mac: Mac, addresses: &[Ipv4Addr]) -> Container {
+    Container {
+        far_end: far_end(port),
+        interface: Some(Interface {
+            mac: Some(mac),
+            up: true,
+            addresses: addresses.iter().copied().collect(),
+        }),
+    }
+}
+
+fn neighbour(address: Ipv4Addr, mac: Mac) -> Neighbour {
+    Neighbour {
+        link: BRIDGE,
+        address,
+        mac: Some(mac),
+        state: NeighbourState::Learnt,
+    }
+}
+
+fn forwarding(port: u32, mac: Mac) -> Forwarding {
+    Forwarding {
+        link: port,
+        mac,
+        remote: None,
+        bridge: Some(BRIDGE),
+        permanent: false,
+    }
+}
+
+/// One port, and nothing known of what is behind it.
+fn one_port() -> Observed {
+    let mut bridge = link(BRIDGE);
+    bridge.kind = LinkKind::Bridge;
+    Observed {
+        links: [(BRIDGE, bridge), (PORT, link(PORT))].into(),
+        ..Observed::default()
+    }
+}
+
+fn one_that_spoke() -> Observed {
+    Observed {
+        neighbours: vec![neighbour(ADDRESS, MAC)],
+        forwarding: vec![forwarding(PORT, MAC)],
+        ..one_port()
+    }
+}
+
+fn one_that_is_silent() -> Observed {
+    Observed {
+        containers: [(PORT, container(PORT, MAC, &[ADDRESS]))].into(),
+        ..one_port()
+    }
+}
+
+fn found(observed: &Observed) -> BTreeMap<Ipv4Addr, EndpointPath> {
+    endpoints(observed, BRIDGE, SUBNET, &BTreeMap::new())
+}
+
+fn at(link: u32, mac: Mac) -> BTreeMap<Ipv4Addr, EndpointPath> {
+    [(ADDRESS, EndpointPath { link, mac })].into()
+}
+
+#[test]
+fn a_silent_container_is_an_endpoint() {
+    assert_eq!(found(&one_that_is_silent()), at(PORT, MAC));
+}
+
+#[test]
+fn a_container_that_host_and_bridge_have_seen_is_one_where_nobody_may_look_inside() {
+    assert_eq!(found(&one_that_spoke()), at(PORT, MAC));
+}
+
+#[test]
+fn what_bpf_redirect_peer_would_drop_is_no_endpoint() {
+    type Break = fn(&mut Link);
+    let breaks: [Break; 4] = [
+        |port| port.far_end = None,
+        |port| port.up = false,
+        |port| port.master = None,
+        |port| port.kind = LinkKind::Other("macvlan".to_owned()),
+    ];
+    for break_port in breaks {
+        for mut observed in [one_that_spoke(), one_that_is_silent()] {
+            break_port(observed.links.get_mut(&PORT).unwrap());
+            assert_eq!(found(&observed), BTreeMap::new());
+        }
+    }
+    let mut observed = one_that_is_silent();
+    let container = observed.containers.get_mut(&PORT).unwrap();
+    container.interface.as_mut().unwrap().up = false;
+    assert_eq!(found(&observed), BTreeMap::new());
+}
+
+#[test]
+fn an_unresolved_neighbour_or_a_ports_own_address_is_no_endpoint() {
+    let mut observed = one_that_spoke();
+    observed.neighbours[0].state = NeighbourState::Unusable;
+    assert_eq!(found(&observed), BTreeMap::new());
+    let mut observed = one_that_spoke();
+    observed.forwarding[0].permanent = true;
+    assert_eq!(found(&observed), BTreeMap::new());
+}
+
+#[test]
+fn addresses_that_no_container_may_hold_are_no_endpoints() {
+    for address in [
+        [10, 42, 1, 0],
+        [10, 42, 1, 1],
+        [10, 42, 1, 255],
+        [192, 0, 2, 9],
+    ] {
+        let mut observed = one_that_is_silent();
+        let address = Ipv4Addr::from(address);
+        observed.containers = [(PORT, container(PORT, MAC, &[address]))].into();
+        observed.neighbours = vec![neighbour(address, MAC)];
+        observed.forwarding = vec![forwarding(PORT, MAC)];
+        assert_eq!(found(&observed), BTreeMap::new(), "{address}");
+    }
+}
+
+#[test]
+fn an_address_that_the_container_has_given_up_is_no_endpoint_though_the_host_remembers_it() {
+    let mut observed = one_that_spoke();
+    let other = Ipv4Addr::new(10, 42, 1, 10);
+    observed.containers = [(PORT, container(PORT, MAC, &[other]))].into();
+    assert_eq!(found(&observed).keys().collect::<Vec<_>>(), [&other]);
+}
+
+#[test]
+fn what_is_behind_a_bridge_inside_the_container_is_learnt() {
+    let mut observed = one_that_spoke();
+    observed.containers = [(PORT, container(PORT, [2, 0, 0, 0, 0, 8], &[]))].into();
+    assert_eq!(found(&observed), at(PORT, MAC));
+}
+
+#[test]
+fn a_container_made_again_with_the_same_address_has_its_new_mac() {
+    let new = [2, 0, 0, 0, 0, 10];
+    let mut observed = one_that_spoke();
+    observed.links.insert(8, link(8));
+    observed.containers = [(8, container(8, new, &[ADDRESS]))].into();
+    assert_eq!(found(&observed), at(8, new), "the old one is not seen");
+    observed
+        .containers
+        .insert(PORT, container(PORT, MAC, &[ADDRESS]));
+    observed.neighbours.clear();
+    assert_eq!(
+        found(&observed),
+        at(8, new),
+        "both are there, the new one is newer"
+    );
+}
+
+#[test]
+fn of_two_containers_with_one_address_the_one_that_the_host_talks_to_has_it() {
+    let mut observed = one_that_spoke();
+    observed.links.insert(8, link(8));
+    for (port, mac) in [(PORT, MAC), (8, [2, 0, 0, 0, 0, 10])] {
+        let container = container(port, mac, &[ADDRESS]);
+        observed.containers.insert(port, container);
+    }
+    assert_eq!(found(&observed), at(PORT, MAC));
+}
+
+#[test]
+fn a_call_stands_above_what_is_seen_and_learnt() {
+    let mut observed = one_that_spoke();
+    observed.containers = [(PORT, container(PORT, MAC, &[ADDRESS]))].into();
+    observed.links.insert(8, link(8));
+    let by_call = |mac| {
+        let interface = "link8".to_owned();
+        [(
+            ADDRESS,
+            AttachedEndpoint {
+                link: 8,
+                interface,
+                mac,
+            },
+        )]
+        .into()
+    };
+    let mac = [2, 0, 0, 0, 0, 11];
+    let shown = endpoints(&observed, BRIDGE, SUBNET, &by_call(Some(mac)));
+    assert_eq!(shown, at(8, mac));
+    let shown = endpoints(&observed, BRIDGE, SUBNET, &by_call(None));
+    assert_eq!(shown, BTreeMap::new(), "its MAC address is not known yet");
+    observed.containers.insert(8, container(8, mac, &[]));
+    let shown = endpoints(&observed, BRIDGE, SUBNET, &by_call(None));
+    assert_eq!(shown, at(8, mac));
+}
+
+fn any_mac() -> impl Strategy<Value = Mac> {
+    (0_u8..5).prop_map(|last| [2, 0, 0, 0, 0, last])
+}
+
+fn any_address() -> impl Strategy<Value = Ipv4Addr> {
+    prop_oneof![
+        8 => (0_u8..6).prop_map(|last| Ipv4Addr::new(10, 42, 1, last)),
+        1 => Just(Ipv4Addr::new(10, 42, 1, 255)),
+        1 => Just(Ipv4Addr::new(10, 42, 2, 3)),
+    ]
+}
+
+fn any_link(index: u32) -> impl Strategy<Value = Link> {
+    (0..10, any::<bool>(), 0..10, 0..10).prop_map(move |(kind, up, master, far)| Link {
+        kind: if kind == 0 {
+            LinkKind::Other("macvlan".to_owned())
+        } else {
+            LinkKind::Veth
+        },
+        up,
+        master: (master != 0).then_some(BRIDGE),
+        far_end: (far != 0).then_some(far_end(index)),
+        ..link(index)
+    })
+}
+
+fn any_container(port: u32) -> impl Strategy<Value = Container> {
+    let addresses = prop::collection::btree_set(any_address(), 0..3);
+    let interface = (prop::option::of(any_mac()), any::<bool>(), addresses)
+        .prop_map(|(mac, up, addresses)| Interface { mac, up, addresses });
+    prop::option::of(interface).prop_map(move |interface| Container {
+        far_end: far_end(port),
+        interface,
+    })
+}
+
+fn any_observed() -> impl Strategy<Value = Observed> {
+    let ports: Vec<u32> = (3..8).collect();
+    let links: Vec<_> = ports.iter().map(|&port| any_link(port)).collect();
+    let containers: Vec<_> = ports.iter().map(|&port| any_container(port)).collect();
+    let neighbours = prop::collection::vec((any_address(), any_mac(), 0..5), 0..6);
+    let entries = prop::collection::vec((3_u32..8, any_mac(), 0..5), 0..6);
+    (links, containers, neighbours, entries).prop_map(|(links, containers, neighbours, entries)| {
+        let mut observed = one_port();
+        observed.links.remove(&PORT);
+        observed
+            .links
+            .extend(links.into_iter().map(|it| (it.index, it)));
+        observed.containers = (3..).zip(containers).collect();
+        observed.neighbours = neighbours
+            .into_iter()
+            .map(|(address, mac, state)| Neighbour {
+                state: if state == 0 {
+                    NeighbourState::Unusable
+                } else {
+                    NeighbourState::Learnt
+                },
+                ..neighbour(address, mac)
+            })
+            .collect();
+        observed.forwarding = entries
+            .into_iter()
+            .map(|(port, mac, permanent)| Forwarding {
+                permanent: permanent == 0,
+                ..forwarding(port, mac)
+            })
+            .collect();
+        observed
+    })
+}
+
+fn any_attached() -> impl Strategy<Value = BTreeMap<Ipv4Addr, AttachedEndpoint>> {
+    let endpoint = (3_u32..9, prop::option::of(any_mac())).prop_map(|(link, mac)| {
+        let interface = format!("link{link}");
+        AttachedEndpoint {
+            link,
+            interface,
+            mac,
+        }
+    });
+    prop::collection::btree_map(any_address(), endpoint, 0..3)
+}
+
+/// Whether packets can be delivered behind a port, as the kernel has it.
+fn delivers(observed: &Observed, port: u32) -> bool {
+    observed.links.get(&port).is_some_and(|it| {
+        it.up && it.kind == LinkKind::Veth && it.master == Some(BRIDGE) && it.far_end.is_some()
+    })
+}
+
+/// The ports whose container holds an address on an interface that is up.
+fn holders(observed: &Observed, address: Ipv4Addr) -> Vec<EndpointPath> {
+    let holder = |(&link, it): (&u32, &Container)| {
+        let it = it.interface.as_ref()?;
+        let held = it.up && it.addresses.contains(&address) && delivers(observed, link);
+        held.then_some(EndpointPath { link, mac: it.mac? })
+    };
+    observed.containers.iter().filter_map(holder).collect()
+}
+
+proptest! {
+    #[test]
+    fn every_endpoint_is_an_address_of_a_container_behind_a_port_that_delivers(
+        observed in any_observed(), attached in any_attached(),
+    ) {
+        for (address, path) in endpoints(&observed, BRIDGE, SUBNET, &attached) {
+            prop_assert!(may_hold(SUBNET, address), "{address}");
+            prop_assert!(delivers(&observed, path.link), "{path:?}");
+            if let Some(by_call) = attached.get(&address) {
+                prop_assert_eq!(by_call.link, path.link);
+                prop_assert!(by_call.mac.is_none_or(|mac| mac == path.mac));
+                continue;
+            }
+            let holders = holders(&observed, address);
+            if !holders.is_empty() {
+                prop_assert!(holders.contains(&path), "{path:?} of {holders:?}");
+                continue;
+            }
+            let spoke = observed.neighbours.iter().any(|it| {
+                it.address == address && it.mac == Some(path.mac)
+                    && it.state != NeighbourState::Unusable
+            });
+            let heard = observed.forwarding.iter().any(|it| {
+                it.link == path.link && it.mac == path.mac && !it.permanent
+            });
+            prop_assert!(spoke && heard, "{address} at {path:?} out of nothing");
+        }
+    }
+
+    #[test]
+    fn every_container_that_is_seen_is_an_endpoint(
+        observed in any_observed(), attached in any_attached(),
+    ) {
+        let shown = endpoints(&observed, BRIDGE, SUBNET, &attached);
+        for container in observed.containers.values() {
+            for &address in container.interface.iter().flat_map(|it| &it.addresses) {
+                let seen = !holders(&observed, address).is_empty() && may_hold(SUBNET, address);
+                if seen && !attached.contains_key(&address) {
+                    prop_assert!(shown.contains_key(&address), "{address}");
+                }
+            }
+        }
+        for (&address, by_call) in &attached {
+            if may_hold(SUBNET, address) && delivers(&observed, by_call.link)
+                && let Some(mac) = by_call.mac
+            {
+                let expected = EndpointPath { link: by_call.link, mac };
+                prop_assert_eq!(shown.get(&address), Some(&expected));
+            }
+        }
+    }
+}
