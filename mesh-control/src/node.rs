@@ -79,6 +79,9 @@ pub struct Node {
     pub ram_mb: Option<u64>,
     /// Whether its heartbeats arrive.
     pub status: Status,
+    /// Whether it is down because it left, or lost its address to another node, and not because
+    /// it fell silent: no heartbeat brings it back, only a registration.
+    pub deregistered: bool,
     /// Unix seconds of the node's first registration.
     pub registered_at: i64,
     /// Unix seconds of its last heartbeat; a registration counts as one.

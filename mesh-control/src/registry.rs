@@ -310,6 +310,7 @@ impl Registry {
             cpu_cores: node.cpu_cores,
             ram_mb: node.ram_mb,
             status,
+            deregistered: node.must_register,
             registered_at: node.registered_at,
             last_heartbeat,
         })

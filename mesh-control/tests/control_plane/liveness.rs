@@ -18,6 +18,7 @@ async fn a_silent_node_goes_down_and_the_next_heartbeat_brings_it_up() {
         "down after {:?}",
         began.elapsed()
     );
+    assert_eq!(api.node(&node_id).await["deregistered"], false);
     assert_eq!(api.heartbeat(&node_id).await.status, 200);
     let node = api.node(&node_id).await;
     assert_eq!(
@@ -86,6 +87,7 @@ async fn a_deregistered_node_is_down_at_once_and_a_late_heartbeat_does_not_reviv
         .admitted();
     assert_eq!(api.deregister(&node_id).await.status, 200);
     assert_eq!(api.status(&node_id).await, "down");
+    assert_eq!(api.node(&node_id).await["deregistered"], true);
     api.heartbeat(&node_id).await.problem(404, "unknown-node");
     assert_eq!(api.status(&node_id).await, "down");
     control_plane.kill();
