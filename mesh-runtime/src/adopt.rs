@@ -63,6 +63,7 @@ pub(crate) fn adopt(settings: &Settings, observed: &Observed) -> Wanted {
                 let peer = Peer {
                     address,
                     hostname: String::new(),
+                    suspect: false,
                 };
                 wanted.peers.insert(destination, peer);
             }

@@ -1,6 +1,6 @@
 //! What the services ask of the reconciler.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
 
 use ipnet::Ipv4Net;
 use tokio::sync::{mpsc, oneshot};
@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     fast_path::{FastPathReport, PeerCounters},
     peers::NamedPeer,
+    probe::ProbeStart,
 };
 
 /// A request, with the place its answer goes to.
@@ -35,6 +36,17 @@ pub(crate) enum Command {
     },
     GetStatus {
         reply: oneshot::Sender<Status>,
+    },
+    /// The first half of a probe, which itself does not hold up anybody.
+    StartProbe {
+        /// As the caller wrote them; empty for all peers.
+        subnets: Vec<String>,
+        reply: oneshot::Sender<ProbeStart>,
+    },
+    /// When each of these peers was heard last, as far as the programs counted.
+    LastSeen {
+        peers: Vec<Ipv4Net>,
+        reply: oneshot::Sender<BTreeMap<Ipv4Net, Instant>>,
     },
 }
 
@@ -90,6 +102,7 @@ pub(crate) struct PeerView {
     pub(crate) subnet: Ipv4Net,
     pub(crate) address: Ipv4Addr,
     pub(crate) hostname: String,
+    pub(crate) suspect: bool,
     pub(crate) counters: PeerCounters,
     pub(crate) kernel_path_ready: bool,
     pub(crate) fast_path_ready: bool,
@@ -104,6 +117,7 @@ pub(crate) struct Status {
     pub(crate) overlay_mtu: u32,
     pub(crate) generation: u64,
     pub(crate) peers: usize,
+    pub(crate) suspect_peers: usize,
     pub(crate) routes: usize,
     pub(crate) fast_path: FastPathView,
     pub(crate) endpoints: Vec<EndpointView>,

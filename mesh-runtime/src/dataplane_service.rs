@@ -1,14 +1,15 @@
 //! `mesh.MeshDataplane`: the whole peer set in one call, and a view of the data plane.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mesh_proto::mesh::{
     AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest, DetachEndpointResponse,
     Endpoint, FastPathStatus, GetStatusRequest, GetStatusResponse, ListPeersRequest,
-    ListPeersResponse, Peer, PeerStatus, ProbePeersRequest, ProbePeersResponse, RejectedPeer,
-    SyncPeersRequest, SyncPeersResponse, TrafficCounters, fast_path_status::State,
+    ListPeersResponse, Peer, PeerProbe, PeerStatus, ProbePeersRequest, ProbePeersResponse,
+    RejectedPeer, SyncPeersRequest, SyncPeersResponse, TrafficCounters, fast_path_status::State,
     mesh_dataplane_server::MeshDataplane,
 };
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -16,17 +17,25 @@ use crate::{
     command::{self, Command, Commands, FastPathView, PeerView},
     fast_path::FastPathReport,
     peers::NamedPeer,
+    probe::{self, ProbeRequest},
 };
+
+/// Probes at a time: each holds two sockets and asks up to thousands of peers.
+const PROBES_AT_A_TIME: usize = 4;
 
 /// The data plane of this node.
 #[derive(Clone, Debug)]
 pub struct DataplaneService {
     commands: Commands,
+    probes: Arc<Semaphore>,
 }
 
 impl DataplaneService {
     pub(crate) fn new(commands: Commands) -> Self {
-        Self { commands }
+        Self {
+            commands,
+            probes: Arc::new(Semaphore::new(PROBES_AT_A_TIME)),
+        }
     }
 }
 
@@ -47,6 +56,7 @@ impl MeshDataplane for DataplaneService {
                 subnet: peer.subnet.clone(),
                 host_address: peer.host_address.clone(),
                 hostname: peer.hostname.clone(),
+                suspect: peer.suspect,
             })
             .collect();
         let sync = command::Sync {
@@ -125,17 +135,52 @@ impl MeshDataplane for DataplaneService {
             drops,
             passes,
             problems: status.problems,
-            suspect_peers: 0,
+            suspect_peers: count(status.suspect_peers),
         }))
     }
 
     async fn probe_peers(
         &self,
-        _request: Request<ProbePeersRequest>,
+        request: Request<ProbePeersRequest>,
     ) -> Result<Response<ProbePeersResponse>, Status> {
-        Err(Status::unimplemented(
-            "this version does not serve ProbePeers",
-        ))
+        let ProbePeersRequest {
+            subnets,
+            recent_ms,
+            timeout_ms,
+        } = request.into_inner();
+        let timeout = match Duration::from_millis(timeout_ms.into()) {
+            Duration::ZERO => probe::DEFAULT_TIMEOUT,
+            timeout if timeout <= probe::MAX_TIMEOUT => timeout,
+            _ => {
+                return Err(Status::invalid_argument(format!(
+                    "timeout_ms {timeout_ms} is too long: at most {}",
+                    probe::MAX_TIMEOUT.as_millis()
+                )));
+            }
+        };
+        let _permit = self.probes.try_acquire().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{PROBES_AT_A_TIME} probes are under way: try again when one has ended"
+            ))
+        })?;
+        let request = ProbeRequest {
+            subnets,
+            recent: Duration::from_millis(recent_ms.into()),
+            timeout,
+        };
+        let findings = probe::probe(&self.commands, request).await?;
+        let peers = findings
+            .into_iter()
+            .map(|finding| PeerProbe {
+                subnet: finding.subnet,
+                alive: finding.alive,
+                last_packet_age_ms: finding
+                    .age
+                    .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+                error: finding.error,
+            })
+            .collect();
+        Ok(Response::new(ProbePeersResponse { peers }))
     }
 
     async fn attach_endpoint(
@@ -164,7 +209,7 @@ fn peer_status(view: PeerView) -> PeerStatus {
             subnet: view.subnet.to_string(),
             host_address: view.address.to_string(),
             hostname: view.hostname,
-            suspect: false,
+            suspect: view.suspect,
         }),
         fast_path: Some(TrafficCounters {
             tx_packets: stats.tx_packets,

@@ -17,6 +17,7 @@ mod kernel;
 mod options;
 mod peers;
 mod privileges;
+mod probe;
 mod problem;
 mod quilt_service;
 mod reconcile;

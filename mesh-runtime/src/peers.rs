@@ -68,6 +68,8 @@ pub(crate) struct Peer {
     pub(crate) address: Ipv4Addr,
     /// For people; empty if unknown.
     pub(crate) hostname: String,
+    /// Whether the control plane calls it down although its packets arrive.
+    pub(crate) suspect: bool,
 }
 
 /// A peer as a sync names it, unchecked.
@@ -76,6 +78,7 @@ pub(crate) struct NamedPeer {
     pub(crate) subnet: String,
     pub(crate) host_address: String,
     pub(crate) hostname: String,
+    pub(crate) suspect: bool,
 }
 
 /// Reads a node's underlay address from a request.
@@ -129,6 +132,7 @@ pub(crate) fn check_peers(
                     Peer {
                         address,
                         hostname: peer.hostname.clone(),
+                        suspect: peer.suspect,
                     },
                 );
             }
@@ -170,6 +174,7 @@ mod tests {
             subnet: subnet.to_owned(),
             host_address: host_address.to_owned(),
             hostname: String::new(),
+            suspect: false,
         }
     }
 

@@ -10,6 +10,7 @@ mod fast_path;
 mod inject;
 mod lookout;
 mod pace;
+mod probe;
 mod views;
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr, time::Duration};

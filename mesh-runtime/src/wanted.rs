@@ -128,6 +128,7 @@ mod tests {
                 let peer = Peer {
                     address: Ipv4Addr::new(192, 0, 2, host),
                     hostname: String::new(),
+                    suspect: false,
                 };
                 (net(third), peer)
             })

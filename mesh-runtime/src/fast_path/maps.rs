@@ -165,6 +165,15 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
             .map_err(failed(self.name))
     }
 
+    /// The entry of `key`, if there is one.
+    pub(super) fn get(&self, key: K) -> Result<Option<V>, FastPathError> {
+        match self.map.get(&key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(self.name)(error)),
+        }
+    }
+
     /// Adds an entry or overwrites it.
     pub(super) fn set(&mut self, key: K, value: V) -> Result<(), FastPathError> {
         self.map.insert(key, value, 0).map_err(failed(self.name))

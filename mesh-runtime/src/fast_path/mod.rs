@@ -16,6 +16,7 @@ mod state;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::{
@@ -241,6 +242,30 @@ impl FastPath {
                 )
             })
             .collect()
+    }
+
+    /// How long ago the last packet of each of `peers` came; those that are not in the map, or
+    /// were never heard, are left out.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    pub fn last_packet_ages(
+        &self,
+        peers: &[Ipv4Net],
+    ) -> Result<BTreeMap<Ipv4Net, Duration>, FastPathError> {
+        let mut ages = BTreeMap::new();
+        for &peer in peers {
+            let Some(entry) = self.maps.peers.get(peers::peer_key(peer))? else {
+                continue;
+            };
+            let now = maps::monotonic_now();
+            let seen = self.maps.counters(entry.counters, now)?.stats.last_seen_ns;
+            if seen != 0 {
+                ages.insert(peer, now.saturating_sub(Duration::from_nanos(seen)));
+            }
+        }
+        Ok(ages)
     }
 
     /// State, drops and passes.

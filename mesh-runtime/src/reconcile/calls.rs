@@ -36,6 +36,12 @@ impl Reconciler {
             Command::GetStatus { reply } => {
                 let _ = reply.send(self.status().await);
             }
+            Command::StartProbe { subnets, reply } => {
+                let _ = reply.send(self.start_probe(subnets));
+            }
+            Command::LastSeen { peers, reply } => {
+                let _ = reply.send(self.last_seen(&peers));
+            }
         }
     }
 

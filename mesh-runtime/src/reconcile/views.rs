@@ -49,6 +49,7 @@ impl Reconciler {
                 subnet: *subnet,
                 address: peer.address,
                 hostname: peer.hostname.clone(),
+                suspect: peer.suspect,
                 counters: counters.get(subnet).copied().unwrap_or_default(),
                 kernel_path_ready: unready
                     .as_ref()
@@ -97,6 +98,12 @@ impl Reconciler {
             overlay_mtu: overlay.map_or(0, |link| link.mtu),
             generation: self.wanted.generation,
             peers: self.wanted.peers.len(),
+            suspect_peers: self
+                .wanted
+                .peers
+                .values()
+                .filter(|peer| peer.suspect)
+                .count(),
             routes: self
                 .observed
                 .routes

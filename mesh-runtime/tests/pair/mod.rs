@@ -33,17 +33,11 @@ impl Pair {
 
     /// The same with different options for either host.
     pub(crate) async fn start_mixed(on_a: &DaemonOptions, on_b: &DaemonOptions) -> Self {
-        let options = |own: &DaemonOptions| own.clone().binary(env!("CARGO_BIN_EXE_quilt-runtime"));
-        let testbed = Testbed::builder().hosts(3).build().await.unwrap();
-        for (host, own, subnet) in [(0, on_a, "10.42.1.0/24"), (1, on_b, "10.42.2.0/24")] {
-            let host = &testbed.hosts()[host];
-            host.start_runtime(&options(own)).await.unwrap();
-            configure(host, subnet).await;
-        }
+        let testbed = start_runtimes(on_a, on_b).await;
         let a = testbed.hosts()[0].add_container().await.unwrap();
         let b = testbed.hosts()[1].add_container().await.unwrap();
+        introduce(&testbed, 1).await;
         let pair = Self { testbed, a, b };
-        pair.sync(1).await;
         wait_reachable(pair.a.netns(), pair.b.address(), SOON)
             .await
             .unwrap();
@@ -67,15 +61,7 @@ impl Pair {
 
     /// Tells either runtime of the other.
     pub(crate) async fn sync(&self, generation: u64) {
-        let hosts = [
-            (self.host_a(), self.host_b(), "10.42.2.0/24"),
-            (self.host_b(), self.host_a(), "10.42.1.0/24"),
-        ];
-        for (host, peer, subnet) in hosts {
-            let answer = sync_peers(host, generation, vec![peer_of(peer, subnet)]).await;
-            assert!(answer.success, "{}", answer.error);
-            assert!(answer.rejected.is_empty(), "{:?}", answer.rejected);
-        }
+        introduce(&self.testbed, generation).await;
     }
 
     /// Waits until either host's programs are attached and know its container.
@@ -100,6 +86,30 @@ impl Pair {
         })
         .await
         .unwrap();
+    }
+}
+
+/// Three hosts, the first two with a runtime and a subnet, which know of no peer yet.
+pub(crate) async fn start_runtimes(on_a: &DaemonOptions, on_b: &DaemonOptions) -> Testbed {
+    let testbed = Testbed::builder().hosts(3).build().await.unwrap();
+    for (host, own, subnet) in [(0, on_a, "10.42.1.0/24"), (1, on_b, "10.42.2.0/24")] {
+        let host = &testbed.hosts()[host];
+        let options = own.clone().binary(env!("CARGO_BIN_EXE_quilt-runtime"));
+        host.start_runtime(&options).await.unwrap();
+        configure(host, subnet).await;
+    }
+    testbed
+}
+
+/// Tells either runtime of the other.
+pub(crate) async fn introduce(testbed: &Testbed, generation: u64) {
+    let [a, b, ..] = testbed.hosts() else {
+        panic!("two hosts are needed");
+    };
+    for (host, peer, subnet) in [(a, b, "10.42.2.0/24"), (b, a, "10.42.1.0/24")] {
+        let answer = sync_peers(host, generation, vec![peer_of(peer, subnet)]).await;
+        assert!(answer.success, "{}", answer.error);
+        assert!(answer.rejected.is_empty(), "{:?}", answer.rejected);
     }
 }
 

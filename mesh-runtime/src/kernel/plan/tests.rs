@@ -83,6 +83,7 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
                 let peer = Peer {
                     address: Ipv4Addr::new(192, 0, 2, third),
                     hostname: String::new(),
+                    suspect: false,
                 };
                 (net(third), peer)
             })
