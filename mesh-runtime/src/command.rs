@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    endpoint::request::EndpointRequest,
     fast_path::{FastPathReport, PeerCounters},
     peers::NamedPeer,
     probe::ProbeStart,
@@ -30,6 +31,15 @@ pub(crate) enum Command {
     SyncPeers {
         sync: Sync,
         reply: oneshot::Sender<SyncAnswer>,
+    },
+    AttachEndpoint {
+        request: EndpointRequest,
+        reply: oneshot::Sender<Result<EndpointView, Refusal>>,
+    },
+    DetachEndpoint {
+        interface: String,
+        address: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
     },
     ListPeers {
         reply: oneshot::Sender<PeerList>,

@@ -14,7 +14,8 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     calling::ask,
-    command::{self, Command, Commands, FastPathView, PeerView},
+    command::{self, Command, Commands, EndpointView, FastPathView, PeerView},
+    endpoint::request::EndpointRequest,
     fast_path::FastPathReport,
     peers::NamedPeer,
     probe::{self, ProbeRequest},
@@ -123,15 +124,7 @@ impl MeshDataplane for DataplaneService {
             peers: count(status.peers),
             routes: count(status.routes),
             fast_path: Some(fast_path_status(status.fast_path)),
-            endpoints: status
-                .endpoints
-                .into_iter()
-                .map(|endpoint| Endpoint {
-                    address: endpoint.address.to_string(),
-                    mac: endpoint.mac,
-                    interface: endpoint.interface,
-                })
-                .collect(),
+            endpoints: status.endpoints.into_iter().map(endpoint).collect(),
             drops,
             passes,
             problems: status.problems,
@@ -185,20 +178,49 @@ impl MeshDataplane for DataplaneService {
 
     async fn attach_endpoint(
         &self,
-        _request: Request<AttachEndpointRequest>,
+        request: Request<AttachEndpointRequest>,
     ) -> Result<Response<AttachEndpointResponse>, Status> {
-        Err(Status::unimplemented(
-            "this version does not serve AttachEndpoint",
-        ))
+        let AttachEndpointRequest {
+            interface,
+            address,
+            mac,
+        } = request.into_inner();
+        let request = EndpointRequest {
+            interface,
+            address,
+            mac,
+        };
+        let command = |reply| Command::AttachEndpoint { request, reply };
+        let answer = match ask(&self.commands, command).await? {
+            Ok(view) => AttachEndpointResponse {
+                success: true,
+                error: String::new(),
+                endpoint: Some(endpoint(view)),
+            },
+            Err(refusal) => AttachEndpointResponse {
+                success: false,
+                error: refusal.to_string(),
+                endpoint: None,
+            },
+        };
+        Ok(Response::new(answer))
     }
 
     async fn detach_endpoint(
         &self,
-        _request: Request<DetachEndpointRequest>,
+        request: Request<DetachEndpointRequest>,
     ) -> Result<Response<DetachEndpointResponse>, Status> {
-        Err(Status::unimplemented(
-            "this version does not serve DetachEndpoint",
-        ))
+        let DetachEndpointRequest { interface, address } = request.into_inner();
+        let outcome = ask(&self.commands, |reply| Command::DetachEndpoint {
+            interface,
+            address,
+            reply,
+        })
+        .await?;
+        Ok(Response::new(DetachEndpointResponse {
+            success: outcome.is_ok(),
+            error: text(outcome.err()),
+        }))
     }
 }
 
@@ -227,6 +249,14 @@ fn peer_status(view: PeerView) -> PeerStatus {
         last_packet_age_ms: view.counters.last_packet_age_ms,
         kernel_path_ready: view.kernel_path_ready,
         fast_path_ready: view.fast_path_ready,
+    }
+}
+
+fn endpoint(view: EndpointView) -> Endpoint {
+    Endpoint {
+        address: view.address.to_string(),
+        mac: view.mac,
+        interface: view.interface,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     subnet::gateway,
 };
 
+pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 

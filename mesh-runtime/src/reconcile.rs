@@ -6,6 +6,7 @@
 
 mod answers;
 mod calls;
+mod endpoints;
 mod fast_path;
 mod inject;
 mod lookout;
@@ -39,6 +40,7 @@ use crate::{
     problem::Problem,
     wanted::Wanted,
 };
+use endpoints::forget_gone;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 use lookout::Lookout;
 use pace::Pace;
@@ -169,6 +171,7 @@ impl Reconciler {
         )
         .await?;
         self.note_devices();
+        forget_gone(&mut self.wanted, &self.observed);
         self.look_inside(dirty).await?;
         self.outdated = Dirty::default();
         Ok(())

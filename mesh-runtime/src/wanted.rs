@@ -66,6 +66,7 @@ impl Wanted {
         self.subnet = Some(subnet);
         self.peers.remove(&subnet);
         self.injected.remove(&subnet);
+        self.endpoints.retain(|address, _| subnet.contains(address));
     }
 
     /// Refuses a generation below the applied one.

@@ -30,6 +30,16 @@ impl Reconciler {
             Command::SyncPeers { sync, reply } => {
                 let _ = reply.send(self.sync_peers(&sync).await);
             }
+            Command::AttachEndpoint { request, reply } => {
+                let _ = reply.send(self.attach_endpoint(&request).await);
+            }
+            Command::DetachEndpoint {
+                interface,
+                address,
+                reply,
+            } => {
+                let _ = reply.send(self.detach_endpoint(&interface, &address).await);
+            }
             Command::ListPeers { reply } => {
                 let _ = reply.send(self.list_peers().await);
             }

@@ -179,3 +179,142 @@ async fn without_the_right_to_hear_containers_they_are_looked_at_until_they_have
     inside(&c1, "address add 10.42.1.9/24 dev eth0");
     become_endpoints(&daemon, &[("10.42.1.9", "c1")]).await;
 }
+
+#[tokio::test]
+async fn a_call_decides_what_is_known_of_a_container_until_it_is_taken_back() {
+    let (host, daemon) = node("by-call").await;
+    let c1 = silent(&host, "c1").await;
+    let error = daemon.attach("c1", "", "").await.unwrap_err();
+    assert!(error.contains("none of 10.42.1.0/24 yet"), "{error}");
+    let endpoint = daemon
+        .attach("c1", "10.42.1.9", "02:42:0A:2a:01:09")
+        .await
+        .unwrap();
+    assert_eq!(endpoint.mac, "02:42:0a:2a:01:09");
+    assert_eq!(
+        (endpoint.address.as_str(), endpoint.interface.as_str()),
+        ("10.42.1.9", "c1")
+    );
+    // Another address and another MAC inside change nothing of it.
+    inside(&c1, "address add 10.42.1.20/24 dev eth0");
+    become_endpoints(&daemon, &[("10.42.1.20", "c1"), ("10.42.1.9", "c1")]).await;
+    let by_call = (
+        "10.42.1.9".to_owned(),
+        "02:42:0a:2a:01:09".to_owned(),
+        "c1".to_owned(),
+    );
+    assert!(endpoints(&daemon).await.contains(&by_call));
+
+    // Without address and MAC it is what is found, and follows it.
+    let endpoint = daemon.attach("c1", "", "").await.unwrap();
+    assert_eq!(endpoint.address, "10.42.1.20");
+    assert!(
+        inside(&c1, "link show eth0").contains(&endpoint.mac),
+        "{endpoint:?}"
+    );
+    inside(&c1, "address flush dev eth0");
+    become_endpoints(&daemon, &[("10.42.1.20", "c1"), ("10.42.1.9", "c1")]).await;
+
+    daemon.detach("", "10.42.1.20").await.unwrap();
+    become_endpoints(&daemon, &[("10.42.1.9", "c1")]).await;
+    daemon.detach("c1", "10.42.1.9").await.unwrap();
+    assert_eq!(endpoints(&daemon).await, []);
+    daemon
+        .detach("c1", "")
+        .await
+        .expect("one that is not known is success");
+
+    // What is still there is found like any other; what is gone is forgotten for good.
+    daemon.attach("c1", "10.42.1.30", "").await.unwrap();
+    host.ip("link del c1");
+    assert_eq!(endpoints(&daemon).await, []);
+    let _c1 = silent(&host, "c1").await;
+    assert_eq!(endpoints(&daemon).await, []);
+}
+
+#[tokio::test]
+async fn what_a_call_may_not_say_of_a_container_is_refused_with_the_value_and_the_rule() {
+    let (host, daemon) = node("refuse").await;
+    let c1 = silent(&host, "c1").await;
+    let c2 = silent(&host, "c2").await;
+    inside(&c2, "address add 10.42.1.22/24 dev eth0");
+    host.ip("link add pair type veth peer name pair-far");
+    host.ip("link set pair master quilt0");
+    host.ip("tuntap add mode tap name tap0");
+    host.ip("link set tap0 master quilt0");
+    let cases = [
+        ("", "", "", "empty"),
+        ("no/name", "", "", "not a name"),
+        ("nothing", "10.42.1.9", "", "\"nothing\" is not there"),
+        (
+            "eth0",
+            "10.42.1.9",
+            "",
+            "eth0 is no port of the bridge quilt0",
+        ),
+        (
+            "pair",
+            "10.42.1.9",
+            "",
+            "pair is in the host's own namespace",
+        ),
+        ("tap0", "10.42.1.9", "", "tap0 is a device of kind tun"),
+        ("c1", "10.42.1", "", "\"10.42.1\" is not an IPv4 address"),
+        (
+            "c1",
+            "10.42.2.9",
+            "",
+            "10.42.2.9 lies outside this node's subnet 10.42.1.0/24",
+        ),
+        (
+            "c1",
+            "10.42.1.1",
+            "",
+            "10.42.1.1 is the gateway of 10.42.1.0/24",
+        ),
+        ("c1", "10.42.1.255", "", "10.42.1.255 names the subnet"),
+        (
+            "c1",
+            "10.42.1.22",
+            "",
+            "10.42.1.22 is held by the container behind c2",
+        ),
+        ("c1", "10.42.1.9", "02:42", "\"02:42\" is not six bytes"),
+        (
+            "c1",
+            "10.42.1.9",
+            "ff:ff:ff:ff:ff:ff",
+            "ff:ff:ff:ff:ff:ff is not that of one interface",
+        ),
+    ];
+    for (interface, address, mac, reason) in cases {
+        let error = daemon.attach(interface, address, mac).await.unwrap_err();
+        assert!(
+            error.contains(reason),
+            "{interface} {address} {mac}: {error}"
+        );
+    }
+    become_endpoints(&daemon, &[("10.42.1.22", "c2")]).await;
+    daemon.attach("c1", "10.42.1.9", "").await.unwrap();
+    let error = daemon.attach("c2", "10.42.1.9", "").await.unwrap_err();
+    assert!(
+        error.contains("10.42.1.9 is held by the container behind c1"),
+        "{error}"
+    );
+    daemon
+        .attach("c1", "10.42.1.9", "")
+        .await
+        .expect("repeating it is success");
+    inside(&c1, "address add 10.42.1.50/24 dev eth0");
+    inside(&c1, "address add 10.42.1.51/24 dev eth0");
+    let error = daemon.attach("c1", "", "").await.unwrap_err();
+    assert!(error.contains("10.42.1.50, 10.42.1.51"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_without_a_subnet_has_no_endpoints() {
+    let host = Host::new("early").await;
+    let daemon = host.start().await;
+    let error = daemon.attach("c1", "10.42.1.9", "").await.unwrap_err();
+    assert!(error.contains("call ConfigureNodeSubnet first"), "{error}");
+}

@@ -11,8 +11,8 @@ use std::{
 use hyper_util::rt::TokioIo;
 use mesh_proto::{
     mesh::{
-        GetStatusRequest, GetStatusResponse, Peer, SyncPeersRequest, SyncPeersResponse,
-        mesh_dataplane_client::MeshDataplaneClient,
+        AttachEndpointRequest, DetachEndpointRequest, GetStatusRequest, GetStatusResponse, Peer,
+        SyncPeersRequest, SyncPeersResponse, mesh_dataplane_client::MeshDataplaneClient,
     },
     quilt::{
         ConfigureNodeSubnetRequest, InjectRouteRequest, RemoveRouteRequest,
@@ -321,6 +321,34 @@ impl Daemon {
         };
         let answer = self.dataplane().await.sync_peers(request).await;
         answer.expect("a refusal is gRPC OK").into_inner()
+    }
+
+    /// `AttachEndpoint`: the endpoint, or the reason if it is refused.
+    pub(crate) async fn attach(
+        &self,
+        interface: &str,
+        address: &str,
+        mac: &str,
+    ) -> Result<mesh_proto::mesh::Endpoint, String> {
+        let request = AttachEndpointRequest {
+            interface: interface.to_owned(),
+            address: address.to_owned(),
+            mac: mac.to_owned(),
+        };
+        let answer = self.dataplane().await.attach_endpoint(request).await;
+        let answer = answer.expect("a refusal is gRPC OK").into_inner();
+        outcome(answer.success, answer.error).map(|()| answer.endpoint.unwrap())
+    }
+
+    /// `DetachEndpoint`: the reason if it is refused.
+    pub(crate) async fn detach(&self, interface: &str, address: &str) -> Result<(), String> {
+        let request = DetachEndpointRequest {
+            interface: interface.to_owned(),
+            address: address.to_owned(),
+        };
+        let answer = self.dataplane().await.detach_endpoint(request).await;
+        let answer = answer.expect("a refusal is gRPC OK").into_inner();
+        outcome(answer.success, answer.error)
     }
 
     pub(crate) async fn status(&self) -> GetStatusResponse {

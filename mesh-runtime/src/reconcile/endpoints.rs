@@ -1,0 +1,84 @@
+//! The calls by which a container runtime says what it knows of a container.
+
+use std::net::Ipv4Addr;
+
+use super::Reconciler;
+use crate::{
+    command::{EndpointView, Refusal},
+    endpoint::{
+        AttachedEndpoint,
+        request::{EndpointRequest, check, matching},
+    },
+    kernel::{change::DisplayMac, events::Dirty, observed::Observed},
+    wanted::Wanted,
+};
+
+impl Reconciler {
+    pub(super) async fn attach_endpoint(
+        &mut self,
+        request: &EndpointRequest,
+    ) -> Result<EndpointView, Refusal> {
+        let subnet = self.subnet_before("AttachEndpoint")?;
+        // What the container's runtime has just done may not have been read yet.
+        let now = Dirty::STATE.and(Dirty::CONTAINERS);
+        self.read(now).await.map_err(Refusal::because)?;
+        let (address, endpoint) = check(
+            request,
+            &self.observed,
+            &self.settings.bridge,
+            subnet,
+            &self.wanted.endpoints,
+        )
+        .map_err(Refusal::because)?;
+        let view = self.view_of(address, &endpoint);
+        let interface = endpoint.interface.clone();
+        if self.wanted.endpoints.insert(address, endpoint.clone()) != Some(endpoint) {
+            tracing::info!(%address, interface, mac = view.mac, "endpoint attached");
+        }
+        self.round(Dirty::default()).await;
+        Ok(view)
+    }
+
+    fn view_of(&self, address: Ipv4Addr, endpoint: &AttachedEndpoint) -> EndpointView {
+        let mac = endpoint.mac.or_else(|| {
+            let container = self.observed.containers.get(&endpoint.link)?;
+            container.interface.as_ref()?.mac
+        });
+        EndpointView {
+            address,
+            mac: mac.map_or_else(String::new, |mac| DisplayMac(mac).to_string()),
+            interface: endpoint.interface.clone(),
+        }
+    }
+
+    pub(super) async fn detach_endpoint(
+        &mut self,
+        interface: &str,
+        address: &str,
+    ) -> Result<(), Refusal> {
+        let endpoints =
+            matching(interface, address, &self.wanted.endpoints).map_err(Refusal::because)?;
+        for address in endpoints {
+            if let Some(endpoint) = self.wanted.endpoints.remove(&address) {
+                tracing::info!(%address, interface = endpoint.interface, "endpoint detached");
+            }
+        }
+        self.round(Dirty::STATE).await;
+        Ok(())
+    }
+}
+
+/// Forgets the endpoints whose interfaces are gone. The kernel gives an index again only
+/// after billions of others, or after a restart of the host, when the name tells.
+pub(super) fn forget_gone(wanted: &mut Wanted, observed: &Observed) {
+    wanted.endpoints.retain(|address, endpoint| {
+        let there = observed
+            .links
+            .get(&endpoint.link)
+            .is_some_and(|link| link.name == endpoint.interface);
+        if !there {
+            tracing::info!(%address, interface = endpoint.interface, "endpoint gone with its interface");
+        }
+        there
+    });
+}
