@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRef, Path, Request, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRef, Path, Query, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -14,8 +15,9 @@ use tower_http::trace::TraceLayer;
 use tracing::{error, warn};
 
 use crate::body;
+use crate::feed_query::FeedQuery;
 use crate::identity::Clash;
-use crate::node::{NodeId, NodeList};
+use crate::node::NodeId;
 use crate::problem::{Kind, Problem};
 use crate::registration::{FieldError, Registration};
 use crate::registry::{self, ChangeError, Registry};
@@ -68,9 +70,30 @@ async fn health() -> axum::Json<Value> {
     axum::Json(json!({"status": "ok"}))
 }
 
-async fn list(State(registry): State<Arc<Registry>>) -> Result<axum::Json<NodeList>, Problem> {
-    let answer = body::within_deadline(registry.list()).await?;
-    Ok(axum::Json(answer?))
+/// The whole list, or with `since` the change feed, which may take as long as its `wait`.
+async fn list(
+    State(registry): State<Arc<Registry>>,
+    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(parameters) =
+        parameters.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    match FeedQuery::read(&parameters) {
+        Err(rule) => Err(Problem::new(Kind::Malformed, rule)),
+        Ok(None) => Ok(axum::Json(registry.list()).into_response()),
+        Ok(Some(query)) => match registry.changes(&query).await {
+            Ok(json) => {
+                let content_type = HeaderValue::from_static("application/json");
+                Ok(([(CONTENT_TYPE, content_type)], json).into_response())
+            }
+            Err(error) => {
+                error!(%error, "an answer of the change feed cannot be serialised; this is a bug");
+                Err(Problem::new(
+                    Kind::Internal,
+                    "the control plane has a bug here; its log tells more",
+                ))
+            }
+        },
+    }
 }
 
 async fn register(
@@ -116,7 +139,7 @@ async fn traffic_matrix(
 ) -> Result<Response, Problem> {
     // Before the list: a node that reports later than it registers is not taken for one that is gone.
     let reports = traffic.reports();
-    let list = body::within_deadline(registry.list()).await??;
+    let list = registry.list();
     traffic.forget_all_but(&reports, &list);
     Ok(traffic::answer(reports, list))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             )
         })?;
     }
+    raise_file_limit();
     // The database first: a second control plane on it is told so, rather than that its port is taken.
     let store = Store::open(&options.db_path, &plan).await?;
     let listener = TcpListener::bind(options.bind)
@@ -50,14 +52,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let address = listener
         .local_addr()
         .context("the listening socket has no address")?;
-    let registry = Registry::open(store, plan, options.node_timeout)
+    let stop = CancellationToken::new();
+    let registry = Registry::open(store, plan, options.node_timeout, stop.clone())
         .await
         .with_context(|| format!("cannot read the database {}", options.db_path.display()))?;
 
-    let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let mut silent = tasks.spawn(Arc::clone(&registry).turn_down_silent_nodes(stop.clone()));
     let mut writer = tasks.spawn(Arc::clone(&registry).write_what_changed(stop.clone()));
+    let mut publisher = tasks.spawn(Arc::clone(&registry).publish_news(stop.clone()));
     let app = api::router(Arc::clone(&registry));
     let mut server = tasks.spawn(serve::serve(
         listener,
@@ -82,6 +85,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = interrupt.recv() => None,
         ended = &mut silent => Some(("the watch over silent nodes", ended)),
         ended = &mut writer => Some(("the writer of heartbeats", ended)),
+        ended = &mut publisher => Some(("the change feed", ended)),
         ended = &mut server => Some(("the server", ended)),
     };
     info!("stopping");
@@ -107,4 +111,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         bail!("{task} ended by itself ({ended:?}); this is a bug");
     }
     Ok(())
+}
+
+/// Every agent's connections take a descriptor each, and the usual soft limit is 1024, kept low only for
+/// programs that use `select`.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files stays as it was, and bounds how many agents can be served");
+    }
 }

@@ -75,6 +75,18 @@ impl Liveness {
         );
     }
 
+    /// Takes over what the database says has changed about a node, unless the table knows better:
+    /// a change of status that it has yet to write is newer.
+    pub fn adopt(&mut self, node_id: &NodeId, status: Status, last_heartbeat: i64, now: Instant) {
+        let stays = self
+            .pulses
+            .get(node_id.as_str())
+            .is_some_and(|pulse| pulse.status_unwritten || pulse.status == status);
+        if !stays {
+            self.watch(node_id.clone(), status, last_heartbeat, now);
+        }
+    }
+
     /// Stops watching a node: from here on its heartbeats are those of a stranger.
     pub fn forget(&mut self, node_id: &NodeId) {
         self.pulses.remove(node_id);
@@ -208,6 +220,26 @@ mod tests {
         table.forget(&id(1));
         assert_eq!(table.heartbeat("node-1", start, 0), None);
         assert_eq!(table.look_up(&id(1)), None);
+    }
+
+    #[test]
+    fn what_the_database_says_counts_unless_the_table_has_newer_news() {
+        let start = Instant::now();
+        let mut table = Liveness::new(TIMEOUT);
+        table.adopt(&id(1), Status::Up, 5, start);
+        assert_eq!(table.look_up(&id(1)), Some((Status::Up, 5)));
+        // The same status again neither moves the deadline nor takes a heartbeat back.
+        table.heartbeat("node-1", start, 9);
+        table.adopt(&id(1), Status::Up, 5, start + TIMEOUT / 2);
+        assert_eq!(table.look_up(&id(1)), Some((Status::Up, 9)));
+        assert_eq!(table.expire(start + TIMEOUT), [id(1)]);
+        // Down is not written yet, so an older row that says up is no news.
+        table.adopt(&id(1), Status::Up, 5, start + TIMEOUT);
+        assert_eq!(table.look_up(&id(1)), Some((Status::Down, 9)));
+        table.take_unwritten(9);
+        table.adopt(&id(1), Status::Up, 11, start + TIMEOUT);
+        assert_eq!(table.look_up(&id(1)), Some((Status::Up, 11)));
+        assert_eq!(table.next_deadline(), Some(start + TIMEOUT * 2));
     }
 
     #[derive(Debug, Clone)]

@@ -93,6 +93,27 @@ pub struct Node {
 pub struct NodeList {
     /// Rises with every change of a node other than its `last_heartbeat`, also over restarts.
     pub revision: i64,
-    /// Every node that was ever registered.
+    /// Which database `revision` is one of: random, made with the database.
+    pub database: String,
+    /// Of these nodes: 16 hexadecimal digits, see `mesh_rest::digest`.
+    pub digest: String,
+    /// Every node that was ever registered and not removed since.
     pub nodes: Vec<Node>,
+}
+
+/// The body of `GET /api/nodes?since=R`: what changed after revision R.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeChanges<'a> {
+    /// The revision that the asker has afterwards.
+    pub revision: i64,
+    /// Which database `revision` is one of.
+    pub database: &'a str,
+    /// Of the whole list at `revision`, so that the asker can prove its copy right.
+    pub digest: String,
+    /// Whether `nodes` is the whole list, so that whatever else the asker has is gone.
+    pub full: bool,
+    /// The nodes that changed or are new, or all of them.
+    pub nodes: Vec<Node>,
+    /// The ids of nodes that were removed; may name some that the asker never had.
+    pub removed: Vec<&'a NodeId>,
 }

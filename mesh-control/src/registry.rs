@@ -1,27 +1,31 @@
 //! The registry: who is in the cluster, with which subnet, and alive.
 //!
-//! Nodes and leases are in the [`Store`]; who is alive is in the [`Liveness`] table, which is ahead of
-//! the store by what was not written yet. What the node list shows is the store, overlaid with the
-//! table. Lists and changes exclude each other (the store's `RwLock`), so that a list never shows
-//! half of a change.
+//! Nodes and leases are in the [`Store`], and in memory as the [`Roster`], which takes in what changed
+//! after every commit; who is alive is in the [`Liveness`] table, which is ahead of the store by what
+//! was not written yet. The change feed tells the roster. The node list shows the roster overlaid with the
+//! table. Neither needs the database to answer.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock as MemoryLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
 use thiserror::Error;
 use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::feed::Feed;
 use crate::identity::{self, Claimant, Clash, Verdict};
 use crate::lease;
 use crate::liveness::{Beat, Liveness};
-use crate::node::{Node, NodeId, NodeList, Status};
+use crate::node::{NodeId, Status};
 use crate::registration::Registration;
-use crate::store::{NewState, Store, StoreError, StoredNode};
+use crate::roster::Roster;
+use crate::store::{NewState, Store, StoreError};
 use crate::subnet_plan::{SubnetIndex, SubnetPlan};
 
+mod list;
 mod watch;
 
 /// How long a change waits for those before it.
@@ -92,6 +96,10 @@ pub struct Registry {
     plan: SubnetPlan,
     store: RwLock<Store>,
     liveness: Mutex<Liveness>,
+    /// The id of the database.
+    database: String,
+    roster: MemoryLock<Roster>,
+    feed: Feed,
     /// Wakes the writer when a status changed.
     status_changed: Notify,
     /// Changes run as tasks of their own: a client that hangs up cannot leave one half done.
@@ -100,7 +108,8 @@ pub struct Registry {
 
 impl Registry {
     /// Takes up what is stored. A node that was up has a full `node_timeout` from now; one that was
-    /// down stays down until its next heartbeat.
+    /// down stays down until its next heartbeat. Who waits for news is answered when `stopping` is
+    /// cancelled.
     ///
     /// # Errors
     ///
@@ -109,20 +118,22 @@ impl Registry {
         store: Store,
         plan: SubnetPlan,
         node_timeout: Duration,
+        stopping: CancellationToken,
     ) -> Result<Arc<Self>, StoreError> {
-        let stored = store.snapshot().await?;
-        let mut liveness = Liveness::new(node_timeout);
-        let now = Instant::now();
-        for node in stored.nodes.into_iter().filter(|node| !node.must_register) {
-            liveness.watch(node.node_id, node.status, node.last_heartbeat, now);
-        }
-        Ok(Arc::new(Self {
+        let stored = store.changes_since(-1).await?;
+        let registry = Arc::new(Self {
             plan,
             store: RwLock::new(store),
-            liveness: Mutex::new(liveness),
+            liveness: Mutex::new(Liveness::new(node_timeout)),
+            database: stored.database.clone(),
+            // One before all that is stored, so that everything is news.
+            roster: MemoryLock::new(Roster::default()),
+            feed: Feed::new(stored.revision, stopping),
             status_changed: Notify::new(),
             changes: TaskTracker::new(),
-        }))
+        });
+        registry.take_in(stored)?;
+        Ok(registry)
     }
 
     /// How the cluster CIDR is divided.
@@ -194,7 +205,10 @@ impl Registry {
                     });
                 };
                 change.lease(&node_id, index, unix_seconds).await?;
-                changed = true;
+                if !changed {
+                    change.mark_changed(&node_id).await?;
+                    changed = true;
+                }
                 index
             }
         };
@@ -202,12 +216,14 @@ impl Registry {
         if changed {
             let revision = change.revision();
             change.commit().await?;
-            let mut liveness = self.liveness();
-            if let Some(displaced) = displaced {
-                liveness.forget(&displaced.node_id);
+            {
+                let mut liveness = self.liveness();
+                if let Some(displaced) = displaced {
+                    liveness.forget(&displaced.node_id);
+                }
+                liveness.watch(node_id.clone(), Status::Up, unix_seconds, Instant::now());
             }
-            liveness.watch(node_id.clone(), Status::Up, unix_seconds, Instant::now());
-            drop(liveness);
+            self.catch_up(&store).await;
             let returning = node.is_some();
             info!(%node_id, hostname = registration.hostname, host_ip = %registration.host_ip, %subnet,
                 returning, revision, "node registered");
@@ -264,6 +280,7 @@ impl Registry {
             let revision = change.revision();
             change.commit().await?;
             self.liveness().forget(node_id);
+            self.catch_up(&store).await;
             info!(%node_id, revision, "node deregistered; it keeps its subnet");
             return Ok(());
         }
@@ -274,46 +291,6 @@ impl Registry {
         } else {
             Err(ChangeError::UnknownNode)
         }
-    }
-
-    /// All nodes.
-    ///
-    /// # Errors
-    ///
-    /// [`ChangeError::Store`], when the store cannot be read.
-    pub async fn list(&self) -> Result<NodeList, ChangeError> {
-        let store = self.store.read().await;
-        let stored = store.snapshot().await?;
-        // Still under the read lock: no change comes between the two.
-        let liveness = self.liveness();
-        let nodes = stored
-            .nodes
-            .into_iter()
-            .map(|node| {
-                let seen = liveness.look_up(&node.node_id);
-                self.show(node, seen)
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(NodeList {
-            revision: stored.revision,
-            nodes,
-        })
-    }
-
-    fn show(&self, node: StoredNode, seen: Option<(Status, i64)>) -> Result<Node, StoreError> {
-        let (status, last_heartbeat) = seen.unwrap_or((node.status, node.last_heartbeat));
-        Ok(Node {
-            node_id: node.node_id,
-            hostname: node.hostname,
-            host_ip: node.host_ip,
-            subnet: self.subnet(node.subnet)?,
-            cpu_cores: node.cpu_cores,
-            ram_mb: node.ram_mb,
-            status,
-            deregistered: node.must_register,
-            registered_at: node.registered_at,
-            last_heartbeat,
-        })
     }
 
     fn subnet(&self, index: SubnetIndex) -> Result<Ipv4Net, StoreError> {

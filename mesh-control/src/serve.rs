@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-/// Connections at a time; more wait in the kernel's backlog.
-const MOST_CONNECTIONS: usize = 16 * 1024;
+/// Connections at a time; more wait in the kernel's backlog. An agent has one that waits for changes and
+/// one for its heartbeats: room for every node of the largest plan that agents watch, and then some.
+const MOST_CONNECTIONS: usize = 160 * 1024;
 
 /// How long a client may take for the head of a request; it also ends idle connections. Three times the
 /// interval of an agent's heartbeat, so that an agent can keep its connection.

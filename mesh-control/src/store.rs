@@ -108,15 +108,23 @@ pub struct StoredNode {
     pub registered_at: i64,
     /// Unix seconds of the last heartbeat that was written.
     pub last_heartbeat: i64,
+    /// The revision at which anything but the heartbeat was last changed.
+    pub revision: i64,
 }
 
-/// All nodes at one revision.
+/// What changed after some revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The revision.
+pub struct Changes {
+    /// The database's id.
+    pub database: String,
+    /// Its revision.
     pub revision: i64,
-    /// The nodes, ordered by subnet.
+    /// Removals up to and including this revision are not in `removed`.
+    pub forgotten_revision: i64,
+    /// The nodes that changed or are new.
     pub nodes: Vec<StoredNode>,
+    /// The nodes that were removed, and the revision at which each was.
+    pub removed: Vec<(NodeId, i64)>,
 }
 
 /// An open database, locked against a second control plane.
@@ -128,29 +136,47 @@ pub struct Store {
 }
 
 impl Store {
-    /// Reads everything.
+    /// Reads what changed after `revision`; after -1 everything did.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the database does not answer or holds what cannot be.
-    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+    pub async fn changes_since(&self, revision: i64) -> Result<Changes, StoreError> {
         let mut transaction = Transaction::begin(&self.pool, "BEGIN").await?;
-        let revision = sqlx::query_scalar("SELECT revision FROM cluster WHERE id = 1")
-            .fetch_one(transaction.connection()?)
-            .await?;
-        let rows: Vec<NodeRow> = sqlx::query_as(
-            "SELECT node_id, node_key, hostname, host_ip, subnet_index, cpu_cores, ram_mb, status, \
-             must_register, registered_at, last_heartbeat \
-             FROM nodes JOIN leases USING (node_id) ORDER BY subnet_index",
+        let (database, current, forgotten_revision) = sqlx::query_as(
+            "SELECT database_id, revision, forgotten_revision FROM cluster WHERE id = 1",
         )
+        .fetch_one(transaction.connection()?)
+        .await?;
+        let nodes: Vec<NodeRow> = sqlx::query_as(
+            "SELECT node_id, node_key, hostname, host_ip, subnet_index, cpu_cores, ram_mb, status, \
+             must_register, registered_at, last_heartbeat, revision \
+             FROM nodes JOIN leases USING (node_id) WHERE revision > $1",
+        )
+        .bind(revision)
         .fetch_all(transaction.connection()?)
         .await?;
+        let removed: Vec<(String, i64)> =
+            sqlx::query_as("SELECT node_id, revision FROM removed_nodes WHERE revision > $1")
+                .bind(revision)
+                .fetch_all(transaction.connection()?)
+                .await?;
         transaction.end("ROLLBACK").await?;
-        let nodes = rows
+        let nodes = nodes
             .into_iter()
             .map(StoredNode::try_from)
             .collect::<Result<_, _>>()?;
-        Ok(Snapshot { revision, nodes })
+        let removed = removed
+            .into_iter()
+            .map(|(node_id, revision)| (NodeId::from(node_id), revision))
+            .collect();
+        Ok(Changes {
+            database,
+            revision: current,
+            forgotten_revision,
+            nodes,
+            removed,
+        })
     }
 
     /// Starts a change, with the revision raised and the write lock taken.
@@ -192,6 +218,7 @@ struct NodeRow {
     must_register: i64,
     registered_at: i64,
     last_heartbeat: i64,
+    revision: i64,
 }
 
 impl TryFrom<NodeRow> for StoredNode {
@@ -223,6 +250,7 @@ impl TryFrom<NodeRow> for StoredNode {
             must_register: row.must_register != 0,
             registered_at: row.registered_at,
             last_heartbeat: row.last_heartbeat,
+            revision: row.revision,
         })
     }
 }

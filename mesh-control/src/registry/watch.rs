@@ -82,6 +82,8 @@ impl Registry {
         loop {
             let mut store = self.queue().await?;
             if self.write_batch(&mut store).await? < WRITE_BATCH {
+                // Nothing to take in, unless that failed after an earlier change.
+                self.catch_up(&store).await;
                 return Ok(());
             }
         }
@@ -103,8 +105,9 @@ impl Registry {
             change.commit().await
         };
         let written = written.await;
-        if written.is_err() {
-            self.liveness().put_back(&unwritten);
+        match &written {
+            Ok(()) => self.catch_up(store).await,
+            Err(_) => self.liveness().put_back(&unwritten),
         }
         written.map(|()| unwritten.len())
     }

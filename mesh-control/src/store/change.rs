@@ -262,6 +262,20 @@ impl<'a> Change<'a> {
         Ok(changed.rows_affected() > 0)
     }
 
+    /// Gives a node the revision of this change, although its own row stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn mark_changed(&mut self, node_id: &NodeId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE nodes SET revision = $2 WHERE node_id = $1")
+            .bind(node_id.as_str())
+            .bind(self.revision)
+            .execute(self.transaction.connection()?)
+            .await?;
+        Ok(())
+    }
+
     /// Takes a node down until it registers again: its address may go to another. It keeps its lease.
     /// `false`: it was so already, or there is no such node.
     ///

@@ -260,11 +260,14 @@ impl Where<'_> {
                 return Ok(Some(stored));
             }
             sqlx::query(
-                "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision) VALUES (1, $1, $2, 0) \
-                 ON CONFLICT (id) DO UPDATE SET cluster_cidr = $1, node_prefix = $2",
+                "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id) \
+                 VALUES (1, $1, $2, 0, $3) \
+                 ON CONFLICT (id) DO UPDATE SET cluster_cidr = $1, node_prefix = $2, \
+                 database_id = CASE cluster.database_id WHEN '' THEN $3 ELSE cluster.database_id END",
             )
             .bind(&cidr)
             .bind(prefix)
+            .bind(uuid::Uuid::new_v4().to_string())
             .execute(transaction.connection()?)
             .await?;
             transaction.end("COMMIT").await?;

@@ -31,6 +31,7 @@ fn node(n: u8) -> Node {
         cpu_cores: None,
         ram_mb: None,
         status: Status::Up,
+        deregistered: false,
         registered_at: 1,
         last_heartbeat: 2,
     }
@@ -127,6 +128,8 @@ fn a_node_that_is_not_in_the_list_is_forgotten() {
     traffic.keep(id(3), report(&[1]), 61);
     let list = NodeList {
         revision: 1,
+        database: String::new(),
+        digest: String::new(),
         nodes: vec![node(1)],
     };
     traffic.forget_all_but(&reports, &list);

@@ -12,6 +12,7 @@ mod refusal;
 
 mod bad_database;
 mod bad_requests;
+mod change_feed;
 mod command_line;
 mod database_in_trouble;
 mod durability;

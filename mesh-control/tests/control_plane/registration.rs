@@ -28,7 +28,11 @@ async fn nodes_get_subnets_from_the_first_upwards() {
 async fn the_node_list_shows_what_the_contract_says() {
     let control_plane = Setup::new().start();
     let api = Api::of(&control_plane);
-    assert_eq!(api.list().await, json!({"revision": 0, "nodes": []}));
+    let empty = api.list().await;
+    assert_eq!(
+        (&empty["revision"], &empty["nodes"]),
+        (&json!(0), &json!([]))
+    );
     let mut body = node("a", "192.0.2.1");
     body["cpu_cores"] = json!(4);
     body["ram_mb"] = json!(8192);
@@ -48,7 +52,7 @@ async fn the_node_list_shows_what_the_contract_says() {
     assert_eq!(
         shown,
         json!({"node_id": node_id, "hostname": "a", "host_ip": "192.0.2.1", "subnet": subnet,
-            "cpu_cores": 4, "ram_mb": 8192, "status": "up",
+            "cpu_cores": 4, "ram_mb": 8192, "status": "up", "deregistered": false,
             "registered_at": shown["registered_at"], "last_heartbeat": shown["last_heartbeat"]})
     );
 }

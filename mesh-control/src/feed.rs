@@ -1,0 +1,208 @@
+//! The change feed: who waits for news, when they are told, and the answers they share.
+//!
+//! A join has to reach ten thousand waiting agents in well under a second, and ten thousand joins in
+//! a row must not mean ten thousand answers to each. So news are *published* at intervals, the first
+//! at once, and the answer from one revision to the current one is serialised once for all who ask.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// The shortest time between two publications.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What each waiter adds to the interval: about what its answer costs on one processor, so that
+/// a flood of changes leaves processor time for registrations.
+const INTERVAL_PER_WAITER: Duration = Duration::from_micros(50);
+
+/// Serialised answers that are kept: waiters of one publication share one, late ones a few more.
+const MOST_ANSWERS: usize = 64;
+
+/// How long a serialised whole list is handed out: its `last_heartbeat`s age, which are for people.
+const WHOLE_LIST_LIFETIME: Duration = Duration::from_secs(1);
+
+/// Where an answer starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum From {
+    /// At a revision that the asker has.
+    Revision(i64),
+    /// At nothing: the whole list.
+    Nothing,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    revision: i64,
+    bytes: HashMap<From, (Bytes, Instant)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Feed {
+    published: watch::Sender<i64>,
+    news: Notify,
+    answers: Mutex<Answers>,
+    stopping: CancellationToken,
+}
+
+impl Feed {
+    /// A feed whose list is at `revision`; its waiters are answered when `stopping` is cancelled.
+    pub fn new(revision: i64, stopping: CancellationToken) -> Self {
+        Self {
+            published: watch::Sender::new(revision),
+            news: Notify::new(),
+            answers: Mutex::default(),
+            stopping,
+        }
+    }
+
+    /// Says that the list has a new revision.
+    pub fn there_is_news(&self) {
+        self.news.notify_one();
+    }
+
+    /// Waits until something newer than `since` is published, for `wait` at most, and no longer
+    /// than until the process stops.
+    pub async fn wait(&self, since: i64, wait: Duration) {
+        let mut published = self.published.subscribe();
+        tokio::select! {
+            // Fails only without a sender, which is here.
+            _ = published.wait_for(|revision| *revision > since) => {}
+            () = tokio::time::sleep(wait) => {}
+            () = self.stopping.cancelled() => {}
+        }
+    }
+
+    /// Publishes news until `stop`; `current` tells the revision of the list.
+    pub async fn publish(&self, current: impl Fn() -> i64, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.news.notified() => {}
+            }
+            let waiters = u32::try_from(self.published.receiver_count()).unwrap_or(u32::MAX);
+            self.published.send_replace(current());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(SHORTEST_INTERVAL + INTERVAL_PER_WAITER * waiters) => {}
+            }
+        }
+    }
+
+    /// The answer from `from` to `revision`, which `serialise` makes unless somebody asked before.
+    pub fn answer<E>(
+        &self,
+        from: From,
+        revision: i64,
+        serialise: impl FnOnce() -> Result<Bytes, E>,
+    ) -> Result<Bytes, E> {
+        let mut answers = self.answers();
+        if answers.revision != revision {
+            *answers = Answers {
+                revision,
+                ..Answers::default()
+            };
+        }
+        if let Some((bytes, made)) = answers.bytes.get(&from)
+            && (from != From::Nothing || made.elapsed() < WHOLE_LIST_LIFETIME)
+        {
+            return Ok(bytes.clone());
+        }
+        let bytes = serialise()?;
+        if answers.bytes.len() >= MOST_ANSWERS {
+            answers.bytes.clear();
+        }
+        answers.bytes.insert(from, (bytes.clone(), Instant::now()));
+        Ok(bytes)
+    }
+
+    /// A panic while it was locked can only have come from `serialise`, before anything was changed.
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn an_answer_is_serialised_once_for_each_start_and_revision() {
+        let feed = Feed::new(0, CancellationToken::new());
+        let made = AtomicUsize::new(0);
+        let ask = |from, revision| {
+            let answer = feed.answer(from, revision, || {
+                made.fetch_add(1, Relaxed);
+                Ok::<_, Infallible>(Bytes::from(format!("{from:?} to {revision}")))
+            });
+            answer.unwrap()
+        };
+        for _ in 0..3 {
+            assert_eq!(ask(From::Revision(1), 5), "Revision(1) to 5");
+            assert_eq!(ask(From::Revision(4), 5), "Revision(4) to 5");
+        }
+        assert_eq!(made.load(Relaxed), 2);
+        assert_eq!(ask(From::Revision(1), 6), "Revision(1) to 6");
+        assert_eq!(made.load(Relaxed), 3);
+        for since in 0..10_000 {
+            ask(From::Revision(since), 10_000);
+            assert!(feed.answers().bytes.len() <= MOST_ANSWERS);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_news_is_published_in_intervals_and_its_end_is_not_missed() {
+        const LAST: i64 = 200;
+        let stop = CancellationToken::new();
+        let feed = Arc::new(Feed::new(0, stop.clone()));
+        let revision = Arc::new(AtomicI64::new(0));
+        let publisher = {
+            let (feed, revision, stop) = (Arc::clone(&feed), Arc::clone(&revision), stop.clone());
+            tokio::spawn(async move { feed.publish(|| revision.load(Relaxed), stop).await })
+        };
+        let flood = {
+            let (feed, revision) = (Arc::clone(&feed), Arc::clone(&revision));
+            tokio::spawn(async move {
+                for _ in 0..LAST {
+                    revision.fetch_add(1, Relaxed);
+                    feed.there_is_news();
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+        };
+        let start = Instant::now();
+        let (mut since, mut answers) = (0, 0);
+        while since < LAST {
+            feed.wait(since, LONG).await;
+            since = revision.load(Relaxed);
+            answers += 1;
+        }
+        // The first at once, then one an interval: however slow the machine, there cannot be more.
+        let most = 2 + start.elapsed().as_millis() / SHORTEST_INTERVAL.as_millis();
+        assert!(answers <= most, "{answers} answers, {most} at most");
+        flood.await.unwrap();
+        stop.cancel();
+        publisher.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_with_news_or_in_time_or_at_a_stop() {
+        let stop = CancellationToken::new();
+        let feed = Feed::new(3, stop.clone());
+        // Each of these would take a minute if it did not end.
+        feed.wait(3, Duration::from_millis(10)).await;
+        feed.wait(2, LONG).await;
+        stop.cancel();
+        feed.wait(3, LONG).await;
+    }
+}
