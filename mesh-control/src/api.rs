@@ -8,25 +8,31 @@ use axum::extract::{FromRef, Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
+use mesh_rest::heartbeat::Heartbeat;
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 use tracing::{error, warn};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::body;
 use crate::feed_query::FeedQuery;
 use crate::identity::Clash;
 use crate::node::NodeId;
+use crate::openapi::{
+    self, Health, NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenRegistering,
+};
 use crate::problem::{Kind, Problem};
 use crate::registration::{FieldError, Registration};
-use crate::registry::{self, ChangeError, Registry};
+use crate::registry::{self, Admitted, ChangeError, Registry};
 use crate::report::Report;
-use crate::traffic::{self, Traffic};
+use crate::traffic::{self, Traffic, TrafficMatrix};
 
 /// What the calls work on.
 #[derive(Debug, Clone)]
-struct Parts {
+pub(crate) struct Parts {
     registry: Arc<Registry>,
     traffic: Arc<Traffic>,
 }
@@ -46,15 +52,23 @@ impl FromRef<Parts> for Arc<Traffic> {
 /// The API on `registry`.
 pub fn router(registry: Arc<Registry>) -> Router {
     let traffic = Arc::default();
-    let routes = Router::new()
-        .route("/health", get(health))
-        .route("/api/nodes", get(list))
-        .route("/api/nodes/register", post(register))
-        .route("/api/nodes/{id}/heartbeat", post(heartbeat))
-        .route("/api/nodes/{id}/deregister", post(deregister))
-        .route("/api/traffic", get(traffic_matrix))
-        .with_state(Parts { registry, traffic });
-    with_problems(routes)
+    let (routes, _) = routes().split_for_parts();
+    with_problems(routes.with_state(Parts { registry, traffic }))
+}
+
+/// The calls, each with its description.
+pub(crate) fn routes() -> OpenApiRouter<Parts> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(health))
+        .routes(routes!(list))
+        .routes(routes!(register))
+        .routes(routes!(heartbeat))
+        .routes(routes!(deregister))
+        .routes(routes!(traffic_matrix))
+        .routes(routes!(openapi::openapi_json))
+        .routes(routes!(openapi::to_docs))
+        .route("/api/docs/", get(openapi::docs_page))
+        .route("/api/docs/{name}", get(openapi::docs_asset))
 }
 
 /// Whatever goes wrong outside a handler is a problem document as well.
@@ -66,11 +80,32 @@ fn with_problems(routes: Router) -> Router {
         .layer(TraceLayer::new_for_http().on_failure(()))
 }
 
-async fn health() -> axum::Json<Value> {
-    axum::Json(json!({"status": "ok"}))
+/// Whether the control plane answers
+#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, body = Health)))]
+async fn health() -> axum::Json<Health> {
+    axum::Json(Health { status: "ok" })
 }
 
-/// The whole list, or with `since` the change feed, which may take as long as its `wait`.
+/// Every node, or what changed
+///
+/// Without parameters the whole list. With `since=R` what changed after revision R: the nodes that are new or
+/// different, the ids of those that were removed, and the revision to ask with next. With `wait` as well, the answer
+/// comes when there is news, or after that many seconds without. `full` is true and `nodes` the whole list when R is
+/// too old, unknown, or of another `database`. A new `last_heartbeat` alone is no news.
+#[utoipa::path(
+    get,
+    path = "/api/nodes",
+    tag = "nodes",
+    operation_id = "list",
+    params(
+        ("since" = Option<i64>, Query, minimum = 0, description = "The revision that the asker has"),
+        ("wait" = Option<f64>, Query, minimum = 0, maximum = 60,
+            description = "How many seconds to wait for news; needs `since`"),
+        ("database" = Option<String>, Query,
+            description = "The `database` that `since` is a revision of; needs `since`")
+    ),
+    responses((status = 200, body = NodesAnswer), WhenListing)
+)]
 async fn list(
     State(registry): State<Arc<Registry>>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
@@ -96,19 +131,47 @@ async fn list(
     }
 }
 
+/// Register a node, or recognise it
+///
+/// The answer is the node's id and the subnet it leases; the lease is on the disk by then. Registering again with the
+/// same `node_key`, or without one from the same `host_ip`, answers the same again; host name and address may change.
+#[utoipa::path(
+    post,
+    path = "/api/nodes/register",
+    tag = "nodes",
+    request_body = Registration,
+    responses(
+        (status = 200, body = Admitted, links(
+            ("heartbeat" = (operation_id = "heartbeat", parameters(("id" = "$response.body#/node_id")))),
+            ("deregister" = (operation_id = "deregister", parameters(("id" = "$response.body#/node_id"))))
+        )),
+        WhenRegistering
+    )
+)]
 async fn register(
     State(registry): State<Arc<Registry>>,
     request: Request,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Admitted>, Problem> {
     let json = body::json(request).await?;
     let registration =
         Registration::from_json(&json, registry.plan().cluster()).map_err(invalid_fields)?;
     let admitted = body::within_deadline(registry.register(registration)).await??;
-    Ok(axum::Json(
-        json!({"node_id": admitted.node_id, "subnet": admitted.subnet}),
-    ))
+    Ok(axum::Json(admitted))
 }
 
+/// Tell that a node lives
+///
+/// The body is optional: what is not `application/json` is not read. JSON is the state of the node's data plane and
+/// its traffic with each peer, the latest of which `GET /api/traffic` shows. A heartbeat that is refused has not
+/// happened. A 404 means that the node has to register again.
+#[utoipa::path(
+    post,
+    path = "/api/nodes/{id}/heartbeat",
+    tag = "nodes",
+    params(("id" = String, Path, description = "The node's id")),
+    request_body = Option<Heartbeat>,
+    responses((status = 200, description = "Taken; the body is empty"), WhenBeating)
+)]
 async fn heartbeat(
     State(Parts { registry, traffic }): State<Parts>,
     id: Result<Path<String>, PathRejection>,
@@ -134,6 +197,12 @@ async fn heartbeat(
     Ok(StatusCode::OK)
 }
 
+/// Who sends how much to whom
+///
+/// The latest report of every node, as it counts itself since its data plane was set up. A control plane that was
+/// restarted knows of a node's traffic when the node has sent its next report.
+#[utoipa::path(get, path = "/api/traffic", tag = "traffic", operation_id = "traffic",
+    responses((status = 200, body = TrafficMatrix<'_>)))]
 async fn traffic_matrix(
     State(Parts { registry, traffic }): State<Parts>,
 ) -> Result<Response, Problem> {
@@ -144,6 +213,16 @@ async fn traffic_matrix(
     Ok(traffic::answer(reports, list))
 }
 
+/// Take a node down at once
+///
+/// It keeps its subnet, and comes back by registering. Repeating it is success.
+#[utoipa::path(
+    post,
+    path = "/api/nodes/{id}/deregister",
+    tag = "nodes",
+    params(("id" = String, Path, description = "The node's id")),
+    responses((status = 200, description = "Down; the body is empty"), WhenLeaving)
+)]
 async fn deregister(
     State(Parts { registry, traffic }): State<Parts>,
     id: Result<Path<String>, PathRejection>,

@@ -4,7 +4,7 @@
 //! next subnet, [`identity`] tells who a registration is, [`liveness`] who is up, [`roster`] what changed
 //! since, [`report`] what a heartbeat carries, [`traffic`] who sends how much to whom. Around them:
 //! [`registry`] puts them to work on the [`store`] (SQLite), [`feed`] wakes who waits for changes, [`api`]
-//! tells about it over HTTP, and [`daemon`] is the process.
+//! tells about it over HTTP, [`openapi`] describes how, and [`daemon`] is the process.
 
 pub mod api;
 mod body;
@@ -16,6 +16,7 @@ pub mod identity;
 pub mod lease;
 pub mod liveness;
 pub mod node;
+pub mod openapi;
 pub mod options;
 pub mod problem;
 pub mod registration;

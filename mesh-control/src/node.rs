@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A node's id: handed out at its first registration, the same for ever after.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(transparent)]
 pub struct NodeId(String);
 
@@ -43,7 +44,7 @@ impl std::borrow::Borrow<str> for NodeId {
 }
 
 /// Whether a node's heartbeats arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Its last heartbeat is younger than the node timeout.
@@ -63,19 +64,23 @@ impl Status {
 }
 
 /// One entry of `GET /api/nodes`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Node {
     /// The node's id.
     pub node_id: NodeId,
     /// The name its operator gave the host.
     pub hostname: String,
     /// Its underlay address: where peers send encapsulated packets.
+    #[schema(value_type = String, format = "ipv4", example = "192.0.2.11")]
     pub host_ip: Ipv4Addr,
     /// The subnet it leases.
+    #[schema(value_type = String, example = "10.42.1.0/24")]
     pub subnet: Ipv4Net,
     /// Processor cores, if the agent told.
+    #[schema(required)]
     pub cpu_cores: Option<u32>,
     /// Memory in MiB, if the agent told.
+    #[schema(required)]
     pub ram_mb: Option<u64>,
     /// Whether its heartbeats arrive.
     pub status: Status,
@@ -89,7 +94,7 @@ pub struct Node {
 }
 
 /// The body of `GET /api/nodes`, ordered by subnet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NodeList {
     /// Rises with every change of a node other than its `last_heartbeat`, also over restarts.
     pub revision: i64,
@@ -102,7 +107,7 @@ pub struct NodeList {
 }
 
 /// The body of `GET /api/nodes?since=R`: what changed after revision R.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NodeChanges<'a> {
     /// The revision that the asker has afterwards.
     pub revision: i64,
@@ -115,5 +120,6 @@ pub struct NodeChanges<'a> {
     /// The nodes that changed or are new, or all of them.
     pub nodes: Vec<Node>,
     /// The ids of nodes that were removed; may name some that the asker never had.
+    #[schema(value_type = Vec<NodeId>)]
     pub removed: Vec<&'a NodeId>,
 }

@@ -19,8 +19,12 @@ pub enum Kind {
     BodyTooSlow,
     /// The request does not say that its body is JSON.
     NotJsonMediaType,
-    /// The body, or the path, cannot be parsed.
+    /// The request line, a header, the path or the body cannot be parsed.
     Malformed,
+    /// The request line is too long.
+    TargetTooLong,
+    /// The headers are too many or too large.
+    HeadersTooLarge,
     /// The body is JSON, but its fields are missing or wrong.
     InvalidFields,
     /// No node with this id, or one that has to register again.
@@ -55,6 +59,12 @@ impl Kind {
                 "Not declared as JSON",
             ),
             Self::Malformed => (S::BAD_REQUEST, "malformed", "Malformed request"),
+            Self::TargetTooLong => (S::URI_TOO_LONG, "target-too-long", "Request line too long"),
+            Self::HeadersTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers-too-large",
+                "Headers too large",
+            ),
             Self::InvalidFields => (
                 S::UNPROCESSABLE_ENTITY,
                 "invalid-fields",
@@ -75,6 +85,16 @@ impl Kind {
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "No answer in time"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
         }
+    }
+
+    /// The last part of its `type`.
+    pub fn slug(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// Its `title`.
+    pub fn title(self) -> &'static str {
+        self.parts().2
     }
 
     /// The status this kind is answered with.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::identity::Claim;
 use crate::subnet_plan::is_unicast;
@@ -22,22 +23,32 @@ const MOST_CPU_CORES: u64 = 1 << 20;
 const MOST_RAM_MB: u64 = 1 << 40;
 
 /// What a node says about itself when it registers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, ToSchema)]
 pub struct Registration {
     /// The stable identity that the agent keeps on disk: 1 to 128 printable ASCII characters.
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[!-~]+$",
+        example = "3b0f5a0e"
+    )]
     pub node_key: Option<String>,
     /// The host's name: 1 to 253 characters without control characters.
+    #[schema(min_length = 1, max_length = 253, example = "alpha")]
     pub hostname: String,
     /// The host's underlay address.
+    #[schema(value_type = String, format = "ipv4", example = "192.0.2.11")]
     pub host_ip: Ipv4Addr,
     /// Processor cores.
+    #[schema(maximum = 1_048_576, example = 8)]
     pub cpu_cores: Option<u32>,
     /// Memory in MiB.
+    #[schema(maximum = 1_099_511_627_776_u64, example = 16384)]
     pub ram_mb: Option<u64>,
 }
 
 /// A field that is missing or wrong, as in the example of RFC 9457 section 3.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Which field: a JSON Pointer in URI fragment form (RFC 6901 section 6).
     pub pointer: String,

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock as MemoryLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
+use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use utoipa::ToSchema;
 
 use crate::feed::Feed;
 use crate::identity::{self, Claimant, Clash, Verdict};
@@ -32,11 +34,12 @@ mod watch;
 const QUEUE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a node is told when it registers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Admitted {
     /// Its id.
     pub node_id: NodeId,
     /// The subnet it leases.
+    #[schema(value_type = String, example = "10.42.1.0/24")]
     pub subnet: Ipv4Net,
 }
 

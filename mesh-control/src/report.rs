@@ -14,6 +14,7 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use serde_path_to_error::Segment;
+use utoipa::ToSchema;
 
 use crate::body::Collected;
 use crate::problem::{Kind, Problem};
@@ -35,7 +36,7 @@ pub struct Report {
 }
 
 /// Traffic between two nodes as the reporting one counts it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Counters {
     /// Packets the fast path sent.
     pub tx_packets: u64,
@@ -56,6 +57,7 @@ pub struct Counters {
     /// Packets from the peer that a guard dropped.
     pub dropped_packets: u64,
     /// Milliseconds from the last packet of the peer to the report; null if there was none.
+    #[schema(required)]
     pub last_packet_age_ms: Option<u64>,
     /// The control plane calls the peer down, but its packets arrive.
     pub suspect: bool,
@@ -90,17 +92,17 @@ impl Report {
             .unwrap_or_else(|error| Err(Problem::new(Kind::Internal, error.to_string())))
     }
 
-    /// Reads a [`mesh_rest::heartbeat::Heartbeat`].
+    /// Reads a [`mesh_rest::heartbeat::Heartbeat`], or `null`, which is one without content.
     ///
     /// # Errors
     ///
     /// What is not JSON, and the first field that is wrong.
     pub fn from_json(json: &[u8]) -> Result<Self, Problem> {
-        let told: Object<Told> = match serde_json::from_slice(json) {
+        let told: Option<Object<Told>> = match serde_json::from_slice(json) {
             Ok(told) => told,
             Err(error) => return Err(refusal(json, &error)),
         };
-        let Told { data_plane, peers } = told.0;
+        let Told { data_plane, peers } = told.map(|Object(told)| told).unwrap_or_default();
         if peers.len() > MOST_PEERS {
             let detail = format!("peers has {} entries, more than {MOST_PEERS}", peers.len());
             return Err(invalid("#/peers", &detail));
@@ -207,7 +209,7 @@ fn refusal(json: &[u8], error: &serde_json::Error) -> Problem {
         return Problem::new(Kind::Malformed, format!("the body is not JSON: {error}"));
     }
     let mut again = serde_json::Deserializer::from_slice(json);
-    let pointer = match serde_path_to_error::deserialize::<_, Object<Told>>(&mut again) {
+    let pointer = match serde_path_to_error::deserialize::<_, Option<Object<Told>>>(&mut again) {
         Ok(_) => "#".to_owned(),
         Err(error) => pointer(error.path()),
     };

@@ -14,6 +14,7 @@ use futures_util::stream;
 use ipnet::Ipv4Net;
 use mesh_rest::heartbeat::DataPlane;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::node::{Node, NodeId, NodeList};
 use crate::report::{Counters, Report};
@@ -125,34 +126,53 @@ impl Traffic {
 }
 
 /// A node in `GET /api/traffic`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ReportingNode<'a> {
     /// The node's id.
+    #[schema(value_type = NodeId)]
     pub node_id: &'a NodeId,
     /// Its hostname.
     pub hostname: &'a str,
     /// The subnet it leases.
+    #[schema(value_type = String, example = "10.42.1.0/24")]
     pub subnet: Ipv4Net,
     /// Unix seconds of its latest report; null when there is none.
+    #[schema(required)]
     pub reported_at: Option<i64>,
     /// What it told of its data plane; null when it did not.
+    #[schema(required, value_type = Option<DataPlane>)]
     pub data_plane: Option<&'a DataPlane>,
 }
 
 /// Traffic from one node to another and back, as counted by the first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Flow<'a> {
     /// The node that counted.
+    #[schema(value_type = NodeId)]
     pub from: &'a NodeId,
     /// Its peer; null when no node leases that subnet.
+    #[schema(required, value_type = Option<NodeId>)]
     pub to: Option<&'a NodeId>,
     /// The subnet of `from`.
+    #[schema(value_type = String, example = "10.42.1.0/24")]
     pub from_subnet: Ipv4Net,
     /// The peer's subnet.
+    #[schema(value_type = String, example = "10.42.1.0/24")]
     pub to_subnet: Ipv4Net,
     /// What it counted.
     #[serde(flatten)]
     pub counters: Counters,
+}
+
+/// The body of `GET /api/traffic`. It is written piece by piece; this is what it is as a whole.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TrafficMatrix<'a> {
+    /// Every node, also those that report nothing, ordered by subnet.
+    pub nodes: Vec<ReportingNode<'a>>,
+    /// Who counts how much with whom, ordered by the two subnets.
+    pub flows: Vec<Flow<'a>>,
+    /// How many flows were reported for which there was no room.
+    pub flows_left_out: usize,
 }
 
 /// The answer of `GET /api/traffic`. A million flows are a quarter of a gigabyte, so it is written as

@@ -9,18 +9,21 @@ use serde::{Deserialize, Serialize};
 
 /// The body of `POST /api/nodes/{id}/heartbeat`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Heartbeat {
     /// The state of the node's data plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_plane: Option<DataPlane>,
     /// Traffic with each peer since the node's data plane was set up.
+    #[cfg_attr(feature = "openapi", schema(max_items = 65_536))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerTraffic>,
 }
 
 /// The state of one node's data plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct DataPlane {
     /// Version of the runtime.
@@ -33,6 +36,7 @@ pub struct DataPlane {
     pub reason: String,
     /// The node's underlay address, as the runtime sees it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "ipv4"))]
     pub host_address: Option<Ipv4Addr>,
     /// Generation of the peer set that the kernel shows.
     pub generation: u64,
@@ -46,9 +50,11 @@ pub struct DataPlane {
 
 /// Traffic between the reporting node and one peer, as counted by the reporting node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct PeerTraffic {
     /// The peer's subnet, e.g. "10.42.2.0/24".
+    #[cfg_attr(feature = "openapi", schema(required, example = "10.42.2.0/24"))]
     pub subnet: String,
     /// Packets the fast path sent.
     pub tx_packets: u64,

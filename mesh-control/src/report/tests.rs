@@ -12,7 +12,8 @@ fn refused(json: &str) -> (u16, String) {
 }
 
 #[test]
-fn an_empty_object_is_a_report_without_content() {
+fn an_empty_object_or_null_is_a_report_without_content() {
+    assert_eq!(Report::from_json(b"null").unwrap(), Report::default());
     assert_eq!(Report::from_json(b"{}").unwrap(), Report::default());
 }
 
@@ -42,7 +43,6 @@ fn what_is_not_json_is_malformed_and_what_does_not_fit_names_the_field() {
     }
     for (bad, pointer) in [
         ("[]", "#"),
-        ("null", "#"),
         ("3", "#"),
         (r#"{"peers":{}}"#, "#/peers"),
         (r#"{"peers":[[]]}"#, "#/peers/0"),

@@ -1,0 +1,259 @@
+//! The description of the API (OpenAPI 3.1): generated from the handlers and types that serve it, and
+//! the page that shows it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::response::{Response as Documented, ResponseBuilder};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi, Ref, RefOr};
+use utoipa::{OpenApi as _, ToSchema};
+use utoipa_swagger_ui::Config;
+
+use crate::api;
+use crate::node::{NodeChanges, NodeList};
+use crate::problem::{Kind, Problem};
+
+const DESCRIPTION: &str = "\
+The REST API of the control plane. Fields, calls and kinds of problem are added, never renamed or removed; \
+clients ignore what they do not know.
+
+Every error is a problem document (RFC 9457): `application/problem+json` whose `type` names the kind and whose \
+`detail` says what to do. A path that is not here is answered 404 `no-such-route`, a method that a path does not \
+have 405 `method-not-allowed` with the header Allow. A client that takes longer than 30 s for the head of a request \
+is disconnected without an answer.
+
+There is no authentication: whoever reaches the port can register, deregister and list. Let only the cluster's \
+hosts reach it.";
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "Quilt Mesh control plane", description = DESCRIPTION),
+    tags(
+        (name = "nodes", description = "Who is in the cluster, with which subnet, and alive"),
+        (name = "traffic", description = "Who sends how much to whom"),
+        (name = "service", description = "The control plane itself")
+    ),
+    components(schemas(ProblemDocument, NodeList, NodeChanges<'_>))
+)]
+struct Frame;
+
+/// The description without its calls.
+pub(crate) fn frame() -> OpenApi {
+    Frame::openapi()
+}
+
+/// The whole description.
+pub fn document() -> OpenApi {
+    let mut document = api::routes().into_openapi();
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.post,
+            &mut item.put,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            add_common_problems(operation);
+        }
+    }
+    document
+}
+
+/// What every call may be answered: a head that cannot be read, and what may happen to any request.
+fn add_common_problems(operation: &mut Operation) {
+    let mut common = vec![
+        Kind::Malformed,
+        Kind::TargetTooLong,
+        Kind::HeadersTooLarge,
+        Kind::Internal,
+    ];
+    if operation.request_body.is_some() {
+        common.extend([Kind::BodyTooLarge, Kind::BodyTooSlow]);
+    }
+    let responses = &mut operation.responses.responses;
+    for kind in common {
+        add(responses, kind);
+    }
+}
+
+/// An error (RFC 9457). Some kinds have more members, such as `errors`, `holder` or `subnets`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what Problem serialises by hand")]
+struct ProblemDocument {
+    /// What kind of problem it is; the part after the last colon is the kind's name.
+    #[schema(
+        pattern = "^urn:quilt-mesh:problem:[a-z-]+$",
+        example = "urn:quilt-mesh:problem:in-use"
+    )]
+    r#type: String,
+    /// The kind in words.
+    title: String,
+    /// The status code, once more.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What is wrong here: the value, the rule, and what to do.
+    #[schema(min_length = 1)]
+    detail: String,
+    /// Of `invalid-fields`: each field that is missing or wrong.
+    errors: Option<Vec<crate::registration::FieldError>>,
+}
+
+/// Kinds of problem as responses of a call, those of one status together.
+pub(crate) fn responses(kinds: &[Kind]) -> BTreeMap<String, RefOr<Documented>> {
+    let mut responses = BTreeMap::new();
+    for kind in kinds {
+        add(&mut responses, *kind);
+    }
+    responses
+}
+
+fn add(responses: &mut BTreeMap<String, RefOr<Documented>>, kind: Kind) {
+    let status = kind.status();
+    let line = format!("- `{}`: {}", kind.slug(), kind.title());
+    match responses.get_mut(status.as_str()) {
+        Some(RefOr::T(response)) => {
+            if !response.description.contains(&line) {
+                response.description = format!("{}\n{line}", response.description);
+            }
+        }
+        Some(RefOr::Ref(_)) => {}
+        None => {
+            let schema = Ref::from_schema_name("ProblemDocument");
+            let mut response = ResponseBuilder::new().description(line).content(
+                "application/problem+json",
+                ContentBuilder::new().schema(Some(schema)).build(),
+            );
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                let seconds = HeaderBuilder::new()
+                    .description(Some("Seconds after which to try again"))
+                    .build();
+                response = response.header("Retry-After", seconds);
+            }
+            responses.insert(status.as_str().to_owned(), RefOr::T(response.build()));
+        }
+    }
+}
+
+/// Names sets of problems for the attribute `utoipa::path`.
+macro_rules! problems {
+    ($($(#[$meta:meta])* $name:ident: $($kind:ident),*;)*) => {$(
+        $(#[$meta])*
+        pub(crate) struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Documented>> {
+                responses(&[$(Kind::$kind),*])
+            }
+        }
+    )*};
+}
+
+problems! {
+    /// Of `list`.
+    WhenListing: Malformed;
+    /// Of `register`.
+    WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, InUse, SubnetsExhausted, DatabaseUnavailable, Overloaded;
+    /// Of `heartbeat`.
+    WhenBeating: Malformed, InvalidFields, UnknownNode, Overloaded;
+    /// Of `deregister`.
+    WhenLeaving: Malformed, UnknownNode, DatabaseUnavailable, Overloaded;
+}
+
+/// The body of `GET /api/nodes`: [`NodeChanges`] when asked with `since`, else [`NodeList`].
+pub(crate) struct NodesAnswer;
+
+impl ToSchema for NodesAnswer {}
+
+impl utoipa::PartialSchema for NodesAnswer {
+    fn schema() -> RefOr<Schema> {
+        // Changes have every field of the list, so that they match both, and one of the two is not enough.
+        AnyOfBuilder::new()
+            .item(Ref::from_schema_name("NodeChanges"))
+            .item(Ref::from_schema_name("NodeList"))
+            .into()
+    }
+}
+
+/// The body of `GET /health`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// Always `ok`: the control plane answers.
+    #[schema(pattern = "^ok$", example = "ok")]
+    pub(crate) status: &'static str,
+}
+
+static JSON: LazyLock<Bytes> = LazyLock::new(|| {
+    // Maps with text for keys serialise; a test holds what comes out against the contract.
+    serde_json::to_vec_pretty(&document())
+        .unwrap_or_default()
+        .into()
+});
+
+/// This description
+#[utoipa::path(
+    get,
+    path = "/api/openapi.json",
+    tag = "service",
+    operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object))
+)]
+pub(crate) async fn openapi_json() -> Response {
+    let content_type = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, content_type)], JSON.clone()).into_response()
+}
+
+/// To the page that shows this description
+///
+/// It needs nothing from other hosts.
+#[utoipa::path(
+    get,
+    path = "/api/docs",
+    tag = "service",
+    operation_id = "docs",
+    responses((status = 308, description = "The page is at /api/docs/", headers(("Location" = String))))
+)]
+pub(crate) async fn to_docs() -> Response {
+    // Relative, so that it holds behind a proxy that adds to the path.
+    let location = HeaderValue::from_static("docs/");
+    (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response()
+}
+
+/// The page itself.
+pub(crate) async fn docs_page() -> Result<Response, Problem> {
+    docs_file("index.html")
+}
+
+/// What the page loads.
+pub(crate) async fn docs_asset(
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(name) =
+        name.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    docs_file(&name)
+}
+
+fn docs_file(name: &str) -> Result<Response, Problem> {
+    // Without the last the page would ask a validator on the Internet about this host's description.
+    let config = Config::from("../openapi.json").validator_url("none");
+    match utoipa_swagger_ui::serve(name, Arc::new(config)) {
+        Ok(Some(file)) => {
+            let content_type = HeaderValue::from_str(&file.content_type)
+                .unwrap_or(HeaderValue::from_static("application/octet-stream"));
+            Ok(([(CONTENT_TYPE, content_type)], file.bytes.into_owned()).into_response())
+        }
+        Ok(None) => Err(Problem::new(
+            Kind::NoSuchRoute,
+            format!("the page has no file {name:?}"),
+        )),
+        Err(error) => Err(Problem::new(Kind::Internal, error.to_string())),
+    }
+}
