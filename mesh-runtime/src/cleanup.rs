@@ -18,6 +18,7 @@ use crate::{
     },
     options::{OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
+    state,
 };
 
 /// Why cleaning up did not take place, or not in full.
@@ -50,7 +51,7 @@ pub struct CleanupReport {
 }
 
 /// Removes everything of this project's from this network namespace: programs, pins, routes,
-/// the VXLAN device, and the bridge if it is ours and nothing is attached to it.
+/// the VXLAN device, the state directory's files, and the bridge if it is ours and nothing is attached to it.
 ///
 /// # Errors
 ///
@@ -81,11 +82,20 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
         .apply(&plan.changes)
         .await;
     left.extend(failed.iter().map(ToString::to_string));
+    // Last: what is left would be wanted again by the next start otherwise.
+    let mut removed: Vec<String> = plan.changes.iter().map(ToString::to_string).collect();
+    if let Some(path) = &options.state_dir {
+        match state::remove(path, settings.cluster) {
+            Ok(true) => removed.push(format!("remove the state in {}", path.display())),
+            Ok(false) => {}
+            Err(error) => left.push(error.to_string()),
+        }
+    }
     if !left.is_empty() {
         return Err(CleanupError::Left(left));
     }
     Ok(CleanupReport {
-        removed: plan.changes.iter().map(ToString::to_string).collect(),
+        removed,
         kept: plan.kept,
     })
 }

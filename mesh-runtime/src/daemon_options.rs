@@ -93,6 +93,16 @@ pub(crate) struct DaemonOptions {
     )]
     bpffs: PathBuf,
 
+    /// Directory in which the wanted state is kept: subnet, peers, routes and endpoints. With
+    /// it a host that was restarted has its overlay back before the agent has spoken.
+    #[arg(
+        long,
+        env = "QUILT_MESH_STATE_DIR",
+        value_name = "PATH",
+        default_value = "/var/lib/quilt-mesh-runtime"
+    )]
+    state_dir: PathBuf,
+
     /// Whether eBPF programs carry the traffic.
     #[arg(
         long,
@@ -125,7 +135,7 @@ pub(crate) struct DaemonOptions {
     xdp_guard: XdpGuard,
 
     /// Removes everything of Quilt Mesh from this host and exits: programs, pins, routes, the
-    /// VXLAN device, and the bridge unless something is attached to it or somebody else made
+    /// VXLAN device, the state directory, and the bridge unless something is attached to it or somebody else made
     /// it. The daemon must not be running.
     #[arg(long)]
     pub(crate) cleanup: bool,
@@ -174,6 +184,7 @@ impl DaemonOptions {
             overlay_interface: self.overlay_interface.clone(),
             host_address: self.host_ip,
             bpffs: self.bpffs.clone(),
+            state_dir: Some(self.state_dir.clone()),
             fast_path: match self.fast_path {
                 FastPath::Auto => FastPathMode::Auto,
                 FastPath::Off => FastPathMode::Off,
@@ -218,9 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn without_options_the_daemon_runs_with_the_librarys_defaults() {
+    fn without_options_the_daemon_runs_with_the_librarys_defaults_and_keeps_its_state() {
         let options = DaemonOptions::parse_from(["quilt-runtime"]);
-        assert_eq!(options.runtime_options(), RuntimeOptions::default());
+        let expected = RuntimeOptions {
+            state_dir: Some("/var/lib/quilt-mesh-runtime".into()),
+            ..RuntimeOptions::default()
+        };
+        assert_eq!(options.runtime_options(), expected);
         assert_eq!(options.grpc_addr.to_string(), "127.0.0.1:50051");
     }
 }

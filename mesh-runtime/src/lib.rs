@@ -22,6 +22,7 @@ mod problem;
 mod quilt_service;
 mod reconcile;
 mod runtime;
+mod state;
 mod subnet;
 mod wanted;
 
@@ -34,3 +35,4 @@ pub use options::{FastPathMode, OptionsError, RuntimeOptions};
 pub use privileges::MissingPrivilege;
 pub use quilt_service::QuiltService;
 pub use runtime::{MeshRuntime, StartError};
+pub use state::StateDirError;

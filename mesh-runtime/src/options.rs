@@ -26,6 +26,9 @@ pub struct RuntimeOptions {
     pub host_address: Option<Ipv4Addr>,
     /// Mount point of the BPF file system; maps and links are pinned below it.
     pub bpffs: PathBuf,
+    /// Directory in which the wanted state is kept, so that a reboot needs nobody to repeat
+    /// it. `None`: it is kept in the kernel alone, which survives restarts of the runtime.
+    pub state_dir: Option<PathBuf>,
     /// Whether traffic is carried by eBPF programs.
     pub fast_path: FastPathMode,
     /// How eBPF programs are attached.
@@ -55,6 +58,7 @@ impl Default for RuntimeOptions {
             overlay_interface: "vxlan100".to_owned(),
             host_address: None,
             bpffs: PathBuf::from("/sys/fs/bpf"),
+            state_dir: None,
             fast_path: FastPathMode::Auto,
             attach: AttachMode::Auto,
             guard: StrangerGuard::Off,
@@ -101,6 +105,9 @@ pub enum OptionsError {
     /// The BPF file system's mount point is relative.
     #[error("BPF file system {0:?} is not an absolute path")]
     RelativeBpffs(PathBuf),
+    /// The state directory is relative.
+    #[error("state directory {0:?} is not an absolute path")]
+    RelativeStateDir(PathBuf),
     /// An attach mode for programs that are never attached.
     #[error("attach mode {0:?} has no meaning with the fast path off: leave one of them out")]
     AttachWithoutFastPath(AttachMode),
@@ -135,6 +142,11 @@ impl RuntimeOptions {
         }
         if !self.bpffs.is_absolute() {
             return Err(OptionsError::RelativeBpffs(self.bpffs.clone()));
+        }
+        if let Some(path) = &self.state_dir
+            && !path.is_absolute()
+        {
+            return Err(OptionsError::RelativeStateDir(path.clone()));
         }
         if self.fast_path == FastPathMode::Off && self.attach != AttachMode::Auto {
             return Err(OptionsError::AttachWithoutFastPath(self.attach));

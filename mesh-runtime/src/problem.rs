@@ -54,6 +54,12 @@ pub(crate) enum Problem {
     /// No way to the hosts of some peers.
     #[error("this host has no route to {}: check its interfaces and default route", name_some(.0))]
     NoWay(Vec<Ipv4Addr>),
+    /// The disk does not take the wanted state.
+    #[error(
+        "the wanted state is not kept on disk ({0}): everything works, but after a reboot the \
+         overlay waits for the agent; make room or permit writing, or choose --state-dir"
+    )]
+    StateNotKept(String),
     /// The fast path refused its state.
     #[error("fast path: {0}")]
     FastPath(String),

@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod inject;
+mod keep;
 mod lookout;
 mod pace;
 mod probe;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     adopt::adopt,
     command::Command,
+    fast_path::shown_generation,
     kernel::{
         apply::Applier,
         change::{Change, Stage},
@@ -38,10 +40,12 @@ use crate::{
     },
     options::RuntimeOptions,
     problem::Problem,
+    state::{Source, choose},
     wanted::Wanted,
 };
 use endpoints::forget_gone;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
+pub(crate) use keep::Keep;
 use lookout::Lookout;
 use pace::Pace;
 
@@ -63,13 +67,18 @@ pub(crate) struct Reconciler {
     outdated: Dirty,
     fast_path: FastPathSlot,
     pace: Pace,
+    keep: Keep,
     lookout: Lookout,
 }
 
 impl Reconciler {
     /// Connects to the kernel. The fast path is opened by [`run`](Self::run), unless it is
     /// handed over open.
-    pub(crate) fn new(options: RuntimeOptions, fast_path: FastPathSlot) -> io::Result<Self> {
+    pub(crate) fn new(
+        options: RuntimeOptions,
+        fast_path: FastPathSlot,
+        keep: Keep,
+    ) -> io::Result<Self> {
         let netlink = Netlink::connect()?;
         let events = Events::listen(netlink.port)?;
         Ok(Self {
@@ -84,6 +93,7 @@ impl Reconciler {
             outdated: Dirty::ALL,
             fast_path,
             pace: Pace::default(),
+            keep,
             lookout: Lookout::default(),
         })
     }
@@ -102,6 +112,7 @@ impl Reconciler {
             let quiet_until = self.pace.quiet_until();
             let retry_at = self.pace.retry_at();
             let look_at = self.lookout.next();
+            let write_at = self.keep.due();
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -119,6 +130,12 @@ impl Reconciler {
                     self.lookout.take(tokio::time::Instant::now());
                     self.round(Dirty::CONTAINERS).await;
                 }
+                () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
+                    self.keep.begin(&self.wanted);
+                }
+                written = self.keep.written() => {
+                    self.keep.settle(written, self.wanted.generation);
+                }
                 opened = self.fast_path.opened() => {
                     self.fast_path.settle(opened, &self.options, &self.observed).await;
                     self.adopt_generation();
@@ -126,6 +143,7 @@ impl Reconciler {
                 }
             }
         }
+        self.keep.flush(&self.wanted).await;
     }
 
     /// Takes over what an earlier run left, then makes the first round.
@@ -133,13 +151,24 @@ impl Reconciler {
         if let Err(error) = self.read(Dirty::ALL).await {
             tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
         }
-        self.wanted = adopt(&self.settings, &self.observed);
+        let found = self.keep.read().await;
+        let kept = found.kept.clone();
+        let (wanted, source) = choose(
+            adopt(&self.settings, &self.observed),
+            shown_generation(&self.options.bpffs),
+            found,
+        );
+        self.wanted = wanted;
         if let Some(subnet) = self.wanted.subnet {
             tracing::info!(
                 %subnet,
                 peers = self.wanted.peers.len(),
                 injected = self.wanted.injected.len(),
-                "took over what an earlier run left in the kernel"
+                from = match source {
+                    Source::File => "the state directory",
+                    Source::Kernel | Source::Nobody => "the kernel",
+                },
+                "took over what an earlier run left"
             );
         }
         if let Some(address) = self.options.host_address {
@@ -147,6 +176,9 @@ impl Reconciler {
         }
         self.fast_path.begin(&self.options, &self.observed).await;
         self.adopt_generation();
+        if kept.as_ref() != Some(&self.wanted) {
+            self.keep.changed(self.wanted.generation);
+        }
         self.round(Dirty::default()).await;
     }
 
@@ -171,7 +203,9 @@ impl Reconciler {
         )
         .await?;
         self.note_devices();
-        forget_gone(&mut self.wanted, &self.observed);
+        if forget_gone(&mut self.wanted, &self.observed) {
+            self.keep.changed(self.wanted.generation);
+        }
         self.look_inside(dirty).await?;
         self.outdated = Dirty::default();
         Ok(())
@@ -206,8 +240,10 @@ impl Reconciler {
         let overlay = self.observed.link_named(&self.settings.overlay);
         if let Some(bridge) = bridge
             && is_own_bridge_mac(&self.settings.cluster, bridge.mac)
+            && self.wanted.own_bridge != Some(bridge.index)
         {
             self.wanted.own_bridge = Some(bridge.index);
+            self.keep.changed(self.wanted.generation);
         }
         self.events.watch_neighbours(
             bridge.map_or(0, |link| link.index),
@@ -218,7 +254,7 @@ impl Reconciler {
     /// Reads what may have changed and at least `dirty`, and makes the kernel and the fast
     /// path show what is wanted.
     async fn round(&mut self, dirty: Dirty) {
-        let problems = match self.reconcile_kernel(dirty).await {
+        let mut problems = match self.reconcile_kernel(dirty).await {
             Ok(mut problems) => {
                 problems.extend(self.missing_ways());
                 problems.extend(self.show_fast_path());
@@ -229,6 +265,7 @@ impl Reconciler {
                 vec![Problem::Observe(error.to_string())]
             }
         };
+        problems.extend(self.keep.problem());
         self.note_problems(problems);
     }
 

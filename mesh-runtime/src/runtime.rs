@@ -17,7 +17,9 @@ use crate::{
     options::{FastPathMode, OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
     quilt_service::QuiltService,
-    reconcile::{FastPathSlot, Reconciler, fast_path_options},
+    reconcile::{FastPathSlot, Keep, Reconciler, fast_path_options},
+    state::{Directory, StateDirError},
+    subnet::Cluster,
 };
 
 /// Calls that wait for their turn at a time; more wait in their connections.
@@ -44,6 +46,9 @@ pub enum StartError {
     /// Another runtime is there.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Another runtime keeps its state in the state directory.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
     /// No connection to the kernel.
     #[error("cannot talk to the kernel over netlink: {0}")]
     Netlink(#[source] io::Error),
@@ -84,12 +89,13 @@ impl MeshRuntime {
     /// # Errors
     ///
     /// Options that contradict each other, a missing privilege, another runtime in this
-    /// network namespace, and with [`FastPathMode::Required`] a fast path that is not to be
+    /// network namespace or with the same state directory, and with [`FastPathMode::Required`] a fast path that is not to be
     /// had.
     pub async fn start(options: RuntimeOptions) -> Result<Self, StartError> {
         options.check()?;
         privileges::check()?;
         let lock = InstanceLock::take()?;
+        let keep = open_state(&options)?;
         let fast_path = match options.fast_path {
             FastPathMode::Required => {
                 let options = fast_path_options(&options);
@@ -101,7 +107,7 @@ impl MeshRuntime {
             }
             FastPathMode::Auto | FastPathMode::Off => FastPathSlot::Unopened,
         };
-        let reconciler = Reconciler::new(options, fast_path).map_err(StartError::Netlink)?;
+        let reconciler = Reconciler::new(options, fast_path, keep).map_err(StartError::Netlink)?;
         let (commands, queue) = mpsc::channel(WAITING_CALLS);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -145,5 +151,19 @@ impl MeshRuntime {
             tracing::warn!("a change did not come to an end in time and is given up");
             self.task.abort();
         }
+    }
+}
+
+/// Opens the state directory. One that cannot be used keeps nobody from working: that is
+/// reported, and the state is kept in the kernel alone.
+fn open_state(options: &RuntimeOptions) -> Result<Keep, StateDirError> {
+    let cluster = Cluster::from(options);
+    let opened = options
+        .state_dir
+        .as_deref()
+        .map(|path| Directory::open(path, cluster));
+    match opened {
+        Some(Err(error @ StateDirError::InUse { .. })) => Err(error),
+        other => Ok(Keep::new(other)),
     }
 }

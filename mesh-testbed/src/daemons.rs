@@ -100,6 +100,7 @@ impl Host {
             Daemon::Runtime => vec![
                 ("--grpc-addr", loopback.to_string().into()),
                 ("--bpffs", self.bpffs_dir().into()),
+                ("--state-dir", self.runtime_state_dir().into()),
                 ("--log-level", "info".into()),
             ],
             Daemon::Agent => vec![

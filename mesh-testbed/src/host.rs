@@ -117,10 +117,14 @@ impl Host {
         self.dir.join("bpf")
     }
 
-    /// The agent's state directory, which outlives it. The runtime keeps its state in the
-    /// kernel.
+    /// The agent's state directory, which outlives it.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.join("agent")
+    }
+
+    /// The runtime's state directory, which outlives it and the kernel's state.
+    pub fn runtime_state_dir(&self) -> PathBuf {
+        self.dir.join("runtime")
     }
 
     /// A daemon's log, over all its starts.

@@ -112,6 +112,11 @@ impl PinDirectory {
     }
 }
 
+/// Where the node's entry is pinned below `bpffs`.
+pub(super) fn config_pin(bpffs: &Path) -> PathBuf {
+    maps_in(&bpffs.join(DIRECTORY)).join(map_names::CONFIG)
+}
+
 /// Whether a pin directory exists below `bpffs`.
 pub(super) fn exists(bpffs: &Path) -> bool {
     is_bpffs(bpffs).unwrap_or(false) && bpffs.join(DIRECTORY).is_dir()

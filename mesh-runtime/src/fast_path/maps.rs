@@ -202,6 +202,15 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
     }
 }
 
+/// The node's entry in the map pinned at `path`, if there is one.
+pub(super) fn pinned_config(path: &Path) -> Option<Config> {
+    let map = Map::Array(MapData::from_pin(path).ok()?);
+    Array::<MapData, Config>::try_from(map)
+        .ok()?
+        .get(&0, 0)
+        .ok()
+}
+
 /// `CLOCK_MONOTONIC`, the clock of the programs' time stamps.
 pub(super) fn monotonic_now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)

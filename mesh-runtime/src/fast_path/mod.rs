@@ -295,6 +295,12 @@ impl FastPath {
     }
 }
 
+/// Generation of the peer set that the pinned maps of an earlier life show, without opening
+/// anything else; `None` if there are none.
+pub fn shown_generation(bpffs: &Path) -> Option<u64> {
+    maps::pinned_config(&bpffs::config_pin(bpffs)).map(|config| config.generation)
+}
+
 /// Detaches what an earlier life left attached, for a runtime that is told to do without the
 /// fast path. `interfaces` are all interfaces of the namespace, by name. With `forget` the
 /// maps go as well.

@@ -74,6 +74,7 @@ impl Reconciler {
                 }
                 tracing::info!(%subnet, "subnet configured");
                 self.wanted.set_subnet(subnet);
+                self.keep.changed(self.wanted.generation);
             }
         }
         self.round(Dirty::STATE).await;
@@ -110,6 +111,7 @@ impl Reconciler {
         }
         .map_err(Refusal::because)?;
         if self.wanted.remove(destination) {
+            self.keep.changed(self.wanted.generation);
             tracing::info!(%destination, "route removed");
         }
         self.round(Dirty::STATE).await;
@@ -140,7 +142,12 @@ impl Reconciler {
             .iter()
             .map(|(index, error)| (*index, error.to_string()))
             .collect();
+        let news = self.wanted.peers != checked.peers;
         let changes = self.wanted.sync_peers(sync.generation, checked.peers);
+        if news {
+            self.keep.changed(sync.generation);
+        }
+        self.keep.generation(sync.generation);
         // What the kernel's notifications have not outdated is not read again: an agent syncs
         // every few seconds, mostly without news, and everything is compared as often anyway.
         self.round(Dirty::default()).await;
@@ -193,7 +200,10 @@ impl Reconciler {
             .map_err(Refusal::because)?;
         // The operator's word stands above the agent's.
         let address = self.options.host_address.unwrap_or(told);
-        self.wanted.host_address = Some(address);
+        if self.wanted.host_address != Some(address) {
+            self.wanted.host_address = Some(address);
+            self.keep.changed(self.wanted.generation);
+        }
         Ok(peers::check_peers(&sync.peers, &cluster, own, address))
     }
 

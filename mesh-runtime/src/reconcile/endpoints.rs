@@ -33,6 +33,7 @@ impl Reconciler {
         let view = self.view_of(address, &endpoint);
         let interface = endpoint.interface.clone();
         if self.wanted.endpoints.insert(address, endpoint.clone()) != Some(endpoint) {
+            self.keep.changed(self.wanted.generation);
             tracing::info!(%address, interface, mac = view.mac, "endpoint attached");
         }
         self.round(Dirty::default()).await;
@@ -60,6 +61,7 @@ impl Reconciler {
             matching(interface, address, &self.wanted.endpoints).map_err(Refusal::because)?;
         for address in endpoints {
             if let Some(endpoint) = self.wanted.endpoints.remove(&address) {
+                self.keep.changed(self.wanted.generation);
                 tracing::info!(%address, interface = endpoint.interface, "endpoint detached");
             }
         }
@@ -68,9 +70,10 @@ impl Reconciler {
     }
 }
 
-/// Forgets the endpoints whose interfaces are gone. The kernel gives an index again only
+/// Forgets the endpoints whose interfaces are gone, and says whether there were any. The kernel gives an index again only
 /// after billions of others, or after a restart of the host, when the name tells.
-pub(super) fn forget_gone(wanted: &mut Wanted, observed: &Observed) {
+pub(super) fn forget_gone(wanted: &mut Wanted, observed: &Observed) -> bool {
+    let before = wanted.endpoints.len();
     wanted.endpoints.retain(|address, endpoint| {
         let there = observed
             .links
@@ -81,4 +84,5 @@ pub(super) fn forget_gone(wanted: &mut Wanted, observed: &Observed) {
         }
         there
     });
+    wanted.endpoints.len() < before
 }

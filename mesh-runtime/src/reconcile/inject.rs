@@ -33,6 +33,9 @@ impl Reconciler {
             .parse_destination(destination, own)
             .map_err(Refusal::because)?;
         let new = self.wanted.injected.insert(destination);
+        if new {
+            self.keep.changed(self.wanted.generation);
+        }
         let goal = OverlayRoute {
             destination,
             source: gateway(own),
@@ -54,6 +57,7 @@ impl Reconciler {
         // What passes by itself is tried again; a route of somebody else stays.
         if new && matches!(problem, Problem::ForeignRoute { .. }) {
             self.wanted.injected.remove(&destination);
+            self.keep.changed(self.wanted.generation);
         }
         Err(Refusal::because(problem))
     }

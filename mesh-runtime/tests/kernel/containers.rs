@@ -78,8 +78,7 @@ async fn where_no_bpf_file_system_can_be_the_node_runs_on_the_kernel_path_and_sa
     let file = host.dir.path().join("file");
     std::fs::write(&file, "").unwrap();
     let args = ["--bpffs", file.to_str().unwrap()];
-    let mut command = host.netns.command(env!("CARGO_BIN_EXE_quilt-runtime"));
-    command.args(["--fast-path", "required"]).args(args);
+    let command = host.daemon_command("required", &args);
     let (status, text) = crate::host::run_to_end(command).await;
     assert!(!status.success());
     assert!(

@@ -39,22 +39,36 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) async fn new(label: &str) -> Self {
-        let netns = NetNs::new(label)
-            .await
-            .expect("these tests need root: run them with sudo, or `cargo xtask test`");
         let host = Self {
-            netns,
+            netns: namespace(label).await,
             dir: TempDir::new().unwrap(),
         };
-        host.ip("link add eth0 type veth peer name eth0-far");
-        host.ip(&format!("address add {ADDRESS}/24 dev eth0"));
-        host.ip("link set eth0 up");
-        host.ip("link set eth0-far up");
-        host.eventually("the carrier", |host| {
+        host.plug_in().await;
+        host
+    }
+
+    /// As after a reboot: nothing of the kernel's state is left, and all of the disk's. The
+    /// daemon must have ended.
+    pub(crate) async fn reboot(&mut self) {
+        self.unmount();
+        self.netns = namespace("reboot").await;
+        self.plug_in().await;
+    }
+
+    async fn plug_in(&self) {
+        self.ip("link add eth0 type veth peer name eth0-far");
+        self.ip(&format!("address add {ADDRESS}/24 dev eth0"));
+        self.ip("link set eth0 up");
+        self.ip("link set eth0-far up");
+        self.eventually("the carrier", |host| {
             host.ip("link show eth0").contains("state UP")
         })
         .await;
-        host
+    }
+
+    fn unmount(&self) {
+        // There is nothing to unmount unless the daemon used the fast path.
+        let _ = nix::mount::umount2(&self.bpffs(), MntFlags::MNT_DETACH);
     }
 
     /// Runs `ip` inside and returns what it printed.
@@ -88,6 +102,11 @@ impl Host {
         self.dir.path().join("bpf")
     }
 
+    /// Where this host's daemon keeps its state.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
     /// The daemon's command, without the fast path.
     pub(crate) fn daemon_command(&self, fast_path: &str, args: &[&str]) -> Command {
         let mut command = self.netns.command(env!("CARGO_BIN_EXE_quilt-runtime"));
@@ -102,6 +121,8 @@ impl Host {
             .args(["--log-level", "mesh_runtime=debug,info"])
             .args(["--fast-path", fast_path, "--bpffs"])
             .arg(bpffs)
+            .arg("--state-dir")
+            .arg(self.state_dir())
             .args(args);
         command
     }
@@ -219,9 +240,14 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // There is nothing to unmount unless the daemon used the fast path.
-        let _ = nix::mount::umount2(&self.bpffs(), MntFlags::MNT_DETACH);
+        self.unmount();
     }
+}
+
+async fn namespace(label: &str) -> NetNs {
+    NetNs::new(label)
+        .await
+        .expect("these tests need root: run them with sudo, or `cargo xtask test`")
 }
 
 /// Runs a command to its end and returns its status and what it printed.

@@ -15,3 +15,4 @@ mod occupied;
 mod refusals;
 mod repair;
 mod restart;
+mod state;

@@ -318,6 +318,7 @@ async fn options_that_contradict_each_other_are_refused_at_the_start() {
         (&["--overlay-interface", "abcdefghijklmnop"], "at most 15"),
         (&["--host-ip", "127.0.0.1"], "loopback"),
         (&["--bpffs", "bpf"], "absolute path"),
+        (&["--state-dir", "state"], "absolute path"),
         (&["--fast-path", "off", "--attach", "tcx"], "fast path off"),
         (&["--log-level", "mesh=loud"], "--log-level"),
         (&["--grpc-addr", "50051"], "--grpc-addr"),

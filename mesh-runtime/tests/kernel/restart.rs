@@ -55,7 +55,9 @@ async fn survives(signal: Signal) {
 
     // And the agent's next sync is the whole truth again.
     daemon.configure("10.42.1.0/24").await.unwrap();
-    let answer = daemon.sync(1, &[("10.42.3.0/24", "192.0.2.3")]).await;
+    let stale = daemon.sync(2, &[]).await;
+    assert!(stale.error.contains("below 3"), "{}", stale.error);
+    let answer = daemon.sync(4, &[("10.42.3.0/24", "192.0.2.3")]).await;
     assert!(answer.success, "{}", answer.error);
     assert_eq!((answer.unchanged, answer.removed), (1, 1));
 }
@@ -78,8 +80,10 @@ async fn cleaning_up_leaves_nothing_of_ours() {
     daemon.configure("10.42.1.0/24").await.unwrap();
     daemon.sync(1, &[("10.42.2.0/24", "192.0.2.2")]).await;
     daemon.end(Signal::SIGTERM).await;
+    assert!(host.state_dir().exists());
     let (status, text) = host.run_daemon(&["--cleanup"]).await;
     assert!(status.success(), "{text}");
+    assert!(!host.state_dir().exists(), "{text}");
     assert_eq!(
         [host.ip("link show"), host.ip("route show table all")].concat(),
         before
