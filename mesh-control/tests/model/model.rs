@@ -1,0 +1,494 @@
+//! What must hold of a control plane, from what it has acknowledged. It knows nothing of how the
+//! control plane is made.
+//!
+//! A request without an answer may have had its effect, or not, or (a database server may still
+//! work on it) have it later: from then on the model allows both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use ipnet::Ipv4Net;
+
+use crate::steps::{Claim, SUBNETS};
+
+/// What is known about whether something is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    Yes,
+    No,
+    Unsure,
+}
+
+impl Known {
+    fn may(self) -> bool {
+        self != Self::No
+    }
+}
+
+/// Whether a node is up. The clock goes on between what the model knows and what the control plane
+/// does, so "up" is certain only until its next heartbeat is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    UpUntil(Instant),
+    Down,
+    Unsure,
+}
+
+/// A node that the control plane has named.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) hostname: String,
+    pub(crate) host_ip: Ipv4Addr,
+    key: Option<String>,
+    /// Whether only a registration brings it back: it deregistered or lost its address.
+    pub(crate) dismissed: Known,
+    pub(crate) life: Life,
+    /// Whether an operator took its subnet away, and with it its place in the list. Of one for
+    /// which this is certain the model keeps only the id.
+    released: Known,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    nodes: BTreeMap<String, Node>,
+    gone: BTreeSet<String>,
+    reservations: BTreeMap<Ipv4Net, Known>,
+    unanswered: Vec<Claim>,
+}
+
+/// What a registration may be answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// The node that it is; `None`: one never seen.
+    node: Option<String>,
+    /// Whether a live node may have, or certainly has, the address.
+    in_use: Known,
+}
+
+impl Model {
+    /// The nodes, in the order of their ids.
+    pub(crate) fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.nodes
+    }
+
+    /// Ranges that are reserved, or may be.
+    pub(crate) fn reservations(&self) -> Vec<Ipv4Net> {
+        self.reservations.keys().copied().collect()
+    }
+
+    /// The node that a claim speaks for: the one with its key; without a key, the one without a key
+    /// at its address.
+    fn same_node(&self, claim: &Claim) -> Option<(&String, &Node)> {
+        self.nodes.iter().find(|(_, node)| match &claim.key {
+            Some(key) => node.key.as_ref() == Some(key),
+            None => node.key.is_none() && node.host_ip == claim.host_ip,
+        })
+    }
+
+    /// What a registration that is sent now may be answered, at the latest by `now`.
+    pub(crate) fn expect(&self, claim: &Claim, now: Instant) -> Expected {
+        let same = self.same_node(claim);
+        let mut in_use = Known::No;
+        for (id, node) in &self.nodes {
+            let itself = same.is_some_and(|(same, _)| same == id);
+            // Without a key only the hostname tells a second host from the same one.
+            let clashes = if itself {
+                claim.key.is_none() && node.hostname != claim.hostname
+            } else {
+                true
+            };
+            if !clashes || node.host_ip != claim.host_ip || node.dismissed == Known::Yes {
+                continue;
+            }
+            match node.life {
+                Life::Down => {}
+                Life::UpUntil(until)
+                    if now < until && node.dismissed == Known::No && node.released == Known::No =>
+                {
+                    in_use = Known::Yes;
+                }
+                Life::UpUntil(_) | Life::Unsure if in_use == Known::No => in_use = Known::Unsure,
+                Life::UpUntil(_) | Life::Unsure => {}
+            }
+        }
+        let moved = |other: &Claim| other.host_ip == claim.host_ip && other != claim;
+        if in_use == Known::No && self.unanswered.iter().any(moved) {
+            in_use = Known::Unsure;
+        }
+        Expected {
+            node: same.map(|(id, _)| id.clone()),
+            in_use,
+        }
+    }
+
+    /// A registration was answered with a node and a subnet.
+    pub(crate) fn admitted(
+        &mut self,
+        claim: &Claim,
+        expected: &Expected,
+        id: &str,
+        subnet: Ipv4Net,
+        life: Life,
+    ) {
+        assert_ne!(
+            expected.in_use,
+            Known::Yes,
+            "{claim:?} was admitted, but its address is in use: {self:#?}"
+        );
+        assert!(
+            !self.gone.contains(id),
+            "{id} was removed, and is given to {claim:?}"
+        );
+        if let Some(same) = &expected.node
+            && same != id
+        {
+            let before = self.nodes.remove(same).unwrap();
+            assert!(
+                before.released.may(),
+                "{claim:?} was {same} ({before:?}) and became {id} at {subnet}"
+            );
+            self.gone.insert(same.clone());
+        }
+        match self.nodes.get(id) {
+            Some(node) => assert!(
+                node.subnet == subnet,
+                "{id} had {} and came back with {subnet}",
+                node.subnet
+            ),
+            None => self.is_free(subnet, id),
+        }
+        for node in self
+            .nodes
+            .values_mut()
+            .filter(|node| node.host_ip == claim.host_ip)
+        {
+            // It was down, or this would not have been admitted.
+            node.dismissed = Known::Yes;
+            node.life = Life::Down;
+        }
+        self.nodes.insert(
+            id.to_owned(),
+            Node {
+                subnet,
+                hostname: claim.hostname.clone(),
+                host_ip: claim.host_ip,
+                key: claim.key.clone(),
+                dismissed: Known::No,
+                life,
+                released: Known::No,
+            },
+        );
+    }
+
+    /// A subnet was handed out: nobody may hold it.
+    fn is_free(&self, subnet: Ipv4Net, to: &str) {
+        for (id, node) in &self.nodes {
+            let held = node.subnet == subnet && node.released == Known::No;
+            assert!(
+                !held,
+                "{subnet} is held by {id} ({node:?}) and was given to {to}"
+            );
+        }
+        for (range, &reserved) in &self.reservations {
+            assert!(
+                reserved != Known::Yes || !range.contains(&subnet),
+                "{range} is reserved, and {subnet} was given to {to}"
+            );
+        }
+    }
+
+    /// A registration was refused because the address is in use.
+    pub(crate) fn refused(&self, claim: &Claim, expected: &Expected) {
+        assert!(
+            expected.in_use.may(),
+            "{claim:?} was refused, but nobody has the address: {self:#?}"
+        );
+    }
+
+    /// A registration was refused because no subnet is free.
+    pub(crate) fn exhausted(&self, claim: &Claim, expected: &Expected) {
+        let holds = expected.node.as_ref().map(|id| &self.nodes[id]);
+        assert!(
+            holds.is_none_or(|node| node.released.may()),
+            "{claim:?} holds a subnet and was told that none is free"
+        );
+        let reserved = (1..=SUBNETS).filter(|&number| {
+            self.reservations
+                .keys()
+                .any(|range| range.contains(&subnet(number)))
+        });
+        let taken = self.nodes.len() + self.unanswered.len() + reserved.count();
+        assert!(
+            taken >= SUBNETS.into(),
+            "none of {SUBNETS} subnets is free, says the answer: {self:#?}"
+        );
+    }
+
+    /// A registration got no answer.
+    pub(crate) fn unanswered(&mut self, claim: &Claim) {
+        self.unanswered.push(claim.clone());
+        let same = self.same_node(claim).map(|(id, _)| id.clone());
+        for (id, node) in &mut self.nodes {
+            let itself = same.as_ref() == Some(id);
+            if !itself && node.host_ip != claim.host_ip {
+                continue;
+            }
+            // It may have taken its own node back, or another one's address.
+            match (itself, node.dismissed) {
+                (true, Known::Yes) | (false, Known::No) => node.dismissed = Known::Unsure,
+                _ => {}
+            }
+            if node.dismissed != Known::Yes {
+                node.life = Life::Unsure;
+            }
+        }
+    }
+
+    /// A heartbeat was answered 200 (`known`) or 404.
+    pub(crate) fn heartbeat(&mut self, id: &str, known: bool, life: Life, prompt: bool) {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        if known {
+            // Another replica may not have heard yet; that it stays down is seen in the list.
+            assert!(
+                node.dismissed.may() && !prompt || node.dismissed != Known::Yes,
+                "{id} was dismissed, and its heartbeat was taken"
+            );
+            if node.dismissed != Known::Yes {
+                node.life = life;
+            }
+        } else {
+            assert!(
+                node.dismissed.may() || node.released.may(),
+                "{id} was told that it is unknown: {node:?}"
+            );
+            node.life = Life::Unsure;
+        }
+    }
+
+    /// A heartbeat or a deregistration got no answer.
+    pub(crate) fn unsure_of(&mut self, id: &str, may_be_dismissed: bool) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.life = Life::Unsure;
+            if may_be_dismissed && node.dismissed == Known::No {
+                node.dismissed = Known::Unsure;
+            }
+        }
+    }
+
+    /// A deregistration was answered 200 (`known`) or 404.
+    pub(crate) fn deregistered(&mut self, id: &str, known: bool) {
+        let node = self.nodes.get_mut(id).unwrap();
+        if known {
+            (node.dismissed, node.life) = (Known::Yes, Life::Down);
+        } else {
+            assert!(
+                node.released.may(),
+                "{id} deregistered and was told that it is unknown"
+            );
+        }
+    }
+
+    /// What is known of the life of nodes does not outlive the memory of a replica.
+    pub(crate) fn forget_lives(&mut self) {
+        for node in self
+            .nodes
+            .values_mut()
+            .filter(|node| node.dismissed != Known::Yes)
+        {
+            node.life = Life::Unsure;
+        }
+    }
+
+    /// Every node was seen down and nobody has sent anything since.
+    pub(crate) fn all_are_down(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.life = Life::Down;
+        }
+    }
+
+    /// The release of a node's subnet was answered 200, 409 or 404.
+    pub(crate) fn released(&mut self, id: &str, status: u16, now: Instant) {
+        let node = &self.nodes[id];
+        match status {
+            200 => {
+                let up = matches!(node.life, Life::UpUntil(until) if now < until);
+                assert!(!up, "{id} is up and lost its subnet: {node:?}");
+                self.nodes.remove(id);
+                self.gone.insert(id.to_owned());
+            }
+            409 => assert_ne!(
+                node.life,
+                Life::Down,
+                "{id} is down, and its subnet was not released"
+            ),
+            404 => assert!(
+                node.released.may(),
+                "{id} holds {}, which is said to be no lease",
+                node.subnet
+            ),
+            _ => panic!("the release of {} was answered {status}", node.subnet),
+        }
+    }
+
+    /// A release got no answer.
+    pub(crate) fn release_unanswered(&mut self, id: &str) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.released = Known::Unsure;
+        }
+    }
+
+    /// A reservation was answered 200, or 409 because of a lease (or a reservation).
+    pub(crate) fn reserved(&mut self, range: Ipv4Net, status: u16) {
+        let overlaps_reservation = self
+            .reservations
+            .keys()
+            .any(|other| other.contains(&range) || range.contains(other));
+        match status {
+            200 => {
+                for (id, node) in &self.nodes {
+                    let held = range.contains(&node.subnet) && node.released == Known::No;
+                    assert!(
+                        !held,
+                        "{range} was reserved over the subnet of {id}: {node:?}"
+                    );
+                }
+                self.reservations.insert(range, Known::Yes);
+            }
+            409 => assert!(
+                overlaps_reservation
+                    || !self.unanswered.is_empty()
+                    || self.nodes.values().any(|node| range.contains(&node.subnet)),
+                "{range} is free and could not be reserved: {self:#?}"
+            ),
+            _ => panic!("the reservation of {range} was answered {status}"),
+        }
+    }
+
+    /// A reservation, or its end, got no answer.
+    pub(crate) fn unsure_of_reservation(&mut self, range: Ipv4Net) {
+        self.reservations.insert(range, Known::Unsure);
+    }
+
+    /// The end of a reservation was answered 200 or 404.
+    pub(crate) fn unreserved(&mut self, range: Ipv4Net, status: u16) {
+        match status {
+            200 => {}
+            404 => assert_ne!(
+                self.reservations[&range],
+                Known::Yes,
+                "{range} is reserved, and is said not to be"
+            ),
+            _ => panic!("the end of the reservation of {range} was answered {status}"),
+        }
+        self.reservations.remove(&range);
+    }
+
+    /// Holds a list against what is known. What contradicts it for good is a panic; what may only
+    /// not have arrived at this replica yet is an `Err`.
+    pub(crate) fn compare(&self, listed: &BTreeMap<String, Listed>) -> Result<(), String> {
+        let mut holders: BTreeMap<Ipv4Net, &String> = BTreeMap::new();
+        let mut up: BTreeMap<Ipv4Addr, &String> = BTreeMap::new();
+        for (id, node) in listed {
+            if let Some(other) = holders.insert(node.subnet, id) {
+                panic!("{} is held by {other} and {id}: {listed:#?}", node.subnet);
+            }
+            if node.up
+                && let Some(other) = up.insert(node.host_ip, id)
+            {
+                panic!(
+                    "{other} and {id} are both up at {}: {listed:#?}",
+                    node.host_ip
+                );
+            }
+            match self.nodes.get(id) {
+                Some(known) => assert_eq!(known.subnet, node.subnet, "{id} changed its subnet"),
+                None if self.gone.contains(id) => {
+                    return Err(format!("{id} was removed, and is listed"));
+                }
+                None => assert!(
+                    self.unanswered
+                        .iter()
+                        .any(|claim| claim.hostname == node.hostname),
+                    "nobody has registered {id}: {node:?}"
+                ),
+            }
+        }
+        for (id, node) in &self.nodes {
+            match listed.get(id) {
+                None if node.released.may() => {}
+                None => return Err(format!("{id} is not listed: {node:?}")),
+                Some(listed) if listed.up && node.dismissed == Known::Yes => {
+                    return Err(format!("{id} was dismissed, and is up"));
+                }
+                Some(_) => {}
+            }
+        }
+        for (range, &reserved) in &self.reservations {
+            let inside = listed.values().find(|node| range.contains(&node.subnet));
+            if reserved == Known::Yes
+                && let Some(node) = inside
+            {
+                return Err(format!(
+                    "{range} is reserved, and {} is held: {node:?}",
+                    node.subnet
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what became of the requests without an answer, from a list that agrees.
+    pub(crate) fn learn(&mut self, listed: &BTreeMap<String, Listed>) {
+        for (id, node) in listed {
+            if self.nodes.contains_key(id) || self.gone.contains(id) {
+                continue;
+            }
+            let claim = self
+                .unanswered
+                .iter()
+                .find(|claim| claim.hostname == node.hostname)
+                .unwrap();
+            self.nodes.insert(
+                id.clone(),
+                Node {
+                    subnet: node.subnet,
+                    hostname: node.hostname.clone(),
+                    host_ip: node.host_ip,
+                    key: claim.key.clone(),
+                    dismissed: Known::Unsure,
+                    life: Life::Unsure,
+                    released: Known::No,
+                },
+            );
+        }
+        for (id, node) in &mut self.nodes {
+            if let Some(listed) = listed.get(id) {
+                node.hostname.clone_from(&listed.hostname);
+                node.host_ip = listed.host_ip;
+            }
+        }
+    }
+}
+
+/// A node as a list shows it, without what changes by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) hostname: String,
+    pub(crate) host_ip: Ipv4Addr,
+    pub(crate) up: bool,
+}
+
+/// The subnet of this number, of 10.42.0.0/16 divided into /20.
+pub(crate) fn subnet(number: u8) -> Ipv4Net {
+    Ipv4Net::new(
+        Ipv4Addr::new(10, 42, number * 16, 0),
+        crate::steps::NODE_PREFIX,
+    )
+    .unwrap()
+}

@@ -1,0 +1,121 @@
+//! What can happen to a control plane, and how sequences of it are made.
+
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+/// Underlay addresses that the hosts share, so that they get into each other's way.
+const ADDRESSES: u8 = 5;
+
+/// Hosts 0 to 3 have keys, hosts 4 to 6 have none.
+const HOSTS: u8 = 7;
+const HOSTS_WITH_KEY: u8 = 4;
+
+/// Hosts that register in crowds; each has a key and an address that nobody else wants.
+const GUESTS: u8 = 12;
+
+/// The cluster CIDR of the test and its node prefix: 15 subnets, fewer than nodes that want one.
+pub(crate) const CLUSTER_CIDR: &str = "10.42.0.0/16";
+pub(crate) const NODE_PREFIX: u8 = 20;
+pub(crate) const SUBNETS: u8 = 15;
+
+/// A registration, as one host sends it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Claim {
+    pub(crate) hostname: String,
+    pub(crate) host_ip: Ipv4Addr,
+    pub(crate) key: Option<String>,
+}
+
+impl Claim {
+    fn host(host: u8, address: u8) -> Self {
+        Self {
+            hostname: format!("host-{host}"),
+            host_ip: Ipv4Addr::new(192, 0, 2, address + 1),
+            key: (host < HOSTS_WITH_KEY).then(|| format!("key-of-host-{host}")),
+        }
+    }
+
+    fn guest(guest: u8) -> Self {
+        Self {
+            hostname: format!("guest-{guest}"),
+            host_ip: Ipv4Addr::new(198, 51, 100, guest + 1),
+            key: Some(format!("key-of-guest-{guest}")),
+        }
+    }
+}
+
+/// Of several things there are, one: taken modulo how many there are when the step is made.
+pub(crate) type Pick = u8;
+
+/// One thing that happens.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// A host registers.
+    Register { claim: Claim, replica: Pick },
+    /// A node sends a heartbeat.
+    Heartbeat { node: Pick, replica: Pick },
+    /// A node deregisters.
+    Deregister { node: Pick, replica: Pick },
+    /// Nobody sends heartbeats until every node is down.
+    Silence,
+    /// An operator takes a node's subnet away.
+    Release { node: Pick, replica: Pick },
+    /// An operator reserves one subnet, or two that lie together.
+    Reserve {
+        subnet: u8,
+        two: bool,
+        replica: Pick,
+    },
+    /// An operator gives up a reservation.
+    Unreserve { reservation: Pick, replica: Pick },
+    /// Many register at once, some of them through several replicas at the same time.
+    Crowd {
+        crowd: Vec<(Claim, Pick)>,
+        kill: Option<Kill>,
+    },
+    /// SIGKILL of a replica that is at rest, and a new start.
+    Crash { replica: Pick },
+    /// SIGTERM and a new start.
+    Restart { replica: Pick },
+    /// SIGKILL of the database server and a new start; nothing where there is none.
+    CrashDatabase,
+}
+
+/// SIGKILL of a replica while a crowd registers, so many microseconds after the first was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Kill {
+    pub(crate) replica: Pick,
+    pub(crate) after_us: u16,
+}
+
+fn crowd() -> impl Strategy<Value = Vec<(Claim, Pick)>> {
+    let guest = (0..GUESTS).prop_map(Claim::guest);
+    prop::collection::vec((guest, any::<Pick>()), 1..16)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let claim = (0..HOSTS, 0..ADDRESSES).prop_map(|(host, address)| Claim::host(host, address));
+    let kill =
+        (any::<Pick>(), 0..30_000_u16).prop_map(|(replica, after_us)| Kill { replica, after_us });
+    let pair = || (any::<Pick>(), any::<Pick>());
+    prop_oneof![
+        10 => (claim, any::<Pick>()).prop_map(|(claim, replica)| Step::Register { claim, replica }),
+        4 => pair().prop_map(|(node, replica)| Step::Heartbeat { node, replica }),
+        3 => pair().prop_map(|(node, replica)| Step::Deregister { node, replica }),
+        1 => Just(Step::Silence),
+        4 => pair().prop_map(|(node, replica)| Step::Release { node, replica }),
+        2 => (1..=SUBNETS, any::<bool>(), any::<Pick>())
+            .prop_map(|(subnet, two, replica)| Step::Reserve { subnet, two, replica }),
+        2 => pair().prop_map(|(reservation, replica)| Step::Unreserve { reservation, replica }),
+        4 => (crowd(), prop::option::weighted(0.6, kill)).prop_map(|(crowd, kill)| Step::Crowd { crowd, kill }),
+        1 => any::<Pick>().prop_map(|replica| Step::Crash { replica }),
+        1 => any::<Pick>().prop_map(|replica| Step::Restart { replica }),
+        1 => Just(Step::CrashDatabase),
+    ]
+}
+
+/// Sequences of what happens to one cluster, from its first start on.
+pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), most / 2..=most)
+}
