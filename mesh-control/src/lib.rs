@@ -7,6 +7,7 @@
 //! tells about it over HTTP, [`openapi`] describes how, and [`daemon`] is the process.
 
 pub mod api;
+mod bare_answer;
 mod body;
 pub mod daemon;
 pub mod duration_text;

@@ -132,6 +132,20 @@ impl Problem {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+
+    /// The document as JSON.
+    pub(crate) fn json(&self) -> Vec<u8> {
+        let (status, slug, title) = self.kind.parts();
+        let body = Body {
+            r#type: format!("urn:quilt-mesh:problem:{slug}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            members: &self.members,
+        };
+        // Serialising strings and integers to memory does not fail; were it to, the status still tells.
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
 }
 
 #[derive(Serialize)]
@@ -146,17 +160,8 @@ struct Body<'a> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, slug, title) = self.kind.parts();
-        let body = Body {
-            r#type: format!("urn:quilt-mesh:problem:{slug}"),
-            title,
-            status: status.as_u16(),
-            detail: &self.detail,
-            members: &self.members,
-        };
-        // Serialising strings and integers to memory does not fail; were it to, the status still tells.
-        let bytes = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = (status, bytes).into_response();
+        let status = self.kind.status();
+        let mut response = (status, self.json()).into_response();
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::bare_answer::WithProblems;
+
 /// Connections at a time; more wait in the kernel's backlog. An agent has one that waits for changes and
 /// one for its heartbeats: room for every node of the largest plan that agents watch, and then some.
 const MOST_CONNECTIONS: usize = 160 * 1024;
@@ -85,7 +87,7 @@ async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(WithProblems::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

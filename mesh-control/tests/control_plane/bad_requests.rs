@@ -340,6 +340,68 @@ async fn a_node_id_that_is_no_id_is_an_error_and_not_a_crash() {
     there.check().await;
 }
 
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_a_problem_as_well() {
+    let there = Undisturbed::new().await;
+    let many = "X: y\r\n".repeat(200);
+    for (head, status, slug) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "malformed"),
+        ("GET /health HTTP/9.9\r\n\r\n".to_owned(), 400, "malformed"),
+        (
+            "GET /health HTTP/1.1\r\nno colon\r\n\r\n".to_owned(),
+            400,
+            "malformed",
+        ),
+        (
+            format!("GET /health HTTP/1.1\r\nHost: x\r\n{many}\r\n"),
+            431,
+            "headers-too-large",
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(70_000)),
+            414,
+            "target-too-long",
+        ),
+        (
+            format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(1 << 20)),
+            431,
+            "headers-too-large",
+        ),
+    ] {
+        let answer = read_text(raw(&there.control_plane, head.as_bytes()));
+        let shown = head.get(..40).unwrap_or(&head);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{shown}: {answer}"
+        );
+        assert!(
+            answer.contains("application/problem+json"),
+            "{shown}: {answer}"
+        );
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["status"], status, "{shown}");
+        assert_eq!(
+            body["type"],
+            format!("urn:quilt-mesh:problem:{slug}"),
+            "{shown}"
+        );
+    }
+    // After a good request on the same connection, too.
+    let two = "GET /health HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n";
+    let answers = read_text(raw(&there.control_plane, two.as_bytes()));
+    assert!(answers.starts_with("HTTP/1.1 200 OK"), "{answers}");
+    assert!(
+        answers.contains("{\"status\":\"ok\"}HTTP/1.1 400"),
+        "{answers}"
+    );
+    assert!(
+        answers.contains("urn:quilt-mesh:problem:malformed"),
+        "{answers}"
+    );
+    there.check().await;
+}
+
 fn raw(control_plane: &ControlPlane, bytes: &[u8]) -> TcpStream {
     let mut connection = TcpStream::connect(control_plane.address()).unwrap();
     connection
