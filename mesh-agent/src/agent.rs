@@ -1,19 +1,27 @@
 //! The supervisor: owns the tasks of an agent and ends them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     control_plane::ControlPlane,
     dataplane::{self, DataplaneSettings},
+    feed::{self, FeedSettings, Listed},
     heartbeat,
+    host_address::{self, HostAddress},
     node::{RegisterRequest, Registration},
-    peers::KnownPeers,
+    peers::PeerSet,
+    probe::{self, ProbeSettings},
     register::{self, Revocation},
-    sync::{self, SyncSettings},
+    report::Reporter,
+    sync,
 };
 
 /// How long the control plane may take to hear that the node leaves.
@@ -23,6 +31,9 @@ const DEREGISTER_DEADLINE: Duration = Duration::from_secs(2);
 /// everything else it waits for, so this only bounds what must not happen.
 const STOP_DEADLINE: Duration = Duration::from_secs(1);
 
+/// So many reports of the runtime may wait for the sync task.
+const WAITING_REPORTS: usize = 1;
+
 /// Everything an agent needs to run.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -30,12 +41,20 @@ pub struct Settings {
     pub control_plane: ControlPlane,
     /// This node.
     pub node: RegisterRequest,
+    /// Where its address comes from.
+    pub host_address: HostAddress,
     /// Time between two heartbeats.
     pub heartbeat_interval: Duration,
-    /// How peers are learnt.
-    pub sync: SyncSettings,
-    /// How the runtime is kept equal to them.
+    /// How the node list is followed.
+    pub feed: FeedSettings,
+    /// How long a peer stays that is heard of neither in lists nor in the data plane.
+    pub grace: Duration,
+    /// How the runtime is asked about peers in doubt.
+    pub probe: ProbeSettings,
+    /// How the runtime is kept equal to the peers.
     pub dataplane: DataplaneSettings,
+    /// Whether the node stays registered when the agent ends.
+    pub stay_registered: bool,
 }
 
 /// A task ended that should not have.
@@ -43,23 +62,29 @@ pub struct Settings {
 #[error("a task of the agent ended unexpectedly: {0}")]
 pub struct TaskEnded(String);
 
-/// Runs an agent until `stop`, then deregisters the node. Routes and peers stay with the
-/// runtime.
+/// Runs an agent until `stop`, then deregisters the node unless told otherwise. Routes and
+/// peers stay with the runtime.
 ///
 /// # Errors
 /// If a task ends before `stop`, which is a bug; the others are stopped, and the node is
 /// left registered, because its data plane still works.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), TaskEnded> {
     let registration = watch::Sender::<Option<Registration>>::new(None);
-    let peers = watch::Sender::<Option<Arc<KnownPeers>>>::new(None);
+    let host_address = watch::Sender::new(settings.host_address.at_start());
+    let listed = watch::Sender::<Option<Listed>>::new(None);
+    let peers = watch::Sender::<Option<Arc<PeerSet>>>::new(None);
+    let doubtful = watch::Sender::new(BTreeSet::new());
+    let (reports, reported) = mpsc::channel(WAITING_REPORTS);
     let revocation = Revocation::new();
     let tasks_stop = stop.child_token();
     let current = registration.subscribe();
+    let control_plane = &settings.control_plane;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeat::run(
-        settings.control_plane.clone(),
+        control_plane.clone(),
         settings.heartbeat_interval,
+        Reporter::new(settings.dataplane.runtime.clone()),
         registration.subscribe(),
         revocation.clone(),
         tasks_stop.clone(),
@@ -67,22 +92,52 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
     tasks.spawn(dataplane::run(
         settings.dataplane,
         registration.subscribe(),
+        host_address.subscribe(),
         peers.subscribe(),
         tasks_stop.clone(),
     ));
+    tasks.spawn(probe::run(
+        settings.probe,
+        doubtful.subscribe(),
+        reports,
+        tasks_stop.clone(),
+    ));
     tasks.spawn(sync::run(
-        settings.control_plane.clone(),
-        settings.sync,
+        settings.grace,
+        sync::Sources {
+            registration: registration.subscribe(),
+            host_address: host_address.subscribe(),
+            listed: listed.subscribe(),
+            reports: reported,
+        },
+        sync::Results {
+            peers,
+            doubtful,
+            revocation: revocation.clone(),
+        },
+        tasks_stop.clone(),
+    ));
+    let interval = settings.feed.interval;
+    tasks.spawn(feed::run(
+        control_plane.clone(),
+        settings.feed,
         registration.subscribe(),
-        revocation.clone(),
-        peers,
+        listed,
         tasks_stop.clone(),
     ));
     tasks.spawn(register::run(
-        settings.control_plane.clone(),
+        control_plane.clone(),
         settings.node,
+        host_address.subscribe(),
         revocation,
         registration,
+        tasks_stop.clone(),
+    ));
+    tasks.spawn(host_address::run(
+        control_plane.clone(),
+        settings.host_address,
+        interval,
+        host_address,
         tasks_stop.clone(),
     ));
 
@@ -105,7 +160,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
     }
 
     let registered = current.borrow().clone();
-    if let Some(registered) = registered {
+    if settings.stay_registered {
+        info!("the node stays registered");
+    } else if let Some(registered) = registered {
         deregister(&settings.control_plane, &registered.node_id).await;
     }
     Ok(())

@@ -26,11 +26,11 @@ use tracing::{debug, error, info, warn};
 use crate::{
     generation::Generation,
     node::Registration,
-    peers::{KnownPeers, PeerSet, peer_set},
+    peers::{PeerSet, without_own},
     reasons::Reasons,
     retry,
     routes::Routes,
-    runtime_client::{CallError, RuntimeAddress, RuntimeConnection, RuntimeLost},
+    runtime_client::{CallError, RuntimeAddress, RuntimeConnection, RuntimeLost, unless_lost},
 };
 
 mod peer_set;
@@ -52,34 +52,35 @@ pub struct DataplaneSettings {
     pub reinject_interval: Duration,
     /// The overlay interface that routes lead over.
     pub overlay_interface: String,
-    /// This node's address on the underlay.
-    pub host_address: Ipv4Addr,
 }
 
-/// Passes over the runtime every interval, and at once when the peers or the registration
-/// change, until `stop`. Leaves everything in place at the end: the data plane outlives
+/// Passes over the runtime every interval, and at once when the peers, the registration or
+/// the node's own address change, until `stop`. Leaves everything in place at the end: the data plane outlives
 /// the daemons.
 pub async fn run(
     settings: DataplaneSettings,
     mut registration: watch::Receiver<Option<Registration>>,
-    mut peers: watch::Receiver<Option<Arc<KnownPeers>>>,
+    mut host_address: watch::Receiver<Ipv4Addr>,
+    mut peers: watch::Receiver<Option<Arc<PeerSet>>>,
     stop: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(settings.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut dataplane = Dataplane::new(settings);
+    let mut dataplane = Dataplane::new(settings, *host_address.borrow());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = registration.changed() => if changed.is_err() { return },
+            changed = host_address.changed() => if changed.is_err() { return },
             changed = peers.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {}
         }
         let Some(subnet) = registration.borrow_and_update().as_ref().map(|r| r.subnet) else {
             continue;
         };
+        dataplane.host_address = *host_address.borrow_and_update();
         let peers = peers.borrow_and_update().clone();
-        let peers = peers.map(|known| peer_set(&known, subnet));
+        let peers = peers.map(|peers| without_own(&peers, subnet));
         tokio::select! {
             () = stop.cancelled() => return,
             () = dataplane.round(subnet, peers.as_ref()) => {}
@@ -99,6 +100,7 @@ enum Subject {
 
 struct Dataplane {
     settings: DataplaneSettings,
+    host_address: Ipv4Addr,
     connection: Option<RuntimeConnection>,
     configured: Option<Ipv4Net>,
     fast_path: FastPath,
@@ -109,9 +111,10 @@ struct Dataplane {
 }
 
 impl Dataplane {
-    fn new(settings: DataplaneSettings) -> Self {
+    fn new(settings: DataplaneSettings, host_address: Ipv4Addr) -> Self {
         Self {
             settings,
+            host_address,
             connection: None,
             configured: None,
             fast_path: FastPath::Untried,
@@ -270,13 +273,5 @@ impl Dataplane {
             }
         }
         Ok(())
-    }
-}
-
-/// Takes the loss of the runtime, which ends a pass, out of the errors that only end a call.
-fn unless_lost<T>(result: Result<T, CallError>) -> Result<Result<T, CallError>, RuntimeLost> {
-    match result {
-        Err(CallError::Lost(lost)) => Err(lost),
-        other => Ok(other),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use mesh_rest::heartbeat::Heartbeat;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -14,56 +15,105 @@ use crate::{
     node::Registration,
     reasons::Reasons,
     register::Revocation,
+    report::Reporter,
 };
+
+/// Most time before a heartbeat that the runtime has to say what it shall carry.
+const LONGEST_REPORT: Duration = Duration::from_secs(1);
+
+/// How many heartbeats carry nothing after the control plane refused what one carried.
+const REFUSED_BEATS: u32 = 60;
 
 /// Beats every `interval` while the node is registered, until `stop`. The registration
 /// itself counts as a beat.
+///
+/// The runtime is asked ahead of the beat, and what it has not said when the beat is due is
+/// left out: no heartbeat is late because of what it carries.
 pub async fn run(
     control_plane: ControlPlane,
     interval: Duration,
+    mut reporter: Reporter,
     mut registration: watch::Receiver<Option<Registration>>,
     revocation: Revocation,
     stop: CancellationToken,
 ) {
-    let mut ticks = interval_at(Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failure = Reasons::default();
+    let ahead = LONGEST_REPORT.min(interval / 2);
+    let mut heart = Heart {
+        control_plane,
+        revocation,
+        failure: Reasons::default(),
+        silent_beats: 0,
+    };
+    let mut due = Instant::now() + interval;
     loop {
-        tokio::select! {
+        let report = async {
+            sleep_until(due - ahead).await;
+            let report = timeout_at(due, reporter.report()).await;
+            sleep_until(due).await;
+            report.ok().flatten()
+        };
+        let report = tokio::select! {
             () = stop.cancelled() => return,
             changed = registration.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                ticks.reset();
+                due = Instant::now() + interval;
                 continue;
             }
-            _ = ticks.tick() => {}
-        }
+            report = report => report,
+        };
+        due = Instant::now() + interval;
         let Some(current) = registration.borrow().clone() else {
             continue;
         };
-        let beat = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
-            beat = control_plane.heartbeat(&current.node_id) => beat,
-        };
+            () = heart.beat(&current, report) => {}
+        }
+    }
+}
+
+struct Heart {
+    control_plane: ControlPlane,
+    revocation: Revocation,
+    failure: Reasons<()>,
+    silent_beats: u32,
+}
+
+impl Heart {
+    async fn beat(&mut self, current: &Registration, report: Option<Heartbeat>) {
+        self.silent_beats = self.silent_beats.saturating_sub(1);
+        let report = report.filter(|_| self.silent_beats == 0);
+        let node_id = &current.node_id;
+        let mut beat = self.control_plane.heartbeat(node_id, report.as_ref()).await;
+        if let (Err(error), Some(_)) = (&beat, report)
+            && error.is_refusal()
+        {
+            warn!(
+                %error,
+                "the control plane does not take what the heartbeat carries; the next {REFUSED_BEATS} carry nothing"
+            );
+            self.silent_beats = REFUSED_BEATS;
+            beat = self.control_plane.heartbeat(node_id, None).await;
+        }
         match beat {
             Ok(()) => {
                 debug!("heartbeat");
-                if failure.resolve(&()) {
+                if self.failure.resolve(&()) {
                     info!("heartbeats arrive again");
                 }
             }
             Err(ControlPlaneError::UnknownNode { .. }) => {
                 warn!(
-                    node_id = current.node_id,
+                    node_id,
                     "the control plane does not know this node any more"
                 );
-                revocation.revoke(current.epoch);
+                self.revocation.revoke(current.epoch);
             }
             Err(error) => {
                 let error = error.to_string();
-                if failure.note((), &error) {
+                if self.failure.note((), &error) {
                     warn!(error, "heartbeat failed; the next one follows");
                 }
             }

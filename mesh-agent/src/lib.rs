@@ -5,31 +5,40 @@
 //! It is the part of a node that parses what the network sends, and therefore the part
 //! without any privilege: the kernel is only ever touched by the runtime.
 //!
-//! Four tasks, so that none can delay another, owned by one supervisor ([`agent::run`]):
+//! Its tasks, so that none can delay another, are owned by one supervisor ([`agent::run`]):
 //!
 //! | task | module | remote side |
 //! |---|---|---|
 //! | registrar | [`register`] | control plane |
-//! | heartbeat | [`heartbeat`] | control plane |
-//! | sync | [`sync`] | control plane |
+//! | heartbeat | [`heartbeat`] | control plane, and the runtime for what it carries |
+//! | feed | [`feed`] | control plane |
+//! | probe | [`probe`] | runtime |
+//! | sync | [`sync`] | none: it makes peers of what feed and probe say |
 //! | data plane | [`dataplane`] | runtime |
+//! | host address | [`host_address`] | none |
 //!
-//! What they decide is computed by pure functions: [`peers::assess`] makes the peer set
-//! out of a node list, [`routes::Routes`] the calls out of a peer set.
+//! What they decide is computed by pure functions: [`node_list::NodeList`] follows the
+//! control plane's list, [`peers::assess`] makes the peers out of it, [`peers::judge`] ends
+//! the doubt about those it does not call up, and [`routes::Routes`] makes the calls.
 
 pub mod agent;
 pub mod control_plane;
 pub mod dataplane;
 pub mod excerpt;
+pub mod feed;
 pub mod generation;
 pub mod heartbeat;
+pub mod host_address;
 pub mod identity;
 pub mod machine;
 pub mod node;
+pub mod node_list;
 pub mod options;
 pub mod peers;
+pub mod probe;
 pub mod reasons;
 pub mod register;
+pub mod report;
 pub mod retry;
 pub mod routes;
 pub mod runtime_client;

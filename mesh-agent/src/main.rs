@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-// One thread is enough for four tasks that mostly sleep, and keeps the agent small.
+// One thread is enough for tasks that mostly sleep, and keeps the agent small.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();

@@ -6,6 +6,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use mesh_rest::digest::DigestedNode;
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /api/nodes/register`.
@@ -35,15 +36,29 @@ pub struct RegisterAnswer {
     pub subnet: String,
 }
 
-/// Answer to `GET /api/nodes`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct NodeList {
-    /// Every node that ever registered.
+/// Answer to `GET /api/nodes`: a list, or what changed in it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct NodesAnswer {
+    /// Every node that ever registered, or those that are new or changed.
     pub nodes: Vec<Node>,
+    /// Ids of nodes that an operator took out of the cluster.
+    #[serde(default)]
+    pub removed: Vec<String>,
+    /// Rises with every change of the list.
+    #[serde(default)]
+    pub revision: i64,
+    /// Names the database that the revision counts.
+    #[serde(default)]
+    pub database: String,
+    /// The digest of the whole list ([`mesh_rest::digest`]), as text. A control plane that
+    /// answers without one has no change feed.
+    pub digest: Option<String>,
+    /// Whether `nodes` is the whole list. Absent where the whole list was asked for.
+    pub full: Option<bool>,
 }
 
 /// One node as the control plane lists it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Node {
     /// The control plane's name for the node.
     pub node_id: String,
@@ -56,22 +71,60 @@ pub struct Node {
     pub subnet: String,
     /// Whether the node's heartbeats arrive.
     pub status: Status,
+    /// Whether a node that is down said so itself, and did not just fall silent.
+    #[serde(default)]
+    pub deregistered: bool,
     /// Unix seconds.
     #[serde(default)]
     pub registered_at: i64,
 }
 
+impl Node {
+    /// What of the node goes into the digest of the list.
+    #[must_use]
+    pub fn digested(&self) -> DigestedNode<'_> {
+        DigestedNode {
+            node_id: &self.node_id,
+            hostname: &self.hostname,
+            host_ip: &self.host_ip,
+            subnet: &self.subnet,
+            status: self.status.as_str(),
+        }
+    }
+}
+
 /// Liveness of a node as the control plane sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
 pub enum Status {
     /// Heartbeats arrive.
     Up,
     /// Heartbeats stopped, or the node deregistered.
     Down,
     /// A word this version does not know. It neither adds nor removes a peer.
-    #[serde(other)]
-    Unknown,
+    Unknown(String),
+}
+
+impl From<String> for Status {
+    fn from(word: String) -> Self {
+        match word.as_str() {
+            "up" => Self::Up,
+            "down" => Self::Down,
+            _ => Self::Unknown(word),
+        }
+    }
+}
+
+impl Status {
+    /// The word of the list.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown(word) => word,
+        }
+    }
 }
 
 /// What a successful registration says.
@@ -158,11 +211,15 @@ mod tests {
 
     #[test]
     fn a_list_may_hold_fields_and_words_of_a_later_version() {
-        let list: NodeList = serde_json::from_str(
+        let list: NodesAnswer = serde_json::from_str(
             r#"{"revision": 7, "nodes": [{"node_id": "a", "host_ip": "192.0.2.1",
                 "subnet": "10.42.1.0/24", "status": "draining", "zone": "x"}]}"#,
         )
         .unwrap();
-        assert_eq!(list.nodes[0].status, Status::Unknown);
+        let word = "draining".to_owned();
+        assert_eq!(list.nodes[0].status, Status::Unknown(word));
+        assert_eq!(list.nodes[0].digested().status, "draining");
+        assert!(!list.nodes[0].deregistered);
+        assert_eq!((list.digest, list.full), (None, None));
     }
 }

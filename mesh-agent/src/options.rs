@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
-use clap::Parser;
+use anyhow::{Context as _, anyhow};
+use clap::{ArgAction, Parser, builder::BoolishValueParser};
 use reqwest::Url;
 use tracing::warn;
 use tracing_subscriber::{
@@ -16,9 +16,15 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    agent::Settings, control_plane::ControlPlane, dataplane::DataplaneSettings, identity, machine,
-    node::RegisterRequest, runtime_client::RuntimeAddress, sync::SyncSettings,
-    underlay::source_address_towards,
+    agent::Settings,
+    control_plane::ControlPlane,
+    dataplane::DataplaneSettings,
+    feed::FeedSettings,
+    host_address::{HostAddress, source_address},
+    identity, machine,
+    node::RegisterRequest,
+    probe::ProbeSettings,
+    runtime_client::RuntimeAddress,
 };
 
 mod values;
@@ -34,12 +40,24 @@ mod values;
     version,
     max_term_width = 100,
     args_override_self = true,
-    after_help = "An option given twice counts as given last, and before its environment variable."
+    after_help = "An option other than --control-plane given twice counts as given last, and \
+                  before its environment variable."
 )]
 pub struct Options {
-    /// Base URL of the control plane, e.g. http://192.0.2.10:8080
-    #[arg(long, value_name = "URL", env = "QUILT_MESH_CONTROL_PLANE", value_parser = values::http_url)]
-    pub control_plane: Url,
+    /// Base URL of the control plane, e.g. http://192.0.2.10:8080; one for each replica
+    ///
+    /// Give it once for each replica, or all of them separated by commas. They are tried in
+    /// this order; the agent stays with one until it fails, and then goes on to the next.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "QUILT_MESH_CONTROL_PLANE",
+        required = true,
+        action = ArgAction::Append,
+        value_delimiter = ',',
+        value_parser = values::http_url
+    )]
+    pub control_plane: Vec<Url>,
 
     /// URL of the container runtime's gRPC interface on this node
     #[arg(
@@ -53,8 +71,9 @@ pub struct Options {
 
     /// This node's IPv4 address on the underlay, by which the other nodes reach it
     ///
-    /// Default: the source address that the kernel would use to reach the control plane. No
-    /// packet is sent to find it.
+    /// Default: the source address that the kernel would use to reach the (first) control
+    /// plane. No packet is sent to find it. When it changes, the node registers again with
+    /// the new address and keeps its subnet; an address given here never changes.
     #[arg(long, value_name = "IP", env = "QUILT_MESH_HOST_IP", value_parser = values::underlay_address)]
     pub host_ip: Option<Ipv4Addr>,
 
@@ -95,7 +114,10 @@ pub struct Options {
     )]
     pub heartbeat_interval: Duration,
 
-    /// Time between two syncs of the peers
+    /// Time between two syncs of the peers, at most
+    ///
+    /// Changes arrive sooner: for so long the control plane waits for one before it answers
+    /// that there is none. One without a change feed is asked for all nodes this often.
     #[arg(
         long,
         value_name = "TIME",
@@ -135,10 +157,11 @@ pub struct Options {
     )]
     pub overlay_interface: String,
 
-    /// How long a peer stays that the control plane lists neither as up nor as down
+    /// How long a peer stays that is not listed and whose packets do not arrive
     ///
     /// Only a control plane that lost its database forgets nodes. This is the time they have
-    /// to register again before they are taken out of the mesh.
+    /// to register again before they are taken out of the mesh. It also holds for a peer
+    /// that is listed as down while the runtime cannot find out whether it is alive.
     #[arg(
         long,
         value_name = "TIME",
@@ -147,6 +170,52 @@ pub struct Options {
         value_parser = values::period
     )]
     pub absent_peer_grace: Duration,
+
+    /// How long one probe of a peer waits for a sign of life
+    ///
+    /// A peer that the control plane does not call up is probed through the data plane, and
+    /// kept while its packets arrive.
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "QUILT_MESH_PROBE_TIMEOUT",
+        default_value = "1s",
+        value_parser = values::probe_timeout
+    )]
+    pub probe_timeout: Duration,
+
+    /// How many probes in a row a peer may leave unanswered before it is taken for dead
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "QUILT_MESH_PROBE_ATTEMPTS",
+        default_value = "3",
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub probe_attempts: u32,
+
+    /// How long node lists older than one already seen are taken for those of a replica of
+    /// the control plane that lags, and not for those of a database restored from a backup
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "QUILT_MESH_REPLICA_LAG",
+        default_value = "15s",
+        value_parser = values::period
+    )]
+    pub replica_lag: Duration,
+
+    /// Leave the node registered when the agent ends
+    ///
+    /// For restarts and upgrades: the other nodes take a node that deregisters out of the
+    /// mesh at once. One that just falls silent they keep while its packets arrive.
+    #[arg(
+        long,
+        env = "QUILT_MESH_STAY_REGISTERED",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub stay_registered: bool,
 
     /// Time between two injections of all routes into a runtime without mesh.MeshDataplane
     #[arg(
@@ -186,11 +255,12 @@ impl Options {
                 .context("cannot read the system's host name; give one with --hostname")?,
         };
         let host_address = match self.host_ip {
-            Some(address) => address,
-            None => source_towards_control_plane(&self.control_plane)?,
+            Some(address) => HostAddress::Fixed(address),
+            None => source_towards(self.control_plane.first())?,
         };
-        if host_address.is_loopback() {
-            warn!(%host_address, "other hosts cannot reach this node at a loopback address; give one with --host-ip");
+        let at_start = host_address.at_start();
+        if at_start.is_loopback() {
+            warn!(host_address = %at_start, "other hosts cannot reach this node at a loopback address; give one with --host-ip");
         }
         let node_key = match identity::load_or_create(&self.state_dir) {
             Ok(key) => Some(key.to_string()),
@@ -205,54 +275,54 @@ impl Options {
             self.connect_timeout,
         )
         .context("cannot set up the HTTP client")?;
+        let runtime = RuntimeAddress {
+            authority: authority(&self.quilt_runtime),
+            deadline: self.request_timeout,
+            connect_deadline: self.connect_timeout,
+        };
         Ok(Settings {
             control_plane,
             node: RegisterRequest {
                 hostname,
-                host_ip: host_address,
+                host_ip: at_start,
                 cpu_cores: machine::cpu_cores(),
                 ram_mb: machine::ram_mb(),
                 node_key,
             },
+            host_address,
             heartbeat_interval: self.heartbeat_interval,
-            sync: SyncSettings {
+            feed: FeedSettings {
                 interval: self.sync_interval,
-                grace: self.absent_peer_grace,
-                host_address,
+                replica_lag: self.replica_lag,
+            },
+            grace: self.absent_peer_grace,
+            probe: ProbeSettings {
+                runtime: runtime.clone(),
+                interval: self.sync_interval,
+                timeout: self.probe_timeout,
+                attempts: self.probe_attempts,
             },
             dataplane: DataplaneSettings {
-                runtime: RuntimeAddress {
-                    authority: authority(&self.quilt_runtime),
-                    deadline: self.request_timeout,
-                    connect_deadline: self.connect_timeout,
-                },
+                runtime,
                 interval: self.sync_interval,
                 reinject_interval: self.reinject_interval,
                 overlay_interface: self.overlay_interface,
-                host_address,
             },
+            stay_registered: self.stay_registered,
         })
     }
 }
 
 /// Finds the default of --host-ip.
-fn source_towards_control_plane(control_plane: &Url) -> anyhow::Result<Ipv4Addr> {
-    let authority = authority(control_plane);
-    let mut addresses = authority
+fn source_towards(control_plane: Option<&Url>) -> anyhow::Result<HostAddress> {
+    const HINT: &str = "give this node's address with --host-ip";
+    let towards = authority(control_plane.context(HINT)?);
+    let remotes = towards
         .to_socket_addrs()
-        .with_context(|| {
-            format!(
-                "cannot resolve {authority} to find this node's address; give it with --host-ip"
-            )
-        })?
-        .collect::<Vec<_>>();
-    addresses.sort_by_key(|address| !address.is_ipv4());
-    let Some(remote) = addresses.first() else {
-        bail!("{authority} has no address; give this node's address with --host-ip");
-    };
-    let address = source_address_towards(*remote)
-        .context("cannot find this node's address; give it with --host-ip")?;
-    Ok(address)
+        .with_context(|| format!("cannot resolve {towards} to find this node's address; {HINT}"))?;
+    let address = source_address(remotes)
+        .map_err(|reason| anyhow!("cannot find this node's address: {reason}; {HINT}"))?;
+    Ok(HostAddress::Source { address, towards })
 }
 
 /// "host:port" of a URL that [`values::http_url`] accepted.
@@ -263,82 +333,5 @@ fn authority(url: &Url) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
-        let mut line = vec![
-            "quilt-mesh-agent",
-            "--control-plane",
-            "http://192.0.2.10:8080",
-        ];
-        line.extend_from_slice(arguments);
-        Options::try_parse_from(line)
-    }
-
-    #[test]
-    fn the_defaults_are_those_of_the_contract() {
-        let options = parse(&[]).unwrap();
-        assert_eq!(authority(&options.quilt_runtime), "127.0.0.1:50051");
-        assert_eq!(options.heartbeat_interval, Duration::from_secs(10));
-        assert_eq!(options.sync_interval, Duration::from_secs(5));
-        assert_eq!(options.request_timeout, Duration::from_secs(3));
-        assert_eq!(options.overlay_interface, "vxlan100");
-        assert_eq!(
-            options.state_dir,
-            PathBuf::from("/var/lib/quilt-mesh-agent")
-        );
-    }
-
-    #[test]
-    fn every_option_has_an_environment_variable() {
-        use clap::CommandFactory as _;
-        for argument in Options::command().get_arguments() {
-            let long = argument.get_long().unwrap();
-            let name = format!("QUILT_MESH_{}", long.to_uppercase().replace('-', "_"));
-            assert_eq!(argument.get_env().unwrap(), name.as_str());
-        }
-    }
-
-    #[test]
-    fn a_wrong_value_is_refused_with_the_rule() {
-        for (option, value, rule) in [
-            ("--control-plane", "192.0.2.10:8080", "http"),
-            (
-                "--control-plane",
-                "https://192.0.2.10",
-                "TLS is not supported",
-            ),
-            ("--control-plane", "http://", "empty host"),
-            ("--control-plane", "http://a:b@192.0.2.10", "passwords"),
-            ("--control-plane", "http://192.0.2.10/?x=1", "query"),
-            (
-                "--quilt-runtime",
-                "unix:///run/quilt.sock",
-                "not an http URL",
-            ),
-            ("--host-ip", "node1", "not an IPv4 address"),
-            ("--host-ip", "2001:db8::1", "not an IPv4 address"),
-            ("--host-ip", "0.0.0.0", "cannot be a destination"),
-            ("--host-ip", "224.0.0.1", "multicast"),
-            ("--host-ip", "255.255.255.255", "broadcast"),
-            ("--hostname", "", "1 to 253 bytes"),
-            ("--hostname", "a\nb", "control characters"),
-            ("--overlay-interface", "sixteen-letters-", "1 to 15 bytes"),
-            ("--overlay-interface", "../x", "without '/'"),
-            ("--heartbeat-interval", "0", "at least 10ms"),
-            ("--sync-interval", "soon", "not a time"),
-            ("--sync-interval", "10 s", "not a time"),
-            ("--sync-interval", "18446744073709551615h", "at most 24h"),
-            ("--log-level", "loud", "write error, warn, info"),
-        ] {
-            let mut line = vec!["quilt-mesh-agent"];
-            if option != "--control-plane" {
-                line.extend(["--control-plane", "http://192.0.2.10:8080"]);
-            }
-            line.extend([option, value]);
-            let error = Options::try_parse_from(line).unwrap_err().to_string();
-            assert!(error.contains(rule), "{option} {value:?}: {error}");
-        }
-    }
-}
+#[path = "options/tests.rs"]
+mod tests;

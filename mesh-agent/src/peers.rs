@@ -3,10 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use ipnet::Ipv4Net;
+
+mod claims;
+mod doubt;
+
+use claims::{Claims, overlap};
+pub use doubt::{Cause, Doubt, Verdict, judge};
 
 use crate::{
     excerpt::Excerpt,
@@ -37,18 +43,52 @@ pub struct Peer {
     pub hostname: String,
 }
 
+/// A peer as the data plane wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedPeer {
+    /// The peer.
+    pub peer: Peer,
+    /// Whether its packets arrive although the control plane does not call it up.
+    pub suspect: bool,
+}
+
 /// The peers by subnet. No two subnets overlap and no two peers share an address.
-pub type PeerSet = BTreeMap<Ipv4Net, Peer>;
+pub type PeerSet = BTreeMap<Ipv4Net, WantedPeer>;
 
 /// A peer with what this node remembers about it from one list to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownPeer {
-    /// The control plane's name for it.
-    pub node_id: String,
+    /// The control plane's name for it; not known of a peer that an earlier life of this
+    /// agent left in the runtime, until a list names its subnet.
+    pub node_id: Option<String>,
     /// The peer.
     pub peer: Peer,
-    /// Since when no list had a usable word about it, neither `up` nor `down`.
-    pub unconfirmed_since: Option<Instant>,
+    /// Why it may be gone, if the last list did not say that it is up.
+    pub doubt: Option<Doubt>,
+}
+
+impl KnownPeer {
+    /// One that the control plane has not named yet.
+    #[must_use]
+    pub fn unnamed(peer: Peer) -> Self {
+        Self {
+            node_id: None,
+            peer,
+            doubt: None,
+        }
+    }
+
+    /// Its id, for messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.node_id.as_deref().unwrap_or("(not listed)")
+    }
+
+    /// Whether its packets arrive although the control plane does not call it up.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.doubt.as_ref().is_some_and(Doubt::is_heard)
+    }
 }
 
 /// The peers this node knows, by subnet.
@@ -136,36 +176,42 @@ pub struct Assessment {
     pub skipped: BTreeMap<String, Skip>,
 }
 
-/// Makes the peer set out of a node list: every other node that is `up`.
+/// Makes the peers out of a node list: every other node that is `up`.
 ///
 /// - Where two nodes claim one subnet or address, the one that was known with it before
 ///   keeps it; among strangers the one registered first. All agents that see the same list
 ///   come to the same answer.
-/// - A node that is `down`, or has moved to another subnet, leaves.
-/// - A peer that the list says nothing usable about (it is absent, or its entry is
-///   malformed) stays for `grace`. A control plane never drops a node, so absence means
-///   that it lost its database and the others have yet to register again.
+/// - A node that deregistered, was taken out of the cluster (`removed`), or has moved to
+///   another subnet, leaves.
+/// - A known peer that is `down`, absent, or whose entry is unusable, is doubted: that is a
+///   hint, not proof. It stays until [`judge`] finds otherwise, or another node that is up
+///   has its subnet or address.
 ///
 /// # Errors
 /// If the list is not about this node's cluster; the peers are then what they were.
-pub fn assess(
+pub fn assess<'a>(
     known: &KnownPeers,
-    nodes: &[Node],
+    nodes: impl IntoIterator<Item = &'a Node> + Clone,
+    removed: &BTreeSet<String>,
     own: &OwnNode,
     now: Instant,
-    grace: Duration,
 ) -> Result<Assessment, UnusableList> {
-    check_own(nodes, own)?;
+    check_own(nodes.clone(), own)?;
+    let known = &named(known, nodes.clone());
 
     let mut skipped = BTreeMap::new();
     let mut candidates = Vec::new();
     let mut down = BTreeSet::new();
-    for node in nodes.iter().filter(|node| node.node_id != own.node_id) {
-        match node.status {
+    let mut left: BTreeSet<&str> = removed.iter().map(String::as_str).collect();
+    for node in nodes.into_iter().filter(|node| node.node_id != own.node_id) {
+        match &node.status {
+            Status::Down if node.deregistered => {
+                left.insert(&node.node_id);
+            }
             Status::Down => {
                 down.insert(node.node_id.as_str());
             }
-            Status::Unknown => {
+            Status::Unknown(_) => {
                 skipped.insert(node.node_id.clone(), Skip::Status);
             }
             Status::Up => match Candidate::read(node, known) {
@@ -179,37 +225,43 @@ pub fn assess(
     candidates.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
 
     let mut claims = Claims::new(own);
+    let mut confirmed = BTreeSet::new();
     for candidate in candidates {
-        let node_id = candidate.node.node_id.clone();
-        let claimed = claims.claim(
-            candidate.subnet,
-            KnownPeer {
-                node_id: node_id.clone(),
-                peer: candidate.peer,
-                unconfirmed_since: None,
-            },
-        );
-        if let Err(skip) = claimed {
-            skipped.insert(node_id, skip);
+        let node_id = candidate.node.node_id.as_str();
+        let peer = KnownPeer {
+            node_id: Some(node_id.to_owned()),
+            peer: candidate.peer,
+            doubt: None,
+        };
+        match claims.claim(candidate.subnet, peer) {
+            Ok(()) => {
+                confirmed.insert(node_id);
+            }
+            Err(skip) => {
+                skipped.insert(node_id.to_owned(), skip);
+            }
         }
     }
 
-    let confirmed: BTreeSet<String> = claims.peers.values().map(|p| p.node_id.clone()).collect();
     for (subnet, peer) in known {
-        if confirmed.contains(&peer.node_id) || down.contains(peer.node_id.as_str()) {
+        let named =
+            |ids: &BTreeSet<&str>| peer.node_id.as_deref().is_some_and(|id| ids.contains(id));
+        if named(&confirmed) || named(&left) {
             continue;
         }
-        let since = peer.unconfirmed_since.unwrap_or(now);
-        if now.saturating_duration_since(since) <= grace {
-            // Who is listed with this subnet or address goes before who is not.
-            let _superseded = claims.claim(
-                *subnet,
-                KnownPeer {
-                    unconfirmed_since: Some(since),
-                    ..peer.clone()
-                },
-            );
-        }
+        let cause = match named(&down) {
+            true => Cause::Down,
+            false => Cause::Absent,
+        };
+        let doubt = Doubt::continued(peer.doubt.as_ref(), cause, now);
+        // Who is listed with this subnet or address goes before who is not.
+        let _superseded = claims.claim(
+            *subnet,
+            KnownPeer {
+                doubt: Some(doubt),
+                ..peer.clone()
+            },
+        );
     }
     Ok(Assessment {
         peers: claims.peers,
@@ -217,29 +269,62 @@ pub fn assess(
     })
 }
 
-/// The peers as the data plane wants them. None overlaps `own`: between a registration with
-/// another subnet and the next usable list, the set may still hold that subnet's last owner.
+/// The peers as the data plane wants them.
 #[must_use]
-pub fn peer_set(known: &KnownPeers, own: Ipv4Net) -> PeerSet {
+pub fn peer_set(known: &KnownPeers) -> PeerSet {
+    let wanted = |known: &KnownPeer| WantedPeer {
+        peer: known.peer.clone(),
+        suspect: known.is_suspect(),
+    };
     known
         .iter()
-        .filter(|(subnet, _)| !overlap(**subnet, own))
-        .map(|(subnet, known)| (*subnet, known.peer.clone()))
+        .map(|(net, peer)| (*net, wanted(peer)))
         .collect()
 }
 
-fn check_own(nodes: &[Node], own: &OwnNode) -> Result<(), UnusableList> {
-    let mut listed = None;
-    for node in nodes.iter().filter(|node| node.node_id == own.node_id) {
+/// The peers that do not overlap `own`: between a registration with another subnet and the
+/// next usable list, the set may still hold that subnet's last owner.
+#[must_use]
+pub fn without_own(peers: &PeerSet, own: Ipv4Net) -> PeerSet {
+    let others = peers.iter().filter(|(subnet, _)| !overlap(**subnet, own));
+    others.map(|(net, peer)| (*net, peer.clone())).collect()
+}
+
+/// Gives peers without a name that of the node that is listed with their subnet: a lease is
+/// never held by two.
+fn named<'a>(known: &KnownPeers, nodes: impl IntoIterator<Item = &'a Node>) -> KnownPeers {
+    let mut known = known.clone();
+    if known.values().all(|peer| peer.node_id.is_some()) {
+        return known;
+    }
+    for node in nodes {
+        if let Ok(subnet) = parse_subnet(&node.subnet)
+            && let Some(peer) = known.get_mut(&subnet)
+            && peer.node_id.is_none()
+        {
+            peer.node_id = Some(node.node_id.clone());
+        }
+    }
+    known
+}
+
+fn check_own<'a>(
+    nodes: impl IntoIterator<Item = &'a Node>,
+    own: &OwnNode,
+) -> Result<(), UnusableList> {
+    let (mut listed, mut count) = (None, 0);
+    for node in nodes {
+        count += 1;
+        if node.node_id != own.node_id {
+            continue;
+        }
         if parse_subnet(&node.subnet) == Ok(own.subnet) {
             return Ok(());
         }
         listed = Some(node.subnet.clone());
     }
     Err(match listed {
-        None => UnusableList::OwnNodeMissing {
-            listed: nodes.len(),
-        },
+        None => UnusableList::OwnNodeMissing { listed: count },
         Some(listed) => UnusableList::OwnSubnetDiffers {
             listed,
             registered: own.subnet,
@@ -266,7 +351,8 @@ impl<'a> Candidate<'a> {
                 text: node.host_ip.clone(),
                 error,
             })?;
-        let novelty = match known.get(&subnet).filter(|k| k.node_id == node.node_id) {
+        let known = known.get(&subnet);
+        let novelty = match known.filter(|k| k.node_id.as_ref() == Some(&node.node_id)) {
             Some(known) if known.peer.host_address == host_address => 0,
             Some(_) => 1,
             None => 2,
@@ -293,64 +379,10 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// The peers accepted so far. Their subnets are disjoint, which makes the neighbours in
-/// address order the only ones a further subnet can overlap.
-struct Claims<'a> {
-    own: &'a OwnNode,
-    peers: KnownPeers,
-    addresses: BTreeMap<Ipv4Addr, Ipv4Net>,
-}
-
-impl<'a> Claims<'a> {
-    fn new(own: &'a OwnNode) -> Self {
-        Self {
-            own,
-            peers: KnownPeers::new(),
-            addresses: BTreeMap::new(),
-        }
-    }
-
-    fn claim(&mut self, subnet: Ipv4Net, peer: KnownPeer) -> Result<(), Skip> {
-        let address = peer.peer.host_address;
-        if overlap(subnet, self.own.subnet) {
-            return Err(Skip::OwnSubnet {
-                subnet,
-                own: self.own.subnet,
-            });
-        }
-        if address == self.own.host_address {
-            return Err(Skip::OwnAddress(address));
-        }
-        let before = self.peers.range(..=subnet).next_back();
-        let after = self.peers.range(subnet..).next();
-        if let Some((held, holder)) = before
-            .into_iter()
-            .chain(after)
-            .find(|(held, _)| overlap(**held, subnet))
-        {
-            return Err(Skip::SubnetTaken {
-                subnet,
-                held: *held,
-                holder: holder.node_id.clone(),
-            });
-        }
-        if let Some(holder) = self.addresses.get(&address).and_then(|s| self.peers.get(s)) {
-            return Err(Skip::AddressTaken {
-                address,
-                holder: holder.node_id.clone(),
-            });
-        }
-        self.addresses.insert(address, subnet);
-        self.peers.insert(subnet, peer);
-        Ok(())
-    }
-}
-
-/// Two CIDR networks overlap exactly if one contains the other.
-fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
-    a.contains(&b) || b.contains(&a)
-}
+#[cfg(test)]
+#[path = "peers/tests.rs"]
+mod tests;
 
 #[cfg(test)]
-#[path = "peers_tests.rs"]
-mod tests;
+#[path = "peers/survival_tests.rs"]
+mod survival_tests;

@@ -1,6 +1,6 @@
 //! The registrar: the one task that registers the node.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -57,20 +57,26 @@ impl Default for Revocation {
     }
 }
 
-/// Registers, and again each time the registration is revoked, until `stop`. Published
-/// registrations count up from epoch 1.
+/// Registers, and again each time the registration is revoked or the node's address changes,
+/// until `stop`. Published registrations count up from epoch 1.
 pub async fn run(
     control_plane: ControlPlane,
-    node: RegisterRequest,
+    mut node: RegisterRequest,
+    mut host_address: watch::Receiver<Ipv4Addr>,
     revocation: Revocation,
     published: watch::Sender<Option<Registration>>,
     stop: CancellationToken,
 ) {
     let mut epoch = 0;
     loop {
+        node.host_ip = *host_address.borrow_and_update();
         let lease = tokio::select! {
             () = stop.cancelled() => return,
             lease = register(&control_plane, &node) => lease,
+            changed = host_address.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
         };
         let registered = Instant::now();
         epoch += 1;
@@ -91,6 +97,10 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return,
             () = revocation.of(epoch) => info!("registering again"),
+            changed = host_address.changed() => match changed {
+                Ok(()) => info!("registering again, with the new address"),
+                Err(_) => return,
+            },
         }
         tokio::select! {
             () = stop.cancelled() => return,

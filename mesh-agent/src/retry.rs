@@ -18,11 +18,24 @@ pub const LONGEST_REGISTER_PAUSE: Duration = Duration::from_secs(10);
 /// Repetitions within a round: few, then over.
 #[must_use]
 pub fn within_a_round() -> ExponentialBuilder {
+    times(RETRIES_PER_ROUND)
+}
+
+/// So many repetitions, soon after one another.
+#[must_use]
+pub fn times(repetitions: usize) -> ExponentialBuilder {
     ExponentialBuilder::new()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(Duration::from_secs(1))
-        .with_max_times(RETRIES_PER_ROUND)
+        .with_max_times(repetitions)
         .with_jitter()
+}
+
+/// The pause before a round that follows a failed one: half of the interval to all of it,
+/// so that a fleet that lost one control plane spreads over the interval.
+#[must_use]
+pub fn next_round(interval: Duration) -> Duration {
+    interval.mul_f64(rand::random_range(0.5..1.0))
 }
 
 /// Repetitions of the registration: a node that is not registered is no part of the mesh,

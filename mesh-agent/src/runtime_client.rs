@@ -5,7 +5,11 @@ use std::{io, sync::Mutex, time::Duration};
 use hyper_util::rt::TokioIo;
 use ipnet::Ipv4Net;
 use mesh_proto::{
-    mesh::{SyncPeersRequest, SyncPeersResponse, mesh_dataplane_client::MeshDataplaneClient},
+    mesh::{
+        GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse,
+        ProbePeersRequest, ProbePeersResponse, SyncPeersRequest, SyncPeersResponse,
+        mesh_dataplane_client::MeshDataplaneClient,
+    },
     quilt::{
         ConfigureNodeSubnetRequest, InjectRouteRequest, RemoveRouteRequest,
         quilt_runtime_client::QuiltRuntimeClient,
@@ -20,7 +24,8 @@ use tower::service_fn;
 
 use crate::{excerpt::Excerpt, retry};
 
-/// Largest answer that is read, in bytes. `SyncPeers` may name every peer as rejected.
+/// Largest answer that is read, in bytes. `SyncPeers` may name every peer as rejected, and
+/// `ListPeers` names every one.
 const ANSWER_LIMIT: usize = 16 << 20;
 
 /// The connection to the runtime is of no use any more, and what the runtime knows is
@@ -202,6 +207,37 @@ impl RuntimeConnection {
     ) -> Result<SyncPeersResponse, CallError> {
         within(self.deadline, "SyncPeers", self.mesh.sync_peers(request)).await
     }
+
+    /// `ListPeers`.
+    ///
+    /// # Errors
+    /// If the runtime does not serve the call, fails or is lost.
+    pub async fn list_peers(&mut self) -> Result<ListPeersResponse, CallError> {
+        let call = self.mesh.list_peers(ListPeersRequest {});
+        within(self.deadline, "ListPeers", call).await
+    }
+
+    /// `GetStatus`.
+    ///
+    /// # Errors
+    /// If the runtime does not serve the call, fails or is lost.
+    pub async fn get_status(&mut self) -> Result<GetStatusResponse, CallError> {
+        let call = self.mesh.get_status(GetStatusRequest {});
+        within(self.deadline, "GetStatus", call).await
+    }
+
+    /// `ProbePeers`, which may take as long as it is told to wait.
+    ///
+    /// # Errors
+    /// If the runtime does not serve the call, fails or is lost.
+    pub async fn probe_peers(
+        &mut self,
+        request: ProbePeersRequest,
+    ) -> Result<ProbePeersResponse, CallError> {
+        let wait = Duration::from_millis(request.timeout_ms.into());
+        let call = self.mesh.probe_peers(request);
+        within(self.deadline + wait, "ProbePeers", call).await
+    }
 }
 
 async fn within<T>(
@@ -243,5 +279,17 @@ fn accepted(success: bool, error: String) -> Result<(), CallError> {
         Ok(())
     } else {
         Err(CallError::Refused(error))
+    }
+}
+
+/// Takes the loss of the runtime, which ends everything, out of the errors that only end a
+/// call.
+///
+/// # Errors
+/// If the runtime is lost.
+pub fn unless_lost<T>(result: Result<T, CallError>) -> Result<Result<T, CallError>, RuntimeLost> {
+    match result {
+        Err(CallError::Lost(lost)) => Err(lost),
+        other => Ok(other),
     }
 }

@@ -7,11 +7,11 @@ use mesh_proto::mesh;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Dataplane, Subject, unless_lost};
+use super::{Dataplane, Subject};
 use crate::{
     excerpt::Excerpt,
     peers::PeerSet,
-    runtime_client::{CallError, RuntimeConnection, RuntimeLost},
+    runtime_client::{CallError, RuntimeConnection, RuntimeLost, unless_lost},
 };
 
 /// How long a runtime without `SyncPeers` is taken to stay so on one connection.
@@ -104,14 +104,14 @@ impl Dataplane {
     fn request(&mut self, peers: &PeerSet) -> mesh::SyncPeersRequest {
         mesh::SyncPeersRequest {
             generation: self.generation.advance(),
-            host_address: self.settings.host_address.to_string(),
+            host_address: self.host_address.to_string(),
             peers: peers
                 .iter()
-                .map(|(subnet, peer)| mesh::Peer {
+                .map(|(subnet, wanted)| mesh::Peer {
                     subnet: subnet.to_string(),
-                    host_address: peer.host_address.to_string(),
-                    hostname: peer.hostname.clone(),
-                    suspect: false,
+                    host_address: wanted.peer.host_address.to_string(),
+                    hostname: wanted.peer.hostname.clone(),
+                    suspect: wanted.suspect,
                 })
                 .collect(),
         }

@@ -72,6 +72,15 @@ pub(super) fn period(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The runtime waits at most 10 s for a sign of life.
+pub(super) fn probe_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = period(text)?;
+    if timeout > Duration::from_secs(10) {
+        return Err("a probe waits at most 10s".to_owned());
+    }
+    Ok(timeout)
+}
+
 /// A bare level is meant for the agent: the HTTP and gRPC libraries below it stay at warn,
 /// or debug would drown it.
 pub(super) fn log_targets(text: &str) -> Result<Targets, String> {

@@ -1,22 +1,28 @@
 //! A control plane that speaks the REST contract, and breaks it on request.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Path, State as Shared},
+    extract::{Path, Query, Request, State as Shared},
     http::{StatusCode, header},
+    middleware::Next,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+
+mod feed;
+
+use feed::Feed;
 
 /// How `GET /api/nodes` (or a registration) is answered.
 #[derive(Debug, Clone)]
@@ -34,10 +40,15 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) nodes: Vec<Value>,
+    pub(crate) feed: Feed,
     pub(crate) list_answer: Answer,
     pub(crate) register_answer: Answer,
     pub(crate) registrations: Vec<Value>,
     pub(crate) heartbeats: usize,
+    /// What the last heartbeat carried.
+    pub(crate) carried: Option<Value>,
+    /// The status that refuses heartbeats which carry something.
+    pub(crate) refuse_carried: Option<u16>,
     pub(crate) deregistered: Vec<String>,
     pub(crate) lists: usize,
     /// Third octet of the subnet that the agent's node gets.
@@ -45,9 +56,21 @@ pub(crate) struct State {
     born: usize,
 }
 
+/// What one replica is.
+#[derive(Debug, Default)]
+pub(crate) struct Replica {
+    /// Calls it got.
+    pub(crate) calls: usize,
+    /// The revision that it does not get beyond.
+    pub(crate) stuck_at: Option<i64>,
+    /// Whether it answers everything with 503.
+    pub(crate) broken: bool,
+}
+
 pub(crate) struct FakeControlPlane {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    replica: Arc<Mutex<Replica>>,
     server: Option<Runtime>,
 }
 
@@ -55,22 +78,46 @@ impl FakeControlPlane {
     pub(crate) fn start() -> Self {
         let state = State {
             nodes: Vec::new(),
+            feed: Feed::new(),
             list_answer: Answer::Proper,
             register_answer: Answer::Proper,
             registrations: Vec::new(),
             heartbeats: 0,
+            carried: None,
+            refuse_carried: None,
             deregistered: Vec::new(),
             lists: 0,
             lease: 1,
             born: 0,
         };
+        Self::serving(Arc::new(Mutex::new(state)))
+    }
+
+    /// Another replica on the same database.
+    pub(crate) fn replica(&self) -> Self {
+        Self::serving(Arc::clone(&self.state))
+    }
+
+    fn serving(state: Arc<Mutex<State>>) -> Self {
         let mut control = Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            state: Arc::new(Mutex::new(state)),
+            state,
+            replica: Arc::default(),
             server: None,
         };
         control.resume();
         control
+    }
+
+    /// One that knows no change feed.
+    pub(crate) fn without_feed() -> Self {
+        let control = Self::start();
+        control.state().feed.served = false;
+        control
+    }
+
+    pub(crate) fn this_replica(&self) -> MutexGuard<'_, Replica> {
+        self.replica.lock().unwrap()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -98,7 +145,11 @@ impl FakeControlPlane {
             .route("/api/nodes", get(list))
             .route("/api/nodes/{id}/heartbeat", post(heartbeat))
             .route("/api/nodes/{id}/deregister", post(deregister))
-            .with_state(Arc::clone(&self.state));
+            .layer(axum::middleware::from_fn_with_state(
+                Arc::clone(&self.replica),
+                called,
+            ))
+            .with_state((Arc::clone(&self.state), Arc::clone(&self.replica)));
         server.spawn(async move { axum::serve(listener, routes).await });
         self.server = Some(server);
     }
@@ -115,15 +166,51 @@ impl FakeControlPlane {
 
     /// Changes one field of node `n`.
     pub(crate) fn set(&self, n: u8, field: &str, value: &str) {
+        self.change(n, |node| node[field] = json!(value));
+    }
+
+    fn change(&self, n: u8, change: impl FnOnce(&mut Value)) {
         let id = format!("peer-{n}");
         let mut state = self.state();
         let node = state.nodes.iter_mut().find(|node| node["node_id"] == *id);
-        node.unwrap()[field] = json!(value);
+        change(node.unwrap());
+    }
+
+    /// Node `n` deregisters.
+    pub(crate) fn leave(&self, n: u8) {
+        self.change(n, |node| {
+            node["status"] = json!("down");
+            node["deregistered"] = json!(true);
+        });
+    }
+
+    /// Node `n` registers again.
+    pub(crate) fn come_back(&self, n: u8) {
+        self.change(n, |node| {
+            node["status"] = json!("up");
+            node["deregistered"] = json!(false);
+        });
+    }
+
+    /// An operator takes node `n` out of the cluster.
+    pub(crate) fn forget(&self, n: u8) {
+        let id = format!("peer-{n}");
+        self.state().nodes.retain(|node| node["node_id"] != *id);
+    }
+
+    /// Goes back to an older revision of the same database.
+    pub(crate) fn restore(&self, revision: i64) {
+        let mut state = self.state();
+        state.nodes = state.feed.restore(revision);
     }
 
     /// Loses the whole database.
     pub(crate) fn wipe(&self) {
-        self.state().nodes.clear();
+        let mut state = self.state();
+        state.nodes.clear();
+        let served = state.feed.served;
+        state.feed = Feed::new();
+        state.feed.served = served;
     }
 
     pub(crate) fn answer_lists(&self, answer: Answer) {
@@ -158,9 +245,25 @@ pub(crate) fn server() -> Runtime {
         .unwrap()
 }
 
-type States = Shared<Arc<Mutex<State>>>;
+type States = Shared<(Arc<Mutex<State>>, Arc<Mutex<Replica>>)>;
 
-async fn register(Shared(state): States, body: Bytes) -> Response {
+async fn called(
+    Shared(replica): Shared<Arc<Mutex<Replica>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let broken = {
+        let mut replica = replica.lock().unwrap();
+        replica.calls += 1;
+        replica.broken
+    };
+    match broken {
+        true => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        false => next.run(request).await,
+    }
+}
+
+async fn register(Shared((state, _)): States, body: Bytes) -> Response {
     let answer = state.lock().unwrap().register_answer.clone();
     if let Some(response) = improper(answer).await {
         return response;
@@ -170,13 +273,17 @@ async fn register(Shared(state): States, body: Bytes) -> Response {
     };
     let mut state = state.lock().unwrap();
     state.registrations.push(request.clone());
-    let identity = |node: &Value| (node["node_key"].clone(), node["host_ip"].clone());
+    let identity = |node: &Value| match &node["node_key"] {
+        Value::Null => node["host_ip"].clone(),
+        key => key.clone(),
+    };
     let known = state
         .nodes
         .iter_mut()
         .find(|node| identity(node) == identity(&request));
     if let Some(node) = known {
         node["status"] = json!("up");
+        node["host_ip"] = request["host_ip"].clone();
         return Json(json!({"node_id": node["node_id"], "subnet": node["subnet"]})).into_response();
     }
     state.born += 1;
@@ -191,7 +298,10 @@ async fn register(Shared(state): States, body: Bytes) -> Response {
     Json(json!({"node_id": node_id, "subnet": subnet})).into_response()
 }
 
-async fn list(Shared(state): States) -> Response {
+async fn list(
+    Shared((state, replica)): States,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
     let answer = {
         let mut state = state.lock().unwrap();
         state.lists += 1;
@@ -200,21 +310,44 @@ async fn list(Shared(state): States) -> Response {
     if let Some(response) = improper(answer).await {
         return response;
     }
-    let nodes = state.lock().unwrap().nodes.clone();
-    Json(json!({"nodes": nodes, "revision": 7})).into_response()
+    let wait = query.get("wait").map_or(0.0, |wait| wait.parse().unwrap());
+    let waits = state.lock().unwrap().feed.waits;
+    let wait = if waits { wait } else { 0.0 };
+    let end = Instant::now() + Duration::from_secs_f64(wait);
+    loop {
+        let answer = {
+            let mut state = state.lock().unwrap();
+            let nodes = state.nodes.clone();
+            let stuck_at = replica.lock().unwrap().stuck_at;
+            state.feed.answer(nodes, &query, stuck_at)
+        };
+        if let Some(answer) = answer {
+            return Json(answer).into_response();
+        }
+        if Instant::now() >= end {
+            let mut state = state.lock().unwrap();
+            let nodes = state.nodes.clone();
+            return Json(state.feed.nothing_new(nodes)).into_response();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
-async fn heartbeat(Shared(state): States, Path(id): Path<String>) -> StatusCode {
+async fn heartbeat(Shared((state, _)): States, Path(id): Path<String>, body: Bytes) -> StatusCode {
     let mut state = state.lock().unwrap();
+    if let (Some(status), false) = (state.refuse_carried, body.is_empty()) {
+        return StatusCode::from_u16(status).unwrap();
+    }
     if state.nodes.iter().any(|node| node["node_id"] == *id) {
         state.heartbeats += 1;
+        state.carried = serde_json::from_slice(&body).ok();
         StatusCode::OK
     } else {
         StatusCode::NOT_FOUND
     }
 }
 
-async fn deregister(Shared(state): States, Path(id): Path<String>) -> StatusCode {
+async fn deregister(Shared((state, _)): States, Path(id): Path<String>) -> StatusCode {
     state.lock().unwrap().deregistered.push(id);
     StatusCode::OK
 }

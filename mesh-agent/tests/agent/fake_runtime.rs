@@ -9,22 +9,17 @@ use std::{
 };
 
 use mesh_proto::{
-    mesh::{
-        GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse, RejectedPeer,
-        SyncPeersRequest, SyncPeersResponse,
-        mesh_dataplane_server::{MeshDataplane, MeshDataplaneServer},
-    },
-    quilt::{
-        ConfigureNodeSubnetRequest, ConfigureNodeSubnetResponse, InjectRouteRequest,
-        InjectRouteResponse, RemoveRouteRequest, RemoveRouteResponse,
-        quilt_runtime_server::{QuiltRuntime, QuiltRuntimeServer},
-    },
+    mesh::{Peer, mesh_dataplane_server::MeshDataplaneServer},
+    quilt::quilt_runtime_server::QuiltRuntimeServer,
 };
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::transport::Server;
 
 use crate::fake_control_plane::server;
+
+mod mesh_dataplane;
+mod quilt_runtime;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -36,6 +31,8 @@ pub(crate) enum Call {
         host_address: String,
         /// Subnet and address.
         peers: Vec<(String, String)>,
+        /// Subnets of those that are suspect.
+        suspects: Vec<String>,
     },
 }
 
@@ -54,6 +51,12 @@ pub(crate) struct State {
     pub(crate) refuse_routes: BTreeSet<String>,
     pub(crate) reject_peers: BTreeSet<String>,
     pub(crate) serves_sync: bool,
+    /// What the last sync that was taken said.
+    pub(crate) entries: Vec<Peer>,
+    pub(crate) serves_probe: bool,
+    /// Subnets of the peers that answer probes.
+    pub(crate) alive: BTreeSet<String>,
+    pub(crate) probes: usize,
 }
 
 #[derive(Clone)]
@@ -78,6 +81,7 @@ impl FakeRuntime {
     fn new(serves_sync: bool) -> Self {
         let state = State {
             serves_sync,
+            serves_probe: true,
             ..State::default()
         };
         let mut runtime = Self {
@@ -128,6 +132,7 @@ impl FakeRuntime {
             let mut state = self.state();
             state.subnet.clear();
             state.peers.clear();
+            state.entries.clear();
             state.routes.clear();
             state.generation = 0;
         }
@@ -184,157 +189,14 @@ pub(crate) fn inject(n: u8) -> Call {
 
 impl Service {
     async fn record(&self, call: Call) {
-        let hangs = {
-            let mut state = self.0.lock().unwrap();
-            state.calls.push(call);
-            state.hangs
-        };
+        self.0.lock().unwrap().calls.push(call);
+        self.hang_if_told().await;
+    }
+
+    async fn hang_if_told(&self) {
+        let hangs = self.0.lock().unwrap().hangs;
         if hangs {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-#[tonic::async_trait]
-impl QuiltRuntime for Service {
-    async fn configure_node_subnet(
-        &self,
-        request: Request<ConfigureNodeSubnetRequest>,
-    ) -> Result<Response<ConfigureNodeSubnetResponse>, Status> {
-        let subnet = request.into_inner().subnet;
-        self.record(Call::Configure(subnet.clone())).await;
-        let mut state = self.0.lock().unwrap();
-        let success = !state.refuse_subnets.contains(&subnet);
-        if success {
-            state.subnet = subnet;
-        }
-        let error = if success { "" } else { "addresses in use" }.to_owned();
-        Ok(Response::new(ConfigureNodeSubnetResponse {
-            success,
-            error,
-        }))
-    }
-
-    async fn inject_route(
-        &self,
-        request: Request<InjectRouteRequest>,
-    ) -> Result<Response<InjectRouteResponse>, Status> {
-        let request = request.into_inner();
-        let destination = request.destination.clone();
-        self.record(Call::Inject(request.destination, request.via_interface))
-            .await;
-        let mut state = self.0.lock().unwrap();
-        let success = !state.refuse_routes.contains(&destination);
-        if success {
-            if state.serves_sync && !state.peers.contains(&destination) {
-                let violation = format!("route to {destination} before its peer");
-                state.violations.push(violation);
-            }
-            state.routes.insert(destination);
-        }
-        let error = if success { "" } else { "foreign route" }.to_owned();
-        Ok(Response::new(InjectRouteResponse { success, error }))
-    }
-
-    async fn remove_route(
-        &self,
-        request: Request<RemoveRouteRequest>,
-    ) -> Result<Response<RemoveRouteResponse>, Status> {
-        let destination = request.into_inner().destination;
-        self.record(Call::Remove(destination.clone())).await;
-        self.0.lock().unwrap().routes.remove(&destination);
-        Ok(Response::new(RemoveRouteResponse {
-            success: true,
-            error: String::new(),
-        }))
-    }
-}
-
-#[tonic::async_trait]
-impl MeshDataplane for Service {
-    async fn sync_peers(
-        &self,
-        request: Request<SyncPeersRequest>,
-    ) -> Result<Response<SyncPeersResponse>, Status> {
-        let request = request.into_inner();
-        let pair = |p: &mesh_proto::mesh::Peer| (p.subnet.clone(), p.host_address.clone());
-        self.record(Call::Sync {
-            generation: request.generation,
-            host_address: request.host_address,
-            peers: request.peers.iter().map(pair).collect(),
-        })
-        .await;
-        let mut state = self.0.lock().unwrap();
-        if request.generation < state.generation {
-            return Ok(Response::new(SyncPeersResponse {
-                success: false,
-                error: "generation is too low".to_owned(),
-                generation: state.generation,
-                ..SyncPeersResponse::default()
-            }));
-        }
-        let (rejected, taken): (Vec<_>, Vec<_>) = request
-            .peers
-            .into_iter()
-            .partition(|peer| state.reject_peers.contains(&peer.subnet));
-        let taken: BTreeSet<String> = taken.into_iter().map(|peer| peer.subnet).collect();
-        let nothing: Vec<_> = state.routes.difference(&taken).cloned().collect();
-        for destination in nothing {
-            let violation = format!("peer of {destination} went before its route");
-            state.violations.push(violation);
-        }
-        let added = taken.difference(&state.peers).count();
-        let removed = state.peers.difference(&taken).count();
-        state.generation = request.generation;
-        state.peers = taken;
-        Ok(Response::new(SyncPeersResponse {
-            success: true,
-            generation: request.generation,
-            added: u32::try_from(added).unwrap(),
-            removed: u32::try_from(removed).unwrap(),
-            rejected: rejected
-                .into_iter()
-                .map(|peer| RejectedPeer {
-                    peer: Some(peer),
-                    reason: "outside the cluster CIDR".to_owned(),
-                })
-                .collect(),
-            ..SyncPeersResponse::default()
-        }))
-    }
-
-    async fn list_peers(
-        &self,
-        _: Request<ListPeersRequest>,
-    ) -> Result<Response<ListPeersResponse>, Status> {
-        Err(Status::unimplemented("the agent does not ask for it"))
-    }
-
-    async fn get_status(
-        &self,
-        _: Request<GetStatusRequest>,
-    ) -> Result<Response<GetStatusResponse>, Status> {
-        Err(Status::unimplemented("the agent does not ask for it"))
-    }
-
-    async fn probe_peers(
-        &self,
-        _: Request<mesh_proto::mesh::ProbePeersRequest>,
-    ) -> Result<Response<mesh_proto::mesh::ProbePeersResponse>, Status> {
-        Err(Status::unimplemented("the agent does not ask for it"))
-    }
-
-    async fn attach_endpoint(
-        &self,
-        _: Request<mesh_proto::mesh::AttachEndpointRequest>,
-    ) -> Result<Response<mesh_proto::mesh::AttachEndpointResponse>, Status> {
-        Err(Status::unimplemented("the agent does not ask for it"))
-    }
-
-    async fn detach_endpoint(
-        &self,
-        _: Request<mesh_proto::mesh::DetachEndpointRequest>,
-    ) -> Result<Response<mesh_proto::mesh::DetachEndpointResponse>, Status> {
-        Err(Status::unimplemented("the agent does not ask for it"))
     }
 }

@@ -6,10 +6,14 @@
     reason = "a test fails by panicking; clippy.toml allows it in test functions, not in what they call"
 )]
 
+mod doubt;
 mod fake_control_plane;
 mod fake_runtime;
+mod feed;
+mod heartbeat;
 mod peers;
 mod process;
 mod registration;
+mod replicas;
 mod runtime;
 mod wait;

@@ -67,6 +67,7 @@ impl Agent {
             .arg(state)
             .args(["--heartbeat-interval", "100ms", "--sync-interval", "100ms"])
             .args(["--request-timeout", "500ms", "--reinject-interval", "300ms"])
+            .args(["--probe-timeout", "50ms", "--probe-attempts", "2"])
             // An option may be repeated: the last one wins.
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -46,6 +46,15 @@ fn an_ending_agent_leaves_the_routes_in_place() {
 }
 
 #[test]
+fn an_agent_told_to_stay_registered_leaves_without_a_word() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    let mut agent = Agent::start(&control, &runtime, &["--stay-registered"]);
+    agent.until("a heartbeat", || control.heartbeats() >= 1);
+    assert!(agent.terminate().success());
+    assert_eq!(control.state().deregistered, [""; 0]);
+}
+
+#[test]
 fn a_heartbeat_404_registers_again() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
     let agent = Agent::start(&control, &runtime, &["--sync-interval", "1h"]);

@@ -47,7 +47,7 @@ fn what_left_while_the_runtime_was_away_is_removed_when_it_is_back() {
     runtime.stop();
     agent.until_logged("runtime lost");
     control.set(3, "status", "down");
-    agent.until_logged("peer left");
+    agent.until_logged("peer in doubt");
     runtime.resume();
     agent.until("one route", || runtime.routes() == [2]);
     assert!(runtime.calls_since(0).contains(&Call::Remove(subnet(3))));

@@ -1,12 +1,12 @@
-//! Tests of [`super::assess`]: named cases, then properties over arbitrary lists.
+//! Tests of [`super::assess`]: named cases.
 
-use proptest::prelude::*;
+use std::time::Duration;
 
 use super::*;
 
-const GRACE: Duration = Duration::from_secs(60);
+pub(super) const GRACE: Duration = Duration::from_secs(60);
 
-fn own() -> OwnNode {
+pub(super) fn own() -> OwnNode {
     OwnNode {
         node_id: "own".to_owned(),
         subnet: "10.42.1.0/24".parse().unwrap(),
@@ -14,17 +14,18 @@ fn own() -> OwnNode {
     }
 }
 
-fn own_entry() -> Node {
+pub(super) fn own_entry() -> Node {
     node("own", "10.42.1.0/24", "192.0.2.1")
 }
 
-fn node(node_id: &str, subnet: &str, host_ip: &str) -> Node {
+pub(super) fn node(node_id: &str, subnet: &str, host_ip: &str) -> Node {
     Node {
         node_id: node_id.to_owned(),
         hostname: format!("host-{node_id}"),
         host_ip: host_ip.to_owned(),
         subnet: subnet.to_owned(),
         status: Status::Up,
+        deregistered: false,
         registered_at: 0,
     }
 }
@@ -36,15 +37,34 @@ fn down(node: Node) -> Node {
     }
 }
 
-/// Feeds lists one after another, a second apart, each with the own node added.
-fn after(lists: &[&[Node]]) -> Assessment {
+fn deregistered(node: Node) -> Node {
+    Node {
+        deregistered: true,
+        ..down(node)
+    }
+}
+
+pub(super) fn judge_list(
+    known: &KnownPeers,
+    nodes: &[Node],
+    now: Instant,
+) -> Result<Assessment, UnusableList> {
+    assess(known, nodes, &BTreeSet::new(), &own(), now)
+}
+
+/// Feeds lists one after another, a second apart, each with the own node added. Before each
+/// further list the data plane says the same of whoever is in doubt.
+fn after_hearing(verdict: Option<Verdict>, lists: &[&[Node]]) -> Assessment {
     let mut known = KnownPeers::new();
     let mut now = Instant::now();
     let mut last = None;
     for list in lists {
         let mut nodes = vec![own_entry()];
         nodes.extend_from_slice(list);
-        let assessment = assess(&known, &nodes, &own(), now, GRACE).unwrap();
+        let mut assessment = judge_list(&known, &nodes, now).unwrap();
+        if let Some(verdict) = verdict {
+            assessment.peers = said(&assessment.peers, verdict, now);
+        }
         known.clone_from(&assessment.peers);
         last = Some(assessment);
         now += Duration::from_secs(1);
@@ -52,11 +72,21 @@ fn after(lists: &[&[Node]]) -> Assessment {
     last.unwrap()
 }
 
+fn said(known: &KnownPeers, verdict: Verdict, now: Instant) -> KnownPeers {
+    let doubtful = known.iter().filter(|(_, peer)| peer.doubt.is_some());
+    let verdicts = doubtful.map(|(subnet, _)| (*subnet, verdict)).collect();
+    judge(known, &verdicts, now, GRACE)
+}
+
+fn after(lists: &[&[Node]]) -> Assessment {
+    after_hearing(Some(Verdict::Dead), lists)
+}
+
 fn holders(assessment: &Assessment) -> Vec<(String, String)> {
     assessment
         .peers
         .iter()
-        .map(|(subnet, known)| (subnet.to_string(), known.node_id.clone()))
+        .map(|(subnet, known)| (subnet.to_string(), known.name().to_owned()))
         .collect()
 }
 
@@ -89,24 +119,83 @@ fn every_other_node_that_is_up_is_a_peer() {
 }
 
 #[test]
-fn a_node_that_is_down_leaves_at_once() {
-    let result = after(&[&[b(), c()], &[down(b()), c()]]);
+fn a_node_that_is_down_leaves_when_the_data_plane_does_not_hear_it_either() {
+    let lists: [&[Node]; 2] = [&[b(), c()], &[down(b()), c()]];
+    let both = holding(&[("10.42.2.0/24", "b"), ("10.42.3.0/24", "c")]);
+    let only_c = holding(&[("10.42.3.0/24", "c")]);
+    for (verdict, left) in [
+        (None, &both),
+        (Some(Verdict::Alive), &both),
+        (Some(Verdict::Inconclusive), &both),
+        (Some(Verdict::Dead), &only_c),
+        (Some(Verdict::CannotTell), &only_c),
+    ] {
+        let result = after_hearing(verdict, &lists);
+        assert_eq!(holders(&result), *left, "{verdict:?}");
+        let suspects = peer_set(&result.peers).into_values().filter(|p| p.suspect);
+        assert_eq!(
+            suspects.count(),
+            usize::from(verdict == Some(Verdict::Alive))
+        );
+    }
+}
+
+#[test]
+fn a_node_that_deregistered_or_was_removed_leaves_at_once_whatever_is_heard() {
+    let lists: [&[Node]; 3] = [&[b(), c()], &[down(b()), c()], &[deregistered(b()), c()]];
+    let result = after_hearing(Some(Verdict::Alive), &lists);
     assert_eq!(holders(&result), holding(&[("10.42.3.0/24", "c")]));
+
+    let removed = BTreeSet::from(["c".to_owned()]);
+    let now = Instant::now();
+    let result = assess(&result.peers, &[own_entry()], &removed, &own(), now).unwrap();
+    assert!(result.peers.is_empty());
+}
+
+#[test]
+fn a_peer_left_by_an_earlier_life_is_named_by_the_list_or_doubted() {
+    let stranger = |last| {
+        KnownPeer::unnamed(Peer {
+            host_address: Ipv4Addr::new(192, 0, 2, last),
+            hostname: String::new(),
+        })
+    };
+    let present: KnownPeers = [
+        (2, "10.42.2.0/24"),
+        (3, "10.42.3.0/24"),
+        (4, "10.42.4.0/24"),
+    ]
+    .map(|(last, subnet)| (subnet.parse().unwrap(), stranger(last)))
+    .into();
+    let left = deregistered(node("d", "10.42.4.0/24", "192.0.2.4"));
+    let now = Instant::now();
+    let result = judge_list(&present, &[own_entry(), b(), left], now).unwrap();
+    assert_eq!(
+        holders(&result),
+        holding(&[("10.42.2.0/24", "b"), ("10.42.3.0/24", "(not listed)")])
+    );
+    let wiped = judge_list(&present, &[own_entry()], now).unwrap();
+    assert_eq!(
+        wiped.peers.len(),
+        3,
+        "nobody is dropped before they register again"
+    );
+    assert!(wiped.peers.values().all(|peer| peer.doubt.is_some()));
 }
 
 #[test]
 fn a_list_without_this_node_is_about_another_cluster() {
     let now = Instant::now();
-    let empty = assess(&KnownPeers::new(), &[], &own(), now, GRACE).unwrap_err();
+    let empty = judge_list(&KnownPeers::new(), &[], now).unwrap_err();
     assert_eq!(empty, UnusableList::OwnNodeMissing { listed: 0 });
-    let foreign = assess(&KnownPeers::new(), &[b()], &own(), now, GRACE).unwrap_err();
+    let foreign = judge_list(&KnownPeers::new(), &[b()], now).unwrap_err();
     assert_eq!(foreign, UnusableList::OwnNodeMissing { listed: 1 });
 }
 
 #[test]
 fn a_list_with_another_subnet_for_this_node_is_unusable() {
     let nodes = [node("own", "10.42.9.0/24", "192.0.2.1"), b()];
-    let error = assess(&KnownPeers::new(), &nodes, &own(), Instant::now(), GRACE).unwrap_err();
+    let error = judge_list(&KnownPeers::new(), &nodes, Instant::now()).unwrap_err();
     assert!(
         matches!(error, UnusableList::OwnSubnetDiffers { .. }),
         "{error}"
@@ -114,30 +203,47 @@ fn a_list_with_another_subnet_for_this_node_is_unusable() {
 }
 
 #[test]
-fn an_absent_peer_stays_for_the_grace_and_then_leaves() {
+fn an_absent_peer_stays_for_the_grace_and_then_leaves_unless_it_is_heard() {
     let start = Instant::now();
-    let first = assess(
-        &KnownPeers::new(),
-        &[own_entry(), b()],
-        &own(),
-        start,
-        GRACE,
-    )
-    .unwrap();
-    let absent = |known: &KnownPeers, seconds| {
-        let now = start + Duration::from_secs(seconds);
-        assess(known, &[own_entry()], &own(), now, GRACE)
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let first = judge_list(&KnownPeers::new(), &[own_entry(), b()], start).unwrap();
+    let absent = |known: &KnownPeers, verdict, seconds| {
+        let known = judge_list(known, &[own_entry()], at(seconds))
             .unwrap()
-            .peers
+            .peers;
+        said(&known, verdict, at(seconds))
     };
-    let kept = absent(&first.peers, 5);
-    assert_eq!(kept.len(), 1);
-    let still = absent(&kept, 65);
-    assert_eq!(still, kept, "60 s after the first list without it");
-    assert!(absent(&still, 66).is_empty());
+    for deaf in [Verdict::Dead, Verdict::CannotTell, Verdict::Inconclusive] {
+        let kept = absent(&first.peers, deaf, 5);
+        let still = absent(&kept, deaf, 65);
+        assert_eq!(still.len(), 1, "60 s after the first list without it");
+        let later = judge_list(&still, &[own_entry()], at(3600)).unwrap();
+        assert_eq!(later.peers, still, "and not before it was asked again");
+        assert!(absent(&still, deaf, 66).is_empty(), "{deaf:?}");
 
-    let back = assess(&still, &[own_entry(), b()], &own(), start, GRACE).unwrap();
-    assert_eq!(back, first, "its return starts the grace anew");
+        let back = judge_list(&still, &[own_entry(), b()], at(65)).unwrap();
+        assert_eq!(back, first, "its return starts the grace anew");
+
+        let heard = absent(&kept, Verdict::Alive, 600);
+        assert_eq!(
+            absent(&heard, deaf, 660).len(),
+            1,
+            "60 s after it was heard"
+        );
+        assert!(absent(&heard, deaf, 661).is_empty(), "{deaf:?}");
+    }
+}
+
+#[test]
+fn what_was_asked_before_the_doubt_does_not_end_it() {
+    let asked = Instant::now();
+    let now = asked + Duration::from_secs(1);
+    let first = judge_list(&KnownPeers::new(), &[own_entry(), b()], asked).unwrap();
+    let doubted = judge_list(&first.peers, &[own_entry(), down(b())], now).unwrap();
+    let verdicts = BTreeMap::from([("10.42.2.0/24".parse().unwrap(), Verdict::Dead)]);
+    let late = judge(&doubted.peers, &verdicts, asked, GRACE);
+    assert_eq!(late, doubted.peers);
+    assert!(judge(&doubted.peers, &verdicts, now, GRACE).is_empty());
 }
 
 #[test]
@@ -170,7 +276,7 @@ fn a_malformed_entry_of_a_known_peer_does_not_remove_it() {
 #[test]
 fn an_unknown_status_neither_adds_nor_removes() {
     let odd = Node {
-        status: Status::Unknown,
+        status: Status::Unknown("draining".to_owned()),
         ..b()
     };
     let odd = [odd];
@@ -257,7 +363,7 @@ fn two_peers_swap_their_subnets() {
 #[test]
 fn the_peer_of_a_subnet_that_became_ours_is_left_out() {
     let known = after(&[&[b(), c()]]).peers;
-    let set = peer_set(&known, "10.42.2.0/24".parse().unwrap());
+    let set = without_own(&peer_set(&known), "10.42.2.0/24".parse().unwrap());
     let subnets: Vec<_> = set.keys().map(ToString::to_string).collect();
     assert_eq!(subnets, ["10.42.3.0/24"]);
 }
@@ -270,116 +376,4 @@ fn a_host_name_is_passed_on_without_control_characters() {
     let hostname = &result.peers.values().next().unwrap().peer.hostname;
     assert!(hostname.starts_with("x[2Jyyy"));
     assert_eq!(hostname.chars().count(), HOSTNAME_LIMIT);
-}
-
-/// Lists that collide often: few ids, few subnets of several sizes, few addresses, rubbish.
-fn any_node() -> impl Strategy<Value = Node> {
-    let id = prop_oneof![Just("own".to_owned()), "[a-f]"];
-    let subnet = prop_oneof![
-        8 => (0u8..8).prop_map(|third| format!("10.42.{third}.0/24")),
-        1 => Just("10.42.2.0/23".to_owned()),
-        1 => Just("10.42.4.128/25".to_owned()),
-        1 => Just("10.42.0.0/16".to_owned()),
-        1 => "\\PC{0,12}",
-    ];
-    let address = prop_oneof![
-        8 => (1u8..8).prop_map(|last| format!("192.0.2.{last}")),
-        1 => "\\PC{0,12}",
-    ];
-    let status = prop_oneof![
-        6 => Just(Status::Up),
-        2 => Just(Status::Down),
-        1 => Just(Status::Unknown)
-    ];
-    (id, subnet, address, status, -2i64..3).prop_map(
-        |(node_id, subnet, host_ip, status, registered_at)| Node {
-            hostname: String::new(),
-            node_id,
-            host_ip,
-            subnet,
-            status,
-            registered_at,
-        },
-    )
-}
-
-fn any_list() -> impl Strategy<Value = Vec<Node>> {
-    proptest::collection::vec(any_node(), 0..14).prop_map(|mut nodes| {
-        nodes.push(own_entry());
-        nodes
-    })
-}
-
-proptest! {
-    #[test]
-    fn from_any_history_the_set_is_sound(
-        lists in proptest::collection::vec(any_list(), 1..6),
-        step in 0u64..40,
-    ) {
-        let start = Instant::now();
-        let mut known = KnownPeers::new();
-        for (round, list) in (0u64..).zip(&lists) {
-            let now = start + Duration::from_secs(step * round);
-            let result = assess(&known, list, &own(), now, GRACE).unwrap();
-
-            let subnets: Vec<_> = result.peers.keys().copied().collect();
-            for (i, a) in subnets.iter().enumerate() {
-                prop_assert!(!overlap(*a, own().subnet), "never the own subnet");
-                for b in &subnets[i + 1..] {
-                    prop_assert!(!overlap(*a, *b), "never one subnet twice: {} {}", a, b);
-                }
-            }
-            let addresses: BTreeSet<_> =
-                result.peers.values().map(|k| k.peer.host_address).collect();
-            prop_assert_eq!(addresses.len(), subnets.len(), "never one address twice");
-            prop_assert!(!addresses.contains(&own().host_address));
-
-            for (subnet, peer) in &result.peers {
-                let listed_so = list.iter().any(|n| {
-                    n.node_id == peer.node_id
-                        && n.status == Status::Up
-                        && n.subnet == subnet.to_string()
-                        && n.host_ip == peer.peer.host_address.to_string()
-                });
-                match peer.unconfirmed_since {
-                    None => prop_assert!(listed_so),
-                    Some(since) => {
-                        prop_assert_eq!(
-                            known.get(subnet).map(|k| &k.peer), Some(&peer.peer),
-                            "who is not listed is who was there"
-                        );
-                        prop_assert!(now - since <= GRACE);
-                    }
-                }
-            }
-            known = result.peers;
-        }
-    }
-
-    #[test]
-    fn the_same_list_again_changes_nothing(history in any_list(), list in any_list()) {
-        let now = Instant::now();
-        let known = assess(&KnownPeers::new(), &history, &own(), now, GRACE).unwrap().peers;
-        let once = assess(&known, &list, &own(), now, GRACE).unwrap();
-        let twice = assess(&once.peers, &list, &own(), now, GRACE).unwrap();
-        prop_assert_eq!(once.peers, twice.peers);
-    }
-
-    #[test]
-    fn the_order_of_the_list_does_not_matter(
-        history in any_list(),
-        (list, shuffled) in any_list().prop_flat_map(|list| {
-            // Node ids are unique in a list; which of two entries with one id holds is open.
-            let unique: BTreeMap<_, _> = list.into_iter().map(|n| (n.node_id.clone(), n)).collect();
-            let list: Vec<_> = unique.into_values().collect();
-            (Just(list.clone()), Just(list).prop_shuffle())
-        }),
-    ) {
-        let now = Instant::now();
-        let known = assess(&KnownPeers::new(), &history, &own(), now, GRACE).unwrap().peers;
-        prop_assert_eq!(
-            assess(&known, &list, &own(), now, GRACE),
-            assess(&known, &shuffled, &own(), now, GRACE)
-        );
-    }
 }

@@ -1,0 +1,232 @@
+//! The feed task: keeps the copy of the node list equal to the control plane's.
+//!
+//! It asks for what changed and lets the control plane wait for it, so that a change arrives
+//! when it happens and ten thousand nodes cost nothing while none does. A control plane that
+//! has no feed is asked for the whole list every interval.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    control_plane::ControlPlane,
+    node::{Node, Registration},
+    node_list::{NodeList, Outcome, Question},
+    reasons::Reasons,
+    retry,
+};
+
+/// Time between two questions at least: under a storm of changes several come in one answer,
+/// and a control plane that answers nonsense is not asked as fast as it answers.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Time between two questions to a replica that has not caught up.
+const CATCH_UP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How the list is kept.
+#[derive(Debug, Clone)]
+pub struct FeedSettings {
+    /// How long the control plane may wait for news, and the time between two lists of one
+    /// that does not.
+    pub interval: Duration,
+    /// How long lists older than the copy are taken for those of a replica that lags.
+    pub replica_lag: Duration,
+}
+
+/// The node list as the control plane said last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// The latest registration of this node that the control plane knew of when it answered.
+    pub epoch: u64,
+    /// The nodes by id.
+    pub nodes: Arc<BTreeMap<String, Node>>,
+    /// The ids of nodes that were taken out of the cluster.
+    pub removed: Arc<BTreeSet<String>>,
+}
+
+/// Follows the list while the node is registered, until `stop`. Publishes after every answer,
+/// also when nothing changed.
+pub async fn run(
+    control_plane: ControlPlane,
+    settings: FeedSettings,
+    mut registration: watch::Receiver<Option<Registration>>,
+    published: watch::Sender<Option<Listed>>,
+    stop: CancellationToken,
+) {
+    let mut list = NodeList::default();
+    let mut pace = Pace::new(settings.interval);
+    let mut log = FeedLog::default();
+    let mut moves = control_plane.moves();
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = registration.changed() => if changed.is_err() { return },
+            () = sleep_until(next) => {}
+        }
+        let Some(epoch) = registration.borrow_and_update().as_ref().map(|r| r.epoch) else {
+            next = Instant::now() + settings.interval;
+            continue;
+        };
+        moves.borrow_and_update();
+        let (asked, question) = (Instant::now(), list.question());
+        let answer = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            answer = control_plane.nodes(&question, settings.interval) => answer,
+            // What waits at a replica that another task gave up waits for nothing; and a
+            // list asked for before a registration says nothing about it.
+            _ = moves.changed() => {
+                next = asked + SHORTEST_INTERVAL;
+                continue;
+            }
+            changed = registration.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                registration.mark_changed();
+                continue;
+            }
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                log.failed(&error.to_string());
+                next = asked + retry::next_round(settings.interval);
+                continue;
+            }
+        };
+        let now = Instant::now();
+        let outcome = list.apply(answer, now.into_std(), settings.replica_lag);
+        log.answered(&question, outcome);
+        let advanced = list.question() != question;
+        next = pace.next(asked, now, outcome, advanced);
+        if let Outcome::Current { .. } = outcome {
+            published.send_replace(Some(Listed {
+                epoch,
+                nodes: list.nodes(),
+                removed: list.removed(),
+            }));
+        }
+    }
+}
+
+/// When to ask again.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    diverged: Option<Instant>,
+}
+
+impl Pace {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            diverged: None,
+        }
+    }
+
+    /// After an answer at `now` to a question at `asked`; `advanced` if the next question is
+    /// another one.
+    fn next(&mut self, asked: Instant, now: Instant, outcome: Outcome, advanced: bool) -> Instant {
+        let soon = asked + SHORTEST_INTERVAL.min(self.interval);
+        // A control plane that waited for news has used the interval up already.
+        let regular = asked + self.interval;
+        match outcome {
+            Outcome::Current { .. } if advanced => soon,
+            Outcome::Current { .. } => regular,
+            Outcome::Lagging => asked + CATCH_UP_INTERVAL.min(self.interval),
+            Outcome::Diverged => {
+                // Once at once. What diverges again and again is not worth whole lists at
+                // the speed of the network.
+                let before = self.diverged.replace(now);
+                match before {
+                    Some(before) if now < before + self.interval => regular,
+                    _ => soon,
+                }
+            }
+        }
+    }
+}
+
+/// Writes a line when the feed fails, works again, or makes a difference.
+#[derive(Debug, Default)]
+struct FeedLog {
+    failure: Reasons<()>,
+    lagging: bool,
+}
+
+impl FeedLog {
+    fn failed(&mut self, error: &str) {
+        if self.failure.note((), error) {
+            warn!(error, "no node list; the peers stay as they are");
+        }
+    }
+
+    fn answered(&mut self, question: &Question, outcome: Outcome) {
+        if self.failure.resolve(&()) {
+            info!("node lists arrive again");
+        }
+        match outcome {
+            Outcome::Current { changed } => debug!(?question, changed, "node list"),
+            Outcome::Diverged => {
+                warn!("the copy of the node list is not the control plane's; fetching all of it")
+            }
+            Outcome::Lagging if !self.lagging => info!(
+                "this control plane replica has an older node list than was seen already; \
+                 waiting for it to catch up"
+            ),
+            Outcome::Lagging => {}
+        }
+        self.lagging = outcome == Outcome::Lagging;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn news_are_followed_by_a_question_at_once_and_nothing_new_by_a_pause() {
+        let mut pace = Pace::new(INTERVAL);
+        let asked = Instant::now();
+        let current = Outcome::Current { changed: true };
+        assert_eq!(
+            pace.next(asked, asked, current, true),
+            asked + SHORTEST_INTERVAL
+        );
+        let unchanged = Outcome::Current { changed: false };
+        let waited = asked + INTERVAL;
+        assert_eq!(pace.next(asked, waited, unchanged, false), waited);
+        assert_eq!(
+            pace.next(asked, asked, unchanged, false),
+            asked + INTERVAL,
+            "who does not wait is not asked in a loop"
+        );
+    }
+
+    #[test]
+    fn the_whole_list_is_fetched_at_once_but_not_again_and_again() {
+        let mut pace = Pace::new(INTERVAL);
+        let start = Instant::now();
+        assert_eq!(
+            pace.next(start, start, Outcome::Diverged, true),
+            start + SHORTEST_INTERVAL
+        );
+        assert_eq!(
+            pace.next(start, start, Outcome::Diverged, true),
+            start + INTERVAL
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! Tests of the command line.
+
+use super::*;
+
+fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+    let mut line = vec![
+        "quilt-mesh-agent",
+        "--control-plane",
+        "http://192.0.2.10:8080",
+    ];
+    line.extend_from_slice(arguments);
+    Options::try_parse_from(line)
+}
+
+#[test]
+fn the_defaults_are_those_of_the_contract() {
+    let options = parse(&[]).unwrap();
+    assert_eq!(authority(&options.quilt_runtime), "127.0.0.1:50051");
+    assert_eq!(options.heartbeat_interval, Duration::from_secs(10));
+    assert_eq!(options.sync_interval, Duration::from_secs(5));
+    assert_eq!(options.request_timeout, Duration::from_secs(3));
+    assert_eq!(options.probe_timeout, Duration::from_secs(1));
+    assert_eq!(options.probe_attempts, 3);
+    assert!(!options.stay_registered);
+    assert_eq!(options.overlay_interface, "vxlan100");
+    assert_eq!(
+        options.state_dir,
+        PathBuf::from("/var/lib/quilt-mesh-agent")
+    );
+}
+
+#[test]
+fn every_option_has_an_environment_variable() {
+    use clap::CommandFactory as _;
+    for argument in Options::command().get_arguments() {
+        let long = argument.get_long().unwrap();
+        let name = format!("QUILT_MESH_{}", long.to_uppercase().replace('-', "_"));
+        assert_eq!(argument.get_env().unwrap(), name.as_str());
+    }
+}
+
+#[test]
+fn the_control_plane_may_have_several_replicas() {
+    let urls = [
+        "http://192.0.2.10:8080/",
+        "http://192.0.2.11:8080/",
+        "http://192.0.2.12:8080/",
+    ];
+    let list = format!("{},{}", urls[1], urls[2]);
+    let options = parse(&["--control-plane", &list]).unwrap();
+    let given: Vec<_> = options.control_plane.iter().map(Url::as_str).collect();
+    assert_eq!(given, urls);
+    assert!(
+        Options::try_parse_from(["quilt-mesh-agent"]).is_err(),
+        "at least one"
+    );
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_the_rule() {
+    for (option, value, rule) in [
+        ("--control-plane", "192.0.2.10:8080", "http"),
+        (
+            "--control-plane",
+            "https://192.0.2.10",
+            "TLS is not supported",
+        ),
+        ("--control-plane", "http://", "empty host"),
+        ("--control-plane", "http://a:b@192.0.2.10", "passwords"),
+        ("--control-plane", "http://192.0.2.10/?x=1", "query"),
+        (
+            "--quilt-runtime",
+            "unix:///run/quilt.sock",
+            "not an http URL",
+        ),
+        ("--host-ip", "node1", "not an IPv4 address"),
+        ("--host-ip", "2001:db8::1", "not an IPv4 address"),
+        ("--host-ip", "0.0.0.0", "cannot be a destination"),
+        ("--host-ip", "224.0.0.1", "multicast"),
+        ("--host-ip", "255.255.255.255", "broadcast"),
+        ("--hostname", "", "1 to 253 bytes"),
+        ("--hostname", "a\nb", "control characters"),
+        ("--overlay-interface", "sixteen-letters-", "1 to 15 bytes"),
+        ("--overlay-interface", "../x", "without '/'"),
+        ("--heartbeat-interval", "0", "at least 10ms"),
+        ("--probe-timeout", "11s", "at most 10s"),
+        ("--probe-attempts", "0", "1..=100"),
+        ("--sync-interval", "soon", "not a time"),
+        ("--sync-interval", "10 s", "not a time"),
+        ("--sync-interval", "18446744073709551615h", "at most 24h"),
+        ("--log-level", "loud", "write error, warn, info"),
+    ] {
+        let mut line = vec!["quilt-mesh-agent"];
+        if option != "--control-plane" {
+            line.extend(["--control-plane", "http://192.0.2.10:8080"]);
+        }
+        line.extend([option, value]);
+        let error = Options::try_parse_from(line).unwrap_err().to_string();
+        assert!(error.contains(rule), "{option} {value:?}: {error}");
+    }
+}

@@ -1,0 +1,218 @@
+//! What a heartbeat carries: how the node's data plane fares, as the runtime tells.
+
+use std::cmp::Reverse;
+
+use mesh_proto::mesh::{
+    GetStatusResponse, ListPeersResponse, PeerStatus, TrafficCounters, fast_path_status::State,
+};
+use mesh_rest::heartbeat::{DataPlane, Heartbeat, PeerTraffic};
+
+use crate::runtime_client::{CallError, RuntimeAddress, RuntimeConnection};
+
+/// Most peers that one heartbeat tells about, those with the most traffic first. A control
+/// plane takes bodies of 64 KiB; one peer is less than 350 bytes.
+const PEERS_LIMIT: usize = 150;
+
+/// Most problems that it tells about, and of each so many characters.
+const PROBLEMS_LIMIT: (usize, usize) = (16, 200);
+
+/// Asks the runtime what to report. It has a connection of its own, so that a runtime that
+/// hangs keeps nothing else waiting.
+#[derive(Debug)]
+pub struct Reporter {
+    runtime: RuntimeAddress,
+    connection: Option<RuntimeConnection>,
+}
+
+impl Reporter {
+    /// Nothing is asked yet.
+    #[must_use]
+    pub fn new(runtime: RuntimeAddress) -> Self {
+        Self {
+            runtime,
+            connection: None,
+        }
+    }
+
+    /// The report, if the runtime is there and knows the calls. Dropped half way, it leaves
+    /// nothing behind.
+    pub async fn report(&mut self) -> Option<Heartbeat> {
+        let runtime = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.runtime.connect().await.ok()?,
+        };
+        let (mut other, mut same) = (runtime.clone(), runtime.clone());
+        let (status, peers) = tokio::join!(other.get_status(), same.list_peers());
+        let lost = |error: Option<&CallError>| matches!(error, Some(CallError::Lost(_)));
+        if !lost(status.as_ref().err()) && !lost(peers.as_ref().err()) {
+            self.connection = Some(runtime);
+        }
+        report(status.ok(), peers.ok())
+    }
+}
+
+/// What is known of status and peers as a report; none if nothing is.
+fn report(
+    status: Option<GetStatusResponse>,
+    peers: Option<ListPeersResponse>,
+) -> Option<Heartbeat> {
+    if status.is_none() && peers.is_none() {
+        return None;
+    }
+    let mut traffic: Vec<_> = peers
+        .unwrap_or_default()
+        .peers
+        .into_iter()
+        .filter_map(peer_traffic)
+        .filter(|peer| peer.suspect || bytes(peer) > 0 || peer.dropped_packets > 0)
+        .collect();
+    traffic.sort_by_key(|peer| Reverse(bytes(peer)));
+    traffic.truncate(PEERS_LIMIT);
+    Some(Heartbeat {
+        data_plane: status.map(data_plane),
+        peers: traffic,
+    })
+}
+
+fn data_plane(status: GetStatusResponse) -> DataPlane {
+    let fast_path = status.fast_path.unwrap_or_default();
+    let word = match State::try_from(fast_path.state) {
+        Ok(State::Active) => "active",
+        Ok(State::Waiting) => "waiting",
+        Ok(State::Unavailable) => "unavailable",
+        Ok(State::Off) => "off",
+        Ok(State::Unspecified) | Err(_) => "unknown",
+    };
+    let (most, characters) = PROBLEMS_LIMIT;
+    let short = |text: &String| text.chars().take(characters).collect();
+    DataPlane {
+        version: status.version,
+        fast_path: word.to_owned(),
+        reason: fast_path.reason,
+        host_address: status.host_address.parse().ok(),
+        generation: status.generation,
+        problems: status.problems.iter().take(most).map(short).collect(),
+        drops: status.drops.into_iter().collect(),
+    }
+}
+
+fn peer_traffic(status: PeerStatus) -> Option<PeerTraffic> {
+    let peer = status.peer?;
+    let TrafficCounters {
+        tx_packets,
+        tx_bytes,
+        rx_packets,
+        rx_bytes,
+    } = status.fast_path.unwrap_or_default();
+    let kernel = status.kernel_path.unwrap_or_default();
+    Some(PeerTraffic {
+        subnet: peer.subnet,
+        tx_packets,
+        tx_bytes,
+        rx_packets,
+        rx_bytes,
+        kernel_tx_packets: kernel.tx_packets,
+        kernel_tx_bytes: kernel.tx_bytes,
+        kernel_rx_packets: kernel.rx_packets,
+        kernel_rx_bytes: kernel.rx_bytes,
+        dropped_packets: status.dropped_packets,
+        last_packet_age_ms: status.last_packet_age_ms,
+        suspect: peer.suspect,
+    })
+}
+
+fn bytes(peer: &PeerTraffic) -> u64 {
+    [
+        peer.tx_bytes,
+        peer.rx_bytes,
+        peer.kernel_tx_bytes,
+        peer.kernel_rx_bytes,
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_proto::mesh::{FastPathStatus, Peer};
+
+    use super::*;
+
+    fn peer(third: u64, fast: u64, kernel: u64) -> PeerStatus {
+        let counters = |n| TrafficCounters {
+            tx_packets: n,
+            tx_bytes: n,
+            rx_packets: n,
+            rx_bytes: n,
+        };
+        PeerStatus {
+            peer: Some(Peer {
+                subnet: format!("10.42.{third}.0/24"),
+                ..Peer::default()
+            }),
+            fast_path: Some(counters(fast)),
+            kernel_path: Some(counters(kernel)),
+            ..PeerStatus::default()
+        }
+    }
+
+    #[test]
+    fn status_and_counters_are_carried_as_they_are() {
+        let status = GetStatusResponse {
+            version: "1.2.3".to_owned(),
+            host_address: "192.0.2.1".to_owned(),
+            generation: 7,
+            fast_path: Some(FastPathStatus {
+                state: State::Unavailable.into(),
+                reason: "no tcx".to_owned(),
+                ..FastPathStatus::default()
+            }),
+            problems: vec!["port 4789 is taken".to_owned()],
+            drops: [("stranger".to_owned(), 3)].into(),
+            ..GetStatusResponse::default()
+        };
+        let peers = ListPeersResponse {
+            generation: 7,
+            peers: vec![peer(2, 10, 4), peer(3, 0, 0)],
+        };
+        let report = report(Some(status), Some(peers)).unwrap();
+        let data_plane = report.data_plane.unwrap();
+        assert_eq!(data_plane.fast_path, "unavailable");
+        assert_eq!(data_plane.reason, "no tcx");
+        assert_eq!(data_plane.host_address, Some([192, 0, 2, 1].into()));
+        assert_eq!(data_plane.drops["stranger"], 3);
+        assert_eq!(data_plane.problems, ["port 4789 is taken"]);
+        assert_eq!(report.peers.len(), 1, "who exchanges nothing is left out");
+        assert_eq!(report.peers[0].subnet, "10.42.2.0/24");
+        assert_eq!(report.peers[0].tx_packets, 10);
+        assert_eq!(report.peers[0].kernel_rx_bytes, 4);
+    }
+
+    #[test]
+    fn a_report_fits_into_a_body_whatever_is_counted() {
+        let mut peers: Vec<_> = (0..2000).map(|n| peer(200 + n % 56, u64::MAX, n)).collect();
+        for peer in &mut peers {
+            peer.dropped_packets = u64::MAX;
+            peer.last_packet_age_ms = Some(u64::MAX);
+            let peer = peer.peer.as_mut().unwrap();
+            peer.suspect = true;
+            peer.subnet = "100.200.200.128/25".to_owned();
+        }
+        let report = report(
+            None,
+            Some(ListPeersResponse {
+                generation: 1,
+                peers,
+            }),
+        );
+        let body = serde_json::to_vec(&report.unwrap()).unwrap();
+        assert!(body.len() < 56 << 10, "{} bytes", body.len());
+    }
+
+    #[test]
+    fn a_runtime_that_tells_nothing_is_no_report() {
+        assert_eq!(report(None, None), None);
+        let status_only = report(Some(GetStatusResponse::default()), None).unwrap();
+        assert_eq!(status_only.data_plane.unwrap().fast_path, "unknown");
+    }
+}

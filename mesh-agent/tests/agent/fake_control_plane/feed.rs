@@ -1,0 +1,116 @@
+//! The change feed: every list there was, and the difference between two of them.
+
+use std::collections::BTreeMap;
+
+use mesh_rest::digest::{Digest, DigestedNode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub(crate) served: bool,
+    /// Whether it waits for news.
+    pub(crate) waits: bool,
+    database: String,
+    /// The list at each revision.
+    lists: Vec<Vec<Value>>,
+}
+
+impl Feed {
+    pub(super) fn new() -> Self {
+        Self {
+            served: true,
+            waits: true,
+            database: Uuid::new_v4().to_string(),
+            lists: vec![Vec::new()],
+        }
+    }
+
+    pub(crate) fn revision(&self) -> i64 {
+        i64::try_from(self.lists.len()).unwrap() - 1
+    }
+
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    pub(super) fn restore(&mut self, revision: i64) -> Vec<Value> {
+        let lists = usize::try_from(revision).unwrap() + 1;
+        self.lists.truncate(lists);
+        self.at(revision).to_vec()
+    }
+
+    fn update(&mut self, nodes: Vec<Value>) {
+        if self.lists.last() != Some(&nodes) {
+            self.lists.push(nodes);
+        }
+    }
+
+    fn at(&self, revision: i64) -> &[Value] {
+        &self.lists[usize::try_from(revision).unwrap()]
+    }
+
+    /// The answer to a query, unless there is nothing newer.
+    pub(super) fn answer(
+        &mut self,
+        nodes: Vec<Value>,
+        query: &BTreeMap<String, String>,
+        stuck_at: Option<i64>,
+    ) -> Option<Value> {
+        if !self.served {
+            return Some(json!({"revision": 7, "nodes": nodes}));
+        }
+        self.update(nodes);
+        let now = stuck_at.unwrap_or(i64::MAX).min(self.revision());
+        let Some(since) = query.get("since") else {
+            return Some(self.whole(now));
+        };
+        let since: i64 = since.parse().unwrap();
+        if query.get("database") != Some(&self.database) || since > now {
+            let mut whole = self.whole(now);
+            whole["full"] = json!(true);
+            return Some(whole);
+        }
+        (since < now).then(|| self.news(since, now))
+    }
+
+    pub(super) fn nothing_new(&mut self, nodes: Vec<Value>) -> Value {
+        self.update(nodes);
+        let now = self.revision();
+        self.news(now, now)
+    }
+
+    fn whole(&self, revision: i64) -> Value {
+        json!({
+            "revision": revision, "database": self.database, "nodes": self.at(revision),
+            "digest": digest(self.at(revision)),
+        })
+    }
+
+    fn news(&self, since: i64, now: i64) -> Value {
+        let (before, after) = (self.at(since), self.at(now));
+        let changed: Vec<_> = after.iter().filter(|node| !before.contains(node)).collect();
+        let listed = |id: &Value| after.iter().any(|node| node["node_id"] == *id);
+        let removed = before.iter().map(|node| &node["node_id"]);
+        let removed: Vec<_> = removed.filter(|id| !listed(id)).collect();
+        json!({
+            "revision": now, "database": self.database, "digest": digest(after), "full": false,
+            "nodes": changed, "removed": removed,
+        })
+    }
+}
+
+fn digest(nodes: &[Value]) -> String {
+    let field = |node: &Value, name: &str| node[name].as_str().unwrap().to_owned();
+    let mut digest = Digest::default();
+    for node in nodes {
+        digest.add(&DigestedNode {
+            node_id: &field(node, "node_id"),
+            hostname: &field(node, "hostname"),
+            host_ip: &field(node, "host_ip"),
+            subnet: &field(node, "subnet"),
+            status: &field(node, "status"),
+        });
+    }
+    digest.to_string()
+}
