@@ -148,10 +148,10 @@ impl Reconciler {
 
     /// Takes over what an earlier run left, then makes the first round.
     async fn start(&mut self) {
+        let found = self.keep.read().await;
         if let Err(error) = self.read(Dirty::ALL).await {
             tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
         }
-        let found = self.keep.read().await;
         let kept = found.kept.clone();
         let (wanted, source) = choose(
             adopt(&self.settings, &self.observed),
@@ -243,7 +243,10 @@ impl Reconciler {
             && self.wanted.own_bridge != Some(bridge.index)
         {
             self.wanted.own_bridge = Some(bridge.index);
-            self.keep.changed(self.wanted.generation);
+            // At the start, nothing is wanted yet.
+            if self.wanted.subnet.is_some() {
+                self.keep.changed(self.wanted.generation);
+            }
         }
         self.events.watch_neighbours(
             bridge.map_or(0, |link| link.index),

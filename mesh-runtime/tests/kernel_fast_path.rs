@@ -190,3 +190,32 @@ async fn what_the_kernel_path_of_one_node_sends_the_fast_path_of_the_other_takes
     assert_eq!(after.0 - before.0, report.received() as u64);
     assert_eq!(after.1, before.1);
 }
+
+/// Strict reverse path filtering drops what comes in over another interface than the way back
+/// to its source leads over. On neither path that is so, and the runtime leaves it alone.
+async fn works_under_strict_reverse_path_filtering(options: DaemonOptions) {
+    let pair = Pair::start(&options).await;
+    for host in [pair.host_a(), pair.host_b()] {
+        for interface in ["all", "default", "eth0", "quilt0", "vxlan100"] {
+            let key = format!("net/ipv4/conf/{interface}/rp_filter");
+            host.netns().sysctl(&key, "1").unwrap();
+        }
+    }
+    for (from, to) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+        let report = ping(from.netns(), to.address(), PingOptions::default())
+            .await
+            .unwrap();
+        assert!(report.is_complete(), "{report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_reverse_path_filtering_stops_nothing_on_the_fast_path() {
+    works_under_strict_reverse_path_filtering(DaemonOptions::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_reverse_path_filtering_stops_nothing_on_the_kernel_path() {
+    let without = DaemonOptions::new().args(["--fast-path", "off"]);
+    works_under_strict_reverse_path_filtering(without).await;
+}

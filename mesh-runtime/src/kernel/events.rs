@@ -159,10 +159,13 @@ pub(super) const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
 pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
+/// Settings under `net.ipv4.conf`, such as forwarding.
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const GROUPS: u32 = group(RTNLGRP_LINK)
     | group(RTNLGRP_NEIGH)
     | group(RTNLGRP_IPV4_IFADDR)
-    | group(RTNLGRP_IPV4_ROUTE);
+    | group(RTNLGRP_IPV4_ROUTE)
+    | group(RTNLGRP_IPV4_NETCONF);
 
 /// Room for the notifications of a burst, such as a container's whole set-up, while this
 /// process waits for its turn.
@@ -295,6 +298,7 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWNETCONF: u16 = 80;
 
 /// Reads what a datagram of notifications says has changed.
 ///
@@ -313,7 +317,9 @@ fn classify_message(message: &[u8], interest: &Interest) -> Dirty {
     let body = &message[HEADER_LEN..];
     let caused_here = u32_at(message, 12).is_some_and(|port| port == interest.own_port);
     match u16_at(message, 4) {
-        Some(RTM_NEWLINK | RTM_DELLINK | RTM_NEWADDR | RTM_DELADDR) => Dirty::DEVICES,
+        Some(RTM_NEWLINK | RTM_DELLINK | RTM_NEWADDR | RTM_DELADDR | RTM_NEWNETCONF) => {
+            Dirty::DEVICES
+        }
         Some(RTM_NEWROUTE | RTM_DELROUTE) if !caused_here => Dirty {
             routes: true,
             ways: true,
@@ -376,8 +382,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_a_device_makes_everything_worth_reading() {
-        for kind in [RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR] {
+    fn a_change_of_a_device_or_its_settings_makes_everything_worth_reading() {
+        for kind in [
+            RTM_NEWLINK,
+            RTM_DELLINK,
+            RTM_NEWADDR,
+            RTM_DELADDR,
+            RTM_NEWNETCONF,
+        ] {
             let dirty = classify(&message(kind, 77, 0, 9), &INTEREST);
             assert_eq!(dirty, Dirty::DEVICES);
         }

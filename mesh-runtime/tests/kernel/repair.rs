@@ -145,6 +145,22 @@ async fn flushed_and_falsified_forwarding_entries_are_put_right() {
 }
 
 #[tokio::test]
+async fn forwarding_that_somebody_switched_off_is_switched_on_again() {
+    let (host, daemon) = node("forwarding").await;
+    let set = || host.netns.sysctl("net/ipv4/ip_forward", "0");
+    // More than once: the notifications of our own change must not hide the next one.
+    for _ in 0..3 {
+        set().unwrap();
+        host.eventually("forwarding", |host| {
+            let read = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
+            host.netns.run(read).unwrap().unwrap().trim() == "1"
+        })
+        .await;
+    }
+    assert_eq!(daemon.status().await.problems, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_lost_underlay_is_reported_and_everything_is_there_when_it_returns() {
     let (host, daemon) = node("underlay").await;
     host.ip("address del 192.0.2.1/24 dev eth0");

@@ -135,8 +135,17 @@ async fn what_was_called_in_the_last_moment_before_a_kill_is_not_lost() {
 
 #[tokio::test]
 async fn what_others_did_while_no_daemon_was_there_is_undone() {
-    let host = node("away", Signal::SIGTERM).await;
+    is_undone(node("away", Signal::SIGTERM).await).await;
+}
+
+#[tokio::test]
+async fn a_bridge_is_known_again_by_more_than_the_address_that_others_rewrote() {
+    let host = node("rewritten", Signal::SIGTERM).await;
     host.ip("link set quilt0 address 02:00:00:00:00:07");
+    is_undone(host).await;
+}
+
+async fn is_undone(host: Host) {
     host.ip("route flush proto 81");
     host.ip("route add 10.42.77.0/24 via 10.42.2.0 dev vxlan100 onlink proto 81");
     host.bridge("fdb replace 02:51:0a:2a:03:00 dst 192.0.2.99 dev vxlan100 self");

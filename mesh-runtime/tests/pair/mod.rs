@@ -11,7 +11,9 @@ use mesh_proto::{
         GetStatusResponse, Peer, PeerStatus, SyncPeersRequest, SyncPeersResponse,
         mesh_dataplane_client::MeshDataplaneClient,
     },
-    quilt::{ConfigureNodeSubnetRequest, quilt_runtime_client::QuiltRuntimeClient},
+    quilt::{
+        ConfigureNodeSubnetRequest, InjectRouteRequest, quilt_runtime_client::QuiltRuntimeClient,
+    },
 };
 use mesh_testbed::{Container, DaemonOptions, Host, Testbed, wait_reachable, wait_until};
 
@@ -127,6 +129,19 @@ pub(crate) async fn configure(host: &Host, subnet: &str) {
     let answer = QuiltRuntimeClient::new(channel)
         .configure_node_subnet(ConfigureNodeSubnetRequest {
             subnet: subnet.into(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(answer.success, "{}", answer.error);
+}
+
+pub(crate) async fn inject(host: &Host, destination: &str) {
+    let channel = host.runtime_channel().await.unwrap();
+    let answer = QuiltRuntimeClient::new(channel)
+        .inject_route(InjectRouteRequest {
+            destination: destination.into(),
+            via_interface: "vxlan100".into(),
         })
         .await
         .unwrap()
