@@ -65,7 +65,7 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
         return pass(PassReason::NotVxlan);
     };
     // SAFETY: `at` proved that the headers are in the packet.
-    let (outer, [_, destination_port, _, udp_checksum]) = unsafe { (*outer, *ports) };
+    let (outer, [_, destination_port, udp_length, udp_checksum]) = unsafe { (*outer, *ports) };
     let Some(config) = CONFIG.get(0) else {
         return pass(PassReason::NotVxlan);
     };
@@ -92,8 +92,11 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
     if outer.is_fragment() {
         return pass(PassReason::OuterFragment);
     }
-    if udp_checksum != 0 {
+    if udp_checksum != 0 || !outer.has_right_checksum() {
         return pass(PassReason::OuterChecksum);
+    }
+    if !lengths_agree(packet, &outer, udp_length) {
+        return pass(PassReason::Unreadable);
     }
     if changes_mark(outer.tos, inner.tos) {
         return pass(PassReason::CongestionMark);
@@ -268,6 +271,21 @@ fn beyond_options(packet: Packet, config: &Config, outer: &Ipv4) -> Verdict {
         outer_destination: outer.destination,
         ..Dropped::because(DropReason::Malformed)
     })
+}
+
+/// Whether the outer length fields say what arrived. The kernel cuts off what is too much,
+/// as a trailer of the link, and drops what is too little.
+///
+/// A packet that was merged, or never cut, carries its own length or, beyond 64 KiB, none.
+#[inline(always)]
+fn lengths_agree(packet: Packet, outer: &Ipv4, udp_length: u16) -> bool {
+    let total = u32::from(u16::from_be(outer.total_length));
+    let udp = u32::from(u16::from_be(udp_length));
+    let arrived = packet.len() - ETHERNET_LEN as u32;
+    if packet.segment_size() != 0 {
+        return total == arrived || total == 0;
+    }
+    total == arrived && udp + IPV4_LEN as u32 == total
 }
 
 /// Whether the outer congestion bits say something the inner ones do not yet (RFC 6040,

@@ -22,7 +22,7 @@ use crate::{
     maps::{CONFIG, PEERS},
     packet::{
         ECN_CE, ECN_ECT0, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP, OUTER_UDP,
-        Packet, UdpVxlan, VERSION_4_NO_OPTIONS,
+        Packet, UdpVxlan, VERSION_4_NO_OPTIONS, mac,
     },
     verdict::{Dropped, Verdict},
 };
@@ -73,7 +73,7 @@ fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
     };
     // SAFETY: `at` proved that the headers are in the packet.
     let (ethernet, ip) = unsafe { (&*ethernet, &*ip) };
-    if ethernet.destination != config.bridge_mac {
+    if ethernet.destination != mac(&config.bridge_mac) {
         return pass(PassReason::NotRouted);
     }
 
@@ -98,7 +98,7 @@ fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
     if peer.link == 0 {
         return pass(PassReason::NoNextHop);
     }
-    if !fits(packet, config.overlay_link) {
+    if !fits(packet, config) {
         return pass(PassReason::TooBig);
     }
 
@@ -151,13 +151,17 @@ fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
 /// A packet that does not is left to the kernel, which answers the sender; sent anyway it
 /// would vanish on the underlay, and the container with it.
 #[inline(always)]
-fn fits(packet: Packet, overlay_link: u32) -> bool {
+fn fits(packet: Packet, config: &Config) -> bool {
+    if packet.segment_size() == 0 && config.overlay_mtu != 0 {
+        return packet.len() <= config.overlay_mtu + ETHERNET_LEN as u32;
+    }
+    // Only the kernel knows the segments of one that is still to be cut.
     let mut mtu = 0;
     // SAFETY: the context is valid as long as the program runs, and so is the stack.
     unsafe {
         bpf_check_mtu(
             packet.skb.cast(),
-            overlay_link,
+            config.overlay_link,
             &mut mtu,
             0,
             u64::from(BPF_MTU_CHK_SEGS),
@@ -202,7 +206,7 @@ fn write_headers(
         source: u32::from_ne_bytes(config.host_address),
         destination: u32::from_ne_bytes(peer.address),
     };
-    outer.checksum = checksum(&outer);
+    outer.checksum = outer.compute_checksum();
 
     // SAFETY: `at` proved that the headers are in the packet.
     unsafe {
@@ -217,11 +221,10 @@ fn write_headers(
             flags: (u32::from(VXLAN_FLAG_VNI) << 24).to_be(),
             vni: (peer.vni << 8).to_be(),
         };
-        *inner_ethernet = Ethernet {
-            destination: peer.mac,
-            source: config.overlay_mac,
-            ethertype: ETHERTYPE_IPV4.to_be(),
-        };
+        // Field by field: a whole header would be put together on the stack first.
+        (*inner_ethernet).destination = mac(&peer.mac);
+        (*inner_ethernet).source = mac(&config.overlay_mac);
+        (*inner_ethernet).ethertype = ETHERTYPE_IPV4.to_be();
     }
     Some(())
 }
@@ -245,33 +248,4 @@ fn length_field(length: u32) -> u16 {
     } else {
         (length as u16).to_be()
     }
-}
-
-/// The header checksum of RFC 791 over a header without options whose checksum is zero.
-#[inline(always)]
-fn checksum(ip: &Ipv4) -> u16 {
-    // Sums of words do not care about byte order (RFC 1071), so neither do we.
-    let words = [
-        u32::from(u16::from_ne_bytes([ip.version_and_length, ip.tos])),
-        u32::from(ip.total_length),
-        u32::from(ip.identification),
-        u32::from(ip.fragment),
-        u32::from(u16::from_ne_bytes([ip.ttl, ip.protocol])),
-        ip.source & 0xffff,
-        ip.source >> 16,
-        ip.destination & 0xffff,
-        ip.destination >> 16,
-    ];
-    let mut sum = words[0]
-        + words[1]
-        + words[2]
-        + words[3]
-        + words[4]
-        + words[5]
-        + words[6]
-        + words[7]
-        + words[8];
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    !(sum as u16)
 }

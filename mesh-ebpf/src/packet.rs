@@ -6,7 +6,9 @@
 //! instructions of every access.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_pull_data, programs::TcContext};
-use mesh_layout::{ETHERNET_LEN, IPV4_LEN, PROTOCOL_UDP, UDP_LEN, VXLAN_FLAG_VNI};
+use mesh_layout::{
+    Config, ETHERNET_LEN, Endpoint, IPV4_LEN, PROTOCOL_UDP, Peer, UDP_LEN, VXLAN_FLAG_VNI,
+};
 
 /// IP protocol number of TCP.
 const PROTOCOL_TCP: u8 = 6;
@@ -17,10 +19,29 @@ const TCP_LEN: usize = 20;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Ethernet {
-    pub(crate) destination: [u8; 6],
-    pub(crate) source: [u8; 6],
+    pub(crate) destination: Mac,
+    pub(crate) source: Mac,
     pub(crate) ethertype: u16,
 }
+
+/// A MAC address in the halfwords it is read and written by: byte-wise, which is what the
+/// compiler makes of `[u8; 6]`, comparing two takes 35 instructions instead of nine.
+pub(crate) type Mac = [u16; 3];
+
+/// A MAC address of a map's entry.
+#[inline(always)]
+pub(crate) fn mac(bytes: &[u8; 6]) -> Mac {
+    // SAFETY: six bytes either way, and in every layout at an even offset of an entry that is
+    // aligned to four bytes or more (checked below).
+    unsafe { *core::ptr::from_ref(bytes).cast() }
+}
+
+const _: () = {
+    assert!(core::mem::offset_of!(Config, overlay_mac).is_multiple_of(2));
+    assert!(core::mem::offset_of!(Config, bridge_mac).is_multiple_of(2));
+    assert!(core::mem::offset_of!(Peer, mac).is_multiple_of(2));
+    assert!(core::mem::offset_of!(Endpoint, mac).is_multiple_of(2));
+};
 
 /// An IPv4 header without options.
 #[repr(C)]
@@ -101,6 +122,49 @@ impl Ipv4 {
         self.fragment & 0x1fff_u16.to_be() != 0
     }
 
+    /// The header checksum of RFC 791, of a header without options whose checksum is zero.
+    #[inline(always)]
+    pub(crate) fn compute_checksum(&self) -> u16 {
+        !self.sum()
+    }
+
+    /// Whether the checksum of a header without options is right.
+    #[inline(always)]
+    pub(crate) fn has_right_checksum(&self) -> bool {
+        self.sum() == 0xffff
+    }
+
+    /// The sum of the header's words in ones' complement. It does not care about byte order
+    /// (RFC 1071), so neither do we.
+    #[inline(always)]
+    fn sum(&self) -> u16 {
+        let words = [
+            u32::from(u16::from_ne_bytes([self.version_and_length, self.tos])),
+            u32::from(self.total_length),
+            u32::from(self.identification),
+            u32::from(self.fragment),
+            u32::from(u16::from_ne_bytes([self.ttl, self.protocol])),
+            u32::from(self.checksum),
+            self.source & 0xffff,
+            self.source >> 16,
+            self.destination & 0xffff,
+            self.destination >> 16,
+        ];
+        let mut sum = words[0]
+            + words[1]
+            + words[2]
+            + words[3]
+            + words[4]
+            + words[5]
+            + words[6]
+            + words[7]
+            + words[8]
+            + words[9];
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum as u16
+    }
+
     /// Takes one from the time to live and corrects the checksum for it (RFC 1624, with the
     /// shortcut for a decrement of the high byte of a word).
     #[inline(always)]
@@ -166,6 +230,14 @@ impl Packet {
         unsafe { bpf_skb_pull_data(self.skb, length) == 0 }
     }
 
+    /// Payload bytes per packet on the wire, of a packet that stands for several; 0 for one
+    /// that is just itself.
+    #[inline(always)]
+    pub(crate) fn segment_size(self) -> u32 {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { (*self.skb).gso_size }
+    }
+
     /// Packets on the wire that this one stands for: 1, or the segments of one that is still
     /// to be segmented or was merged. `ip` is the inner IPv4 header, at `ip_offset`.
     ///
@@ -174,8 +246,7 @@ impl Packet {
     /// (SCTP's segments are as long as they are), and the packet counts as one.
     #[inline(always)]
     pub(crate) fn segments(self, ip: &Ipv4, ip_offset: usize) -> u64 {
-        // SAFETY: the context is valid as long as the program runs.
-        let segment = unsafe { (*self.skb).gso_size };
+        let segment = self.segment_size();
         if segment == 0 {
             return 1;
         }

@@ -183,14 +183,15 @@ pub struct Config {
     pub vni: u32,
     /// UDP port of VXLAN.
     pub port: u32,
-    /// Index of the overlay device, whose MTU is the largest inner packet.
+    /// Index of the overlay device.
     pub overlay_link: u32,
     /// MAC address of this node's overlay device: inner source of what we send.
     pub overlay_mac: [u8; 6],
     /// MAC address of the bridge: the gateway of the containers.
     pub bridge_mac: [u8; 6],
-    /// Zero.
-    pub pad: [u8; 4],
+    /// MTU of the overlay device, the largest inner packet; 0 if the program is to ask the
+    /// kernel, as in entries of builds that knew no MTU and had zeros here.
+    pub overlay_mtu: u32,
 }
 
 /// A sampled drop: what the packet was and why it was dropped. Addresses that the program

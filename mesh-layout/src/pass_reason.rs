@@ -28,11 +28,12 @@ reasons! {
     OuterFragment => outer_fragment,
     /// For this node, but not for a container whose interface is known.
     NoEndpoint => no_endpoint,
-    /// The outer UDP checksum is in use: the kernel verifies it (RFC 7348 says it may be sent).
+    /// The outer UDP checksum is in use, which the kernel verifies (RFC 7348 says it may be
+    /// sent), or the outer IPv4 header's is wrong, for which the kernel drops the packet.
     OuterChecksum => outer_checksum,
     /// The outer header carries a congestion mark, which the kernel moves inwards (RFC 6040).
     CongestionMark => congestion_mark,
-    /// What this program does not handle: IPv4 options, a VLAN tag, a packet whose segments
-    /// the kernel cannot cut inside a tunnel.
+    /// What this program does not handle: IPv4 options, a VLAN tag, outer length fields that
+    /// do not say what arrived, a packet whose segments the kernel cannot cut inside a tunnel.
     Unreadable => unreadable,
 }

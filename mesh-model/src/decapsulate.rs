@@ -7,7 +7,7 @@ use mesh_layout::{
 
 use crate::{
     Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Udp, Verdict, Vxlan,
-    congestion::inner_after, deliver::deliver, outcome::Dropped,
+    congestion::inner_after, deliver::deliver, header_checksum, outcome::Dropped,
 };
 
 /// Ingress of an underlay interface.
@@ -136,8 +136,12 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
     if outer.is_fragment() {
         return pass(PassReason::OuterFragment);
     }
-    if udp.checksum != 0 {
+    let header = &packet[ETHERNET_LEN..ETHERNET_LEN + IPV4_LEN];
+    if udp.checksum != 0 || header_checksum(header) != 0 {
         return pass(PassReason::OuterChecksum);
+    }
+    if !lengths_agree(arrival, &outer, &udp) {
+        return pass(PassReason::Unreadable);
     }
     let (outer_mark, inner_mark) = (Ecn::of(outer.tos), Ecn::of(inner.tos));
     if outer_mark == Ecn::Ce || inner_after(outer_mark, inner_mark) != Some(inner_mark) {
@@ -168,5 +172,17 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
         }),
         packet,
         event: None,
+    }
+}
+
+/// Whether the outer length fields say what arrived. What is too much the kernel cuts off,
+/// and what is too little it drops. A packet that stands for several says its own length, or
+/// nothing if that does not fit the field.
+fn lengths_agree(arrival: &Arrival<'_>, outer: &Ipv4, udp: &Udp) -> bool {
+    let arrived = arrival.packet.len() - ETHERNET_LEN;
+    let total = usize::from(outer.total_length);
+    match arrival.segment_size {
+        0 => total == arrived && usize::from(udp.length) + IPV4_LEN == total,
+        _ => total == arrived || total == 0,
     }
 }

@@ -49,7 +49,7 @@ pub fn encapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     if peer.link == 0 {
         return pass(PassReason::NoNextHop);
     }
-    if !fits(node, arrival.packet) {
+    if !fits(node, arrival) {
         return pass(PassReason::TooBig);
     }
     if arrival.segment_size != 0 {
@@ -77,10 +77,15 @@ pub fn encapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     }
 }
 
-/// Whether the overlay device would carry the packet. Without the device nothing fits.
-fn fits(node: &Node, packet: &[u8]) -> bool {
-    node.overlay_mtu
-        .is_some_and(|mtu| packet.len() - ETHERNET_LEN <= mtu as usize)
+/// Whether the overlay device would carry the packet: as the node's entry says of its MTU, or
+/// as the device says itself where the entry does not or the packet stands for several.
+/// Without either nothing fits.
+fn fits(node: &Node, arrival: &Arrival<'_>) -> bool {
+    let known = (arrival.segment_size == 0 && node.config.overlay_mtu != 0)
+        .then_some(node.config.overlay_mtu);
+    known
+        .or(node.overlay_mtu)
+        .is_some_and(|mtu| arrival.packet.len() - ETHERNET_LEN <= mtu as usize)
 }
 
 /// RFC 7348, section 5, around the packet with one hop less to live. The outer Ethernet

@@ -19,10 +19,11 @@
 //! # What it leaves to others, as the programs do
 //!
 //! The programs are routers that a packet meets between two hosts that check it themselves.
-//! They do not verify header checksums (a wrong inner one stays wrong, because the TTL's part
-//! is corrected and nothing computed anew, and the container drops the packet), nor that the
-//! length fields agree with the packet's length (the container takes what its header says,
-//! and drops the packet if that is not there).
+//! Of the inner header they do not verify the checksum (a wrong one stays wrong, because the
+//! TTL's part is corrected and nothing computed anew, and the container drops the packet), nor
+//! that its length agrees with the packet's (the container takes what its header says, and
+//! drops the packet if that is not there). The outer header ends here, so it is verified: what
+//! is wrong with it is left to the kernel, which drops it and counts that.
 //!
 //! The kernel's `BPF_PROG_TEST_RUN` cannot make a packet with a VLAN tag taken off, one
 //! whose headers are not in its linear part, or one of a known kind of segmentation; of those

@@ -12,7 +12,8 @@ use mesh_layout::{Config, Endpoint, EndpointKey, Peer, PeerKey, Vtep, VtepKey};
 pub struct Node {
     /// The node's own entry.
     pub config: Config,
-    /// MTU of the overlay device, in bytes; `None` while there is no such device.
+    /// MTU of the overlay device as the kernel has it, in bytes; `None` while there is no such
+    /// device. What the node's entry says of it goes first.
     pub overlay_mtu: Option<u32>,
     /// What the kernel takes for itself although it is not the node's underlay address: other
     /// addresses of the host, broadcast addresses.

@@ -59,6 +59,7 @@ pub(crate) fn fast_path_state(
         subnet,
         host_address: underlay.address,
         overlay: device(overlay)?,
+        overlay_mtu: overlay.mtu,
         bridge: device(bridge)?,
         port: VXLAN_PORT,
         vni: VNI,

@@ -45,6 +45,8 @@ const WARM_UP: u32 = 2 * ACTIVE;
 /// Packets of each turn that are.
 const MEASURED: u32 = 2048;
 
+/// What 1500 bytes of the underlay leave.
+const OVERLAY_MTU: u32 = 1450;
 const OWN_SUBNET: [u8; 4] = [172, 16, 1, 0];
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 2);
@@ -86,7 +88,7 @@ pub(crate) async fn measure(cpus: &Cpus) -> anyhow::Result<Vec<ProgramCost>> {
     let namespace = NetNs::new("programs").await?;
     // All that the programs want to know of the overlay device is its MTU.
     let links = Links::of(&namespace)?;
-    links.add_bridge("overlay", 1450).await?;
+    links.add_bridge("overlay", OVERLAY_MTU).await?;
     let overlay = links.index("overlay").await?.context("no overlay device")?;
     let cpu = cpus.sending[0];
     namespace
@@ -286,7 +288,7 @@ fn fill(ebpf: &mut Ebpf, overlay: u32, count: u32) -> anyhow::Result<()> {
             overlay_link: overlay,
             overlay_mac: overlay_mac(OWN_SUBNET),
             bridge_mac: bridge_mac(OWN_SUBNET),
-            pad: [0; 4],
+            overlay_mtu: OVERLAY_MTU,
         },
         0,
     )?;

@@ -93,7 +93,11 @@ pub fn node(random: &mut Random, overlays: &[Overlay]) -> Node {
             overlay_link: link,
             overlay_mac: overlay_mac(own),
             bridge_mac: bridge_mac(own),
-            pad: [0; 4],
+            // What the runtime wrote, or what an older one did, which knew no MTU.
+            overlay_mtu: match random.chance(70) {
+                true => overlay_mtu.unwrap_or(0),
+                false => 0,
+            },
         },
         overlay_mtu,
         local: BTreeSet::from([OTHER_ADDRESS]),

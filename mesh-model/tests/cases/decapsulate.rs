@@ -12,7 +12,7 @@ use mesh_model::Program;
 
 use super::{
     Cases, delivered, drop, pass,
-    underlay::{INNER_ETHERNET, INNER_IP, marked, proper, with_inner, with_outer},
+    underlay::{INNER_ETHERNET, INNER_IP, IP, marked, proper, with_inner, with_outer},
     with,
 };
 use crate::harness::node::{PEER, UNKNOWN_CONTAINER, from_peer, vxlan_from};
@@ -42,10 +42,12 @@ fn what_is_delivered(cases: &mut Cases<'_>) {
         vxlan_from(PEER, &frame).bytes()
     };
     case("inner options are the container's to read", optional);
-    case(
-        "a bare inner IPv4 header is delivered",
-        proper().bytes()[..INNER_IP + 20].to_vec(),
-    );
+    let bare = {
+        let mut frame = from_peer(b"");
+        frame.payload.clear();
+        vxlan_from(PEER, &frame).bytes()
+    };
+    case("a bare inner IPv4 header is delivered", bare);
     case(
         "reserved bits of the VXLAN header are ignored",
         with(proper().bytes(), 42, &[0xff, 0xff, 0xff, 0xff]),
@@ -103,6 +105,36 @@ fn what_the_kernel_does(cases: &mut Cases<'_>) {
         "an outer UDP checksum is the kernel's to verify",
         with_outer(|frame| frame.udp.checksum = 0x1234),
         OuterChecksum,
+    );
+    for (name, at, bytes) in [
+        (
+            "a wrong outer header checksum is the kernel's to drop",
+            IP + 10,
+            [0xde, 0xad],
+        ),
+        (
+            "an outer header with one bit flipped on its way is the kernel's to drop",
+            IP + 4,
+            [0x01, 0x00],
+        ),
+    ] {
+        case(name, with(proper().bytes(), at, &bytes), OuterChecksum);
+    }
+    let trailed = [&proper().bytes()[..], &[0; 6]].concat();
+    case(
+        "a trailer behind the outer packet is the kernel's to cut off",
+        trailed,
+        Unreadable,
+    );
+    case(
+        "a packet shorter than its outer header says is the kernel's to drop",
+        proper().bytes()[..INNER_IP + 21].to_vec(),
+        Unreadable,
+    );
+    case(
+        "a UDP length that is not the rest of the packet is the kernel's to judge",
+        with(proper().bytes(), IP + 24, &[0, 60]),
+        Unreadable,
     );
     for (name, outer, inner) in [
         ("congestion is the kernel's to tell the receiver", 3, 2),

@@ -190,8 +190,30 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
     );
     cases.on(|node| {
         node.config.overlay_link = 4000;
+        node.config.overlay_mtu = 0;
         node.overlay_mtu = None;
     });
+    cases.add(
+        Program::Encapsulate,
+        "an entry without the overlay's MTU lets the device decide what fits",
+        from_container(&[7; LARGEST]).bytes(),
+        to_peer,
+    );
+    cases.on(|node| node.config.overlay_mtu = 0);
+    cases.add(
+        Program::Encapsulate,
+        "an entry without the overlay's MTU lets the device decide what does not",
+        from_container(&[7; LARGEST + 1]).bytes(),
+        pass(TooBig),
+    );
+    cases.on(|node| node.config.overlay_mtu = 0);
+    cases.add(
+        Program::Encapsulate,
+        "the MTU of the entry counts before the device's",
+        from_container(&[7; LARGEST]).bytes(),
+        pass(TooBig),
+    );
+    cases.on(|node| node.config.overlay_mtu = 1449);
     cases.add(
         Program::Encapsulate,
         "a packet that the kernel would not know how to segment inside a tunnel is left to it",

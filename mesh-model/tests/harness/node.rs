@@ -58,7 +58,7 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
             overlay_link,
             overlay_mac: overlay_mac(SUBNET),
             bridge_mac: GATEWAY_MAC,
-            pad: [0; 4],
+            overlay_mtu: OVERLAY_MTU,
         },
         overlay_mtu: Some(OVERLAY_MTU),
         local: BTreeSet::from([OTHER_ADDRESS]),

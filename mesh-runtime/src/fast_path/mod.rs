@@ -154,7 +154,7 @@ impl FastPath {
             overlay_link: wanted.overlay.index,
             overlay_mac: wanted.overlay.mac,
             bridge_mac: wanted.bridge.mac,
-            pad: [0; 4],
+            overlay_mtu: wanted.overlay_mtu,
         })?;
         let endpoints = wanted
             .endpoints

@@ -19,6 +19,8 @@ pub struct FastPathState {
     pub host_address: Ipv4Addr,
     /// The overlay device.
     pub overlay: Device,
+    /// MTU of the overlay device: the largest packet of a container that is encapsulated.
+    pub overlay_mtu: u32,
     /// The bridge of the containers.
     pub bridge: Device,
     /// UDP port of VXLAN.
