@@ -1,11 +1,11 @@
 //! The last step to a container, for packets from the underlay and from the overlay device.
 
 use aya_ebpf::helpers::bpf_redirect_peer;
-use mesh_layout::{Config, ETHERTYPE_IPV4, Endpoint, EndpointKey, PassReason};
+use mesh_layout::{Config, Endpoint, EndpointKey, PassReason};
 
 use crate::{
     maps::ENDPOINTS,
-    packet::{Ethernet, Ipv4, OUTER_IP, Packet, mac},
+    packet::{Ethernet, Ipv4, OUTER_IP, Packet},
 };
 
 /// The container that owns `destination`, if its interface is known.
@@ -29,10 +29,7 @@ pub(crate) fn deliver(packet: Packet, config: &Config, endpoint: &Endpoint) -> O
     let ip: *mut Ipv4 = packet.at(OUTER_IP)?;
     // SAFETY: `at` proved that the headers are in the packet.
     unsafe {
-        // Field by field: a whole header would be put together on the stack first.
-        (*ethernet).destination = mac(&endpoint.mac);
-        (*ethernet).source = mac(&config.bridge_mac);
-        (*ethernet).ethertype = ETHERTYPE_IPV4.to_be();
+        (*ethernet).set(&config.bridge_mac, &endpoint.mac);
         (*ip).decrement_ttl();
         // Into the container's end of the pair, past this host's bridge and backlog.
         Some(bpf_redirect_peer(endpoint.link, 0) as i32)

@@ -221,10 +221,7 @@ fn write_headers(
             flags: (u32::from(VXLAN_FLAG_VNI) << 24).to_be(),
             vni: (peer.vni << 8).to_be(),
         };
-        // Field by field: a whole header would be put together on the stack first.
-        (*inner_ethernet).destination = mac(&peer.mac);
-        (*inner_ethernet).source = mac(&config.overlay_mac);
-        (*inner_ethernet).ethertype = ETHERTYPE_IPV4.to_be();
+        (*inner_ethernet).set(&config.overlay_mac, &peer.mac);
     }
     Some(())
 }

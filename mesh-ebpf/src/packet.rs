@@ -7,7 +7,8 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_pull_data, programs::TcContext};
 use mesh_layout::{
-    Config, ETHERNET_LEN, Endpoint, IPV4_LEN, PROTOCOL_UDP, Peer, UDP_LEN, VXLAN_FLAG_VNI,
+    Config, ETHERNET_LEN, ETHERTYPE_IPV4, Endpoint, IPV4_LEN, PROTOCOL_UDP, Peer, UDP_LEN,
+    VXLAN_FLAG_VNI,
 };
 
 /// IP protocol number of TCP.
@@ -31,9 +32,27 @@ pub(crate) type Mac = [u16; 3];
 /// A MAC address of a map's entry.
 #[inline(always)]
 pub(crate) fn mac(bytes: &[u8; 6]) -> Mac {
+    let halfwords: *const u16 = bytes.as_ptr().cast();
     // SAFETY: six bytes either way, and in every layout at an even offset of an entry that is
     // aligned to four bytes or more (checked below).
-    unsafe { *core::ptr::from_ref(bytes).cast() }
+    unsafe { [*halfwords, *halfwords.add(1), *halfwords.add(2)] }
+}
+
+impl Ethernet {
+    /// Makes this the header of an IPv4 packet from one MAC address to another. Halfword by
+    /// halfword: a whole header would be put together on the stack and copied by a call.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, from: &[u8; 6], to: &[u8; 6]) {
+        for (field, [first, second, third]) in [
+            (&mut self.destination, mac(to)),
+            (&mut self.source, mac(from)),
+        ] {
+            field[0] = first;
+            field[1] = second;
+            field[2] = third;
+        }
+        self.ethertype = ETHERTYPE_IPV4.to_be();
+    }
 }
 
 const _: () = {
