@@ -6,6 +6,7 @@ use mesh_layout::{VNI, overlay_mac};
 
 use crate::{
     fast_path::{FastPathError, detach_leftovers},
+    headroom::{self, HeadroomChange},
     instance_lock::{InstanceLock, LockError},
     kernel::{
         apply::Applier,
@@ -137,6 +138,14 @@ fn plan(settings: &Settings, observed: &Observed) -> CleanupPlan {
                 overlay.kind.describe()
             ));
         }
+    }
+    if let Some(link) = observed
+        .link_named(headroom::NAME)
+        .filter(|link| headroom::is_ours(link))
+    {
+        let index = link.index;
+        plan.changes
+            .push(Change::Headroom(HeadroomChange::Delete { index }));
     }
     if let Some(bridge) = observed.link_named(&settings.bridge) {
         let ports: Vec<&str> = observed

@@ -26,7 +26,7 @@ use super::{
     plan::Settings,
     port_holder, sysctl,
 };
-use crate::problem::Problem;
+use crate::{headroom, problem::Problem};
 
 /// Changes in flight at a time: few enough for their answers to fit a socket's buffer.
 const IN_FLIGHT: usize = 32;
@@ -79,6 +79,9 @@ impl<'a> Applier<'a> {
             }
             match self.apply_device(change).await {
                 Ok(()) => tracing::info!(%change, "changed"),
+                Err(error) if change.is_optional() => {
+                    tracing::debug!(%change, %error, "going on without headroom");
+                }
                 Err(error) => {
                     problems.push(self.failed(change, &error).await);
                     if change.makes_device() {
@@ -181,6 +184,11 @@ impl<'a> Applier<'a> {
                     .address(address.addr(), address.prefix_len())
                     .build();
                 gone_is_fine(answer(handle.address().del(message).execute()).await)
+            }
+            Change::Headroom(change) => {
+                // What is deleted may be all that is left.
+                let bridge = self.index(Device::Bridge).unwrap_or(0);
+                headroom::apply(handle, *change, bridge).await
             }
             other => self.apply_entry(other).await,
         }

@@ -5,7 +5,7 @@ use std::{fmt, net::Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use super::{ROUTE_PROTOCOL, observed::Route};
-use crate::fast_path::Mac;
+use crate::{fast_path::Mac, headroom::HeadroomChange};
 
 /// One of the two devices this project makes. Changes name the device rather than its
 /// index, because one change may create what the next refers to.
@@ -40,6 +40,8 @@ pub(crate) enum Change {
     AddAddress(Ipv4Net),
     /// Take an address from the bridge.
     RemoveAddress(Ipv4Net),
+    /// Something about the device that asks for headroom.
+    Headroom(HeadroomChange),
     /// Add a route to a subnet over the VXLAN device. It fails if there is one already.
     AddRoute(OverlayRoute),
     /// Put a route in the place of one of ours to the same subnet.
@@ -115,7 +117,8 @@ impl Change {
             | Self::SetLocal(_)
             | Self::SetUp(_)
             | Self::AddAddress(_)
-            | Self::RemoveAddress(_) => Stage::Devices,
+            | Self::RemoveAddress(_)
+            | Self::Headroom(_) => Stage::Devices,
             Self::RemoveRoute { .. } => Stage::RemoveRoutes,
             Self::SetNeighbour { .. } | Self::SetForwarding { .. } => Stage::AddNeighbours,
             Self::AddRoute(_) | Self::ReplaceRoute(_) => Stage::AddRoutes,
@@ -140,6 +143,14 @@ impl Change {
         )
     }
 
+    /// Whether nothing is missing where it cannot be made.
+    pub(crate) fn is_optional(&self) -> bool {
+        match self {
+            Self::Headroom(change) => !matches!(change, HeadroomChange::Delete { .. }),
+            _ => false,
+        }
+    }
+
     /// The device it needs, whose failure makes it pointless.
     pub(crate) fn device(&self) -> Option<Device> {
         match self {
@@ -148,9 +159,10 @@ impl Change {
             | Self::SetMac(device, _)
             | Self::SetMtu(device, _)
             | Self::SetUp(device) => Some(*device),
-            Self::CreateBridge { .. } | Self::AddAddress(_) | Self::RemoveAddress(_) => {
-                Some(Device::Bridge)
-            }
+            Self::CreateBridge { .. }
+            | Self::AddAddress(_)
+            | Self::RemoveAddress(_)
+            | Self::Headroom(_) => Some(Device::Bridge),
             Self::RemoveRoute { .. } => None,
             _ => Some(Device::Overlay),
         }
@@ -198,6 +210,7 @@ impl fmt::Display for Change {
             Self::SetUp(device) => write!(f, "bring the {device} up"),
             Self::AddAddress(address) => write!(f, "add {address} to the bridge"),
             Self::RemoveAddress(address) => write!(f, "remove {address} from the bridge"),
+            Self::Headroom(change) => write!(f, "{change}"),
             Self::AddRoute(route) => write!(f, "add the route to {}", route.destination),
             Self::ReplaceRoute(route) => write!(f, "replace the route to {}", route.destination),
             Self::RemoveRoute { destination, .. } => write!(f, "remove the route to {destination}"),

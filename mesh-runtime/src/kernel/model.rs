@@ -12,6 +12,7 @@ use super::{
     observed::{Address, Link, LinkKind, Observed, Route, Vxlan},
     plan::Settings,
 };
+use crate::headroom::{self, HeadroomChange};
 
 /// A kernel that only has state.
 pub(crate) struct ModelKernel<'a> {
@@ -85,6 +86,7 @@ impl ModelKernel<'_> {
                 self.check_route(goal)?;
                 self.change_entry(change)?;
             }
+            Change::Headroom(change) => self.change_headroom(*change)?,
             // The overlay may be gone along with its routes.
             Change::RemoveRoute { .. } => self.state.note(0, change),
             _ => self.change_entry(change)?,
@@ -133,6 +135,47 @@ impl ModelKernel<'_> {
         Ok(())
     }
 
+    fn change_headroom(&mut self, change: HeadroomChange) -> Result<(), String> {
+        let bridge = self.link(Device::Bridge)?.index;
+        if let HeadroomChange::Create { mtu } = change {
+            if self.state.link_named(headroom::NAME).is_some() {
+                return Err(format!("EEXIST: {}", headroom::NAME));
+            }
+            let index = self.state.links.keys().max().map_or(1, |last| last + 1);
+            let vxlan = Vxlan {
+                vni: headroom::VNI,
+                ..Vxlan::default()
+            };
+            let link = Link {
+                index,
+                name: headroom::NAME.to_owned(),
+                kind: LinkKind::Vxlan(vxlan),
+                mac: Some(headroom::MAC),
+                mtu,
+                up: false,
+                master: Some(bridge),
+                far_end: None,
+            };
+            self.state.links.insert(index, link);
+            return Ok(());
+        }
+        let link = self
+            .state
+            .links
+            .values_mut()
+            .find(|link| link.name == headroom::NAME)
+            .ok_or_else(|| format!("ENODEV: {}", headroom::NAME))?;
+        match change {
+            HeadroomChange::Join => link.master = Some(bridge),
+            HeadroomChange::SetMtu(mtu) => link.mtu = mtu,
+            HeadroomChange::SetDown => link.up = false,
+            HeadroomChange::Create { .. } | HeadroomChange::Delete { .. } => {
+                return Err(format!("not part of a plan: {change}"));
+            }
+        }
+        Ok(())
+    }
+
     fn delete(&mut self, device: Device) -> Result<(), String> {
         let index = self.link(device)?.index;
         self.state.links.remove(&index);
@@ -172,7 +215,9 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
     let ours: BTreeMap<u32, &Link> = state
         .links
         .iter()
-        .filter(|(_, link)| link.name == settings.bridge || link.name == settings.overlay)
+        .filter(|(_, link)| {
+            link.name == settings.bridge || link.name == settings.overlay || headroom::is_ours(link)
+        })
         .map(|(&index, link)| (index, link))
         .collect();
     let elsewhere = |link: &u32| !ours.contains_key(link);

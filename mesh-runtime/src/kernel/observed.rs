@@ -9,7 +9,7 @@ use super::{
     change::Change,
     containers::{Container, FarEnd},
 };
-use crate::fast_path::Mac;
+use crate::{fast_path::Mac, headroom};
 
 /// What the kernel shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -236,10 +236,11 @@ impl Observed {
             .map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     }
 
-    /// Ports of the bridge with that index.
+    /// Ports of the bridge with that index, but for the one of ours that only asks for
+    /// headroom: nothing is behind it.
     pub(crate) fn ports_of(&self, bridge: u32) -> impl Iterator<Item = &Link> {
         self.links
             .values()
-            .filter(move |link| link.master == Some(bridge))
+            .filter(move |link| link.master == Some(bridge) && !headroom::is_ours(link))
     }
 }

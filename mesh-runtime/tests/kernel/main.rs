@@ -9,6 +9,7 @@
 mod calls;
 mod containers;
 mod endpoints;
+mod headroom;
 mod host;
 mod lifecycle;
 mod occupied;

@@ -21,9 +21,9 @@ async fn node(label: &str) -> (Host, crate::host::Daemon) {
 fn is_whole(host: &Host) -> bool {
     let links = host.ip("-details link show");
     links.contains("02:51:0a:2a:01:00")
-        && host
-            .ip("-details link show type vxlan")
-            .contains("mtu 1450")
+        && lines(&host.ip("-oneline link show type vxlan"))
+            .iter()
+            .any(|link| link.contains("vxlan100:") && link.contains("mtu 1450"))
         && host.ip("link show up").contains("vxlan100")
         && host.ip("address show").contains("10.42.1.1/24")
         && host.own_routes()

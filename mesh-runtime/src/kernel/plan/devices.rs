@@ -6,6 +6,7 @@ use mesh_layout::{VNI, VXLAN_PORT, bridge_mac, overlay_mac};
 use super::{Plan, Settings};
 use crate::{
     fast_path::Mac,
+    headroom,
     kernel::{
         change::{Change, Device},
         observed::{Link, LinkKind, Observed, Vxlan},
@@ -54,6 +55,7 @@ pub(super) fn plan_bridge(
             .extend(mtu.map(|mtu| Change::SetMtu(Device::Bridge, mtu)));
         plan.changes.push(Change::SetUp(Device::Bridge));
         plan.changes.push(Change::AddAddress(address));
+        plan_headroom(observed, None, mtu, plan);
         return Some(Vec::new());
     };
     if link.kind != LinkKind::Bridge {
@@ -72,6 +74,7 @@ pub(super) fn plan_bridge(
         {
             plan.changes.push(Change::SetMtu(Device::Bridge, mtu));
         }
+        plan_headroom(observed, Some(link.index), mtu, plan);
     }
     if !link.up {
         plan.changes.push(Change::SetUp(Device::Bridge));
@@ -96,6 +99,16 @@ pub(super) fn plan_bridge(
     plan.changes
         .extend(stale.iter().map(|&held| Change::RemoveAddress(held)));
     Some(stale.into_iter().map(|held| (link.index, held)).collect())
+}
+
+/// Plans the device that asks for headroom, on a bridge of our own: on another's it might
+/// change the MTU.
+fn plan_headroom(observed: &Observed, bridge: Option<u32>, mtu: Option<u32>, plan: &mut Plan) {
+    if let Some(mtu) = mtu {
+        let changes = headroom::plan(observed, bridge, mtu);
+        plan.changes
+            .extend(changes.into_iter().map(Change::Headroom));
+    }
 }
 
 /// The VXLAN device as the rest of the plan finds it.

@@ -24,6 +24,7 @@ const NIC: u32 = 2;
 const BRIDGE: u32 = 3;
 const OVERLAY: u32 = 4;
 const OTHER: u32 = 5;
+const HEADROOM: u32 = 6;
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 fn settings() -> Settings {

@@ -9,8 +9,9 @@ use ipnet::Ipv4Net;
 use mesh_layout::{VNI, bridge_mac, overlay_mac};
 use proptest::prelude::*;
 
-use super::{BRIDGE, HOST, NIC, OTHER, OVERLAY, bare_host, link, net, wanted};
+use super::{BRIDGE, HEADROOM, HOST, NIC, OTHER, OVERLAY, bare_host, link, net, wanted};
 use crate::{
+    headroom,
     kernel::{
         ROUTE_PROTOCOL,
         observed::{
@@ -88,6 +89,33 @@ fn any_overlay() -> impl Strategy<Value = Option<Link>> {
             up,
             mtu,
             ..link(OVERLAY, "vxlan100", kind, mac)
+        },
+    ))
+}
+
+/// The device that asks for headroom, as somebody may have left it, or another of its name.
+fn any_headroom() -> impl Strategy<Value = Option<Link>> {
+    let vxlan = |vni| {
+        LinkKind::Vxlan(Vxlan {
+            vni,
+            ..Vxlan::default()
+        })
+    };
+    let kind = prop_oneof![
+        9 => Just(vxlan(headroom::VNI)),
+        1 => Just(LinkKind::Veth),
+    ];
+    let master = prop_oneof![
+        3 => Just(Some(BRIDGE)),
+        1 => Just(Some(OTHER)),
+        1 => Just(None),
+    ];
+    prop::option::of((kind, any::<bool>(), 1400..1502_u32, master).prop_map(
+        |(kind, up, mtu, master)| Link {
+            up,
+            mtu,
+            master,
+            ..link(HEADROOM, headroom::NAME, kind, headroom::MAC)
         },
     ))
 }
@@ -179,7 +207,7 @@ fn any_address() -> impl Strategy<Value = Address> {
 
 prop_compose! {
     pub(super) fn any_observed()(
-        devices in (any_bridge(), any_overlay(), any_other()),
+        devices in (any_bridge(), any_overlay(), any_headroom(), any_other()),
         here in prop::bool::weighted(0.9),
         addresses in prop::collection::vec(any_address(), 0..4),
         routes in prop::collection::vec(any_route(), 0..10),
@@ -190,8 +218,8 @@ prop_compose! {
         ip_forward in any::<bool>(),
     ) -> Observed {
         let mut observed = bare_host();
-        let (bridge, overlay, other) = devices;
-        for link in [bridge, overlay, other].into_iter().flatten() {
+        let (bridge, overlay, headroom, other) = devices;
+        for link in [bridge, overlay, headroom, other].into_iter().flatten() {
             observed.links.insert(link.index, link);
         }
         if !here {
