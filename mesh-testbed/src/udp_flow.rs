@@ -16,6 +16,9 @@ use crate::{
     netns::NetNs,
 };
 
+/// Bytes of the receiver's buffer: seconds of small datagrams.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
 /// How fast, how big, how long.
 #[derive(Debug, Clone, Copy)]
 pub struct UdpFlowOptions {
@@ -40,8 +43,26 @@ impl Default for UdpFlowOptions {
     }
 }
 
+/// A run of consecutive datagrams of which none arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// When the first of them was sent.
+    pub from: Instant,
+    /// When the next one that did arrive was sent; the end of the flow if there was none.
+    pub until: Instant,
+    /// How many they are, those that the sender's kernel refused included.
+    pub packets: u64,
+}
+
+impl Outage {
+    /// From the first datagram that did not arrive to the next one that did.
+    pub fn duration(&self) -> Duration {
+        self.until.saturating_duration_since(self.from)
+    }
+}
+
 /// What became of the datagrams of a flow.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UdpFlowReport {
     /// Handed to the kernel by the sender.
     pub sent: u64,
@@ -57,6 +78,8 @@ pub struct UdpFlowReport {
     pub refused: u64,
     /// The longest run of consecutive numbers of which none arrived.
     pub longest_gap: u64,
+    /// Every run of datagrams that did not arrive, in order.
+    pub outages: Vec<Outage>,
 }
 
 impl UdpFlowReport {
@@ -79,8 +102,16 @@ pub struct UdpFlow {
 
 #[derive(Debug)]
 struct Sent {
-    numbers: u64,
+    /// When each number was sent.
+    times: Vec<Instant>,
     refused: Vec<u64>,
+    ended: Instant,
+}
+
+impl Sent {
+    fn numbers(&self) -> u64 {
+        self.times.len() as u64
+    }
 }
 
 impl UdpFlow {
@@ -105,8 +136,14 @@ impl UdpFlow {
             .run(|| UdpSocket::bind(SocketAddrV4::new(to_address, 0)))?
             .map_err(failed)?;
         let target = incoming.local_addr().map_err(failed)?;
-        // A pause of the receiving thread must not look like loss in the network.
-        let _ = socket2::SockRef::from(&incoming).set_recv_buffer_size(8 << 20);
+        // A pause of the receiving thread must not look like loss in the network. The forced
+        // size is not bound by net.core.rmem_max; it needs the capability that we have anyway.
+        nix::sys::socket::setsockopt(
+            &incoming,
+            nix::sys::socket::sockopt::RcvBufForce,
+            &RECEIVE_BUFFER,
+        )
+        .map_err(|errno| failed(errno.into()))?;
         let outgoing = from
             .run(|| UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)))?
             .map_err(failed)?;
@@ -212,10 +249,12 @@ fn send(
     options: UdpFlowOptions,
 ) -> io::Result<Sent> {
     let mut refused = Vec::new();
+    let mut times = Vec::new();
     let interval = Duration::from_secs(1) / options.rate.max(1);
     let mut next = Instant::now();
     let mut number = 0;
     while number < options.max_packets && !stop.load(Ordering::Acquire) {
+        times.push(Instant::now());
         match socket.send_to(&datagram(number, options.payload), to) {
             Ok(_) => {}
             // The network's state, which is what the flow is there to see.
@@ -241,8 +280,9 @@ fn send(
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(Sent {
-        numbers: number,
+        times,
         refused,
+        ended: Instant::now(),
     })
 }
 
@@ -310,19 +350,43 @@ fn report(sent: &Sent, arrivals: &Arrivals) -> UdpFlowReport {
     let refused: std::collections::BTreeSet<u64> = sent.refused.iter().copied().collect();
     let mut gap = 0;
     let mut longest_gap = 0;
-    for number in (0..sent.numbers).filter(|number| !refused.contains(number)) {
+    for number in (0..sent.numbers()).filter(|number| !refused.contains(number)) {
         gap = if arrived(&number) { 0 } else { gap + 1 };
         longest_gap = longest_gap.max(gap);
     }
     UdpFlowReport {
-        sent: sent.numbers - refused.len() as u64,
+        sent: sent.numbers() - refused.len() as u64,
         received: arrivals.seen.iter().filter(|seen| **seen).count() as u64,
         duplicates: arrivals.duplicates,
         reordered: arrivals.reordered,
         corrupted: arrivals.corrupted,
         refused: refused.len() as u64,
         longest_gap,
+        outages: outages(sent, &arrivals.seen),
     }
+}
+
+/// Runs of numbers that did not arrive, whether lost or refused.
+fn outages(sent: &Sent, seen: &[bool]) -> Vec<Outage> {
+    let mut outages = Vec::new();
+    let mut open: Option<Outage> = None;
+    for (number, &time) in sent.times.iter().enumerate() {
+        if seen.get(number).copied().unwrap_or(false) {
+            outages.extend(open.take().map(|outage| Outage {
+                until: time,
+                ..outage
+            }));
+        } else {
+            open.get_or_insert(Outage {
+                from: time,
+                until: sent.ended,
+                packets: 0,
+            })
+            .packets += 1;
+        }
+    }
+    outages.extend(open);
+    outages
 }
 
 #[cfg(test)]
@@ -339,9 +403,12 @@ mod tests {
 
     #[test]
     fn every_datagram_is_accounted_for() {
+        let start = Instant::now();
+        let at = |number: u64| start + Duration::from_millis(number);
         let sent = Sent {
-            numbers: 8,
+            times: (0..8).map(at).collect(),
             refused: vec![6],
+            ended: at(8),
         };
         // 2, 3 and 7 are lost, 6 was never sent, 4 comes twice, 1 comes late.
         let report = report(&sent, &arrivals(&[0, 4, 1, 4, 5]));
@@ -353,6 +420,18 @@ mod tests {
             corrupted: 0,
             refused: 1,
             longest_gap: 2,
+            outages: vec![
+                Outage {
+                    from: at(2),
+                    until: at(4),
+                    packets: 2,
+                },
+                Outage {
+                    from: at(6),
+                    until: at(8),
+                    packets: 2,
+                },
+            ],
         };
         assert_eq!(report, expected);
         assert_eq!(report.lost(), 3);
