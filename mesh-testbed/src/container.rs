@@ -1,7 +1,11 @@
 //! Containers, as far as the network knows: a namespace with one interface whose other end
 //! is enslaved to the host's bridge.
 
-use std::{net::Ipv4Addr, sync::atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, atomic::Ordering},
+};
 
 use ipnet::Ipv4Net;
 
@@ -20,8 +24,8 @@ pub const CONTAINER_MTU: u32 = 1450;
 /// How a container is connected.
 #[derive(Debug, Clone)]
 pub struct ContainerOptions {
-    /// Its address; `None` takes the lowest one of the bridge's subnet that no container of
-    /// this host ever had, from .2 upwards.
+    /// Its address, which no container of this host has now; `None` takes the lowest one of
+    /// the bridge's subnet that none ever had, from .2 upwards.
     pub address: Option<Ipv4Addr>,
     /// The bridge its host side is enslaved to.
     pub bridge: String,
@@ -47,6 +51,13 @@ pub struct Container {
     address: Ipv4Net,
     host_interface: String,
     host: Entrance,
+    addresses_in_use: Arc<Mutex<BTreeSet<Ipv4Addr>>>,
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        lock(&self.addresses_in_use).remove(&self.address.addr());
+    }
 }
 
 impl Container {
@@ -109,7 +120,9 @@ impl Host {
             address,
             host_interface: format!("veth{number}"),
             host: host_netns.entrance(),
+            addresses_in_use: Arc::clone(&self.addresses_in_use),
         };
+        lock(&self.addresses_in_use).insert(address.addr());
         let host_links = Links::of(host_netns)?;
         host_links
             .add_veth(&VethPair {
@@ -130,12 +143,15 @@ impl Host {
 
     fn claim_address(&self, bridge: Ipv4Net, wanted: Option<Ipv4Addr>) -> Result<Ipv4Net> {
         let mut claimed = lock(&self.container_addresses);
-        let free = |address: &Ipv4Addr| *address != bridge.addr() && !claimed.contains(address);
+        let in_use = lock(&self.addresses_in_use);
+        let free = |address: &Ipv4Addr| *address != bridge.addr() && !in_use.contains(address);
         let address = match wanted {
             Some(address) => {
                 Some(address).filter(|address| bridge.contains(address) && free(address))
             }
-            None => bridge.hosts().find(free),
+            None => bridge
+                .hosts()
+                .find(|address| free(address) && !claimed.contains(address)),
         };
         let address = address.ok_or_else(|| Error::Invalid {
             value: match wanted {

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     process::ExitStatus,
     sync::Mutex,
     time::Duration,
@@ -36,6 +37,15 @@ impl Daemon {
             Self::Agent => "quilt-mesh-agent",
         }
     }
+}
+
+/// Where the binary is that the testbed starts for this daemon.
+///
+/// # Errors
+///
+/// [`Error::BinaryMissing`] with the places that were searched.
+pub fn binary(daemon: Daemon) -> Result<PathBuf> {
+    crate::binaries::find(daemon.binary())
 }
 
 #[derive(Debug, Default)]

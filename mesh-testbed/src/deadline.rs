@@ -16,6 +16,11 @@ pub struct Deadline {
     within: Duration,
 }
 
+/// The deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("time is up")]
+pub struct TimeUp;
+
 impl Deadline {
     /// The deadline `within` from now.
     pub fn after(within: Duration) -> Self {
@@ -30,10 +35,14 @@ impl Deadline {
         self.within.saturating_sub(self.started.elapsed())
     }
 
-    /// Sleeps a little before the next look, or says that time is up.
-    pub(crate) async fn pause(&self) -> Result<(), ()> {
+    /// Sleeps a little before the next look.
+    ///
+    /// # Errors
+    ///
+    /// [`TimeUp`] once the deadline has passed.
+    pub async fn pause(&self) -> Result<(), TimeUp> {
         match self.remaining() {
-            Duration::ZERO => Err(()),
+            Duration::ZERO => Err(TimeUp),
             remaining => {
                 tokio::time::sleep(PAUSE.min(remaining)).await;
                 Ok(())

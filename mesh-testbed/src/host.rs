@@ -5,7 +5,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{Mutex, atomic::AtomicU32},
+    sync::{Arc, Mutex, atomic::AtomicU32},
 };
 
 use ipnet::Ipv4Net;
@@ -46,6 +46,8 @@ pub struct Host {
     pub(crate) runtime: Slot,
     pub(crate) agent: Slot,
     pub(crate) container_addresses: Mutex<BTreeSet<Ipv4Addr>>,
+    /// Those that a container has now.
+    pub(crate) addresses_in_use: Arc<Mutex<BTreeSet<Ipv4Addr>>>,
     pub(crate) containers: AtomicU32,
 }
 
@@ -71,6 +73,7 @@ impl Host {
             runtime: Slot::default(),
             agent: Slot::default(),
             container_addresses: Mutex::default(),
+            addresses_in_use: Arc::default(),
             containers: AtomicU32::new(0),
         };
         let bpffs = host.bpffs_dir();

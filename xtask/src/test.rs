@@ -1,5 +1,6 @@
 //! `cargo xtask test`
 
+pub(crate) mod faults;
 mod libtest;
 mod suite;
 mod summary;
@@ -36,7 +37,12 @@ const DOCUMENTATION: &str = "documentation";
 /// Unit, integration and documentation tests of the whole workspace; examples are compiled. Tests on the real kernel
 /// need root: those under tests/ named kernel or kernel_*, and everything of mesh-testbed/tests.
 #[derive(clap::Args, Debug, Clone, Default)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    /// A suite of its own instead
+    #[command(subcommand)]
+    suite: Option<faults::Suite>,
+
     /// Leave out what needs root, and name it
     #[arg(long, env = "QUILT_MESH_UNPRIVILEGED")]
     unprivileged: bool,
@@ -60,6 +66,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    if let Some(suite) = &options.suite {
+        return faults::run(suite);
+    }
     let summary = collect(options)?;
     println!("\n{}", summary.text());
     if summary.passed() + summary.failed() == 0 {

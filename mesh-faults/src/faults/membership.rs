@@ -1,0 +1,76 @@
+//! Nodes that join and leave while the others go on.
+
+use std::time::Duration;
+
+use mesh_testbed::{Daemon, Host, Signal, wait_reachable};
+
+use super::SOON;
+use crate::{
+    fault::{Fault, Promise},
+    mesh::{HOSTS, agent_options, runtime_options},
+    scene::Scene,
+};
+
+/// How often the fourth node comes and goes.
+const TURNS: usize = 3;
+
+pub(super) const FAULTS: &[Fault] = &[Fault::scene(
+    "peers-come-and-go",
+    "a fourth node joins, its container is reached, and it leaves, three times over",
+    Promise {
+        keeps_routes: false,
+        ..Promise::LOSSLESS
+    },
+    |scene| Box::pin(come_and_go(scene)),
+)
+.in_ci()];
+
+async fn come_and_go(scene: &mut Scene) -> anyhow::Result<()> {
+    for _ in 0..TURNS {
+        scene.strike();
+        let newcomer = scene.mesh.spare();
+        newcomer.start_runtime(&runtime_options()).await?;
+        newcomer.start_agent(&agent_options()).await?;
+        newcomer.wait_peers(HOSTS, SOON).await?;
+        let container = newcomer.add_container().await?;
+        for other in &scene.mesh.containers {
+            wait_reachable(other.netns(), container.address(), SOON).await?;
+        }
+        drop(container);
+        leave(scene).await?;
+    }
+    Ok(())
+}
+
+/// Takes the fourth node out of the mesh as an operator does, and waits until its peers have
+/// forgotten it.
+pub(super) async fn leave(scene: &Scene) -> anyhow::Result<()> {
+    let (newcomer, control) = (scene.mesh.spare(), scene.mesh.testbed.control());
+    newcomer.stop(Daemon::Agent, Signal::SIGTERM, SOON).await?;
+    let nodes = control.nodes().await?;
+    if let Some(node) = nodes.iter().find(|node| node.hostname == newcomer.name()) {
+        let path = format!("/api/nodes/{}/deregister", node.node_id);
+        let answer = control.post(&path, None).await?;
+        if answer.status != 200 {
+            anyhow::bail!("{path} answers {} {}", answer.status, answer.body);
+        }
+    }
+    newcomer
+        .stop(Daemon::Runtime, Signal::SIGTERM, Duration::from_secs(10))
+        .await?;
+    for host in scene.mesh.hosts() {
+        host.wait_peers(HOSTS - 1, SOON).await?;
+    }
+    clean(newcomer)
+}
+
+/// Removes what the runtime left in the kernel on purpose.
+fn clean(host: &Host) -> anyhow::Result<()> {
+    let runtime = mesh_testbed::binary(Daemon::Runtime)?;
+    let line = format!(
+        "{} --cleanup --bpffs {}",
+        runtime.display(),
+        host.bpffs_dir().display()
+    );
+    crate::scene::run_on(host, &line)
+}

@@ -1,0 +1,193 @@
+//! One fault as it happens: what it was done to, when, and when it was put right.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use mesh_testbed::{Daemon, Deadline, Host, Signal};
+
+use crate::{
+    mesh::Mesh,
+    state::{difference, summary},
+    traffic::Traffic,
+};
+
+/// How long a repair of the kernel's state may take before the fault counts as not repaired.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(15);
+/// How often the kernel's state is looked at while it is being repaired.
+const REPAIR_LOOK: Duration = Duration::from_millis(1);
+
+/// The mesh, the traffic through it, and what has happened so far.
+pub(crate) struct Scene {
+    pub(crate) mesh: Mesh,
+    pub(crate) traffic: Traffic,
+    pub(crate) strikes: Vec<Strike>,
+    /// What is worth a word in the report.
+    pub(crate) notes: Vec<String>,
+    pub(crate) settings: Settings,
+}
+
+/// What the user chose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How often damage is done in a row.
+    pub(crate) repeat: u32,
+    /// How long a daemon is stopped by SIGSTOP.
+    pub(crate) pause: Duration,
+    /// What random choices begin with.
+    pub(crate) seed: u64,
+    /// How many faults are drawn at random.
+    pub(crate) random: u32,
+}
+
+/// One blow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strike {
+    /// When it began.
+    pub(crate) at: Instant,
+    /// From when on recovery counts: the blow itself, or when its cause was removed.
+    pub(crate) from: Instant,
+    /// How long the kernel's state was wrong.
+    pub(crate) repair: Option<Duration>,
+}
+
+impl Scene {
+    /// The host that things happen to.
+    pub(crate) fn victim(&self) -> &Host {
+        self.mesh.victim()
+    }
+
+    /// From here on recovery counts.
+    pub(crate) fn strike(&mut self) {
+        let now = Instant::now();
+        self.mesh.watches[0].arm();
+        self.strikes.push(Strike {
+            at: now,
+            from: now,
+            repair: None,
+        });
+    }
+
+    /// The cause is gone: recovery counts from now on.
+    pub(crate) fn cause_removed(&mut self) {
+        if let Some(strike) = self.strikes.last_mut() {
+            strike.from = Instant::now();
+        }
+    }
+
+    /// Runs a command on the victim.
+    pub(crate) fn run(&self, line: &str) -> anyhow::Result<()> {
+        run_on(self.victim(), line)
+    }
+
+    /// Does damage to the victim's kernel state, waits until it is repaired, notes how long
+    /// that took, and waits until traffic flows; as often as the settings say.
+    pub(crate) async fn damage(&mut self, commands: &[&str]) -> anyhow::Result<()> {
+        for _ in 0..self.settings.repeat {
+            self.strike();
+            for command in commands {
+                self.run(command)?;
+            }
+            self.repaired(Instant::now()).await?;
+            self.traffic.flowing(REPAIR_PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the victim's kernel shows what it showed before, and notes how long it did
+    /// not: from the first notification, or from `damaged_by`, when the damage was certainly
+    /// done, for what the kernel does not tell about.
+    pub(crate) async fn repaired(&mut self, damaged_by: Instant) -> anyhow::Result<()> {
+        let was_different = self.wait_repaired().await?;
+        let begin = match self.mesh.watches[0].first() {
+            Some(notified) => notified,
+            None if was_different => damaged_by,
+            None => bail!("the fault left no mark: nothing was to be repaired"),
+        };
+        self.note_repair(begin.elapsed());
+        Ok(())
+    }
+
+    /// Does damage while the runtime is stopped, so that it cannot be quicker than the damage,
+    /// and notes how long the repair took once it goes on.
+    pub(crate) async fn damage_unseen(&mut self, commands: &[&str]) -> anyhow::Result<()> {
+        for _ in 0..self.settings.repeat {
+            self.strike();
+            self.victim().kill(Daemon::Runtime, Signal::SIGSTOP)?;
+            let done = commands.iter().try_for_each(|command| self.run(command));
+            self.victim().kill(Daemon::Runtime, Signal::SIGCONT)?;
+            let begin = Instant::now();
+            done?;
+            self.cause_removed();
+            self.wait_repaired().await?;
+            self.note_repair(begin.elapsed());
+            self.traffic.flowing(REPAIR_PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the victim's kernel shows what it showed before. Whether it did not at
+    /// first.
+    async fn wait_repaired(&self) -> anyhow::Result<bool> {
+        let (wanted, observer) = (&self.mesh.baseline[0], &self.mesh.observers[0]);
+        let deadline = Deadline::after(REPAIR_PATIENCE);
+        let mut was_different = false;
+        loop {
+            let seen = observer.observe().await?;
+            if seen == *wanted {
+                return Ok(was_different);
+            }
+            was_different = true;
+            if deadline.remaining().is_zero() {
+                bail!(
+                    "not repaired after {} s: {}",
+                    REPAIR_PATIENCE.as_secs(),
+                    summary(&difference(wanted, &seen))
+                );
+            }
+            tokio::time::sleep(REPAIR_LOOK).await;
+        }
+    }
+
+    /// Waits until traffic flows and everything is as it was.
+    pub(crate) async fn settle(&self) -> anyhow::Result<()> {
+        self.traffic.flowing(REPAIR_PATIENCE).await?;
+        let leftovers = self.mesh.whole_within(REPAIR_PATIENCE).await?;
+        if !leftovers.is_empty() {
+            bail!("not as before: {}", summary(&leftovers));
+        }
+        Ok(())
+    }
+
+    /// Notes how long something was wrong after the last strike.
+    pub(crate) fn note_repair(&mut self, time: Duration) {
+        if let Some(strike) = self.strikes.last_mut() {
+            strike.repair = Some(time);
+        }
+    }
+}
+
+/// Runs a command on a host to its end.
+pub(crate) fn run_on(host: &Host, line: &str) -> anyhow::Result<()> {
+    output_on(host, line).map(drop)
+}
+
+/// Runs a command line on a host, in a shell, and returns what it printed.
+pub(crate) fn output_on(host: &Host, line: &str) -> anyhow::Result<String> {
+    let output = host
+        .netns()
+        .command("/bin/sh")
+        .args(["-c", line])
+        // The system's folders, which a user's path often leaves out.
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .output()
+        .with_context(|| format!("cannot run `{line}` on {}", host.name()))?;
+    if !output.status.success() {
+        bail!(
+            "`{line}` on {} {}: {}",
+            host.name(),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

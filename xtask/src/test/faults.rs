@@ -1,0 +1,58 @@
+//! `cargo xtask test faults` and `cargo xtask test soak`
+
+use std::process::{Command, ExitCode};
+
+use super::Summary;
+use crate::cargo;
+use crate::foreground::{self, Reach};
+use crate::setup::{self, Tool, require_root};
+
+/// Suites of mesh-faults.
+#[derive(clap::Subcommand, Debug, Clone)]
+pub(crate) enum Suite {
+    /// Break a mesh in every known way under traffic, and see that it recovers
+    ///
+    /// Builds release binaries and does every fault by its name: what was lost, how soon it was over, and whether
+    /// everything was then as before. `cargo xtask test faults --list` names them, `--help` tells all options. Needs
+    /// root.
+    #[command(disable_help_flag = true)]
+    Faults(Arguments),
+}
+
+/// Passed on to mesh-faults.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Arguments {
+    /// Options of mesh-faults, for example --list, --only NAME, --ci or --random 50
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run(suite: &Suite) -> anyhow::Result<ExitCode> {
+    let (name, Arguments { arguments }) = match suite {
+        Suite::Faults(arguments) => ("faults", arguments),
+    };
+    let mut command = prepare(name)?;
+    command.args(arguments);
+    Ok(foreground::run(&mut command, Reach::Program, None)?.code())
+}
+
+/// The faults that continuous integration does; the others are named as left out.
+#[expect(dead_code, reason = "a step of `cargo xtask ci`")]
+pub(crate) fn collect_ci() -> anyhow::Result<Summary> {
+    let mut command = prepare("faults")?;
+    command.arg("--ci");
+    let mut summary = Summary::default();
+    summary.results.push(super::execute("faults", command)?);
+    Ok(summary)
+}
+
+/// Builds, and makes the command without its options.
+fn prepare(suite: &str) -> anyhow::Result<Command> {
+    require_root(&format!("test {suite}"))?;
+    setup::ensure(&[Tool::CCompiler, Tool::Bpftool])?;
+    let checkout = cargo::checkout()?;
+    let binaries = cargo::build_release(&checkout)?;
+    let mut command = Command::new(binaries.join("mesh-faults"));
+    command.arg(suite).env("QUILT_MESH_BIN_DIR", &binaries);
+    Ok(command)
+}
