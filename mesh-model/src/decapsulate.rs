@@ -140,7 +140,7 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
     if udp.checksum != 0 || header_checksum(header) != 0 {
         return pass(PassReason::OuterChecksum);
     }
-    if !lengths_agree(arrival, &outer, &udp) {
+    if !lengths_agree(arrival, outer, &udp) {
         return pass(PassReason::Unreadable);
     }
     let (outer_mark, inner_mark) = (Ecn::of(outer.tos), Ecn::of(inner.tos));
