@@ -14,6 +14,7 @@ mod lookout;
 mod pace;
 mod probe;
 mod views;
+mod waiting;
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr, time::Duration};
 
@@ -44,10 +45,12 @@ use crate::{
     wanted::Wanted,
 };
 use endpoints::forget_gone;
+use fast_path::Progress;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 pub(crate) use keep::Keep;
 use lookout::Lookout;
 use pace::Pace;
+use waiting::Waiting;
 
 /// How often everything is compared, whatever the notifications said.
 const FULL_COMPARISON: Duration = Duration::from_secs(5);
@@ -66,6 +69,10 @@ pub(crate) struct Reconciler {
     /// Parts of `observed` that a change of our own has outdated.
     outdated: Dirty,
     fast_path: FastPathSlot,
+    /// Whether somebody may have detached a program.
+    look_at_programs: bool,
+    /// Who waits for programs that are being attached.
+    waiting: Vec<Waiting>,
     pace: Pace,
     keep: Keep,
     lookout: Lookout,
@@ -92,6 +99,8 @@ impl Reconciler {
             problems: Vec::new(),
             outdated: Dirty::ALL,
             fast_path,
+            look_at_programs: false,
+            waiting: Vec::new(),
             pace: Pace::default(),
             keep,
             lookout: Lookout::default(),
@@ -136,14 +145,18 @@ impl Reconciler {
                 written = self.keep.written() => {
                     self.keep.settle(written, self.wanted.generation);
                 }
-                opened = self.fast_path.opened() => {
-                    self.fast_path.settle(opened, &self.options, &self.observed).await;
-                    self.adopt_generation();
-                    self.round(Dirty::default()).await;
-                }
+                progress = self.fast_path.progress() => match progress {
+                    Progress::Opened(opened) => {
+                        self.fast_path.settle(opened, &self.options, &self.observed).await;
+                        self.adopt_generation();
+                        self.round(Dirty::default()).await;
+                    }
+                    Progress::Attached(done) => self.note_attached(*done),
+                },
             }
         }
         self.keep.flush(&self.wanted).await;
+        self.fast_path.finish().await;
     }
 
     /// Takes over what an earlier run left, then makes the first round.
@@ -185,6 +198,7 @@ impl Reconciler {
     /// Reads the parts of the kernel's state that may be out of date.
     async fn read(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
         let dirty = dirty.and(self.outdated).and(self.events.take());
+        self.look_at_programs |= dirty.programs;
         // Until it has worked, nothing is known.
         self.outdated = Dirty::ALL;
         let peers: BTreeSet<Ipv4Addr> = self
@@ -260,7 +274,8 @@ impl Reconciler {
         let mut problems = match self.reconcile_kernel(dirty).await {
             Ok(mut problems) => {
                 problems.extend(self.missing_ways());
-                problems.extend(self.show_fast_path());
+                let anew = std::mem::take(&mut self.look_at_programs);
+                problems.extend(self.show_fast_path(anew));
                 problems
             }
             Err(error) => {

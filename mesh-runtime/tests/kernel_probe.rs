@@ -8,11 +8,14 @@ use std::{
     os::unix::fs::PermissionsExt as _,
 };
 
-use mesh_proto::mesh::{PeerProbe, ProbePeersRequest, mesh_dataplane_client::MeshDataplaneClient};
-use mesh_testbed::{Daemon, DaemonOptions, Host, Signal, Testbed};
+use mesh_proto::mesh::{
+    PeerProbe, ProbePeersRequest, fast_path_status::State,
+    mesh_dataplane_client::MeshDataplaneClient,
+};
+use mesh_testbed::{Daemon, DaemonOptions, Host, Signal, Testbed, wait_until};
 
 mod pair;
-use pair::{configure, introduce, peer_of, start_runtimes, sync_peers};
+use pair::{SOON, configure, introduce, peer_of, start_runtimes, sync_peers};
 
 const SUBNET_B: &str = "10.42.2.0/24";
 
@@ -136,6 +139,16 @@ async fn a_peer_that_is_off_the_network_is_not_alive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_was_heard_recently_is_not_asked() {
     let testbed = quiet_pair(&DaemonOptions::new()).await;
+    // What is heard before the programs are loaded is not counted.
+    wait_until("the fast path", SOON, || async {
+        let status = testbed.hosts()[0].status().await.unwrap();
+        let state = status.fast_path.unwrap_or_default().state();
+        (state == State::Active)
+            .then_some(())
+            .ok_or(format!("{state:?}"))
+    })
+    .await
+    .unwrap();
     assert!(probe_b(&testbed, PATIENT_MS).await.alive);
     kill_b(&testbed).await;
     let request = ProbePeersRequest {

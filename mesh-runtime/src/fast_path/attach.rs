@@ -2,7 +2,7 @@
 //! are replaced atomically by the next one; clsact filters on kernels before 6.6.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -18,7 +18,8 @@ use nix::net::if_::if_nametoindex;
 use super::{
     AttachMode, FastPathError, StrangerGuard,
     hook::{Hook, Role},
-    link::{Failure, attach_clsact, attach_tcx, attach_xdp, detach_clsact},
+    link::{Failure, attach_clsact, attach_tcx, attach_xdp, detach_clsact, is_live},
+    sequence::Attacher,
 };
 
 /// The way programs are attached on this kernel.
@@ -44,13 +45,6 @@ struct Attached {
     interface: String,
     /// The tcx link; a clsact filter has none.
     link: Option<FdLink>,
-}
-
-/// Counts of what [`Attachments::show`] did.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moved {
-    pub(super) attached: u32,
-    pub(super) detached: u32,
 }
 
 impl Attachments {
@@ -101,72 +95,14 @@ impl Attachments {
             .collect()
     }
 
-    /// Makes the attachments those of `wanted`. Interfaces that vanished in the meantime are
-    /// passed over; what else fails takes the transmitting programs off, because half a fast
-    /// path is worse than none.
-    pub(super) fn show(
-        &mut self,
-        ebpf: &mut Ebpf,
-        wanted: &BTreeMap<Hook, String>,
-    ) -> Result<Moved, FastPathError> {
-        let mut moved = Moved::default();
-        // Transmit first, receive last.
-        let gone: Vec<Hook> = self.attached.keys().rev().copied().collect();
-        for hook in gone.into_iter().filter(|hook| !wanted.contains_key(hook)) {
-            self.detach(hook);
-            moved.detached += 1;
-        }
-        for (hook, interface) in wanted {
-            if self.is_attached(*hook) {
-                continue;
-            }
-            if if_nametoindex(interface.as_str()) != Ok(hook.link) {
-                continue;
-            }
-            if let Err(source) = self.attach(ebpf, *hook, interface) {
-                if hook.role != Role::DropStrangers {
-                    self.detach_transmitting();
-                }
-                return Err(FastPathError::Attach {
-                    program: hook.role.program(),
-                    interface: interface.clone(),
-                    mode: self.mode(),
-                    source,
-                });
-            }
-            tracing::info!(
-                program = hook.role.program(),
-                interface,
-                mode = self.mode(),
-                "attached"
-            );
-            moved.attached += 1;
-        }
-        self.remove_stale_pins()?;
-        Ok(moved)
-    }
-
-    fn detach_transmitting(&mut self) {
-        let hooks: Vec<Hook> = self.attached.keys().copied().collect();
-        for hook in hooks {
-            if hook.role == Role::Encapsulate {
-                self.detach(hook);
-            }
-        }
-    }
-
-    /// Detaches everything, transmit first.
-    pub(super) fn detach_all(&mut self) {
-        while let Some(hook) = self.attached.keys().next_back().copied() {
-            self.detach(hook);
-        }
-    }
-
-    fn is_attached(&self, hook: Hook) -> bool {
-        self.attached
+    /// Whether the kernel still shows an attachment of ours.
+    fn holds(&self, hook: Hook) -> bool {
+        // A filter is asked for when it is attached anew: it is there, or is made.
+        let linked = self
+            .attached
             .get(&hook)
-            // A pin that somebody removed is made again, so that the link outlives us.
-            .is_some_and(|attached| attached.link.is_none() || self.pin(hook).exists())
+            .is_some_and(|attached| attached.link.is_some());
+        linked && is_live(&self.pin(hook), hook.link)
     }
 
     fn pin(&self, hook: Hook) -> PathBuf {
@@ -178,21 +114,23 @@ impl Attachments {
         ))
     }
 
-    fn attach(&mut self, ebpf: &mut Ebpf, hook: Hook, interface: &str) -> Result<(), Failure> {
+    fn attach(&mut self, ebpf: &mut Ebpf, hook: Hook, interface: &str) -> Result<bool, Failure> {
         // An old link goes first: the interface would run the program twice.
-        self.attached.remove(&hook);
+        let before = self.attached.remove(&hook);
         let pin = self.pin(hook);
+        let mut done = true;
         let link = match (hook.role.attach_type(), self.way) {
             (None, _) => Some(attach_xdp(ebpf, self.guard, hook.role, interface, &pin)?),
             (Some(side), Way::Tcx) => Some(attach_tcx(ebpf, hook.role, side, interface, &pin)?),
             (Some(side), Way::Clsact) => {
-                attach_clsact(ebpf, hook.role, side, interface)?;
+                let ours = before.is_some();
+                done = attach_clsact(ebpf, hook.role, side, interface, ours)?;
                 None
             }
         };
         let interface = interface.to_owned();
         self.attached.insert(hook, Attached { interface, link });
-        Ok(())
+        Ok(done)
     }
 
     fn detach(&mut self, hook: Hook) {
@@ -225,9 +163,52 @@ impl Attachments {
 
     /// Removes pins of links that no longer belong: interfaces that are gone, or that an
     /// earlier life attached to. The directory is ours alone while we hold its lock.
-    fn remove_stale_pins(&self) -> Result<(), FastPathError> {
+    pub(super) fn remove_stale_pins(&self) -> Result<(), FastPathError> {
         let wanted: Vec<PathBuf> = self.attached.keys().map(|hook| self.pin(*hook)).collect();
         remove_pins(&self.links, |path| !wanted.iter().any(|pin| pin == path))
+    }
+}
+
+/// Attachments with the programs that they attach.
+pub(super) struct Attaching<'a> {
+    pub(super) attachments: &'a mut Attachments,
+    pub(super) ebpf: &'a mut Ebpf,
+}
+
+impl Attacher for Attaching<'_> {
+    type Error = FastPathError;
+
+    fn attached(&self) -> BTreeSet<Hook> {
+        self.attachments.attached.keys().copied().collect()
+    }
+
+    fn holds(&self, hook: Hook) -> bool {
+        self.attachments.holds(hook)
+    }
+
+    fn attach(&mut self, hook: Hook, interface: &str) -> Result<bool, FastPathError> {
+        if if_nametoindex(interface) != Ok(hook.link) {
+            return Ok(false);
+        }
+        let program = hook.role.program();
+        let mode = self.attachments.mode();
+        let done = self
+            .attachments
+            .attach(self.ebpf, hook, interface)
+            .map_err(|source| FastPathError::Attach {
+                program,
+                interface: interface.to_owned(),
+                mode,
+                source,
+            })?;
+        if done {
+            tracing::info!(program, interface, mode, "attached");
+        }
+        Ok(done)
+    }
+
+    fn detach(&mut self, hook: Hook) {
+        self.attachments.detach(hook);
     }
 }
 

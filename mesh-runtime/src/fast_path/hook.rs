@@ -41,6 +41,14 @@ impl Role {
         }
     }
 
+    /// Whether the node's receiving depends on it.
+    pub(super) const fn receives(self) -> bool {
+        matches!(
+            self,
+            Self::SafetyNet | Self::CountEgress | Self::Decapsulate
+        )
+    }
+
     /// The side of the interface it is attached to; `None` for XDP.
     pub(super) const fn attach_type(self) -> Option<TcAttachType> {
         match self {

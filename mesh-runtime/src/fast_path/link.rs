@@ -1,6 +1,6 @@
 //! One program on one interface: a pinned link where the kernel has links, a filter elsewhere.
 
-use std::{fs, io, mem, path::Path};
+use std::{fs, io, mem, os::fd::AsRawFd as _, path::Path};
 
 use aya::{
     Ebpf,
@@ -15,7 +15,7 @@ use aya::{
     sys::SyscallError,
 };
 
-use super::{FastPathError, StrangerGuard, hook::Role};
+use super::{FastPathError, StrangerGuard, bpf::open_pinned, hook::Role};
 
 /// Priority and handle of our clsact filters: the same number as our routes' protocol, so
 /// that `tc filter show` tells whose they are.
@@ -111,13 +111,34 @@ fn take_over(
     }
 }
 
-/// Adds a filter, or replaces the one of an earlier life atomically.
+/// Whether a pinned link is there, and on that interface. One that somebody has detached is
+/// on none (`tcx_link_fdinfo`, `bpf_xdp_link_show_fdinfo`).
+pub(super) fn is_live(pin: &Path, interface: u32) -> bool {
+    let Ok(link) = open_pinned(pin) else {
+        return false;
+    };
+    let path = format!("/proc/self/fdinfo/{}", link.as_raw_fd());
+    fs::read_to_string(path)
+        .ok()
+        .and_then(|info| {
+            let index = info
+                .lines()
+                .find_map(|line| line.strip_prefix("ifindex:"))?;
+            index.trim().parse().ok()
+        })
+        // Without /proc nothing can be said.
+        .is_none_or(|index: u32| index == interface)
+}
+
+/// Adds a filter. One that is there already stays if it is `ours`, and is replaced atomically
+/// if an earlier life made it. Returns whether anything was changed.
 pub(super) fn attach_clsact(
     ebpf: &mut Ebpf,
     role: Role,
     side: TcAttachType,
     interface: &str,
-) -> Result<(), Failure> {
+    ours: bool,
+) -> Result<bool, Failure> {
     let program = classifier(ebpf, role)?;
     let exists = Some(libc::EEXIST);
     match qdisc_add_clsact(interface) {
@@ -133,13 +154,16 @@ pub(super) fn attach_clsact(
         Err(ProgramError::TcError(TcError::NetlinkError(error)))
             if error.raw_os_error() == exists =>
         {
+            if ours {
+                return Ok(false);
+            }
             program.attach_to_link(our_filter(side, interface)?)?
         }
         other => other?,
     };
     // Dropping the link would detach the filter, which is to outlive us.
     mem::forget(program.take_link(id)?);
-    Ok(())
+    Ok(true)
 }
 
 /// Removes our filter.

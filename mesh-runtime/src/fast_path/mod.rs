@@ -4,13 +4,16 @@
 //! They act on the network namespace of the calling thread.
 
 mod attach;
+mod bpf;
 mod bpffs;
 mod error;
 mod events;
 mod hook;
+mod job;
 mod link;
 mod maps;
 mod peers;
+mod sequence;
 mod state;
 
 use std::{
@@ -31,6 +34,7 @@ use bpffs::PinDirectory;
 pub use error::FastPathError;
 use events::Events;
 use hook::Role;
+pub use job::{AttachDone, AttachJob, AttachOutcome, Hooks};
 use maps::Maps;
 pub use state::{
     Device, EndpointPath, FastPathChanges, FastPathReport, FastPathState, Mac, PeerCounters,
@@ -90,13 +94,22 @@ pub enum StrangerGuard {
 /// Dropping it leaves maps, programs and attachments in the kernel: the data plane outlives
 /// the daemon, and the next one takes it over without losing a packet.
 pub struct FastPath {
-    ebpf: Ebpf,
     maps: Maps,
-    attachments: Attachments,
+    /// `None` while an [`AttachJob`] has them.
+    programs: Option<Programs>,
+    /// What [`Attachments::list`] said last.
+    attachments: Vec<String>,
+    attach_mode: &'static str,
     pins: PinDirectory,
     max_peers: u32,
     guard: StrangerGuard,
     _events: Events,
+}
+
+/// The programs and where they are attached.
+struct Programs {
+    ebpf: Ebpf,
+    attachments: Attachments,
 }
 
 impl std::fmt::Debug for FastPath {
@@ -125,9 +138,11 @@ impl FastPath {
         }
         let (maps, drops) = Maps::take(&mut ebpf)?;
         let events = Events::start(&mut ebpf, drops, options.log_programs)?;
+        let attachments = Attachments::new(options.attach, options.guard, pins.links())?;
         Ok(Self {
-            attachments: Attachments::new(options.attach, options.guard, pins.links())?,
-            ebpf,
+            attach_mode: attachments.mode(),
+            attachments: Vec::new(),
+            programs: Some(Programs { ebpf, attachments }),
             maps,
             pins,
             max_peers: options.max_peers,
@@ -136,14 +151,14 @@ impl FastPath {
         })
     }
 
-    /// Makes maps and attachments show `wanted`.
+    /// Makes the maps show `wanted`, which must come before programs are attached: one that
+    /// does not know its peers drops their packets.
     ///
     /// # Errors
     ///
     /// The first change the kernel refuses. What was changed before stays; the next call goes
     /// on from what the kernel shows.
-    pub fn apply(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
-        // Maps first: a program that is attached before it knows its peers drops their packets.
+    pub fn show_maps(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
         self.maps.set_config(Config {
             generation: wanted.generation,
             subnet: wanted.subnet.network().octets(),
@@ -172,17 +187,29 @@ impl FastPath {
             })
             .collect();
         self.maps.endpoints.show(&endpoints)?;
-        let mut changes = self.apply_peers(wanted)?;
-        let guarded = self.guard != StrangerGuard::Off;
-        let moved = self
-            .attachments
-            .show(&mut self.ebpf, &hook::wanted(wanted, guarded))?;
-        changes.attached = moved.attached;
-        changes.detached = moved.detached;
-        Ok(changes)
+        self.show_peers(wanted)
     }
 
-    fn apply_peers(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
+    /// What makes the attachments those of `wanted`; `None` while an earlier job is under way.
+    pub fn attach_job(&mut self, wanted: &FastPathState) -> Option<AttachJob> {
+        let wanted = self.hooks(wanted);
+        let programs = self.programs.take()?;
+        Some(AttachJob { programs, wanted })
+    }
+
+    /// Takes back what a job has done.
+    pub fn attached(&mut self, done: AttachDone) -> AttachOutcome {
+        self.attachments = done.programs.attachments.list();
+        self.programs = Some(done.programs);
+        done.outcome
+    }
+
+    /// What is to be attached, for comparison.
+    pub fn hooks(&self, wanted: &FastPathState) -> Hooks {
+        Hooks(hook::wanted(wanted, self.guard != StrangerGuard::Off))
+    }
+
+    fn show_peers(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
         let changes = peers::plan(
             &wanted.peers,
             wanted.vni,
@@ -210,13 +237,7 @@ impl FastPath {
             added: changes.added,
             changed: changes.changed,
             removed: u32::try_from(removed).unwrap_or(u32::MAX),
-            ..FastPathChanges::default()
         })
-    }
-
-    /// Detaches every program, transmit first. The maps stay.
-    pub fn detach(&mut self) {
-        self.attachments.detach_all();
     }
 
     /// Counters of every peer in the map, by subnet.
@@ -275,23 +296,13 @@ impl FastPath {
     /// A map that cannot be read.
     pub fn report(&self) -> Result<FastPathReport, FastPathError> {
         Ok(FastPathReport {
-            attach_mode: self.attachments.mode(),
-            attachments: self.attachments.list(),
+            attach_mode: self.attach_mode,
+            attachments: self.attachments.clone(),
             pin_directory: self.pins.path().to_owned(),
             generation: self.maps.config()?.generation,
             drops: self.maps.drops()?,
             passes: self.maps.passes()?,
         })
-    }
-
-    /// Detaches everything and removes every pin: nothing of the fast path is left.
-    ///
-    /// # Errors
-    ///
-    /// A pin that cannot be removed.
-    pub fn remove(mut self) -> Result<(), FastPathError> {
-        self.detach();
-        self.pins.remove()
     }
 }
 

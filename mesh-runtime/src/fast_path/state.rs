@@ -69,7 +69,7 @@ pub struct EndpointPath {
     pub mac: Mac,
 }
 
-/// What one [`apply`](super::FastPath::apply) changed.
+/// What one [`show_maps`](super::FastPath::show_maps) changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FastPathChanges {
     /// Peer entries added.
@@ -78,10 +78,6 @@ pub struct FastPathChanges {
     pub changed: u32,
     /// Peer entries removed.
     pub removed: u32,
-    /// Programs attached or attached anew.
-    pub attached: u32,
-    /// Programs detached.
-    pub detached: u32,
 }
 
 /// Counters of one peer, summed over the CPUs.

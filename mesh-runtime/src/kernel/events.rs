@@ -33,6 +33,8 @@ pub(crate) struct Dirty {
     /// The inside of every container. Of new ones nothing is known anyway, and the kernel
     /// tells where something has changed.
     pub(crate) containers: bool,
+    /// Whether our programs are attached still.
+    pub(crate) programs: bool,
 }
 
 impl Dirty {
@@ -43,6 +45,7 @@ impl Dirty {
         neighbours: true,
         ways: true,
         containers: true,
+        programs: true,
     };
 
     /// The inside of every container alone.
@@ -52,11 +55,13 @@ impl Dirty {
         neighbours: false,
         ways: false,
         containers: true,
+        programs: false,
     };
 
     /// What a change of a device may have changed.
     const DEVICES: Self = Self {
         containers: false,
+        programs: false,
         ..Self::ALL
     };
 
@@ -81,6 +86,7 @@ impl Dirty {
             neighbours: self.neighbours || other.neighbours,
             ways: self.ways || other.ways,
             containers: self.containers || other.containers,
+            programs: self.programs || other.programs,
         }
     }
 
@@ -90,6 +96,7 @@ impl Dirty {
             | u8::from(self.neighbours) << 2
             | u8::from(self.ways) << 3
             | u8::from(self.containers) << 4
+            | u8::from(self.programs) << 5
     }
 
     fn from_bits(bits: u8) -> Self {
@@ -99,6 +106,7 @@ impl Dirty {
             neighbours: bits & 4 != 0,
             ways: bits & 8 != 0,
             containers: bits & 16 != 0,
+            programs: bits & 32 != 0,
         }
     }
 }
@@ -157,12 +165,14 @@ pub(super) const fn group(number: u32) -> u32 {
 
 pub(super) const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
+const RTNLGRP_TC: u32 = 4;
 pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 /// Settings under `net.ipv4.conf`, such as forwarding.
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const GROUPS: u32 = group(RTNLGRP_LINK)
     | group(RTNLGRP_NEIGH)
+    | group(RTNLGRP_TC)
     | group(RTNLGRP_IPV4_IFADDR)
     | group(RTNLGRP_IPV4_ROUTE)
     | group(RTNLGRP_IPV4_NETCONF);
@@ -299,6 +309,8 @@ const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_NEWNETCONF: u16 = 80;
+const RTM_DELQDISC: u16 = 37;
+const RTM_DELTFILTER: u16 = 45;
 
 /// Reads what a datagram of notifications says has changed.
 ///
@@ -320,6 +332,11 @@ fn classify_message(message: &[u8], interest: &Interest) -> Dirty {
         Some(RTM_NEWLINK | RTM_DELLINK | RTM_NEWADDR | RTM_DELADDR | RTM_NEWNETCONF) => {
             Dirty::DEVICES
         }
+        // A filter of ours may be among them.
+        Some(RTM_DELQDISC | RTM_DELTFILTER) => Dirty {
+            programs: true,
+            ..Dirty::default()
+        },
         Some(RTM_NEWROUTE | RTM_DELROUTE) if !caused_here => Dirty {
             routes: true,
             ways: true,
@@ -414,6 +431,14 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_or_qdisc_that_goes_makes_our_programs_worth_a_look() {
+        for kind in [RTM_DELQDISC, RTM_DELTFILTER] {
+            let dirty = classify(&message(kind, 0, 0, 9), &INTEREST);
+            assert!(dirty.programs && !dirty.devices, "{dirty:?}");
+        }
+    }
+
+    #[test]
     fn every_message_of_a_datagram_counts() {
         let mut datagram = message(RTM_NEWNEIGH, 0, libc::AF_INET, 4);
         datagram.extend(message(RTM_DELROUTE, 0, libc::AF_INET, 0));
@@ -428,7 +453,7 @@ mod tests {
         }
 
         #[test]
-        fn marks_survive_being_bits(bits in 0_u8..32) {
+        fn marks_survive_being_bits(bits in 0_u8..64) {
             prop_assert_eq!(Dirty::from_bits(bits).to_bits(), bits);
         }
     }

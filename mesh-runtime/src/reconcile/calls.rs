@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::Reconciler;
+use super::{Reconciler, waiting::Waiting};
 use crate::{
     command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
     kernel::{change::Change, events::Dirty, observed::NeighbourState},
@@ -28,7 +28,8 @@ impl Reconciler {
                 let _ = reply.send(self.remove_route(&destination).await);
             }
             Command::SyncPeers { sync, reply } => {
-                let _ = reply.send(self.sync_peers(&sync).await);
+                let answer = self.sync_peers(&sync).await;
+                self.answer_sync(reply, answer);
             }
             Command::AttachEndpoint { request, reply } => {
                 let _ = reply.send(self.attach_endpoint(&request).await);
@@ -41,10 +42,10 @@ impl Reconciler {
                 let _ = reply.send(self.detach_endpoint(&interface, &address).await);
             }
             Command::ListPeers { reply } => {
-                let _ = reply.send(self.list_peers().await);
+                self.answer(Waiting::for_peers(reply)).await;
             }
             Command::GetStatus { reply } => {
-                let _ = reply.send(self.status().await);
+                self.answer(Waiting::for_status(reply)).await;
             }
             Command::StartProbe { subnets, reply } => {
                 let _ = reply.send(self.start_probe(subnets));

@@ -1,11 +1,14 @@
 //! The fast path's place in the loop: opened beside it, shown the result of each round.
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::Reconciler;
 use crate::{
     data_plane::fast_path_state,
-    fast_path::{FastPath, FastPathError, FastPathOptions, FastPathState, detach_leftovers},
+    fast_path::{
+        AttachDone, FastPath, FastPathError, FastPathOptions, FastPathState, Hooks,
+        detach_leftovers,
+    },
     kernel::observed::Observed,
     options::{FastPathMode, RuntimeOptions},
     problem::Problem,
@@ -25,13 +28,70 @@ pub(crate) enum FastPathSlot {
     Open(Box<OpenFastPath>),
 }
 
+/// What has come to its end.
+pub(super) enum Progress {
+    Opened(Result<Box<FastPath>, String>),
+    Attached(Box<Result<AttachDone, JoinError>>),
+}
+
 /// A loaded fast path.
 pub(crate) struct OpenFastPath {
     pub(super) fast_path: FastPath,
-    /// What it was shown last, if it took it.
+    /// What its maps were shown last, if they took it.
     pub(super) shown: Option<FastPathState>,
-    /// Why it did not.
-    pub(super) refused: Option<String>,
+    /// What was attached last, as far as that went.
+    attached: Option<Hooks>,
+    /// Programs on their way to being attached.
+    attaching: Option<JoinHandle<AttachDone>>,
+    /// Whether to look at the attachments once that is done: it may have looked already.
+    look_again: bool,
+    /// Why the maps were not written.
+    unwritten: Option<String>,
+    /// What could not be attached.
+    unattached: Option<Unattached>,
+}
+
+/// What came of attaching that did not go well.
+struct Unattached {
+    reason: String,
+    /// Whether some port alone is left out, and the rest carries traffic.
+    partly: bool,
+}
+
+impl OpenFastPath {
+    /// Whether the programs have been attached at least once.
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached.is_some()
+    }
+
+    /// Why it does not carry traffic.
+    pub(super) fn refused(&self) -> Option<&str> {
+        let unattached = self.unattached.as_ref().filter(|it| !it.partly);
+        self.unwritten
+            .as_deref()
+            .or(unattached.map(|it| it.reason.as_str()))
+    }
+
+    /// What went wrong, whether it carries traffic or not.
+    fn problem(&self) -> Option<Problem> {
+        let unattached = self.unattached.as_ref().map(|it| &it.reason);
+        let reason = self.unwritten.as_ref().or(unattached)?;
+        Some(Problem::FastPath(reason.clone()))
+    }
+
+    /// Starts to attach what belongs to the state shown last, unless that is done, or being
+    /// done. `anew` looks at what is attached as well, in case somebody has detached it.
+    fn attach(&mut self, anew: bool) {
+        let Some(state) = &self.shown else { return };
+        let done = self.attached.as_ref() == Some(&self.fast_path.hooks(state));
+        if done && !anew && self.unattached.is_none() {
+            return;
+        }
+        match self.fast_path.attach_job(state) {
+            Some(job) => self.attaching = Some(tokio::task::spawn_blocking(move || job.run())),
+            None => self.look_again |= anew,
+        }
+    }
 }
 
 impl FastPathSlot {
@@ -40,7 +100,11 @@ impl FastPathSlot {
         Self::Open(Box::new(OpenFastPath {
             fast_path,
             shown: None,
-            refused: None,
+            attached: None,
+            attaching: None,
+            look_again: false,
+            unwritten: None,
+            unattached: None,
         }))
     }
 
@@ -68,26 +132,49 @@ impl FastPathSlot {
         }
     }
 
-    /// Waits until opening has come to an end; for ever if it is not being opened.
-    pub(super) async fn opened(&mut self) -> Result<FastPath, String> {
+    /// Waits until what is under way has come to its end; for ever if nothing is. Cancel safe.
+    pub(super) async fn progress(&mut self) -> Progress {
         match self {
-            Self::Opening(task) => match task.await {
-                Ok(result) => result.map_err(|error| error.to_string()),
+            Self::Opening(task) => Progress::Opened(match task.await {
+                Ok(result) => result.map(Box::new).map_err(|error| error.to_string()),
                 Err(error) => Err(format!("loading it ended early: {error}")),
+            }),
+            Self::Open(open) => match &mut open.attaching {
+                Some(task) => Progress::Attached(Box::new(task.await)),
+                None => std::future::pending().await,
             },
             _ => std::future::pending().await,
         }
     }
 
-    /// Takes the result of [`opened`](Self::opened).
+    /// Lets what is under way come to its end.
+    pub(super) async fn finish(&mut self) {
+        if let Self::Open(open) = self
+            && let Some(task) = open.attaching.take()
+        {
+            let _ = task.await;
+        }
+    }
+
+    /// Whether programs are on their way to being attached.
+    pub(super) fn is_attaching(&self) -> bool {
+        matches!(self, Self::Open(open) if open.attaching.is_some())
+    }
+
+    /// Whether they are so for the first time, so that none carries traffic yet.
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self, Self::Open(open) if open.attaching.is_some() && !open.is_attached())
+    }
+
+    /// Takes the result of opening.
     pub(super) async fn settle(
         &mut self,
-        opened: Result<FastPath, String>,
+        opened: Result<Box<FastPath>, String>,
         options: &RuntimeOptions,
         observed: &Observed,
     ) {
         *self = match opened {
-            Ok(fast_path) => Self::open(fast_path),
+            Ok(fast_path) => Self::open(*fast_path),
             Err(reason) => {
                 tracing::warn!(%reason, "no fast path: this node runs on the kernel path");
                 // Programs of an earlier run would go by maps that nobody keeps up to date.
@@ -129,8 +216,8 @@ pub(crate) fn fast_path_options(options: &RuntimeOptions) -> FastPathOptions {
 }
 
 impl Reconciler {
-    /// Shows the fast path the result of a round.
-    pub(super) fn show_fast_path(&mut self) -> Option<Problem> {
+    /// Shows the fast path the result of a round; `anew` has it look at its attachments too.
+    pub(super) fn show_fast_path(&mut self, anew: bool) -> Option<Problem> {
         let FastPathSlot::Open(open) = &mut self.fast_path else {
             return None;
         };
@@ -141,24 +228,62 @@ impl Reconciler {
             self.view.underlay.as_ref(),
             &self.view.blocked,
         )?;
-        match open.fast_path.apply(&state) {
-            Ok(changes) => {
-                if changes.attached + changes.detached > 0 {
+        match open.fast_path.show_maps(&state) {
+            Ok(_) => {
+                open.shown = Some(state);
+                open.unwritten = None;
+                open.attach(anew);
+            }
+            Err(error) => open.unwritten = Some(error.to_string()),
+        }
+        open.problem()
+    }
+
+    /// Takes what became of attaching.
+    pub(super) fn note_attached(&mut self, done: Result<AttachDone, JoinError>) {
+        let FastPathSlot::Open(open) = &mut self.fast_path else {
+            return;
+        };
+        open.attaching = None;
+        match done {
+            Ok(done) => {
+                let outcome = open.fast_path.attached(done);
+                if outcome.attached + outcome.detached > 0 {
                     tracing::info!(
-                        attached = changes.attached,
-                        detached = changes.detached,
+                        attached = outcome.attached,
+                        detached = outcome.detached,
                         "fast path programs moved"
                     );
                 }
-                open.shown = Some(state);
-                open.refused = None;
-                None
+                open.attached = Some(outcome.wanted);
+                open.unattached = outcome.failure.map(|failure| Unattached {
+                    reason: failure.to_string(),
+                    partly: outcome.whole,
+                });
+                // What has come up meanwhile; a failure is tried again by the next round.
+                if open.unattached.is_none() {
+                    let anew = std::mem::take(&mut open.look_again);
+                    open.attach(anew);
+                }
             }
             Err(error) => {
-                let reason = error.to_string();
-                open.refused = Some(reason.clone());
-                Some(Problem::FastPath(reason))
+                self.fast_path =
+                    FastPathSlot::Unavailable(format!("attaching its programs failed: {error}"));
             }
+        }
+        self.note_fast_path_problem();
+        self.answer_waiting();
+    }
+
+    /// Keeps the problems in step with what became of attaching.
+    fn note_fast_path_problem(&mut self) {
+        let mut problems = self.problems.clone();
+        problems.retain(|problem| !matches!(problem, Problem::FastPath(_)));
+        if let FastPathSlot::Open(open) = &self.fast_path {
+            problems.extend(open.problem());
+        }
+        if problems != self.problems {
+            self.note_problems(problems);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 impl Reconciler {
     /// Makes a round and reads what it left, so that the answer is the kernel's.
-    async fn look(&mut self) {
+    pub(super) async fn look(&mut self) {
         self.round(Dirty::STATE).await;
         if !self.outdated.is_clean()
             && let Err(error) = self.read(Dirty::default()).await
@@ -27,8 +27,7 @@ impl Reconciler {
         }
     }
 
-    pub(super) async fn list_peers(&mut self) -> PeerList {
-        self.look().await;
+    pub(super) fn list_peers(&self) -> PeerList {
         let unready = self.unready();
         let (counters, shown) = match &self.fast_path {
             FastPathSlot::Open(open) => {
@@ -36,7 +35,8 @@ impl Reconciler {
                     tracing::warn!(%error, "cannot read the peers' counters");
                     Default::default()
                 });
-                let shown = open.shown.as_ref().filter(|_| open.refused.is_none());
+                let carries = open.is_attached() && open.refused().is_none();
+                let shown = open.shown.as_ref().filter(|_| carries);
                 (counters, shown)
             }
             _ => Default::default(),
@@ -85,8 +85,7 @@ impl Reconciler {
         Some(missing.chain(plan.blocked.iter().copied()).collect())
     }
 
-    pub(super) async fn status(&mut self) -> Status {
-        self.look().await;
+    pub(super) fn status(&self) -> Status {
         let overlay = self.observed.link_named(&self.settings.overlay);
         let underlay = self.view.underlay.as_ref();
         Status {
@@ -128,17 +127,19 @@ impl Reconciler {
                 };
             }
         };
-        if let Some(reason) = &open.refused {
-            return FastPathView::Unavailable(reason.clone());
+        if let Some(reason) = open.refused() {
+            return FastPathView::Unavailable(reason.to_owned());
         }
         let report = match open.fast_path.report() {
             Ok(report) => Box::new(report),
             Err(error) => return FastPathView::Unavailable(error.to_string()),
         };
-        if open.shown.is_some() {
+        if open.is_attached() {
             return FastPathView::Active(report);
         }
-        let reason = if self.wanted.subnet.is_none() {
+        let reason = if open.shown.is_some() {
+            "the programs are being attached"
+        } else if self.wanted.subnet.is_none() {
             "this node has no subnet yet"
         } else if self.view.underlay.is_none() {
             "this node's underlay address is not known, or on no interface"

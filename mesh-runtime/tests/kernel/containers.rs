@@ -117,11 +117,9 @@ async fn a_daemon_that_is_told_to_do_without_the_fast_path_detaches_an_earlier_o
     let host = Host::new("detach").await;
     let mut daemon = host.start_with("required", &["--attach", "tcx"]).await;
     daemon.configure("10.42.1.0/24").await.unwrap();
-    assert_eq!(
-        links(&host).len(),
-        3,
-        "safety net, count egress, decapsulate"
-    );
+    // Safety net, count egress, decapsulate.
+    host.eventually("the links", |host| links(host).len() == 3)
+        .await;
     daemon.end(Signal::SIGTERM).await;
     assert_eq!(links(&host).len(), 3, "the data plane outlives the daemon");
     let daemon = host.start_with("off", &[]).await;

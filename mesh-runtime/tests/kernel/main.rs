@@ -13,6 +13,7 @@ mod headroom;
 mod host;
 mod lifecycle;
 mod occupied;
+mod ports;
 mod refusals;
 mod repair;
 mod restart;

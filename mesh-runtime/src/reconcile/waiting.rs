@@ -1,0 +1,82 @@
+//! Callers that look while programs are being attached: they see them attached.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Reconciler;
+use crate::command::{PeerList, Status, SyncAnswer};
+
+/// The longest a caller waits, when ports keep coming.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A caller who waits.
+pub(super) struct Waiting {
+    since: Instant,
+    question: Question,
+}
+
+enum Question {
+    Peers(oneshot::Sender<PeerList>),
+    Status(oneshot::Sender<Status>),
+    Sync(oneshot::Sender<SyncAnswer>, SyncAnswer),
+}
+
+impl Waiting {
+    pub(super) fn for_peers(reply: oneshot::Sender<PeerList>) -> Self {
+        Self::for_answer(Question::Peers(reply))
+    }
+
+    pub(super) fn for_status(reply: oneshot::Sender<Status>) -> Self {
+        Self::for_answer(Question::Status(reply))
+    }
+
+    /// A sync that is done but for programs that carry no traffic yet.
+    pub(super) fn for_sync(reply: oneshot::Sender<SyncAnswer>, answer: SyncAnswer) -> Self {
+        Self::for_answer(Question::Sync(reply, answer))
+    }
+
+    fn for_answer(question: Question) -> Self {
+        Self {
+            since: Instant::now(),
+            question,
+        }
+    }
+}
+
+impl Reconciler {
+    /// Looks, and answers at once unless programs are being attached.
+    pub(super) async fn answer(&mut self, caller: Waiting) {
+        self.look().await;
+        self.waiting.push(caller);
+        self.answer_waiting();
+    }
+
+    /// Answers a sync: at once where the programs carry traffic, because what it says is in
+    /// their maps then.
+    pub(super) fn answer_sync(&mut self, reply: oneshot::Sender<SyncAnswer>, answer: SyncAnswer) {
+        if self.fast_path.is_starting() {
+            self.waiting.push(Waiting::for_sync(reply, answer));
+        } else {
+            // A caller that has gone away meanwhile is no error.
+            drop(reply.send(answer));
+        }
+    }
+
+    /// Answers those who have waited for what is done now, or long enough.
+    pub(super) fn answer_waiting(&mut self) {
+        let done = !self.fast_path.is_attaching();
+        for caller in std::mem::take(&mut self.waiting) {
+            if !done && caller.since.elapsed() < PATIENCE {
+                self.waiting.push(caller);
+                continue;
+            }
+            // A caller that has gone away meanwhile is no error.
+            match caller.question {
+                Question::Peers(reply) => drop(reply.send(self.list_peers())),
+                Question::Status(reply) => drop(reply.send(self.status())),
+                Question::Sync(reply, answer) => drop(reply.send(answer)),
+            }
+        }
+    }
+}
