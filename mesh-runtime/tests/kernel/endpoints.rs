@@ -1,6 +1,6 @@
 //! Containers become endpoints without a word, and their entries follow what they do.
 
-use mesh_testbed::NetNs;
+use mesh_testbed::{NetNs, Signal};
 use tokio::time::Instant;
 
 use crate::{
@@ -317,4 +317,20 @@ async fn a_node_without_a_subnet_has_no_endpoints() {
     let daemon = host.start().await;
     let error = daemon.attach("c1", "10.42.1.9", "").await.unwrap_err();
     assert!(error.contains("call ConfigureNodeSubnet first"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_call_said_outlives_the_daemon() {
+    let (host, mut daemon) = node("kept").await;
+    let _c1 = silent(&host, "c1").await;
+    let _c2 = silent(&host, "c2").await;
+    for (interface, address) in [("c1", "10.42.1.9"), ("c2", "10.42.1.10")] {
+        let mac = "02:42:0a:2a:01:09";
+        daemon.attach(interface, address, mac).await.unwrap();
+    }
+    daemon.end(Signal::SIGTERM).await;
+    host.ip("link del c2");
+    let daemon = host.start().await;
+    become_endpoints(&daemon, &[("10.42.1.9", "c1")]).await;
+    assert_eq!(endpoints(&daemon).await[0].1, "02:42:0a:2a:01:09");
 }
