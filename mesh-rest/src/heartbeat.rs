@@ -54,7 +54,14 @@ pub struct DataPlane {
 #[serde(default)]
 pub struct PeerTraffic {
     /// The peer's subnet, e.g. "10.42.2.0/24".
-    #[cfg_attr(feature = "openapi", schema(required, example = "10.42.2.0/24"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            required,
+            example = "10.42.2.0/24",
+            pattern = r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$"
+        )
+    )]
     pub subnet: String,
     /// Packets the fast path sent.
     pub tx_packets: u64,

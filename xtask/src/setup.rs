@@ -54,6 +54,7 @@ impl Tool {
             Self::Emulator => "qemu-system-x86_64",
             Self::Depmod => "depmod",
             Self::Iptables => "iptables-restore",
+            Self::PythonVenv => "python3 with venv",
             Self::Postgres => "initdb",
         }
     }
@@ -66,11 +67,21 @@ impl Tool {
             Self::Emulator => &["qemu-system-x86"],
             Self::Depmod => &["kmod"],
             Self::Iptables => &["iptables"],
+            Self::PythonVenv => &["python3", "python3-venv"],
             Self::Postgres => &["postgresql"],
         }
     }
 
     fn is_there(self) -> bool {
+        if self == Self::PythonVenv {
+            // Debian leaves both modules out of python3.
+            let probe = Command::new("python3")
+                .args(["-c", "import ensurepip, venv"])
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            return probe.is_ok_and(|status| status.success());
+        }
         find(self.program(), std::env::var_os("PATH").as_deref()).is_some()
             || (self == Self::Postgres && holds_a_server(Path::new("/usr/lib/postgresql")))
     }

@@ -13,4 +13,6 @@ mod answer;
 mod process;
 
 mod contract;
+mod fuzz;
 mod pages;
+mod schemathesis;

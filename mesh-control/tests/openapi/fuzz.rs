@@ -1,0 +1,80 @@
+//! Requests made from the description, thousands of them, right and wrong: is every answer in it?
+
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reqwest::Method;
+
+use crate::answer::{Answer, Api};
+use crate::process::Setup;
+use crate::schemathesis;
+
+/// How many requests are made of each kind for each call. More find more: set `QUILT_MESH_FUZZ_EXAMPLES`.
+const EXAMPLES: &str = "40";
+
+/// Ten times what it takes. Only a failing test waits for it.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Not whether every request that fits the description is accepted: the rules that it cannot express (an address
+/// that is no loopback, `wait` only with `since`) are told with a 400 or 422, which the description names.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
+    response_schema_conformance,negative_data_rejection,unsupported_method,allow_header_conformance,\
+    ensure_resource_availability";
+
+fn chosen(variable: &str, default: impl FnOnce() -> String) -> String {
+    std::env::var(variable).unwrap_or_else(|_| default())
+}
+
+#[tokio::test]
+async fn no_request_made_from_the_description_is_answered_with_500_or_outside_of_it() {
+    let program = schemathesis::program();
+    let control_plane = Setup::new().start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("hooks.py"), include_str!("hooks.py")).unwrap();
+    let seed = chosen("QUILT_MESH_FUZZ_SEED", || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        now.as_secs().to_string()
+    });
+    println!("to repeat this run: QUILT_MESH_FUZZ_SEED={seed}");
+
+    let mut command = Command::new(program);
+    command
+        .current_dir(folder.path())
+        .env("PYTHONPATH", folder.path())
+        .env("SCHEMATHESIS_HOOKS", "hooks")
+        .env("NO_PROXY", "*")
+        .env("NO_COLOR", "1")
+        .arg("run")
+        .arg(format!(
+            "http://{}/api/openapi.json",
+            control_plane.address()
+        ))
+        .args(["--checks", CHECKS, "--seed", &seed, "--max-examples"])
+        .arg(chosen("QUILT_MESH_FUZZ_EXAMPLES", || EXAMPLES.to_owned()))
+        // How fast this machine makes requests is not the question.
+        .args(["--suppress-health-check", "all", "--request-timeout", "60"])
+        .args([
+            "--continue-on-failure",
+            "--no-shrink",
+            "--output-sanitize",
+            "false",
+        ]);
+    let (status, said) = schemathesis::finish(command, folder.path(), DEADLINE);
+    println!("{said}");
+    assert!(
+        status.success(),
+        "schemathesis has findings, above; QUILT_MESH_FUZZ_SEED={seed} repeats them"
+    );
+
+    // It got past the front door: nodes registered, and told of themselves.
+    let api = Api::of(&control_plane);
+    assert!(!api.nodes().await.is_empty());
+    let traffic = Answer::to(api.request(Method::GET, "/api/traffic")).await;
+    let nodes = traffic.body["nodes"].as_array().unwrap().clone();
+    assert!(
+        nodes.iter().any(|node| node["reported_at"].is_i64()),
+        "{}",
+        traffic.body
+    );
+    assert!(control_plane.stop().success());
+}
