@@ -15,13 +15,19 @@ use crate::{build_ebpf, cargo};
 /// Install what this machine lacks for building, testing and the demo
 ///
 /// As root on a machine with apt: a C compiler (for SQLite), bpftool, PostgreSQL's programs (no database cluster is
-/// made, no server started), and the eBPF toolchain. With rustup: the components rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts
+/// made, no server started), Python with venv, and the eBPF toolchain. With rustup: the components
+/// rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts
 /// it needs by itself.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
 
 pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
-    ensure(&[Tool::CCompiler, Tool::Bpftool, Tool::Postgres])?;
+    ensure(&[
+        Tool::CCompiler,
+        Tool::Bpftool,
+        Tool::Postgres,
+        Tool::PythonVenv,
+    ])?;
     ensure_components()?;
     build_ebpf::build()?;
     eprintln!("everything is there");
@@ -43,6 +49,8 @@ pub(crate) enum Tool {
     Iptables,
     /// Keeps what the control plane stores, in tests of several replicas.
     Postgres,
+    /// Makes the environment for schemathesis, which fuzzes the control plane's API.
+    PythonVenv,
 }
 
 impl Tool {
@@ -54,8 +62,8 @@ impl Tool {
             Self::Emulator => "qemu-system-x86_64",
             Self::Depmod => "depmod",
             Self::Iptables => "iptables-restore",
-            Self::PythonVenv => "python3 with venv",
             Self::Postgres => "initdb",
+            Self::PythonVenv => "python3 with venv",
         }
     }
 
@@ -67,8 +75,8 @@ impl Tool {
             Self::Emulator => &["qemu-system-x86"],
             Self::Depmod => &["kmod"],
             Self::Iptables => &["iptables"],
-            Self::PythonVenv => &["python3", "python3-venv"],
             Self::Postgres => &["postgresql"],
+            Self::PythonVenv => &["python3", "python3-venv"],
         }
     }
 

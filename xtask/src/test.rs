@@ -97,9 +97,14 @@ fn collect(options: &Options) -> anyhow::Result<Summary> {
         );
     }
     let tools: &[Tool] = if options.unprivileged {
-        &[Tool::CCompiler, Tool::Postgres]
+        &[Tool::CCompiler, Tool::Postgres, Tool::PythonVenv]
     } else {
-        &[Tool::CCompiler, Tool::Bpftool, Tool::Postgres]
+        &[
+            Tool::CCompiler,
+            Tool::Bpftool,
+            Tool::Postgres,
+            Tool::PythonVenv,
+        ]
     };
     setup::ensure(tools)?;
     let checkout = cargo::checkout()?;
