@@ -40,7 +40,7 @@ pub(crate) fn fast_path_state(
             let next_hop = observed
                 .next_hops
                 .get(&peer.address)
-                .filter(|next_hop| carries_underlay(settings, observed, next_hop.link))
+                .filter(|next_hop| ethernet(settings, observed, next_hop.link).is_some())
                 .map(|next_hop| (next_hop.address, next_hop.link));
             let path = PeerPath {
                 address: peer.address,
@@ -64,10 +64,39 @@ pub(crate) fn fast_path_state(
         port: VXLAN_PORT,
         vni: VNI,
         peers,
-        underlay: underlay.links.clone(),
+        underlay: receiving(settings, observed, underlay),
         ports,
         endpoints: endpoints(observed, bridge.index, subnet, &wanted.endpoints),
     })
+}
+
+/// The interfaces on which VXLAN to this host may arrive: those of the underlay, and every
+/// other that holds an address of the host's, because the kernel's VXLAN device listens on all
+/// of them.
+fn receiving(
+    settings: &Settings,
+    observed: &Observed,
+    underlay: &Underlay,
+) -> BTreeMap<u32, String> {
+    let addressed = observed.addresses.iter().map(|held| held.link);
+    underlay
+        .links
+        .keys()
+        .copied()
+        .chain(addressed)
+        .filter_map(|index| ethernet(settings, observed, index))
+        .map(|link| (link.index, link.name.clone()))
+        .collect()
+}
+
+/// An interface that packets of the overlay may cross as the programs know them: with an
+/// Ethernet header. On others, as a tunnel's, they would read addresses where there are none,
+/// and the kernel path has those packets.
+fn ethernet<'a>(settings: &Settings, observed: &'a Observed, index: u32) -> Option<&'a Link> {
+    observed
+        .links
+        .get(&index)
+        .filter(|link| link.mac.is_some() && carries_underlay(settings, observed, index))
 }
 
 fn device(link: &Link) -> Option<Device> {
@@ -76,4 +105,133 @@ fn device(link: &Link) -> Option<Device> {
         name: link.name.clone(),
         mac: link.mac?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use ipnet::Ipv4Net;
+    use mesh_layout::{bridge_mac, overlay_mac};
+
+    use super::*;
+    use crate::{
+        kernel::observed::{Address, NextHop, Vxlan},
+        options::RuntimeOptions,
+        peers::Peer,
+    };
+
+    const NIC: u32 = 2;
+    const BRIDGE: u32 = 3;
+    const OVERLAY: u32 = 4;
+    const SECOND: u32 = 5;
+    const TUNNEL: u32 = 6;
+    const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 1, 0), 24);
+    const PEER_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 2, 0), 24);
+    const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+    fn link(index: u32, name: &str, kind: LinkKind, mac: Option<[u8; 6]>) -> (u32, Link) {
+        let link = Link {
+            index,
+            name: name.to_owned(),
+            kind,
+            mac,
+            mtu: 1450,
+            up: true,
+            master: None,
+            far_end: None,
+        };
+        (index, link)
+    }
+
+    /// A node whose way to its peer leads over `way`.
+    fn shown(way: u32) -> FastPathState {
+        let hardware = || LinkKind::Other(String::new());
+        let vxlan = Vxlan {
+            vni: VNI,
+            ..Vxlan::default()
+        };
+        let octets = SUBNET.network().octets();
+        let held = |link, address| Address {
+            link,
+            address: Ipv4Net::new_assert(address, 24),
+            global: true,
+        };
+        let observed = Observed {
+            links: [
+                link(1, "lo", hardware(), Some([0; 6])),
+                link(NIC, "eth0", hardware(), Some([2, 0, 0, 0, 0, 1])),
+                link(BRIDGE, "quilt0", LinkKind::Bridge, Some(bridge_mac(octets))),
+                link(
+                    OVERLAY,
+                    "vxlan100",
+                    LinkKind::Vxlan(vxlan),
+                    Some(overlay_mac(octets)),
+                ),
+                link(SECOND, "eth1", hardware(), Some([2, 0, 0, 0, 0, 2])),
+                link(TUNNEL, "wg0", LinkKind::Other("wireguard".into()), None),
+            ]
+            .into(),
+            addresses: vec![
+                held(1, Ipv4Addr::LOCALHOST),
+                held(NIC, Ipv4Addr::new(192, 0, 2, 1)),
+                held(BRIDGE, Ipv4Addr::new(10, 42, 1, 1)),
+                held(SECOND, Ipv4Addr::new(198, 51, 100, 1)),
+                held(TUNNEL, Ipv4Addr::new(203, 0, 113, 1)),
+            ],
+            next_hops: [(
+                PEER,
+                NextHop {
+                    address: PEER,
+                    link: way,
+                },
+            )]
+            .into(),
+            ..Observed::default()
+        };
+        let peer = Peer {
+            address: PEER,
+            hostname: String::new(),
+            suspect: false,
+        };
+        let wanted = Wanted {
+            subnet: Some(SUBNET),
+            peers: [(PEER_SUBNET, peer)].into(),
+            ..Wanted::default()
+        };
+        let underlay = Underlay {
+            address: Ipv4Addr::new(192, 0, 2, 1),
+            interface: "eth0".into(),
+            links: [(NIC, "eth0".into()), (way, String::new())].into(),
+            overlay_mtu: 1450,
+        };
+        let settings = Settings::from(&RuntimeOptions::default());
+        fast_path_state(
+            &settings,
+            &wanted,
+            &observed,
+            Some(&underlay),
+            &BTreeSet::new(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn vxlan_is_guarded_on_every_ethernet_interface_with_an_address_of_the_hosts() {
+        let expected = [(NIC, "eth0".to_owned()), (SECOND, "eth1".to_owned())];
+        assert_eq!(shown(NIC).underlay, expected.into());
+    }
+
+    #[test]
+    fn the_way_to_a_peer_over_ethernet_is_the_fast_paths() {
+        let path = shown(SECOND).peers[&PEER_SUBNET];
+        assert_eq!(path.next_hop, Some((PEER, SECOND)));
+    }
+
+    #[test]
+    fn the_way_to_a_peer_over_a_tunnel_without_ethernet_headers_is_the_kernels() {
+        let state = shown(TUNNEL);
+        assert_eq!(state.peers[&PEER_SUBNET].next_hop, None);
+        assert!(!state.underlay.contains_key(&TUNNEL));
+    }
 }

@@ -47,6 +47,11 @@ fn discover_mtu(socket: &UdpSocket, how: libc::c_int) {
 
 /// Sends a VXLAN packet from one host to another.
 fn send(from: &Host, to: &Host, packet: &[u8]) {
+    send_to(from, to.address(), packet);
+}
+
+/// Sends a VXLAN packet from a host to an address.
+fn send_to(from: &Host, to: Ipv4Addr, packet: &[u8]) {
     let socket = from
         .netns()
         .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
@@ -55,7 +60,7 @@ fn send(from: &Host, to: &Host, packet: &[u8]) {
     // IP_PMTUDISC_DONT: the kernel may fragment what is larger than the underlay's MTU.
     discover_mtu(&socket, libc::IP_PMTUDISC_DONT);
     socket
-        .send_to(packet, SocketAddrV4::new(to.address(), VXLAN))
+        .send_to(packet, SocketAddrV4::new(to, VXLAN))
         .unwrap();
 }
 
@@ -157,6 +162,41 @@ async fn outer_fragments_of_a_peer_arrive_by_the_safety_net_and_those_of_a_stran
     assert_eq!(after.rx_packets, before.rx_packets + 1);
     let status = wait_counted(target, "outer_fragment", 2).await;
     assert_eq!(status.drops.get("unknown_vtep"), Some(&1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_cannot_come_in_over_a_second_interface_of_the_host() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let (target, stranger) = (pair.host_a(), pair.stranger());
+    let second = Ipv4Addr::new(203, 0, 113, 1);
+    ip(target, "link add eth1 type veth peer name eth1-far");
+    let far = stranger.netns().path().display().to_string();
+    ip(target, &format!("link set eth1-far netns {far}"));
+    ip(target, &format!("address add {second}/24 dev eth1"));
+    ip(target, "link set eth1 up");
+    ip(stranger, "address add 203.0.113.2/24 dev eth1-far");
+    ip(stranger, "link set eth1-far up");
+    mesh_testbed::wait_until("the guard of the interface", pair::SOON, || async {
+        let status = target.status().await.map_err(|error| error.to_string())?;
+        let attached = status.fast_path.unwrap_or_default().attachments;
+        match attached.contains(&"eth1: decapsulate".to_owned()) {
+            true => Ok(()),
+            false => Err(format!("{attached:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    let packet = Forged::proper(pair.b.address(), pair.a.address(), PORT, b"forged");
+    send_to(stranger, second, &packet.bytes());
+    wait_counted(target, "unknown_vtep", 1).await;
+}
+
+/// Runs `ip` on a host.
+fn ip(host: &Host, words: &str) {
+    let mut command = host.netns().command("ip");
+    let status = command.args(words.split_whitespace()).status().unwrap();
+    assert!(status.success(), "ip {words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

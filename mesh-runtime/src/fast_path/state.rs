@@ -29,8 +29,9 @@ pub struct FastPathState {
     pub vni: u32,
     /// Peers by subnet.
     pub peers: BTreeMap<Ipv4Net, PeerPath>,
-    /// Underlay interfaces by index with their names: the one that holds the host address,
-    /// and those over which routes to peers lead.
+    /// Interfaces on which VXLAN to this host may arrive, by index with their names: the one
+    /// that holds the host address, those over which routes to peers lead, and those with any
+    /// other address of the host's.
     pub underlay: BTreeMap<u32, String>,
     /// Ports of the bridge by index with their names.
     pub ports: BTreeMap<u32, String>,
