@@ -7,7 +7,9 @@
 //! the compiler adds is uninitialised memory, which the verifier refuses in keys and which
 //! would leak into values.
 //!
-//! A change of any layout here needs a new [`LAYOUT_VERSION`].
+//! A change of any layout here needs a new [`LAYOUT_VERSION`]. Fields keep their places; new
+//! ones come at the end, or take the place of padding: a runtime takes over the entries of
+//! another layout as far as both know them.
 #![no_std]
 
 mod drop_reason;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use mesh_proto::mesh::fast_path_status::State;
 use mesh_testbed::{
@@ -218,4 +218,123 @@ async fn strict_reverse_path_filtering_stops_nothing_on_the_fast_path() {
 async fn strict_reverse_path_filtering_stops_nothing_on_the_kernel_path() {
     let without = DaemonOptions::new().args(["--fast-path", "off"]);
     works_under_strict_reverse_path_filtering(without).await;
+}
+
+/// Makes a host's pins those of a build whose layout has another version.
+fn call_version(host: &Host, version: &str) {
+    let pins = host.bpffs_dir().join("quilt-mesh");
+    let entries: Vec<_> = fs::read_dir(&pins)
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .collect();
+    for link in entries.iter().filter(|path| path.is_symlink()) {
+        let map = link.file_name().unwrap();
+        fs::remove_file(link).unwrap();
+        symlink(Path::new(version).join(map), link).unwrap();
+    }
+    fs::rename(pins.join(OWN), pins.join(version)).unwrap();
+}
+
+/// Directory of this build's maps.
+const OWN: &str = match mesh_layout::LAYOUT_VERSION {
+    1 => "v1",
+    2 => "v2",
+    3 => "v3",
+    _ => panic!("name the directory of this layout"),
+};
+
+/// Puts a map whose values are `value_len` bytes long in the place of a host's peer counters,
+/// with the number of packets sent to its first peer.
+fn shrink_counters(host: &Host, pin: &Path, value_len: usize, tx_packets: u64) {
+    fs::remove_file(pin).unwrap();
+    let bpftool = |words: String| {
+        let mut command = host.netns().command("bpftool");
+        let output = command.args(words.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{words}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let path = pin.display();
+    bpftool(format!(
+        "map create {path} type percpu_array key 4 value {value_len} entries 256 name peer_stats"
+    ));
+    let bytes: Vec<String> = tx_packets.to_ne_bytes().map(|it| it.to_string()).into();
+    let rest = vec!["0"; value_len - 8].join(" ");
+    // bpftool gives every CPU the same value.
+    bpftool(format!(
+        "map update pinned {path} key 0 0 0 0 value {} {rest}",
+        bytes.join(" ")
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_to_another_layout_and_a_downgrade_lose_no_packet_and_no_count() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let host = pair.host_a();
+    let options = UdpFlowOptions {
+        rate: 5_000,
+        ..UdpFlowOptions::default()
+    };
+    let before = counters(host).await.fast_path.unwrap_or_default();
+    let flow = UdpFlow::start(pair.a.netns(), pair.b.netns(), pair.b.address(), options).unwrap();
+    for other in ["v0", "v900"] {
+        host.stop(Daemon::Runtime, Signal::SIGKILL, pair::SOON)
+            .await
+            .unwrap();
+        call_version(host, other);
+        host.restart(Daemon::Runtime).unwrap();
+        host.wait_serving(pair::SOON).await.unwrap();
+        wait_active(host).await;
+        let pins = host.bpffs_dir().join("quilt-mesh");
+        assert!(
+            !pins.join(other).exists(),
+            "the other build's maps are gone"
+        );
+        assert!(pins.join(OWN).join("peers").exists());
+        assert!(pins.join("peers").exists(), "and the symlinks lead to ours");
+    }
+    let report = flow.stop().await.unwrap();
+    assert!(report.sent > 1_000, "{report:?}");
+    assert_eq!(report.lost(), 0, "{report:?}");
+    let after = counters(host).await.fast_path.unwrap_or_default();
+    assert_eq!(after.tx_packets - before.tx_packets, report.sent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_of_a_smaller_layout_are_taken_over_as_far_as_they_go() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let host = pair.host_a();
+    host.stop(Daemon::Runtime, Signal::SIGTERM, pair::SOON)
+        .await
+        .unwrap();
+    call_version(host, "v0");
+    let pin = host.bpffs_dir().join("quilt-mesh/v0/peer_stats");
+    shrink_counters(host, &pin, 16, 1_000_000);
+    host.restart(Daemon::Runtime).unwrap();
+    host.wait_serving(pair::SOON).await.unwrap();
+    wait_active(host).await;
+    let taken = counters(host).await.fast_path.unwrap_or_default();
+    let cpus = possible_cpus();
+    assert!(
+        taken.tx_packets >= 1_000_000 * cpus,
+        "{taken:?} on {cpus} CPUs"
+    );
+    assert!(taken.rx_packets < 1_000_000, "{taken:?}");
+    let report = ping(pair.a.netns(), pair.b.address(), PingOptions::default())
+        .await
+        .unwrap();
+    assert!(report.is_complete(), "{report:?}");
+    let counted = counters(host).await.fast_path.unwrap_or_default();
+    assert_eq!(
+        counted.tx_packets - taken.tx_packets,
+        report.received() as u64
+    );
+}
+
+/// CPUs that the kernel keeps per-CPU values for.
+fn possible_cpus() -> u64 {
+    let possible = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+    let last = possible.trim().rsplit(['-', ',']).next().unwrap();
+    last.parse::<u64>().unwrap() + 1
 }

@@ -5,13 +5,33 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
+use aya::{
+    maps::{MapError, MapFd, MapInfo, MapType},
+    util::nr_cpus,
+};
+
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_OBJ_GET: libc::c_int = 7;
+
+/// The part of `union bpf_attr` that commands on an element read.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    /// Where the value is, or where the next key goes.
+    value: u64,
+    flags: u64,
+}
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
 #[repr(C)]
@@ -35,6 +55,126 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made the descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What matters of a map's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) key_len: usize,
+    pub(super) value_len: usize,
+    pub(super) capacity: u32,
+    /// How many values an element has: one, or one for each CPU.
+    pub(super) slots: usize,
+}
+
+impl Shape {
+    fn read(info: &MapInfo) -> Result<Self, MapError> {
+        let per_cpu = matches!(
+            info.map_type()?,
+            MapType::PerCpuArray | MapType::PerCpuHash | MapType::LruPerCpuHash
+        );
+        let cpus = nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
+        Ok(Self {
+            key_len: info.key_size() as usize,
+            value_len: info.value_size() as usize,
+            capacity: info.max_entries(),
+            slots: if per_cpu { cpus } else { 1 },
+        })
+    }
+
+    /// Bytes from one value to the next: the kernel aligns those of per-CPU maps to eight.
+    pub(super) fn stride(self) -> usize {
+        if self.slots == 1 {
+            self.value_len
+        } else {
+            self.value_len.next_multiple_of(8)
+        }
+    }
+
+    pub(super) fn element_len(self) -> usize {
+        self.stride() * self.slots
+    }
+}
+
+/// A map of whatever shape, read and written as bytes.
+pub(super) struct RawMap {
+    map: MapFd,
+    id: u32,
+    shape: Shape,
+}
+
+impl RawMap {
+    /// Opens the map that is pinned at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self, MapError> {
+        let info = MapInfo::from_pin(path)?;
+        Ok(Self {
+            map: info.fd()?,
+            id: info.id(),
+            shape: Shape::read(&info)?,
+        })
+    }
+
+    /// The kernel's number of the map.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// All keys, for as long as nobody removes any meanwhile.
+    pub(super) fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let mut next = vec![0; self.shape.key_len];
+            let last = keys.last().map_or(0, |key| key.as_ptr() as u64);
+            let mut attr = self.attr(last, next.as_mut_ptr() as u64);
+            // SAFETY: both keys have the map's key length, and outlive the call.
+            match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) } {
+                Ok(_) => keys.push(next),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The element at `key`.
+    pub(super) fn get(&self, key: &[u8]) -> io::Result<Vec<u8>> {
+        check_len(key, self.shape.key_len)?;
+        let mut value = vec![0; self.shape.element_len()];
+        let mut attr = self.attr(key.as_ptr() as u64, value.as_mut_ptr() as u64);
+        // SAFETY: key and value have the lengths that the map exchanges, and outlive the call.
+        unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
+        Ok(value)
+    }
+
+    /// Sets the element at `key`.
+    pub(super) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        check_len(key, self.shape.key_len)?;
+        check_len(value, self.shape.element_len())?;
+        let mut attr = self.attr(key.as_ptr() as u64, value.as_ptr() as u64);
+        // SAFETY: key and value have the lengths that the map exchanges, and outlive the call.
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }?;
+        Ok(())
+    }
+
+    fn attr(&self, key: u64, value: u64) -> ElementAttr {
+        ElementAttr {
+            map_fd: self.map.as_fd().as_raw_fd().unsigned_abs(),
+            key,
+            value,
+            ..ElementAttr::default()
+        }
+    }
+}
+
+fn check_len(bytes: &[u8], expected: usize) -> io::Result<()> {
+    if bytes.len() == expected {
+        return Ok(());
+    }
+    let text = format!("{} bytes where the map has {expected}", bytes.len());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// Calls bpf(2).

@@ -21,7 +21,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use super::FastPathError;
+use super::{FastPathError, migrate};
 
 /// Name of the pin directory below the BPF file system.
 const DIRECTORY: &str = "quilt-mesh";
@@ -40,7 +40,7 @@ impl PinDirectory {
     pub(super) fn open(bpffs: &Path) -> Result<Self, FastPathError> {
         ensure_mounted(bpffs)?;
         let path = bpffs.join(DIRECTORY);
-        for directory in [&path, &maps_in(&path), &links_in(&path)] {
+        for directory in [&path, &links_in(&path)] {
             fs::create_dir_all(directory).map_err(|source| FastPathError::PinDirectory {
                 action: "create",
                 path: directory.clone(),
@@ -74,6 +74,47 @@ impl PinDirectory {
     /// Where a map is pinned.
     pub(super) fn map(&self, name: &str) -> PathBuf {
         maps_in(&self.path).join(name)
+    }
+
+    /// The maps of a build with another layout that are to be taken over.
+    ///
+    /// What is left of a takeover that was not finished, and of builds before the last, is
+    /// removed: nobody keeps it up to date.
+    pub(super) fn earlier_maps(&self) -> Result<Option<PathBuf>, FastPathError> {
+        let failed = |action: &'static str| {
+            move |source| FastPathError::PinDirectory {
+                action,
+                path: self.path.clone(),
+                source,
+            }
+        };
+        let own = version_directory();
+        let mut present = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed("read"))? {
+            let name = entry.map_err(failed("read"))?.file_name();
+            let name = name.to_string_lossy();
+            if migrate::version(&name).is_some() {
+                present.push(name.into_owned());
+            }
+        }
+        let link = fs::read_link(self.path.join(map_names::CONFIG)).ok();
+        let current = link
+            .as_deref()
+            .and_then(Path::parent)
+            .map(|it| it.to_string_lossy().into_owned());
+        let source = migrate::source(current.as_deref(), &own, &present);
+        for name in present {
+            let keep = match &source {
+                Some(source) => name == *source,
+                None => name == own,
+            };
+            if !keep {
+                migrate::remove(&self.path.join(name))?;
+            }
+        }
+        let maps = maps_in(&self.path);
+        fs::create_dir_all(&maps).map_err(failed("create"))?;
+        Ok(source.map(|name| self.path.join(name)))
     }
 
     /// Where links are pinned.
@@ -114,7 +155,8 @@ impl PinDirectory {
 
 /// Where the node's entry is pinned below `bpffs`.
 pub(super) fn config_pin(bpffs: &Path) -> PathBuf {
-    maps_in(&bpffs.join(DIRECTORY)).join(map_names::CONFIG)
+    // Over the symlink: it may be that of a build with another layout.
+    bpffs.join(DIRECTORY).join(map_names::CONFIG)
 }
 
 /// Whether a pin directory exists below `bpffs`.

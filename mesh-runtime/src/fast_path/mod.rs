@@ -12,6 +12,7 @@ mod hook;
 mod job;
 mod link;
 mod maps;
+mod migrate;
 mod peers;
 mod sequence;
 mod state;
@@ -131,7 +132,14 @@ impl FastPath {
     /// a program or a map, a missing capability, a pin directory in use.
     pub fn open(options: &FastPathOptions) -> Result<Self, FastPathError> {
         let pins = PinDirectory::open(&options.bpffs)?;
+        let earlier = pins.earlier_maps()?;
+        if let Some(earlier) = &earlier {
+            migrate::share_counters(earlier, &pins, options.max_peers);
+        }
         let mut ebpf = load(options, &pins)?;
+        if let Some(earlier) = &earlier {
+            migrate::copy(earlier, &pins)?;
+        }
         pins.link_names()?;
         for role in Role::ALL {
             load_program(&mut ebpf, role)?;
