@@ -3,9 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use reqwest::Method;
-
-use crate::answer::{Answer, Api};
+use crate::answer::Api;
 use crate::process::Setup;
 use crate::schemathesis;
 
@@ -66,15 +64,7 @@ async fn no_request_made_from_the_description_is_answered_with_500_or_outside_of
         "schemathesis has findings, above; QUILT_MESH_FUZZ_SEED={seed} repeats them"
     );
 
-    // It got past the front door: nodes registered, and told of themselves.
-    let api = Api::of(&control_plane);
-    assert!(!api.nodes().await.is_empty());
-    let traffic = Answer::to(api.request(Method::GET, "/api/traffic")).await;
-    let nodes = traffic.body["nodes"].as_array().unwrap().clone();
-    assert!(
-        nodes.iter().any(|node| node["reported_at"].is_i64()),
-        "{}",
-        traffic.body
-    );
+    // It got past the front door.
+    assert!(!Api::of(&control_plane).nodes().await.is_empty());
     assert!(control_plane.stop().success());
 }
