@@ -118,7 +118,7 @@ impl ControlPlane {
     }
 
     /// The nodes of the cluster, or what changed. Asked for news, the control plane waits
-    /// for some for `wait`.
+    /// for some for `wait`, of at most 60 s.
     ///
     /// # Errors
     /// If every attempt fails, or the answer is none to the question.
@@ -132,7 +132,6 @@ impl ControlPlane {
             let call = match question {
                 Question::Whole => replica.call(Method::GET, &path),
                 Question::News { since, database } => {
-                    let wait = wait.min(LONGEST_WAIT);
                     let (since, seconds) = (since.to_string(), wait.as_secs_f64().to_string());
                     let query = [
                         ("since", since.as_str()),
@@ -252,9 +251,6 @@ impl ControlPlane {
         }
     }
 }
-
-/// The control plane waits no longer than this for news.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 fn client(connect_deadline: Duration) -> Result<Client, reqwest::Error> {
     // No proxy from the environment and no redirects: a node talks to the control plane it

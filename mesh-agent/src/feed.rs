@@ -29,6 +29,9 @@ use crate::{
 /// and a control plane that answers nonsense is not asked as fast as it answers.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
+/// A control plane waits no longer than this for news.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// Time between two questions to a replica that has not caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -63,9 +66,10 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut list = NodeList::default();
-    let mut pace = Pace::new(settings.interval);
+    let mut pace = Pace::default();
     let mut log = FeedLog::default();
     let mut moves = control_plane.moves();
+    let wait = settings.interval.min(LONGEST_WAIT);
     let mut next = Instant::now();
     loop {
         tokio::select! {
@@ -74,7 +78,7 @@ pub async fn run(
             () = sleep_until(next) => {}
         }
         let Some(epoch) = registration.borrow_and_update().as_ref().map(|r| r.epoch) else {
-            next = Instant::now() + settings.interval;
+            next = Instant::now() + wait;
             continue;
         };
         moves.borrow_and_update();
@@ -82,7 +86,7 @@ pub async fn run(
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            answer = control_plane.nodes(&question, settings.interval) => answer,
+            answer = control_plane.nodes(&question, wait) => answer,
             // What waits at a replica that another task gave up waits for nothing; and a
             // list asked for before a registration says nothing about it.
             _ = moves.changed() => {
@@ -101,15 +105,20 @@ pub async fn run(
             Ok(answer) => answer,
             Err(error) => {
                 log.failed(&error.to_string());
-                next = asked + retry::next_round(settings.interval);
+                next = asked + retry::next_round(wait);
                 continue;
             }
         };
         let now = Instant::now();
         let outcome = list.apply(answer, now.into_std(), settings.replica_lag);
         log.answered(&question, outcome);
+        let regular = match question {
+            // Who waited for news has used the time up already.
+            Question::News { .. } => wait,
+            Question::Whole => settings.interval,
+        };
         let advanced = list.question() != question;
-        next = pace.next(asked, now, outcome, advanced);
+        next = asked + pace.next(now, outcome, advanced, regular);
         if let Outcome::Current { .. } = outcome {
             published.send_replace(Some(Listed {
                 epoch,
@@ -120,37 +129,33 @@ pub async fn run(
     }
 }
 
-/// When to ask again.
-#[derive(Debug)]
+/// How long after a question the next one follows.
+#[derive(Debug, Default)]
 struct Pace {
-    interval: Duration,
     diverged: Option<Instant>,
 }
 
 impl Pace {
-    fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            diverged: None,
-        }
-    }
-
-    /// After an answer at `now` to a question at `asked`; `advanced` if the next question is
-    /// another one.
-    fn next(&mut self, asked: Instant, now: Instant, outcome: Outcome, advanced: bool) -> Instant {
-        let soon = asked + SHORTEST_INTERVAL.min(self.interval);
-        // A control plane that waited for news has used the interval up already.
-        let regular = asked + self.interval;
+    /// After an answer at `now`. `advanced`: the next question is another one. `regular`: the
+    /// time between two questions when there is no reason for another.
+    fn next(
+        &mut self,
+        now: Instant,
+        outcome: Outcome,
+        advanced: bool,
+        regular: Duration,
+    ) -> Duration {
+        let soon = SHORTEST_INTERVAL.min(regular);
         match outcome {
             Outcome::Current { .. } if advanced => soon,
             Outcome::Current { .. } => regular,
-            Outcome::Lagging => asked + CATCH_UP_INTERVAL.min(self.interval),
+            Outcome::Lagging => CATCH_UP_INTERVAL.min(regular),
             Outcome::Diverged => {
                 // Once at once. What diverges again and again is not worth whole lists at
                 // the speed of the network.
                 let before = self.diverged.replace(now);
                 match before {
-                    Some(before) if now < before + self.interval => regular,
+                    Some(before) if now < before + regular => regular,
                     _ => soon,
                 }
             }
@@ -163,6 +168,7 @@ impl Pace {
 struct FeedLog {
     failure: Reasons<()>,
     lagging: bool,
+    diverged: bool,
 }
 
 impl FeedLog {
@@ -178,9 +184,10 @@ impl FeedLog {
         }
         match outcome {
             Outcome::Current { changed } => debug!(?question, changed, "node list"),
-            Outcome::Diverged => {
-                warn!("the copy of the node list is not the control plane's; fetching all of it")
+            Outcome::Diverged if !self.diverged => {
+                warn!("the copy of the node list is not the control plane's; fetching all of it");
             }
+            Outcome::Diverged => debug!("the copy of the node list diverged again"),
             Outcome::Lagging if !self.lagging => info!(
                 "this control plane replica has an older node list than was seen already; \
                  waiting for it to catch up"
@@ -188,6 +195,9 @@ impl FeedLog {
             Outcome::Lagging => {}
         }
         self.lagging = outcome == Outcome::Lagging;
+        // A whole list alone does not show that changes add up again.
+        let followed = matches!(question, Question::News { .. });
+        self.diverged = outcome == Outcome::Diverged || self.diverged && !followed;
     }
 }
 
@@ -199,34 +209,28 @@ mod tests {
 
     #[test]
     fn news_are_followed_by_a_question_at_once_and_nothing_new_by_a_pause() {
-        let mut pace = Pace::new(INTERVAL);
-        let asked = Instant::now();
-        let current = Outcome::Current { changed: true };
+        let mut pace = Pace::default();
+        let mut next = |changed, advanced| {
+            let outcome = Outcome::Current { changed };
+            pace.next(Instant::now(), outcome, advanced, INTERVAL)
+        };
+        assert_eq!(next(true, true), SHORTEST_INTERVAL);
+        assert_eq!(next(false, true), SHORTEST_INTERVAL);
+        assert_eq!(next(false, false), INTERVAL);
         assert_eq!(
-            pace.next(asked, asked, current, true),
-            asked + SHORTEST_INTERVAL
-        );
-        let unchanged = Outcome::Current { changed: false };
-        let waited = asked + INTERVAL;
-        assert_eq!(pace.next(asked, waited, unchanged, false), waited);
-        assert_eq!(
-            pace.next(asked, asked, unchanged, false),
-            asked + INTERVAL,
-            "who does not wait is not asked in a loop"
+            next(true, false),
+            INTERVAL,
+            "a list without a feed is polled"
         );
     }
 
     #[test]
     fn the_whole_list_is_fetched_at_once_but_not_again_and_again() {
-        let mut pace = Pace::new(INTERVAL);
+        let mut pace = Pace::default();
         let start = Instant::now();
-        assert_eq!(
-            pace.next(start, start, Outcome::Diverged, true),
-            start + SHORTEST_INTERVAL
-        );
-        assert_eq!(
-            pace.next(start, start, Outcome::Diverged, true),
-            start + INTERVAL
-        );
+        let mut diverge = |now| pace.next(now, Outcome::Diverged, true, INTERVAL);
+        assert_eq!(diverge(start), SHORTEST_INTERVAL);
+        assert_eq!(diverge(start + INTERVAL / 2), INTERVAL);
+        assert_eq!(diverge(start + INTERVAL * 2), SHORTEST_INTERVAL);
     }
 }

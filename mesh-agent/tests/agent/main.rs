@@ -13,6 +13,7 @@ mod feed;
 mod heartbeat;
 mod peers;
 mod process;
+mod real_control_plane;
 mod registration;
 mod replicas;
 mod runtime;

@@ -57,10 +57,19 @@ impl Agent {
         runtime: &FakeRuntime,
         state: &Path,
     ) -> Command {
-        let mut command = Command::new(binary);
+        Self::options_at(Command::new(binary), &control.url(), runtime, state)
+    }
+
+    /// Gives a command that starts the binary, somewhere, its options without --host-ip.
+    pub(crate) fn options_at(
+        mut command: Command,
+        control: &str,
+        runtime: &FakeRuntime,
+        state: &Path,
+    ) -> Command {
         command
             .env_clear()
-            .args(["--control-plane", &control.url()])
+            .args(["--control-plane", control])
             .args(["--quilt-runtime", &runtime.url()])
             .args(["--hostname", "node1", "--log-level", "debug"])
             .arg("--state-dir")

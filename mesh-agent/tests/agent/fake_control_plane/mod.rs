@@ -76,6 +76,11 @@ pub(crate) struct FakeControlPlane {
 
 impl FakeControlPlane {
     pub(crate) fn start() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// One that listens at an address of this host.
+    pub(crate) fn at(address: Ipv4Addr) -> Self {
         let state = State {
             nodes: Vec::new(),
             feed: Feed::new(),
@@ -90,17 +95,17 @@ impl FakeControlPlane {
             lease: 1,
             born: 0,
         };
-        Self::serving(Arc::new(Mutex::new(state)))
+        Self::serving(address, Arc::new(Mutex::new(state)))
     }
 
     /// Another replica on the same database.
     pub(crate) fn replica(&self) -> Self {
-        Self::serving(Arc::clone(&self.state))
+        Self::serving(Ipv4Addr::LOCALHOST, Arc::clone(&self.state))
     }
 
-    fn serving(state: Arc<Mutex<State>>) -> Self {
+    fn serving(address: Ipv4Addr, state: Arc<Mutex<State>>) -> Self {
         let mut control = Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            address: SocketAddr::from((address, 0)),
             state,
             replica: Arc::default(),
             server: None,

@@ -1,0 +1,199 @@
+//! The agent against the real control plane, which runs in this process.
+
+use std::{net::TcpListener, path::Path, thread::JoinHandle, time::Duration};
+
+use clap::Parser as _;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use crate::{
+    fake_control_plane::server,
+    fake_runtime::{FakeRuntime, subnet},
+    process::{Agent, BINARY},
+    wait::holds,
+};
+
+/// The daemon on a database in a directory.
+struct Control {
+    port: u16,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// On a free port, or on the one it had.
+    fn start(directory: &Path, port: Option<u16>) -> Self {
+        let port = port.unwrap_or_else(|| {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap().port()
+        });
+        let options = mesh_control::options::Options::parse_from([
+            "quilt-mesh-control",
+            "--bind",
+            &format!("127.0.0.1:{port}"),
+            "--db-path",
+            directory.join("mesh.db").to_str().unwrap(),
+            "--node-timeout",
+            "1s",
+        ]);
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = server();
+            runtime.block_on(async {
+                tokio::select! {
+                    ended = mesh_control::daemon::run(options) => panic!("it ended: {ended:?}"),
+                    _ = stopped => {}
+                }
+            });
+            // As abrupt as SIGKILL: nothing is said to anybody.
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        });
+        let control = Self {
+            port,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        assert!(holds(listens), "the control plane listens");
+        control
+    }
+
+    fn kill(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // Fails only if it ended by itself, which the join tells.
+            let _ended = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// A node: a runtime, and an agent beside it that nothing but news can make quick.
+struct Node {
+    runtime: FakeRuntime,
+    state: TempDir,
+    address: String,
+}
+
+impl Node {
+    fn new(last: u8) -> Self {
+        Self {
+            runtime: FakeRuntime::start(),
+            state: tempfile::tempdir().unwrap(),
+            address: format!("192.0.2.{last}"),
+        }
+    }
+
+    fn agent(&self, control: &Control, arguments: &[&str]) -> Agent {
+        let url = format!("http://127.0.0.1:{}", control.port);
+        let command = std::process::Command::new(BINARY);
+        let mut command = Agent::options_at(command, &url, &self.runtime, self.state.path());
+        command
+            .args(["--host-ip", &self.address, "--hostname", &self.address])
+            .args(["--sync-interval", "50s"])
+            .args(arguments);
+        Agent::spawn(command)
+    }
+}
+
+#[test]
+fn a_node_that_joins_leaves_or_falls_silent_is_noticed_without_a_poll() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::start(directory.path(), None);
+    let [a, b, c] = [1, 2, 3].map(Node::new);
+    let agent = a.agent(&control, &[]);
+    agent.until("its subnet", || a.runtime.state().subnet == subnet(1));
+    let mut agent_b = b.agent(&control, &[]);
+    agent.until("b joins", || a.runtime.routes() == [2]);
+    let agent_c = c.agent(&control, &[]);
+    agent.until("c joins", || a.runtime.routes() == [2, 3]);
+    agent_c.until("c sees both", || c.runtime.routes() == [1, 2]);
+
+    assert!(agent_b.terminate().success());
+    agent.until("b leaves", || a.runtime.routes() == [3]);
+    let _agent_b = b.agent(&control, &[]);
+    agent.until("b returns", || a.runtime.routes() == [2, 3]);
+
+    a.runtime.state().alive.insert(subnet(3));
+    drop(agent_c);
+    agent.until_logged("peer suspect");
+    assert_eq!(a.runtime.routes(), [2, 3], "c is heard");
+    let _agent_c = c.agent(&control, &[]);
+    agent.until_logged("peer confirmed");
+    assert_eq!(agent.logged("no node list"), 0, "{:#?}", agent.log());
+    assert_eq!(agent.logged("fetching all of it"), 0, "{:#?}", agent.log());
+}
+
+#[test]
+fn a_control_plane_that_is_killed_restarted_or_replaced_removes_no_route() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut control = Control::start(first.path(), None);
+    let port = Some(control.port);
+    let quick = ["--sync-interval", "300ms", "--heartbeat-interval", "200ms"];
+    let nodes = [1, 2, 3].map(Node::new);
+    let mut agents = Vec::new();
+    for (n, node) in (1..).zip(&nodes) {
+        node.runtime.state().alive.extend([1, 2, 3].map(subnet));
+        let agent = node.agent(&control, &quick);
+        agent.until("its subnet", || node.runtime.state().subnet == subnet(n));
+        agents.push(agent);
+    }
+    let all = |others: &str| {
+        for (n, (node, agent)) in (1..).zip(nodes.iter().zip(&agents)) {
+            let expected: Vec<u8> = (1..=3).filter(|m| *m != n).collect();
+            agent.until(others, || node.runtime.routes() == expected);
+        }
+    };
+    all("the others");
+    let removed = || {
+        let calls = nodes.iter().flat_map(|node| node.runtime.calls_since(0));
+        calls
+            .filter(|call| matches!(call, crate::fake_runtime::Call::Remove(_)))
+            .count()
+    };
+
+    control.kill();
+    for agent in &agents {
+        agent.until_logged("no node list");
+    }
+    control = Control::start(first.path(), port);
+    for agent in &agents {
+        agent.until_logged("node lists arrive again");
+    }
+    all("the others after a restart");
+    assert_eq!(removed(), 0);
+
+    control.kill();
+    control = Control::start(second.path(), port);
+    for (agent, node) in agents.iter().zip(&nodes) {
+        // By a heartbeat or by a list, whichever comes first.
+        agent.until("another registration", || {
+            agent.logged("mesh_agent::register: registered") == 2
+        });
+        let mark = node.runtime.calls();
+        agent.until("syncs go on", || node.runtime.syncs_since(mark, 2) >= 10);
+    }
+    // Each gets a subnet again, in whatever order they come, and finds the others.
+    let own = |node: &Node| node.runtime.state().subnet.clone();
+    for (node, agent) in nodes.iter().zip(&agents) {
+        agent.until("the others, none in doubt", || {
+            let mut subnets: Vec<_> = nodes.iter().map(own).collect();
+            subnets.retain(|subnet| *subnet != own(node));
+            subnets.sort();
+            let state = node.runtime.state();
+            let routed: Vec<_> = state.routes.iter().cloned().collect();
+            routed == subnets && state.entries.iter().all(|peer| !peer.suspect)
+        });
+    }
+    drop(control);
+}

@@ -1,0 +1,165 @@
+//! What the agent does when its host's address changes: the real agent in a network
+//! namespace, against a fake control plane and a fake runtime. Needs root.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy.toml allows it in test functions, not in what they call"
+)]
+#![allow(dead_code, reason = "the fakes serve other tests as well")]
+
+#[path = "../agent/fake_control_plane/mod.rs"]
+mod fake_control_plane;
+#[path = "../agent/fake_runtime/mod.rs"]
+mod fake_runtime;
+#[path = "../agent/process.rs"]
+mod process;
+#[path = "../agent/wait.rs"]
+mod wait;
+
+use std::{net::Ipv4Addr, path::Path};
+
+use fake_control_plane::{FakeControlPlane, server};
+use fake_runtime::{Call, FakeRuntime};
+use mesh_testbed::NetNs;
+use process::{Agent, BINARY};
+
+/// The control plane's address: in the same namespace, which is enough for a route with a
+/// source address.
+const CONTROL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+struct Host(NetNs);
+
+impl Host {
+    fn new() -> Self {
+        // The fakes block on runtimes of their own, so the tests run on none.
+        let host = Self(server().block_on(NetNs::new("address")).unwrap());
+        host.ip(&format!("address add {CONTROL}/32 dev lo"));
+        host.ip("address add 192.0.2.7/32 dev lo");
+        host.leave_from("192.0.2.7");
+        host
+    }
+
+    #[track_caller]
+    fn ip(&self, words: &str) {
+        let status = self
+            .0
+            .command("ip")
+            .args(words.split(' '))
+            .status()
+            .unwrap();
+        assert!(status.success(), "ip {words}");
+    }
+
+    /// Makes this the source address towards the control plane.
+    #[track_caller]
+    fn leave_from(&self, source: &str) {
+        self.ip(&format!(
+            "route replace local {CONTROL} dev lo table local proto kernel scope host src {source}"
+        ));
+    }
+
+    /// The old address goes, and another one comes.
+    fn renumber(&self, from: &str, to: &str) {
+        self.ip(&format!("address add {to}/32 dev lo"));
+        self.leave_from(to);
+        self.ip(&format!("address del {from}/32 dev lo"));
+    }
+
+    fn daemons(&self) -> (FakeControlPlane, FakeRuntime) {
+        let start = || (FakeControlPlane::at(CONTROL), FakeRuntime::start());
+        self.0.run(start).unwrap()
+    }
+
+    fn agent(
+        &self,
+        control: &FakeControlPlane,
+        runtime: &FakeRuntime,
+        state: &Path,
+        arguments: &[&str],
+    ) -> Agent {
+        let command = self.0.command(BINARY);
+        let mut command = Agent::options_at(command, &control.url(), runtime, state);
+        command.args(arguments);
+        Agent::spawn(command)
+    }
+}
+
+fn last_address(runtime: &FakeRuntime) -> String {
+    let calls = runtime.calls_since(0);
+    let last = calls.iter().rev().find_map(|call| match call {
+        Call::Sync { host_address, .. } => Some(host_address.clone()),
+        _ => None,
+    });
+    last.unwrap_or_default()
+}
+
+#[test]
+fn a_node_whose_address_changes_registers_it_and_tells_the_runtime() {
+    let host = Host::new();
+    let (control, runtime) = host.daemons();
+    control.add_peer(2);
+    let state = tempfile::tempdir().unwrap();
+    // Neither an interval nor a deadline helps: what happens, happens because of the change.
+    let patient = [
+        "--sync-interval",
+        "50s",
+        "--heartbeat-interval",
+        "1h",
+        "--request-timeout",
+        "50s",
+    ];
+    let agent = host.agent(&control, &runtime, state.path(), &patient);
+    agent.until("a sync", || last_address(&runtime) == "192.0.2.7");
+    agent.until("the route", || runtime.routes() == [2]);
+
+    host.renumber("192.0.2.7", "192.0.2.8");
+    agent.until("a sync from the new address", || {
+        last_address(&runtime) == "192.0.2.8"
+    });
+    agent.until("another registration", || control.registrations() == 2);
+    let registrations = control.state().registrations.clone();
+    assert_eq!(registrations[0]["host_ip"], "192.0.2.7");
+    assert_eq!(registrations[1]["host_ip"], "192.0.2.8");
+    assert_eq!(registrations[0]["node_key"], registrations[1]["node_key"]);
+
+    control.add_peer(3);
+    agent.until("the feed goes on", || runtime.routes() == [2, 3]);
+    assert_eq!(agent.logged("address changed"), 1, "{:#?}", agent.log());
+    let calls = runtime.calls_since(0);
+    assert!(!calls.iter().any(|call| matches!(call, Call::Remove(_))));
+    let configured = calls.iter().filter(|c| matches!(c, Call::Configure(_)));
+    assert_eq!(configured.count(), 1, "the subnet stays");
+}
+
+#[test]
+fn an_address_given_by_the_operator_does_not_change() {
+    let host = Host::new();
+    let (control, runtime) = host.daemons();
+    control.add_peer(2);
+    let state = tempfile::tempdir().unwrap();
+    let given = ["--host-ip", "192.0.2.7"];
+    let agent = host.agent(&control, &runtime, state.path(), &given);
+    agent.until("the route", || runtime.routes() == [2]);
+    host.ip("address add 192.0.2.8/32 dev lo");
+    host.leave_from("192.0.2.8");
+    let beats = control.heartbeats();
+    agent.until("heartbeats", || control.heartbeats() >= beats + 20);
+    assert_eq!(last_address(&runtime), "192.0.2.7");
+    assert_eq!(control.registrations(), 1);
+}
+
+#[test]
+fn a_host_without_a_route_keeps_its_address() {
+    let host = Host::new();
+    let (control, runtime) = host.daemons();
+    control.add_peer(2);
+    let state = tempfile::tempdir().unwrap();
+    let agent = host.agent(&control, &runtime, state.path(), &[]);
+    agent.until("the route", || runtime.routes() == [2]);
+    host.ip(&format!("route del local {CONTROL} dev lo table local"));
+    host.ip(&format!("address del {CONTROL}/32 dev lo"));
+    agent.until_logged("cannot look up this node's address");
+    let mark = runtime.calls();
+    agent.until("syncs go on", || runtime.syncs_since(mark, 1) >= 3);
+    assert_eq!(last_address(&runtime), "192.0.2.7");
+}
