@@ -100,17 +100,20 @@ fn a_node_whose_address_changes_registers_it_and_tells_the_runtime() {
     control.add_peer(2);
     let state = tempfile::tempdir().unwrap();
     // Neither an interval nor a deadline helps: what happens, happens because of the change.
+    // The heartbeat leaves a connection that waits for further use.
     let patient = [
         "--sync-interval",
         "50s",
         "--heartbeat-interval",
-        "1h",
+        "3s",
         "--request-timeout",
         "50s",
     ];
     let agent = host.agent(&control, &runtime, state.path(), &patient);
     agent.until("a sync", || last_address(&runtime) == "192.0.2.7");
     agent.until("the route", || runtime.routes() == [2]);
+    let beats = control.heartbeats();
+    agent.until("a heartbeat", || control.heartbeats() > beats);
 
     host.renumber("192.0.2.7", "192.0.2.8");
     agent.until("a sync from the new address", || {
