@@ -16,6 +16,7 @@ use crate::{
         observe::observe,
         observed::{LinkKind, Observed},
         plan::{Settings, is_own_bridge_mac, subnet_of_mac},
+        qdisc::remove_unused,
     },
     options::{OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
@@ -74,9 +75,20 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
     .await
     .map_err(|error| CleanupError::Read(io::Error::other(error)))?;
     let mut left = Vec::new();
+    let mut removed = Vec::new();
     // Programs first: they would carry on with what the maps say.
-    if let Err(error) = detach(options, &observed).await {
-        left.push(error);
+    match detach(options, &observed).await {
+        Ok(qdiscs) => {
+            for link in qdiscs {
+                let name = observed.name_of(link);
+                match remove_unused(&netlink, link).await {
+                    Ok(true) => removed.push(format!("remove the clsact qdisc of {name}")),
+                    Ok(false) => {}
+                    Err(error) => left.push(format!("the clsact qdisc of {name}: {error}")),
+                }
+            }
+        }
+        Err(error) => left.push(error),
     }
     let plan = plan(&settings, &observed);
     let failed = Applier::new(&netlink, &settings, &observed)
@@ -84,7 +96,7 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
         .await;
     left.extend(failed.iter().map(ToString::to_string));
     // Last: what is left would be wanted again by the next start otherwise.
-    let mut removed: Vec<String> = plan.changes.iter().map(ToString::to_string).collect();
+    removed.extend(plan.changes.iter().map(ToString::to_string));
     if let Some(path) = &options.state_dir {
         match state::remove(path, settings.cluster) {
             Ok(true) => removed.push(format!("remove the state in {}", path.display())),
@@ -101,14 +113,15 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
     })
 }
 
-async fn detach(options: &RuntimeOptions, observed: &Observed) -> Result<(), String> {
+/// Detaches, and returns the interfaces whose clsact qdisc is ours.
+async fn detach(options: &RuntimeOptions, observed: &Observed) -> Result<Vec<u32>, String> {
     let bpffs = options.bpffs.clone();
     let interfaces: Vec<String> = observed
         .links
         .values()
         .map(|link| link.name.clone())
         .collect();
-    let result: Result<Result<(), FastPathError>, _> =
+    let result: Result<Result<Vec<u32>, FastPathError>, _> =
         tokio::task::spawn_blocking(move || detach_leftovers(&bpffs, &interfaces, true)).await;
     match result {
         Ok(result) => result.map_err(|error| error.to_string()),

@@ -64,17 +64,11 @@ impl Attachments {
             }
             AttachMode::Auto => Way::Clsact,
         };
-        let namespace = PathBuf::from("/proc/thread-self/ns/net");
-        let metadata = fs::metadata(&namespace).map_err(|source| FastPathError::PinDirectory {
-            action: "read",
-            path: namespace,
-            source,
-        })?;
         Ok(Self {
             way,
             guard,
             links,
-            namespace: metadata.ino(),
+            namespace: own_namespace()?,
             attached: BTreeMap::new(),
         })
     }
@@ -105,6 +99,15 @@ impl Attachments {
         linked && is_live(&self.pin(hook), hook.link)
     }
 
+    /// Remembers that a clsact qdisc is ours, for the day of the cleanup: the BPF file system
+    /// keeps directories too. Without the mark the qdisc is left then, which does no harm.
+    fn note_qdisc(&self, link: u32) {
+        let mark = qdiscs(&self.links).join(format!("{}-{link}", self.namespace));
+        if let Err(error) = fs::create_dir_all(&mark) {
+            tracing::debug!(mark = %mark.display(), %error, "cannot mark a qdisc as ours");
+        }
+    }
+
     fn pin(&self, hook: Hook) -> PathBuf {
         self.links.join(format!(
             "{}-{}-{}",
@@ -124,7 +127,11 @@ impl Attachments {
             (Some(side), Way::Tcx) => Some(attach_tcx(ebpf, hook.role, side, interface, &pin)?),
             (Some(side), Way::Clsact) => {
                 let ours = before.is_some();
-                done = attach_clsact(ebpf, hook.role, side, interface, ours)?;
+                let change = attach_clsact(ebpf, hook.role, side, interface, ours)?;
+                if change.qdisc_made {
+                    self.note_qdisc(hook.link);
+                }
+                done = change.filter_set;
                 None
             }
         };
@@ -212,10 +219,49 @@ impl Attacher for Attaching<'_> {
     }
 }
 
+/// Inode of the calling thread's network namespace.
+fn own_namespace() -> Result<u64, FastPathError> {
+    let namespace = PathBuf::from("/proc/thread-self/ns/net");
+    match fs::metadata(&namespace) {
+        Ok(metadata) => Ok(metadata.ino()),
+        Err(source) => Err(FastPathError::PinDirectory {
+            action: "read",
+            path: namespace,
+            source,
+        }),
+    }
+}
+
+/// Where the marks of our qdiscs are, beside the links.
+fn qdiscs(links: &Path) -> PathBuf {
+    links.with_file_name("qdiscs")
+}
+
+/// Interfaces of this namespace whose clsact qdisc we made.
+pub(super) fn own_qdiscs(links: &Path) -> Result<Vec<u32>, FastPathError> {
+    let namespace = format!("{}-", own_namespace()?);
+    let Ok(marks) = fs::read_dir(qdiscs(links)) else {
+        return Ok(Vec::new());
+    };
+    Ok(marks
+        .flatten()
+        .filter_map(|mark| {
+            let name = mark.file_name();
+            name.to_str()?.strip_prefix(&namespace)?.parse().ok()
+        })
+        .collect())
+}
+
 /// Detaches what an earlier life left: pinned links in `links`, and clsact filters with the
 /// names of our programs on `interfaces`.
 pub(super) fn detach_leftovers(links: &Path, interfaces: &[String]) -> Result<(), FastPathError> {
     remove_pins(links, |_| true)?;
+    detach_filters(interfaces);
+    Ok(())
+}
+
+/// Detaches clsact filters with the names of our programs.
+pub(super) fn detach_filters(interfaces: &[String]) {
     for role in Role::ALL.into_iter().rev() {
         let Some(side) = role.attach_type() else {
             continue;
@@ -228,7 +274,6 @@ pub(super) fn detach_leftovers(links: &Path, interfaces: &[String]) -> Result<()
             }
         }
     }
-    Ok(())
 }
 
 /// Removes the pins that `is_stale` names, transmitting programs first.

@@ -17,11 +17,14 @@ use std::{
 use mesh_layout::{LAYOUT_VERSION, map_names};
 use nix::{
     fcntl::{Flock, FlockArg},
-    mount::{MsFlags, mount},
+    mount::{MsFlags, mount, umount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
 use super::{FastPathError, migrate};
+
+/// What `/proc/self/mountinfo` shows as the source of a file system that we mounted.
+const MOUNT_SOURCE: &str = "quilt-mesh";
 
 /// Name of the pin directory below the BPF file system.
 const DIRECTORY: &str = "quilt-mesh";
@@ -194,7 +197,7 @@ fn ensure_mounted(path: &Path) -> Result<(), FastPathError> {
         fs::create_dir_all(path).map_err(failed)?;
     }
     mount(
-        Some("bpf"),
+        Some(MOUNT_SOURCE),
         path,
         Some("bpf"),
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
@@ -203,4 +206,73 @@ fn ensure_mounted(path: &Path) -> Result<(), FastPathError> {
     .map_err(|errno| failed(errno.into()))?;
     tracing::info!(path = %path.display(), "mounted a BPF file system");
     Ok(())
+}
+
+/// What the kernel itself puts into every BPF file system (`populate_bpffs`).
+const KERNEL_FILES: [&str; 2] = ["maps.debug", "progs.debug"];
+
+/// Unmounts the BPF file system at `path` if it is one that we mounted, and empty.
+pub(super) fn unmount_own(path: &Path) -> Result<(), FastPathError> {
+    let failed = |source: io::Error| FastPathError::PinDirectory {
+        action: "unmount",
+        path: path.to_owned(),
+        source,
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+    let canonical = fs::canonicalize(path).map_err(failed)?;
+    if !is_own_mount(&mounts, &canonical) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(failed)? {
+        if !KERNEL_FILES.contains(&&*entry.map_err(failed)?.file_name().to_string_lossy()) {
+            return Ok(());
+        }
+    }
+    umount(path).map_err(|errno| failed(errno.into()))?;
+    tracing::info!(path = %path.display(), "unmounted the BPF file system");
+    Ok(())
+}
+
+/// Whether what is mounted at `path`, by the text of `/proc/self/mountinfo`
+/// (proc_pid_mountinfo(5)), is ours. Of several mounts on one point the last one counts.
+fn is_own_mount(mounts: &str, path: &Path) -> bool {
+    let last = mounts.lines().rev().find(|line| {
+        let point = line.split(' ').nth(4);
+        point.is_some_and(|point| Path::new(&unescape(point)) == path)
+    });
+    last.and_then(|line| line.split_once(" - "))
+        .is_some_and(|(_, rest)| rest.starts_with(&format!("bpf {MOUNT_SOURCE} ")))
+}
+
+/// Undoes the octal escapes of blanks and backslashes.
+fn unescape(text: &str) -> String {
+    [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ]
+    .into_iter()
+    .fold(text.to_owned(), |text, (code, plain)| {
+        text.replace(code, plain)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_system_that_we_mounted_last_is_ours() {
+        let mounts = "\
+36 35 0:30 / /sys/fs/bpf rw,nosuid - bpf bpf rw,mode=700
+37 35 0:31 / /run/our\\040own/bpf rw,nosuid shared:7 - bpf quilt-mesh rw,mode=700
+38 35 0:32 / /run/over rw - bpf quilt-mesh rw
+39 35 0:33 / /run/over rw - bpf bpf rw
+";
+        assert!(is_own_mount(mounts, Path::new("/run/our own/bpf")));
+        for other in ["/sys/fs/bpf", "/run/over", "/run", "/nowhere"] {
+            assert!(!is_own_mount(mounts, Path::new(other)), "{other}");
+        }
+    }
 }

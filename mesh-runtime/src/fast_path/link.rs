@@ -130,21 +130,29 @@ pub(super) fn is_live(pin: &Path, interface: u32) -> bool {
         .is_none_or(|index: u32| index == interface)
 }
 
+/// What attaching a filter has changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FilterChange {
+    /// The interface had no clsact qdisc, and has one now.
+    pub(super) qdisc_made: bool,
+    pub(super) filter_set: bool,
+}
+
 /// Adds a filter. One that is there already stays if it is `ours`, and is replaced atomically
-/// if an earlier life made it. Returns whether anything was changed.
+/// if an earlier life made it.
 pub(super) fn attach_clsact(
     ebpf: &mut Ebpf,
     role: Role,
     side: TcAttachType,
     interface: &str,
     ours: bool,
-) -> Result<bool, Failure> {
+) -> Result<FilterChange, Failure> {
     let program = classifier(ebpf, role)?;
     let exists = Some(libc::EEXIST);
-    match qdisc_add_clsact(interface) {
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == exists => {}
-        other => other?,
-    }
+    let qdisc_made = match qdisc_add_clsact(interface) {
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == exists => false,
+        other => other.map(|()| true)?,
+    };
     let options = TcAttachOptions::Netlink(NlOptions {
         priority: FILTER_PRIORITY,
         handle: FILTER_HANDLE,
@@ -155,7 +163,10 @@ pub(super) fn attach_clsact(
             if error.raw_os_error() == exists =>
         {
             if ours {
-                return Ok(false);
+                return Ok(FilterChange {
+                    qdisc_made,
+                    filter_set: false,
+                });
             }
             program.attach_to_link(our_filter(side, interface)?)?
         }
@@ -163,7 +174,10 @@ pub(super) fn attach_clsact(
     };
     // Dropping the link would detach the filter, which is to outlive us.
     mem::forget(program.take_link(id)?);
-    Ok(true)
+    Ok(FilterChange {
+        qdisc_made,
+        filter_set: true,
+    })
 }
 
 /// Removes our filter.

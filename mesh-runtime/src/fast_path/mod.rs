@@ -322,7 +322,8 @@ pub fn shown_generation(bpffs: &Path) -> Option<u64> {
 
 /// Detaches what an earlier life left attached, for a runtime that is told to do without the
 /// fast path. `interfaces` are all interfaces of the namespace, by name. With `forget` the
-/// maps go as well.
+/// maps go as well, and the BPF file system if we mounted it; the interfaces whose clsact
+/// qdisc we made are returned, for the caller to remove it.
 ///
 /// # Errors
 ///
@@ -331,13 +332,21 @@ pub fn detach_leftovers(
     bpffs: &Path,
     interfaces: &[String],
     forget: bool,
-) -> Result<(), FastPathError> {
+) -> Result<Vec<u32>, FastPathError> {
     if !bpffs::exists(bpffs) {
-        return Ok(());
+        // Filters need no pin, and stay when somebody unmounts the file system.
+        attach::detach_filters(interfaces);
+        return Ok(Vec::new());
     }
     let pins = PinDirectory::open(bpffs)?;
     attach::detach_leftovers(&pins.links(), interfaces)?;
-    if forget { pins.remove() } else { Ok(()) }
+    if !forget {
+        return Ok(Vec::new());
+    }
+    let qdiscs = attach::own_qdiscs(&pins.links())?;
+    pins.remove()?;
+    bpffs::unmount_own(bpffs)?;
+    Ok(qdiscs)
 }
 
 fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPathError> {

@@ -15,6 +15,7 @@ pub(crate) mod observe;
 pub(crate) mod observed;
 pub(crate) mod plan;
 pub(crate) mod port_holder;
+pub(crate) mod qdisc;
 pub(crate) mod sysctl;
 pub(crate) mod underlay;
 

@@ -196,7 +196,7 @@ async fn detach(options: &RuntimeOptions, observed: &Observed) {
     let detached =
         tokio::task::spawn_blocking(move || detach_leftovers(&bpffs, &interfaces, false)).await;
     match detached {
-        Ok(Ok(())) => {}
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => {
             tracing::warn!(%error, "cannot detach programs that an earlier run may have left");
         }

@@ -7,6 +7,7 @@
 )]
 
 mod calls;
+mod cleanup;
 mod containers;
 mod endpoints;
 mod headroom;
