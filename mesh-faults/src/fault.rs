@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
-use crate::scene::Scene;
+use crate::scene::{Scene, Settings};
 
 /// One way in which an overlay breaks.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ pub(crate) struct Fault {
     /// drawn at random.
     pub(crate) quick: bool,
     /// Why this machine cannot do it; `None` when it can.
-    pub(crate) lacking: Option<fn() -> Option<String>>,
+    pub(crate) lacking: Option<fn(&Settings) -> Option<String>>,
 }
 
 /// How a fault is done.

@@ -1,14 +1,17 @@
 //! All faults, a file for each family.
 
 mod bridge;
+mod cluster;
 mod containers;
 mod control_plane;
 mod daemons;
 mod entries;
 mod membership;
 mod overlay_device;
+mod partition;
 mod programs;
 mod random;
+mod underlay;
 
 use std::time::Duration;
 
@@ -26,8 +29,11 @@ pub(crate) fn all() -> Vec<Fault> {
         bridge::FAULTS,
         entries::FAULTS,
         programs::FAULTS,
+        underlay::FAULTS,
+        partition::FAULTS,
         containers::FAULTS,
         daemons::FAULTS,
+        cluster::FAULTS,
         control_plane::FAULTS,
         membership::FAULTS,
         random::FAULTS,

@@ -60,6 +60,10 @@ pub(crate) struct FaultOptions {
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) pause: u64,
 
+    /// Directory with another build of the daemons, for the fault "rolling-upgrade"
+    #[arg(long, env = "QUILT_MESH_UPGRADE_FROM_DIR", value_name = "DIR")]
+    pub(crate) upgrade_from_dir: Option<PathBuf>,
+
     /// Write the results to this file as JSON
     #[arg(long, env = "QUILT_MESH_JSON", value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -84,7 +84,7 @@ impl Stage {
             traffic,
             strikes: Vec::new(),
             notes: Vec::new(),
-            settings: self.settings,
+            settings: self.settings.clone(),
         };
         let acted = match fault.act {
             Act::Damage(commands) => scene.damage(commands).await,

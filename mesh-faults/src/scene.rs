@@ -1,9 +1,12 @@
 //! One fault as it happens: what it was done to, when, and when it was put right.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
-use mesh_testbed::{Daemon, Deadline, Host, Signal};
+use mesh_testbed::{Daemon, Deadline, Host, NetNs, Signal};
 
 use crate::{
     mesh::Mesh,
@@ -27,7 +30,7 @@ pub(crate) struct Scene {
 }
 
 /// What the user chose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// How often damage is done in a row.
     pub(crate) repeat: u32,
@@ -37,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// How many faults are drawn at random.
     pub(crate) random: u32,
+    /// Where another build of the daemons is.
+    pub(crate) upgrade_from: Option<PathBuf>,
 }
 
 /// One blow.
@@ -171,20 +176,24 @@ pub(crate) fn run_on(host: &Host, line: &str) -> anyhow::Result<()> {
     output_on(host, line).map(drop)
 }
 
-/// Runs a command line on a host, in a shell, and returns what it printed.
+/// Runs a command line on a host and returns what it printed.
 pub(crate) fn output_on(host: &Host, line: &str) -> anyhow::Result<String> {
-    let output = host
-        .netns()
+    run_in(host.netns(), line)
+}
+
+/// Runs a command line in a namespace, in a shell, and returns what it printed.
+pub(crate) fn run_in(namespace: &NetNs, line: &str) -> anyhow::Result<String> {
+    let name = namespace.name();
+    let output = namespace
         .command("/bin/sh")
         .args(["-c", line])
         // The system's folders, which a user's path often leaves out.
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .output()
-        .with_context(|| format!("cannot run `{line}` on {}", host.name()))?;
+        .with_context(|| format!("cannot run `{line}` in {name}"))?;
     if !output.status.success() {
         bail!(
-            "`{line}` on {} {}: {}",
-            host.name(),
+            "`{line}` in {name} {}: {}",
             output.status,
             String::from_utf8_lossy(&output.stderr).trim()
         );

@@ -31,14 +31,15 @@ pub(crate) async fn run(options: &FaultOptions) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen = choose(&all, options)?;
     let seed = options.seed.unwrap_or_else(rand::random);
     let settings = Settings {
         repeat: options.repeat,
         pause: options.pause(),
         seed,
         random: options.random,
+        upgrade_from: options.upgrade_from_dir.clone(),
     };
+    let chosen = choose(&all, options, &settings)?;
     let mut report = Report::new(Machine::here(), seed);
     let mut stage = Stage::new(settings);
     let started = Instant::now();
@@ -82,6 +83,7 @@ pub(crate) async fn run(options: &FaultOptions) -> anyhow::Result<ExitCode> {
 fn choose<'a>(
     all: &'a [Fault],
     options: &FaultOptions,
+    settings: &Settings,
 ) -> anyhow::Result<Vec<(&'a Fault, Choice)>> {
     let is_named = |fault: &Fault| {
         options.only.is_empty() || options.only.iter().any(|name| fault.name.starts_with(name))
@@ -97,7 +99,7 @@ fn choose<'a>(
         .iter()
         .filter(|fault| is_named(fault))
         .map(|fault| {
-            let choice = match fault.lacking.and_then(|lacking| lacking()) {
+            let choice = match fault.lacking.and_then(|lacking| lacking(settings)) {
                 _ if options.ci && !fault.ci => {
                     Choice::Leave("left out of continuous integration".into())
                 }

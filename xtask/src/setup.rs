@@ -47,6 +47,8 @@ pub(crate) enum Tool {
     Depmod,
     /// Installs the netfilter rules of Docker and flannel.
     Iptables,
+    /// Drops packets between hosts of a test.
+    Nftables,
     /// Keeps what the control plane stores, in tests of several replicas.
     Postgres,
     /// Makes the environment for schemathesis, which fuzzes the control plane's API.
@@ -62,6 +64,7 @@ impl Tool {
             Self::Emulator => "qemu-system-x86_64",
             Self::Depmod => "depmod",
             Self::Iptables => "iptables-restore",
+            Self::Nftables => "nft",
             Self::Postgres => "initdb",
             Self::PythonVenv => "python3 with venv",
         }
@@ -75,6 +78,7 @@ impl Tool {
             Self::Emulator => &["qemu-system-x86"],
             Self::Depmod => &["kmod"],
             Self::Iptables => &["iptables"],
+            Self::Nftables => &["nftables"],
             Self::Postgres => &["postgresql"],
             Self::PythonVenv => &["python3", "python3-venv"],
         }

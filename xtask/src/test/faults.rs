@@ -7,6 +7,9 @@ use crate::cargo;
 use crate::foreground::{self, Reach};
 use crate::setup::{self, Tool, require_root};
 
+/// Where mesh-faults finds another build of the daemons.
+const UPGRADE_FROM: &str = "QUILT_MESH_UPGRADE_FROM_DIR";
+
 /// Suites of mesh-faults.
 #[derive(clap::Subcommand, Debug, Clone)]
 pub(crate) enum Suite {
@@ -49,10 +52,15 @@ pub(crate) fn collect_ci() -> anyhow::Result<Summary> {
 /// Builds, and makes the command without its options.
 fn prepare(suite: &str) -> anyhow::Result<Command> {
     require_root(&format!("test {suite}"))?;
-    setup::ensure(&[Tool::CCompiler, Tool::Bpftool])?;
+    setup::ensure(&[Tool::CCompiler, Tool::Bpftool, Tool::Nftables])?;
     let checkout = cargo::checkout()?;
     let binaries = cargo::build_release(&checkout)?;
     let mut command = Command::new(binaries.join("mesh-faults"));
     command.arg(suite).env("QUILT_MESH_BIN_DIR", &binaries);
+    // Whoever has run the tests has another build of the daemons: an upgrade goes there and back.
+    let other = checkout.target_dir.join("debug");
+    if std::env::var_os(UPGRADE_FROM).is_none() && other.join("quilt-runtime").is_file() {
+        command.env(UPGRADE_FROM, other);
+    }
     Ok(command)
 }

@@ -1,0 +1,141 @@
+//! Packets between hosts that go nowhere, without anybody's interface noticing: rules of
+//! nftables on the underlay's switch.
+
+use std::time::Duration;
+
+use crate::{
+    fault::{Fault, Loss, Promise},
+    mesh::NODE_TIMEOUT,
+    scene::{Scene, run_in},
+};
+
+/// Longer than a node may be silent.
+const LONG: Duration = Duration::from_secs(NODE_TIMEOUT.as_secs() * 2 + 1);
+
+/// Frames from the port on the left to the port on the right are dropped.
+type Cut = (&'static str, &'static str);
+
+/// The control plane says that the peer is up, so its route stays whatever arrives.
+const ROUTES_STAY: Promise = Promise {
+    loss: Loss::Victim,
+    flowing_within: Duration::from_millis(1500),
+    keeps_routes: true,
+};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault::scene(
+        "partition-outbound",
+        "what one host sends to another goes nowhere, for longer than the node timeout",
+        ROUTES_STAY,
+        |scene| Box::pin(cut(scene, &[("host1", "host2")])),
+    )
+    .in_ci(),
+    Fault::scene(
+        "partition-inbound",
+        "what one host should get from another goes nowhere, for longer than the node timeout",
+        ROUTES_STAY,
+        |scene| Box::pin(cut(scene, &[("host2", "host1")])),
+    ),
+    Fault::scene(
+        "partition-both",
+        "two hosts are cut off from each other, for longer than the node timeout",
+        ROUTES_STAY,
+        |scene| Box::pin(cut(scene, &[("host1", "host2"), ("host2", "host1")])),
+    ),
+    Fault::scene(
+        "cut-off-from-control",
+        "a host is cut off from the control plane alone, which calls it down",
+        Promise::LOSSLESS,
+        |scene| Box::pin(cut(scene, &[("host1", "control"), ("control", "host1")])),
+    )
+    .in_ci(),
+    Fault::scene(
+        "control-with-minority",
+        "the control plane and one host are cut off from the others, which go on",
+        Promise::recovers_within(5000),
+        |scene| {
+            Box::pin(cut(
+                scene,
+                &[
+                    ("host1", "host2"),
+                    ("host2", "host1"),
+                    ("host1", "host3"),
+                    ("host3", "host1"),
+                    ("control", "host2"),
+                    ("host2", "control"),
+                    ("control", "host3"),
+                    ("host3", "control"),
+                ],
+            ))
+        },
+    )
+    .in_ci(),
+    Fault::scene(
+        "packet-loss",
+        "one in ten of a host's packets is lost, in both directions",
+        ROUTES_STAY,
+        |scene| Box::pin(lossy(scene)),
+    )
+    .in_ci(),
+    Fault {
+        lacking: Some(|_| lacking_netem()),
+        ..Fault::scene(
+            "delay-and-reordering",
+            "a host's packets are delayed by 20 ms, give or take 10, and every tenth overtakes",
+            Promise::LOSSLESS,
+            |scene| Box::pin(reordered(scene)),
+        )
+        .in_ci()
+    },
+];
+
+async fn cut(scene: &mut Scene, cuts: &[Cut]) -> anyhow::Result<()> {
+    let rules: Vec<String> = cuts
+        .iter()
+        .map(|(from, to)| format!("iifname {from} oifname {to} drop"))
+        .collect();
+    under_rules(scene, &rules, LONG).await
+}
+
+async fn lossy(scene: &mut Scene) -> anyhow::Result<()> {
+    let rules = ["iifname host1", "oifname host1"]
+        .map(|frames| format!("{frames} numgen random mod 10 0 drop"));
+    under_rules(scene, &rules, Duration::from_secs(3)).await
+}
+
+/// The switch forwards by these rules for a while.
+async fn under_rules(scene: &mut Scene, rules: &[String], time: Duration) -> anyhow::Result<()> {
+    let switch = scene.mesh.testbed.switch();
+    let table = "table bridge faults";
+    let chain = format!(
+        "{table} {{ chain cut {{ type filter hook forward priority 0; {}; }}; }}",
+        rules.join("; ")
+    );
+    run_in(switch, &format!("nft '{chain}'"))?;
+    scene.strike();
+    tokio::time::sleep(time).await;
+    run_in(scene.mesh.testbed.switch(), &format!("nft delete {table}"))?;
+    scene.cause_removed();
+    Ok(())
+}
+
+async fn reordered(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.strike();
+    scene.run("tc qdisc replace dev eth0 root netem delay 20ms 10ms reorder 10%")?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    scene.run("tc qdisc del dev eth0 root")?;
+    scene.cause_removed();
+    Ok(())
+}
+
+fn lacking_netem() -> Option<String> {
+    let tried = std::process::Command::new("unshare")
+        .args(["--net", "tc", "qdisc", "add", "dev", "lo", "root"])
+        .args(["netem", "delay", "1ms"])
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .output();
+    match tried {
+        Ok(output) if output.status.success() => None,
+        _ => Some("this kernel has no netem (CONFIG_NET_SCH_NETEM)".to_owned()),
+    }
+}
