@@ -18,6 +18,7 @@ use std::time::Duration;
 use mesh_testbed::Deadline;
 
 use crate::fault::Fault;
+pub(crate) use membership::come_and_go_once;
 
 /// How long a step that a fault consists of may take; every one is over within a second or two.
 const SOON: Duration = Duration::from_secs(20);

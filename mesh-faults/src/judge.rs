@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     fault::{Loss, Promise},
-    scene::Strike,
+    scene::{Repair, Strike},
     state::summary,
     traffic::Fates,
 };
@@ -24,7 +24,9 @@ pub(crate) struct Measured {
     /// longest of all blows.
     pub(crate) recovery: Duration,
     /// How long the kernel's state was wrong, for each blow that was to be repaired.
-    pub(crate) repairs: Vec<Duration>,
+    pub(crate) repairs: Vec<Repair>,
+    /// Datagrams lost after each blow and before the next.
+    pub(crate) lost_by_blow: Vec<u64>,
     /// The longest time in which nothing of one TCP connection arrived.
     pub(crate) longest_stall: Duration,
     /// Routes of the mesh that were removed.
@@ -55,8 +57,9 @@ pub(crate) fn judge(promise: &Promise, evidence: &Evidence<'_>) -> (Measured, Ve
             Loss::None => "",
         };
         broken.push(format!(
-            "{lost} packets{whose} lost, longest gap {} ms",
-            measured.longest_gap.as_millis()
+            "{lost} packets{whose} lost, longest gap {} ms, after each blow: {:?}",
+            measured.longest_gap.as_millis(),
+            measured.lost_by_blow
         ));
     }
     if promise.loss != Loss::None && measured.recovery > promise.flowing_within {
@@ -103,6 +106,7 @@ fn measure(evidence: &Evidence<'_>) -> Measured {
             .iter()
             .filter_map(|strike| strike.repair)
             .collect(),
+        lost_by_blow: vec![0; evidence.strikes.len()],
         ..Measured::default()
     };
     for flow in &evidence.fates.flows {
@@ -117,12 +121,12 @@ fn measure(evidence: &Evidence<'_>) -> Measured {
             let blow = evidence
                 .strikes
                 .iter()
-                .rev()
-                .find(|strike| strike.at <= outage.until)
-                .or(evidence.strikes.first());
-            if let Some(blow) = blow {
-                let after = outage.until.saturating_duration_since(blow.from);
+                .rposition(|strike| strike.at <= outage.until)
+                .unwrap_or(0);
+            if let Some(strike) = evidence.strikes.get(blow) {
+                let after = outage.until.saturating_duration_since(strike.from);
                 measured.recovery = measured.recovery.max(after);
+                measured.lost_by_blow[blow] += outage.packets;
             }
         }
     }
@@ -197,6 +201,7 @@ mod tests {
         assert_eq!(measured.recovery, Duration::from_millis(250));
         assert_eq!(measured.longest_gap, Duration::from_millis(2240));
         assert_eq!(measured.lost, 35 + 2240);
+        assert_eq!(measured.lost_by_blow, [35, 2240]);
         assert_eq!(broken, [""; 0]);
         let (_, broken) = verdict(&Promise::recovers_within(200), &strikes, &fates);
         assert!(broken[0].contains("only after 250 ms"), "{broken:?}");

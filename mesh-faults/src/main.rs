@@ -11,6 +11,7 @@ mod options;
 mod report;
 mod run;
 mod scene;
+mod soak;
 mod state;
 mod suite;
 mod traffic;
@@ -28,5 +29,6 @@ fn main() -> anyhow::Result<ExitCode> {
     let tokio = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
     match suite {
         Suite::Faults(options) => tokio.block_on(suite::run(&options)),
+        Suite::Soak(options) => tokio.block_on(soak::run(&options)),
     }
 }

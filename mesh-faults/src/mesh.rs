@@ -41,9 +41,11 @@ pub(crate) fn control_options() -> DaemonOptions {
         .args(["--shutdown-timeout", "2s"])
 }
 
-/// Options of the agents: short intervals.
+/// Options of the agents: short intervals, and no leave-taking when one is stopped, because
+/// whoever stops it here starts it again.
 pub(crate) fn agent_options() -> DaemonOptions {
     DaemonOptions::new()
+        .arg("--stay-registered")
         .args(["--heartbeat-interval", "300ms", "--sync-interval", "500ms"])
         .args(["--request-timeout", "1s", "--connect-timeout", "500ms"])
         .arg("--absent-peer-grace")

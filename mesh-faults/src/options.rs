@@ -19,6 +19,7 @@ pub(crate) struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Suite {
     Faults(FaultOptions),
+    Soak(SoakOptions),
 }
 
 /// Do every fault by its name, and report what was lost and how soon it was over
@@ -71,6 +72,37 @@ pub(crate) struct FaultOptions {
     /// Write the results to this file as a table in Markdown
     #[arg(long, env = "QUILT_MESH_MARKDOWN", value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
+}
+
+/// Let nodes and containers come and go under traffic for a long time
+///
+/// Memory, file descriptors and map entries must end where they were after the warm-up, and
+/// no packet between the nodes that stay may be lost. The exit code is 0 only if all holds.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SoakOptions {
+    /// How long
+    #[arg(long, env = "QUILT_MESH_MINUTES", value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) minutes: u64,
+
+    /// What random choices begin with. Without it a number is chosen and printed
+    #[arg(long, env = "QUILT_MESH_SEED", value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// Write all samples to this file as JSON
+    #[arg(long, env = "QUILT_MESH_JSON", value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Draw memory, descriptors and map entries over time into this file
+    #[arg(long, env = "QUILT_MESH_SVG", value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+impl SoakOptions {
+    /// How long to go on.
+    pub(crate) fn time(&self) -> Duration {
+        Duration::from_secs(self.minutes * 60)
+    }
 }
 
 impl FaultOptions {

@@ -79,13 +79,7 @@ impl Stage {
             watch.take_routes_removed()?;
         }
         let traffic = Traffic::start(&mesh.containers).await?;
-        let mut scene = Scene {
-            mesh,
-            traffic,
-            strikes: Vec::new(),
-            notes: Vec::new(),
-            settings: self.settings.clone(),
-        };
+        let mut scene = Scene::new(mesh, traffic, self.settings.clone());
         let acted = match fault.act {
             Act::Damage(commands) => scene.damage(commands).await,
             Act::Scene(act) => act(&mut scene).await,

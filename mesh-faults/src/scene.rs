@@ -52,10 +52,51 @@ pub(crate) struct Strike {
     /// From when on recovery counts: the blow itself, or when its cause was removed.
     pub(crate) from: Instant,
     /// How long the kernel's state was wrong.
-    pub(crate) repair: Option<Duration>,
+    pub(crate) repair: Option<Repair>,
+}
+
+/// A repair of the kernel's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// Of something whose change the kernel announces.
+    Announced(Duration),
+    /// Of something that only a look finds: programs, pins, entries of maps.
+    Found(Duration),
+}
+
+impl Repair {
+    pub(crate) fn time(self) -> Duration {
+        match self {
+            Self::Announced(time) | Self::Found(time) => time,
+        }
+    }
+}
+
+impl Settings {
+    /// What matters to a soak test.
+    pub(crate) fn for_soak(seed: u64) -> Self {
+        Self {
+            repeat: 1,
+            pause: Duration::ZERO,
+            seed,
+            random: 0,
+            upgrade_from: None,
+        }
+    }
 }
 
 impl Scene {
+    /// Before anything has happened.
+    pub(crate) fn new(mesh: Mesh, traffic: Traffic, settings: Settings) -> Self {
+        Self {
+            mesh,
+            traffic,
+            strikes: Vec::new(),
+            notes: Vec::new(),
+            settings,
+        }
+    }
+
     /// The host that things happen to.
     pub(crate) fn victim(&self) -> &Host {
         self.mesh.victim()
@@ -103,12 +144,12 @@ impl Scene {
     /// done, for what the kernel does not tell about.
     pub(crate) async fn repaired(&mut self, damaged_by: Instant) -> anyhow::Result<()> {
         let was_different = self.wait_repaired().await?;
-        let begin = match self.mesh.watches[0].first() {
-            Some(notified) => notified,
-            None if was_different => damaged_by,
+        let repair = match self.mesh.watches[0].first() {
+            Some(announced) => Repair::Announced(announced.elapsed()),
+            None if was_different => Repair::Found(damaged_by.elapsed()),
             None => bail!("the fault left no mark: nothing was to be repaired"),
         };
-        self.note_repair(begin.elapsed());
+        self.note_repair(repair);
         Ok(())
     }
 
@@ -124,7 +165,7 @@ impl Scene {
             done?;
             self.cause_removed();
             self.wait_repaired().await?;
-            self.note_repair(begin.elapsed());
+            self.note_repair(Repair::Announced(begin.elapsed()));
             self.traffic.flowing(REPAIR_PATIENCE).await?;
         }
         Ok(())
@@ -164,9 +205,9 @@ impl Scene {
     }
 
     /// Notes how long something was wrong after the last strike.
-    pub(crate) fn note_repair(&mut self, time: Duration) {
+    pub(crate) fn note_repair(&mut self, repair: Repair) {
         if let Some(strike) = self.strikes.last_mut() {
-            strike.repair = Some(time);
+            strike.repair = Some(repair);
         }
     }
 }

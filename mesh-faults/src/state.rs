@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use mesh_testbed::{BRIDGE, Entrance, Host};
 use rtnetlink::Handle;
 
-pub(crate) use fast_path::empty;
+pub(crate) use fast_path::{empty, entries};
 
 /// The overlay device.
 pub(crate) const OVERLAY: &str = "vxlan100";

@@ -204,6 +204,11 @@ impl ControlPlane {
         self.start(&options).await
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.process().as_ref().map(Process::pid)
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Errors

@@ -28,18 +28,23 @@ pub(super) const FAULTS: &[Fault] = &[Fault::scene(
 async fn come_and_go(scene: &mut Scene) -> anyhow::Result<()> {
     for _ in 0..TURNS {
         scene.strike();
-        let newcomer = scene.mesh.spare();
-        newcomer.start_runtime(&runtime_options()).await?;
-        newcomer.start_agent(&agent_options()).await?;
-        newcomer.wait_peers(HOSTS, SOON).await?;
-        let container = newcomer.add_container().await?;
-        for other in &scene.mesh.containers {
-            wait_reachable(other.netns(), container.address(), SOON).await?;
-        }
-        drop(container);
-        leave(scene).await?;
+        come_and_go_once(scene).await?;
     }
     Ok(())
+}
+
+/// The fourth node joins, everybody reaches its container, and it leaves.
+pub(crate) async fn come_and_go_once(scene: &Scene) -> anyhow::Result<()> {
+    let newcomer = scene.mesh.spare();
+    newcomer.start_runtime(&runtime_options()).await?;
+    newcomer.start_agent(&agent_options()).await?;
+    newcomer.wait_peers(HOSTS, SOON).await?;
+    let container = newcomer.add_container().await?;
+    for other in &scene.mesh.containers {
+        wait_reachable(other.netns(), container.address(), SOON).await?;
+    }
+    drop(container);
+    leave(scene).await
 }
 
 /// Takes the fourth node out of the mesh as an operator does, and waits until its peers have
@@ -68,9 +73,10 @@ pub(super) async fn leave(scene: &Scene) -> anyhow::Result<()> {
 fn clean(host: &Host) -> anyhow::Result<()> {
     let runtime = mesh_testbed::binary(Daemon::Runtime)?;
     let line = format!(
-        "{} --cleanup --bpffs {}",
+        "{} --cleanup --bpffs {} --state-dir {}",
         runtime.display(),
-        host.bpffs_dir().display()
+        host.bpffs_dir().display(),
+        host.runtime_state_dir().display()
     );
     crate::scene::run_on(host, &line)
 }

@@ -10,7 +10,7 @@ use super::daemons::replace;
 use crate::{
     fault::{Fault, Promise},
     mesh::runtime_options,
-    scene::Scene,
+    scene::{Repair, Scene},
     state,
 };
 
@@ -121,9 +121,12 @@ async fn qdisc_deleted(scene: &mut Scene) -> anyhow::Result<()> {
             .map(|filters| filters.contains("decapsulate"))
     };
     super::wait_for("filters on eth0", super::SOON, || attached(scene)).await?;
+    scene.strike();
     scene.run("tc qdisc del dev eth0 clsact")?;
     let removed = Instant::now();
     super::wait_for("filters on eth0 again", super::SOON, || attached(scene)).await?;
-    scene.note_repair(removed.elapsed());
+    scene.note_repair(Repair::Found(removed.elapsed()));
+    scene.traffic.flowing(super::SOON).await?;
+    scene.strike();
     replace(scene.victim(), Daemon::Runtime, &runtime_options()).await
 }

@@ -47,12 +47,14 @@ pub(super) const FAULTS: &[Fault] = &[
         |scene| Box::pin(rp_filter(scene)),
     )
     .in_ci(),
-    Fault::damage(
+    Fault::scene(
         "ip-forward-cleared",
         "`net.ipv4.ip_forward` is set to 0",
         Promise::lossless_repair(),
-        &["echo 0 > /proc/sys/net/ipv4/ip_forward"],
-    ),
+        |scene| Box::pin(forwarding_cleared(scene)),
+    )
+    .in_ci()
+    .quick(),
     Fault::scene(
         "foreign-vxlan-at-start",
         "another node starts while a VXLAN device that is not ours holds VNI and port: it says \
@@ -138,6 +140,12 @@ async fn rp_filter(scene: &mut Scene) -> anyhow::Result<()> {
     set(scene, 0)
 }
 
+async fn forwarding_cleared(scene: &mut Scene) -> anyhow::Result<()> {
+    scene
+        .damage_unseen(&["echo 0 > /proc/sys/net/ipv4/ip_forward"])
+        .await
+}
+
 async fn foreign_device(scene: &mut Scene) -> anyhow::Result<()> {
     scene.strike();
     let newcomer = scene.mesh.spare();
@@ -174,6 +182,9 @@ async fn foreign_device(scene: &mut Scene) -> anyhow::Result<()> {
     }
     drop(container);
     super::membership::leave(scene).await?;
-    scene.note_repair(made);
+    scene.notes.push(format!(
+        "our device is there {} ms after the foreign one has gone",
+        made.as_millis()
+    ));
     Ok(())
 }

@@ -1,6 +1,10 @@
 //! Attached programs, pins, and entries of the maps.
 
-use std::{fs, io, net::Ipv4Addr, path::Path};
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use aya::{
@@ -49,11 +53,11 @@ pub(super) fn programs(
 /// program; that each works is seen from the programs attached.
 pub(super) fn pins(directory: &Path, state: &mut HostState) -> anyhow::Result<()> {
     let maps = directory.join(format!("v{LAYOUT_VERSION}"));
-    for name in entries(&maps)? {
+    for name in names_in(&maps)? {
         state.insert(format!("pin v{LAYOUT_VERSION}/{name}"));
     }
     let mut links = std::collections::BTreeMap::<String, usize>::new();
-    for name in entries(&directory.join("links"))? {
+    for name in names_in(&directory.join("links"))? {
         let program = name.rsplit('-').next().unwrap_or_default().to_owned();
         *links.entry(program).or_default() += 1;
     }
@@ -65,7 +69,7 @@ pub(super) fn pins(directory: &Path, state: &mut HostState) -> anyhow::Result<()
     Ok(())
 }
 
-fn entries(directory: &Path) -> anyhow::Result<Vec<String>> {
+fn names_in(directory: &Path) -> anyhow::Result<Vec<String>> {
     match fs::read_dir(directory) {
         Ok(entries) => Ok(entries
             .flatten()
@@ -132,10 +136,7 @@ fn config(pin: &Path) -> Option<Config> {
 
 /// Deletes every entry of one of the hash maps of a host.
 pub(crate) fn empty(host: &Host, map: &str) -> anyhow::Result<()> {
-    let pin = host
-        .bpffs_dir()
-        .join(format!("quilt-mesh/v{LAYOUT_VERSION}"))
-        .join(map);
+    let pin = pin_of(host, map);
     match map {
         map_names::PEERS => empty_hash::<PeerKey, Peer>(&pin),
         map_names::VTEPS => empty_hash::<VtepKey, Vtep>(&pin),
@@ -143,6 +144,23 @@ pub(crate) fn empty(host: &Host, map: &str) -> anyhow::Result<()> {
         other => bail!("{other} is not a hash map"),
     }
     .with_context(|| format!("cannot empty {}", pin.display()))
+}
+
+/// How many entries one of the hash maps of a host has; 0 where there is no such map.
+pub(crate) fn entries(host: &Host, map: &str) -> usize {
+    let pin = pin_of(host, map);
+    match map {
+        map_names::PEERS => hash::<PeerKey, Peer>(&pin).len(),
+        map_names::VTEPS => hash::<VtepKey, Vtep>(&pin).len(),
+        map_names::ENDPOINTS => hash::<EndpointKey, Endpoint>(&pin).len(),
+        _ => 0,
+    }
+}
+
+fn pin_of(host: &Host, map: &str) -> PathBuf {
+    host.bpffs_dir()
+        .join(format!("quilt-mesh/v{LAYOUT_VERSION}"))
+        .join(map)
 }
 
 fn empty_hash<K: Pod, V: Pod>(pin: &Path) -> anyhow::Result<()> {

@@ -20,6 +20,13 @@ pub(crate) enum Suite {
     /// root.
     #[command(disable_help_flag = true)]
     Faults(Arguments),
+
+    /// Let nodes and containers come and go under traffic, 10 minutes by default
+    ///
+    /// Builds release binaries; what the daemons hold at the end must be what they held at the beginning.
+    /// `cargo xtask test soak --help` tells all options. Needs root.
+    #[command(disable_help_flag = true)]
+    Soak(Arguments),
 }
 
 /// Passed on to mesh-faults.
@@ -33,6 +40,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(suite: &Suite) -> anyhow::Result<ExitCode> {
     let (name, Arguments { arguments }) = match suite {
         Suite::Faults(arguments) => ("faults", arguments),
+        Suite::Soak(arguments) => ("soak", arguments),
     };
     let mut command = prepare(name)?;
     command.args(arguments);
