@@ -65,10 +65,10 @@ fn a_peer_that_deregisters_leaves_although_it_is_heard() {
 #[test]
 fn a_control_plane_that_calls_everybody_down_removes_nobody_who_is_heard() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    let agent = settled(&control, &runtime, &[]);
     for n in 4..=20 {
         control.add_peer(n);
     }
-    let agent = settled(&control, &runtime, &[]);
     agent.until("all routes", || runtime.routes().len() == 19);
     runtime.state().alive.extend((2..=19).map(subnet));
     for n in 2..=20 {
