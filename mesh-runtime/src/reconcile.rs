@@ -15,6 +15,7 @@ mod pace;
 mod probe;
 mod views;
 mod waiting;
+mod watch;
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr, time::Duration};
 
@@ -51,6 +52,7 @@ pub(crate) use keep::Keep;
 use lookout::Lookout;
 use pace::Pace;
 use waiting::Waiting;
+use watch::Watch;
 
 /// How often everything is compared, whatever the notifications said.
 const FULL_COMPARISON: Duration = Duration::from_secs(5);
@@ -75,6 +77,7 @@ pub(crate) struct Reconciler {
     waiting: Vec<Waiting>,
     pace: Pace,
     keep: Keep,
+    watch: Watch,
     lookout: Lookout,
 }
 
@@ -103,6 +106,7 @@ impl Reconciler {
             waiting: Vec::new(),
             pace: Pace::default(),
             keep,
+            watch: Watch::default(),
             lookout: Lookout::default(),
         })
     }
@@ -122,6 +126,7 @@ impl Reconciler {
             let retry_at = self.pace.retry_at();
             let look_at = self.lookout.next();
             let write_at = self.keep.due();
+            let watch_at = self.look_at_maps();
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -141,6 +146,9 @@ impl Reconciler {
                 }
                 () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
                     self.keep.begin(&self.wanted);
+                }
+                () = sleep_until(watch_at.unwrap_or(quiet_until)), if watch_at.is_some() => {
+                    self.watch_maps().await;
                 }
                 written = self.keep.written() => {
                     self.keep.settle(written, self.wanted.generation);

@@ -338,3 +338,73 @@ fn possible_cpus() -> u64 {
     let last = possible.trim().rsplit(['-', ',']).next().unwrap();
     last.parse::<u64>().unwrap() + 1
 }
+
+/// Runs bpftool inside a host's namespace.
+fn bpftool(host: &Host, words: &str) {
+    let command = host.bpftool_dump_command("peers");
+    let program = ["/usr/sbin/bpftool", "/sbin/bpftool", "/usr/bin/bpftool"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+        .unwrap_or(&command[0]);
+    let mut command = host.netns().command(program);
+    let output = command.args(words.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "bpftool {words}: {output:?}");
+}
+
+/// Deletes an entry of a map of `host` and waits until it is back.
+async fn is_filled_again(host: &Host, map: &str, key: &str) {
+    let pin = host.bpffs_dir().join("quilt-mesh").join(map);
+    let before = host.bpftool_dump(map).unwrap();
+    bpftool(
+        host,
+        &format!("map delete pinned {} key {key}", pin.display()),
+    );
+    mesh_testbed::wait_until("the entry", pair::SOON, || async {
+        let now = host.bpftool_dump(map).unwrap();
+        (now == before).then_some(()).ok_or(now)
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_somebody_deleted_come_back() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let octets = |address: std::net::Ipv4Addr| {
+        let [a, b, c, d] = address.octets();
+        format!("{a} {b} {c} {d}")
+    };
+    let a = pair.host_a();
+    is_filled_again(a, "peers", "10 42 2 0").await;
+    is_filled_again(a, "vteps", &octets(pair.host_b().address())).await;
+    is_filled_again(a, "endpoints", &octets(pair.a.address())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_of_maps_that_somebody_removed_come_back_and_the_next_runtime_takes_them_over() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let a = pair.host_a();
+    let report = ping(pair.a.netns(), pair.b.address(), PingOptions::default());
+    assert!(report.await.unwrap().is_complete());
+    let before = counters(a).await.fast_path.unwrap_or_default();
+    std::fs::remove_dir_all(a.bpffs_dir().join("quilt-mesh")).unwrap();
+    mesh_testbed::wait_until("the pins", pair::SOON, || async {
+        a.bpftool_dump("peers")
+            .map(drop)
+            .map_err(|error| error.to_string())
+    })
+    .await
+    .unwrap();
+    a.stop(Daemon::Runtime, Signal::SIGKILL, pair::SOON)
+        .await
+        .unwrap();
+    a.restart(Daemon::Runtime).unwrap();
+    a.wait_serving(pair::SOON).await.unwrap();
+    wait_active(a).await;
+    // The counters are those of before, so the maps are.
+    let after = counters(a).await.fast_path.unwrap_or_default();
+    assert!(before.tx_packets > 0, "{before:?}");
+    assert!(after.tx_packets >= before.tx_packets, "{after:?}");
+}

@@ -43,13 +43,8 @@ impl PinDirectory {
     pub(super) fn open(bpffs: &Path) -> Result<Self, FastPathError> {
         ensure_mounted(bpffs)?;
         let path = bpffs.join(DIRECTORY);
-        for directory in [&path, &links_in(&path)] {
-            fs::create_dir_all(directory).map_err(|source| FastPathError::PinDirectory {
-                action: "create",
-                path: directory.clone(),
-                source,
-            })?;
-        }
+        // Not the maps': it is not there as long as another layout's may be taken over.
+        make(&[&path, &links_in(&path)])?;
         let file = File::open(&path).map_err(|source| FastPathError::PinDirectory {
             action: "open",
             path: path.clone(),
@@ -67,6 +62,11 @@ impl PinDirectory {
             }
         })?;
         Ok(Self { path, _lock: lock })
+    }
+
+    /// Makes the directories again that somebody has removed.
+    pub(super) fn make_directories(&self) -> Result<(), FastPathError> {
+        make(&[&self.path, &maps_in(&self.path), &links_in(&self.path)])
     }
 
     /// The directory itself.
@@ -160,6 +160,17 @@ impl PinDirectory {
 pub(super) fn config_pin(bpffs: &Path) -> PathBuf {
     // Over the symlink: it may be that of a build with another layout.
     bpffs.join(DIRECTORY).join(map_names::CONFIG)
+}
+
+fn make(directories: &[&Path]) -> Result<(), FastPathError> {
+    for directory in directories {
+        fs::create_dir_all(directory).map_err(|source| FastPathError::PinDirectory {
+            action: "create",
+            path: (*directory).to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether a pin directory exists below `bpffs`.

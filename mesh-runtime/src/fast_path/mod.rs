@@ -16,6 +16,7 @@ mod migrate;
 mod peers;
 mod sequence;
 mod state;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,8 @@ pub use state::{
     Device, EndpointPath, FastPathChanges, FastPathReport, FastPathState, Mac, PeerCounters,
     PeerPath,
 };
+use watch::PinnedMaps;
+pub use watch::WatchTurn;
 
 /// The object that `cargo xtask build-ebpf` builds, as part of this library: for tests and
 /// benchmarks of the programs themselves.
@@ -101,6 +104,7 @@ pub struct FastPath {
     /// What [`Attachments::list`] said last.
     attachments: Vec<String>,
     attach_mode: &'static str,
+    pinned: PinnedMaps,
     pins: PinDirectory,
     max_peers: u32,
     guard: StrangerGuard,
@@ -152,6 +156,7 @@ impl FastPath {
             attachments: Vec::new(),
             programs: Some(Programs { ebpf, attachments }),
             maps,
+            pinned: PinnedMaps::open(&pins)?,
             pins,
             max_peers: options.max_peers,
             guard: options.guard,

@@ -1,0 +1,83 @@
+//! Watches the fast path's maps, of whose changes nobody tells.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Reconciler, fast_path::FastPathSlot};
+use crate::{fast_path::WatchTurn, kernel::events::Dirty};
+
+/// How often a share of the maps is looked at: damage is to be repaired within 100 ms.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How often while a round does not cure what a look finds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// When the maps are looked at next, and where.
+#[derive(Debug)]
+pub(super) struct Watch {
+    at: Instant,
+    turn: WatchTurn,
+    /// Whether the last look found damage.
+    damaged: bool,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            at: Instant::now(),
+            turn: WatchTurn::default(),
+            damaged: false,
+        }
+    }
+}
+
+impl Reconciler {
+    /// When the next look is due; `None` while the fast path shows nothing.
+    pub(super) fn look_at_maps(&self) -> Option<Instant> {
+        match &self.fast_path {
+            FastPathSlot::Open(open) if open.shown.is_some() && open.refused.is_none() => {
+                Some(self.watch.at)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a look, and repairs what it finds.
+    pub(super) async fn watch_maps(&mut self) {
+        let damaged = self.find_damage();
+        // What the round before did not cure is somebody's doing who will not stop.
+        let cured = !(damaged && self.watch.damaged);
+        self.watch.damaged = damaged;
+        if damaged {
+            self.round(Dirty::default()).await;
+        }
+        self.watch.at = Instant::now() + if cured { LOOK } else { PATIENCE };
+    }
+
+    fn find_damage(&mut self) -> bool {
+        let FastPathSlot::Open(open) = &mut self.fast_path else {
+            return false;
+        };
+        match open.fast_path.restore_pins() {
+            Ok(0) => {}
+            Ok(pins) => tracing::info!(pins, "somebody removed pins of maps: made again"),
+            Err(error) if !self.watch.damaged => {
+                tracing::warn!(%error, "cannot make the pins of maps again");
+            }
+            Err(_) => {}
+        }
+        let Some(shown) = &open.shown else {
+            return false;
+        };
+        match open.fast_path.maps_show(shown, &mut self.watch.turn) {
+            Ok(true) => false,
+            Ok(false) => {
+                tracing::info!("somebody changed the fast path's maps: writing them anew");
+                true
+            }
+            // The round says what is wrong.
+            Err(_) => true,
+        }
+    }
+}
