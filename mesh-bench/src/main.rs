@@ -5,6 +5,7 @@ mod dataplane;
 mod figure;
 mod memory;
 mod node;
+mod repair;
 mod route_calls;
 mod start;
 mod sync;
@@ -30,7 +31,7 @@ struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subject {
-    /// The node's daemons: route calls, peer syncs, start, memory
+    /// The node's daemons: route calls, peer syncs, start, memory, repair
     Runtime(RuntimeOptions),
     /// The data plane beside plain routing and the kernel's VXLAN: packets per second,
     /// request/response times, TCP throughput, and what each eBPF program costs
@@ -52,6 +53,11 @@ struct RuntimeOptions {
     #[arg(long, env = "QUILT_MESH_CALLS", default_value_t = 1016, value_name = "N",
           value_parser = clap::value_parser!(u16).range(500..))]
     calls: u16,
+
+    /// How often each kind of damage to the kernel's state is done and repaired
+    #[arg(long, env = "QUILT_MESH_REPAIRS", default_value_t = 20, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repairs: u16,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -99,5 +105,7 @@ async fn measure_runtime(options: &RuntimeOptions) -> anyhow::Result<Vec<Figure>
     figures.extend(start::measure(options.runs).await?);
     eprintln!("memory with {} peers", node::PEERS);
     figures.extend(memory::measure().await?);
+    eprintln!("{} repairs of each kind", options.repairs);
+    figures.extend(repair::measure(options.repairs).await?);
     Ok(figures)
 }

@@ -70,6 +70,9 @@ pub(crate) struct Reconciler {
     problems: Vec<Problem>,
     /// Parts of `observed` that a change of our own has outdated.
     outdated: Dirty,
+    /// Whether `observed` was read after the last plan: a reading takes the notifications
+    /// along, so what they told is lost unless a round follows.
+    unplanned: bool,
     fast_path: FastPathSlot,
     /// Whether somebody may have detached a program.
     look_at_programs: bool,
@@ -101,6 +104,7 @@ impl Reconciler {
             view: Plan::default(),
             problems: Vec::new(),
             outdated: Dirty::ALL,
+            unplanned: false,
             fast_path,
             look_at_programs: false,
             waiting: Vec::new(),
@@ -134,6 +138,9 @@ impl Reconciler {
                     None => break,
                 },
                 () = async { sleep_until(quiet_until).await; self.events.changed().await } => {
+                    self.round(Dirty::default()).await;
+                }
+                () = sleep_until(quiet_until), if self.unplanned => {
                     self.round(Dirty::default()).await;
                 }
                 _ = comparison.tick() => self.round(Dirty::ALL).await,
@@ -207,6 +214,7 @@ impl Reconciler {
     async fn read(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
         let dirty = dirty.and(self.outdated).and(self.events.take());
         self.look_at_programs |= dirty.programs;
+        self.unplanned = true;
         // Until it has worked, nothing is known.
         self.outdated = Dirty::ALL;
         let peers: BTreeSet<Ipv4Addr> = self
@@ -297,6 +305,7 @@ impl Reconciler {
 
     async fn reconcile_kernel(&mut self, dirty: Dirty) -> Result<Vec<Problem>, NetlinkError> {
         self.read(dirty).await?;
+        self.unplanned = false;
         let mut plan = plan(&self.settings, &self.wanted, &self.observed);
         let changes = std::mem::take(&mut plan.changes);
         let mut problems = std::mem::take(&mut plan.problems);
@@ -318,11 +327,14 @@ impl Reconciler {
                 }
             }
         }
+        let all_made = failed.is_empty();
         problems.extend(failed);
         if changes.iter().any(of_devices) {
             // The fast path needs the devices as they are now.
             self.read(Dirty::ALL).await?;
             let mut plan = crate::kernel::plan::plan(&self.settings, &self.wanted, &self.observed);
+            // Somebody may have changed something in between. What failed has its own pace.
+            self.unplanned = !plan.changes.is_empty() && all_made;
             plan.changes.clear();
             plan.problems.clear();
             self.view = plan;

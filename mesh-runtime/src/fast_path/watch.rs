@@ -128,7 +128,8 @@ impl FastPath {
             .iter()
             .filter(|(name, _)| !self.pins.map(name).exists())
             .collect();
-        if missing.is_empty() {
+        // Without the directory of the links nothing could be attached any more.
+        if missing.is_empty() && self.pins.links().is_dir() {
             return Ok(0);
         }
         self.pins.make_directories()?;

@@ -46,7 +46,7 @@ pub(crate) struct OpenFastPath {
     /// Whether to look at the attachments once that is done: it may have looked already.
     look_again: bool,
     /// Why the maps were not written.
-    unwritten: Option<String>,
+    pub(super) unwritten: Option<String>,
     /// What could not be attached.
     unattached: Option<Unattached>,
 }

@@ -10,16 +10,20 @@ use crate::{fast_path::WatchTurn, kernel::events::Dirty};
 /// How often a share of the maps is looked at: damage is to be repaired within 100 ms.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often while a round does not cure what a look finds.
+/// How often while rounds do not cure what looks find.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Looks in a row that find damage before it is taken for the work of somebody who will not
+/// stop.
+const ATTEMPTS: u32 = 10;
 
 /// When the maps are looked at next, and where.
 #[derive(Debug)]
 pub(super) struct Watch {
     at: Instant,
     turn: WatchTurn,
-    /// Whether the last look found damage.
-    damaged: bool,
+    /// How many looks in a row have found damage.
+    damaged: u32,
 }
 
 impl Default for Watch {
@@ -27,7 +31,7 @@ impl Default for Watch {
         Self {
             at: Instant::now(),
             turn: WatchTurn::default(),
-            damaged: false,
+            damaged: 0,
         }
     }
 }
@@ -36,9 +40,7 @@ impl Reconciler {
     /// When the next look is due; `None` while the fast path shows nothing.
     pub(super) fn look_at_maps(&self) -> Option<Instant> {
         match &self.fast_path {
-            FastPathSlot::Open(open) if open.shown.is_some() && open.refused.is_none() => {
-                Some(self.watch.at)
-            }
+            FastPathSlot::Open(open) if open.shown.is_some() => Some(self.watch.at),
             _ => None,
         }
     }
@@ -46,13 +48,12 @@ impl Reconciler {
     /// Takes a look, and repairs what it finds.
     pub(super) async fn watch_maps(&mut self) {
         let damaged = self.find_damage();
-        // What the round before did not cure is somebody's doing who will not stop.
-        let cured = !(damaged && self.watch.damaged);
-        self.watch.damaged = damaged;
+        self.watch.damaged = if damaged { self.watch.damaged + 1 } else { 0 };
         if damaged {
             self.round(Dirty::default()).await;
         }
-        self.watch.at = Instant::now() + if cured { LOOK } else { PATIENCE };
+        let hopeless = self.watch.damaged >= ATTEMPTS;
+        self.watch.at = Instant::now() + if hopeless { PATIENCE } else { LOOK };
     }
 
     fn find_damage(&mut self) -> bool {
@@ -62,12 +63,13 @@ impl Reconciler {
         match open.fast_path.restore_pins() {
             Ok(0) => {}
             Ok(pins) => tracing::info!(pins, "somebody removed pins of maps: made again"),
-            Err(error) if !self.watch.damaged => {
+            Err(error) if self.watch.damaged == 0 => {
                 tracing::warn!(%error, "cannot make the pins of maps again");
             }
             Err(_) => {}
         }
-        let Some(shown) = &open.shown else {
+        // What was refused is tried again at its own pace.
+        let Some(shown) = open.shown.as_ref().filter(|_| open.unwritten.is_none()) else {
             return false;
         };
         match open.fast_path.maps_show(shown, &mut self.watch.turn) {
