@@ -180,7 +180,7 @@ impl Reconciler {
         if let Err(error) = self.read(Dirty::ALL).await {
             tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
         }
-        let kept = found.kept.clone();
+        let kept = found.kept.clone().filter(|_| !found.behind);
         let (wanted, source) = choose(
             adopt(&self.settings, &self.observed),
             shown_generation(&self.options.bpffs),
@@ -204,6 +204,7 @@ impl Reconciler {
         }
         self.fast_path.begin(&self.options, &self.observed).await;
         self.adopt_generation();
+        // Also a mark that a kill left behind is taken away by writing.
         if kept.as_ref() != Some(&self.wanted) {
             self.keep.changed(self.wanted.generation);
         }

@@ -63,6 +63,18 @@ fn addresses_in(host: &Host, map: &str) -> BTreeSet<Ipv4Addr> {
     addresses.collect()
 }
 
+/// Waits until the fast path is loaded, which goes on beside the first calls.
+async fn wait_loaded(host: &Host) {
+    wait_until("the maps of the fast path", SOON, || async {
+        let dump = host
+            .bpftool_dump("peers")
+            .map_err(|error| error.to_string())?;
+        dump.contains("address").then_some(()).ok_or(dump)
+    })
+    .await
+    .unwrap();
+}
+
 fn peer(subnet: &str, address: &str) -> Peer {
     Peer {
         subnet: subnet.to_owned(),
@@ -111,6 +123,7 @@ async fn a_peer_that_moves_is_followed_by_the_sync_that_tells_of_it() {
     let testbed = start_runtimes(&DaemonOptions::new(), &DaemonOptions::new()).await;
     introduce(&testbed, 1).await;
     let a = &testbed.hosts()[0];
+    wait_loaded(a).await;
     let before = overlay(a);
     let answer = sync_peers(a, 2, vec![peer(SUBNET_B, "192.0.2.88")]).await;
     assert_eq!((answer.changed, answer.added, answer.removed), (1, 0, 0));
@@ -138,6 +151,7 @@ async fn two_peers_swap_their_addresses_in_one_sync() {
     let a = &testbed.hosts()[0];
     let peers = |two: &str, three: &str| vec![peer(SUBNET_B, two), peer("10.42.3.0/24", three)];
     sync_peers(a, 1, peers("192.0.2.88", "192.0.2.89")).await;
+    wait_loaded(a).await;
     let before = overlay(a);
     let answer = sync_peers(a, 2, peers("192.0.2.89", "192.0.2.88")).await;
     assert_eq!((answer.changed, answer.unchanged), (2, 0));

@@ -62,7 +62,12 @@ impl Reconciler {
         };
         match open.fast_path.restore_pins() {
             Ok(0) => {}
-            Ok(pins) => tracing::info!(pins, "somebody removed pins of maps: made again"),
+            Ok(pins) => {
+                tracing::info!(pins, "somebody removed pins of maps: made again");
+                // Those of the programs' links lie beside them.
+                self.look_at_programs = true;
+                return true;
+            }
             Err(error) if self.watch.damaged == 0 => {
                 tracing::warn!(%error, "cannot make the pins of maps again");
             }
