@@ -344,7 +344,7 @@ fn bpftool(host: &Host, words: &str) {
     let command = host.bpftool_dump_command("peers");
     let program = ["/usr/sbin/bpftool", "/sbin/bpftool", "/usr/bin/bpftool"]
         .into_iter()
-        .find(|path| std::path::Path::new(path).exists())
+        .find(|path| Path::new(path).exists())
         .unwrap_or(&command[0]);
     let mut command = host.netns().command(program);
     let output = command.args(words.split_whitespace()).output().unwrap();
@@ -389,7 +389,7 @@ async fn pins_of_maps_that_somebody_removed_come_back_and_the_next_runtime_takes
     let report = ping(pair.a.netns(), pair.b.address(), PingOptions::default());
     assert!(report.await.unwrap().is_complete());
     let before = counters(a).await.fast_path.unwrap_or_default();
-    std::fs::remove_dir_all(a.bpffs_dir().join("quilt-mesh")).unwrap();
+    fs::remove_dir_all(a.bpffs_dir().join("quilt-mesh")).unwrap();
     mesh_testbed::wait_until("the pins", pair::SOON, || async {
         a.bpftool_dump("peers")
             .map(drop)
