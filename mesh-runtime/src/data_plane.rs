@@ -99,6 +99,17 @@ fn ethernet<'a>(settings: &Settings, observed: &'a Observed, index: u32) -> Opti
         .filter(|link| link.mac.is_some() && carries_underlay(settings, observed, index))
 }
 
+/// Underlay interfaces that the fast path leaves to the kernel path, because packets have no
+/// Ethernet header there.
+pub(crate) fn without_ethernet(observed: &Observed, underlay: &Underlay) -> Vec<String> {
+    let bare = |index| observed.links.get(index).is_none_or(|it| it.mac.is_none());
+    let links = underlay.links.iter();
+    links
+        .filter(|(index, _)| bare(index))
+        .map(|(_, name)| name.clone())
+        .collect()
+}
+
 fn device(link: &Link) -> Option<Device> {
     Some(Device {
         index: link.index,

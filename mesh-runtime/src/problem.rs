@@ -60,6 +60,12 @@ pub(crate) enum Problem {
          overlay waits for the agent; make room or permit writing, or choose --state-dir"
     )]
     StateNotKept(String),
+    /// Underlay interfaces that the fast path cannot use.
+    #[error(
+        "no fast path over {}: packets have no Ethernet header there; those to and from peers \
+         behind it go over the kernel path", .0.join(", ")
+    )]
+    NotEthernet(Vec<String>),
     /// The fast path refused its state.
     #[error("fast path: {0}")]
     FastPath(String),

@@ -291,6 +291,7 @@ impl Reconciler {
         let mut problems = match self.reconcile_kernel(dirty).await {
             Ok(mut problems) => {
                 problems.extend(self.missing_ways());
+                problems.extend(self.left_to_the_kernel());
                 let anew = std::mem::take(&mut self.look_at_programs);
                 problems.extend(self.show_fast_path(anew));
                 problems

@@ -4,7 +4,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::Reconciler;
 use crate::{
-    data_plane::fast_path_state,
+    data_plane::{fast_path_state, without_ethernet},
     fast_path::{
         AttachDone, FastPath, FastPathError, FastPathOptions, FastPathState, Hooks,
         detach_leftovers,
@@ -237,6 +237,14 @@ impl Reconciler {
             Err(error) => open.unwritten = Some(error.to_string()),
         }
         open.problem()
+    }
+
+    /// Underlay interfaces that an open fast path leaves to the kernel path.
+    pub(super) fn left_to_the_kernel(&self) -> Option<Problem> {
+        let underlay = self.view.underlay.as_ref()?;
+        let names = without_ethernet(&self.observed, underlay);
+        let open = matches!(self.fast_path, FastPathSlot::Open(_));
+        (open && !names.is_empty()).then_some(Problem::NotEthernet(names))
     }
 
     /// Takes what became of attaching.

@@ -19,3 +19,4 @@ mod refusals;
 mod repair;
 mod restart;
 mod state;
+mod underlays;
