@@ -16,8 +16,8 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// Run everything that has to hold before a change goes in, with the time of each step
 ///
-/// Formatting, clippy and rustdoc with warnings as errors, the release build, the demo, all tests, and the fast path
-/// on other kernels. A failed step does not keep the later ones from running. Needs root.
+/// Formatting, clippy and rustdoc with warnings as errors, the release build, the demo, all tests, the fast path on
+/// other kernels, and those faults that are quick. A failed step does not keep the later ones from running. Needs root.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
 
@@ -115,6 +115,7 @@ pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
     step("kernels", &mut || {
         suites(&mut || kernel::collect(&KERNELS.map(str::to_owned)))
     })?;
+    step("faults", &mut || suites(&mut test::faults::collect_ci))?;
 
     println!();
     for step in &steps {

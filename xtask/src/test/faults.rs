@@ -48,7 +48,6 @@ pub(crate) fn run(suite: &Suite) -> anyhow::Result<ExitCode> {
 }
 
 /// The faults that continuous integration does; the others are named as left out.
-#[expect(dead_code, reason = "a step of `cargo xtask ci`")]
 pub(crate) fn collect_ci() -> anyhow::Result<Summary> {
     let mut command = prepare("faults")?;
     command.arg("--ci");
