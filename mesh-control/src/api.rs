@@ -22,13 +22,16 @@ use crate::feed_query::FeedQuery;
 use crate::identity::Clash;
 use crate::node::NodeId;
 use crate::openapi::{
-    self, Health, NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenRegistering,
+    self, Health, NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenReading, WhenRegistering,
 };
 use crate::problem::{Kind, Problem};
 use crate::registration::{FieldError, Registration};
 use crate::registry::{self, Admitted, ChangeError, Registry};
 use crate::report::Report;
+use crate::store::StoreError;
 use crate::traffic::{self, Traffic, TrafficMatrix};
+
+mod subnets;
 
 /// What the calls work on.
 #[derive(Debug, Clone)]
@@ -65,6 +68,10 @@ pub(crate) fn routes() -> OpenApiRouter<Parts> {
         .routes(routes!(heartbeat))
         .routes(routes!(deregister))
         .routes(routes!(traffic_matrix))
+        .routes(routes!(subnets::list))
+        .routes(routes!(subnets::release))
+        .routes(routes!(subnets::reserve))
+        .routes(routes!(subnets::unreserve))
         .routes(routes!(openapi::openapi_json))
         .routes(routes!(openapi::to_docs))
         .route("/api/docs/", get(openapi::docs_page))
@@ -114,8 +121,11 @@ async fn list(
         parameters.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
     match FeedQuery::read(&parameters) {
         Err(rule) => Err(Problem::new(Kind::Malformed, rule)),
-        Ok(None) => Ok(axum::Json(registry.list()).into_response()),
-        Ok(Some(query)) => match registry.changes(&query).await {
+        Ok(None) => {
+            body::within_deadline(registry.refresh()).await??;
+            Ok(axum::Json(registry.list()).into_response())
+        }
+        Ok(Some(query)) => match registry.changes(&query).await? {
             Ok(json) => {
                 let content_type = HeaderValue::from_static("application/json");
                 Ok(([(CONTENT_TYPE, content_type)], json).into_response())
@@ -183,14 +193,16 @@ async fn heartbeat(
         Some(body) => Some(Report::read(body).await?),
         None => None,
     };
-    registry.heartbeat(&id).map_err(|_| {
-        Problem::new(
-            Kind::UnknownNode,
-            format!(
+    match body::within_deadline(registry.heartbeat(&id)).await? {
+        Ok(()) => {}
+        Err(ChangeError::UnknownNode) => {
+            let detail = format!(
                 "no registered node has the id {id:?}; register again with POST /api/nodes/register"
-            ),
-        )
-    })?;
+            );
+            return Err(Problem::new(Kind::UnknownNode, detail));
+        }
+        Err(error) => return Err(error.into()),
+    }
     if let Some(report) = report {
         traffic.keep(NodeId::from(id), report, registry::unix_seconds());
     }
@@ -202,12 +214,13 @@ async fn heartbeat(
 /// The latest report of every node, as it counts itself since its data plane was set up. A control plane that was
 /// restarted knows of a node's traffic when the node has sent its next report.
 #[utoipa::path(get, path = "/api/traffic", tag = "traffic", operation_id = "traffic",
-    responses((status = 200, body = TrafficMatrix<'_>)))]
+    responses((status = 200, body = TrafficMatrix<'_>), WhenReading))]
 async fn traffic_matrix(
     State(Parts { registry, traffic }): State<Parts>,
 ) -> Result<Response, Problem> {
     // Before the list: a node that reports later than it registers is not taken for one that is gone.
     let reports = traffic.reports();
+    body::within_deadline(registry.refresh()).await??;
     let list = registry.list();
     traffic.forget_all_but(&reports, &list);
     Ok(traffic::answer(reports, list))
@@ -309,34 +322,49 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::SubnetsExhausted {
                 subnets,
+                reserved,
                 held_by_down_nodes,
                 ..
             } => {
                 warn!(
                     subnets,
-                    held_by_down_nodes, "registration refused: no subnet is free"
+                    reserved, held_by_down_nodes, "registration refused: no subnet is free"
                 );
                 Self::new(Kind::SubnetsExhausted, message)
                     .with("subnets", subnets)
+                    .with("reserved", reserved)
                     .with("held_by_down_nodes", held_by_down_nodes)
             }
             ChangeError::UnknownNode => Self::new(Kind::UnknownNode, message),
-            ChangeError::Store(crate::store::StoreError::Statement(_))
-            | ChangeError::Crashed(_) => {
-                error!(error = message, "a change failed; this is a bug");
-                Self::new(
-                    Kind::Internal,
-                    "the control plane has a bug here; its log tells more",
+            ChangeError::HolderUp(tenant) | ChangeError::Leased(tenant) => {
+                Self::new(Kind::InUse, message).with(
+                    "holder",
+                    json!({"node_id": tenant.node_id, "hostname": tenant.hostname}),
                 )
             }
-            ChangeError::Store(_) => {
-                warn!(
-                    error = message,
-                    "a request needs the database, which is unavailable"
-                );
-                Self::new(Kind::DatabaseUnavailable, message)
+            ChangeError::ReservedAlready(reservation) => {
+                Self::new(Kind::InUse, message).with("reservation", reservation.cidr)
             }
+            ChangeError::TooManyReservations(_) => Self::new(Kind::LimitReached, message),
+            ChangeError::NotLeased => Self::new(Kind::NotLeased, message),
+            ChangeError::NotReserved => Self::new(Kind::NotReserved, message),
+            ChangeError::Stopping => Self::new(Kind::Overloaded, message),
+            ChangeError::Store(error) => Self::from(&*error),
         }
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
+        if matches!(error, StoreError::Statement(_)) {
+            error!(%error, "the database refused a statement; this is a bug");
+            return Self::new(
+                Kind::Internal,
+                "the control plane has a bug here; its log tells more",
+            );
+        }
+        warn!(%error, "a request needs the database, which is unavailable");
+        Self::new(Kind::DatabaseUnavailable, error.to_string())
     }
 }
 

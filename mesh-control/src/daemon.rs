@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::options::{DEFAULT_DB_PATH, Options};
+use crate::options::{DEFAULT_DB_PATH, Database, Options};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::subnet_plan::SubnetPlan;
 use crate::{api, serve};
 
-/// How long the last writes may take; SQLite itself waits 5 s for a lock.
+/// How long the last writes may take; the databases themselves wait 5 s for a lock.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Runs the control plane until SIGTERM or SIGINT.
@@ -33,19 +33,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let plan = SubnetPlan::new(options.cluster_cidr, options.node_prefix)
         .context("--cluster-cidr and --node-prefix do not fit")?;
-    if options.db_path == Path::new(DEFAULT_DB_PATH)
-        && let Some(directory) = options.db_path.parent()
-    {
-        std::fs::create_dir_all(directory).with_context(|| {
-            format!(
-                "cannot create {}; give a --db-path that this user can write",
-                directory.display()
-            )
-        })?;
-    }
     raise_file_limit();
-    // The database first: a second control plane on it is told so, rather than that its port is taken.
-    let store = Store::open(&options.db_path, &plan).await?;
+    // The database first: a second control plane on a file is told so, rather than that its port is taken.
+    let store = open(&options.database(), &plan).await?;
+    let database = store.name().to_owned();
     let listener = TcpListener::bind(options.bind)
         .await
         .with_context(|| format!("cannot listen on {} (see --bind)", options.bind))?;
@@ -55,11 +46,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let registry = Registry::open(store, plan, options.node_timeout, stop.clone())
         .await
-        .with_context(|| format!("cannot read the database {}", options.db_path.display()))?;
+        .with_context(|| format!("cannot read the database {database}"))?;
 
     let tasks = TaskTracker::new();
     let mut silent = tasks.spawn(Arc::clone(&registry).turn_down_silent_nodes(stop.clone()));
     let mut writer = tasks.spawn(Arc::clone(&registry).write_what_changed(stop.clone()));
+    let mut follower = tasks.spawn(Arc::clone(&registry).follow_replicas(stop.clone()));
+    let mut teller = tasks.spawn(Arc::clone(&registry).tell_replicas(stop.clone()));
     let mut publisher = tasks.spawn(Arc::clone(&registry).publish_news(stop.clone()));
     let app = api::router(Arc::clone(&registry));
     let mut server = tasks.spawn(serve::serve(
@@ -71,7 +64,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tasks.close();
     info!(
         %address,
-        db_path = %options.db_path.display(),
+        database,
         cluster_cidr = %plan.cluster(),
         subnets = plan.count(),
         node_timeout_ms = options.node_timeout.as_millis(),
@@ -85,6 +78,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = interrupt.recv() => None,
         ended = &mut silent => Some(("the watch over silent nodes", ended)),
         ended = &mut writer => Some(("the writer of heartbeats", ended)),
+        ended = &mut follower => Some(("the follower of the other replicas", ended)),
+        ended = &mut teller => Some(("the teller of heartbeats", ended)),
         ended = &mut publisher => Some(("the change feed", ended)),
         ended = &mut server => Some(("the server", ended)),
     };
@@ -96,8 +91,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .is_err()
     {
         bail!(
-            "the disk that holds {} does not answer; stopped without its last heartbeats",
-            options.db_path.display()
+            "what holds the database {database} does not answer; stopped without its last heartbeats"
         );
     }
     match tokio::time::timeout(CLOSE_DEADLINE, registry.close()).await {
@@ -111,6 +105,24 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         bail!("{task} ended by itself ({ended:?}); this is a bug");
     }
     Ok(())
+}
+
+async fn open(database: &Database, plan: &SubnetPlan) -> anyhow::Result<Store> {
+    let path = match database {
+        Database::File(path) => path,
+        Database::Server(url) => return Ok(Store::connect(url, plan).await?),
+    };
+    if path == Path::new(DEFAULT_DB_PATH)
+        && let Some(directory) = path.parent()
+    {
+        std::fs::create_dir_all(directory).with_context(|| {
+            format!(
+                "cannot create {}; give a --db-path that this user can write",
+                directory.display()
+            )
+        })?;
+    }
+    Ok(Store::open(path, plan).await?)
 }
 
 /// Every agent's connections take a descriptor each, and the usual soft limit is 1024, kept low only for

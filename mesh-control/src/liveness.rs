@@ -37,6 +37,8 @@ struct Pulse {
     status: Status,
     status_unwritten: bool,
     heartbeat_unwritten: bool,
+    /// The other replicas do not know of its last heartbeat yet.
+    heartbeat_untold: bool,
 }
 
 /// Every node that a heartbeat can keep, or bring, up.
@@ -71,6 +73,7 @@ impl Liveness {
                 status,
                 status_unwritten: false,
                 heartbeat_unwritten: false,
+                heartbeat_untold: false,
             },
         );
     }
@@ -98,12 +101,59 @@ impl Liveness {
         pulse.deadline = now + self.timeout;
         pulse.last_heartbeat = unix_seconds;
         pulse.heartbeat_unwritten = true;
+        pulse.heartbeat_untold = true;
         if pulse.status == Status::Up {
             return Some(Beat::StillUp);
         }
         pulse.status = Status::Up;
         pulse.status_unwritten = true;
         Some(Beat::CameUp)
+    }
+
+    /// Takes a heartbeat that another replica received and tells of. That one writes it; and if it
+    /// brings the node up, that one has that written, too.
+    pub fn hear(&mut self, node_id: &str, now: Instant, unix_seconds: i64) {
+        if let Some(pulse) = self.pulses.get_mut(node_id) {
+            pulse.deadline = now + self.timeout;
+            pulse.last_heartbeat = unix_seconds;
+        }
+    }
+
+    /// The heartbeats that the other replicas do not know of yet, taken as told. After a failure give
+    /// them to [`Self::put_back_untold`].
+    pub fn take_untold(&mut self) -> Vec<(NodeId, i64)> {
+        self.pulses
+            .iter_mut()
+            .filter_map(|(node_id, pulse)| {
+                std::mem::take(&mut pulse.heartbeat_untold)
+                    .then(|| (node_id.clone(), pulse.last_heartbeat))
+            })
+            .collect()
+    }
+
+    /// Marks what could not be told as untold again.
+    pub fn put_back_untold(&mut self, untold: &[(NodeId, i64)]) {
+        for (node_id, _) in untold {
+            if let Some(pulse) = self.pulses.get_mut(node_id) {
+                pulse.heartbeat_untold = true;
+            }
+        }
+    }
+
+    /// Starts every node's timeout anew, because heartbeats may have gone unnoticed until now.
+    pub fn give_full_timeout(&mut self, now: Instant) {
+        for pulse in self.pulses.values_mut() {
+            pulse.deadline = now + self.timeout;
+        }
+    }
+
+    /// Whose deadline was at least `grace` ago, among those that are up. They stay up.
+    pub fn silent(&self, now: Instant, grace: Duration) -> Vec<NodeId> {
+        self.pulses
+            .iter()
+            .filter(|(_, pulse)| pulse.status == Status::Up && pulse.deadline + grace <= now)
+            .map(|(node_id, _)| node_id.clone())
+            .collect()
     }
 
     /// Turns down whoever's deadline has come, and returns them.
@@ -240,6 +290,37 @@ mod tests {
         table.adopt(&id(1), Status::Up, 11, start + TIMEOUT);
         assert_eq!(table.look_up(&id(1)), Some((Status::Up, 11)));
         assert_eq!(table.next_deadline(), Some(start + TIMEOUT * 2));
+    }
+
+    #[test]
+    fn a_heartbeat_that_another_replica_tells_of_counts_and_is_not_told_again() {
+        let start = Instant::now();
+        let half = start + TIMEOUT / 2;
+        let (mut here, mut there) = (Liveness::new(TIMEOUT), Liveness::new(TIMEOUT));
+        for table in [&mut here, &mut there] {
+            table.watch(id(1), Status::Up, 0, start);
+            table.watch(id(2), Status::Up, 0, start);
+        }
+        here.heartbeat("node-1", half, 7);
+        let told = here.take_untold();
+        assert_eq!(told, [(id(1), 7)]);
+        assert_eq!(here.take_untold(), []);
+        here.put_back_untold(&told);
+        assert_eq!(here.take_untold(), told);
+        for (node_id, unix_seconds) in told {
+            there.hear(node_id.as_str(), half, unix_seconds);
+        }
+        assert_eq!(there.take_untold(), []);
+        assert_eq!(there.take_unwritten(9), []);
+        assert_eq!(there.look_up(&id(1)), Some((Status::Up, 7)));
+        let grace = Duration::from_millis(1);
+        assert_eq!(there.silent(start + TIMEOUT, grace), []);
+        assert_eq!(there.silent(start + TIMEOUT + grace, grace), [id(2)]);
+        there.give_full_timeout(start + TIMEOUT);
+        assert_eq!(there.silent(start + TIMEOUT + grace, grace), []);
+        // A stranger's is nobody's.
+        there.hear("node-9", half, 7);
+        assert_eq!(there.look_up(&id(9)), None);
     }
 
     #[derive(Debug, Clone)]

@@ -39,6 +39,7 @@ hosts reach it.";
     info(title = "Quilt Mesh control plane", description = DESCRIPTION),
     tags(
         (name = "nodes", description = "Who is in the cluster, with which subnet, and alive"),
+        (name = "subnets", description = "Leases and reservations, for operators"),
         (name = "traffic", description = "Who sends how much to whom"),
         (name = "service", description = "The control plane itself")
     ),
@@ -159,13 +160,21 @@ macro_rules! problems {
 
 problems! {
     /// Of `list`.
-    WhenListing: Malformed;
+    WhenListing: Malformed, DatabaseUnavailable, Overloaded;
+    /// Of calls that read what is stored.
+    WhenReading: DatabaseUnavailable, Overloaded;
     /// Of `register`.
     WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, InUse, SubnetsExhausted, DatabaseUnavailable, Overloaded;
     /// Of `heartbeat`.
-    WhenBeating: Malformed, InvalidFields, UnknownNode, Overloaded;
+    WhenBeating: Malformed, InvalidFields, UnknownNode, DatabaseUnavailable, Overloaded;
     /// Of `deregister`.
     WhenLeaving: Malformed, UnknownNode, DatabaseUnavailable, Overloaded;
+    /// Of `release`.
+    WhenReleasing: Malformed, NotJsonMediaType, InvalidFields, InUse, NotLeased, DatabaseUnavailable, Overloaded;
+    /// Of `reserve`.
+    WhenReserving: Malformed, NotJsonMediaType, InvalidFields, InUse, LimitReached, DatabaseUnavailable, Overloaded;
+    /// Of `unreserve`.
+    WhenUnreserving: Malformed, NotJsonMediaType, InvalidFields, NotReserved, DatabaseUnavailable, Overloaded;
 }
 
 /// The body of `GET /api/nodes`: [`NodeChanges`] when asked with `since`, else [`NodeList`].

@@ -1,5 +1,6 @@
 //! The command line. `--help` is its reference.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,8 +22,8 @@ const LONGEST_NODE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The control plane of Quilt Mesh: registers nodes, leases their subnets, watches that they live.
 ///
-/// It needs no privileges. It keeps everything in one SQLite file, and takes up where it was after a
-/// restart or a crash. SIGTERM and SIGINT stop it in order.
+/// It needs no privileges. It keeps everything in one SQLite file, or in a PostgreSQL database that several of
+/// them share, and takes up where it was after a restart or a crash. SIGTERM and SIGINT stop it in order.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "quilt-mesh-control", version)]
 pub struct Options {
@@ -34,6 +35,13 @@ pub struct Options {
     /// The SQLite database; created if missing, in a directory that exists (the default's is created)
     #[arg(long, value_name = "FILE", env = "QUILT_MESH_DB_PATH", default_value = DEFAULT_DB_PATH)]
     pub db_path: PathBuf,
+
+    /// The database as a URL, in place of --db-path: sqlite:FILE, or postgres://USER:PASSWORD@HOST/DATABASE for
+    /// several control planes that share one PostgreSQL database. Give it as environment variable to keep
+    /// the password out of the process list
+    #[arg(long, value_name = "URL", env = "QUILT_MESH_DATABASE_URL", hide_env_values = true,
+        conflicts_with = "db_path", value_parser = database_url)]
+    pub database_url: Option<Database>,
 
     /// What to log to stderr: error, warn, info, debug or trace, or directives such as
     /// "info,mesh_control=debug"
@@ -64,6 +72,52 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", env = "QUILT_MESH_SHUTDOWN_TIMEOUT", default_value = "10s",
         value_parser = duration_text::parse)]
     pub shutdown_timeout: Duration,
+}
+
+/// Where the nodes and leases are kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Database {
+    /// In an SQLite file.
+    File(PathBuf),
+    /// On a PostgreSQL server, by its URL, which may hold a password.
+    Server(String),
+}
+
+/// Without the password.
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Server(_) => f.write_str("Server"),
+        }
+    }
+}
+
+impl Options {
+    /// Where the nodes and leases are kept.
+    pub fn database(&self) -> Database {
+        self.database_url
+            .clone()
+            .unwrap_or_else(|| Database::File(self.db_path.clone()))
+    }
+}
+
+fn database_url(text: &str) -> Result<Database, String> {
+    if let Some(file) = text.strip_prefix("sqlite:") {
+        let path = file.strip_prefix("//").unwrap_or(file);
+        if path.is_empty() {
+            return Err("sqlite: needs a file, as in sqlite:/var/lib/quilt-mesh/control.db".into());
+        }
+        return Ok(Database::File(path.into()));
+    }
+    let is_postgres = ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    if is_postgres {
+        return Ok(Database::Server(text.to_owned()));
+    }
+    // The text is not repeated: it may hold a password.
+    Err("it must begin with sqlite: or postgres://".to_owned())
 }
 
 fn node_timeout(text: &str) -> Result<Duration, String> {
@@ -113,6 +167,21 @@ mod tests {
                 argument.get_env().and_then(|name| name.to_str()),
                 Some(variable.as_str())
             );
+        }
+    }
+
+    #[test]
+    fn a_database_url_is_a_file_or_a_server() {
+        let file = |path: &str| Ok(Database::File(path.into()));
+        assert_eq!(database_url("sqlite:control.db"), file("control.db"));
+        assert_eq!(database_url("sqlite:/a b/c%.db"), file("/a b/c%.db"));
+        assert_eq!(database_url("sqlite:///a/c.db"), file("/a/c.db"));
+        let server = "postgres://quilt:secret@db/mesh";
+        let read = database_url(server).unwrap();
+        assert_eq!(read, Database::Server(server.to_owned()));
+        assert!(!format!("{read:?}").contains("secret"));
+        for bad in ["", "sqlite:", "mysql://x", "/var/lib/control.db"] {
+            assert!(database_url(bad).is_err(), "{bad}");
         }
     }
 

@@ -31,8 +31,14 @@ pub enum Kind {
     UnknownNode,
     /// A live node has the address or key that was claimed.
     InUse,
-    /// Every subnet is leased.
+    /// Every subnet is leased or reserved.
     SubnetsExhausted,
+    /// The subnet to release was never leased.
+    NotLeased,
+    /// The range to unreserve is not reserved.
+    NotReserved,
+    /// There are as many of these as there can be.
+    LimitReached,
     /// The database cannot take the change now.
     DatabaseUnavailable,
     /// The request was not answered in time.
@@ -72,6 +78,9 @@ impl Kind {
             ),
             Self::UnknownNode => (S::NOT_FOUND, "unknown-node", "Unknown node"),
             Self::InUse => (S::CONFLICT, "in-use", "In use by a live node"),
+            Self::NotLeased => (S::NOT_FOUND, "not-leased", "Not leased"),
+            Self::NotReserved => (S::NOT_FOUND, "not-reserved", "Not reserved"),
+            Self::LimitReached => (S::CONFLICT, "limit-reached", "Limit reached"),
             Self::SubnetsExhausted => (
                 S::SERVICE_UNAVAILABLE,
                 "subnets-exhausted",

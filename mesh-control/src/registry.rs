@@ -11,27 +11,30 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use thiserror::Error;
-use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 use utoipa::ToSchema;
 
 use crate::feed::Feed;
-use crate::identity::{self, Claimant, Clash, Verdict};
-use crate::lease;
+use crate::identity::{Claimant, Clash};
 use crate::liveness::{Beat, Liveness};
-use crate::node::{NodeId, Status};
+use crate::node::NodeId;
 use crate::registration::Registration;
 use crate::roster::Roster;
-use crate::store::{NewState, Store, StoreError};
+use crate::store::{Reservation, Store, StoreError, Tenant};
 use crate::subnet_plan::{SubnetIndex, SubnetPlan};
+use commit::{LONGEST_QUEUE, Waiting};
+use membership::{Deregister, Register};
+use replica::Replica;
 
+mod commit;
 mod list;
+mod membership;
+mod operator;
+mod replica;
 mod watch;
-
-/// How long a change waits for those before it.
-const QUEUE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a node is told when it registers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -71,42 +74,75 @@ pub enum ChangeError {
     },
     /// Every subnet is held.
     #[error(
-        "all {subnets} subnets of {cluster} are leased, {held_by_down_nodes} of them by nodes that are down \
-         and may come back; start a cluster with a larger --cluster-cidr or a longer --node-prefix"
+        "all {subnets} subnets of {cluster} are leased{}, {held_by_down_nodes} of them by nodes that are down \
+         and may come back; release those that will not (POST /api/subnets/release), or start a cluster \
+         with a larger --cluster-cidr or a longer --node-prefix",
+        match .reserved { 0 => String::new(), reserved => format!(" or reserved ({reserved})") }
     )]
     SubnetsExhausted {
         /// The cluster CIDR.
         cluster: Ipv4Net,
         /// How many subnets it has.
         subnets: u32,
+        /// How many of them are reserved.
+        reserved: u32,
         /// How many of them are held by nodes that are down.
         held_by_down_nodes: i64,
     },
     /// No such node.
     #[error("no node has this id")]
     UnknownNode,
+    /// A subnet cannot be released while its node is up.
+    #[error(
+        "the subnet is leased by the live node {} ({}); stop its agent first, or deregister the node",
+        .0.hostname, .0.node_id
+    )]
+    HolderUp(Tenant),
+    /// A range cannot be reserved while a node leases a subnet in it.
+    #[error(
+        "the range holds the subnet of the node {} ({}); release that subnet first",
+        .0.hostname, .0.node_id
+    )]
+    Leased(Tenant),
+    /// A range overlaps one that is reserved.
+    #[error("{} is reserved already; unreserve it first", .0.cidr)]
+    ReservedAlready(Reservation),
+    /// There are as many reservations as there can be.
+    #[error("there are {0} reservations already; reserve fewer, larger ranges")]
+    TooManyReservations(usize),
+    /// Nobody ever leased the subnet.
+    #[error("the subnet is not leased")]
+    NotLeased,
+    /// The range is not one that was reserved.
+    #[error("there is no reservation of exactly this range; see GET /api/subnets")]
+    NotReserved,
     /// The database.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A bug.
-    #[error("the change failed unexpectedly ({0})")]
-    Crashed(#[from] tokio::task::JoinError),
+    Store(Arc<StoreError>),
+    /// The process stops.
+    #[error("the control plane is stopping; try again, or another one")]
+    Stopping,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
     plan: SubnetPlan,
-    store: RwLock<Store>,
+    store: Store,
+    /// Whose turn it is to change the store.
+    turn: tokio::sync::Mutex<()>,
+    queue: mpsc::Sender<Box<dyn Waiting>>,
     liveness: Mutex<Liveness>,
-    /// The id of the database.
-    database: String,
     roster: MemoryLock<Roster>,
     feed: Feed,
     /// Wakes the writer when a status changed.
     status_changed: Notify,
-    /// Changes run as tasks of their own: a client that hangs up cannot leave one half done.
+    /// If the database is shared with other control planes.
+    replica: Option<Replica>,
+    /// Makes the changes; a client that hangs up cannot leave one half done.
     changes: TaskTracker,
+    /// Tells that task to make those that are asked for, and end.
+    last_changes: CancellationToken,
 }
 
 impl Registry {
@@ -124,18 +160,26 @@ impl Registry {
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, StoreError> {
         let stored = store.changes_since(-1).await?;
+        let shared = store.is_shared();
+        let (queue, asked) = mpsc::channel(LONGEST_QUEUE);
         let registry = Arc::new(Self {
             plan,
-            store: RwLock::new(store),
+            store,
+            turn: tokio::sync::Mutex::default(),
+            queue,
             liveness: Mutex::new(Liveness::new(node_timeout)),
-            database: stored.database.clone(),
             // One before all that is stored, so that everything is news.
             roster: MemoryLock::new(Roster::default()),
-            feed: Feed::new(stored.revision, stopping),
+            feed: Feed::new(stored.revision, stopping.clone()),
             status_changed: Notify::new(),
+            replica: shared.then(Replica::new),
             changes: TaskTracker::new(),
+            last_changes: CancellationToken::new(),
         });
         registry.take_in(stored)?;
+        let last_changes = registry.last_changes.clone();
+        let changes = Arc::clone(&registry).make_changes(asked, last_changes);
+        registry.changes.spawn(changes);
         Ok(registry)
     }
 
@@ -149,97 +193,9 @@ impl Registry {
     /// # Errors
     ///
     /// [`ChangeError`]; nothing has changed then.
-    pub async fn register(
-        self: &Arc<Self>,
-        registration: Registration,
-    ) -> Result<Admitted, ChangeError> {
-        let registry = Arc::clone(self);
-        let task = async move { registry.register_now(&registration).await };
-        self.changes.spawn(task).await?
-    }
-
-    async fn register_now(&self, registration: &Registration) -> Result<Admitted, ChangeError> {
-        let mut store = self.queue().await?;
-        // Whether a holder is up decides who may have its address, so that has to be stored first.
-        while self.liveness().has_unwritten_status() {
-            self.write_batch(&mut store).await?;
-        }
-        let mut change = store.begin_change().await?;
-        let claim = registration.claim();
-        let claimants = change.claimants(&claim).await?;
-        let (node, displaced) = match identity::decide(&claim, &claimants) {
-            Verdict::Admit { node, displaces } => (node, displaces),
-            Verdict::Refuse { holder, clash } => {
-                change.roll_back().await?;
-                return Err(ChangeError::InUse {
-                    clash,
-                    holder: Holder::from(holder),
-                });
-            }
-        };
-        if let Some(displaced) = displaced {
-            change.dismiss(displaced.node_id.as_str()).await?;
-        }
-        let node_id = node.map_or_else(NodeId::random, |node| node.node_id.clone());
-        let unix_seconds = unix_seconds();
-        let new = NewState {
-            node_id: &node_id,
-            registration,
-            unix_seconds,
-        };
-        let mut changed = match node {
-            Some(_) => change.renew(new).await?,
-            None => {
-                change.add(new).await?;
-                true
-            }
-        };
-        let index = match change.subnet_of(&node_id).await? {
-            Some(index) => index,
-            None => {
-                let unheld = change.unheld().await?;
-                let Some(index) = lease::next(&self.plan, &unheld) else {
-                    let held_by_down_nodes = change.held().await?.by_down_nodes;
-                    change.roll_back().await?;
-                    return Err(ChangeError::SubnetsExhausted {
-                        cluster: self.plan.cluster(),
-                        subnets: self.plan.count(),
-                        held_by_down_nodes,
-                    });
-                };
-                change.lease(&node_id, index, unix_seconds).await?;
-                if !changed {
-                    change.mark_changed(&node_id).await?;
-                    changed = true;
-                }
-                index
-            }
-        };
-        let subnet = self.subnet(index)?;
-        if changed {
-            let revision = change.revision();
-            change.commit().await?;
-            {
-                let mut liveness = self.liveness();
-                if let Some(displaced) = displaced {
-                    liveness.forget(&displaced.node_id);
-                }
-                liveness.watch(node_id.clone(), Status::Up, unix_seconds, Instant::now());
-            }
-            self.catch_up(&store).await;
-            let returning = node.is_some();
-            info!(%node_id, hostname = registration.hostname, host_ip = %registration.host_ip, %subnet,
-                returning, revision, "node registered");
-            if let Some(displaced) = displaced {
-                warn!(node_id = %displaced.node_id, hostname = displaced.hostname,
-                    host_ip = %displaced.host_ip, taken_by = %node_id,
-                    "a node that is down lost its address to another; it keeps its subnet and has to register again");
-            }
-        } else {
-            change.roll_back().await?;
-            self.beat(node_id.as_str(), unix_seconds);
-        }
-        Ok(Admitted { node_id, subnet })
+    pub async fn register(&self, registration: Registration) -> Result<Admitted, ChangeError> {
+        let let_in = self.ask(Register(registration)).await?;
+        Ok(let_in.admitted)
     }
 
     /// Takes a heartbeat. It touches no disk, so that a database in trouble takes nobody down.
@@ -248,7 +204,15 @@ impl Registry {
     ///
     /// [`ChangeError::UnknownNode`], also for a node that deregistered or lost its address: a heartbeat
     /// that was delayed on its way must not revive it, and an agent that lives registers again.
-    pub fn heartbeat(&self, node_id: &str) -> Result<(), ChangeError> {
+    /// [`ChangeError::Store`], when this is a replica that the heartbeat would be lost on.
+    pub async fn heartbeat(&self, node_id: &str) -> Result<(), ChangeError> {
+        self.check_contact()?;
+        let known = self.beat(node_id, unix_seconds());
+        if known.is_some() || self.replica.is_none() {
+            return known.ok_or(ChangeError::UnknownNode);
+        }
+        // It may have registered at another replica a moment ago.
+        self.refresh().await?;
         self.beat(node_id, unix_seconds())
             .ok_or(ChangeError::UnknownNode)
     }
@@ -269,31 +233,9 @@ impl Registry {
     /// # Errors
     ///
     /// [`ChangeError`]; nothing has changed then.
-    pub async fn deregister(self: &Arc<Self>, node_id: &str) -> Result<(), ChangeError> {
-        let registry = Arc::clone(self);
+    pub async fn deregister(&self, node_id: &str) -> Result<(), ChangeError> {
         let node_id = NodeId::from(node_id.to_owned());
-        let task = async move { registry.deregister_now(&node_id).await };
-        self.changes.spawn(task).await?
-    }
-
-    async fn deregister_now(&self, node_id: &NodeId) -> Result<(), ChangeError> {
-        let mut store = self.queue().await?;
-        let mut change = store.begin_change().await?;
-        if change.dismiss(node_id.as_str()).await? {
-            let revision = change.revision();
-            change.commit().await?;
-            self.liveness().forget(node_id);
-            self.catch_up(&store).await;
-            info!(%node_id, revision, "node deregistered; it keeps its subnet");
-            return Ok(());
-        }
-        let known = change.knows(node_id.as_str()).await?;
-        change.roll_back().await?;
-        if known {
-            Ok(())
-        } else {
-            Err(ChangeError::UnknownNode)
-        }
+        self.ask(Deregister(node_id)).await.map(drop)
     }
 
     fn subnet(&self, index: SubnetIndex) -> Result<Ipv4Net, StoreError> {
@@ -304,13 +246,6 @@ impl Registry {
                 self.plan
             ))
         })
-    }
-
-    /// Waits its turn for a change. The deadline bounds how many can be waiting.
-    async fn queue(&self) -> Result<RwLockWriteGuard<'_, Store>, StoreError> {
-        tokio::time::timeout(QUEUE_DEADLINE, self.store.write())
-            .await
-            .map_err(|_| StoreError::Queued(QUEUE_DEADLINE))
     }
 
     /// The table is never left half changed: none of its methods can panic between two writes.

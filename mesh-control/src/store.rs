@@ -1,87 +1,41 @@
-//! The database: nodes and leases, on SQLite.
+//! The database: nodes and leases, on SQLite for one control plane or PostgreSQL for several.
 //!
-//! - **WAL with `synchronous = FULL`**: a commit returns after its pages are on the disk, so a registration
-//!   that was acknowledged survives a power cut, not only a crash of this process. It costs one fsync per
-//!   change of a node; heartbeats go in batches and do not pay it each.
-//! - **One writer.** Changes take `&mut Store`; each is one transaction that starts with the write lock.
-//!   `UNIQUE` constraints in the schema hold the same rules, should this code ever be wrong.
+//! - **An acknowledged change is on the disk.** SQLite runs in WAL mode with `synchronous = FULL`, PostgreSQL
+//!   as its operator set it up: a commit returns after its pages are on the disk, so a registration that
+//!   was acknowledged survives a power cut, not only a crash of this process. It costs one fsync per
+//!   batch of changes.
+//! - **One change at a time.** Each is one transaction that starts with the write lock of SQLite, or the lock of
+//!   PostgreSQL's row `cluster`, which every change updates first. `UNIQUE` constraints in the schema
+//!   hold the same rules, should this code ever be wrong.
 //! - **A failed transaction costs its connection.** SQLite rolls some failures back by itself (a full
 //!   disk, an I/O error) and sqlx does not notice, so that a connection with an unclear end is closed.
+//! - **The same statements for both**, over sqlx's `Any`: integers and text only.
 
 mod change;
 mod database_file;
+mod error;
 mod file_header;
 mod open;
+mod schema;
+mod server;
+mod subnets;
+mod transaction;
 
 use std::net::Ipv4Addr;
 
-use sqlx::sqlite::SqlitePool;
-use thiserror::Error;
+use sqlx::AnyPool;
 
 use crate::node::{NodeId, Status};
-use crate::subnet_plan::SubnetIndex;
+use crate::subnet_plan::{SubnetIndex, SubnetPlan};
 
-use change::Transaction;
-pub use change::{Change, Held, NewState};
+pub use change::{Change, Held, NewState, Reservation, Tenant};
 use database_file::DatabaseFile;
+pub use error::StoreError;
 pub use open::OpenError;
-
-/// Why the database did not answer.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// No space left for the database or its write-ahead log.
-    #[error("the disk that holds the database is full; free some space ({0})")]
-    Full(sqlx::Error),
-    /// The file, or the file system that it is on, cannot be written.
-    #[error("the database is read-only; make the file and its directory writable ({0})")]
-    ReadOnly(sqlx::Error),
-    /// Somebody else holds the write lock.
-    #[error(
-        "the database is busy; is another program (a backup, an sqlite3 shell) holding it? ({0})"
-    )]
-    Locked(sqlx::Error),
-    /// Changes before this one took too long.
-    #[error("the database did not become free within {} s", .0.as_secs())]
-    Queued(std::time::Duration),
-    /// The content of the file is damaged.
-    #[error("the database is damaged; stop the control plane and restore a backup ({0})")]
-    Damaged(String),
-    /// The disk did not do what it was asked.
-    #[error("the disk that holds the database reports an error ({0})")]
-    Disk(sqlx::Error),
-    /// The file at the database's path is no longer the one that was opened.
-    #[error("the database file was removed or replaced while in use; restart the control plane")]
-    Gone,
-    /// Anything else: a bug.
-    #[error("the database refused a statement ({0})")]
-    Statement(sqlx::Error),
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        /// `SQLITE_IOERR_SHMSIZE`: the WAL index could not grow.
-        const SHARED_MEMORY_SIZE: u32 = 10 | 19 << 8;
-        let code = match &error {
-            sqlx::Error::PoolTimedOut => return Self::Locked(error),
-            sqlx::Error::Database(database) => database
-                .code()
-                .and_then(|code| code.parse::<u32>().ok())
-                .unwrap_or(0),
-            _ => 0,
-        };
-        // Primary result codes, https://www.sqlite.org/rescode.html; the high bits are the extended part.
-        match code & 0xff {
-            _ if code == SHARED_MEMORY_SIZE => Self::Full(error),
-            13 => Self::Full(error),
-            // CANTOPEN while running is the -wal or -shm file that cannot be made.
-            8 | 14 => Self::ReadOnly(error),
-            5 | 6 => Self::Locked(error),
-            11 | 26 => Self::Damaged(error.to_string()),
-            10 => Self::Disk(error),
-            _ => Self::Statement(error),
-        }
-    }
-}
+pub(crate) use server::LONGEST_PAYLOAD;
+pub use server::{Listener, Message};
+pub use subnets::{StoredLease, Subnets};
+use transaction::{Dialect, Transaction};
 
 /// A node as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,12 +81,25 @@ pub struct Changes {
     pub removed: Vec<(NodeId, i64)>,
 }
 
-/// An open database, locked against a second control plane.
+/// An open database.
 #[derive(Debug)]
 pub struct Store {
-    pool: SqlitePool,
-    // Declared, and so dropped, after the pool: see DatabaseFile.
-    file: DatabaseFile,
+    pool: AnyPool,
+    home: Home,
+    plan: SubnetPlan,
+    /// What messages call the database: its path, or where it is on which server.
+    name: String,
+    /// The database's id.
+    database: String,
+}
+
+/// Where the database is. Declared, and so dropped, after the pool: see [`DatabaseFile`].
+#[derive(Debug)]
+enum Home {
+    /// In a file, locked against a second control plane.
+    File(DatabaseFile),
+    /// On a PostgreSQL server, shared with other replicas.
+    Server(server::Address),
 }
 
 impl Store {
@@ -142,7 +109,7 @@ impl Store {
     ///
     /// [`StoreError`], when the database does not answer or holds what cannot be.
     pub async fn changes_since(&self, revision: i64) -> Result<Changes, StoreError> {
-        let mut transaction = Transaction::begin(&self.pool, "BEGIN").await?;
+        let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
         let (database, current, forgotten_revision) = sqlx::query_as(
             "SELECT database_id, revision, forgotten_revision FROM cluster WHERE id = 1",
         )
@@ -161,7 +128,7 @@ impl Store {
                 .bind(revision)
                 .fetch_all(transaction.connection()?)
                 .await?;
-        transaction.end("ROLLBACK").await?;
+        transaction.roll_back().await?;
         let nodes = nodes
             .into_iter()
             .map(StoredNode::try_from)
@@ -179,14 +146,13 @@ impl Store {
         })
     }
 
-    /// Starts a change, with the revision raised and the write lock taken.
+    /// Starts a change, with the revision raised and the lock taken.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the database cannot be written now.
-    pub async fn begin_change(&mut self) -> Result<Change<'_>, StoreError> {
-        self.file.check_in_place()?;
-        Change::begin(&self.pool, 1).await
+    pub async fn begin_change(&self) -> Result<Change, StoreError> {
+        self.begin(1).await
     }
 
     /// Starts a change of nothing but `last_heartbeat`, which raises no revision.
@@ -194,13 +160,41 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`], when the database cannot be written now.
-    pub async fn begin_heartbeats(&mut self) -> Result<Change<'_>, StoreError> {
-        self.file.check_in_place()?;
-        Change::begin(&self.pool, 0).await
+    pub async fn begin_heartbeats(&self) -> Result<Change, StoreError> {
+        self.begin(0).await
     }
 
-    /// Closes the database; what is in the write-ahead log moves into the file.
-    pub async fn close(&mut self) {
+    async fn begin(&self, step: i64) -> Result<Change, StoreError> {
+        if let Home::File(file) = &self.home {
+            file.check_in_place()?;
+        }
+        Change::begin(&self.pool, self.dialect(), step, &self.plan, &self.database).await
+    }
+
+    /// What messages call the database.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The database's id: random, made with it.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Whether other control planes may work on the database at the same time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.home, Home::Server(_))
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self.home {
+            Home::File(_) => Dialect::Sqlite,
+            Home::Server(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Closes the database; SQLite moves what is in the write-ahead log into the file.
+    pub async fn close(&self) {
         self.pool.close().await;
     }
 }

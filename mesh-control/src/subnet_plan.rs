@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 use thiserror::Error;
 
+use crate::lease::Range;
+
 /// The longest node prefix: a /30 still has room for the gateway (.1) and one container.
 const LONGEST_NODE_PREFIX: u8 = 30;
 
@@ -49,6 +51,30 @@ pub enum PlanError {
         /// The prefix length that does not fit.
         node_prefix: u8,
     },
+}
+
+/// Why a CIDR does not stand for subnets of a plan.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum NotOfPlan {
+    /// It is not in the cluster.
+    #[error("{given} is not inside the cluster CIDR {cluster}")]
+    Outside {
+        /// What was given.
+        given: Ipv4Net,
+        /// The cluster CIDR.
+        cluster: Ipv4Net,
+    },
+    /// It is not one whole subnet, or not at least one.
+    #[error("{given} does not fit the subnets of the nodes, which are /{node_prefix}")]
+    Length {
+        /// What was given.
+        given: Ipv4Net,
+        /// The prefix length of the subnets.
+        node_prefix: u8,
+    },
+    /// It is the zero subnet.
+    #[error("{0} is the zero subnet, which is never handed out")]
+    Zero(Ipv4Net),
 }
 
 /// A subnet's position in the plan: 1 is the first that is handed out, 0 (the zero subnet) never is.
@@ -132,6 +158,52 @@ impl SubnetPlan {
         let offset = index.number() << (32 - self.node_prefix);
         let network = u32::from(self.cluster.network()) | offset;
         Ipv4Net::new(Ipv4Addr::from(network), self.node_prefix).ok()
+    }
+
+    /// The position of a subnet of the plan.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOfPlan`], when it is not one that is handed out.
+    pub fn index(&self, subnet: Ipv4Net) -> Result<SubnetIndex, NotOfPlan> {
+        if subnet.prefix_len() != self.node_prefix {
+            return Err(NotOfPlan::Length {
+                given: subnet,
+                node_prefix: self.node_prefix,
+            });
+        }
+        self.range(subnet).map(|range| range.first)
+    }
+
+    /// The subnets that a CIDR covers, without the zero subnet, which is not handed out anyway.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOfPlan`], when it does not cover whole subnets of the plan.
+    pub fn range(&self, cidr: Ipv4Net) -> Result<Range, NotOfPlan> {
+        if !self.cluster.contains(&cidr) {
+            return Err(NotOfPlan::Outside {
+                given: cidr,
+                cluster: self.cluster,
+            });
+        }
+        if cidr.prefix_len() > self.node_prefix {
+            return Err(NotOfPlan::Length {
+                given: cidr,
+                node_prefix: self.node_prefix,
+            });
+        }
+        let number = |address: Ipv4Addr| {
+            (u32::from(address) - u32::from(self.cluster.network())) >> (32 - self.node_prefix)
+        };
+        let first = number(cidr.network()).max(1);
+        match (
+            SubnetIndex::new(first),
+            SubnetIndex::new(number(cidr.broadcast())),
+        ) {
+            (Some(first), Some(last)) => Ok(Range { first, last }),
+            _ => Err(NotOfPlan::Zero(cidr)),
+        }
     }
 }
 
@@ -220,6 +292,39 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_cluster_has_a_subnet_for_each_of_65535_nodes() {
+        let plan = plan("10.0.0.0/8", 24).unwrap();
+        assert_eq!(plan.count(), 65_535);
+        let last = SubnetIndex::new(65_535).unwrap();
+        assert_eq!(plan.subnet(last).unwrap().to_string(), "10.255.255.0/24");
+        assert_eq!(plan.index(plan.subnet(last).unwrap()), Ok(last));
+    }
+
+    #[test]
+    fn a_cidr_stands_for_the_whole_subnets_that_it_covers() {
+        let plan = plan("10.42.0.0/16", 24).unwrap();
+        let range = |cidr: &str| {
+            let range = plan.range(cidr.parse().unwrap())?;
+            Ok::<_, NotOfPlan>((range.first.number(), range.last.number()))
+        };
+        assert_eq!(range("10.42.7.0/24"), Ok((7, 7)));
+        assert_eq!(range("10.42.128.0/17"), Ok((128, 255)));
+        // The zero subnet is not handed out anyway.
+        assert_eq!(range("10.42.0.0/23"), Ok((1, 1)));
+        assert_eq!(range("10.42.0.0/16"), Ok((1, 255)));
+        for (cidr, words) in [
+            ("10.42.0.0/24", "zero subnet"),
+            ("10.42.7.128/25", "which are /24"),
+            ("10.43.0.0/24", "not inside the cluster CIDR 10.42.0.0/16"),
+            ("10.0.0.0/8", "not inside"),
+        ] {
+            let message = range(cidr).unwrap_err().to_string();
+            assert!(message.contains(words), "{cidr}: {message}");
+        }
+        assert!(plan.index("10.42.6.0/23".parse().unwrap()).is_err());
+    }
+
+    #[test]
     fn the_smallest_plan_has_one_subnet() {
         let plan = plan("192.168.7.0/29", 30).unwrap();
         assert_eq!(plan.count(), 1);
@@ -242,6 +347,7 @@ mod tests {
             let (one, other) = (plan.subnet(a).unwrap(), plan.subnet(b).unwrap());
             prop_assert!(cluster.contains(&one) && one.trunc() == one);
             prop_assert!(one.network() != cluster.network(), "the zero subnet was handed out");
+            prop_assert_eq!(plan.index(one), Ok(a));
             prop_assert_eq!(a == b, one.contains(&other.network()) || other.contains(&one.network()));
         }
     }

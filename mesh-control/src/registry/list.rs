@@ -1,18 +1,23 @@
 //! What the registry tells: the node list, and what changed in it.
 
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Registry;
+use super::commit::within;
+use super::{ChangeError, Registry};
 use crate::feed::From;
 use crate::feed_query::FeedQuery;
 use crate::node::{Node, NodeChanges, NodeList};
 use crate::roster::{Changed, News, Roster};
-use crate::store::{Changes, Store, StoreError, StoredNode};
+use crate::store::{Changes, StoreError, StoredNode};
+
+/// How long reading what changed may take: longer than every deadline in the database, for when a
+/// server is gone without a word.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Registry {
     /// All nodes, as they are by now: a change of status that is yet to be written is shown.
@@ -38,22 +43,31 @@ impl Registry {
         nodes.sort_unstable_by_key(|node| node.subnet);
         NodeList {
             revision: roster.revision(),
-            database: self.database.clone(),
+            database: self.store.database().to_owned(),
             digest: roster.digest_with(changed_status.into_iter()).to_string(),
             nodes,
         }
     }
 
     /// What changed since the revision that the asker has, as JSON; waits for it if nothing has.
+    /// Serialising to memory is not expected to fail.
     ///
     /// # Errors
     ///
-    /// None that can be expected: serialising to memory does not fail.
-    pub async fn changes(&self, query: &FeedQuery) -> Result<Bytes, serde_json::Error> {
+    /// [`ChangeError::Store`], when this is a replica that has lost the database.
+    pub async fn changes(
+        &self,
+        query: &FeedQuery,
+    ) -> Result<Result<Bytes, serde_json::Error>, ChangeError> {
+        self.check_contact()?;
+        if self.roster().revision() < query.since {
+            // Another replica may have told of it.
+            self.refresh().await?;
+        }
         let same_database = query
             .database
             .as_ref()
-            .is_none_or(|database| *database == self.database);
+            .is_none_or(|database| database == self.store.database());
         // Somebody who has none of these revisions is told everything at once.
         let can_wait = same_database && self.roster().since(query.since).is_some();
         if can_wait && !query.wait.is_zero() {
@@ -68,9 +82,9 @@ impl Registry {
             Some(_) => From::Revision(query.since),
             None => From::Nothing,
         };
-        self.feed.answer(from, roster.revision(), || {
+        Ok(self.feed.answer(from, roster.revision(), || {
             self.serialise(&roster, changed).map(Bytes::from)
-        })
+        }))
     }
 
     fn serialise(
@@ -98,7 +112,7 @@ impl Registry {
         drop(liveness);
         serde_json::to_vec(&NodeChanges {
             revision: roster.revision(),
-            database: &self.database,
+            database: self.store.database(),
             digest: roster.digest().to_string(),
             full,
             nodes,
@@ -108,15 +122,16 @@ impl Registry {
 
     /// Takes in what a change did. The change is made whatever becomes of this: after a failure the
     /// next change, or the writer's next turn, brings it.
-    pub(super) async fn catch_up(&self, store: &Store) {
-        let known = self.roster().revision();
-        let taken_in = match store.changes_since(known).await {
-            Ok(changes) => self.take_in(changes),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = taken_in {
+    pub(super) async fn catch_up(&self) {
+        if let Err(error) = self.try_catch_up().await {
             warn!(%error, "a change was stored, but the node list does not show it yet");
         }
+    }
+
+    pub(super) async fn try_catch_up(&self) -> Result<(), StoreError> {
+        let known = self.roster().revision();
+        let changes = within(READ_DEADLINE, self.store.changes_since(known)).await?;
+        self.take_in(changes)
     }
 
     pub(super) fn take_in(&self, changes: Changes) -> Result<(), StoreError> {

@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Registry;
-use crate::store::{Store, StoreError};
+use super::commit::{BATCH_DEADLINE, within};
+use super::replica::GRACE;
+use crate::store::StoreError;
 
 /// How often heartbeats are written. What a crash loses is at most this much of `last_heartbeat`.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,14 +32,19 @@ impl Registry {
             let wake = {
                 let (liveness, now) = (self.liveness(), Instant::now());
                 // Nobody is up: whoever comes up now is due a full timeout from now.
+                let grace = self.replica.as_ref().map_or(Duration::ZERO, |_| GRACE);
                 let due = liveness
                     .next_deadline()
-                    .unwrap_or_else(|| now + liveness.timeout());
+                    .map_or_else(|| now + liveness.timeout(), |due| due + grace);
                 due.max(now + WATCH_INTERVAL)
             };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            if let Some(replica) = &self.replica {
+                self.turn_down_together(replica).await;
+                continue;
             }
             let silent = self.liveness().expire(Instant::now());
             for node_id in &silent {
@@ -80,50 +87,59 @@ impl Registry {
 
     async fn write_now(&self) -> Result<(), StoreError> {
         loop {
-            let mut store = self.queue().await?;
-            if self.write_batch(&mut store).await? < WRITE_BATCH {
+            let _turn = self.turn.lock().await;
+            if self.write_batch().await? < WRITE_BATCH {
                 // Nothing to take in, unless that failed after an earlier change.
-                self.catch_up(&store).await;
+                self.catch_up().await;
                 return Ok(());
             }
         }
     }
 
     /// Writes some of what the table has and the store has not; returns how many nodes that were.
-    pub(super) async fn write_batch(&self, store: &mut Store) -> Result<usize, StoreError> {
+    /// Whoever calls it has the turn.
+    pub(super) async fn write_batch(&self) -> Result<usize, StoreError> {
         let unwritten = self.liveness().take_unwritten(WRITE_BATCH);
         if unwritten.is_empty() {
             return Ok(0);
         }
-        let written = async {
-            let mut change = if unwritten.iter().any(|entry| entry.status.is_some()) {
-                store.begin_change().await?
+        let with_status = unwritten.iter().any(|entry| entry.status.is_some());
+        let written = within(BATCH_DEADLINE, async {
+            let mut change = if with_status {
+                self.store.begin_change().await?
             } else {
-                store.begin_heartbeats().await?
+                self.store.begin_heartbeats().await?
             };
             change.write_liveness(&unwritten).await?;
-            change.commit().await
-        };
-        let written = written.await;
-        match &written {
-            Ok(()) => self.catch_up(store).await,
-            Err(_) => self.liveness().put_back(&unwritten),
+            change.finish().await
+        });
+        match written.await {
+            Ok(_) => {
+                if with_status {
+                    self.catch_up().await;
+                }
+                Ok(unwritten.len())
+            }
+            Err(error) => {
+                self.liveness().put_back(&unwritten);
+                Err(error)
+            }
         }
-        written.map(|()| unwritten.len())
     }
 
-    /// Finishes the changes that run, writes the last heartbeats and closes the database.
+    /// Finishes the changes that are asked for, writes the last heartbeats and closes the database.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the last heartbeats could not be written; nothing else is lost then.
     pub async fn close(self: Arc<Self>) -> Result<(), StoreError> {
+        self.last_changes.cancel();
         self.changes.close();
         self.changes.wait().await;
         let written = self.write_now().await;
         // Connections that outlived their grace may hold the registry; without the store they can
         // do nothing, and closing the pool from here closes it for them as well.
-        self.store.write().await.close().await;
+        self.store.close().await;
         written
     }
 }

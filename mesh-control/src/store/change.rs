@@ -1,70 +1,34 @@
-//! Transactions: one that ends in exactly one way, and on it the changes of nodes and leases.
+//! Changes of nodes: one transaction for as many as come together.
 
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::AnyPool;
 
-use super::{StoreError, address, status, subnet_index};
+use super::transaction::{Dialect, Transaction};
+use super::{StoreError, address, status};
 use crate::identity::{Claim, Claimant};
-use crate::lease::Unheld;
 use crate::liveness::Unwritten;
 use crate::node::{NodeId, Status};
 use crate::registration::Registration;
-use crate::subnet_plan::SubnetIndex;
+use crate::subnet_plan::{SubnetIndex, SubnetPlan};
 
-/// A transaction on a pooled connection. Unless [`Self::end`] succeeds, the connection is closed
-/// rather than given back, and SQLite rolls back what it did; see the module above for why.
-pub(super) struct Transaction {
-    connection: Option<PoolConnection<Sqlite>>,
-}
+mod leases;
+mod removals;
 
-impl Transaction {
-    pub(super) async fn begin(pool: &SqlitePool, sql: &'static str) -> Result<Self, StoreError> {
-        let mut transaction = Self {
-            connection: Some(pool.acquire().await?),
-        };
-        sqlx::query(sql).execute(transaction.connection()?).await?;
-        Ok(transaction)
-    }
+use leases::Unheld;
+pub(super) use leases::reservation;
+pub use leases::{Held, Reservation};
+pub use removals::Tenant;
 
-    /// The connection, for one statement. The error cannot happen before [`Self::end`], which takes `self`.
-    pub(super) fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
-        match &mut self.connection {
-            Some(connection) => Ok(connection),
-            None => Err(StoreError::Statement(sqlx::Error::WorkerCrashed)),
-        }
-    }
+/// On which PostgreSQL tells the other replicas of a change.
+pub(super) const CHANGED_CHANNEL: &str = "quilt_mesh_changed";
 
-    pub(super) async fn end(mut self, sql: &'static str) -> Result<(), StoreError> {
-        sqlx::query(sql).execute(self.connection()?).await?;
-        // Back to the pool.
-        drop(self.connection.take());
-        Ok(())
-    }
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            drop(connection.detach());
-        }
-    }
-}
-
-/// A change that has the write lock. Dropped without [`Change::commit`], it never was.
-pub struct Change<'a> {
+/// A change that has the lock. Dropped without [`Change::finish`], it never was.
+pub struct Change {
     transaction: Transaction,
     revision: i64,
-    // Holds the borrow of the store, so that there is one change at a time.
-    store: std::marker::PhantomData<&'a mut super::Store>,
-}
-
-/// How many nodes hold a subnet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// All of them.
-    pub total: i64,
-    /// Those of them that are down.
-    pub by_down_nodes: i64,
+    /// Whether there is anything to commit.
+    changed: bool,
+    /// Read when first needed, and kept up to date.
+    unheld: Option<Unheld>,
 }
 
 /// What a registration makes of a node.
@@ -78,21 +42,37 @@ pub struct NewState<'a> {
     pub unix_seconds: i64,
 }
 
-impl<'a> Change<'a> {
+impl Change {
     /// The first statement raises the revision by `step`: it takes SQLite's write lock, or PostgreSQL's lock of the
-    /// row, before anything is read that the change depends on.
-    pub(super) async fn begin(pool: &SqlitePool, step: i64) -> Result<Self, StoreError> {
-        let mut transaction = Transaction::begin(pool, "BEGIN").await?;
-        let revision = sqlx::query_scalar(
-            "UPDATE cluster SET revision = revision + $1 WHERE id = 1 RETURNING revision",
+    /// row, before anything is read that the change depends on. It also proves that this is still the
+    /// database that was opened, with the plan it was opened for.
+    pub(super) async fn begin(
+        pool: &AnyPool,
+        dialect: Dialect,
+        step: i64,
+        plan: &SubnetPlan,
+        database: &str,
+    ) -> Result<Self, StoreError> {
+        let mut transaction = Transaction::writing(pool, dialect).await?;
+        let (revision, id, cidr, prefix): (i64, String, String, i64) = sqlx::query_as(
+            "UPDATE cluster SET revision = revision + $1 WHERE id = 1 \
+             RETURNING revision, database_id, cluster_cidr, node_prefix",
         )
         .bind(step)
         .fetch_one(transaction.connection()?)
         .await?;
+        if id != database
+            || cidr != plan.cluster().to_string()
+            || prefix != i64::from(plan.node_prefix())
+        {
+            transaction.roll_back().await?;
+            return Err(StoreError::Gone);
+        }
         Ok(Self {
             transaction,
             revision,
-            store: std::marker::PhantomData,
+            changed: false,
+            unheld: None,
         })
     }
 
@@ -131,59 +111,6 @@ impl<'a> Change<'a> {
             .collect()
     }
 
-    /// The subnet that a node leases.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn subnet_of(&mut self, node_id: &NodeId) -> Result<Option<SubnetIndex>, StoreError> {
-        let number: Option<i64> =
-            sqlx::query_scalar("SELECT subnet_index FROM leases WHERE node_id = $1")
-                .bind(node_id.as_str())
-                .fetch_optional(self.transaction.connection()?)
-                .await?;
-        number.map(subnet_index).transpose()
-    }
-
-    /// What is there to lease.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn unheld(&mut self) -> Result<Unheld, StoreError> {
-        let highest: Option<i64> = sqlx::query_scalar("SELECT MAX(subnet_index) FROM leases")
-            .fetch_one(self.transaction.connection()?)
-            .await?;
-        let released: Option<i64> = sqlx::query_scalar(
-            "SELECT subnet_index FROM leases WHERE node_id IS NULL \
-             ORDER BY released_revision, subnet_index LIMIT 1",
-        )
-        .fetch_optional(self.transaction.connection()?)
-        .await?;
-        Ok(Unheld {
-            highest_used: highest.map(subnet_index).transpose()?,
-            longest_released: released.map(subnet_index).transpose()?,
-        })
-    }
-
-    /// How many subnets are held, for the message that none is free.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn held(&mut self) -> Result<Held, StoreError> {
-        let (total, by_down_nodes) = sqlx::query_as(
-            "SELECT COUNT(*), COUNT(CASE WHEN status = 'down' THEN 1 END) \
-             FROM leases JOIN nodes USING (node_id)",
-        )
-        .fetch_one(self.transaction.connection()?)
-        .await?;
-        Ok(Held {
-            total,
-            by_down_nodes,
-        })
-    }
-
     /// Adds a node, up, that has no lease yet.
     ///
     /// # Errors
@@ -206,31 +133,7 @@ impl<'a> Change<'a> {
         .bind(self.revision)
         .execute(self.transaction.connection()?)
         .await?;
-        Ok(())
-    }
-
-    /// Leases a subnet that nobody holds to a node that holds none.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`], also when somebody holds it: no row comes back then.
-    pub async fn lease(
-        &mut self,
-        node_id: &NodeId,
-        subnet: SubnetIndex,
-        unix_seconds: i64,
-    ) -> Result<(), StoreError> {
-        sqlx::query_scalar::<_, i64>(
-            "INSERT INTO leases (subnet_index, node_id, leased_at) VALUES ($1, $2, $3) \
-             ON CONFLICT (subnet_index) DO UPDATE \
-             SET node_id = $2, leased_at = $3, released_revision = NULL \
-             WHERE leases.node_id IS NULL RETURNING subnet_index",
-        )
-        .bind(i64::from(subnet.number()))
-        .bind(node_id.as_str())
-        .bind(unix_seconds)
-        .fetch_one(self.transaction.connection()?)
-        .await?;
+        self.changed = true;
         Ok(())
     }
 
@@ -259,7 +162,9 @@ impl<'a> Change<'a> {
         .bind(self.revision)
         .execute(self.transaction.connection()?)
         .await?;
-        Ok(changed.rows_affected() > 0)
+        let changed = changed.rows_affected() > 0;
+        self.changed |= changed;
+        Ok(changed)
     }
 
     /// Gives a node the revision of this change, although its own row stays as it is.
@@ -273,6 +178,7 @@ impl<'a> Change<'a> {
             .bind(self.revision)
             .execute(self.transaction.connection()?)
             .await?;
+        self.changed = true;
         Ok(())
     }
 
@@ -291,7 +197,9 @@ impl<'a> Change<'a> {
         .bind(self.revision)
         .execute(self.transaction.connection()?)
         .await?;
-        Ok(changed.rows_affected() > 0)
+        let changed = changed.rows_affected() > 0;
+        self.changed |= changed;
+        Ok(changed)
     }
 
     /// Whether there is a node with this id.
@@ -315,8 +223,8 @@ impl<'a> Change<'a> {
     pub async fn write_liveness(&mut self, unwritten: &[Unwritten]) -> Result<(), StoreError> {
         for entry in unwritten {
             sqlx::query(
-                "UPDATE nodes SET last_heartbeat = $2, status = COALESCE($3, status), \
-                 revision = CASE WHEN $3 IS NULL THEN revision ELSE $4 END \
+                "UPDATE nodes SET last_heartbeat = $2, status = COALESCE(CAST($3 AS TEXT), status), \
+                 revision = CASE WHEN CAST($3 AS TEXT) IS NULL THEN revision ELSE $4 END \
                  WHERE node_id = $1 AND must_register = 0",
             )
             .bind(entry.node_id.as_str())
@@ -326,25 +234,52 @@ impl<'a> Change<'a> {
             .execute(self.transaction.connection()?)
             .await?;
         }
+        self.changed |= !unwritten.is_empty();
         Ok(())
     }
 
-    /// Makes the change last: when this returns, it is on the disk.
+    /// Turns nodes down that are up.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; the change then never was.
-    pub async fn commit(self) -> Result<(), StoreError> {
-        self.transaction.end("COMMIT").await
+    /// [`StoreError`].
+    pub async fn turn_down(&mut self, silent: &[NodeId]) -> Result<(), StoreError> {
+        for node_id in silent {
+            let changed = sqlx::query(
+                "UPDATE nodes SET status = 'down', revision = $2 \
+                 WHERE node_id = $1 AND status = 'up'",
+            )
+            .bind(node_id.as_str())
+            .bind(self.revision)
+            .execute(self.transaction.connection()?)
+            .await?;
+            self.changed |= changed.rows_affected() > 0;
+        }
+        Ok(())
     }
 
-    /// Takes the change back.
+    /// Makes the change last, if there was any: when this returns, it is on the disk. `false`: there
+    /// was nothing to change, and the revision is what it was.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; the change never was all the same.
-    pub async fn roll_back(self) -> Result<(), StoreError> {
-        self.transaction.end("ROLLBACK").await
+    /// [`StoreError`]. On SQLite the change then never was; a PostgreSQL server that fails in this
+    /// moment may have made it.
+    pub async fn finish(mut self) -> Result<bool, StoreError> {
+        if !self.changed {
+            self.transaction.roll_back().await?;
+            return Ok(false);
+        }
+        if self.transaction.dialect() == Dialect::Postgres {
+            // Delivered when, and only if, this transaction is committed.
+            sqlx::query("SELECT pg_notify($1, $2)")
+                .bind(CHANGED_CHANNEL)
+                .bind(self.revision.to_string())
+                .execute(self.transaction.connection()?)
+                .await?;
+        }
+        self.transaction.commit().await?;
+        Ok(true)
     }
 }
 

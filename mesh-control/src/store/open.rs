@@ -1,20 +1,20 @@
-//! Opening the database: every reason not to is found before anything is written.
+//! Opening the file: every reason not to is found before anything is written.
 
+use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::MigrateError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{AnyPool, ConnectOptions, Connection, SqliteConnection};
 use thiserror::Error;
 
-use super::change::Transaction;
 use super::database_file::DatabaseFile;
-use super::{Store, StoreError, file_header};
+use super::{Dialect, Home, Store, StoreError, file_header, schema};
 use crate::subnet_plan::SubnetPlan;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// How long SQLite waits for a lock that another program holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,36 +63,51 @@ pub enum OpenError {
     },
     /// A newer version wrote it.
     #[error(
-        "the database {} was written by another version of quilt-mesh-control ({cause}); it was left as \
-         it is. Use that version, or restore a backup from before", .path.display()
+        "the database {database} was written by another version of quilt-mesh-control ({cause}); it was \
+         left as it is. Use that version, or restore a backup from before"
     )]
     OtherVersion {
         /// The database.
-        path: PathBuf,
+        database: String,
         /// Which migration differs.
         cause: MigrateError,
     },
     /// Leases exist that belong to another plan.
     #[error(
-        "the database {} holds leases of {stored}, but the options say {given}; start with \
-         --cluster-cidr and --node-prefix as they were, or give another --db-path", .path.display()
+        "the database {database} holds leases or reservations of {stored}, but the options say {given}; \
+         start with --cluster-cidr and --node-prefix as they were, or give another database"
     )]
     OtherPlan {
         /// The database.
-        path: PathBuf,
+        database: String,
         /// The plan of the stored leases, in words.
         stored: String,
         /// The plan of the options, in words.
         given: String,
     },
     /// It opened, but cannot be written or read.
-    #[error("cannot use the database {}: {cause}", .path.display())]
+    #[error("cannot use the database {database}: {cause}")]
     Store {
         /// The database.
-        path: PathBuf,
+        database: String,
         /// Why not.
         cause: StoreError,
     },
+    /// `--database-url` is not one.
+    #[error(
+        "--database-url is not the URL of a database ({0}); write postgres://USER:PASSWORD@HOST/DATABASE, or \
+         sqlite:FILE"
+    )]
+    Url(String),
+}
+
+impl OpenError {
+    pub(super) fn store(database: &str, cause: StoreError) -> Self {
+        Self::Store {
+            database: database.to_owned(),
+            cause,
+        }
+    }
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -126,7 +141,13 @@ impl Store {
             return Err(OpenError::InUse(path.to_owned()));
         }
         match at.set_up(&file, plan).await {
-            Ok(pool) => Ok(Self { pool, file }),
+            Ok((pool, database)) => Ok(Self {
+                pool,
+                home: Home::File(file),
+                plan: *plan,
+                name: at.name(),
+                database,
+            }),
             Err(error) => {
                 file.discard_if_created();
                 Err(error)
@@ -144,37 +165,79 @@ impl Where<'_> {
         &self,
         file: &DatabaseFile,
         plan: &SubnetPlan,
-    ) -> Result<SqlitePool, OpenError> {
+    ) -> Result<(AnyPool, String), OpenError> {
         self.inspect(file).await?;
-        let options = SqliteConnectOptions::new()
+        // Whatever there is to say against the file is said here: a pool would try until its timeout.
+        let first = SqliteConnectOptions::new()
             .filename(self.path)
             .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
+            .busy_timeout(BUSY_TIMEOUT)
+            .connect()
+            .await
+            .map_err(|error| self.store(error.into()))?;
+        sqlx::any::install_default_drivers();
+        let options =
+            AnyConnectOptions::from_str(&self.url()?).map_err(|error| self.store(error.into()))?;
+        let pool = AnyPoolOptions::new()
             .max_connections(MOST_CONNECTIONS)
             .acquire_timeout(BUSY_TIMEOUT)
             // There is no server that could have closed it meanwhile.
             .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // The journal mode stays with the file; sqlx itself sets a busy timeout of 5 s and
+                    // turns foreign keys on.
+                    sqlx::raw_sql("PRAGMA synchronous = FULL")
+                        .execute(connection)
+                        .await
+                        .map(drop)
+                })
+            })
             .connect_with(options)
             .await
             .map_err(|error| self.store(error.into()))?;
-        let ready = async {
-            MIGRATIONS
-                .run(&pool)
-                .await
-                .map_err(|error| self.migrate(error))?;
-            self.settle_plan(&pool, plan).await
-        };
-        match ready.await {
-            Ok(()) => Ok(pool),
+        // Not before: the last connection to close would take the log away.
+        first
+            .close()
+            .await
+            .map_err(|error| self.store(error.into()))?;
+        match schema::prepare(&pool, Dialect::Sqlite, plan, &self.name()).await {
+            Ok(database) => Ok((pool, database)),
             Err(error) => {
                 pool.close().await;
-                Err(error)
+                Err(match error {
+                    OpenError::Store {
+                        cause: StoreError::Damaged(what),
+                        ..
+                    } => self.damaged(what),
+                    error => error,
+                })
             }
         }
+    }
+
+    /// The path as sqlx takes it: every byte that could mean something in a URL is encoded.
+    fn url(&self) -> Result<String, OpenError> {
+        let Some(path) = self.path.to_str() else {
+            let cause = io::Error::new(io::ErrorKind::InvalidFilename, "its path is not UTF-8");
+            return Err(self.file(cause));
+        };
+        let mut url = String::from("sqlite:");
+        for byte in path.bytes() {
+            if byte.is_ascii_alphanumeric() {
+                url.push(char::from(byte));
+            } else {
+                // Writing to a string does not fail.
+                let _ = write!(url, "%{byte:02x}");
+            }
+        }
+        url.push_str("?mode=rw");
+        Ok(url)
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
     }
 
     /// Looks for damage and for other programs' databases, without writing a byte.
@@ -239,50 +302,6 @@ impl Where<'_> {
         }
     }
 
-    /// Stores the plan, or compares it with the stored one. Writes in any case: a database that
-    /// cannot be written is better found now than at the first registration.
-    async fn settle_plan(&self, pool: &SqlitePool, plan: &SubnetPlan) -> Result<(), OpenError> {
-        let (cidr, prefix) = (plan.cluster().to_string(), i64::from(plan.node_prefix()));
-        let settle = async {
-            let mut transaction = Transaction::begin(pool, "BEGIN IMMEDIATE").await?;
-            let stored: Option<(String, i64)> =
-                sqlx::query_as("SELECT cluster_cidr, node_prefix FROM cluster WHERE id = 1")
-                    .fetch_optional(transaction.connection()?)
-                    .await?;
-            let leases: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM leases")
-                .fetch_one(transaction.connection()?)
-                .await?;
-            if let Some(stored) = stored
-                && leases > 0
-                && stored != (cidr.clone(), prefix)
-            {
-                transaction.end("ROLLBACK").await?;
-                return Ok(Some(stored));
-            }
-            sqlx::query(
-                "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id) \
-                 VALUES (1, $1, $2, 0, $3) \
-                 ON CONFLICT (id) DO UPDATE SET cluster_cidr = $1, node_prefix = $2, \
-                 database_id = CASE cluster.database_id WHEN '' THEN $3 ELSE cluster.database_id END",
-            )
-            .bind(&cidr)
-            .bind(prefix)
-            .bind(uuid::Uuid::new_v4().to_string())
-            .execute(transaction.connection()?)
-            .await?;
-            transaction.end("COMMIT").await?;
-            Ok(None)
-        };
-        match settle.await.map_err(|error| self.store(error))? {
-            None => Ok(()),
-            Some((cidr, prefix)) => Err(OpenError::OtherPlan {
-                path: self.path.to_owned(),
-                stored: format!("{cidr} divided into /{prefix} subnets"),
-                given: plan.to_string(),
-            }),
-        }
-    }
-
     fn file(&self, cause: io::Error) -> OpenError {
         OpenError::File {
             path: self.path.to_owned(),
@@ -300,22 +319,7 @@ impl Where<'_> {
     fn store(&self, cause: StoreError) -> OpenError {
         match cause {
             StoreError::Damaged(what) => self.damaged(what),
-            cause => OpenError::Store {
-                path: self.path.to_owned(),
-                cause,
-            },
-        }
-    }
-
-    fn migrate(&self, error: MigrateError) -> OpenError {
-        match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                self.store(error.into())
-            }
-            cause => OpenError::OtherVersion {
-                path: self.path.to_owned(),
-                cause,
-            },
+            cause => OpenError::store(&self.name(), cause),
         }
     }
 }

@@ -94,7 +94,7 @@ async fn a_plan_that_contradicts_the_leases_is_refused() {
         setup.set(option, value);
         let said = setup.start_refused();
         assert!(
-            said.contains("holds leases of 10.42.0.0/16 divided into /25"),
+            said.contains("holds leases or reservations of 10.42.0.0/16 divided into /25"),
             "{said}"
         );
         setup.set(option, then);

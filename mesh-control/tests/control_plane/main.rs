@@ -17,5 +17,7 @@ mod command_line;
 mod database_in_trouble;
 mod durability;
 mod liveness;
+mod operators;
 mod registration;
+mod replicas;
 mod traffic;

@@ -66,6 +66,12 @@ impl Setup {
         self
     }
 
+    /// Starts control planes on a PostgreSQL database.
+    pub(crate) fn on(self, database_url: &str) -> Self {
+        self.with_default_db_path()
+            .with_environment("QUILT_MESH_DATABASE_URL", database_url)
+    }
+
     /// Leaves --db-path away.
     pub(crate) fn with_default_db_path(mut self) -> Self {
         self.db_path = None;

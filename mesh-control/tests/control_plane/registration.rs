@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use crate::answer::{Api, keyed, node};
+use crate::answer::{Answer, Api, keyed, node};
 use crate::process::Setup;
 
 #[tokio::test]
@@ -264,6 +265,63 @@ async fn nodes_that_register_at_once_get_distinct_subnets() {
 }
 
 #[tokio::test]
+async fn of_300_hosts_at_once_255_get_a_subnet_each_and_45_are_told_that_none_is_left() {
+    let control_plane = Setup::new().start();
+    three_hundred_at_once(&[Api::of(&control_plane)]).await;
+}
+
+/// Registers 300 hosts at once, at these control planes by turns.
+pub(crate) async fn three_hundred_at_once(apis: &[Api]) {
+    let registrations: Vec<_> = (0..300)
+        .map(|n| {
+            let api = apis[n % apis.len()].clone();
+            let body = node(
+                &format!("host-{n}"),
+                &format!("198.51.{}.{}", n / 100, n % 100 + 1),
+            );
+            tokio::spawn(async move { api.register(body).await })
+        })
+        .collect();
+    let (mut subnets, mut refused) = (BTreeSet::new(), 0);
+    for registration in registrations {
+        let answer = registration.await.unwrap();
+        if answer.status == 200 {
+            assert!(
+                subnets.insert(answer.admitted().1),
+                "a subnet has two holders"
+            );
+        } else {
+            let detail = answer.problem(503, "subnets-exhausted");
+            assert!(detail.contains("all 255 subnets"), "{detail}");
+            refused += 1;
+        }
+    }
+    let expected: BTreeSet<_> = (1..=255).map(|n| format!("10.42.{n}.0/24")).collect();
+    assert_eq!((subnets, refused), (expected, 45));
+    for api in apis {
+        assert_eq!(api.nodes().await.len(), 255);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_of_65535_nodes_hands_out_subnets_of_a_slash_8() {
+    let control_plane = Setup::new().with("--cluster-cidr", "10.0.0.0/8").start();
+    let api = Api::of(&control_plane);
+    let first = api.register(node("a", "192.0.2.1")).await.admitted();
+    assert_eq!(first.1, "10.0.1.0/24");
+    let all: Value = json!({"cidr": "10.128.0.0/9", "reason": "the other half"});
+    let answer = Answer::to(api.post("/api/subnets/reserve").json(&all)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let list = Answer::to(api.request(Method::GET, "/api/subnets"))
+        .await
+        .body;
+    assert_eq!(
+        (&list["total"], &list["reserved"], &list["free"]),
+        (&json!(65_535), &json!(32_768), &json!(32_766))
+    );
+}
+
+#[tokio::test]
 async fn of_hosts_that_race_for_one_address_one_is_admitted() {
     let control_plane = Setup::new().start();
     let api = Api::of(&control_plane);
@@ -287,43 +345,6 @@ async fn of_hosts_that_race_for_one_address_one_is_admitted() {
     }
     assert_eq!(admitted, 1);
     assert_eq!(api.nodes().await.len(), 1);
-}
-
-/// Nothing releases a lease yet; the rows are written as a release will write them.
-#[tokio::test]
-async fn once_all_were_used_the_longest_released_subnet_is_leased() {
-    let setup = Setup::new().with("--cluster-cidr", "10.42.0.0/22");
-    let control_plane = setup.start();
-    let api = Api::of(&control_plane);
-    for n in 1..=3 {
-        api.register(node(&format!("host-{n}"), &format!("192.0.2.{n}")))
-            .await
-            .admitted();
-    }
-    assert!(control_plane.stop().success());
-    let mut connection = setup.database().await;
-    for release in [
-        "UPDATE leases SET node_id = NULL, released_revision = 9 WHERE subnet_index = 2",
-        "UPDATE leases SET node_id = NULL, released_revision = 8 WHERE subnet_index = 3",
-    ] {
-        sqlx::query(release).execute(&mut connection).await.unwrap();
-    }
-    connection.close().await.unwrap();
-    let control_plane = setup.start();
-    let api = Api::of(&control_plane);
-    assert_eq!(
-        api.register(node("host-4", "192.0.2.4")).await.admitted().1,
-        "10.42.3.0/24"
-    );
-    // A node whose lease was released is still known, and leases anew.
-    assert_eq!(
-        api.register(node("host-2", "192.0.2.2")).await.admitted().1,
-        "10.42.2.0/24"
-    );
-    api.register(node("host-3", "192.0.2.3"))
-        .await
-        .problem(503, "subnets-exhausted");
-    assert_eq!(api.nodes().await.len(), 3);
 }
 
 #[tokio::test]

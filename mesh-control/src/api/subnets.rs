@@ -1,0 +1,303 @@
+//! The operators' calls: list, release, reserve and unreserve subnets.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use ipnet::Ipv4Net;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::invalid_fields;
+use crate::body;
+use crate::lease::Range;
+use crate::node::{NodeId, Status};
+use crate::openapi::{WhenReading, WhenReleasing, WhenReserving, WhenUnreserving};
+use crate::problem::Problem;
+use crate::registration::FieldError;
+use crate::registry::Registry;
+use crate::store::Reservation;
+use crate::subnet_plan::{SubnetIndex, SubnetPlan, parse_cidr};
+
+/// The longest reason of a reservation, in characters.
+const LONGEST_REASON: usize = 256;
+
+/// The body of `GET /api/subnets`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SubnetList {
+    /// The cluster CIDR.
+    #[schema(value_type = String, example = "10.42.0.0/16")]
+    cluster: Ipv4Net,
+    /// The prefix length of each node's subnet.
+    node_prefix: u8,
+    /// How many subnets can be leased at all.
+    total: u32,
+    /// How many of them are neither leased nor reserved.
+    free: u32,
+    /// How many nodes lease one.
+    leased: u32,
+    /// How many are reserved.
+    reserved: u32,
+    /// Those that are leased, were released, or are reserved, by address; a reservation is one
+    /// entry, however many subnets it has.
+    subnets: Vec<SubnetEntry>,
+}
+
+/// One entry of [`SubnetList`].
+#[derive(Debug, Serialize, ToSchema)]
+struct SubnetEntry {
+    /// The subnet, or the reserved range.
+    subnet: String,
+    /// Whether it is leased, released or reserved.
+    state: SubnetState,
+    /// Who leases it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_id: Option<NodeId>,
+    /// The hostname of who leases it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<String>,
+    /// Whether the heartbeats of who leases it arrive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    /// Unix seconds at which it was leased last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leased_at: Option<i64>,
+    /// Why it is reserved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// What a subnet is that was handed out or reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum SubnetState {
+    /// A node has it, up or down.
+    Leased,
+    /// A node had it; it is free.
+    Released,
+    /// It is not handed out.
+    Reserved,
+}
+
+/// What to release.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read by hand")]
+struct Release {
+    /// A subnet of the plan.
+    #[schema(example = "10.42.1.0/24")]
+    subnet: String,
+}
+
+/// What was released.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Released {
+    /// The subnet.
+    #[schema(value_type = String, example = "10.42.1.0/24")]
+    subnet: Ipv4Net,
+    /// The node that had it, and is removed; null when it was released before.
+    #[schema(required)]
+    node_id: Option<NodeId>,
+    /// The hostname of that node.
+    #[schema(required)]
+    hostname: Option<String>,
+}
+
+/// What to reserve.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read by hand")]
+struct Reserve {
+    /// One or more whole subnets of the plan.
+    #[schema(example = "10.42.128.0/17")]
+    cidr: String,
+    /// What for.
+    #[schema(max_length = 256)]
+    reason: Option<String>,
+}
+
+/// What to hand out again.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read by hand")]
+struct Unreserve {
+    /// Exactly what was reserved.
+    #[schema(example = "10.42.128.0/17")]
+    cidr: String,
+}
+
+/// Leases and reservations
+#[utoipa::path(get, path = "/api/subnets", tag = "subnets", operation_id = "subnets",
+    responses((status = 200, body = SubnetList), WhenReading))]
+pub(super) async fn list(
+    State(registry): State<Arc<Registry>>,
+) -> Result<axum::Json<SubnetList>, Problem> {
+    let stored = body::within_deadline(registry.subnets()).await?;
+    let stored = stored.map_err(|error| Problem::from(&error))?;
+    let plan = registry.plan();
+    let leased = stored.leases.iter().filter(|lease| lease.node.is_some());
+    let leased = u32::try_from(leased.count()).unwrap_or(u32::MAX);
+    let reserved = stored
+        .reservations
+        .iter()
+        .map(|reservation| reservation.range.count())
+        .sum();
+    let mut entries: Vec<(SubnetIndex, SubnetEntry)> = Vec::new();
+    for lease in stored.leases {
+        let Some(subnet) = plan.subnet(lease.subnet) else {
+            continue;
+        };
+        let (node_id, hostname, status) = match lease.node {
+            Some((node_id, hostname, status)) => (Some(node_id), Some(hostname), Some(status)),
+            None => (None, None, None),
+        };
+        let state = match node_id {
+            Some(_) => SubnetState::Leased,
+            None => SubnetState::Released,
+        };
+        entries.push((
+            lease.subnet,
+            SubnetEntry {
+                subnet: subnet.to_string(),
+                state,
+                node_id,
+                hostname,
+                status,
+                leased_at: Some(lease.leased_at),
+                reason: None,
+            },
+        ));
+    }
+    for reservation in stored.reservations {
+        entries.push((
+            reservation.range.first,
+            SubnetEntry {
+                subnet: reservation.cidr,
+                state: SubnetState::Reserved,
+                node_id: None,
+                hostname: None,
+                status: None,
+                leased_at: None,
+                reason: reservation.reason,
+            },
+        ));
+    }
+    entries.sort_by_key(|(first, _)| *first);
+    Ok(axum::Json(SubnetList {
+        cluster: plan.cluster(),
+        node_prefix: plan.node_prefix(),
+        total: plan.count(),
+        free: plan.count().saturating_sub(leased + reserved),
+        leased,
+        reserved,
+        subnets: entries.into_iter().map(|(_, entry)| entry).collect(),
+    }))
+}
+
+/// End the lease of a node that does not come back
+///
+/// The node is removed. Should its agent come back, it registers as a new node. Repeating it is success.
+#[utoipa::path(post, path = "/api/subnets/release", tag = "subnets", request_body = Release,
+    responses((status = 200, body = Released), WhenReleasing))]
+pub(super) async fn release(
+    State(registry): State<Arc<Registry>>,
+    request: Request,
+) -> Result<axum::Json<Released>, Problem> {
+    let json = body::json(request).await?;
+    let plan = *registry.plan();
+    let subnet = cidr(&json, "subnet", &plan)?;
+    let index = plan
+        .index(subnet)
+        .map_err(|rule| wrong("subnet", rule.to_string()))?;
+    let released = body::within_deadline(registry.release(index)).await??;
+    let (node_id, hostname) = released
+        .map(|tenant| (tenant.node_id, tenant.hostname))
+        .unzip();
+    Ok(axum::Json(Released {
+        subnet,
+        node_id,
+        hostname,
+    }))
+}
+
+/// Keep a range from being handed out
+///
+/// Subnets in it that are leased have to be released first. Repeating it is success, also with another reason.
+#[utoipa::path(post, path = "/api/subnets/reserve", tag = "subnets", request_body = Reserve,
+    responses((status = 200, description = "Reserved; the body is empty"), WhenReserving))]
+pub(super) async fn reserve(
+    State(registry): State<Arc<Registry>>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let json = body::json(request).await?;
+    let (cidr, range) = range(&json, registry.plan())?;
+    let reason = reason(&json)?;
+    let reservation = Reservation {
+        range,
+        cidr: cidr.to_string(),
+        reason,
+    };
+    body::within_deadline(registry.reserve(reservation)).await??;
+    Ok(StatusCode::OK)
+}
+
+/// Let a reserved range be handed out again
+#[utoipa::path(post, path = "/api/subnets/unreserve", tag = "subnets", request_body = Unreserve,
+    responses((status = 200, description = "No longer reserved; the body is empty"), WhenUnreserving))]
+pub(super) async fn unreserve(
+    State(registry): State<Arc<Registry>>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let json = body::json(request).await?;
+    let (cidr, _) = range(&json, registry.plan())?;
+    body::within_deadline(registry.unreserve(cidr.to_string())).await??;
+    Ok(StatusCode::OK)
+}
+
+fn range(json: &Value, plan: &SubnetPlan) -> Result<(Ipv4Net, Range), Problem> {
+    let cidr = cidr(json, "cidr", plan)?;
+    let range = plan
+        .range(cidr)
+        .map_err(|rule| wrong("cidr", rule.to_string()))?;
+    Ok((cidr, range))
+}
+
+fn cidr(json: &Value, field: &str, plan: &SubnetPlan) -> Result<Ipv4Net, Problem> {
+    if !json.is_object() {
+        let detail = "the body must be a JSON object".to_owned();
+        return Err(invalid_fields(vec![FieldError {
+            pointer: "#".to_owned(),
+            detail,
+        }]));
+    }
+    let text = json.get(field).and_then(Value::as_str).ok_or_else(|| {
+        wrong(
+            field,
+            format!(
+                "{field} is missing or no string; give a CIDR inside {}",
+                plan.cluster()
+            ),
+        )
+    })?;
+    parse_cidr(text).map_err(|rule| wrong(field, rule.to_string()))
+}
+
+fn reason(json: &Value) -> Result<Option<String>, Problem> {
+    let reason = match json.get("reason") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(reason)) => reason,
+        Some(_) => return Err(wrong("reason", "reason must be a string".to_owned())),
+    };
+    if reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control) {
+        let rule = format!(
+            "reason must have at most {LONGEST_REASON} characters, none of them a control character"
+        );
+        return Err(wrong("reason", rule));
+    }
+    Ok(Some(reason.clone()))
+}
+
+fn wrong(field: &str, detail: String) -> Problem {
+    invalid_fields(vec![FieldError {
+        pointer: format!("#/{field}"),
+        detail,
+    }])
+}

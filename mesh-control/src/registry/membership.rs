@@ -1,0 +1,153 @@
+//! Joining and leaving.
+
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::commit::Request;
+use super::{Admitted, ChangeError, Holder, Registry, unix_seconds};
+use crate::identity::{self, Claimant, Verdict};
+use crate::node::{NodeId, Status};
+use crate::registration::Registration;
+use crate::store::{Change, NewState, StoreError};
+
+/// A registration, of a node that is new or known.
+pub(super) struct Register(pub(super) Registration);
+
+/// A node that was let in.
+pub(super) struct LetIn {
+    pub(super) admitted: Admitted,
+    returning: bool,
+    changed: bool,
+    displaced: Option<Claimant>,
+    unix_seconds: i64,
+}
+
+impl Request for Register {
+    type Outcome = LetIn;
+
+    async fn attempt(
+        &self,
+        registry: &Registry,
+        change: &mut Change,
+    ) -> Result<Result<LetIn, ChangeError>, StoreError> {
+        let claim = self.0.claim();
+        let claimants = change.claimants(&claim).await?;
+        let (node, displaced) = match identity::decide(&claim, &claimants) {
+            Verdict::Admit { node, displaces } => (node, displaces),
+            Verdict::Refuse { holder, clash } => {
+                return Ok(Err(ChangeError::InUse {
+                    clash,
+                    holder: Holder::from(holder),
+                }));
+            }
+        };
+        let held = match node {
+            Some(node) => change.subnet_of(&node.node_id).await?,
+            None => None,
+        };
+        let index = match held {
+            Some(index) => index,
+            None => match change.next_subnet(&registry.plan).await? {
+                Some(index) => index,
+                None => return Ok(Err(exhausted(registry, change).await?)),
+            },
+        };
+        // All is decided; from here on it is written.
+        if let Some(displaced) = displaced {
+            change.dismiss(displaced.node_id.as_str()).await?;
+        }
+        let node_id = node.map_or_else(NodeId::random, |node| node.node_id.clone());
+        let unix_seconds = unix_seconds();
+        let new = NewState {
+            node_id: &node_id,
+            registration: &self.0,
+            unix_seconds,
+        };
+        let mut changed = match node {
+            Some(_) => change.renew(new).await?,
+            None => {
+                change.add(new).await?;
+                true
+            }
+        };
+        if held.is_none() {
+            change.lease(&node_id, index, unix_seconds).await?;
+            if !changed {
+                change.mark_changed(&node_id).await?;
+                changed = true;
+            }
+        }
+        Ok(Ok(LetIn {
+            admitted: Admitted {
+                subnet: registry.subnet(index)?,
+                node_id,
+            },
+            returning: node.is_some(),
+            changed,
+            displaced: displaced.cloned(),
+            unix_seconds,
+        }))
+    }
+
+    fn done(&self, registry: &Registry, let_in: &LetIn, revision: i64) {
+        let Admitted { node_id, subnet } = &let_in.admitted;
+        if !let_in.changed {
+            registry.beat(node_id.as_str(), let_in.unix_seconds);
+            return;
+        }
+        {
+            let mut liveness = registry.liveness();
+            if let Some(displaced) = &let_in.displaced {
+                liveness.forget(&displaced.node_id);
+            }
+            let now = Instant::now();
+            liveness.watch(node_id.clone(), Status::Up, let_in.unix_seconds, now);
+        }
+        let returning = let_in.returning;
+        info!(%node_id, hostname = self.0.hostname, host_ip = %self.0.host_ip, %subnet, returning, revision,
+            "node registered");
+        if let Some(displaced) = &let_in.displaced {
+            warn!(node_id = %displaced.node_id, hostname = displaced.hostname,
+                host_ip = %displaced.host_ip, taken_by = %node_id,
+                "a node that is down lost its address to another; it keeps its subnet and has to register again");
+        }
+    }
+}
+
+async fn exhausted(registry: &Registry, change: &mut Change) -> Result<ChangeError, StoreError> {
+    let reserved = change.reservations().await?;
+    Ok(ChangeError::SubnetsExhausted {
+        cluster: registry.plan.cluster(),
+        subnets: registry.plan.count(),
+        reserved: reserved.iter().map(|reserved| reserved.range.count()).sum(),
+        held_by_down_nodes: change.held().await?.by_down_nodes,
+    })
+}
+
+/// A node that leaves, and keeps its subnet.
+pub(super) struct Deregister(pub(super) NodeId);
+
+impl Request for Deregister {
+    /// Whether it was there until now.
+    type Outcome = bool;
+
+    async fn attempt(
+        &self,
+        _: &Registry,
+        change: &mut Change,
+    ) -> Result<Result<bool, ChangeError>, StoreError> {
+        if change.dismiss(self.0.as_str()).await? {
+            return Ok(Ok(true));
+        }
+        let known = change.knows(self.0.as_str()).await?;
+        Ok(known.then_some(false).ok_or(ChangeError::UnknownNode))
+    }
+
+    fn done(&self, registry: &Registry, left: &bool, revision: i64) {
+        if *left {
+            registry.liveness().forget(&self.0);
+            info!(node_id = %self.0, revision, "node deregistered; it keeps its subnet");
+        }
+    }
+}
