@@ -1,6 +1,6 @@
 //! The programs' log statements cost nothing unless they are switched on. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 
