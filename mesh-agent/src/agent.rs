@@ -21,7 +21,7 @@ use crate::{
     probe::{self, ProbeSettings},
     register::{self, Revocation},
     report::Reporter,
-    sync,
+    sync::{self, Graces},
 };
 
 /// How long the control plane may take to hear that the node leaves.
@@ -47,8 +47,8 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
     /// How the node list is followed.
     pub feed: FeedSettings,
-    /// How long a peer stays that is heard of neither in lists nor in the data plane.
-    pub grace: Duration,
+    /// How long peers stay that are not listed as up.
+    pub graces: Graces,
     /// How the runtime is asked about peers in doubt.
     pub probe: ProbeSettings,
     /// How the runtime is kept equal to the peers.
@@ -74,6 +74,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
     let listed = watch::Sender::<Option<Listed>>::new(None);
     let peers = watch::Sender::<Option<Arc<PeerSet>>>::new(None);
     let doubtful = watch::Sender::new(BTreeSet::new());
+    let lookup = watch::Sender::new(());
     let (reports, reported) = mpsc::channel(WAITING_REPORTS);
     let revocation = Revocation::new();
     let tasks_stop = stop.child_token();
@@ -103,7 +104,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
         tasks_stop.clone(),
     ));
     tasks.spawn(sync::run(
-        settings.grace,
+        settings.graces,
         sync::Sources {
             registration: registration.subscribe(),
             host_address: host_address.subscribe(),
@@ -113,6 +114,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
         sync::Results {
             peers,
             doubtful,
+            lookup: lookup.clone(),
             revocation: revocation.clone(),
         },
         tasks_stop.clone(),
@@ -122,6 +124,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
         control_plane.clone(),
         settings.feed,
         registration.subscribe(),
+        lookup.subscribe(),
         listed,
         tasks_stop.clone(),
     ));

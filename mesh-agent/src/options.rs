@@ -25,6 +25,7 @@ use crate::{
     node::RegisterRequest,
     probe::ProbeSettings,
     runtime_client::RuntimeAddress,
+    sync::Graces,
 };
 
 mod values;
@@ -171,6 +172,21 @@ pub struct Options {
     )]
     pub absent_peer_grace: Duration,
 
+    /// How long a peer stays that deregistered and whose packets still arrive; 0s is not at all
+    ///
+    /// The time that a restart or an upgrade of its agent takes: the agent deregisters when it
+    /// is stopped, while its node's data plane goes on. A peer that registers again in time
+    /// keeps everything. One whose packets do not arrive leaves sooner, and so does one whose
+    /// subnet or address another node has.
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "QUILT_MESH_DEPARTURE_GRACE",
+        default_value = "5s",
+        value_parser = values::departure_grace
+    )]
+    pub departure_grace: Duration,
+
     /// How long one probe of a peer waits for a sign of life
     ///
     /// A peer that the control plane does not call up is probed through the data plane, and
@@ -207,8 +223,9 @@ pub struct Options {
 
     /// Leave the node registered when the agent ends
     ///
-    /// For restarts and upgrades: the other nodes take a node that deregisters out of the
-    /// mesh at once. One that just falls silent they keep while its packets arrive.
+    /// For restarts and upgrades that take longer than the other nodes' --departure-grace: a
+    /// node that deregisters is out of the mesh after that time. One that just falls silent
+    /// is kept while its packets arrive.
     #[arg(
         long,
         env = "QUILT_MESH_STAY_REGISTERED",
@@ -295,7 +312,10 @@ impl Options {
                 interval: self.sync_interval,
                 replica_lag: self.replica_lag,
             },
-            grace: self.absent_peer_grace,
+            graces: Graces {
+                absent: self.absent_peer_grace,
+                departure: self.departure_grace,
+            },
             probe: ProbeSettings {
                 runtime: runtime.clone(),
                 interval: self.sync_interval,

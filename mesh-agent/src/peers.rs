@@ -9,9 +9,11 @@ use std::{
 use ipnet::Ipv4Net;
 
 mod claims;
+mod departure;
 mod doubt;
 
 use claims::{Claims, overlap};
+pub use departure::{next_departure, without_departed};
 pub use doubt::{Cause, Doubt, Verdict, judge};
 
 use crate::{
@@ -87,7 +89,7 @@ impl KnownPeer {
     /// Whether its packets arrive although the control plane does not call it up.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        self.doubt.as_ref().is_some_and(Doubt::is_heard)
+        self.doubt.as_ref().is_some_and(Doubt::is_suspect)
     }
 }
 
@@ -181,11 +183,11 @@ pub struct Assessment {
 /// - Where two nodes claim one subnet or address, the one that was known with it before
 ///   keeps it; among strangers the one registered first. All agents that see the same list
 ///   come to the same answer.
-/// - A node that deregistered, was taken out of the cluster (`removed`), or has moved to
-///   another subnet, leaves.
-/// - A known peer that is `down`, absent, or whose entry is unusable, is doubted: that is a
-///   hint, not proof. It stays until [`judge`] finds otherwise, or another node that is up
-///   has its subnet or address.
+/// - A node that was taken out of the cluster (`removed`), or has moved to another subnet,
+///   leaves.
+/// - A known peer that deregistered, is `down`, absent, or whose entry is unusable, is
+///   doubted: that is a hint, not proof. It stays until [`judge`] or [`without_departed`]
+///   finds otherwise, or another node that is up has its subnet or address.
 ///
 /// # Errors
 /// If the list is not about this node's cluster; the peers are then what they were.
@@ -201,15 +203,15 @@ pub fn assess<'a>(
 
     let mut skipped = BTreeMap::new();
     let mut candidates = Vec::new();
-    let mut down = BTreeSet::new();
-    let mut left: BTreeSet<&str> = removed.iter().map(String::as_str).collect();
+    let mut down = BTreeMap::new();
     for node in nodes.into_iter().filter(|node| node.node_id != own.node_id) {
         match &node.status {
-            Status::Down if node.deregistered => {
-                left.insert(&node.node_id);
-            }
             Status::Down => {
-                down.insert(node.node_id.as_str());
+                let cause = match node.deregistered {
+                    true => Cause::Left,
+                    false => Cause::Down,
+                };
+                down.insert(node.node_id.as_str(), cause);
             }
             Status::Unknown(_) => {
                 skipped.insert(node.node_id.clone(), Skip::Status);
@@ -244,15 +246,12 @@ pub fn assess<'a>(
     }
 
     for (subnet, peer) in known {
-        let named =
-            |ids: &BTreeSet<&str>| peer.node_id.as_deref().is_some_and(|id| ids.contains(id));
-        if named(&confirmed) || named(&left) {
+        let node_id = peer.node_id.as_deref();
+        if node_id.is_some_and(|id| confirmed.contains(id) || removed.contains(id)) {
             continue;
         }
-        let cause = match named(&down) {
-            true => Cause::Down,
-            false => Cause::Absent,
-        };
+        let cause = node_id.and_then(|id| down.get(id)).copied();
+        let cause = cause.unwrap_or(Cause::Absent);
         let doubt = Doubt::continued(peer.doubt.as_ref(), cause, now);
         // Who is listed with this subnet or address goes before who is not.
         let _superseded = claims.claim(

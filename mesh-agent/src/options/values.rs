@@ -8,6 +8,8 @@ use tracing_subscriber::filter::Targets;
 
 use crate::underlay::parse_underlay_address;
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A base URL: plain http, a host, and perhaps a path.
 pub(super) fn http_url(text: &str) -> Result<Url, String> {
     let url: Url = text
@@ -56,6 +58,22 @@ pub(super) fn interface_name(text: &str) -> Result<String, String> {
 
 /// A time between 10 ms and one day.
 pub(super) fn period(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        Some(time) if (Duration::from_millis(10)..=DAY).contains(&time) => Ok(time),
+        _ => Err("a time is at least 10ms and at most 24h".to_owned()),
+    }
+}
+
+/// A time of up to one day, or none.
+pub(super) fn departure_grace(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        Some(time) if time <= DAY => Ok(time),
+        _ => Err("a grace is at most 24h".to_owned()),
+    }
+}
+
+/// The time, unless it is too long for a number.
+fn time(text: &str) -> Result<Option<Duration>, String> {
     const NOT_A_TIME: &str = "not a time; write one such as 10s, 500ms or 1m";
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let count: u64 = digits.parse().map_err(|_| NOT_A_TIME)?;
@@ -66,10 +84,7 @@ pub(super) fn period(text: &str) -> Result<Duration, String> {
         "h" => count.checked_mul(3_600_000),
         _ => return Err(NOT_A_TIME.to_owned()),
     };
-    match milliseconds {
-        Some(milliseconds @ 10..=86_400_000) => Ok(Duration::from_millis(milliseconds)),
-        _ => Err("a time is at least 10ms and at most 24h".to_owned()),
-    }
+    Ok(milliseconds.map(Duration::from_millis))
 }
 
 /// The runtime waits at most 10 s for a sign of life.
@@ -108,5 +123,7 @@ mod tests {
         assert_eq!(period("7"), Ok(Duration::from_secs(7)));
         assert_eq!(period("7s"), Ok(Duration::from_secs(7)));
         assert_eq!(period("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(departure_grace("0s"), Ok(Duration::ZERO));
+        assert!(period("0s").is_err() && departure_grace("25h").is_err());
     }
 }

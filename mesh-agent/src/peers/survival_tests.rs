@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    tests::{GRACE, judge_list, own, own_entry},
+    tests::{DEPARTURE_GRACE, GRACE, judge_list, own, own_entry},
     *,
 };
 
@@ -52,6 +52,11 @@ fn any_list() -> impl Strategy<Value = Vec<Node>> {
 
 fn subnet(third: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(10, 42, third, 0), 24)
+}
+
+/// Seconds, of the order of either grace.
+fn any_pause() -> impl Strategy<Value = u64> {
+    prop_oneof![0u64..8, 0u64..90]
 }
 
 fn any_verdicts() -> impl Strategy<Value = BTreeMap<Ipv4Net, Verdict>> {
@@ -135,14 +140,15 @@ proptest! {
 
     /// Whatever a control plane lists, restarts, wipes or restores.
     #[test]
-    fn who_is_heard_stays_unless_it_left_moved_or_another_has_its_place(
-        steps in proptest::collection::vec((any_list(), any_verdicts(), 0u64..90), 1..8),
+    fn who_is_heard_stays_unless_it_left_for_the_grace_moved_or_another_has_its_place(
+        steps in proptest::collection::vec((any_list(), any_verdicts(), any_pause()), 1..8),
         heard in proptest::collection::btree_set(0u8..8, 0..8),
         seeded in any::<bool>(),
     ) {
         let heard: BTreeSet<Ipv4Net> = heard.into_iter().map(subnet).collect();
         let mut now = Instant::now();
         let mut known = KnownPeers::new();
+        let mut left_since: BTreeMap<Ipv4Net, Instant> = BTreeMap::new();
         if seeded {
             for net in heard.iter().filter(|net| **net != own().subnet) {
                 let third = net.addr().octets()[2];
@@ -154,12 +160,18 @@ proptest! {
         for (list, mut verdicts, seconds) in steps {
             now += Duration::from_secs(seconds);
             let result = judge_list(&known, &list, now).unwrap().peers;
+            let result = without_departed(result, now, DEPARTURE_GRACE);
             for (net, peer) in known.iter().filter(|(net, _)| heard.contains(net)) {
                 let name = |node: &Node| Some(&node.node_id) == peer.node_id.as_ref()
                     || peer.node_id.is_none() && parse_subnet(&node.subnet) == Ok(*net);
-                let left = list.iter().any(|n| {
+                let says_so = list.iter().any(|n| {
                     name(n) && n.status == Status::Down && n.deregistered
                 });
+                let since = says_so.then(|| *left_since.entry(*net).or_insert(now));
+                if since.is_none() {
+                    left_since.remove(net);
+                }
+                let left = since.is_some_and(|since| now >= since + DEPARTURE_GRACE);
                 let replaced = result.iter().any(|(other, new)| new.doubt.is_none()
                     && (overlap(*other, *net)
                         || new.peer.host_address == peer.peer.host_address
@@ -168,7 +180,12 @@ proptest! {
                     result.contains_key(net) || left || replaced,
                     "{} was heard and is gone", net
                 );
+                prop_assert!(
+                    !left || replaced || peer.node_id.is_none() || !result.contains_key(net),
+                    "{} left and is still there", net
+                );
             }
+            left_since.retain(|net, _| result.contains_key(net));
             verdicts.extend(heard.iter().map(|net| (*net, Verdict::Alive)));
             known = judge(&result, &verdicts, now, GRACE);
             for net in result.keys().filter(|net| heard.contains(net)) {
@@ -178,15 +195,15 @@ proptest! {
     }
 
     #[test]
-    fn who_is_down_and_dead_is_gone(history in any_list(), list in any_list()) {
+    fn who_is_down_or_left_and_is_dead_is_gone(history in any_list(), list in any_list()) {
         let now = Instant::now();
         let known = judge_list(&KnownPeers::new(), &history, now).unwrap().peers;
         let result = judge_list(&known, &list, now).unwrap().peers;
         let dead = result.keys().map(|net| (*net, Verdict::Dead)).collect();
         let left = judge(&result, &dead, now, GRACE);
         for (net, peer) in &result {
-            let down = peer.doubt.as_ref().is_some_and(|d| d.cause() == Cause::Down);
-            prop_assert_eq!(left.contains_key(net), !down);
+            let absent = peer.doubt.as_ref().is_none_or(|d| d.cause() == Cause::Absent);
+            prop_assert_eq!(left.contains_key(net), absent);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 
 pub(super) const GRACE: Duration = Duration::from_secs(60);
+pub(super) const DEPARTURE_GRACE: Duration = Duration::from_secs(5);
 
 pub(super) fn own() -> OwnNode {
     OwnNode {
@@ -141,15 +142,60 @@ fn a_node_that_is_down_leaves_when_the_data_plane_does_not_hear_it_either() {
 }
 
 #[test]
-fn a_node_that_deregistered_or_was_removed_leaves_at_once_whatever_is_heard() {
-    let lists: [&[Node]; 3] = [&[b(), c()], &[down(b()), c()], &[deregistered(b()), c()]];
+fn a_node_that_was_removed_leaves_at_once_whatever_is_heard() {
+    let lists: [&[Node]; 2] = [&[b(), c()], &[b(), down(c())]];
     let result = after_hearing(Some(Verdict::Alive), &lists);
-    assert_eq!(holders(&result), holding(&[("10.42.3.0/24", "c")]));
-
-    let removed = BTreeSet::from(["c".to_owned()]);
+    let removed = BTreeSet::from(["b".to_owned(), "c".to_owned()]);
     let now = Instant::now();
     let result = assess(&result.peers, &[own_entry()], &removed, &own(), now).unwrap();
     assert!(result.peers.is_empty());
+}
+
+#[test]
+fn a_node_that_deregistered_leaves_when_it_is_not_heard_either() {
+    for before in [b(), down(b())] {
+        let lists: [&[Node]; 3] = [&[b(), c()], &[before, c()], &[deregistered(b()), c()]];
+        let both = holding(&[("10.42.2.0/24", "b"), ("10.42.3.0/24", "c")]);
+        let only_c = holding(&[("10.42.3.0/24", "c")]);
+        for (verdict, left) in [
+            (None, &both),
+            (Some(Verdict::Alive), &both),
+            (Some(Verdict::Inconclusive), &both),
+            (Some(Verdict::Dead), &only_c),
+            (Some(Verdict::CannotTell), &only_c),
+        ] {
+            let result = after_hearing(verdict, &lists);
+            assert_eq!(holders(&result), *left, "{verdict:?}");
+            let mut set = peer_set(&result.peers).into_values();
+            assert!(set.all(|peer| !peer.suspect), "its word is not doubted");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_deregistered_and_is_heard_leaves_after_the_grace_unless_it_returns() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let list = |known: &KnownPeers, node: Node, seconds| {
+        let known = judge_list(known, &[own_entry(), node], at(seconds)).unwrap();
+        let known = without_departed(known.peers, at(seconds), DEPARTURE_GRACE);
+        said(&known, Verdict::Alive, at(seconds))
+    };
+    let first = list(&KnownPeers::new(), b(), 0);
+    assert_eq!(next_departure(&first, DEPARTURE_GRACE), None);
+    let left = list(&first, deregistered(b()), 100);
+    assert_eq!(next_departure(&left, DEPARTURE_GRACE), Some(at(105)));
+    assert_eq!(list(&left, deregistered(b()), 104).len(), 1);
+    assert!(list(&left, deregistered(b()), 105).is_empty());
+
+    assert_eq!(list(&left, b(), 105), first, "back in time");
+    assert_eq!(list(&left, b(), 1000), first, "no list came in between");
+    let again = list(&list(&left, b(), 104), deregistered(b()), 200);
+    assert_eq!(next_departure(&again, DEPARTURE_GRACE), Some(at(205)));
+
+    let now = at(100);
+    let at_once = judge_list(&first, &[own_entry(), deregistered(b())], now).unwrap();
+    assert!(without_departed(at_once.peers, now, Duration::ZERO).is_empty());
 }
 
 #[test]
@@ -172,8 +218,15 @@ fn a_peer_left_by_an_earlier_life_is_named_by_the_list_or_doubted() {
     let result = judge_list(&present, &[own_entry(), b(), left], now).unwrap();
     assert_eq!(
         holders(&result),
-        holding(&[("10.42.2.0/24", "b"), ("10.42.3.0/24", "(not listed)")])
+        holding(&[
+            ("10.42.2.0/24", "b"),
+            ("10.42.3.0/24", "(not listed)"),
+            ("10.42.4.0/24", "d")
+        ])
     );
+    let causes = result.peers.values().map(|peer| &peer.doubt);
+    let causes: Vec<_> = causes.map(|d| d.as_ref().map(Doubt::cause)).collect();
+    assert_eq!(causes, [None, Some(Cause::Absent), Some(Cause::Left)]);
     let wiped = judge_list(&present, &[own_entry()], now).unwrap();
     assert_eq!(
         wiped.peers.len(),

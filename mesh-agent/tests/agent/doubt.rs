@@ -53,16 +53,6 @@ fn a_dead_peer_is_asked_as_often_as_told_before_it_leaves() {
 }
 
 #[test]
-fn a_peer_that_deregisters_leaves_although_it_is_heard() {
-    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-    let agent = settled(&control, &runtime, &[]);
-    runtime.state().alive.insert(subnet(2));
-    control.leave(2);
-    agent.until("its end", || runtime.routes() == [3]);
-    assert_eq!(runtime.state().probes, 0);
-}
-
-#[test]
 fn a_control_plane_that_calls_everybody_down_removes_nobody_who_is_heard() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
     let agent = settled(&control, &runtime, &[]);

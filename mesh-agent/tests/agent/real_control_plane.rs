@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     fake_control_plane::server,
-    fake_runtime::{FakeRuntime, subnet},
+    fake_runtime::{Call, FakeRuntime, subnet},
     process::{Agent, BINARY},
     wait::holds,
 };
@@ -135,6 +135,36 @@ fn a_node_that_joins_leaves_or_falls_silent_is_noticed_without_a_poll() {
 }
 
 #[test]
+fn a_restart_of_an_agent_takes_nothing_away_from_its_peers() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::start(directory.path(), None);
+    let [a, b] = [1, 2].map(Node::new);
+    let agent = a.agent(&control, &["--departure-grace", "1h"]);
+    agent.until("its subnet", || a.runtime.state().subnet == subnet(1));
+    let mut agent_b = b.agent(&control, &[]);
+    agent.until("b joins", || a.runtime.routes() == [2]);
+    agent_b.until("b sees a", || b.runtime.routes() == [1]);
+
+    // What the runtime of b put in place goes on without its agent.
+    a.runtime.state().alive.insert(subnet(2));
+    let (mark, mark_b) = (a.runtime.calls(), b.runtime.calls());
+    assert!(agent_b.terminate().success());
+    agent.until_logged("peer left; kept");
+    let agent_b = b.agent(&control, &[]);
+    agent.until_logged("peer confirmed again");
+    agent_b.until("b sees a again", || b.runtime.syncs_since(mark_b, 1) >= 1);
+    for (node, mark) in [(&a, mark), (&b, mark_b)] {
+        let calls = node.runtime.calls_since(mark);
+        let removed = |call: &Call| match call {
+            Call::Remove(_) => true,
+            Call::Sync { peers, .. } => peers.len() != 1,
+            Call::Configure(_) | Call::Inject(..) => false,
+        };
+        assert!(!calls.iter().any(removed), "{calls:?}");
+    }
+}
+
+#[test]
 fn a_control_plane_that_is_killed_restarted_or_replaced_removes_no_route() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut control = Control::start(first.path(), None);
@@ -157,9 +187,7 @@ fn a_control_plane_that_is_killed_restarted_or_replaced_removes_no_route() {
     all("the others");
     let removed = || {
         let calls = nodes.iter().flat_map(|node| node.runtime.calls_since(0));
-        calls
-            .filter(|call| matches!(call, crate::fake_runtime::Call::Remove(_)))
-            .count()
+        calls.filter(|call| matches!(call, Call::Remove(_))).count()
     };
 
     control.kill();
