@@ -22,6 +22,8 @@ pub(crate) struct Fault {
     /// Whether it is over within seconds and leaves the mesh as it was, so that it can be
     /// drawn at random.
     pub(crate) quick: bool,
+    /// Whether the mesh is to run another build of all daemons at first.
+    pub(crate) from_other_build: bool,
     /// Why this machine cannot do it; `None` when it can.
     pub(crate) lacking: Option<fn(&Settings) -> Option<String>>,
 }
@@ -111,6 +113,7 @@ impl Fault {
             act: Act::Damage(commands),
             ci: true,
             quick: true,
+            from_other_build: false,
             lacking: None,
         }
     }
@@ -129,6 +132,7 @@ impl Fault {
             act: Act::Scene(act),
             ci: false,
             quick: false,
+            from_other_build: false,
             lacking: None,
         }
     }

@@ -1,7 +1,7 @@
 //! A mesh to break: hosts with real daemons, a container on each, and what its kernels show
 //! while all is well.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use anyhow::bail;
 use ipnet::Ipv4Net;
@@ -57,19 +57,36 @@ pub(crate) fn runtime_options() -> DaemonOptions {
     DaemonOptions::new()
 }
 
+/// Options of control plane, runtime and agent, with the binaries of another build if one is
+/// given.
+pub(crate) fn options(other_build: Option<&Path>) -> [DaemonOptions; 3] {
+    [
+        (control_options(), "quilt-mesh-control"),
+        (runtime_options(), Daemon::Runtime.binary()),
+        (agent_options(), Daemon::Agent.binary()),
+    ]
+    .map(|(options, name)| match other_build {
+        Some(directory) => options.binary(directory.join(name)),
+        None => options,
+    })
+}
+
 impl Mesh {
     /// Makes the hosts, and one more that stays empty until something joins; starts the
     /// daemons and containers, and waits until everybody reaches everybody.
-    pub(crate) async fn build() -> anyhow::Result<Self> {
+    ///
+    /// The binaries are those of `other_build`, if one is given.
+    pub(crate) async fn build(other_build: Option<&Path>) -> anyhow::Result<Self> {
+        let [control, runtime, agent] = options(other_build);
         let testbed = Testbed::builder().hosts(HOSTS + 1).build().await?;
         let hosts = &testbed.hosts()[..HOSTS];
         for host in hosts {
-            host.spawn(Daemon::Runtime, &runtime_options())?;
+            host.spawn(Daemon::Runtime, &runtime)?;
         }
-        testbed.control().start(&control_options()).await?;
+        testbed.control().start(&control).await?;
         for host in hosts {
             host.wait_serving(PATIENCE).await?;
-            host.spawn(Daemon::Agent, &agent_options())?;
+            host.spawn(Daemon::Agent, &agent)?;
             host.wait_joined(PATIENCE).await?;
         }
         testbed.wait_converged(PATIENCE).await?;

@@ -71,9 +71,15 @@ impl Stage {
     }
 
     async fn try_perform(&mut self, fault: &Fault, outcome: &mut Outcome) -> anyhow::Result<()> {
+        let other_build = match fault.from_other_build {
+            true => self.settings.upgrade_from.as_deref(),
+            false => None,
+        };
         let mesh = match self.mesh.take() {
-            Some(mesh) => mesh,
-            None => Mesh::build().await.context("cannot build a mesh")?,
+            Some(mesh) if other_build.is_none() => mesh,
+            _ => Mesh::build(other_build)
+                .await
+                .context("cannot build a mesh")?,
         };
         for watch in &mesh.watches {
             watch.take_routes_removed()?;

@@ -36,7 +36,7 @@ pub(crate) async fn run(options: &SoakOptions) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let end = started + options.time();
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut mesh = Mesh::build().await.context("cannot build a mesh")?;
+    let mut mesh = Mesh::build(None).await.context("cannot build a mesh")?;
     let mut samples = Samples::default();
     let mut lost = 0;
     let mut sent = 0;

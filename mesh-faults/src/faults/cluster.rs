@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use mesh_testbed::{Daemon, DaemonOptions, Signal};
+use mesh_testbed::{Daemon, Signal};
 
 use super::{SOON, daemons::replace};
 use crate::{
     fault::{Fault, Promise},
-    mesh::{agent_options, control_options, runtime_options},
+    mesh::options,
     scene::{Scene, Settings},
 };
 
@@ -21,10 +21,12 @@ pub(super) const FAULTS: &[Fault] = &[
     )
     .in_ci(),
     Fault {
+        from_other_build: true,
         lacking: Some(lacking_other_build),
         ..Fault::scene(
             "rolling-upgrade",
-            "the whole cluster goes to another build of all daemons, node by node, and back",
+            "the whole cluster, begun with another build, is upgraded node by node; then the \
+             nodes, but not the control plane, go back and forth once more",
             Promise::LOSSLESS,
             |scene| Box::pin(rolling_upgrade(scene)),
         )
@@ -34,7 +36,8 @@ pub(super) const FAULTS: &[Fault] = &[
 
 async fn rolling_restart(scene: &mut Scene) -> anyhow::Result<()> {
     scene.strike();
-    roll(scene, None).await
+    roll_control(scene, None).await?;
+    roll_nodes(scene, None).await
 }
 
 async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
@@ -42,33 +45,34 @@ async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
     let other = other.context("no other build")?;
     scene.strike();
     let before = scene.victim().status().await?.version;
-    roll(scene, Some(&other)).await?;
-    let between = scene.victim().status().await?.version;
+    roll_control(scene, None).await?;
+    roll_nodes(scene, None).await?;
+    let after = scene.victim().status().await?.version;
+    // A control plane does not go back: its database may have changed for good.
+    roll_nodes(scene, Some(&other)).await?;
     scene.traffic.flowing(SOON).await?;
-    scene.mesh.testbed.wait_converged(SOON).await?;
-    roll(scene, None).await?;
-    scene.notes.push(format!(
-        "from {before} to {between} of {} and back",
-        other.display()
-    ));
+    roll_nodes(scene, None).await?;
+    // What this build pins may differ from what the other one pinned.
+    scene.mesh.rebase().await?;
+    scene
+        .notes
+        .push(format!("from {before} of {} to {after}", other.display()));
     Ok(())
 }
 
-/// Restarts everything, with the binaries of this directory if one is given.
-async fn roll(scene: &Scene, binaries: Option<&Path>) -> anyhow::Result<()> {
-    let of = |options: DaemonOptions, name: &str| match binaries {
-        Some(directory) => options.binary(directory.join(name)),
-        None => options,
-    };
+/// Restarts the control plane, with the binary of another build if one is given.
+async fn roll_control(scene: &Scene, other_build: Option<&Path>) -> anyhow::Result<()> {
+    let [options, ..] = options(other_build);
     let control = scene.mesh.testbed.control();
     control.stop(Signal::SIGTERM, SOON).await?;
-    control
-        .start(&of(control_options(), "quilt-mesh-control"))
-        .await?;
+    Ok(control.start(&options).await?)
+}
+
+/// Restarts both daemons of each node in turn.
+async fn roll_nodes(scene: &Scene, other_build: Option<&Path>) -> anyhow::Result<()> {
+    let [_, runtime, agent] = options(other_build);
     for host in scene.mesh.hosts() {
-        let runtime = of(runtime_options(), Daemon::Runtime.binary());
         replace(host, Daemon::Runtime, &runtime).await?;
-        let agent = of(agent_options(), Daemon::Agent.binary());
         replace(host, Daemon::Agent, &agent).await?;
     }
     Ok(())
