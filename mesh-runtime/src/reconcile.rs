@@ -279,6 +279,12 @@ impl Reconciler {
                 self.keep.changed(self.wanted.generation);
             }
         }
+        if let Some(bridge) = bridge
+            && self.wanted.own_bridge == Some(bridge.index)
+        {
+            let ports = self.observed.ports_of(bridge.index);
+            self.wanted.bridge_ports = ports.map(|port| port.index).collect();
+        }
         self.events.watch_neighbours(
             bridge.map_or(0, |link| link.index),
             overlay.map_or(0, |link| link.index),

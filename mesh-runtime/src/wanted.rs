@@ -28,6 +28,9 @@ pub(crate) struct Wanted {
     /// Index of the bridge, once it was seen with our MAC address: it stays ours when
     /// something rewrites the address.
     pub(crate) own_bridge: Option<u32>,
+    /// Indexes of the ports of our bridge while it was there: a bridge that was deleted gets
+    /// them back, because nobody else will notice that they have none.
+    pub(crate) bridge_ports: BTreeSet<u32>,
 }
 
 /// What a sync changed in the peer set.

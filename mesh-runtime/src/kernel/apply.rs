@@ -170,6 +170,11 @@ impl<'a> Applier<'a> {
                 let link = LinkUnspec::new_with_index(self.index(*device)?).up();
                 answer(handle.link().change(link.build()).execute()).await
             }
+            Change::Enslave { port } => {
+                let link = LinkUnspec::new_with_index(*port);
+                let link = link.controller(self.index(Device::Bridge)?).build();
+                gone_is_fine(answer(handle.link().change(link).execute()).await)
+            }
             Change::AddAddress(address) => {
                 let bridge = self.index(Device::Bridge)?;
                 let add =

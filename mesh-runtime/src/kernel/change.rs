@@ -36,6 +36,8 @@ pub(crate) enum Change {
     SetLocal(Ipv4Addr),
     /// Bring a device up.
     SetUp(Device),
+    /// Make an interface a port of the bridge again.
+    Enslave { port: u32 },
     /// Give the bridge an address.
     AddAddress(Ipv4Net),
     /// Take an address from the bridge.
@@ -116,6 +118,7 @@ impl Change {
             | Self::SetMtu(..)
             | Self::SetLocal(_)
             | Self::SetUp(_)
+            | Self::Enslave { .. }
             | Self::AddAddress(_)
             | Self::RemoveAddress(_)
             | Self::Headroom(_) => Stage::Devices,
@@ -160,6 +163,7 @@ impl Change {
             | Self::SetMtu(device, _)
             | Self::SetUp(device) => Some(*device),
             Self::CreateBridge { .. }
+            | Self::Enslave { .. }
             | Self::AddAddress(_)
             | Self::RemoveAddress(_)
             | Self::Headroom(_) => Some(Device::Bridge),
@@ -208,6 +212,9 @@ impl fmt::Display for Change {
             Self::SetMtu(device, mtu) => write!(f, "set the {device}'s MTU to {mtu}"),
             Self::SetLocal(local) => write!(f, "set the overlay interface's local to {local}"),
             Self::SetUp(device) => write!(f, "bring the {device} up"),
+            Self::Enslave { port } => {
+                write!(f, "make interface {port} a port of the bridge again")
+            }
             Self::AddAddress(address) => write!(f, "add {address} to the bridge"),
             Self::RemoveAddress(address) => write!(f, "remove {address} from the bridge"),
             Self::Headroom(change) => write!(f, "{change}"),

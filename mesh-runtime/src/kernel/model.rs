@@ -49,6 +49,12 @@ impl ModelKernel<'_> {
                 LinkKind::Vxlan(vxlan) if vxlan.local.is_some() => vxlan.local = Some(*local),
                 other => return Err(format!("EOPNOTSUPP: local of {other:?}")),
             },
+            Change::Enslave { port } => {
+                let bridge = self.link(Device::Bridge)?.index;
+                if let Some(port) = self.state.links.get_mut(port) {
+                    port.master = Some(bridge);
+                }
+            }
             Change::AddAddress(address) => {
                 let link = self.link(Device::Bridge)?.index;
                 self.state.addresses.push(Address {

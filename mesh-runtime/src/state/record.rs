@@ -10,7 +10,11 @@
 //! Length and checksum are those of everything after the header's line feed. Members may be
 //! added to the document in this version; one that is missing has its default.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -243,6 +247,8 @@ fn check(body: Body, cluster: &Cluster, life: &Life) -> Result<Wanted, RecordErr
             })
             .collect(),
         own_bridge: here.own_bridge,
+        // The kernel shows them as long as the bridge is there.
+        bridge_ports: BTreeSet::new(),
     })
 }
 
@@ -310,6 +316,7 @@ mod tests {
                     })
                     .collect(),
                 own_bridge,
+                bridge_ports: BTreeSet::new(),
             }
         }
     }

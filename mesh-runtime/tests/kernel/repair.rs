@@ -87,6 +87,29 @@ async fn a_deleted_bridge_comes_back() {
 }
 
 #[tokio::test]
+async fn a_deleted_bridge_gets_back_the_ports_that_it_had_and_no_other() {
+    let (host, daemon) = node("ports").await;
+    host.ip("link add port0 type veth peer port0-far");
+    host.ip("link add free0 type veth peer free0-far");
+    host.ip("link set port0 master quilt0");
+    // Answered after the round that has seen the port.
+    daemon.sync(2, PEERS).await;
+    host.ip("link del quilt0");
+    host.eventually("the port", |host| {
+        is_whole(host) && host.ip("link show port0").contains("master quilt0")
+    })
+    .await;
+    assert!(!host.ip("link show free0").contains("master"));
+    // One that somebody took away stays away.
+    host.ip("link set port0 nomaster");
+    daemon.sync(3, PEERS).await;
+    host.ip("link del quilt0");
+    host.eventually("the bridge", is_whole).await;
+    assert!(!host.ip("link show port0").contains("master"));
+    assert_eq!(daemon.status().await.problems, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_removed_address_comes_back() {
     is_repaired("address", &["address flush dev quilt0"]).await;
 }

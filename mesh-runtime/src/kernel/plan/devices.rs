@@ -55,6 +55,16 @@ pub(super) fn plan_bridge(
             .extend(mtu.map(|mtu| Change::SetMtu(Device::Bridge, mtu)));
         plan.changes.push(Change::SetUp(Device::Bridge));
         plan.changes.push(Change::AddAddress(address));
+        // Whoever made the containers does not know that their bridge was deleted.
+        let orphans = wanted
+            .bridge_ports
+            .iter()
+            .filter_map(|port| observed.links.get(port));
+        plan.changes.extend(
+            orphans
+                .filter(|link| link.master.is_none())
+                .map(|link| Change::Enslave { port: link.index }),
+        );
         plan_headroom(observed, None, mtu, plan);
         return Some(Vec::new());
     };

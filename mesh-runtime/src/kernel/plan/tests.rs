@@ -91,6 +91,7 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
             .collect(),
         injected: injected.iter().map(|&third| net(third)).collect(),
         own_bridge: None,
+        bridge_ports: Default::default(),
         endpoints: Default::default(),
     }
 }
