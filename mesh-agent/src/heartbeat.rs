@@ -21,7 +21,11 @@ use crate::{
 /// Most time before a heartbeat that the runtime has to say what it shall carry.
 const LONGEST_REPORT: Duration = Duration::from_secs(1);
 
-/// How many heartbeats carry nothing after the control plane refused what one carried.
+/// A heartbeat that carries more peers than this may fail because of what it carries: in bytes
+/// it is more than many a server or proxy takes, or a slow link carries in time.
+const FEW_PEERS: usize = 150;
+
+/// How many heartbeats carry nothing after one got through only without what it carried.
 const REFUSED_BEATS: u32 = 60;
 
 /// Beats every `interval` while the node is registered, until `stop`. The registration
@@ -87,15 +91,18 @@ impl Heart {
         let report = report.filter(|_| self.silent_beats == 0);
         let node_id = &current.node_id;
         let mut beat = self.control_plane.heartbeat(node_id, report.as_ref()).await;
-        if let (Err(error), Some(_)) = (&beat, report)
-            && error.is_refusal()
+        if let (Err(error), Some(report)) = (&beat, report)
+            && (error.is_refusal() || error.is_transient() && report.peers.len() > FEW_PEERS)
         {
-            warn!(
-                %error,
-                "the control plane does not take what the heartbeat carries; the next {REFUSED_BEATS} carry nothing"
-            );
-            self.silent_beats = REFUSED_BEATS;
-            beat = self.control_plane.heartbeat(node_id, None).await;
+            let bare = self.control_plane.heartbeat(node_id, None).await;
+            if bare.is_ok() {
+                warn!(
+                    %error, peers = report.peers.len(), beats = REFUSED_BEATS,
+                    "the control plane does not take what the heartbeat carries; the next ones carry nothing"
+                );
+                self.silent_beats = REFUSED_BEATS;
+            }
+            beat = bare;
         }
         match beat {
             Ok(()) => {

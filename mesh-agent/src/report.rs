@@ -9,9 +9,9 @@ use mesh_rest::heartbeat::{DataPlane, Heartbeat, PeerTraffic};
 
 use crate::runtime_client::{CallError, RuntimeAddress, RuntimeConnection};
 
-/// Most peers that one heartbeat tells about, those with the most traffic first. A control
-/// plane takes bodies of 64 KiB; one peer is less than 350 bytes.
-const PEERS_LIMIT: usize = 150;
+/// Most peers that one heartbeat tells about, those with the most traffic first: as many as
+/// the data plane has room for, and the control plane takes.
+const PEERS_LIMIT: usize = 65_536;
 
 /// Most problems that it tells about, and of each so many characters.
 const PROBLEMS_LIMIT: (usize, usize) = (16, 200);
@@ -134,6 +134,8 @@ fn bytes(peer: &PeerTraffic) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use mesh_proto::mesh::{FastPathStatus, Peer};
 
     use super::*;
@@ -189,15 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn a_report_fits_into_a_body_whatever_is_counted() {
-        let mut peers: Vec<_> = (0..2000).map(|n| peer(200 + n % 56, u64::MAX, n)).collect();
-        for peer in &mut peers {
+    fn the_control_plane_takes_a_report_of_as_many_peers_as_there_can_be() {
+        let count = u32::try_from(PEERS_LIMIT).unwrap() + 1000;
+        let mut peers: Vec<_> = (0..count).map(|_| peer(0, u64::MAX, u64::MAX)).collect();
+        for (n, peer) in (0..).zip(&mut peers) {
             peer.dropped_packets = u64::MAX;
             peer.last_packet_age_ms = Some(u64::MAX);
             let peer = peer.peer.as_mut().unwrap();
-            peer.suspect = true;
-            peer.subnet = "100.200.200.128/25".to_owned();
+            let first = Ipv4Addr::from_bits(Ipv4Addr::new(100, 100, 0, 0).to_bits() + (n << 7));
+            peer.subnet = format!("{first}/25");
         }
+        let idle = (0..count).map(|_| peer(1, 0, 0));
+        let peers = idle.chain(peers).collect();
         let report = report(
             None,
             Some(ListPeersResponse {
@@ -206,7 +211,10 @@ mod tests {
             }),
         );
         let body = serde_json::to_vec(&report.unwrap()).unwrap();
-        assert!(body.len() < 56 << 10, "{} bytes", body.len());
+        // The limit in mesh-control/src/body.rs.
+        assert!(body.len() < 28 << 20, "{} bytes", body.len());
+        let taken = mesh_control::report::Report::from_json(&body).unwrap();
+        assert_eq!(taken.peers.len(), PEERS_LIMIT);
     }
 
     #[test]

@@ -52,16 +52,33 @@ fn a_runtime_with_three_calls_has_nothing_to_carry() {
 }
 
 #[test]
-fn a_payload_that_is_refused_costs_no_heartbeat() {
+fn a_heartbeat_carries_the_traffic_with_every_peer() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-    control.state().refuse_carried = Some(413);
+    (2..=240).for_each(|n| control.add_peer(n));
     let agent = Agent::start(&control, &runtime, &[]);
-    agent.until("heartbeats", || control.heartbeats() >= 5);
-    assert_eq!(
-        agent.logged("does not take what the heartbeat carries"),
-        1,
-        "{:#?}",
-        agent.log()
-    );
-    assert_eq!(control.registrations(), 1);
+    agent.until("the traffic with 239 peers", || {
+        carried(&control)["peers"].as_array().map_or(0, Vec::len) == 239
+    });
+}
+
+#[test]
+fn a_payload_that_is_refused_or_too_much_costs_no_heartbeat() {
+    for (status, peers) in [(413, 2), (503, 240)] {
+        let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+        (2..=peers).for_each(|n| control.add_peer(n));
+        let agent = Agent::start(&control, &runtime, &[]);
+        agent.until("all routes", || {
+            runtime.routes().len() >= usize::from(peers) - 1
+        });
+        control.state().refuse_carried = Some(status);
+        let beats = control.heartbeats();
+        agent.until("heartbeats", || control.heartbeats() >= beats + 5);
+        assert_eq!(
+            agent.logged("does not take what the heartbeat carries"),
+            1,
+            "{:#?}",
+            agent.log()
+        );
+        assert_eq!(control.registrations(), 1);
+    }
 }
