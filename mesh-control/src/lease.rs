@@ -4,7 +4,8 @@
 //! down, so that containers come back with the addresses they had. A node without a lease gets the
 //! lowest subnet that was never used; once all were used, the one that was released longest ago, so
 //! that stale state about a subnet elsewhere has had the most time to disappear. What an operator
-//! reserved is neither.
+//! reserved is neither. A node that says it holds a subnet that nobody else does is given that one,
+//! out of order; what it passed over comes next as before.
 //!
 //! Ranges stand for many subnets: a plan may have 65,535 of them, and a reservation most of those.
 
@@ -165,9 +166,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_subnet_taken_out_of_order_leaves_those_below_it_to_be_next() {
+        let mut never_used = NeverUsed::default();
+        never_used.take(index(7));
+        let mut given = Vec::new();
+        for _ in 0..8 {
+            let next = next(&plan(24), &never_used, &[], None).unwrap();
+            never_used.take(next);
+            given.push(next.number());
+        }
+        assert_eq!(given, [1, 2, 3, 4, 5, 6, 8, 9]);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Lease,
+        Claim(u32),
         Release(prop::sample::Index),
         Reserve(u32, u32),
         Unreserve(prop::sample::Index),
@@ -176,6 +191,7 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             6 => Just(Step::Lease),
+            2 => (1_u32..=15).prop_map(Step::Claim),
             3 => any::<prop::sample::Index>().prop_map(Step::Release),
             2 => (1_u32..=15, 0_u32..6).prop_map(|(first, more)| Step::Reserve(first, first + more)),
             2 => any::<prop::sample::Index>().prop_map(Step::Unreserve),
@@ -198,24 +214,32 @@ mod tests {
             let mut stored: BTreeSet<Range> = BTreeSet::new();
             for step in steps {
                 let is_free = |n: &u32| !reserved.iter().any(|range| range.contains(index(*n)));
-                match step {
+                let given = match step {
                     Step::Lease => {
                         let oldest = released.iter().copied().find(is_free);
                         let expected = never_used.iter().copied().find(is_free).or(oldest);
                         let given = next(&plan, &kept, &reserved, oldest.map(index));
                         prop_assert_eq!(given.map(SubnetIndex::number), expected);
-                        let Some(given) = given else { continue };
-                        prop_assert!(plan.subnet(given).is_some());
-                        prop_assert!(held.insert(given.number()), "held twice");
-                        let change = kept.take(given);
-                        if let Some(first) = change.removed {
-                            let there = stored.iter().copied().find(|range| range.first == first);
-                            prop_assert!(there.is_some_and(|range| stored.remove(&range)));
-                        }
-                        stored.extend(change.added);
-                        never_used.remove(&given.number());
-                        released.retain(|n| *n != given.number());
+                        given
                     }
+                    Step::Claim(number) => {
+                        (is_free(&number) && !held.contains(&number)).then(|| index(number))
+                    }
+                    _ => None,
+                };
+                if let Some(given) = given {
+                    prop_assert!(plan.subnet(given).is_some());
+                    prop_assert!(held.insert(given.number()), "held twice");
+                    let change = kept.take(given);
+                    if let Some(first) = change.removed {
+                        let there = stored.iter().copied().find(|range| range.first == first);
+                        prop_assert!(there.is_some_and(|range| stored.remove(&range)));
+                    }
+                    stored.extend(change.added);
+                    never_used.remove(&given.number());
+                    released.retain(|n| *n != given.number());
+                }
+                match step {
                     Step::Release(pick) if !held.is_empty() => {
                         let number = *held.iter().nth(pick.index(held.len())).unwrap();
                         held.remove(&number);
@@ -232,7 +256,7 @@ mod tests {
                     Step::Unreserve(pick) if !reserved.is_empty() => {
                         reserved.remove(pick.index(reserved.len()));
                     }
-                    Step::Release(_) | Step::Unreserve(_) => {}
+                    Step::Lease | Step::Claim(_) | Step::Release(_) | Step::Unreserve(_) => {}
                 }
                 let again = NeverUsed::new(kept.highest_used, stored.iter().copied().collect());
                 prop_assert_eq!(&again, &kept);

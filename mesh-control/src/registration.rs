@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::identity::Claim;
-use crate::subnet_plan::is_unicast;
+use crate::subnet_plan::{is_unicast, parse_cidr};
 
 /// The longest hostname: the limit of a DNS name (RFC 1035 section 2.3.4) in its text form.
 const LONGEST_HOSTNAME: usize = 253;
@@ -45,6 +45,15 @@ pub struct Registration {
     /// Memory in MiB.
     #[schema(maximum = 1_099_511_627_776_u64, example = 16384)]
     pub ram_mb: Option<u64>,
+    /// The subnet that the node holds from an earlier registration. It counts only where the node has
+    /// no lease, because the database is new or older than that lease: the node is then leased this
+    /// subnet, unless another node leases it, it is reserved, or this cluster does not have it.
+    #[schema(
+        value_type = Option<String>,
+        pattern = r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$",
+        example = "10.42.7.0/24"
+    )]
+    pub subnet: Option<Ipv4Net>,
 }
 
 /// A field that is missing or wrong, as in the example of RFC 9457 section 3.
@@ -80,6 +89,7 @@ impl Registration {
         let node_key = fields.optional("node_key", node_key);
         let cpu_cores = fields.optional("cpu_cores", |value| whole_number(value, MOST_CPU_CORES));
         let ram_mb = fields.optional("ram_mb", |value| whole_number(value, MOST_RAM_MB));
+        let subnet = fields.optional("subnet", subnet);
         match (hostname, host_ip) {
             (Some(hostname), Some(host_ip)) if fields.errors.is_empty() => Ok(Self {
                 node_key,
@@ -87,6 +97,7 @@ impl Registration {
                 host_ip,
                 cpu_cores: cpu_cores.and_then(|cores| u32::try_from(cores).ok()),
                 ram_mb,
+                subnet,
             }),
             _ => Err(fields.errors),
         }
@@ -206,6 +217,13 @@ fn host_ip(value: &Value, cluster: Ipv4Net) -> Result<Ipv4Addr, String> {
     Ok(address)
 }
 
+/// Whether the cluster has such a subnet is not asked here: the node may come from another cluster.
+fn subnet(value: &Value) -> Result<Ipv4Net, String> {
+    parse_cidr(text(value)?).map_err(|_| {
+        "must be an IPv4 network in CIDR form without host bits, such as 10.42.7.0/24".to_owned()
+    })
+}
+
 /// A JSON integer. `4.0` is one, too: JSON does not tell the two apart (RFC 8259 section 6).
 fn whole_number(value: &Value, most: u64) -> Result<u64, String> {
     let number = value.as_u64().or_else(|| {
@@ -258,7 +276,7 @@ mod tests {
     #[test]
     fn a_registration_with_every_field_is_read() {
         let body = json!({"hostname": "a", "host_ip": "192.0.2.1", "cpu_cores": 4, "ram_mb": 8192.0,
-            "node_key": "k-1", "favourite_colour": ["blue"]});
+            "node_key": "k-1", "subnet": "10.42.7.0/24", "favourite_colour": ["blue"]});
         assert_eq!(
             read(&body).unwrap(),
             Registration {
@@ -267,6 +285,7 @@ mod tests {
                 host_ip: Ipv4Addr::new(192, 0, 2, 1),
                 cpu_cores: Some(4),
                 ram_mb: Some(8192),
+                subnet: Some("10.42.7.0/24".parse().unwrap()),
             }
         );
     }
@@ -275,8 +294,8 @@ mod tests {
     fn only_hostname_and_host_ip_are_required() {
         let read = read(&with("cpu_cores", Value::Null)).unwrap();
         assert_eq!(
-            (read.cpu_cores, read.ram_mb, read.node_key),
-            (None, None, None)
+            (read.cpu_cores, read.ram_mb, read.node_key, read.subnet),
+            (None, None, None, None)
         );
     }
 
@@ -329,6 +348,15 @@ mod tests {
             ("node_key", json!("k".repeat(129)), "1 to 128"),
             ("node_key", json!("k k"), "printable ASCII"),
             ("node_key", json!("clé"), "printable ASCII"),
+            ("subnet", json!(7), "subnet must be a string"),
+            (
+                "subnet",
+                json!("10.42.7.0"),
+                "subnet must be an IPv4 network in CIDR form",
+            ),
+            ("subnet", json!("10.42.7.0/33"), "CIDR form"),
+            ("subnet", json!("10.42.7.1/24"), "without host bits"),
+            ("subnet", json!("fd00::/64"), "IPv4 network"),
         ] {
             let errors = read(&with(field, value.clone())).unwrap_err();
             assert_eq!(errors.len(), 1, "{field} = {value}: {errors:?}");

@@ -34,6 +34,7 @@ mod list;
 mod membership;
 mod operator;
 mod replica;
+mod subnet_claim;
 mod watch;
 
 /// What a node is told when it registers.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::commit::Request;
+use super::subnet_claim::SubnetClaim;
 use super::{Admitted, ChangeError, Holder, Registry, unix_seconds};
 use crate::identity::{self, Claimant, Verdict};
 use crate::node::{NodeId, Status};
@@ -20,6 +21,7 @@ pub(super) struct LetIn {
     returning: bool,
     changed: bool,
     displaced: Option<Claimant>,
+    subnet_claim: Option<SubnetClaim>,
     unix_seconds: i64,
 }
 
@@ -46,9 +48,14 @@ impl Request for Register {
             Some(node) => change.subnet_of(&node.node_id).await?,
             None => None,
         };
-        let index = match held {
-            Some(index) => index,
-            None => match change.next_subnet(&registry.plan).await? {
+        let subnet_claim = match self.0.subnet {
+            Some(claimed) => SubnetClaim::examine(claimed, held, registry, change).await?,
+            None => None,
+        };
+        let index = match (held, &subnet_claim) {
+            (Some(index), _) => index,
+            (None, Some(SubnetClaim::Free(index))) => *index,
+            (None, _) => match change.next_subnet(&registry.plan).await? {
                 Some(index) => index,
                 None => return Ok(Err(exhausted(registry, change).await?)),
             },
@@ -86,12 +93,16 @@ impl Request for Register {
             returning: node.is_some(),
             changed,
             displaced: displaced.cloned(),
+            subnet_claim,
             unix_seconds,
         }))
     }
 
     fn done(&self, registry: &Registry, let_in: &LetIn, revision: i64) {
         let Admitted { node_id, subnet } = &let_in.admitted;
+        if let (Some(claim), Some(claimed)) = (&let_in.subnet_claim, self.0.subnet) {
+            claim.tell(claimed, &let_in.admitted, &self.0.hostname);
+        }
         if !let_in.changed {
             registry.beat(node_id.as_str(), let_in.unix_seconds);
             return;

@@ -117,6 +117,11 @@ async fn json_with_wrong_types_is_422_and_names_value_and_rule() {
             json!({}),
             "node_key must be a string, but is an object",
         ),
+        (
+            "subnet",
+            json!("10.42.7.0"),
+            "subnet must be an IPv4 network",
+        ),
     ] {
         let mut body = node("b", "192.0.2.2");
         body[field] = value;

@@ -20,4 +20,5 @@ mod liveness;
 mod operators;
 mod registration;
 mod replicas;
+mod subnet_claims;
 mod traffic;

@@ -32,7 +32,7 @@ const CONTRACT: &[Call] = &[
         parameters: &[],
         sends: (
             &["hostname", "host_ip"],
-            &["cpu_cores", "ram_mb", "node_key"],
+            &["cpu_cores", "ram_mb", "node_key", "subnet"],
         ),
         answers: &["node_id", "subnet"],
         statuses: &["200", "400", "408", "409", "413", "415", "422", "503"],

@@ -1,0 +1,198 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+fn id(n: u8) -> NodeId {
+    NodeId::from(format!("node-{n}"))
+}
+
+#[test]
+fn a_silent_node_is_down_at_its_deadline_and_not_before() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    table.watch(id(1), Status::Up, 0, start);
+    assert!(
+        table
+            .expire(start + TIMEOUT - Duration::from_nanos(1))
+            .is_empty()
+    );
+    assert_eq!(table.expire(start + TIMEOUT), [id(1)]);
+    assert_eq!(table.expire(start + TIMEOUT), [], "a node goes down once");
+    assert_eq!(
+        table.heartbeat("node-1", start + TIMEOUT, 7),
+        Some(Beat::CameUp)
+    );
+    assert_eq!(table.look_up(&id(1)), Some((Status::Up, 7)));
+}
+
+#[test]
+fn a_stranger_and_a_forgotten_node_have_no_heartbeat() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    assert_eq!(table.heartbeat("node-1", start, 0), None);
+    table.watch(id(1), Status::Up, 0, start);
+    table.forget(&id(1));
+    assert_eq!(table.heartbeat("node-1", start, 0), None);
+    assert_eq!(table.look_up(&id(1)), None);
+}
+
+#[test]
+fn what_the_database_says_counts_unless_the_table_has_newer_news() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    table.adopt(&id(1), Status::Up, 5, start);
+    assert_eq!(table.look_up(&id(1)), Some((Status::Up, 5)));
+    // The same status again neither moves the deadline nor takes a heartbeat back.
+    table.heartbeat("node-1", start, 9);
+    table.adopt(&id(1), Status::Up, 5, start + TIMEOUT / 2);
+    assert_eq!(table.look_up(&id(1)), Some((Status::Up, 9)));
+    assert_eq!(table.expire(start + TIMEOUT), [id(1)]);
+    // Down is not written yet, so an older row that says up is no news.
+    table.adopt(&id(1), Status::Up, 5, start + TIMEOUT);
+    assert_eq!(table.look_up(&id(1)), Some((Status::Down, 9)));
+    table.take_unwritten(9);
+    table.adopt(&id(1), Status::Up, 11, start + TIMEOUT);
+    assert_eq!(table.look_up(&id(1)), Some((Status::Up, 11)));
+    assert_eq!(table.next_deadline(), Some(start + TIMEOUT * 2));
+}
+
+#[test]
+fn a_heartbeat_that_another_replica_tells_of_counts_and_is_not_told_again() {
+    let start = Instant::now();
+    let half = start + TIMEOUT / 2;
+    let (mut here, mut there) = (Liveness::new(TIMEOUT), Liveness::new(TIMEOUT));
+    for table in [&mut here, &mut there] {
+        table.watch(id(1), Status::Up, 0, start);
+        table.watch(id(2), Status::Up, 0, start);
+    }
+    here.heartbeat("node-1", half, 7);
+    let told = here.take_untold();
+    assert_eq!(told, [(id(1), 7)]);
+    assert_eq!(here.take_untold(), []);
+    here.put_back_untold(&told);
+    assert_eq!(here.take_untold(), told);
+    for (node_id, unix_seconds) in told {
+        there.hear(node_id.as_str(), half, unix_seconds);
+    }
+    assert_eq!(there.take_untold(), []);
+    assert_eq!(there.take_unwritten(9), []);
+    assert_eq!(there.look_up(&id(1)), Some((Status::Up, 7)));
+    let grace = Duration::from_millis(1);
+    assert_eq!(there.silent(start + TIMEOUT, grace), []);
+    assert_eq!(there.silent(start + TIMEOUT + grace, grace), [id(2)]);
+    there.give_full_timeout(start + TIMEOUT);
+    assert_eq!(there.silent(start + TIMEOUT + grace, grace), []);
+    // A stranger's is nobody's.
+    there.hear("node-9", half, 7);
+    assert_eq!(there.look_up(&id(9)), None);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Watch(u8, bool),
+    Forget(u8),
+    Heartbeat(u8),
+    Wait(u64),
+    /// A batch is taken; whether the database takes it, too.
+    Write(usize, bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let node = 0_u8..4;
+    let step = prop_oneof![
+        1 => (node.clone(), any::<bool>()).prop_map(|(n, up)| Step::Watch(n, up)),
+        1 => node.clone().prop_map(Step::Forget),
+        5 => node.prop_map(Step::Heartbeat),
+        5 => (0_u64..40).prop_map(Step::Wait),
+        3 => (0_usize..5, any::<bool>()).prop_map(|(most, works)| Step::Write(most, works)),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Expected {
+    last_seen: u64,
+    up: bool,
+}
+
+proptest! {
+    /// Against a model that knows only when each node was last seen.
+    #[test]
+    fn a_node_is_up_exactly_while_it_was_seen_within_the_timeout(steps in steps()) {
+        let start = Instant::now();
+        let mut now = 0_u64;
+        let mut table = Liveness::new(TIMEOUT);
+        let mut model: BTreeMap<u8, Expected> = BTreeMap::new();
+        let mut written: BTreeMap<NodeId, (Status, i64)> = BTreeMap::new();
+        for step in steps {
+            let at = start + Duration::from_secs(now);
+            match step {
+                Step::Watch(n, up) => {
+                    let status = if up { Status::Up } else { Status::Down };
+                    table.watch(id(n), status, now as i64, at);
+                    written.insert(id(n), (status, now as i64));
+                    model.insert(n, Expected { last_seen: now, up });
+                }
+                Step::Forget(n) => {
+                    table.forget(&id(n));
+                    written.remove(&id(n));
+                    model.remove(&n);
+                }
+                Step::Heartbeat(n) => {
+                    let beat = table.heartbeat(id(n).as_str(), at, now as i64);
+                    let expected = model.get_mut(&n).map(|node| {
+                        let beat = if node.up { Beat::StillUp } else { Beat::CameUp };
+                        *node = Expected { last_seen: now, up: true };
+                        beat
+                    });
+                    prop_assert_eq!(beat, expected);
+                }
+                Step::Wait(seconds) => {
+                    let sleeping_until = table.next_deadline();
+                    now += seconds;
+                    let at = start + Duration::from_secs(now);
+                    let mut expired = table.expire(at);
+                    expired.sort();
+                    let expected: Vec<_> = model.iter_mut()
+                        .filter(|(_, node)| node.up && now - node.last_seen >= TIMEOUT.as_secs())
+                        .map(|(n, node)| { node.up = false; id(*n) })
+                        .collect();
+                    prop_assert_eq!(&expired, &expected);
+                    // A sleeper that wakes at the announced moment misses nobody.
+                    prop_assert_eq!(!expired.is_empty(), sleeping_until.is_some_and(|t| t <= at));
+                }
+                Step::Write(most, works) => {
+                    let batch = table.take_unwritten(most);
+                    prop_assert!(batch.len() <= most);
+                    if works {
+                        for entry in batch {
+                            let row = written.get_mut(&entry.node_id).unwrap();
+                            row.0 = entry.status.unwrap_or(row.0);
+                            row.1 = entry.last_heartbeat;
+                        }
+                    } else {
+                        table.put_back(&batch);
+                    }
+                }
+            }
+            for (n, node) in &model {
+                let status = if node.up { Status::Up } else { Status::Down };
+                prop_assert_eq!(table.look_up(&id(*n)).map(|seen| seen.0), Some(status));
+            }
+        }
+        // Whatever failed before, one write that works brings the database up to date.
+        for entry in table.take_unwritten(usize::MAX) {
+            let row = written.get_mut(&entry.node_id).unwrap();
+            row.0 = entry.status.unwrap_or(row.0);
+            row.1 = entry.last_heartbeat;
+        }
+        prop_assert_eq!(table.take_unwritten(usize::MAX), []);
+        for (node_id, row) in written {
+            prop_assert_eq!(table.look_up(&node_id), Some(row));
+        }
+    }
+}
