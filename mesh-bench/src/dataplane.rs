@@ -15,8 +15,10 @@ use std::{
 
 use anyhow::Context as _;
 
+use crate::{machine::Machine, page};
+
 use measure::{MANY, MTU, Schedule};
-use report::{Machine, Report, Setting};
+use report::{Report, Setting};
 use topology::{
     Topology,
     bed::{Bed, BridgeNetfilter},
@@ -108,7 +110,7 @@ pub(crate) async fn run(options: &DataplaneOptions) -> anyhow::Result<()> {
         write(path, &report.svg())?;
     }
     if let Some(path) = &options.markdown {
-        report.write_markdown(path)?;
+        page::write(path, "dataplane", &report.markdown())?;
     }
     Ok(())
 }

@@ -61,7 +61,7 @@ pub(crate) fn milliseconds(time: Duration) -> f64 {
 
 impl Figure {
     /// Whether the goal is met, if there is one.
-    fn is_met(&self) -> Option<bool> {
+    pub(crate) fn is_met(&self) -> Option<bool> {
         self.goal.map(|goal| self.measured < goal)
     }
 }

@@ -1,10 +1,13 @@
 //! Benchmarks of Quilt Mesh: they print figures beside their goals and assert nothing about
 //! time, because a machine's speed is no property of the code.
 
+mod control;
 mod dataplane;
 mod figure;
+mod machine;
 mod memory;
 mod node;
+mod page;
 mod repair;
 mod route_calls;
 mod start;
@@ -15,12 +18,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 
-use crate::{dataplane::DataplaneOptions, figure::Figure};
+use crate::{control::ControlOptions, dataplane::DataplaneOptions, figure::Figure};
 
 /// Measure Quilt Mesh on this machine
 ///
 /// Hosts are network namespaces, daemons are the real release binaries, found beside this one
-/// or in the directory that QUILT_MESH_BIN_DIR names. Needs root. `cargo xtask bench` builds
+/// or in the directory that QUILT_MESH_BIN_DIR names. Needs root, but for `control`. `cargo xtask bench` builds
 /// and runs all of it. The exit code tells whether measuring worked, not how fast it was.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
@@ -36,6 +39,8 @@ enum Subject {
     /// The data plane beside plain routing and the kernel's VXLAN: packets per second,
     /// request/response times, TCP throughput, and what each eBPF program costs
     Dataplane(DataplaneOptions),
+    /// The control plane with up to 10,000 simulated agents: idle, one join, all joining at once
+    Control(ControlOptions),
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,6 +71,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match subject {
         Subject::Runtime(options) => tokio.block_on(report_runtime(&options))?,
         Subject::Dataplane(options) => tokio.block_on(dataplane::run(&options))?,
+        Subject::Control(options) => tokio.block_on(control::run(&options))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use crate::setup::{self, Tool, require_root};
 /// Measure, and print figures
 ///
 /// Builds release binaries and runs mesh-bench with the arguments given here, for example
-/// `cargo xtask bench runtime --json` or `cargo xtask bench dataplane --quick`. Needs root.
+/// `cargo xtask bench runtime --json` or `cargo xtask bench dataplane --quick`. Needs root, but for `cargo xtask bench control`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// What to measure, and options for mesh-bench; `cargo xtask bench help` lists them
@@ -18,10 +18,17 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    require_root("bench")?;
+    let asked_for = |subject: &str| options.arguments.iter().any(|it| it == subject);
+    let control = asked_for("control");
+    if !control {
+        require_root("bench")?;
+    }
     setup::ensure(&[Tool::CCompiler])?;
-    if options.arguments.iter().any(|it| it == "dataplane") {
+    if asked_for("dataplane") {
         setup::ensure(&[Tool::Iptables])?;
+    }
+    if control {
+        setup::ensure(&[Tool::Postgres])?;
     }
     let checkout = cargo::checkout()?;
     let binaries = cargo::build_release(&checkout)?;

@@ -2,14 +2,13 @@
 
 pub(crate) mod goals;
 mod json;
-mod machine;
 mod markdown;
 mod plot;
 mod table;
 
 use serde::Serialize;
 
-pub(crate) use machine::Machine;
+use crate::machine::Machine;
 
 use super::{
     measure::{Schedule, Series},

@@ -1,28 +1,13 @@
 //! The figures for the documentation.
 
-use std::{fmt::Write as _, fs, io, path::Path};
-
-use anyhow::Context as _;
+use std::fmt::Write as _;
 
 use super::{Report, goals, lines, number};
 use crate::dataplane::{programs, topology::Topology};
 
-/// What the figures stand between in a page whose other text is written by hand.
-const BEGIN: &str = "<!-- figures of `cargo xtask bench dataplane`: begin -->";
-const END: &str = "<!-- figures: end -->";
-
 impl Report {
-    /// Writes the figures into a page: between the marks if it has them, else as the page.
-    pub(crate) fn write_markdown(&self, path: &Path) -> anyhow::Result<()> {
-        let page = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            other => other.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        fs::write(path, insert(&page, &self.markdown()))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    fn markdown(&self) -> String {
+    /// Circumstances, goals and all measures, as Markdown.
+    pub(crate) fn markdown(&self) -> String {
         let mut text = format!(
             "Measured on {}, {} rounds of {} ms after {} ms of warming up, bridge netfilter {}{}.\n\n",
             self.machine,
@@ -104,32 +89,5 @@ impl Report {
             writeln!(text, " {growth} |")?;
         }
         Ok(())
-    }
-}
-
-/// The page with the figures between its marks; without marks, the figures.
-fn insert(page: &str, figures: &str) -> String {
-    let parts = page.split_once(BEGIN).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(END)?;
-        Some((before, after))
-    });
-    match parts {
-        Some((before, after)) => format!("{before}{BEGIN}\n\n{figures}\n{END}{after}"),
-        None => format!("{BEGIN}\n\n{figures}\n{END}\n"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn new_figures_replace_the_old_ones_and_nothing_else() {
-        let first = insert("", "old\n");
-        let page = format!("# Title\n{first}\nReading\n");
-        let page = insert(&page, "new\n");
-        assert!(page.starts_with("# Title\n") && page.ends_with("\nReading\n"));
-        assert!(page.contains("\nnew\n") && !page.contains("old"));
-        assert_eq!(page, insert(&page, "new\n"));
     }
 }

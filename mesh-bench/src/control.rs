@@ -1,0 +1,149 @@
+//! The control plane under simulated agents that speak its real protocol over loopback.
+
+mod agents;
+mod connection;
+mod measure;
+mod report;
+mod server;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, ensure};
+use mesh_testbed::{Postgres, PostgresOptions};
+
+use crate::{machine::Machine, page};
+use measure::Measured;
+use report::Report;
+use server::Store;
+
+/// How many agents a cluster is measured with unless told otherwise.
+const AGENTS: [usize; 3] = [100, 1_000, 10_000];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ControlOptions {
+    /// How many agents, one cluster after the other
+    #[arg(long, env = "QUILT_MESH_AGENTS", value_delimiter = ',', default_values_t = AGENTS, value_name = "N")]
+    agents: Vec<usize>,
+
+    /// Which databases to measure on
+    #[arg(long, env = "QUILT_MESH_STORE", value_delimiter = ',', default_values_t = Store::ALL, value_name = "STORE")]
+    store: Vec<Store>,
+
+    /// How long each cluster is watched while nothing happens
+    #[arg(long, env = "QUILT_MESH_IDLE_SECONDS", default_value_t = 30, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(5..=3600))]
+    idle_seconds: u64,
+
+    /// How many joins are watched by all agents
+    #[arg(long, env = "QUILT_MESH_JOINS", default_value_t = 20, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=200))]
+    joins: u16,
+
+    /// Connections that each agent keeps open: 2 has one for heartbeats beside the one for the change
+    /// feed, 1 sends them in turns
+    #[arg(long, env = "QUILT_MESH_CONNECTIONS", default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u8).range(1..=2))]
+    connections: u8,
+
+    /// Write the figures as one JSON document
+    #[arg(long, env = "QUILT_MESH_JSON", value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Draw the cost per agent as an SVG picture
+    #[arg(long, env = "QUILT_MESH_SVG", value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// Write the figures into a page of documentation, between its marks if it has them
+    #[arg(long, env = "QUILT_MESH_MARKDOWN", value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+/// What a run is asked to do.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Setting {
+    idle_seconds: u64,
+    joins: u16,
+    connections: u8,
+}
+
+impl Setting {
+    fn idle(&self) -> Duration {
+        Duration::from_secs(self.idle_seconds)
+    }
+}
+
+/// Measures, prints the figures and writes the files that were asked for.
+pub(crate) async fn run(options: &ControlOptions) -> anyhow::Result<()> {
+    let mut machine = Machine::here()?;
+    let files = server::raise_open_files().context("cannot raise the limit of open files")?;
+    let setting = Setting {
+        idle_seconds: options.idle_seconds,
+        joins: options.joins,
+        connections: options.connections,
+    };
+    let most = options.agents.iter().max().copied().unwrap_or(0);
+    let needed = most * usize::from(options.connections) + 500;
+    ensure!(
+        usize::try_from(files)? >= needed,
+        "{most} agents with {} connections each need {needed} open files, and this session may have {files}: \
+         raise the hard limit (ulimit -Hn), or ask for fewer --agents or --connections",
+        options.connections
+    );
+    let mut measured = Vec::new();
+    for store in &options.store {
+        measured.push(
+            measure_store(*store, options, &setting)
+                .await
+                .with_context(|| format!("on {store}"))?,
+        );
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    machine.finished_at = now.context("the clock stands before 1970")?.as_secs();
+    let report = Report {
+        machine,
+        setting,
+        measured,
+    };
+    println!("{}", report.text());
+    if let Some(path) = &options.json {
+        write(path, &serde_json::to_string_pretty(&report.json())?)?;
+    }
+    if let Some(path) = &options.svg {
+        write(path, &report.svg())?;
+    }
+    if let Some(path) = &options.markdown {
+        page::write(path, "control", &report.markdown())?;
+    }
+    Ok(())
+}
+
+async fn measure_store(
+    store: Store,
+    options: &ControlOptions,
+    setting: &Setting,
+) -> anyhow::Result<Measured> {
+    let postgres = match store {
+        Store::Sqlite => None,
+        Store::Postgres => Some(Postgres::new(&PostgresOptions::new().durable()).await?),
+    };
+    let mut clusters = Vec::new();
+    for &agents in &options.agents {
+        eprintln!("{store}: {agents} agents");
+        clusters.push(measure::cluster(postgres.as_ref(), agents, setting).await?);
+    }
+    eprintln!("{store}: 300 hosts for 255 subnets");
+    let exhaustion = measure::exhaustion(postgres.as_ref()).await?;
+    Ok(Measured {
+        store,
+        clusters,
+        exhaustion,
+    })
+}
+
+fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,303 @@
+//! Simulated agents: what an agent says to the control plane, and nothing else of one.
+
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use serde::Deserialize;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{sleep, sleep_until},
+};
+
+use super::connection::Connection;
+
+/// How long the change feed is asked to wait for news.
+const FEED_WAIT: Duration = Duration::from_secs(5);
+
+/// Shorter than this the feed is not asked: the heartbeat goes first.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
+/// Between two heartbeats.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Connections that are being opened at a time: more would only wait in the kernel's queue.
+const OPENING: usize = 256;
+
+/// What a heartbeat carries: the state of a data plane, as the agent of a quiet node reports it.
+const HEARTBEAT: &str = r#"{"data_plane":{"version":"0.1.0","fast_path":"active","generation":7}}"#;
+
+/// What a registration is answered.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Admitted {
+    pub(crate) node_id: String,
+    pub(crate) subnet: String,
+}
+
+/// What a list or an answer of the feed begins with.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Head {
+    pub(crate) revision: u64,
+    pub(crate) database: String,
+}
+
+/// The body of host `number`'s registration. Its address is of the range for benchmarks, 198.18.0.0/15.
+pub(crate) fn registration(number: u32) -> String {
+    let address = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + number + 1);
+    serde_json::json!({
+        "hostname": format!("host-{number}.example"),
+        "host_ip": address,
+        "cpu_cores": 8,
+        "ram_mb": 32768,
+        "node_key": format!("{number:032x}"),
+    })
+    .to_string()
+}
+
+/// An agent that has read of a change.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) revision: u64,
+    pub(crate) at: Instant,
+}
+
+/// Running agents. Dropping it ends them.
+pub(crate) struct Agents {
+    _tasks: JoinSet<()>,
+    shared: Arc<Shared>,
+    seen: mpsc::UnboundedReceiver<Seen>,
+}
+
+struct Shared {
+    address: SocketAddr,
+    connections: u8,
+    opening: Semaphore,
+    waiting: AtomicUsize,
+    heartbeats: AtomicU64,
+    errors: AtomicU64,
+    seen: mpsc::UnboundedSender<Seen>,
+}
+
+impl Agents {
+    /// Starts an agent for each of these nodes, which are registered already. They begin at `head`, as if they had fetched the list one by one before.
+    pub(crate) fn start(
+        address: SocketAddr,
+        nodes: &[Admitted],
+        head: &Head,
+        connections: u8,
+    ) -> Self {
+        let database: Arc<str> = head.database.as_str().into();
+        let (sender, seen) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            address,
+            connections,
+            opening: Semaphore::new(OPENING),
+            waiting: AtomicUsize::new(0),
+            heartbeats: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            seen: sender,
+        });
+        let mut tasks = JoinSet::new();
+        for (number, node) in nodes.iter().enumerate() {
+            // As agents that were started at different times: spread over an interval.
+            let first =
+                Instant::now() + HEARTBEAT_INTERVAL.mul_f64(count(number) / count(nodes.len()));
+            let agent = Agent {
+                shared: Arc::clone(&shared),
+                heartbeat: format!("/api/nodes/{}/heartbeat", node.node_id),
+                revision: head.revision,
+                database: Arc::clone(&database),
+            };
+            tasks.spawn(agent.live(first));
+        }
+        Self {
+            _tasks: tasks,
+            shared,
+            seen,
+        }
+    }
+
+    /// How many agents have a connection and follow the feed.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Heartbeats that were answered, and requests that failed.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (
+            self.shared.heartbeats.load(Ordering::Relaxed),
+            self.shared.errors.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Forgets what was read so far.
+    pub(crate) fn forget_seen(&mut self) {
+        while self.seen.try_recv().is_ok() {}
+    }
+
+    /// The next agent that reads of a change.
+    pub(crate) async fn next_seen(&mut self) -> Option<Seen> {
+        self.seen.recv().await
+    }
+}
+
+struct Agent {
+    shared: Arc<Shared>,
+    heartbeat: String,
+    revision: u64,
+    database: Arc<str>,
+}
+
+impl Agent {
+    async fn live(mut self, first_heartbeat: Instant) {
+        if self.shared.connections == 1 {
+            let mut due = first_heartbeat;
+            loop {
+                let failed = self.in_turns(&mut due).await;
+                self.shared.pause_after(&failed).await;
+            }
+        }
+        let hearts = beat(
+            Arc::clone(&self.shared),
+            self.heartbeat.clone(),
+            first_heartbeat,
+        );
+        let feed = async {
+            loop {
+                let failed = self.follow().await;
+                self.shared.pause_after(&failed).await;
+            }
+        };
+        tokio::join!(feed, hearts);
+    }
+
+    /// Feed and heartbeats over one connection, until something fails.
+    async fn in_turns(&mut self, due: &mut Instant) -> anyhow::Error {
+        let mut connection = match self.shared.open().await {
+            Ok(connection) => connection,
+            Err(error) => return error,
+        };
+        let _waiting = Waiting::begin(&self.shared);
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            let outcome = if left < SHORTEST_WAIT {
+                *due += HEARTBEAT_INTERVAL;
+                self.shared
+                    .heartbeat(&mut connection, &self.heartbeat)
+                    .await
+            } else {
+                self.ask(&mut connection, left.min(FEED_WAIT)).await
+            };
+            if let Err(error) = outcome {
+                return error;
+            }
+        }
+    }
+
+    /// The feed over a connection of its own, until something fails.
+    async fn follow(&mut self) -> anyhow::Error {
+        let mut connection = match self.shared.open().await {
+            Ok(connection) => connection,
+            Err(error) => return error,
+        };
+        let _waiting = Waiting::begin(&self.shared);
+        loop {
+            if let Err(error) = self.ask(&mut connection, FEED_WAIT).await {
+                return error;
+            }
+        }
+    }
+
+    /// Asks the feed for what is newer, once.
+    async fn ask(&mut self, connection: &mut Connection, wait: Duration) -> anyhow::Result<()> {
+        let Self {
+            revision, database, ..
+        } = self;
+        let wait = wait.as_secs_f64();
+        let path = format!("/api/nodes?since={revision}&wait={wait:.3}&database={database}");
+        let news: Head = connection.get(&path).await?.json()?;
+        let at = Instant::now();
+        if news.revision > self.revision {
+            // Nobody listens when the agents are being ended.
+            let _ = self.shared.seen.send(Seen {
+                revision: news.revision,
+                at,
+            });
+        }
+        self.revision = news.revision;
+        Ok(())
+    }
+}
+
+/// Heartbeats over a connection of their own.
+async fn beat(shared: Arc<Shared>, path: String, first: Instant) {
+    let mut due = first;
+    loop {
+        let failed = async {
+            let mut connection = shared.open().await?;
+            loop {
+                sleep_until(due.into()).await;
+                due += HEARTBEAT_INTERVAL;
+                shared.heartbeat(&mut connection, &path).await?;
+            }
+        };
+        let failed: anyhow::Result<Infallible> = failed.await;
+        let Err(error) = failed;
+        shared.pause_after(&error).await;
+    }
+}
+
+impl Shared {
+    async fn open(&self) -> anyhow::Result<Connection> {
+        let _slot = self.opening.acquire().await?;
+        Connection::open(self.address).await
+    }
+
+    async fn heartbeat(&self, connection: &mut Connection, path: &str) -> anyhow::Result<()> {
+        let answer = connection.post(path, HEARTBEAT).await?;
+        ensure!(
+            answer.status == 200,
+            "a heartbeat was answered {}",
+            answer.status
+        );
+        self.heartbeats.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn pause_after(&self, error: &anyhow::Error) {
+        if self.errors.fetch_add(1, Ordering::Relaxed) == 0 {
+            eprintln!("the first failure of an agent: {error:#}");
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// An agent that follows the feed, counted as long as it does.
+struct Waiting(Arc<Shared>);
+
+impl Waiting {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A number of agents or bytes, for arithmetic.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+pub(crate) fn count(things: usize) -> f64 {
+    things as f64
+}

@@ -1,0 +1,251 @@
+//! The real `quilt-mesh-control`, release build, as a child process; and what it costs.
+
+use std::{
+    env, fs,
+    net::SocketAddr,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use mesh_testbed::Postgres;
+use nix::{
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::Signal,
+    },
+    unistd::{SysconfVar, sysconf},
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+const BINARY: &str = "quilt-mesh-control";
+
+/// What the control plane keeps its nodes and leases in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Store {
+    Sqlite,
+    Postgres,
+}
+
+impl Store {
+    pub(crate) const ALL: [Self; 2] = [Self::Sqlite, Self::Postgres];
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        })
+    }
+}
+
+/// Lets this process, and what it starts, open as many files as it may; returns how many.
+pub(crate) fn raise_open_files() -> anyhow::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// A running control plane on an empty store. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pid: u32,
+    pub(crate) address: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Server {
+    /// Starts it with these options, on an SQLite file or a new database of the server.
+    pub(crate) async fn start(
+        postgres: Option<&Postgres>,
+        options: &[&str],
+    ) -> anyhow::Result<Self> {
+        let folder = env::temp_dir().join(format!("quilt-mesh-bench-{}", uuid::Uuid::new_v4()));
+        fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let started = Self::start_in(folder.clone(), postgres, options).await;
+        if started.is_err() {
+            let _ = fs::remove_dir_all(folder);
+        }
+        started
+    }
+
+    async fn start_in(
+        folder: PathBuf,
+        postgres: Option<&Postgres>,
+        options: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = std::process::Command::new(binary()?);
+        for (name, _) in env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"QUILT_MESH_") {
+                command.env_remove(name);
+            }
+        }
+        match postgres {
+            None => command.arg("--db-path").arg(folder.join("control.db")),
+            Some(postgres) => command.args(["--database-url", &postgres.create_database()?]),
+        };
+        command
+            .args(["--bind", "127.0.0.1:0"])
+            .args(options)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
+        unsafe {
+            command
+                .pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+        }
+        let mut child = Command::from(command)
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start the control plane")?;
+        let pid = child.id().context("the control plane ended at once")?;
+        let stderr = child
+            .stderr
+            .take()
+            .context("the control plane has no log")?;
+        let mut log = BufReader::new(stderr).lines();
+        let listening = async {
+            let mut said = String::new();
+            while let Some(line) = log.next_line().await? {
+                let address = line
+                    .split_whitespace()
+                    .find_map(|word| word.strip_prefix("address="));
+                if let Some(address) = address.filter(|_| line.contains("listening")) {
+                    return Ok(address.parse()?);
+                }
+                said.push_str(&line);
+                said.push('\n');
+            }
+            bail!("the control plane ended:\n{said}");
+        };
+        let address = timeout(Duration::from_secs(60), listening)
+            .await
+            .context("the control plane did not start")??;
+        // Read on, so that it never waits for its log.
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        Ok(Self {
+            child,
+            pid,
+            address,
+            folder,
+        })
+    }
+
+    /// What it has used so far.
+    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
+        let gone = || format!("the control plane (process {}) is gone", self.pid);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).with_context(gone)?;
+        let memory =
+            fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).with_context(gone)?;
+        let ticks =
+            sysconf(SysconfVar::CLK_TCK)?.context("the kernel does not tell its clock tick")?;
+        let ticks = u32::try_from(ticks)?;
+        let used = processor_ticks(&stat).context("unexpected /proc/PID/stat")?;
+        Ok(Usage {
+            at: Instant::now(),
+            processor: Duration::from_secs(used) / ticks,
+            resident: bytes(&memory, "Rss").context("no Rss in smaps_rollup")?,
+            proportional: bytes(&memory, "Pss").context("no Pss in smaps_rollup")?,
+        })
+    }
+
+    /// Ends it and removes its files.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        self.child
+            .kill()
+            .await
+            .context("cannot end the control plane")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What a process has used until some moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) at: Instant,
+    /// On all CPUs, in user space and in the kernel.
+    pub(crate) processor: Duration,
+    /// Resident bytes.
+    pub(crate) resident: u64,
+    /// Resident bytes, those shared with other processes by halves, thirds and so on.
+    pub(crate) proportional: u64,
+}
+
+impl Usage {
+    /// The share of one CPU used since `before`.
+    pub(crate) fn cores_since(&self, before: &Self) -> f64 {
+        (self.processor - before.processor).as_secs_f64() / (self.at - before.at).as_secs_f64()
+    }
+}
+
+/// Fields 14 and 15 of proc_pid_stat(5).
+fn processor_ticks(stat: &str) -> Option<u64> {
+    // The command name in field 2 may hold spaces and parentheses.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
+/// The value of a line of proc_pid_smaps(5), in bytes.
+fn bytes(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .map(|kib| kib * 1024)
+}
+
+/// In the directory that QUILT_MESH_BIN_DIR names, else beside this program.
+fn binary() -> anyhow::Result<PathBuf> {
+    let folder = match env::var_os(mesh_testbed::BIN_DIR_VARIABLE).filter(|it| !it.is_empty()) {
+        Some(folder) => folder.into(),
+        None => {
+            let this = env::current_exe().context("cannot find this program")?;
+            this.parent().map(PathBuf::from).unwrap_or_default()
+        }
+    };
+    let path = folder.join(BINARY);
+    if !path.is_file() {
+        bail!(
+            "no {}: build it with `cargo build --release -p mesh-control`",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_that_of_user_space_and_kernel_whatever_the_name() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 9 9 20 0 3 0 1234 1 1";
+        assert_eq!(processor_ticks(stat), Some(300));
+    }
+
+    #[test]
+    fn memory_is_read_by_its_name() {
+        let text = "Rss:             2048 kB\nPss:             1024 kB\nPss_Anon:          12 kB\n";
+        assert_eq!(bytes(text, "Rss"), Some(2 << 20));
+        assert_eq!(bytes(text, "Pss"), Some(1 << 20));
+        assert_eq!(bytes(text, "Swap"), None);
+    }
+}
