@@ -90,6 +90,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
         revocation.clone(),
         tasks_stop.clone(),
     ));
+    let runtime = settings.dataplane.runtime.clone();
     tasks.spawn(dataplane::run(
         settings.dataplane,
         registration.subscribe(),
@@ -130,6 +131,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
     ));
     tasks.spawn(register::run(
         control_plane.clone(),
+        runtime,
         settings.node,
         host_address.subscribe(),
         revocation,

@@ -9,7 +9,7 @@
 //!
 //! | task | module | remote side |
 //! |---|---|---|
-//! | registrar | [`register`] | control plane |
+//! | registrar | [`register`] | control plane, and the runtime for the subnet that the node holds |
 //! | heartbeat | [`heartbeat`] | control plane, and the runtime for what it carries |
 //! | feed | [`feed`] | control plane |
 //! | probe | [`probe`] | runtime |
@@ -28,6 +28,7 @@ pub mod excerpt;
 pub mod feed;
 pub mod generation;
 pub mod heartbeat;
+pub mod held_subnet;
 pub mod host_address;
 pub mod identity;
 pub mod machine;

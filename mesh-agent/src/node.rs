@@ -25,6 +25,11 @@ pub struct RegisterRequest {
     /// The node's stable identity. Without one, `host_ip` identifies the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_key: Option<String>,
+    /// The subnet that the node holds already. A control plane that does not know the node,
+    /// because its database is new or restored from a backup, leases it this one if nobody
+    /// else holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Ipv4Net>,
 }
 
 /// Answer to `POST /api/nodes/register`.

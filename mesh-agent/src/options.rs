@@ -305,6 +305,7 @@ impl Options {
                 cpu_cores: machine::cpu_cores(),
                 ram_mb: machine::ram_mb(),
                 node_key,
+                subnet: None,
             },
             host_address,
             heartbeat_interval: self.heartbeat_interval,

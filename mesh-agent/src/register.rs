@@ -11,8 +11,10 @@ use tracing::{info, warn};
 
 use crate::{
     control_plane::{ControlPlane, Lease},
+    held_subnet::held_subnet,
     node::{RegisterRequest, Registration},
     retry,
+    runtime_client::RuntimeAddress,
 };
 
 /// Time between two registrations at least: a control plane that registers a node and then
@@ -58,9 +60,11 @@ impl Default for Revocation {
 }
 
 /// Registers, and again each time the registration is revoked or the node's address changes,
-/// until `stop`. Published registrations count up from epoch 1.
+/// until `stop`. Published registrations count up from epoch 1. Each says which subnet the
+/// node holds: the runtime's, or else that of the registration before.
 pub async fn run(
     control_plane: ControlPlane,
+    runtime: RuntimeAddress,
     mut node: RegisterRequest,
     mut host_address: watch::Receiver<Ipv4Addr>,
     revocation: Revocation,
@@ -70,9 +74,11 @@ pub async fn run(
     let mut epoch = 0;
     loop {
         node.host_ip = *host_address.borrow_and_update();
+        let before = published.borrow().as_ref().map(|r| r.subnet);
+        node.subnet = before;
         let lease = tokio::select! {
             () = stop.cancelled() => return,
-            lease = register(&control_plane, &node) => lease,
+            lease = register(&control_plane, &runtime, &node) => lease,
             changed = host_address.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
@@ -80,7 +86,6 @@ pub async fn run(
         };
         let registered = Instant::now();
         epoch += 1;
-        let before = published.borrow().as_ref().map(|r| r.subnet);
         info!(node_id = lease.node_id, subnet = %lease.subnet, host_ip = %node.host_ip, "registered");
         if let Some(before) = before.filter(|before| *before != lease.subnet) {
             warn!(
@@ -110,11 +115,18 @@ pub async fn run(
 }
 
 /// Repeats until it succeeds; each changed error is one log line.
-async fn register(control_plane: &ControlPlane, node: &RegisterRequest) -> Lease {
+async fn register(
+    control_plane: &ControlPlane,
+    runtime: &RuntimeAddress,
+    node: &RegisterRequest,
+) -> Lease {
     let mut pauses = backon::BackoffBuilder::build(retry::until_registered());
     let mut logged = String::new();
     loop {
-        let error = match control_plane.register(node).await {
+        let mut node = node.clone();
+        // Each time: the runtime may have started in the meantime.
+        node.subnet = held_subnet(runtime).await.or(node.subnet);
+        let error = match control_plane.register(&node).await {
             Ok(lease) => return lease,
             Err(error) => error.to_string(),
         };

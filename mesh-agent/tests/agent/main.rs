@@ -12,6 +12,7 @@ mod fake_control_plane;
 mod fake_runtime;
 mod feed;
 mod heartbeat;
+mod held_subnet;
 mod peers;
 mod process;
 mod real_control_plane;

@@ -103,6 +103,7 @@ impl MeshDataplane for Service {
         let state = self.0.lock().unwrap();
         Ok(Response::new(GetStatusResponse {
             version: "0.0.0-fake".to_owned(),
+            subnet: state.subnet.clone(),
             generation: state.generation,
             ..GetStatusResponse::default()
         }))
