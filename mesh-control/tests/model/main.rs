@@ -93,7 +93,6 @@ fn on_sqlite_no_subnet_has_two_holders_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
-#[ignore = "the control plane does not take --database-url yet"]
 fn on_postgresql_with_three_replicas_no_subnet_has_two_holders_and_nothing_acknowledged_is_lost() {
     let runtime = Runtime::new().unwrap();
     let server = runtime

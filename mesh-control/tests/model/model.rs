@@ -160,6 +160,7 @@ impl Model {
             ),
             None => self.is_free(subnet, id),
         }
+        self.was_released(subnet, id);
         for node in self
             .nodes
             .values_mut()
@@ -181,6 +182,13 @@ impl Model {
                 released: Known::No,
             },
         );
+    }
+
+    /// Somebody has a subnet: whoever had it before has lost it to an operator.
+    fn was_released(&mut self, subnet: Ipv4Net, to: &str) {
+        let had = |id: &String, node: &mut Node| node.subnet == subnet && id != to;
+        let lost = self.nodes.extract_if(.., had).map(|(id, _)| id);
+        self.gone.extend(lost);
     }
 
     /// A subnet was handed out: nobody may hold it.
@@ -448,6 +456,7 @@ impl Model {
             if self.nodes.contains_key(id) || self.gone.contains(id) {
                 continue;
             }
+            self.was_released(node.subnet, id);
             let claim = self
                 .unanswered
                 .iter()
