@@ -133,23 +133,30 @@ impl Scene {
             for command in commands {
                 self.run(command)?;
             }
-            self.repaired(Instant::now()).await?;
+            self.repaired().await?;
             self.traffic.flowing(REPAIR_PATIENCE).await?;
         }
         Ok(())
     }
 
     /// Waits until the victim's kernel shows what it showed before, and notes how long it did
-    /// not: from the first notification, or from `damaged_by`, when the damage was certainly
-    /// done, for what the kernel does not tell about.
-    pub(crate) async fn repaired(&mut self, damaged_by: Instant) -> anyhow::Result<()> {
-        let was_different = self.wait_repaired().await?;
-        let repair = match self.mesh.watches[0].first() {
-            Some(announced) => Repair::Announced(announced.elapsed()),
-            None if was_different => Repair::Found(damaged_by.elapsed()),
+    /// not, from the kernel's first notification on.
+    async fn repaired(&mut self) -> anyhow::Result<()> {
+        self.wait_repaired().await?;
+        match self.mesh.watches[0].first() {
+            Some(announced) => self.note_repair(Repair::Announced(announced.elapsed())),
             None => bail!("the fault left no mark: nothing was to be repaired"),
-        };
-        self.note_repair(repair);
+        }
+        Ok(())
+    }
+
+    /// The same for damage that the kernel does not announce, which has just been done.
+    pub(crate) async fn found_and_repaired(&mut self) -> anyhow::Result<()> {
+        let damaged = Instant::now();
+        if !self.wait_repaired().await? {
+            bail!("the fault left no mark: nothing was to be repaired");
+        }
+        self.note_repair(Repair::Found(damaged.elapsed()));
         Ok(())
     }
 

@@ -73,7 +73,7 @@ async fn links_detached(scene: &mut Scene) -> anyhow::Result<()> {
         for pin in pins(scene, "links")? {
             scene.run(&format!("bpftool link detach pinned {}", pin.display()))?;
         }
-        scene.repaired(Instant::now()).await?;
+        scene.found_and_repaired().await?;
     }
     Ok(())
 }
@@ -87,7 +87,7 @@ async fn pins_removed(scene: &mut Scene) -> anyhow::Result<()> {
                     .with_context(|| format!("cannot remove {}", pin.display()))?;
             }
         }
-        scene.repaired(Instant::now()).await?;
+        scene.found_and_repaired().await?;
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ async fn maps_emptied(scene: &mut Scene) -> anyhow::Result<()> {
         for map in [map_names::PEERS, map_names::VTEPS, map_names::ENDPOINTS] {
             state::empty(scene.victim(), map)?;
         }
-        scene.repaired(Instant::now()).await?;
+        scene.found_and_repaired().await?;
     }
     Ok(())
 }
