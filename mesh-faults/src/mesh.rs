@@ -41,11 +41,9 @@ pub(crate) fn control_options() -> DaemonOptions {
         .args(["--shutdown-timeout", "2s"])
 }
 
-/// Options of the agents: short intervals, and no leave-taking when one is stopped, because
-/// whoever stops it here starts it again.
+/// Options of the agents: short intervals.
 pub(crate) fn agent_options() -> DaemonOptions {
     DaemonOptions::new()
-        .arg("--stay-registered")
         .args(["--heartbeat-interval", "300ms", "--sync-interval", "500ms"])
         .args(["--request-timeout", "1s", "--connect-timeout", "500ms"])
         .arg("--absent-peer-grace")
@@ -58,12 +56,17 @@ pub(crate) fn runtime_options() -> DaemonOptions {
 }
 
 /// Options of control plane, runtime and agent, with the binaries of another build if one is
-/// given.
-pub(crate) fn options(other_build: Option<&Path>) -> [DaemonOptions; 3] {
+/// given. `upgraded` is a mesh of two builds, whose agents stay registered when they are
+/// stopped: one of the builds may not wait for a node that deregisters.
+pub(crate) fn options(other_build: Option<&Path>, upgraded: bool) -> [DaemonOptions; 3] {
+    let agent = match upgraded {
+        true => agent_options().arg("--stay-registered"),
+        false => agent_options(),
+    };
     [
         (control_options(), "quilt-mesh-control"),
         (runtime_options(), Daemon::Runtime.binary()),
-        (agent_options(), Daemon::Agent.binary()),
+        (agent, Daemon::Agent.binary()),
     ]
     .map(|(options, name)| match other_build {
         Some(directory) => options.binary(directory.join(name)),
@@ -77,7 +80,7 @@ impl Mesh {
     ///
     /// The binaries are those of `other_build`, if one is given.
     pub(crate) async fn build(other_build: Option<&Path>) -> anyhow::Result<Self> {
-        let [control, runtime, agent] = options(other_build);
+        let [control, runtime, agent] = options(other_build, other_build.is_some());
         let testbed = Testbed::builder().hosts(HOSTS + 1).build().await?;
         let hosts = &testbed.hosts()[..HOSTS];
         for host in hosts {

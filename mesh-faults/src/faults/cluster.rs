@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use mesh_testbed::{Daemon, Signal};
+use mesh_testbed::{Daemon, DaemonOptions, Signal};
 
 use super::{SOON, daemons::replace};
 use crate::{
@@ -15,7 +15,8 @@ use crate::{
 pub(super) const FAULTS: &[Fault] = &[
     Fault::scene(
         "rolling-restart",
-        "the control plane, and then both daemons of each node in turn, are restarted",
+        "the control plane, and then both daemons of each node in turn, are restarted; the \
+         agents deregister",
         Promise::LOSSLESS,
         |scene| Box::pin(rolling_restart(scene)),
     )
@@ -37,7 +38,7 @@ pub(super) const FAULTS: &[Fault] = &[
 async fn rolling_restart(scene: &mut Scene) -> anyhow::Result<()> {
     scene.strike();
     roll_control(scene, None).await?;
-    roll_nodes(scene, None).await
+    roll_nodes(scene, options(None, false)).await
 }
 
 async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
@@ -46,12 +47,12 @@ async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
     scene.strike();
     let before = scene.victim().status().await?.version;
     roll_control(scene, None).await?;
-    roll_nodes(scene, None).await?;
+    roll_nodes(scene, options(None, true)).await?;
     let after = scene.victim().status().await?.version;
     // A control plane does not go back: its database may have changed for good.
-    roll_nodes(scene, Some(&other)).await?;
+    roll_nodes(scene, options(Some(&other), true)).await?;
     scene.traffic.flowing(SOON).await?;
-    roll_nodes(scene, None).await?;
+    roll_nodes(scene, options(None, true)).await?;
     // What this build pins may differ from what the other one pinned.
     scene.mesh.rebase().await?;
     scene
@@ -62,15 +63,15 @@ async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
 
 /// Restarts the control plane, with the binary of another build if one is given.
 async fn roll_control(scene: &Scene, other_build: Option<&Path>) -> anyhow::Result<()> {
-    let [options, ..] = options(other_build);
+    let [options, ..] = options(other_build, false);
     let control = scene.mesh.testbed.control();
     control.stop(Signal::SIGTERM, SOON).await?;
     Ok(control.start(&options).await?)
 }
 
 /// Restarts both daemons of each node in turn.
-async fn roll_nodes(scene: &Scene, other_build: Option<&Path>) -> anyhow::Result<()> {
-    let [_, runtime, agent] = options(other_build);
+async fn roll_nodes(scene: &Scene, options: [DaemonOptions; 3]) -> anyhow::Result<()> {
+    let [_, runtime, agent] = options;
     for host in scene.mesh.hosts() {
         replace(host, Daemon::Runtime, &runtime).await?;
         replace(host, Daemon::Agent, &agent).await?;
