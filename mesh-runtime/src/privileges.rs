@@ -10,7 +10,7 @@ const CAP_NET_ADMIN: u32 = 12;
 #[error(
     "CAP_NET_ADMIN is missing: this process may not change the network. Run it as root (sudo \
      {program}), or grant it what it needs: sudo setcap \
-     cap_net_admin,cap_bpf,cap_perfmon,cap_sys_admin+ep {program}"
+     cap_net_admin,cap_net_broadcast,cap_net_raw,cap_bpf,cap_perfmon,cap_sys_admin+ep {program}"
 )]
 pub struct MissingPrivilege {
     /// The program to run or to grant it to.

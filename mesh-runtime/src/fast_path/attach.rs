@@ -4,19 +4,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    ops::Bound,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf,
-    programs::{links::FdLink, tc::qdisc_detach_program},
-    util::KernelVersion,
-};
-use nix::net::if_::if_nametoindex;
+use aya::{Ebpf, programs::tc::qdisc_detach_program, util::KernelVersion};
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{
     AttachMode, FastPathError, StrangerGuard,
+    bpf::{link_interface, open_pinned},
     hook::{Hook, Role},
     link::{Failure, attach_clsact, attach_tcx, attach_xdp, detach_clsact, is_live},
     sequence::Attacher,
@@ -43,8 +41,8 @@ pub(super) struct Attachments {
 #[derive(Debug)]
 struct Attached {
     interface: String,
-    /// The tcx link; a clsact filter has none.
-    link: Option<FdLink>,
+    /// The tcx or XDP link; a clsact filter has none.
+    link: Option<OwnedFd>,
 }
 
 impl Attachments {
@@ -99,6 +97,26 @@ impl Attachments {
         linked && is_live(&self.pin(hook), hook.link)
     }
 
+    /// Whether the next `share` links are on their interfaces, beginning after the hook in
+    /// `turn`. The kernel tells nobody when somebody detaches one; it does of filters.
+    pub(super) fn share_holds(&self, turn: &mut Option<Hook>, share: usize) -> bool {
+        let from = turn.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        let mut seen = 0;
+        for (&hook, attached) in self.attached.range((from, Bound::Unbounded)).take(share) {
+            let detached = |link| link_interface(link).is_ok_and(|index| index != hook.link);
+            // A link that went with its interface is no damage.
+            if attached.link.as_ref().is_some_and(detached) && if_indextoname(hook.link).is_ok() {
+                return false;
+            }
+            last = Some(hook);
+            seen += 1;
+        }
+        // The last share begins anew.
+        *turn = last.filter(|_| seen == share);
+        true
+    }
+
     /// Remembers that a clsact qdisc is ours, for the day of the cleanup: the BPF file system
     /// keeps directories too. Without the mark the qdisc is left then, which does no harm.
     fn note_qdisc(&self, link: u32) {
@@ -123,8 +141,14 @@ impl Attachments {
         let pin = self.pin(hook);
         let mut done = true;
         let link = match (hook.role.attach_type(), self.way) {
-            (None, _) => Some(attach_xdp(ebpf, self.guard, hook.role, interface, &pin)?),
-            (Some(side), Way::Tcx) => Some(attach_tcx(ebpf, hook.role, side, interface, &pin)?),
+            (None, _) => {
+                attach_xdp(ebpf, self.guard, hook.role, interface, &pin)?;
+                Some(open_pinned(&pin)?)
+            }
+            (Some(side), Way::Tcx) => {
+                attach_tcx(ebpf, hook.role, side, interface, &pin)?;
+                Some(open_pinned(&pin)?)
+            }
             (Some(side), Way::Clsact) => {
                 let ours = before.is_some();
                 let change = attach_clsact(ebpf, hook.role, side, interface, ours)?;

@@ -1,6 +1,6 @@
 //! One program on one interface: a pinned link where the kernel has links, a filter elsewhere.
 
-use std::{fs, io, mem, os::fd::AsRawFd as _, path::Path};
+use std::{fs, io, mem, path::Path};
 
 use aya::{
     Ebpf,
@@ -15,7 +15,11 @@ use aya::{
     sys::SyscallError,
 };
 
-use super::{FastPathError, StrangerGuard, bpf::open_pinned, hook::Role};
+use super::{
+    FastPathError, StrangerGuard,
+    bpf::{link_interface, open_pinned},
+    hook::Role,
+};
 
 /// Priority and handle of our clsact filters: the same number as our routes' protocol, so
 /// that `tc filter show` tells whose they are.
@@ -42,19 +46,20 @@ pub(super) fn attach_tcx(
     side: TcAttachType,
     interface: &str,
     pin: &Path,
-) -> Result<FdLink, Failure> {
+) -> Result<(), Failure> {
     let program = classifier(ebpf, role)?;
     let taken_over = take_over(pin, |link| {
         let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
         Ok(program.take_link(id)?.try_into()?)
     })?;
-    if let Some(link) = taken_over {
-        return Ok(link);
+    if taken_over {
+        return Ok(());
     }
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(interface, side, order)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
-    Ok(link.pin(pin)?.into())
+    link.pin(pin)?;
+    Ok(())
 }
 
 /// The same for the program that drops strangers' packets.
@@ -64,7 +69,7 @@ pub(super) fn attach_xdp(
     role: Role,
     interface: &str,
     pin: &Path,
-) -> Result<FdLink, Failure> {
+) -> Result<(), Failure> {
     let name = role.program();
     let program = ebpf.program_mut(name).ok_or(FastPathError::Missing {
         what: "program",
@@ -75,8 +80,8 @@ pub(super) fn attach_xdp(
         let id = program.attach_to_link(XdpLink::try_from(link)?)?;
         Ok(program.take_link(id)?.try_into()?)
     })?;
-    if let Some(link) = taken_over {
-        return Ok(link);
+    if taken_over {
+        return Ok(());
     }
     let mode = match guard {
         StrangerGuard::Native => XdpMode::Driver,
@@ -84,50 +89,39 @@ pub(super) fn attach_xdp(
     };
     let id = program.attach(interface, mode)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
-    Ok(link.pin(pin)?.into())
+    link.pin(pin)?;
+    Ok(())
 }
 
-/// The pinned link with the new program in it; `None` if there is none, or none that works.
+/// Puts the new program into the pinned link; `false` if there is none, or none that works.
 fn take_over(
     pin: &Path,
     replace: impl FnOnce(FdLink) -> Result<FdLink, Failure>,
-) -> Result<Option<FdLink>, Failure> {
+) -> Result<bool, Failure> {
     match PinnedLink::from_pin(pin) {
         Ok(pinned) => match replace(FdLink::from(pinned)) {
-            Ok(link) => Ok(Some(link)),
+            Ok(_) => Ok(true),
             Err(error) => {
                 // ENOLINK: the interface it was on is gone, and the index was given again.
                 tracing::debug!(pin = %pin.display(), error, "a pinned link is dead");
                 fs::remove_file(pin)?;
-                Ok(None)
+                Ok(false)
             }
         },
         Err(LinkError::SyscallError(SyscallError { io_error, .. }))
             if io_error.kind() == io::ErrorKind::NotFound =>
         {
-            Ok(None)
+            Ok(false)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether a pinned link is there, and on that interface. One that somebody has detached is
-/// on none (`tcx_link_fdinfo`, `bpf_xdp_link_show_fdinfo`).
+/// Whether a pinned link is there, and on that interface.
 pub(super) fn is_live(pin: &Path, interface: u32) -> bool {
-    let Ok(link) = open_pinned(pin) else {
-        return false;
-    };
-    let path = format!("/proc/self/fdinfo/{}", link.as_raw_fd());
-    fs::read_to_string(path)
-        .ok()
-        .and_then(|info| {
-            let index = info
-                .lines()
-                .find_map(|line| line.strip_prefix("ifindex:"))?;
-            index.trim().parse().ok()
-        })
-        // Without /proc nothing can be said.
-        .is_none_or(|index: u32| index == interface)
+    open_pinned(pin)
+        .and_then(|link| link_interface(&link))
+        .is_ok_and(|index| index == interface)
 }
 
 /// What attaching a filter has changed.

@@ -1,8 +1,8 @@
-//! Looking whether the maps still are as they were made: the kernel tells nobody when somebody
-//! else changes an entry or removes a pin.
+//! Looking whether maps and links still are as they were made: the kernel tells nobody when
+//! somebody else changes an entry, removes a pin or detaches a link.
 //!
-//! A look reads a bounded share of the entries, in turn. So maps that were emptied are found
-//! at the next look, and one entry among many within a few.
+//! A look reads a bounded share of the entries and links, in turn. So maps that were emptied
+//! are found at the next look, and one entry or link among many within a few.
 
 use std::{net::Ipv4Addr, ops::Bound};
 
@@ -10,9 +10,11 @@ use aya::maps::MapData;
 use ipnet::Ipv4Net;
 use mesh_layout::{EndpointKey, VtepKey, map_names};
 
-use super::{FastPath, FastPathError, FastPathState, bpffs::PinDirectory, peers::peer_key};
+use super::{
+    FastPath, FastPathError, FastPathState, bpffs::PinDirectory, hook::Hook, peers::peer_key,
+};
 
-/// Peers, and endpoints, whose entries one look reads. A look at 255 peers takes two to four
+/// Peers, endpoints and links that one look reads of each. A look at 255 peers takes two to four
 /// turns, and each some 100 µs.
 const SHARE: usize = 64;
 
@@ -21,6 +23,7 @@ const SHARE: usize = 64;
 pub struct WatchTurn {
     peer: Option<Ipv4Net>,
     endpoint: Option<Ipv4Addr>,
+    hook: Option<Hook>,
 }
 
 /// The maps by their own handles, from which lost pins are made again.
@@ -113,6 +116,14 @@ impl FastPath {
         }
         turn.endpoint = last.filter(|_| seen == SHARE);
         Ok(true)
+    }
+
+    /// Whether the share of the links whose turn it is are on their interfaces. While an
+    /// [`AttachJob`](super::AttachJob) is under way, that looks itself.
+    pub fn links_hold(&self, turn: &mut WatchTurn) -> bool {
+        self.programs
+            .as_ref()
+            .is_none_or(|programs| programs.attachments.share_holds(&mut turn.hook, SHARE))
     }
 
     /// Makes the pins of maps that somebody has removed again, and returns how many: without

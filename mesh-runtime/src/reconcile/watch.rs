@@ -1,4 +1,4 @@
-//! Watches the fast path's maps, of whose changes nobody tells.
+//! Watches the fast path's maps and links, of whose changes nobody tells.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{fast_path::WatchTurn, kernel::events::Dirty};
 
-/// How often a share of the maps is looked at: damage is to be repaired within 100 ms.
+/// How often a share of the maps and links is looked at: damage is to be repaired within 100 ms.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How often while rounds do not cure what looks find.
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// stop.
 const ATTEMPTS: u32 = 10;
 
-/// When the maps are looked at next, and where.
+/// When maps and links are looked at next, and where.
 #[derive(Debug)]
 pub(super) struct Watch {
     at: Instant,
@@ -72,6 +72,11 @@ impl Reconciler {
                 tracing::warn!(%error, "cannot make the pins of maps again");
             }
             Err(_) => {}
+        }
+        if !open.fast_path.links_hold(&mut self.watch.turn) {
+            tracing::info!("somebody detached programs: attaching them anew");
+            self.look_at_programs = true;
+            return true;
         }
         // What was refused is tried again at its own pace.
         let Some(shown) = open.shown.as_ref().filter(|_| open.unwritten.is_none()) else {
