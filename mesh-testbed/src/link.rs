@@ -1,5 +1,7 @@
 //! Interfaces, addresses and routes of a namespace, over rtnetlink.
 
+mod stacked;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::AsRawFd as _,
@@ -133,15 +135,15 @@ impl Links {
             .await
     }
 
-    /// Enslaves an interface to a bridge.
+    /// Enslaves an interface to a bridge or a bond.
     ///
     /// # Errors
     ///
     /// The kernel's answer.
-    pub async fn enslave(&self, name: &str, bridge: &str) -> Result<()> {
-        let index = self.require(bridge, "create the bridge first").await?;
+    pub async fn enslave(&self, name: &str, controller: &str) -> Result<()> {
+        let index = self.require(controller, "create it first").await?;
         let change = self.change(name).await?.controller(index);
-        self.apply(format!("enslave {name} to {bridge}"), change)
+        self.apply(format!("enslave {name} to {controller}"), change)
             .await
     }
 

@@ -144,6 +144,26 @@ impl Testbed {
         try_join_all(waits).await.map(drop)
     }
 
+    /// Gives a host one more network card, without an address, on the same underlay.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer.
+    pub async fn add_card(&self, host: &Host, name: &str, mtu: u32) -> Result<()> {
+        let links = Links::of(&self.switch)?;
+        let port = format!("{}-{name}", host.name());
+        links
+            .add_veth(&VethPair {
+                name: &port,
+                peer: name,
+                peer_namespace: host.netns(),
+                mtu,
+            })
+            .await?;
+        links.enslave(&port, SWITCH_BRIDGE).await?;
+        enable_nic_offloads(host.netns(), name)
+    }
+
     /// Unplugs a host: its carrier is gone, as when a cable is pulled.
     ///
     /// # Errors

@@ -22,13 +22,17 @@ pub enum Check {
     WithoutTheFastPathTheKernelPathCarries,
     /// Started without that option, the runtime attaches again.
     TheFastPathComesBack,
+    /// The hosts' addresses move to VLANs on their cards, and the programs with them.
+    AVlanCarriesTheFastPath,
+    /// They move to bonds of two cards each, of which one loses its carrier under traffic.
+    ABondCarriesTheFastPathOverWhicheverCardIsLeft,
     /// `--cleanup` removes devices, pins and filters.
     CleaningUpLeavesNothing,
 }
 
 impl Check {
     /// All of them, in their order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::TheProgramsLoadAndAttach,
         Self::ItAttachesTheWayTheKernelOffers,
         Self::ContainersPingOverTheFastPath,
@@ -36,6 +40,8 @@ impl Check {
         Self::AKilledRuntimeAndItsSuccessorLoseNoPacket,
         Self::WithoutTheFastPathTheKernelPathCarries,
         Self::TheFastPathComesBack,
+        Self::AVlanCarriesTheFastPath,
+        Self::ABondCarriesTheFastPathOverWhicheverCardIsLeft,
         Self::CleaningUpLeavesNothing,
     ];
 
@@ -53,6 +59,10 @@ impl Check {
                 "without_the_fast_path_the_kernel_path_carries"
             }
             Self::TheFastPathComesBack => "the_fast_path_comes_back",
+            Self::AVlanCarriesTheFastPath => "a_vlan_carries_the_fast_path",
+            Self::ABondCarriesTheFastPathOverWhicheverCardIsLeft => {
+                "a_bond_carries_the_fast_path_over_whichever_card_is_left"
+            }
             Self::CleaningUpLeavesNothing => "cleaning_up_leaves_nothing",
         }
     }

@@ -17,14 +17,17 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// What the product makes the kernel load: devices, and for clsact the queueing discipline
-/// and its filters. Those they depend on come with them.
-const MODULES: [&str; 6] = [
+/// and its filters; and what stands between the checks' hosts. Those they depend on come with
+/// them.
+const MODULES: [&str; 8] = [
     "vxlan",
     "veth",
     "bridge",
     "sch_ingress",
     "cls_bpf",
     "act_bpf",
+    "8021q",
+    "bonding",
 ];
 
 /// Folders of the guest that nothing is put into.

@@ -1,5 +1,7 @@
 //! The checks.
 
+mod underlays;
+
 use std::{fs, io, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
@@ -35,6 +37,8 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
         Check::AKilledRuntimeAndItsSuccessorLoseNoPacket => survive_kill(pair).await,
         Check::WithoutTheFastPathTheKernelPathCarries => fall_back(pair).await,
         Check::TheFastPathComesBack => come_back(pair).await,
+        Check::AVlanCarriesTheFastPath => underlays::vlan(pair).await,
+        Check::ABondCarriesTheFastPathOverWhicheverCardIsLeft => underlays::bond(pair).await,
         Check::CleaningUpLeavesNothing => clean_up(pair).await,
     }
 }
@@ -42,11 +46,16 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
 /// Waits until either host has all its programs in place and knows its container, which it
 /// does from the container's first packet on.
 async fn wait_attached(pair: &Pair) -> anyhow::Result<()> {
+    wait_attached_to(pair, "eth0").await
+}
+
+/// The same with another underlay interface.
+async fn wait_attached_to(pair: &Pair, underlay: &str) -> anyhow::Result<()> {
     wait_pings(pair).await?;
     for (host, container) in pair.hosts().into_iter().zip(pair.containers()) {
         let address = container.address().to_string();
         let wanted = [
-            "eth0: decapsulate".to_owned(),
+            format!("{underlay}: decapsulate"),
             "vxlan100: safety_net".to_owned(),
             format!("{}: encapsulate", container.host_interface()),
         ];

@@ -49,6 +49,11 @@ impl Pair {
         [&hosts[0], &hosts[1]]
     }
 
+    /// What the hosts are part of.
+    pub(crate) fn testbed(&self) -> &Testbed {
+        &self.testbed
+    }
+
     /// The containers on A and B.
     pub(crate) fn containers(&self) -> [&Container; 2] {
         self.containers.each_ref()

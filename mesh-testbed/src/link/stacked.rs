@@ -1,0 +1,47 @@
+//! Interfaces on top of others: VLANs and bonds.
+
+use rtnetlink::{LinkBond, LinkVlan, packet_route::link::BondMode};
+
+use super::Links;
+use crate::error::Result;
+
+/// Milliseconds between two looks of a bond at the carrier of its ports.
+const CARRIER_LOOK_MS: u32 = 20;
+
+impl Links {
+    /// Creates a VLAN on an interface, and sets it up. Needs the kernel's module 8021q.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer, or no such interface.
+    pub async fn add_vlan(&self, name: &str, lower: &str, id: u16) -> Result<()> {
+        let lower = self.require(lower, "create it first").await?;
+        let message = LinkVlan::new(name, lower, id).up().build();
+        self.handle
+            .link()
+            .add(message)
+            .execute()
+            .await
+            .map_err(|error| self.failed(format!("create VLAN {name}"), error))
+    }
+
+    /// Creates a bond of which one port is active at a time, and sets it up. A port has to be
+    /// down when it is [enslaved](Self::enslave). Needs the kernel's module bonding.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer.
+    pub async fn add_bond(&self, name: &str) -> Result<()> {
+        let message = LinkBond::new(name)
+            .mode(BondMode::ActiveBackup)
+            .miimon(CARRIER_LOOK_MS)
+            .up()
+            .build();
+        self.handle
+            .link()
+            .add(message)
+            .execute()
+            .await
+            .map_err(|error| self.failed(format!("create bond {name}"), error))
+    }
+}

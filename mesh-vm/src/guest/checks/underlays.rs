@@ -1,0 +1,73 @@
+//! Underlays that are no single card. Not every kernel has their modules, so these checks are
+//! made here rather than among the runtime's own tests.
+
+use anyhow::Context as _;
+use ipnet::Ipv4Net;
+use mesh_testbed::{Host, Links, wait_until};
+
+use super::{ping_fast, start_flow, transfer_fast, wait_attached, wait_attached_to};
+use crate::pair::{PATIENCE, Pair};
+
+const CARD: &str = "eth0";
+const SECOND_CARD: &str = "eth1";
+const VLAN: &str = "eth0.7";
+const BOND: &str = "bond0";
+const MTU: u32 = 1500;
+
+/// The hosts' addresses move to VLANs and back.
+pub(super) async fn vlan(pair: &Pair) -> anyhow::Result<()> {
+    for host in pair.hosts() {
+        Links::of(host.netns())?.add_vlan(VLAN, CARD, 7).await?;
+        move_address(host, CARD, VLAN).await?;
+    }
+    wait_attached_to(pair, VLAN).await?;
+    ping_fast(pair).await?;
+    transfer_fast(pair).await?;
+    for host in pair.hosts() {
+        move_address(host, VLAN, CARD).await?;
+        Links::of(host.netns())?.delete(VLAN).await?;
+    }
+    wait_attached(pair).await
+}
+
+/// Each host's card becomes a bond's active port, and loses its carrier.
+pub(super) async fn bond(pair: &Pair) -> anyhow::Result<()> {
+    for host in pair.hosts() {
+        pair.testbed().add_card(host, SECOND_CARD, MTU).await?;
+        let links = Links::of(host.netns())?;
+        links.add_bond(BOND).await?;
+        move_address(host, CARD, BOND).await?;
+        // The first port is the active one.
+        for card in [CARD, SECOND_CARD] {
+            links.down(card).await?;
+            links.enslave(card, BOND).await?;
+        }
+    }
+    wait_attached_to(pair, BOND).await?;
+    ping_fast(pair).await?;
+    let flow = start_flow(pair)?;
+    for host in pair.hosts() {
+        pair.testbed().underlay_cut(host).await?;
+    }
+    let before = flow.arrived();
+    wait_until("packets over the second card", PATIENCE, async || {
+        let arrived = flow.arrived() - before;
+        match arrived > 100 {
+            true => Ok(()),
+            false => Err(format!("{arrived} since the first was cut off")),
+        }
+    })
+    .await?;
+    let report = flow.stop().await?;
+    println!("a bond's change of cards: {report:?}");
+    ping_fast(pair).await
+}
+
+/// Moves a host's underlay address to another interface.
+async fn move_address(host: &Host, from: &str, to: &str) -> anyhow::Result<()> {
+    let address = Ipv4Net::new(host.address(), 24).context("the underlay's prefix")?;
+    let links = Links::of(host.netns())?;
+    links.delete_address(from, address).await?;
+    links.add_address(to, address).await?;
+    Ok(())
+}
