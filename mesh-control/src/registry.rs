@@ -189,7 +189,7 @@ impl Registry {
         &self.plan
     }
 
-    /// Registers a node, or recognises it (see [`identity`]). When it returns, the lease is on the disk.
+    /// Registers a node, or recognises it (see [`crate::identity`]). When it returns, the lease is on the disk.
     ///
     /// # Errors
     ///
