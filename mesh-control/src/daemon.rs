@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,8 +36,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // The database first: a second control plane on a file is told so, rather than that its port is taken.
     let store = open(&options.database(), &plan).await?;
     let database = store.name().to_owned();
-    let listener = TcpListener::bind(options.bind)
-        .await
+    let listener = serve::listen(options.bind)
         .with_context(|| format!("cannot listen on {} (see --bind)", options.bind))?;
     let address = listener
         .local_addr()

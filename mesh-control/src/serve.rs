@@ -4,13 +4,14 @@
 //! so the loop is here, on hyper itself.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,12 +23,33 @@ use crate::bare_answer::WithProblems;
 /// one for its heartbeats: room for every node of the largest plan that agents watch, and then some.
 const MOST_CONNECTIONS: usize = 160 * 1024;
 
+/// Connections that the kernel completes before they are accepted. All agents of a cluster connect at once
+/// when it starts; one that finds the queue full tries again after a second, then two, four and so on. The
+/// kernel allows no more than net.core.somaxconn, which is 4096 by default.
+const BACKLOG: u32 = 4096;
+
 /// How long a client may take for the head of a request; it also ends idle connections. Three times the
 /// interval of an agent's heartbeat, so that an agent can keep its connection.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// After a failed accept: most likely no file descriptor is free, and only time brings one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens on `address`.
+///
+/// # Errors
+///
+/// The kernel's answer: the address is not this host's, or in use.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Connections that an earlier process closed do not keep its port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves `app` on `listener` until `stop`, then finishes the requests under way, for at most `grace`.
 pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken, grace: Duration) {

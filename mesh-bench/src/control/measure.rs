@@ -27,7 +27,7 @@ const LARGE: [&str; 4] = ["--cluster-cidr", "10.0.0.0/8", "--node-prefix", "24"]
 const TIMEOUT: [&str; 2] = ["--node-timeout", "10m"];
 
 /// Longest wait for what the agents do: only a run that fails takes it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Connections that are being opened at a time, so that the kernel's queue of 4096 suffices.
 const OPENING: usize = 512;
