@@ -158,7 +158,7 @@ mod tests {
         assert!(report.is_complete());
         assert_eq!(report.failures().count(), Check::ALL.len() - 1);
         let text = report.result(1.0);
-        assert!(text.contains("FAILED. 1 passed; 7 failed;"), "{text}");
+        assert!(text.contains("FAILED. 1 passed; 9 failed;"), "{text}");
         assert!(!text.contains("    the_programs_load_and_attach\n"));
         assert!(text.contains("    cleaning_up_leaves_nothing\n"));
     }

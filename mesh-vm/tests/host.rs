@@ -29,7 +29,7 @@ const APT_GET: &str =
 const DPKG_DEB: &str = r#"modules=$3/lib/modules/6.1.0-56-cloud-amd64
 mkdir -p "$3/boot" "$3/bin" "$modules"
 : >"$3/boot/vmlinuz-6.1.0-56-cloud-amd64"; : >"$3/bin/busybox"; : >"$modules/modules.dep"
-for module in vxlan veth bridge sch_ingress cls_bpf act_bpf; do
+for module in vxlan veth bridge sch_ingress cls_bpf act_bpf 8021q bonding; do
     echo "kernel/net/$module.ko" >>"$modules/modules.builtin"
 done"#;
 
@@ -118,13 +118,13 @@ fn a_guest_that_reports_every_check_has_passed() {
     let booted = machine.boot("6.1", 60);
     assert!(booted.0.status.success(), "{}", booted.stderr());
     let stdout = booted.stdout();
-    assert!(stdout.starts_with("running 8 tests\n"), "{stdout}");
+    assert!(stdout.starts_with("running 10 tests\n"), "{stdout}");
     assert!(
         stdout.contains("test the_programs_load_and_attach ... ok\n"),
         "{stdout}"
     );
     assert!(
-        stdout.contains("test result: ok. 8 passed; 0 failed;"),
+        stdout.contains("test result: ok. 10 passed; 0 failed;"),
         "{stdout}"
     );
     let dir = machine.path("vm");
@@ -152,7 +152,7 @@ fn checks_that_a_dying_guest_did_not_reach_have_failed_and_its_console_is_shown(
     assert_eq!(booted.0.status.code(), Some(1));
     let (stdout, stderr) = (booted.stdout(), booted.stderr());
     assert!(
-        stdout.contains("test result: FAILED. 2 passed; 6 failed;"),
+        stdout.contains("test result: FAILED. 2 passed; 8 failed;"),
         "{stdout}"
     );
     assert!(
@@ -173,7 +173,7 @@ fn a_guest_that_hangs_is_killed_at_its_deadline() {
     assert_eq!(booted.0.status.code(), Some(1));
     let stdout = booted.stdout();
     assert!(
-        stdout.contains("test result: FAILED. 1 passed; 7 failed;"),
+        stdout.contains("test result: FAILED. 1 passed; 9 failed;"),
         "{stdout}"
     );
     assert!(

@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::{get_child_subreaper, set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 /// How long a program that was told to stop may take to clean up before it is killed.
@@ -131,6 +131,21 @@ fn wait_for_orphans() {
             Ok(_) => {}
             // ECHILD: nothing is left.
             Err(_) => return,
+        }
+    }
+}
+
+/// Waits for what the program's own children left behind and what has ended meanwhile: as zombies they would look
+/// alive to a test that waits for the end of a process.
+fn reap_orphans(program: Pid) {
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while get_child_subreaper().unwrap_or(false) {
+        match waitid(Id::All, ended).map(|status| status.pid()) {
+            Ok(Some(orphan)) if orphan != program => {
+                let _ = waitpid(orphan, Some(WaitPidFlag::WNOHANG));
+            }
+            // Nobody, or the program itself, whose status its owner wants.
+            _ => return,
         }
     }
 }
@@ -257,6 +272,7 @@ fn run_shielded(
                 }
             }
         }
+        reap_orphans(pid);
         if let Some(status) = child
             .try_wait()
             .with_context(|| format!("cannot wait for {program}"))?

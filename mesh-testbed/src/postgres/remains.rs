@@ -25,8 +25,14 @@ pub(crate) struct ChildProcess {
 }
 
 impl ChildProcess {
+    /// Whether it can still do anything. One that died while its parent was dead already stays a zombie until
+    /// whoever adopted it looks.
     pub(crate) fn is_there(&self) -> bool {
         start_time(self.pid).is_ok_and(|started| started == self.started)
+            && !matches!(
+                stat_field(self.pid, STATE).as_deref(),
+                None | Some("Z" | "X")
+            )
     }
 
     pub(crate) fn kill(&self) {
@@ -56,11 +62,18 @@ pub(crate) fn children(parent: u32) -> Result<Vec<ChildProcess>> {
     Ok(children)
 }
 
-/// Field 4 of proc_pid_stat(5).
+/// Fields 3 and 4 of proc_pid_stat(5), counted from behind the name.
+const STATE: usize = 0;
+const PARENT: usize = 1;
+
 fn parent_of(pid: u32) -> Option<u32> {
+    stat_field(pid, PARENT)?.parse().ok()
+}
+
+fn stat_field(pid: u32, field: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok()
+    rest.split_whitespace().nth(field).map(str::to_owned)
 }
 
 /// Removes the System V shared memory segment by which a server keeps a second one off its data:
@@ -93,6 +106,25 @@ fn shared_memory_id(lock_file: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_ended_and_that_nobody_waited_for_is_not_there_any_more() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let process = ChildProcess {
+            pid: child.id(),
+            started: start_time(child.id()).unwrap(),
+        };
+        assert!(process.is_there());
+        process.kill();
+        while stat_field(process.pid, STATE).as_deref() != Some("Z") {
+            std::thread::yield_now();
+        }
+        assert!(!process.is_there());
+        child.wait().unwrap();
+    }
 
     #[test]
     fn the_shared_memory_is_named_in_the_seventh_line() {
