@@ -133,20 +133,29 @@ impl Scene {
             for command in commands {
                 self.run(command)?;
             }
-            self.repaired().await?;
+            self.repaired(Instant::now()).await?;
             self.traffic.flowing(REPAIR_PATIENCE).await?;
         }
         Ok(())
     }
 
     /// Waits until the victim's kernel shows what it showed before, and notes how long it did
-    /// not, from the kernel's first notification on.
-    async fn repaired(&mut self) -> anyhow::Result<()> {
+    /// not, from the kernel's first notification on; or, if the one who listens for it had to
+    /// wait for its turn, from the moment at which the damage was `done` at the latest.
+    async fn repaired(&mut self, done: Instant) -> anyhow::Result<()> {
         self.wait_repaired().await?;
-        match self.mesh.watches[0].first() {
-            Some(announced) => self.note_repair(Repair::Announced(announced.elapsed())),
-            None => bail!("the fault left no mark: nothing was to be repaired"),
-        }
+        let whole = Instant::now();
+        let deadline = Deadline::after(REPAIR_PATIENCE);
+        let announced = loop {
+            if let Some(announced) = self.mesh.watches[0].first() {
+                break announced;
+            }
+            if deadline.pause().await.is_err() {
+                bail!("the fault left no mark: nothing was to be repaired");
+            }
+        };
+        let begin = announced.min(done);
+        self.note_repair(Repair::Announced(whole.saturating_duration_since(begin)));
         Ok(())
     }
 
