@@ -52,7 +52,7 @@ fn the_object_holds_the_programs_and_the_maps_with_btf() {
         .iter()
         .map(|program| program.name.as_str())
         .collect();
-    for program in ["encapsulate", "decapsulate", "safety_net"] {
+    for program in ["encapsulate", "catch_all", "decapsulate", "safety_net"] {
         assert!(
             programs.contains(&program),
             "no program {program} in {programs:?}"

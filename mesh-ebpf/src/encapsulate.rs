@@ -5,7 +5,7 @@ use aya_ebpf::{
     bindings::{
         BPF_ADJ_ROOM_ENCAP_L2_MASK, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-        BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
         bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
     helpers::{bpf_check_mtu, bpf_get_hash_recalc, bpf_redirect_neigh, bpf_skb_adjust_room},
@@ -52,6 +52,21 @@ fn encapsulate(context: TcContext) -> i32 {
         Err(verdict) => verdict,
     };
     verdict.conclude(&context)
+}
+
+/// Ingress of the bridge, for what its ports hand up: the packets of a port that has no program
+/// yet, or lost it.
+///
+/// Attaching a program takes the kernel milliseconds, one after the other, and nobody attaches
+/// any while the daemon is away. What a port's own program has left to the kernel comes by here
+/// as well and meets the same verdict, so what is left here is not counted a second time.
+#[classifier]
+fn catch_all(context: TcContext) -> i32 {
+    match try_encapsulate(Packet::new(&context)) {
+        Ok(action) => action,
+        Err(Verdict::Pass(_)) => TC_ACT_UNSPEC,
+        Err(verdict) => verdict.conclude(&context),
+    }
 }
 
 #[inline(always)]

@@ -3,6 +3,7 @@
 //! | program | hook | does |
 //! |---|---|---|
 //! | `encapsulate` | ingress of a bridge port | container → peer |
+//! | `catch_all` | ingress of the bridge | the same, for ports without a program |
 //! | `decapsulate` | ingress of an underlay interface | peer → container |
 //! | `safety_net` | ingress of the overlay device | guards and delivers what the kernel decapsulated |
 //! | `count_egress` | egress of the overlay device | counts what the kernel encapsulates |

@@ -53,6 +53,8 @@ pub mod map_names {
 pub mod program_names {
     /// Ingress of a bridge port: container → peer.
     pub const ENCAPSULATE: &str = "encapsulate";
+    /// Ingress of the bridge itself: the same for ports that have no program yet.
+    pub const CATCH_ALL: &str = "catch_all";
     /// Ingress of an underlay interface: peer → container.
     pub const DECAPSULATE: &str = "decapsulate";
     /// Ingress of the overlay device: what reached the kernel's VXLAN after all.
@@ -62,8 +64,9 @@ pub mod program_names {
     /// XDP on an underlay interface: drops VXLAN from strangers early. Optional.
     pub const DROP_STRANGERS: &str = "drop_strangers";
     /// All of them.
-    pub const ALL: [&str; 5] = [
+    pub const ALL: [&str; 6] = [
         ENCAPSULATE,
+        CATCH_ALL,
         DECAPSULATE,
         SAFETY_NET,
         COUNT_EGRESS,

@@ -77,6 +77,18 @@ pub fn encapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     }
 }
 
+/// Ingress of the bridge.
+///
+/// Takes the packets that [`encapsulate`] takes, if a port has no program that has done it
+/// before. What that one has left to the kernel and counted is left alone here.
+pub fn catch_all(node: &Node, arrival: &Arrival<'_>) -> Outcome {
+    let outcome = encapsulate(node, arrival);
+    match outcome.verdict {
+        Verdict::Pass(_) => Outcome::unchanged(arrival, Verdict::Continue),
+        _ => outcome,
+    }
+}
+
 /// Whether the overlay device would carry the packet: as the node's entry says of its MTU, or
 /// as the device says itself where the entry does not or the packet stands for several.
 /// Without either nothing fits.

@@ -11,6 +11,7 @@
 //! | program | function | specification |
 //! |---|---|---|
 //! | `encapsulate` | [`encapsulate()`] | container → peer |
+//! | `catch_all` | [`catch_all()`] | the same, of a port without a program |
 //! | `decapsulate` | [`decapsulate()`] | peer → container |
 //! | `safety_net` | [`safety_net()`] | what the kernel decapsulated → container |
 //! | `count_egress` | [`count_egress()`] | what the kernel encapsulates |
@@ -48,7 +49,7 @@ pub use checksum::{decrement_ttl, header_checksum};
 pub use congestion::{Ecn, inner_after, outer_for};
 pub use decapsulate::decapsulate;
 pub use drop_strangers::drop_strangers;
-pub use encapsulate::{SOURCE_PORTS, encapsulate};
+pub use encapsulate::{SOURCE_PORTS, catch_all, encapsulate};
 pub use header::{Ethernet, Frame, Ipv4, Udp, Vxlan, VxlanFrame};
 pub use ledger::Ledger;
 pub use node::Node;

@@ -3,8 +3,8 @@
 use mesh_layout::program_names;
 
 use crate::{
-    Arrival, Node, Outcome, Verdict, count_egress, decapsulate, drop_strangers, encapsulate,
-    safety_net,
+    Arrival, Node, Outcome, Verdict, catch_all, count_egress, decapsulate, drop_strangers,
+    encapsulate, safety_net,
 };
 
 /// One of the eBPF programs.
@@ -12,6 +12,8 @@ use crate::{
 pub enum Program {
     /// Container → peer.
     Encapsulate,
+    /// The same, of a port without a program.
+    CatchAll,
     /// Peer → container.
     Decapsulate,
     /// What the kernel decapsulated → container.
@@ -24,8 +26,9 @@ pub enum Program {
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Encapsulate,
+        Self::CatchAll,
         Self::Decapsulate,
         Self::SafetyNet,
         Self::CountEgress,
@@ -36,6 +39,7 @@ impl Program {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Encapsulate => program_names::ENCAPSULATE,
+            Self::CatchAll => program_names::CATCH_ALL,
             Self::Decapsulate => program_names::DECAPSULATE,
             Self::SafetyNet => program_names::SAFETY_NET,
             Self::CountEgress => program_names::COUNT_EGRESS,
@@ -47,6 +51,7 @@ impl Program {
     pub fn judge(self, node: &Node, arrival: &Arrival<'_>) -> Outcome {
         match self {
             Self::Encapsulate => encapsulate(node, arrival),
+            Self::CatchAll => catch_all(node, arrival),
             Self::Decapsulate => decapsulate(node, arrival),
             Self::SafetyNet => safety_net(node, arrival),
             Self::CountEgress => count_egress(node, arrival),

@@ -70,6 +70,7 @@ fn log_statements_are_no_part_of_the_programs_unless_they_are_switched_on() {
     let (without, with) = (sizes(&silent), sizes(&talking));
     for name in [
         program_names::ENCAPSULATE,
+        program_names::CATCH_ALL,
         program_names::DECAPSULATE,
         program_names::SAFETY_NET,
     ] {

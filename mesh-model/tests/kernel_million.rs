@@ -179,6 +179,7 @@ fn everything_that_happens() -> BTreeSet<String> {
             &["redirect", P::TtlExpired.name(), P::Unreadable.name()],
         );
     }
+    add(Program::CatchAll, &["redirect", "continue"]);
     add(Program::CountEgress, &["continue"]);
     add(Program::DropStrangers, &["continue", D::UnknownVtep.name()]);
     add(

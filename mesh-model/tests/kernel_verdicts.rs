@@ -24,6 +24,11 @@ const NOT_PROVOKED: &[(Program, DropReason, &str)] = &[
         "the headers just added would have to be out of reach",
     ),
     (
+        Program::CatchAll,
+        DropReason::RewriteFailed,
+        "the headers just added would have to be out of reach",
+    ),
+    (
         Program::Decapsulate,
         DropReason::RewriteFailed,
         "the headers just read would have to be out of reach",
@@ -54,14 +59,15 @@ fn passes_of(program: Program) -> &'static [PassReason] {
             P::Unreadable,
         ],
         Program::SafetyNet => &[P::TtlExpired, P::NoEndpoint, P::Unreadable],
-        Program::CountEgress | Program::DropStrangers => &[],
+        // What it leaves alone, the port's program has counted.
+        Program::CatchAll | Program::CountEgress | Program::DropStrangers => &[],
     }
 }
 
 fn drops_of(program: Program) -> &'static [DropReason] {
     use DropReason as D;
     match program {
-        Program::Encapsulate => &[D::RewriteFailed],
+        Program::Encapsulate | Program::CatchAll => &[D::RewriteFailed],
         Program::Decapsulate => D::ALL,
         Program::SafetyNet => &[D::ForeignSource, D::ForeignTarget, D::Malformed, D::NotIpv4],
         Program::CountEgress => &[],
@@ -186,7 +192,7 @@ fn every_reason_of_every_program_has_a_case_or_a_declared_exception() {
 fn every_case_has_a_name_of_its_own() {
     let mut names = BTreeMap::new();
     for case in cases::all(1) {
-        let before = names.insert(case.name, hex(&case.packet));
+        let before = names.insert(case.name.clone(), hex(&case.packet));
         assert_eq!(before, None, "{}", case.name);
     }
 }

@@ -130,6 +130,53 @@ async fn a_node_without_the_fast_path_and_one_with_it_understand_each_other() {
     assert!(copied.is_intact());
 }
 
+/// Adds a container while nobody is there to attach a program to its port, and has it send.
+async fn a_port_without_a_program_sends_on_the_fast_path(attach: &str) {
+    const PACKETS: u64 = 1_000;
+    let pair = Pair::start(&DaemonOptions::new().args(["--attach", attach])).await;
+    pair.wait_fast().await;
+    let host = pair.host_a();
+    let before = counters(host).await;
+    host.stop(Daemon::Runtime, Signal::SIGKILL, pair::SOON)
+        .await
+        .unwrap();
+    let late = host.add_container().await.unwrap();
+    let options = UdpFlowOptions {
+        max_packets: PACKETS,
+        ..UdpFlowOptions::default()
+    };
+    let flow = UdpFlow::start(late.netns(), pair.b.netns(), pair.b.address(), options).unwrap();
+    mesh_testbed::wait_until("the end of the flow", pair::SOON, || async {
+        flow.is_finished().then_some(()).ok_or("it runs")
+    })
+    .await
+    .unwrap();
+    let report = flow.stop().await.unwrap();
+    assert_eq!((report.sent, report.lost()), (PACKETS, 0));
+
+    host.restart(Daemon::Runtime).unwrap();
+    host.wait_serving(pair::SOON).await.unwrap();
+    wait_active(host).await;
+    let after = counters(host).await;
+    let tx = |status: &mesh_proto::mesh::PeerStatus| {
+        let fast = status.fast_path.unwrap_or_default().tx_packets;
+        (fast, status.kernel_path.unwrap_or_default().tx_packets)
+    };
+    assert_eq!(tx(&after), (tx(&before).0 + PACKETS, tx(&before).1));
+    // Its own program comes once there is somebody to attach it.
+    pair.wait_endpoint(host, &late).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tcx_has_the_fast_path_for_a_port_that_appears_while_the_runtime_is_away() {
+    a_port_without_a_program_sends_on_the_fast_path("tcx").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clsact_has_the_fast_path_for_a_port_that_appears_while_the_runtime_is_away() {
+    a_port_without_a_program_sends_on_the_fast_path("clsact").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_runtime_and_its_successor_lose_no_packet() {
     let pair = Pair::start(&DaemonOptions::new()).await;

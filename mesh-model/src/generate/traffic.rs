@@ -31,7 +31,8 @@ const FITS_EVERYWHERE: usize = 1300;
 /// up to four things about it are changed.
 pub fn packet(random: &mut Random, node: &Node) -> Generated {
     let program = match random.below(100) {
-        0..40 => Program::Encapsulate,
+        0..34 => Program::Encapsulate,
+        34..40 => Program::CatchAll,
         40..80 => Program::Decapsulate,
         80..90 => Program::SafetyNet,
         90..95 => Program::CountEgress,
@@ -51,7 +52,7 @@ pub fn packet(random: &mut Random, node: &Node) -> Generated {
     lengthen_to_runnable(&mut packet);
     // The MTU of a packet to be segmented is that of its segments, which is not modelled.
     let may_be_in_segments = match program {
-        Program::Encapsulate => packet.len() <= FITS_EVERYWHERE,
+        Program::Encapsulate | Program::CatchAll => packet.len() <= FITS_EVERYWHERE,
         // XDP runs before packets are merged.
         Program::DropStrangers => false,
         _ => true,
@@ -86,7 +87,7 @@ fn lengthen_to_runnable(packet: &mut Vec<u8>) {
 
 fn proper(random: &mut Random, node: &Node, program: Program) -> Vec<u8> {
     match program {
-        Program::Encapsulate => {
+        Program::Encapsulate | Program::CatchAll => {
             let addresses = [own_address(random, node), peer_address(random, node)];
             let mac = random.bytes();
             inner(random, [mac, node.config.bridge_mac], addresses, node)

@@ -15,7 +15,7 @@ use crate::harness::node::two_peers;
 /// A packet that must come to a known verdict.
 pub(crate) struct Case {
     /// What happens, as a sentence.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) program: Program,
     pub(crate) node: Node,
     pub(crate) packet: Vec<u8>,
@@ -38,7 +38,27 @@ pub(crate) fn all(overlay_link: u32) -> Vec<Case> {
             cases: &mut cases,
         });
     }
+    let on_the_bridge: Vec<Case> = cases.iter().filter_map(Case::on_the_bridge).collect();
+    cases.extend(on_the_bridge);
     cases
+}
+
+impl Case {
+    /// The packet of a port that has no program, where the bridge hands it up: it fares as there,
+    /// but what is left to the kernel is not counted.
+    fn on_the_bridge(&self) -> Option<Self> {
+        (self.program == Program::Encapsulate).then(|| Self {
+            name: format!("{}, from a port without a program", self.name),
+            program: Program::CatchAll,
+            node: self.node.clone(),
+            packet: self.packet.clone(),
+            segment_size: self.segment_size,
+            verdict: match self.verdict {
+                Verdict::Pass(_) => Verdict::Continue,
+                other => other,
+            },
+        })
+    }
 }
 
 /// Collects cases of one program on one node.
@@ -50,7 +70,7 @@ pub(crate) struct Cases<'a> {
 impl Cases<'_> {
     fn add(&mut self, program: Program, name: &'static str, packet: Vec<u8>, verdict: Verdict) {
         self.cases.push(Case {
-            name,
+            name: name.to_owned(),
             program,
             node: self.node.clone(),
             packet,

@@ -7,8 +7,8 @@ use mesh_layout::program_names;
 
 use super::FastPathState;
 
-/// The programs in the order in which they are attached: all that receive before the one
-/// that transmits, because a node that sends what it cannot yet receive lets new TCP
+/// The programs in the order in which they are attached: all that receive before those
+/// that transmit, because a node that sends what it cannot yet receive lets new TCP
 /// connections fail under a rule that drops what conntrack calls invalid. They are detached
 /// in the reverse order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,16 +16,19 @@ pub(super) enum Role {
     SafetyNet,
     CountEgress,
     Decapsulate,
+    /// Before the ports', which come one by one: it has their packets until then.
+    CatchAll,
     Encapsulate,
     /// Optional, so it comes last: the others do not depend on it.
     DropStrangers,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::SafetyNet,
         Self::CountEgress,
         Self::Decapsulate,
+        Self::CatchAll,
         Self::Encapsulate,
         Self::DropStrangers,
     ];
@@ -36,6 +39,7 @@ impl Role {
             Self::SafetyNet => program_names::SAFETY_NET,
             Self::CountEgress => program_names::COUNT_EGRESS,
             Self::Decapsulate => program_names::DECAPSULATE,
+            Self::CatchAll => program_names::CATCH_ALL,
             Self::Encapsulate => program_names::ENCAPSULATE,
             Self::DropStrangers => program_names::DROP_STRANGERS,
         }
@@ -49,11 +53,18 @@ impl Role {
         )
     }
 
+    /// Whether it sends to peers, which must receive by then.
+    pub(super) const fn transmits(self) -> bool {
+        matches!(self, Self::CatchAll | Self::Encapsulate)
+    }
+
     /// The side of the interface it is attached to; `None` for XDP.
     pub(super) const fn attach_type(self) -> Option<TcAttachType> {
         match self {
             Self::CountEgress => Some(TcAttachType::Egress),
-            Self::SafetyNet | Self::Decapsulate | Self::Encapsulate => Some(TcAttachType::Ingress),
+            Self::SafetyNet | Self::Decapsulate | Self::CatchAll | Self::Encapsulate => {
+                Some(TcAttachType::Ingress)
+            }
             Self::DropStrangers => None,
         }
     }
@@ -83,6 +94,7 @@ pub(super) fn wanted(state: &FastPathState, guarded: bool) -> BTreeMap<Hook, Str
             add(Role::DropStrangers, link, name);
         }
     }
+    add(Role::CatchAll, &state.bridge.index, &state.bridge.name);
     for (link, name) in &state.ports {
         add(Role::Encapsulate, link, name);
     }
@@ -98,6 +110,7 @@ mod tests {
         let mut roles = Role::ALL;
         roles.sort();
         assert_eq!(roles, Role::ALL);
-        assert_eq!(roles[3], Role::Encapsulate);
+        assert!(roles.is_sorted_by_key(|role| role.transmits() || !role.receives()));
+        assert!(Role::ALL.map(Role::transmits).contains(&true));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The kernel lets a grace period pass for every program that it attaches (`tcx_entry_sync`,
 //! commit e420bed02507), which takes it 5 to 15 ms: for 50 ports that appear at once half a
-//! second, in which the kernel path carries their packets.
+//! second, in which the bridge's own program has their packets.
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::hook::{Hook, Role};
+use super::hook::Hook;
 
 /// What attaches and detaches.
 pub(super) trait Attacher {
@@ -38,7 +38,7 @@ pub(super) struct Outcome<E> {
 
 /// Makes the attachments those of `wanted`.
 ///
-/// All that receive come before the one that transmits, and go after it. Where one of those
+/// All that receive come before those that transmit, and go after them. Where one of those
 /// that receive cannot be attached, nothing transmits: half a fast path is worse than none.
 /// A port that cannot be attached goes on over the kernel path by itself.
 pub(super) fn show<A: Attacher>(
@@ -79,7 +79,7 @@ pub(super) fn show<A: Attacher>(
 fn stop_transmitting(attacher: &mut impl Attacher) -> u32 {
     let mut detached = 0;
     for hook in attacher.attached() {
-        if hook.role == Role::Encapsulate {
+        if hook.role.transmits() {
             attacher.detach(hook);
             detached += 1;
         }
@@ -91,7 +91,7 @@ fn stop_transmitting(attacher: &mut impl Attacher) -> u32 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::hook::Role, *};
 
     /// A kernel that refuses what it is told to, and checks the order.
     #[derive(Debug, Default)]
@@ -110,9 +110,7 @@ mod tests {
         }
 
         fn transmits(&self) -> bool {
-            self.attached
-                .iter()
-                .any(|hook| hook.role == Role::Encapsulate)
+            self.attached.iter().any(|hook| hook.role.transmits())
         }
     }
 
@@ -131,7 +129,7 @@ mod tests {
             if self.refuse.contains(&hook) {
                 return Err(hook);
             }
-            if hook.role == Role::Encapsulate {
+            if hook.role.transmits() {
                 assert!(self.receives_all(), "it sends what it cannot yet receive");
             }
             Ok(self.attached.insert(hook))
@@ -143,8 +141,7 @@ mod tests {
                 "what is not there is not detached"
             );
             if hook.role.receives() && !self.wanted.contains(&hook) {
-                let stale =
-                    |other: &Hook| other.role == Role::Encapsulate && !self.wanted.contains(other);
+                let stale = |other: &Hook| other.role.transmits() && !self.wanted.contains(other);
                 assert!(
                     !self.attached.iter().any(stale),
                     "receive went before transmit"
