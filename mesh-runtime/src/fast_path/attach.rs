@@ -14,7 +14,7 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{
     AttachMode, FastPathError, StrangerGuard,
-    bpf::{link_interface, open_pinned},
+    bpf::{self, link_interface, open_pinned},
     hook::{Hook, Role},
     link::{Failure, attach_clsact, attach_tcx, attach_xdp, detach_clsact, is_live},
     sequence::Attacher,
@@ -115,6 +115,39 @@ impl Attachments {
         // The last share begins anew.
         *turn = last.filter(|_| seen == share);
         true
+    }
+
+    /// Those of the next `share` links whose pins somebody has removed, beginning after the hook in
+    /// `turn`. The programs stay attached for as long as this process holds the links.
+    pub(super) fn unpinned(&self, turn: &mut Option<Hook>, share: usize) -> Vec<Hook> {
+        let from = turn.map_or(Bound::Unbounded, Bound::Excluded);
+        let look: Vec<_> = self
+            .attached
+            .range((from, Bound::Unbounded))
+            .take(share)
+            .collect();
+        // The last share begins anew.
+        *turn = look
+            .last()
+            .filter(|_| look.len() == share)
+            .map(|(hook, _)| **hook);
+        look.into_iter()
+            .filter(|(hook, attached)| attached.link.is_some() && !self.pin(**hook).exists())
+            .map(|(hook, _)| *hook)
+            .collect()
+    }
+
+    /// Pins a link again.
+    pub(super) fn pin_again(&self, hook: Hook) -> Result<(), FastPathError> {
+        let Some(link) = self.attached.get(&hook).and_then(|it| it.link.as_ref()) else {
+            return Ok(());
+        };
+        let path = self.pin(hook);
+        bpf::pin(link, &path).map_err(|source| FastPathError::PinDirectory {
+            action: "pin a link in",
+            path,
+            source,
+        })
     }
 
     /// Remembers that a clsact qdisc is ours, for the day of the cleanup: the BPF file system
@@ -318,7 +351,8 @@ fn remove_pins(links: &Path, is_stale: impl Fn(&Path) -> bool) -> Result<(), Fas
     }
     stale.sort_by_key(|path| {
         let name = path.to_string_lossy();
-        !name.ends_with(Role::Encapsulate.program())
+        let transmits = |role: &Role| role.transmits() && name.ends_with(role.program());
+        !Role::ALL.iter().any(transmits)
     });
     for path in stale {
         fs::remove_file(&path).map_err(failed("clean"))?;

@@ -19,6 +19,7 @@ use aya::{
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
@@ -34,7 +35,7 @@ struct ElementAttr {
     flags: u64,
 }
 
-/// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
+/// The part of `union bpf_attr` that `BPF_OBJ_PIN` and `BPF_OBJ_GET` read.
 #[repr(C)]
 #[derive(Default)]
 struct ObjectAttr {
@@ -56,6 +57,20 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made the descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins an object at `path`, where nothing may be.
+pub(super) fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjectAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: object.as_raw_fd().unsigned_abs(),
+        ..ObjectAttr::default()
+    };
+    // SAFETY: the attribute is whole and initialised, its size is given, and the path it
+    // points to ends in a zero and outlives the call.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attr) }?;
+    Ok(())
 }
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.

@@ -24,6 +24,7 @@ pub struct WatchTurn {
     peer: Option<Ipv4Net>,
     endpoint: Option<Ipv4Addr>,
     hook: Option<Hook>,
+    pin: Option<Hook>,
 }
 
 /// The maps by their own handles, from which lost pins are made again.
@@ -126,21 +127,32 @@ impl FastPath {
             .is_none_or(|programs| programs.attachments.share_holds(&mut turn.hook, SHARE))
     }
 
-    /// Makes the pins of maps that somebody has removed again, and returns how many: without
-    /// them the next runtime would begin with empty maps.
+    /// Makes the pins of maps, and of the links whose turn it is, that somebody has removed again,
+    /// and returns how many: without them the next runtime would begin with empty maps, and no
+    /// program would outlive this one.
     ///
     /// # Errors
     ///
     /// A pin that cannot be made.
-    pub fn restore_pins(&mut self) -> Result<usize, FastPathError> {
+    pub fn restore_pins(&mut self, turn: &mut WatchTurn) -> Result<usize, FastPathError> {
         let missing: Vec<_> = self
             .pinned
             .0
             .iter()
             .filter(|(name, _)| !self.pins.map(name).exists())
             .collect();
+        // Whoever removed one pin has often removed all.
+        let share = if missing.is_empty() {
+            SHARE
+        } else {
+            turn.pin = None;
+            usize::MAX
+        };
+        let unpinned = self.programs.as_ref().map_or_else(Vec::new, |programs| {
+            programs.attachments.unpinned(&mut turn.pin, share)
+        });
         // Without the directory of the links nothing could be attached any more.
-        if missing.is_empty() && self.pins.links().is_dir() {
+        if missing.is_empty() && unpinned.is_empty() && self.pins.links().is_dir() {
             return Ok(0);
         }
         self.pins.make_directories()?;
@@ -152,8 +164,14 @@ impl FastPath {
                     source: std::io::Error::other(error),
                 })?;
         }
-        let restored = missing.len();
+        let mut restored = missing.len();
         self.pins.link_names()?;
+        if let Some(programs) = &self.programs {
+            for hook in unpinned {
+                programs.attachments.pin_again(hook)?;
+                restored += 1;
+            }
+        }
         Ok(restored)
     }
 }

@@ -60,16 +60,14 @@ impl Reconciler {
         let FastPathSlot::Open(open) = &mut self.fast_path else {
             return false;
         };
-        match open.fast_path.restore_pins() {
+        match open.fast_path.restore_pins(&mut self.watch.turn) {
             Ok(0) => {}
             Ok(pins) => {
-                tracing::info!(pins, "somebody removed pins of maps: made again");
-                // Those of the programs' links lie beside them.
-                self.look_at_programs = true;
+                tracing::info!(pins, "somebody removed pins of maps or links: made again");
                 return true;
             }
             Err(error) if self.watch.damaged == 0 => {
-                tracing::warn!(%error, "cannot make the pins of maps again");
+                tracing::warn!(%error, "cannot make the pins of maps and links again");
             }
             Err(_) => {}
         }

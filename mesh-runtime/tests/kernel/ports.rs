@@ -91,13 +91,13 @@ async fn every_port_gets_its_program_one_by_one_and_fifty_at_once() {
     println!("a route that was removed at that moment was back after {repaired:.1?}");
     let status = daemon.status().await;
     assert_eq!(status.problems, [""; 0]);
-    assert_eq!(status.fast_path.unwrap().attachments.len(), 103);
+    assert_eq!(status.fast_path.unwrap().attachments.len(), 104);
 }
 
 async fn attached_at_least(host: &Host, count: usize) {
     let until = Instant::now() + DEADLINE;
     let links = host.bpffs().join("quilt-mesh/links");
-    while std::fs::read_dir(&links).map_or(0, Iterator::count) < count + 3 {
+    while std::fs::read_dir(&links).map_or(0, Iterator::count) < count + 4 {
         assert!(Instant::now() < until, "{count} programs");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -130,7 +130,7 @@ async fn a_link_that_somebody_detaches_and_a_pin_that_somebody_removes_come_back
         .unwrap()
         .map(|it| it.unwrap().path())
         .collect();
-    assert_eq!(links.len(), 4);
+    assert_eq!(links.len(), 5);
     let ids = || {
         links
             .iter()
@@ -155,8 +155,10 @@ async fn a_link_that_somebody_detaches_and_a_pin_that_somebody_removes_come_back
         gone.elapsed()
     );
     assert_eq!(daemon.status().await.fast_path.unwrap().attachments, before);
+    let link = link_id(&host, &links[0]);
     std::fs::remove_file(&links[0]).unwrap();
     host.eventually("the pin", |_| links[0].exists()).await;
+    assert_eq!(link_id(&host, &links[0]), link, "the link itself stayed");
     assert_eq!(daemon.status().await.fast_path.unwrap().attachments, before);
 }
 
@@ -208,6 +210,7 @@ async fn filters_and_qdiscs_that_somebody_removes_come_back() {
     add_port(&host, "c1");
     let hooks = [
         ("c1", "ingress", "encapsulate"),
+        ("quilt0", "ingress", "catch_all"),
         ("eth0", "ingress", "decapsulate"),
         ("vxlan100", "ingress", "safety_net"),
         ("vxlan100", "egress", "count_egress"),
@@ -239,5 +242,5 @@ async fn filters_and_qdiscs_that_somebody_removes_come_back() {
     }
     let status = daemon.status().await;
     assert_eq!(status.problems, [""; 0]);
-    assert_eq!(status.fast_path.unwrap().attachments.len(), 4);
+    assert_eq!(status.fast_path.unwrap().attachments.len(), 5);
 }
