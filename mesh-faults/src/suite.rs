@@ -31,13 +31,20 @@ pub(crate) async fn run(options: &FaultOptions) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    // Daemons are started in directories of their own.
+    let upgrade_from = options
+        .upgrade_from_dir
+        .as_deref()
+        .map(std::path::absolute)
+        .transpose()
+        .context("cannot find the current directory")?;
     let seed = options.seed.unwrap_or_else(rand::random);
     let settings = Settings {
         repeat: options.repeat,
         pause: options.pause(),
         seed,
         random: options.random,
-        upgrade_from: options.upgrade_from_dir.clone(),
+        upgrade_from,
     };
     let chosen = choose(&all, options, &settings)?;
     let mut report = Report::new(Machine::here(), seed);
