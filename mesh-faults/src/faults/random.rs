@@ -12,7 +12,8 @@ pub(super) const FAULTS: &[Fault] = &[Fault::scene(
     "faults that are over within seconds, drawn by chance, one upon the other under one traffic",
     Promise::recovers_within(6000),
     |scene| Box::pin(random(scene)),
-)];
+)
+.in_ci()];
 
 async fn random(scene: &mut Scene) -> anyhow::Result<()> {
     let all = super::all();
