@@ -144,6 +144,12 @@ impl Entrance {
     }
 }
 
+impl AsRef<Self> for Entrance {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// Runs `work` on a fresh thread, because a thread that has changed its namespace must not
 /// be used for anything else.
 pub(crate) fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {

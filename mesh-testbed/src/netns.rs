@@ -224,6 +224,12 @@ impl NetNs {
     }
 }
 
+impl AsRef<Entrance> for NetNs {
+    fn as_ref(&self) -> &Entrance {
+        &self.entrance
+    }
+}
+
 impl Drop for NetNs {
     fn drop(&mut self) {
         if self.registration.is_kept() {

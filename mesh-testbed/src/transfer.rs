@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
+    entrance::Entrance,
     error::{Error, Result},
-    netns::NetNs,
 };
 
 /// A finished transfer.
@@ -47,12 +47,13 @@ impl Transfer {
 ///
 /// [`Error::Traffic`] when the connection fails, stalls beyond `within`, or ends early.
 pub async fn transfer(
-    from: &NetNs,
-    to: &NetNs,
+    from: &impl AsRef<Entrance>,
+    to: &impl AsRef<Entrance>,
     to_address: Ipv4Addr,
     bytes: usize,
     within: Duration,
 ) -> Result<Transfer> {
+    let (from, to) = (from.as_ref(), to.as_ref());
     let failed = |source| Error::Traffic {
         tool: "TCP transfer",
         from: from.name().into(),

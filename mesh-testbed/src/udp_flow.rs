@@ -14,8 +14,8 @@ use std::{
 };
 
 use crate::{
+    entrance::Entrance,
     error::{Error, Result},
-    netns::NetNs,
 };
 use fate::{Arrivals, Sent, datagram, report};
 pub use fate::{Outage, UdpFlowReport};
@@ -75,11 +75,12 @@ impl UdpFlow {
     ///
     /// When the sockets or threads cannot be made.
     pub fn start(
-        from: &NetNs,
-        to: &NetNs,
+        from: &impl AsRef<Entrance>,
+        to: &impl AsRef<Entrance>,
         to_address: Ipv4Addr,
         options: UdpFlowOptions,
     ) -> Result<Self> {
+        let (from, to) = (from.as_ref(), to.as_ref());
         let failed = |source| Error::Traffic {
             tool: "UDP flow",
             from: from.name().into(),
