@@ -69,6 +69,28 @@ pub enum Error {
     )]
     PostgresMissing,
 
+    /// A container engine, or something that it needs, is not installed.
+    #[error(
+        "{what} not found: tests with real containers need Podman with its CNI back end, and \
+         Docker; `cargo xtask setup` as root installs the former on Debian 12 (packages podman, \
+         runc, containernetworking-plugins, busybox-static), and unpacks the latter (docker.io, \
+         containerd) below the target directory"
+    )]
+    EngineMissing {
+        /// What was looked for.
+        what: &'static str,
+    },
+
+    /// A Podman that does not know CNI.
+    #[error(
+        "{version} is not the Podman that tests with real containers are made for: version 4 \
+         with its CNI back end, as Debian 12 packages it"
+    )]
+    PodmanUnfit {
+        /// What it says of itself.
+        version: String,
+    },
+
     /// A daemon is already running, or is not.
     #[error("{daemon} on {place} {problem}")]
     DaemonState {

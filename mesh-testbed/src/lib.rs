@@ -49,6 +49,11 @@
 //! [`Postgres`] is a real server on loopback. It needs no root and no testbed: Debian's package
 //! `postgresql`, and no cluster of it.
 //!
+//! # Container engines
+//!
+//! [`Engine`] is a real Podman or Docker on a host, as Debian 12 packages them, whose containers
+//! hang on the host's `quilt0`. It sees nothing of the machine's own engines, nor they of it.
+//!
 //! # Cleaning up
 //!
 //! Dropping a value removes what it stands for, also on panic. For SIGKILL, Ctrl-C and abort
@@ -58,10 +63,12 @@
 //! [`remove_kept_testbed`] removes it later.
 
 mod binaries;
+mod child_process;
 mod container;
 mod control_plane;
 mod daemons;
 mod deadline;
+mod engine;
 mod entrance;
 mod error;
 mod grpc;
@@ -83,6 +90,7 @@ pub use container::{CONTAINER_MTU, Container, ContainerOptions};
 pub use control_plane::{ControlPlane, Node, RestAnswer};
 pub use daemons::{Daemon, binary};
 pub use deadline::{Deadline, TimeUp, wait_until};
+pub use engine::{Engine, EngineContainer, EngineContainerOptions, cni_plugins};
 pub use entrance::Entrance;
 pub use error::{Error, Result};
 pub use host::{BRIDGE, Host, RUNTIME_PORT};

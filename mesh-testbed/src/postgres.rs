@@ -23,6 +23,7 @@ use nix::{
 };
 
 use crate::{
+    child_process::children,
     deadline::{Deadline, wait_until},
     error::{Error, Result},
     process::{last_lines, output},
@@ -251,7 +252,7 @@ impl Postgres {
         let Some(pid) = self.pid() else { return Ok(()) };
         // Stopped first, so that it cannot fork while its children are looked up.
         self.signal(Signal::SIGSTOP)?;
-        let children = remains::children(pid)?;
+        let children = children(pid)?;
         self.signal(Signal::SIGKILL)?;
         for child in &children {
             child.kill();

@@ -108,6 +108,12 @@ impl Registration {
         self.add(&format!("dir {}", path.display()))
     }
 
+    /// Registers a control group, in every hierarchy: its name is that of a namespace. Call
+    /// before putting a process there.
+    pub(crate) fn control_group(&self, name: &str) -> Result<()> {
+        self.add(&format!("cgroup {name}"))
+    }
+
     /// The name under which it was made.
     pub(crate) fn name(&self) -> &str {
         &self.testbed
@@ -227,8 +233,8 @@ fn belongs_to(testbed: &str, line: &str) -> bool {
     let inside =
         |path: &str| (path == dir || path.starts_with(&format!("{dir}/"))) && !path.contains("/..");
     match words[..] {
-        [owner, "netns", netns] => {
-            owner == testbed && netns.starts_with(&format!("{testbed}-")) && !netns.contains('/')
+        [owner, "netns" | "cgroup", name] => {
+            owner == testbed && name.starts_with(&format!("{testbed}-")) && !name.contains('/')
         }
         [owner, "mount" | "dir", path] => owner == testbed && inside(path),
         [owner, "pid", pid, started] => {
@@ -260,6 +266,7 @@ mod tests {
             "qm-1-0 mount /run/quilt-mesh-testbed/qm-1-0/host1/bpf",
             "qm-1-0 dir /run/quilt-mesh-testbed/qm-1-0",
             "qm-1-0 pid 17 2333",
+            "qm-1-0 cgroup qm-1-0-host1",
         ] {
             assert!(belongs_to("qm-1-0", line), "{line}");
         }
@@ -270,6 +277,8 @@ mod tests {
             "qm-1-0 dir /run/quilt-mesh-testbed/qm-1-0/../../../etc",
             "qm-1-0 mount /",
             "qm-1-0 pid 1",
+            "qm-1-0 cgroup system.slice",
+            "qm-1-0 cgroup qm-1-0-/../system.slice",
             "qm-2-0 dir /run/quilt-mesh-testbed/qm-1-0",
             "",
         ] {

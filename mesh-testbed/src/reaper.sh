@@ -60,12 +60,31 @@ remove_postgres_dir() {
         /*/qm-?*-postgres) rm -rf --one-file-system "$1" ;;
     esac
 }
+# Empty ones that an engine left: a process that was killed leaves its group a moment later.
+remove_cgroup() {
+    case $1 in
+        */*) return 0 ;;
+        qm-?*) ;;
+        *) return 0 ;;
+    esac
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        left=
+        for group in "/sys/fs/cgroup/$1" /sys/fs/cgroup/*/"$1"; do
+            [ -d "$group" ] || continue
+            find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null
+            [ -d "$group" ] && left=1
+        done
+        [ -n "$left" ] || return 0
+        sleep 0.2
+    done
+}
 each pid kill_process
 each postgres stop_postgres
 each postgres-dir remove_postgres_dir
 # Twice: a process may have forked while the list was walked.
 each netns kill_inside
 each netns kill_inside
+each cgroup remove_cgroup
 each mount remove_mount
 each netns remove_netns
 each dir remove_dir

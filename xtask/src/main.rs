@@ -5,6 +5,7 @@ mod build_ebpf;
 mod cargo;
 mod ci;
 mod demo;
+mod docker;
 mod foreground;
 mod kernel;
 mod setup;

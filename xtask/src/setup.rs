@@ -10,29 +10,37 @@ use mesh_ebpf_build::install_packages;
 use nix::unistd::geteuid;
 
 use crate::foreground::{self, Reach};
-use crate::{build_ebpf, cargo};
+use crate::{build_ebpf, cargo, docker};
 
 /// Install what this machine lacks for building, testing and the demo
 ///
 /// As root on a machine with apt: a C compiler (for SQLite), bpftool, PostgreSQL's programs (no database cluster is
-/// made, no server started), Python with venv, and the eBPF toolchain. With rustup: the components
-/// rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts
-/// it needs by itself.
+/// made, no server started), Podman with runc and CNI plugins, Docker (unpacked below target, not installed), Python
+/// with venv, and the eBPF toolchain. With rustup: the components rustfmt and clippy. Otherwise prints the commands to
+/// run. Every other command calls the parts it needs by itself.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
 
 pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
-    ensure(&[
-        Tool::CCompiler,
-        Tool::Bpftool,
-        Tool::Postgres,
-        Tool::PythonVenv,
-    ])?;
+    ensure(&[UNPRIVILEGED_TESTS, KERNEL_TESTS].concat())?;
+    docker::ensure()?;
     ensure_components()?;
     build_ebpf::build()?;
     eprintln!("everything is there");
     Ok(ExitCode::SUCCESS)
 }
+
+/// What tests need that need no root.
+pub(crate) const UNPRIVILEGED_TESTS: &[Tool] = &[Tool::CCompiler, Tool::Postgres, Tool::PythonVenv];
+
+/// What tests on the real kernel need besides.
+pub(crate) const KERNEL_TESTS: &[Tool] = &[
+    Tool::Bpftool,
+    Tool::Podman,
+    Tool::Runc,
+    Tool::CniPlugins,
+    Tool::Busybox,
+];
 
 /// A program that comes from a package of the distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +59,14 @@ pub(crate) enum Tool {
     Nftables,
     /// Keeps what the control plane stores, in tests of several replicas.
     Postgres,
+    /// Runs real containers on the mesh.
+    Podman,
+    /// Starts Podman's containers also where control groups are hybrid.
+    Runc,
+    /// Connect Podman's containers to the bridge.
+    CniPlugins,
+    /// The contents of the containers' image.
+    Busybox,
     /// Makes the environment for schemathesis, which fuzzes the control plane's API.
     PythonVenv,
 }
@@ -66,6 +82,10 @@ impl Tool {
             Self::Iptables => "iptables-restore",
             Self::Nftables => "nft",
             Self::Postgres => "initdb",
+            Self::Podman => "podman",
+            Self::Runc => "runc",
+            Self::CniPlugins => "CNI plugins",
+            Self::Busybox => "busybox",
             Self::PythonVenv => "python3 with venv",
         }
     }
@@ -80,6 +100,10 @@ impl Tool {
             Self::Iptables => &["iptables"],
             Self::Nftables => &["nftables"],
             Self::Postgres => &["postgresql"],
+            Self::Podman => &["podman"],
+            Self::Runc => &["runc"],
+            Self::CniPlugins => &["containernetworking-plugins"],
+            Self::Busybox => &["busybox-static"],
             Self::PythonVenv => &["python3", "python3-venv"],
         }
     }
@@ -93,6 +117,12 @@ impl Tool {
                 .stderr(Stdio::null())
                 .status();
             return probe.is_ok_and(|status| status.success());
+        }
+        if self == Self::CniPlugins {
+            let dirs = ["/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin"];
+            return dirs
+                .iter()
+                .any(|dir| Path::new(dir).join("bridge").is_file());
         }
         find(self.program(), std::env::var_os("PATH").as_deref()).is_some()
             || (self == Self::Postgres && holds_a_server(Path::new("/usr/lib/postgresql")))
@@ -130,7 +160,7 @@ impl Drop for NoCluster {
 }
 
 /// Where a program is. The system's folders count although a user's `PATH` often leaves them out.
-fn find(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+pub(crate) fn find(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     let path = path.unwrap_or_default();
     std::env::split_paths(path)
         .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/bin".into()])

@@ -13,10 +13,10 @@ use anyhow::{Context as _, bail};
 use mesh_ebpf_build::Checkout;
 use nix::unistd::geteuid;
 
-use crate::cargo;
 use crate::foreground::{self, Ended, Reach};
 use crate::kernel;
-use crate::setup::{self, Tool};
+use crate::setup;
+use crate::{cargo, docker};
 use libtest::{Parser, Report};
 use suite::{Kind, Suite, parse_list};
 use summary::{LeftOut, SuiteResult};
@@ -96,17 +96,14 @@ fn collect(options: &Options) -> anyhow::Result<Summary> {
              sudo -E env \"PATH=$PATH\" cargo xtask test\n  cargo xtask test --unprivileged"
         );
     }
-    let tools: &[Tool] = if options.unprivileged {
-        &[Tool::CCompiler, Tool::Postgres, Tool::PythonVenv]
-    } else {
-        &[
-            Tool::CCompiler,
-            Tool::Bpftool,
-            Tool::Postgres,
-            Tool::PythonVenv,
-        ]
-    };
-    setup::ensure(tools)?;
+    let mut tools = setup::UNPRIVILEGED_TESTS.to_vec();
+    if !options.unprivileged {
+        tools.extend(setup::KERNEL_TESTS);
+    }
+    setup::ensure(&tools)?;
+    if !options.unprivileged {
+        docker::ensure()?;
+    }
     let checkout = cargo::checkout()?;
     let mut suites = compile(&checkout)?;
     if !options.package.is_empty() {

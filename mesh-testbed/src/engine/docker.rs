@@ -1,0 +1,106 @@
+//! Docker, with a daemon of its own on the host.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+
+use super::find_program;
+use crate::{
+    error::{Error, Result},
+    host::BRIDGE,
+};
+
+/// Where `cargo xtask setup` unpacks Debian's packages, below the target directory.
+const UNPACKED: &str = "docker";
+
+const PROGRAMS: [&str; 4] = ["dockerd", "docker", "containerd", "containerd-shim-runc-v2"];
+
+/// What is installed, or unpacked.
+#[derive(Debug)]
+pub(super) struct Installation {
+    root: Option<PathBuf>,
+}
+
+impl Installation {
+    /// What was unpacked beside the running executable, else what is in PATH.
+    pub(super) fn find() -> Result<Self> {
+        let executable = env::current_exe()
+            .map_err(|error| Error::system("find", "the running executable", error))?;
+        let unpacked = executable
+            .ancestors()
+            .map(|dir| dir.join(UNPACKED))
+            .find(|root| root.join("usr/sbin/dockerd").is_file());
+        let installation = Self { root: unpacked };
+        let path = installation.path();
+        match PROGRAMS.iter().find(|it| find_program(it, &path).is_none()) {
+            Some(what) => Err(Error::EngineMissing { what }),
+            None => Ok(installation),
+        }
+    }
+
+    /// Where its programs and those that they start are.
+    pub(super) fn path(&self) -> OsString {
+        let mut path = OsString::new();
+        for dir in self
+            .root
+            .iter()
+            .flat_map(|root| ["usr/bin", "usr/sbin"].map(|it| root.join(it)))
+        {
+            path.push(dir);
+            path.push(":");
+        }
+        path.push(super::PATH);
+        path
+    }
+
+    /// Where its libraries are besides the system's.
+    pub(super) fn libraries(&self) -> OsString {
+        let machine = format!("{}-linux-gnu", env::consts::ARCH);
+        let dirs = self.root.iter().flat_map(|root| {
+            ["lib", "usr/lib"].map(|dir| root.join(dir).join(&machine).into_os_string())
+        });
+        dirs.collect::<Vec<_>>().join(OsStr::new(":"))
+    }
+}
+
+/// Nothing but the network of a mesh; otherwise what holds wherever a test may run.
+pub(super) fn configure(dir: &Path) -> io::Result<()> {
+    let limit = |name: &str| serde_json::json!({ "Name": name, "Soft": 1024, "Hard": 1024 });
+    let settings = serde_json::json!({
+        "bridge": "none",
+        "storage-driver": "vfs",
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "default-ulimits": { "nofile": limit("nofile"), "nproc": limit("nproc") },
+    });
+    fs::write(dir.join("daemon.json"), settings.to_string())
+}
+
+/// The arguments by which docs/CONTAINER_ENGINES.md tells operators to make the network, for a
+/// bridge with this address.
+pub(super) fn network(bridge: Ipv4Net) -> Vec<String> {
+    let line = format!(
+        "network create -d bridge --subnet {} --gateway {} -o com.docker.network.bridge.name={BRIDGE} \
+         -o com.docker.network.bridge.enable_ip_masquerade=false \
+         -o com.docker.network.driver.mtu=1450 quilt",
+        bridge.trunc(),
+        bridge.addr(),
+    );
+    line.split(' ').map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_read_the_command_that_the_tests_use() {
+        let command = network("10.42.1.1/24".parse().unwrap()).join(" ");
+        let page = include_str!("../../../docs/CONTAINER_ENGINES.md");
+        assert!(page.contains(&format!("# docker {command}\n")), "{command}");
+    }
+}

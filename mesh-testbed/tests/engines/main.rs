@@ -1,0 +1,12 @@
+//! Containers of real engines on the mesh: nobody calls the runtime for them. Needs root, the
+//! engines (`cargo xtask setup`), and the daemons' binaries.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "functions of tests, which may panic like tests"
+)]
+
+mod containers;
+mod mesh;
+mod plugin;
+mod remains;

@@ -1,0 +1,128 @@
+//! Nothing of an engine is left behind, however a process with a testbed ends.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use mesh_testbed::{
+    BRIDGE, CONTAINER_MTU, Engine, EngineContainerOptions, Signal, Testbed, wait_until,
+};
+
+use crate::mesh::SOON;
+
+const CHILD: &str = "TESTBED_PODMAN_CHILD";
+
+#[tokio::test]
+async fn nothing_of_an_engine_is_left_after_sigkill() {
+    nothing_is_left_of_a_child(
+        "remains::nothing_of_an_engine_is_left_after_sigkill",
+        Some(Signal::SIGKILL),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_of_an_engine_is_left_after_a_panic() {
+    nothing_is_left_of_a_child("remains::nothing_of_an_engine_is_left_after_a_panic", None).await;
+}
+
+/// Runs `test` again in a child that has a container of either engine and waits to be ended.
+async fn nothing_is_left_of_a_child(test: &str, signal: Option<Signal>) {
+    if env::var_os(CHILD).is_some() {
+        let testbed = Testbed::builder().hosts(2).build().await.unwrap();
+        for host in testbed.hosts() {
+            let address = "10.42.1.1/24".parse().unwrap();
+            let mtu = CONTAINER_MTU;
+            host.add_bridge(BRIDGE, address, mtu).await.unwrap();
+        }
+        let engines = [
+            Engine::podman(&testbed.hosts()[0]).await.unwrap(),
+            Engine::docker(&testbed.hosts()[1]).await.unwrap(),
+        ];
+        let options = EngineContainerOptions::default();
+        for engine in &engines {
+            engine.start("web", &options).unwrap();
+        }
+        println!("\nmade {}", testbed.name());
+        assert!(signal.is_some(), "the panic that this test is about");
+        std::thread::sleep(Duration::from_secs(60));
+        return;
+    }
+    let mut child = Command::new(env::current_exe().unwrap());
+    if signal.is_none() {
+        // What a panic says is no news here.
+        child.stderr(Stdio::null());
+    }
+    let mut child = child
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let name = lines
+        .map(Result::unwrap)
+        .find_map(|line| line.strip_prefix("made ").map(str::to_owned))
+        .expect("the child tells the name of its testbed");
+    if let Some(signal) = signal {
+        let left = left_of(&name);
+        for kind in ["control group", "process", "directory"] {
+            assert!(
+                left.iter().any(|it| it.starts_with(kind)),
+                "{kind}: {left:?}"
+            );
+        }
+        let pid = child.id().cast_signed();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+    }
+    assert!(!child.wait().unwrap().success(), "the child was to die");
+    wait_until("removal of everything", SOON, async || {
+        let left = left_of(&name);
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{left:?} is left")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Control groups, processes and the directory of a testbed with containers.
+fn left_of(name: &str) -> Vec<String> {
+    let entries = |dir: &Path| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let root = Path::new("/sys/fs/cgroup");
+    let mut hierarchies = entries(root);
+    hierarchies.push(root.to_owned());
+    let groups = hierarchies.iter().flat_map(|hierarchy| entries(hierarchy));
+    let is_ours = |path: &PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        file.starts_with(&format!("{name}-"))
+    };
+    let mut left: Vec<String> = groups
+        .filter(is_ours)
+        .map(|group| format!("control group {}", group.display()))
+        .collect();
+    // Monitors and containers' processes are in a control group of the testbed, or name its
+    // directory.
+    for process in entries(Path::new("/proc")) {
+        let groups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let named = format!("/{name}");
+        if !line.is_empty() && (groups.contains(&named) || line.contains(&named)) {
+            left.push(format!("process {} {line}", process.display()));
+        }
+    }
+    let dir = format!("{}/{name}", mesh_testbed::ROOT);
+    if fs::exists(&dir).unwrap() {
+        left.push(format!("directory {dir}"));
+    }
+    left
+}
