@@ -98,6 +98,10 @@ async fn containers_get_the_fast_path(engine: impl AsyncFn(&Host) -> Engine) {
     reach_each_other((first, &engines[0], &web), (second, &engines[1], &db)).await;
 
     for (host, engine, container) in [(first, &engines[0], web), (second, &engines[1], db)] {
+        let rules = host.netns().command("iptables-save").output().unwrap();
+        assert!(rules.status.success(), "{rules:?}");
+        let rules = String::from_utf8(rules.stdout).unwrap();
+        assert!(!rules.contains("MASQUERADE"), "{rules}");
         let address = container.address;
         engine.remove(container).unwrap();
         wait_no_endpoint(host, address).await;
@@ -108,10 +112,6 @@ async fn containers_get_the_fast_path(engine: impl AsyncFn(&Host) -> Engine) {
             "no container, no program: {attachments:?}"
         );
         assert_eq!(status.problems, [""; 0]);
-        let rules = host.netns().command("iptables-save").output().unwrap();
-        assert!(rules.status.success(), "{rules:?}");
-        let rules = String::from_utf8(rules.stdout).unwrap();
-        assert!(!rules.contains("MASQUERADE"), "{rules}");
     }
     assert_eq!([bridge(first).await, bridge(second).await], before);
 }
