@@ -12,7 +12,7 @@ use netlink_packet_route::link::LinkAttribute;
 use tokio::task::JoinHandle;
 
 use crate::mesh::{
-    End, SOON, bridge, counters, fast, mesh_of_two, talk, wait_endpoint, wait_no_endpoint,
+    End, SOON, bridge, counters, fast, mesh_of_two, needed, talk, wait_endpoint, wait_no_endpoint,
 };
 
 /// Both containers ping each other with a program of their own, and talk both ways.
@@ -45,12 +45,12 @@ async fn reach_each_other(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_of_podman_get_the_fast_path_without_a_call_and_leave_the_bridge_as_it_is() {
-    containers_get_the_fast_path(async |host: &Host| Engine::podman(host).await.unwrap()).await;
+    containers_get_the_fast_path(async |host: &Host| needed(Engine::podman(host).await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_of_docker_get_the_fast_path_without_a_call_and_leave_the_bridge_as_it_is() {
-    containers_get_the_fast_path(async |host: &Host| Engine::docker(host).await.unwrap()).await;
+    containers_get_the_fast_path(async |host: &Host| needed(Engine::docker(host).await)).await;
 }
 
 async fn containers_get_the_fast_path(engine: impl AsyncFn(&Host) -> Engine) {

@@ -11,9 +11,14 @@ use netlink_packet_route::link::LinkAttribute;
 /// How long a test waits for what should take milliseconds.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// What a test needs; where it is missing, the panic says what to install.
+pub(crate) fn needed<T>(result: mesh_testbed::Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}
+
 pub(crate) async fn mesh_of_two() -> Testbed {
     let testbed = Testbed::builder().hosts(2).build().await.unwrap();
-    testbed.start().await.unwrap();
+    needed(testbed.start().await);
     testbed
 }
 

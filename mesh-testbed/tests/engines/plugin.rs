@@ -5,11 +5,11 @@ use std::{io::Write as _, process::Stdio};
 use ipnet::Ipv4Net;
 use mesh_testbed::{BRIDGE, CONTAINER_MTU, Host, NetNs, cni_plugins};
 
-use crate::mesh::{End, bridge, mesh_of_two, talk, wait_endpoint, wait_no_endpoint};
+use crate::mesh::{End, bridge, mesh_of_two, needed, talk, wait_endpoint, wait_no_endpoint};
 
 /// Runs a plugin as an engine does (the execution protocol of the CNI specification).
 fn plugin(host: &Host, command: &str, container: &NetNs) -> serde_json::Value {
-    let plugins = cni_plugins().unwrap();
+    let plugins = needed(cni_plugins());
     let mut bridge = host.netns().command(plugins.join("bridge"));
     let network = serde_json::json!({
         "cniVersion": "0.4.0",

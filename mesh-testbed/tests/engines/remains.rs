@@ -12,7 +12,7 @@ use mesh_testbed::{
     BRIDGE, CONTAINER_MTU, Engine, EngineContainerOptions, Signal, Testbed, wait_until,
 };
 
-use crate::mesh::SOON;
+use crate::mesh::{SOON, needed};
 
 const CHILD: &str = "TESTBED_PODMAN_CHILD";
 
@@ -40,8 +40,8 @@ async fn nothing_is_left_of_a_child(test: &str, signal: Option<Signal>) {
             host.add_bridge(BRIDGE, address, mtu).await.unwrap();
         }
         let engines = [
-            Engine::podman(&testbed.hosts()[0]).await.unwrap(),
-            Engine::docker(&testbed.hosts()[1]).await.unwrap(),
+            needed(Engine::podman(&testbed.hosts()[0]).await),
+            needed(Engine::docker(&testbed.hosts()[1]).await),
         ];
         let options = EngineContainerOptions::default();
         for engine in &engines {
