@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRef, Path, Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -20,47 +20,26 @@ use utoipa_axum::routes;
 use crate::body;
 use crate::feed_query::FeedQuery;
 use crate::identity::Clash;
-use crate::node::NodeId;
 use crate::openapi::{
     self, Health, NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenReading, WhenRegistering,
 };
 use crate::problem::{Kind, Problem};
 use crate::registration::{FieldError, Registration};
-use crate::registry::{self, Admitted, ChangeError, Registry};
+use crate::registry::{Admitted, ChangeError, Registry};
 use crate::report::Report;
 use crate::store::StoreError;
-use crate::traffic::{self, Traffic, TrafficMatrix};
+use crate::traffic::matrix::{self, TrafficMatrix};
 
 mod subnets;
 
-/// What the calls work on.
-#[derive(Debug, Clone)]
-pub(crate) struct Parts {
-    registry: Arc<Registry>,
-    traffic: Arc<Traffic>,
-}
-
-impl FromRef<Parts> for Arc<Registry> {
-    fn from_ref(parts: &Parts) -> Self {
-        Self::clone(&parts.registry)
-    }
-}
-
-impl FromRef<Parts> for Arc<Traffic> {
-    fn from_ref(parts: &Parts) -> Self {
-        Self::clone(&parts.traffic)
-    }
-}
-
 /// The API on `registry`.
 pub fn router(registry: Arc<Registry>) -> Router {
-    let traffic = Arc::default();
     let (routes, _) = routes().split_for_parts();
-    with_problems(routes.with_state(Parts { registry, traffic }))
+    with_problems(routes.with_state(registry))
 }
 
 /// The calls, each with its description.
-pub(crate) fn routes() -> OpenApiRouter<Parts> {
+pub(crate) fn routes() -> OpenApiRouter<Arc<Registry>> {
     OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(health))
         .routes(routes!(list))
@@ -183,7 +162,7 @@ async fn register(
     responses((status = 200, description = "Taken; the body is empty"), WhenBeating)
 )]
 async fn heartbeat(
-    State(Parts { registry, traffic }): State<Parts>,
+    State(registry): State<Arc<Registry>>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
@@ -204,26 +183,25 @@ async fn heartbeat(
         Err(error) => return Err(error.into()),
     }
     if let Some(report) = report {
-        traffic.keep(NodeId::from(id), report, registry::unix_seconds());
+        registry.keep_report(id, report);
     }
     Ok(StatusCode::OK)
 }
 
 /// Who sends how much to whom
 ///
-/// The latest report of every node, as it counts itself since its data plane was set up. A control plane that was
-/// restarted knows of a node's traffic when the node has sent its next report.
+/// The latest report of every node, as it counts itself since its data plane was set up, whichever replica it reported
+/// to; `report_age_ms` says how old it is. Where there are several replicas, a report reaches the others within some
+/// seconds. A control plane of its own that was restarted knows of a node's traffic when the node has sent its next
+/// report.
 #[utoipa::path(get, path = "/api/traffic", tag = "traffic", operation_id = "traffic",
     responses((status = 200, body = TrafficMatrix<'_>), WhenReading))]
-async fn traffic_matrix(
-    State(Parts { registry, traffic }): State<Parts>,
-) -> Result<Response, Problem> {
-    // Before the list: a node that reports later than it registers is not taken for one that is gone.
-    let reports = traffic.reports();
+async fn traffic_matrix(State(registry): State<Arc<Registry>>) -> Result<Response, Problem> {
     body::within_deadline(registry.refresh()).await??;
+    // Before the reports: of a node that has left by then there are none.
     let list = registry.list();
-    traffic.forget_all_but(&reports, &list);
-    Ok(traffic::answer(reports, list))
+    let told = body::within_deadline(registry.told()).await??;
+    Ok(matrix::answer(list, told, registry))
 }
 
 /// Take a node down at once
@@ -237,17 +215,14 @@ async fn traffic_matrix(
     responses((status = 200, description = "Down; the body is empty"), WhenLeaving)
 )]
 async fn deregister(
-    State(Parts { registry, traffic }): State<Parts>,
+    State(registry): State<Arc<Registry>>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let Path(id) = id.map_err(bad_path)?;
     body::bytes(request).await?;
     match body::within_deadline(registry.deregister(&id)).await? {
-        Ok(()) => {
-            traffic.forget(&id);
-            Ok(StatusCode::OK)
-        }
+        Ok(()) => Ok(StatusCode::OK),
         Err(ChangeError::UnknownNode) => Err(Problem::new(
             Kind::UnknownNode,
             format!("no node has the id {id:?}"),

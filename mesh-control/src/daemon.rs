@@ -49,6 +49,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let mut silent = tasks.spawn(Arc::clone(&registry).turn_down_silent_nodes(stop.clone()));
     let mut writer = tasks.spawn(Arc::clone(&registry).write_what_changed(stop.clone()));
+    let mut reporter = tasks.spawn(Arc::clone(&registry).write_reports(stop.clone()));
     let mut follower = tasks.spawn(Arc::clone(&registry).follow_replicas(stop.clone()));
     let mut teller = tasks.spawn(Arc::clone(&registry).tell_replicas(stop.clone()));
     let mut publisher = tasks.spawn(Arc::clone(&registry).publish_news(stop.clone()));
@@ -76,6 +77,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = interrupt.recv() => None,
         ended = &mut silent => Some(("the watch over silent nodes", ended)),
         ended = &mut writer => Some(("the writer of heartbeats", ended)),
+        ended = &mut reporter => Some(("the writer of reports", ended)),
         ended = &mut follower => Some(("the follower of the other replicas", ended)),
         ended = &mut teller => Some(("the teller of heartbeats", ended)),
         ended = &mut publisher => Some(("the change feed", ended)),

@@ -25,6 +25,7 @@ use crate::registration::Registration;
 use crate::roster::Roster;
 use crate::store::{Reservation, Store, StoreError, Tenant};
 use crate::subnet_plan::{SubnetIndex, SubnetPlan};
+use crate::traffic::Traffic;
 use commit::{LONGEST_QUEUE, Waiting};
 use membership::{Deregister, Register};
 use replica::Replica;
@@ -34,6 +35,7 @@ mod list;
 mod membership;
 mod operator;
 mod replica;
+mod reports;
 mod subnet_claim;
 mod watch;
 
@@ -136,6 +138,8 @@ pub struct Registry {
     liveness: Mutex<Liveness>,
     roster: MemoryLock<Roster>,
     feed: Feed,
+    /// What nodes told that is not written.
+    traffic: Traffic,
     /// Wakes the writer when a status changed.
     status_changed: Notify,
     /// If the database is shared with other control planes.
@@ -172,6 +176,7 @@ impl Registry {
             // One before all that is stored, so that everything is news.
             roster: MemoryLock::new(Roster::default()),
             feed: Feed::new(stored.revision, stopping.clone()),
+            traffic: Traffic::default(),
             status_changed: Notify::new(),
             replica: shared.then(Replica::new),
             changes: TaskTracker::new(),

@@ -9,13 +9,15 @@
 //!   hold the same rules, should this code ever be wrong.
 //! - **A failed transaction costs its connection.** SQLite rolls some failures back by itself (a full
 //!   disk, an I/O error) and sqlx does not notice, so that a connection with an unclear end is closed.
-//! - **The same statements for both**, over sqlx's `Any`: integers and text only.
+//! - **The same statements for both**, over sqlx's `Any`: integers and text only. What only replicas need, the
+//!   messages between them and the reports that they share, is PostgreSQL's own.
 
 mod change;
 mod database_file;
 mod error;
 mod file_header;
 mod open;
+mod reports;
 mod schema;
 mod server;
 mod subnets;
@@ -28,10 +30,11 @@ use sqlx::AnyPool;
 use crate::node::{NodeId, Status};
 use crate::subnet_plan::{SubnetIndex, SubnetPlan};
 
-pub use change::{Change, Held, NewState, Reservation, Tenant};
+pub use change::{Change, Held, NewReport, NewState, Reservation, Tenant};
 use database_file::DatabaseFile;
 pub use error::StoreError;
 pub use open::OpenError;
+pub use reports::{StoredReport, StoredReports};
 pub(crate) use server::LONGEST_PAYLOAD;
 pub use server::{Listener, Message};
 pub use subnets::{StoredLease, Subnets};

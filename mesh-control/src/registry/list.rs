@@ -17,7 +17,7 @@ use crate::store::{Changes, StoreError, StoredNode};
 
 /// How long reading what changed may take: longer than every deadline in the database, for when a
 /// server is gone without a word.
-const READ_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Registry {
     /// All nodes, as they are by now: a change of status that is yet to be written is shown.
@@ -145,6 +145,7 @@ impl Registry {
         for node in changes.nodes {
             if node.must_register {
                 liveness.forget(&node.node_id);
+                self.traffic.forget(node.node_id.as_str());
             } else {
                 liveness.adopt(&node.node_id, node.status, node.last_heartbeat, now);
             }
@@ -153,6 +154,7 @@ impl Registry {
         }
         for (node_id, _) in &changes.removed {
             liveness.forget(node_id);
+            self.traffic.forget(node_id.as_str());
         }
         drop(liveness);
         let news = News {

@@ -158,6 +158,7 @@ impl Request for Deregister {
     fn done(&self, registry: &Registry, left: &bool, revision: i64) {
         if *left {
             registry.liveness().forget(&self.0);
+            registry.traffic.forget(self.0.as_str());
             info!(node_id = %self.0, revision, "node deregistered; it keeps its subnet");
         }
     }

@@ -127,7 +127,7 @@ impl Registry {
         }
     }
 
-    /// Finishes the changes that are asked for, writes the last heartbeats and closes the database.
+    /// Finishes the changes that are asked for, writes the last heartbeats and reports, and closes the database.
     ///
     /// # Errors
     ///
@@ -137,6 +137,7 @@ impl Registry {
         self.changes.close();
         self.changes.wait().await;
         let written = self.write_now().await;
+        let written = written.and(self.write_some_reports().await);
         // Connections that outlived their grace may hold the registry; without the store they can
         // do nothing, and closing the pool from here closes it for them as well.
         self.store.close().await;

@@ -12,11 +12,14 @@ use crate::subnet_plan::{SubnetIndex, SubnetPlan};
 
 mod leases;
 mod removals;
+mod reports;
+mod rows;
 
 use leases::Unheld;
 pub(super) use leases::reservation;
 pub use leases::{Held, Reservation};
 pub use removals::Tenant;
+pub use reports::NewReport;
 
 /// On which PostgreSQL tells the other replicas of a change.
 pub(super) const CHANGED_CHANNEL: &str = "quilt_mesh_changed";
@@ -25,6 +28,8 @@ pub(super) const CHANGED_CHANNEL: &str = "quilt_mesh_changed";
 pub struct Change {
     transaction: Transaction,
     revision: i64,
+    /// Whether that is another one than before.
+    revises: bool,
     /// Whether there is anything to commit.
     changed: bool,
     /// Read when first needed, and kept up to date.
@@ -71,6 +76,7 @@ impl Change {
         Ok(Self {
             transaction,
             revision,
+            revises: step > 0,
             changed: false,
             unheld: None,
         })
@@ -198,6 +204,9 @@ impl Change {
         .execute(self.transaction.connection()?)
         .await?;
         let changed = changed.rows_affected() > 0;
+        if changed {
+            self.forget_report(node_id).await?;
+        }
         self.changed |= changed;
         Ok(changed)
     }
@@ -270,7 +279,7 @@ impl Change {
             self.transaction.roll_back().await?;
             return Ok(false);
         }
-        if self.transaction.dialect() == Dialect::Postgres {
+        if self.revises && self.transaction.dialect() == Dialect::Postgres {
             // Delivered when, and only if, this transaction is committed.
             sqlx::query("SELECT pg_notify($1, $2)")
                 .bind(CHANGED_CHANNEL)

@@ -22,3 +22,4 @@ mod registration;
 mod replicas;
 mod subnet_claims;
 mod traffic;
+mod traffic_of_replicas;

@@ -12,16 +12,16 @@ use crate::process::{ControlPlane, Setup};
 use crate::registration::three_hundred_at_once;
 
 /// A server, and control planes on one database of it.
-struct Replicas {
+pub(crate) struct Replicas {
     // Dropped first.
-    running: Vec<ControlPlane>,
-    setup: Setup,
-    url: String,
-    postgres: Postgres,
+    pub(crate) running: Vec<ControlPlane>,
+    pub(crate) setup: Setup,
+    pub(crate) url: String,
+    pub(crate) postgres: Postgres,
 }
 
 impl Replicas {
-    async fn start(count: usize, node_timeout: &str) -> Self {
+    pub(crate) async fn start(count: usize, node_timeout: &str) -> Self {
         let postgres = Postgres::new(&PostgresOptions::new()).await.unwrap();
         let url = postgres.create_database().unwrap();
         let setup = Setup::new().on(&url).with("--node-timeout", node_timeout);
@@ -34,7 +34,7 @@ impl Replicas {
         }
     }
 
-    fn apis(&self) -> Vec<Api> {
+    pub(crate) fn apis(&self) -> Vec<Api> {
         self.running.iter().map(Api::of).collect()
     }
 }

@@ -87,6 +87,7 @@ const CONTRACT: &[Call] = &[
             "nodes.hostname",
             "nodes.subnet",
             "nodes.reported_at",
+            "nodes.report_age_ms",
             "nodes.data_plane",
             "flows.from",
             "flows.to",
@@ -103,8 +104,9 @@ const CONTRACT: &[Call] = &[
             "flows.dropped_packets",
             "flows.last_packet_age_ms",
             "flows.suspect",
+            "flows_left_out",
         ],
-        statuses: &["200"],
+        statuses: &["200", "503"],
     },
     Call {
         method: "get",
