@@ -110,7 +110,7 @@ impl Liveness {
         Some(Beat::CameUp)
     }
 
-    /// Takes a heartbeat that another replica received and tells of. That one writes it; and if it
+    /// Takes a heartbeat that another replica received and tells of, when this one hears of it. That one writes it; and if it
     /// brings the node up, that one has that written, too.
     pub fn hear(&mut self, node_id: &str, now: Instant, unix_seconds: i64) {
         if let Some(pulse) = self.pulses.get_mut(node_id) {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::commit::{BATCH_DEADLINE, within};
-use super::{ChangeError, Registry};
+use super::{ChangeError, Registry, unix_seconds};
 use crate::node::NodeId;
 use crate::store::{LONGEST_PAYLOAD, Listener, Message, StoreError};
 
@@ -82,7 +82,7 @@ impl Replica {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Told<'a> {
     Fence(u64),
-    /// Node ids with the Unix seconds of their last heartbeat.
+    /// Node ids with the Unix seconds of their last heartbeat, by the sender's clock.
     Beats(Vec<(&'a str, i64)>),
 }
 
@@ -200,9 +200,10 @@ impl Registry {
                 replica.fence.send_replace(number);
             }
             Some((sender, Told::Beats(beats))) if sender != replica.name => {
-                let now = Instant::now();
+                // Times are shown by this replica's clock, which the sender's need not agree with.
+                let (now, unix_seconds) = (Instant::now(), unix_seconds());
                 let mut liveness = self.liveness();
-                for (node_id, unix_seconds) in beats {
+                for (node_id, _) in beats {
                     liveness.hear(node_id, now, unix_seconds);
                 }
             }

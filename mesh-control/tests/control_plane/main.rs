@@ -9,10 +9,12 @@ mod answer;
 #[allow(dead_code, reason = "the tests in kernel_disks use the rest")]
 mod process;
 mod refusal;
+mod stepped_clock;
 
 mod bad_database;
 mod bad_requests;
 mod change_feed;
+mod clock_steps;
 mod command_line;
 mod database_in_trouble;
 mod durability;
