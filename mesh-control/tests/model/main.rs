@@ -1,6 +1,7 @@
 //! The control plane against a simple model of it: registrations, heartbeats, silence, releases,
 //! reservations, crowds, SIGKILL at any moment and restarts, in random order, over the REST API of
-//! the real process. On SQLite with one control plane, on PostgreSQL with three replicas.
+//! the real process. On SQLite with one control plane, on PostgreSQL with three replicas. The model foretells
+//! the exact subnet of every lease.
 //!
 //! A failure prints the shortest sequence of steps that still fails, and the seed. Processes and
 //! time are not repeatable, so the same seed gives the same steps and not always the same end.
@@ -21,9 +22,11 @@ mod cluster;
 mod follower;
 mod list;
 mod model;
+mod order;
 mod run;
 mod steps;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh_testbed::{Postgres, PostgresOptions};
@@ -41,8 +44,8 @@ const SEED: &str = "QUILT_MESH_MODEL_SEED";
 /// Makes the runs longer: how many seconds to go on with new sequences.
 const SECONDS: &str = "QUILT_MESH_MODEL_SECONDS";
 
-/// Runs sequences of at most `most` steps until the time is over.
-fn check(most: usize, test: impl Fn(&Runtime, &[Step])) {
+/// Runs sequences of at most `most` steps until the time is over. `test` returns how many leases it foretold.
+fn check(most: usize, test: impl Fn(&Runtime, &[Step]) -> usize) {
     let seed: u64 = match std::env::var(SEED) {
         Ok(seed) => seed.parse().expect("the seed is a number"),
         Err(_) => uuid::Uuid::new_v4().as_u64_pair().0,
@@ -66,10 +69,11 @@ fn check(most: usize, test: impl Fn(&Runtime, &[Step])) {
     let runtime = Runtime::new().unwrap();
     let strategy = steps(most);
     let mut runs = 0;
+    let foretold = AtomicUsize::new(0);
     while runs == 0 || Instant::now() < over {
         let sequence = strategy.new_tree(&mut drawer).unwrap();
         let outcome = runner.run_one(sequence, |steps| {
-            test(&runtime, &steps);
+            foretold.fetch_add(test(&runtime, &steps), Ordering::Relaxed);
             Ok(())
         });
         if let Err(error) = outcome {
@@ -77,23 +81,27 @@ fn check(most: usize, test: impl Fn(&Runtime, &[Step])) {
         }
         runs += 1;
     }
-    eprintln!("{runs} sequences");
+    let foretold = foretold.into_inner();
+    eprintln!("{runs} sequences, {foretold} leases as foretold");
+    assert!(foretold > 0, "nothing was leased");
 }
 
 #[test]
-fn on_sqlite_no_subnet_has_two_holders_and_nothing_acknowledged_is_lost() {
+fn on_sqlite_subnets_are_handed_out_in_order_none_has_two_holders_and_nothing_acknowledged_is_lost()
+{
     check(40, |runtime, steps| {
         let timeout = Duration::from_millis(400);
         runtime.block_on(async {
             Run::new(Cluster::sqlite("400ms"), None, timeout)
                 .all(steps)
-                .await;
-        });
+                .await
+        })
     });
 }
 
 #[test]
-fn on_postgresql_with_three_replicas_no_subnet_has_two_holders_and_nothing_acknowledged_is_lost() {
+fn on_postgresql_with_three_replicas_subnets_are_handed_out_in_order_none_has_two_holders_and_nothing_acknowledged_is_lost()
+ {
     let runtime = Runtime::new().unwrap();
     let server = runtime
         .block_on(Postgres::new(&PostgresOptions::new()))
@@ -102,9 +110,10 @@ fn on_postgresql_with_three_replicas_no_subnet_has_two_holders_and_nothing_ackno
         let timeout = Duration::from_secs(1);
         let url = server.create_database().unwrap();
         runtime.block_on(async {
-            Run::new(Cluster::postgres(&url, "1s"), Some(&server), timeout)
+            let database = Some((&server, url.as_str()));
+            Run::new(Cluster::postgres(&url, "1s"), database, timeout)
                 .all(steps)
-                .await;
-        });
+                .await
+        })
     });
 }

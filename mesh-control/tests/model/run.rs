@@ -13,17 +13,32 @@ use crate::cluster::Cluster;
 use crate::follower::Follower;
 use crate::list::NodeList;
 use crate::model::{Life, Model, subnet};
+use crate::order::{Order, View};
 use crate::steps::{Claim, Kill, Pick, SUBNETS, Step};
 
 /// For what needs time to come about: only a failing run waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a step leaves to be seen.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outcome {
+    /// Something may still be under way in the database server.
+    unsettled: bool,
+    /// The one node that registered said that it holds this.
+    claimed: Option<Ipv4Net>,
+    /// Somebody was told that no subnet is left.
+    exhausted: bool,
+}
+
 /// A running cluster and what is known about it.
 pub(crate) struct Run<'a> {
     cluster: Cluster,
-    database: Option<&'a Postgres>,
+    /// The server, and the URL of the database.
+    database: Option<(&'a Postgres, &'a str)>,
     node_timeout: Duration,
     model: Model,
+    order: Order,
+    step: Outcome,
     followers: Vec<Follower>,
     /// The last revision of each replica.
     revisions: Vec<u64>,
@@ -32,7 +47,7 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     pub(crate) fn new(
         cluster: Cluster,
-        database: Option<&'a Postgres>,
+        database: Option<(&'a Postgres, &'a str)>,
         node_timeout: Duration,
     ) -> Self {
         let addresses = cluster.addresses();
@@ -48,21 +63,28 @@ impl<'a> Run<'a> {
             database,
             node_timeout,
             model: Model::default(),
+            order: Order::default(),
+            step: Outcome::default(),
             followers,
             revisions,
         }
     }
 
-    pub(crate) async fn all(mut self, steps: &[Step]) {
+    /// Returns how many leases were foretold.
+    pub(crate) async fn all(mut self, steps: &[Step]) -> usize {
         for step in steps {
+            self.step = Outcome::default();
             self.step(step).await;
+            self.settle().await;
             self.look().await;
+            self.handed_out_in_order().await;
             for follower in &mut self.followers {
                 follower.check().await;
             }
         }
         self.followers_agree().await;
         self.subnets_agree().await;
+        self.order.foretold
     }
 
     async fn step(&mut self, step: &Step) {
@@ -84,6 +106,7 @@ impl<'a> Run<'a> {
             Step::Crowd { crowd, kill } => self.crowd(crowd, kill.as_ref()).await,
             Step::Crash { replica } => {
                 self.cluster.kill(*replica);
+                self.step.unsettled = true;
                 self.cluster.start_again(*replica);
                 self.model.forget_lives();
             }
@@ -93,7 +116,8 @@ impl<'a> Run<'a> {
                 self.model.forget_lives();
             }
             Step::CrashDatabase => {
-                if let Some(database) = self.database {
+                if let Some((database, _)) = self.database {
+                    self.step.unsettled = true;
                     database.kill().await.unwrap();
                     database.start().await.unwrap();
                     self.model.forget_lives();
@@ -130,12 +154,14 @@ impl<'a> Run<'a> {
     async fn register(&mut self, claim: &Claim, replica: Pick) {
         let sent = Instant::now();
         let answer = ask(registration(&self.api(replica), claim)).await;
+        self.step.claimed = claim.holds.map(subnet);
         self.registered(claim, answer, sent);
     }
 
     fn registered(&mut self, claim: &Claim, answer: Option<Answer>, sent: Instant) {
         let expected = self.model.expect(claim, Instant::now());
         let Some(answer) = answer else {
+            self.step.unsettled = true;
             return self.model.unanswered(claim);
         };
         match answer.status {
@@ -146,7 +172,10 @@ impl<'a> Run<'a> {
                     .admitted(claim, &expected, &id, subnet.parse().unwrap(), life);
             }
             409 => self.model.refused(claim, &expected),
-            503 => self.model.exhausted(claim, &expected),
+            503 => {
+                self.step.exhausted = true;
+                self.model.exhausted(claim, &expected);
+            }
             _ => panic!("{claim:?} was answered {answer:?}"),
         }
     }
@@ -208,7 +237,10 @@ impl<'a> Run<'a> {
         let request = self.api(replica).post("/api/subnets/release");
         match ask(request.json(&json!({"subnet": subnet}))).await {
             Some(answer) => self.model.released(&id, answer.status, Instant::now()),
-            None => self.model.release_unanswered(&id),
+            None => {
+                self.step.unsettled = true;
+                self.model.release_unanswered(&id);
+            }
         }
     }
 
@@ -242,6 +274,7 @@ impl<'a> Run<'a> {
         if let Some(kill) = kill {
             tokio::time::sleep(Duration::from_micros(kill.after_us.into())).await;
             self.cluster.kill(kill.replica);
+            self.step.unsettled = true;
         }
         let mut answers = requests.join_all().await;
         if let Some(kill) = kill {
@@ -292,6 +325,39 @@ impl<'a> Run<'a> {
             };
             self.model.learn(&list.listed());
         }
+    }
+
+    /// Waits until it is decided what became of what got no answer. A server may still work on what a client asked
+    /// that is gone: on a change that has the lock by now, or on none.
+    async fn settle(&self) {
+        let Some((database, url)) = self.database.filter(|_| self.step.unsettled) else {
+            return;
+        };
+        let turn = "UPDATE cluster SET revision = revision WHERE id = 1";
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = database.execute(url, turn) {
+            assert!(Instant::now() < deadline, "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What was leased in this step is what is next in order.
+    async fn handed_out_in_order(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let view = loop {
+            let api = self.cluster.addresses().replica(0);
+            let answer = Answer::to(api.request(reqwest::Method::GET, "/api/subnets")).await;
+            // The database server has just been started.
+            if answer.status == 503 && self.database.is_some() && Instant::now() < deadline {
+                continue;
+            }
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            break View::read(&answer.body);
+        };
+        let Outcome {
+            claimed, exhausted, ..
+        } = self.step;
+        self.order.advance(view, claimed, exhausted);
     }
 
     /// When nothing changes any more, clients of the feed have what the full list shows.
@@ -366,10 +432,14 @@ fn range(number: u8, two: bool) -> Ipv4Net {
 
 fn registration(api: &Api, claim: &Claim) -> RequestBuilder {
     let host_ip = claim.host_ip.to_string();
-    api.post("/api/nodes/register").json(&match &claim.key {
+    let mut body = match &claim.key {
         Some(key) => keyed(key, &claim.hostname, &host_ip),
         None => node(&claim.hostname, &host_ip),
-    })
+    };
+    if let Some(number) = claim.holds {
+        body["subnet"] = json!(subnet(number));
+    }
+    api.post("/api/nodes/register").json(&body)
 }
 
 /// The answer; `None` where it says nothing about what happened: a broken connection, or a 503 that

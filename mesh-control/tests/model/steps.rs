@@ -25,14 +25,17 @@ pub(crate) struct Claim {
     pub(crate) hostname: String,
     pub(crate) host_ip: Ipv4Addr,
     pub(crate) key: Option<String>,
+    /// The number of the subnet that it says it holds.
+    pub(crate) holds: Option<u8>,
 }
 
 impl Claim {
-    fn host(host: u8, address: u8) -> Self {
+    fn host(host: u8, address: u8, holds: Option<u8>) -> Self {
         Self {
             hostname: format!("host-{host}"),
             host_ip: Ipv4Addr::new(192, 0, 2, address + 1),
             key: (host < HOSTS_WITH_KEY).then(|| format!("key-of-host-{host}")),
+            holds,
         }
     }
 
@@ -41,6 +44,7 @@ impl Claim {
             hostname: format!("guest-{guest}"),
             host_ip: Ipv4Addr::new(198, 51, 100, guest + 1),
             key: Some(format!("key-of-guest-{guest}")),
+            holds: None,
         }
     }
 }
@@ -95,7 +99,10 @@ fn crowd() -> impl Strategy<Value = Vec<(Claim, Pick)>> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let claim = (0..HOSTS, 0..ADDRESSES).prop_map(|(host, address)| Claim::host(host, address));
+    // Of the last some are free most of the time; number zero is none that is handed out.
+    let holds = prop::option::weighted(0.3, 0..=SUBNETS);
+    let claim = (0..HOSTS, 0..ADDRESSES, holds)
+        .prop_map(|(host, address, holds)| Claim::host(host, address, holds));
     let kill =
         (any::<Pick>(), 0..30_000_u16).prop_map(|(replica, after_us)| Kill { replica, after_us });
     let pair = || (any::<Pick>(), any::<Pick>());
