@@ -20,6 +20,10 @@ pub(super) const LONGEST_QUEUE: usize = 16 * 1024;
 /// How many changes share a transaction. Nodes' statuses are written, and lists read, in between.
 const MOST_IN_BATCH: usize = 256;
 
+/// A transaction takes up no further change after so long, however few it has: on a machine that is so busy that
+/// all of them would take longer than [`BATCH_DEADLINE`], some are made, rather than all given up.
+const LONGEST_BATCH: Duration = Duration::from_secs(1);
+
 /// How long a change waits for those before it. Shorter than the deadline of the request that waits
 /// for it: what its client has given up on, and may be trying elsewhere, is not begun.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(12);
@@ -137,22 +141,31 @@ impl Registry {
         }
     }
 
-    async fn make(&self, batch: Vec<Box<dyn Waiting>>) {
-        let (mut batch, late): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .partition(|asked| asked.since().elapsed() < QUEUE_DEADLINE);
-        let queued = Arc::new(StoreError::Queued(QUEUE_DEADLINE));
-        late.into_iter().for_each(|asked| asked.fail(&queued));
+    async fn make(&self, mut rest: Vec<Box<dyn Waiting>>) {
+        while !rest.is_empty() {
+            let late = rest.extract_if(.., |asked| asked.since().elapsed() >= QUEUE_DEADLINE);
+            let queued = Arc::new(StoreError::Queued(QUEUE_DEADLINE));
+            late.for_each(|asked| asked.fail(&queued));
+            rest = self.make_some(rest).await;
+        }
+    }
+
+    /// Makes the first of these changes, and returns those that are yet to be made.
+    async fn make_some(&self, mut batch: Vec<Box<dyn Waiting>>) -> Vec<Box<dyn Waiting>> {
         if batch.is_empty() {
-            return;
+            return batch;
         }
         match self.try_batch(&mut batch).await {
-            Ok(()) => batch.into_iter().for_each(|asked| asked.answer()),
+            Ok(made) => {
+                let rest = batch.split_off(made);
+                batch.into_iter().for_each(|asked| asked.answer());
+                return rest;
+            }
             // One of them may be the cause: a bug, or the row that no longer fits on the disk.
             Err(error) if batch.len() > 1 && !error.is_outage() => {
                 for mut asked in batch {
                     match self.try_batch(std::slice::from_mut(&mut asked)).await {
-                        Ok(()) => asked.answer(),
+                        Ok(_) => asked.answer(),
                         Err(error) => asked.fail(&Arc::new(error)),
                     }
                 }
@@ -162,9 +175,11 @@ impl Registry {
                 batch.into_iter().for_each(|asked| asked.fail(&error));
             }
         }
+        Vec::new()
     }
 
-    async fn try_batch(&self, batch: &mut [Box<dyn Waiting>]) -> Result<(), StoreError> {
+    /// Returns how many were made: at least one, in their order.
+    async fn try_batch(&self, batch: &mut [Box<dyn Waiting>]) -> Result<usize, StoreError> {
         let _turn = self.turn.lock().await;
         // Whether a holder is up decides who may have its address, so that has to be stored first.
         while self.liveness().has_unwritten_status() {
@@ -172,20 +187,25 @@ impl Registry {
         }
         let made = async {
             let mut change = self.store.begin_change().await?;
-            for asked in batch.iter_mut() {
+            let began = Instant::now();
+            let mut made = 0;
+            while let Some(asked) = batch.get_mut(made)
+                && (made == 0 || began.elapsed() < LONGEST_BATCH)
+            {
                 asked.attempt(self, &mut change).await?;
+                made += 1;
             }
             let revision = change.revision();
-            Ok((change.finish().await?, revision))
+            Ok((change.finish().await?, revision, made))
         };
-        let (changed, revision) = within(BATCH_DEADLINE, made).await?;
-        for asked in batch.iter() {
+        let (changed, revision, made) = within(BATCH_DEADLINE, made).await?;
+        for asked in batch.iter().take(made) {
             asked.stored(self, revision);
         }
         if changed {
             self.catch_up().await;
         }
-        Ok(())
+        Ok(made)
     }
 }
 

@@ -5,12 +5,12 @@ use sqlx::AnyPool;
 use super::transaction::{Dialect, Transaction};
 use super::{StoreError, address, status};
 use crate::identity::{Claim, Claimant};
-use crate::liveness::Unwritten;
 use crate::node::{NodeId, Status};
 use crate::registration::Registration;
 use crate::subnet_plan::{SubnetIndex, SubnetPlan};
 
 mod leases;
+mod liveness;
 mod removals;
 mod reports;
 mod rows;
@@ -222,49 +222,6 @@ impl Change {
             .fetch_optional(self.transaction.connection()?)
             .await?;
         Ok(found.is_some())
-    }
-
-    /// Writes what heartbeats, or their absence, changed.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn write_liveness(&mut self, unwritten: &[Unwritten]) -> Result<(), StoreError> {
-        for entry in unwritten {
-            sqlx::query(
-                "UPDATE nodes SET last_heartbeat = $2, status = COALESCE(CAST($3 AS TEXT), status), \
-                 revision = CASE WHEN CAST($3 AS TEXT) IS NULL THEN revision ELSE $4 END \
-                 WHERE node_id = $1 AND must_register = 0",
-            )
-            .bind(entry.node_id.as_str())
-            .bind(entry.last_heartbeat)
-            .bind(entry.status.map(Status::as_str))
-            .bind(self.revision)
-            .execute(self.transaction.connection()?)
-            .await?;
-        }
-        self.changed |= !unwritten.is_empty();
-        Ok(())
-    }
-
-    /// Turns nodes down that are up.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn turn_down(&mut self, silent: &[NodeId]) -> Result<(), StoreError> {
-        for node_id in silent {
-            let changed = sqlx::query(
-                "UPDATE nodes SET status = 'down', revision = $2 \
-                 WHERE node_id = $1 AND status = 'up'",
-            )
-            .bind(node_id.as_str())
-            .bind(self.revision)
-            .execute(self.transaction.connection()?)
-            .await?;
-            self.changed |= changed.rows_affected() > 0;
-        }
-        Ok(())
     }
 
     /// Makes the change last, if there was any: when this returns, it is on the disk. `false`: there

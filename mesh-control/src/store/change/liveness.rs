@@ -1,0 +1,62 @@
+//! Who is up, and since when.
+
+use sqlx::AssertSqlSafe;
+
+use super::Change;
+use super::rows::rows;
+use crate::liveness::Unwritten;
+use crate::node::{NodeId, Status};
+use crate::store::StoreError;
+
+impl Change {
+    /// Writes what heartbeats, or their absence, changed. All in one statement: a batch holds the lock that
+    /// registrations wait for, and on a busy machine most of the time of a small statement is waiting for a
+    /// processor.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn write_liveness(&mut self, unwritten: &[Unwritten]) -> Result<(), StoreError> {
+        if unwritten.is_empty() {
+            return Ok(());
+        }
+        // Both databases call the columns of VALUES so.
+        let rows = rows(unwritten.len(), 2, &["TEXT", "BIGINT", "TEXT"]);
+        let mut query = sqlx::query(AssertSqlSafe(format!(
+            "UPDATE nodes SET last_heartbeat = column2, status = COALESCE(column3, status), \
+             revision = CASE WHEN column3 IS NULL THEN revision ELSE $1 END \
+             FROM (VALUES {rows}) AS unwritten WHERE node_id = column1 AND must_register = 0"
+        )))
+        .persistent(false)
+        .bind(self.revision);
+        for entry in unwritten {
+            query = query
+                .bind(entry.node_id.as_str())
+                .bind(entry.last_heartbeat)
+                .bind(entry.status.map(Status::as_str));
+        }
+        query.execute(self.transaction.connection()?).await?;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Turns nodes down that are up.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn turn_down(&mut self, silent: &[NodeId]) -> Result<(), StoreError> {
+        for node_id in silent {
+            let changed = sqlx::query(
+                "UPDATE nodes SET status = 'down', revision = $2 \
+                 WHERE node_id = $1 AND status = 'up'",
+            )
+            .bind(node_id.as_str())
+            .bind(self.revision)
+            .execute(self.transaction.connection()?)
+            .await?;
+            self.changed |= changed.rows_affected() > 0;
+        }
+        Ok(())
+    }
+}
