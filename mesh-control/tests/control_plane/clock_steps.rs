@@ -87,7 +87,7 @@ async fn a_step_of_the_clock_turns_nobody_down_and_keeps_nobody_up() {
         .register(keyed("k-1", "a", "192.0.2.1"))
         .await
         .admitted();
-    let heart = Heart::of(&beating, &[api.clone()]);
+    let heart = Heart::of(&beating, std::slice::from_ref(&api));
     let (silent, _) = api
         .register(keyed("k-2", "b", "192.0.2.2"))
         .await
