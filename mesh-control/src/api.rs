@@ -1,14 +1,15 @@
 //! The REST API: routes, and how what the registry says becomes an answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use mesh_rest::heartbeat::Heartbeat;
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -18,6 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body;
+use crate::connection::Waited;
 use crate::feed_query::FeedQuery;
 use crate::identity::Clash;
 use crate::openapi::{
@@ -94,6 +96,7 @@ async fn health() -> axum::Json<Health> {
 )]
 async fn list(
     State(registry): State<Arc<Registry>>,
+    waited: Option<Extension<Waited>>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(parameters) =
@@ -104,19 +107,28 @@ async fn list(
             body::within_deadline(registry.refresh()).await??;
             Ok(axum::Json(registry.list()).into_response())
         }
-        Ok(Some(query)) => match registry.changes(&query).await? {
-            Ok(json) => {
-                let content_type = HeaderValue::from_static("application/json");
-                Ok(([(CONTENT_TYPE, content_type)], json).into_response())
+        Ok(Some(mut query)) => {
+            if waited.is_some() {
+                query.wait = Duration::ZERO;
             }
-            Err(error) => {
-                error!(%error, "an answer of the change feed cannot be serialised; this is a bug");
-                Err(Problem::new(
-                    Kind::Internal,
-                    "the control plane has a bug here; its log tells more",
-                ))
-            }
-        },
+            feed_answer(&registry, &query).await
+        }
+    }
+}
+
+async fn feed_answer(registry: &Registry, query: &FeedQuery) -> Result<Response, Problem> {
+    match registry.changes(query).await? {
+        Ok(json) => {
+            let content_type = HeaderValue::from_static("application/json");
+            Ok(([(CONTENT_TYPE, content_type)], json).into_response())
+        }
+        Err(error) => {
+            error!(%error, "an answer of the change feed cannot be serialised; this is a bug");
+            Err(Problem::new(
+                Kind::Internal,
+                "the control plane has a bug here; its log tells more",
+            ))
+        }
     }
 }
 

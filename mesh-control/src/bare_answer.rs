@@ -27,6 +27,10 @@ impl<S> WithProblems<S> {
             instead: None,
         }
     }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 /// What to write instead of `answer`, if that is one of hyper's own.

@@ -15,7 +15,7 @@ use crate::options::{DEFAULT_DB_PATH, Database, Options};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::subnet_plan::SubnetPlan;
-use crate::{api, serve};
+use crate::{heap, serve};
 
 /// How long the last writes may take; the databases themselves wait 5 s for a lock.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
@@ -53,10 +53,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut follower = tasks.spawn(Arc::clone(&registry).follow_replicas(stop.clone()));
     let mut teller = tasks.spawn(Arc::clone(&registry).tell_replicas(stop.clone()));
     let mut publisher = tasks.spawn(Arc::clone(&registry).publish_news(stop.clone()));
-    let app = api::router(Arc::clone(&registry));
+    let mut heap = tasks.spawn(heap::give_back(stop.clone()));
     let mut server = tasks.spawn(serve::serve(
         listener,
-        app,
+        Arc::clone(&registry),
         stop.clone(),
         options.shutdown_timeout,
     ));
@@ -81,6 +81,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut follower => Some(("the follower of the other replicas", ended)),
         ended = &mut teller => Some(("the teller of heartbeats", ended)),
         ended = &mut publisher => Some(("the change feed", ended)),
+        ended = &mut heap => Some(("the watch over the heap", ended)),
         ended = &mut server => Some(("the server", ended)),
     };
     info!("stopping");

@@ -9,10 +9,12 @@
 pub mod api;
 mod bare_answer;
 mod body;
+mod connection;
 pub mod daemon;
 pub mod duration_text;
 pub mod feed;
 pub mod feed_query;
+mod heap;
 pub mod identity;
 pub mod lease;
 pub mod liveness;

@@ -1,23 +1,21 @@
 //! Connections: taken up to a bound, given up when idle, finished when the server stops.
 //!
 //! `axum::serve` has neither a bound on connections nor on how long a client takes for its request's head,
-//! so the loop is here, on hyper itself.
+//! so the loop is here, on hyper itself; what happens on a connection is in [`crate::connection`].
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::bare_answer::WithProblems;
+use crate::connection::{self, Site};
+use crate::registry::Registry;
 
 /// Connections at a time; more wait in the kernel's backlog. An agent has one that waits for changes and
 /// one for its heartbeats: room for every node of the largest plan that agents watch, and then some.
@@ -27,10 +25,6 @@ const MOST_CONNECTIONS: usize = 160 * 1024;
 /// when it starts; one that finds the queue full tries again after a second, then two, four and so on. The
 /// kernel allows no more than net.core.somaxconn, which is 4096 by default.
 const BACKLOG: u32 = 4096;
-
-/// How long a client may take for the head of a request; it also ends idle connections. Three times the
-/// interval of an agent's heartbeat, so that an agent can keep its connection.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// After a failed accept: most likely no file descriptor is free, and only time brings one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -51,8 +45,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `app` on `listener` until `stop`, then finishes the requests under way, for at most `grace`.
-pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken, grace: Duration) {
+/// Serves the API on `registry` on `listener` until `stop`, then finishes the requests under way, for at most `grace`.
+pub async fn serve(
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    let site = Arc::new(Site::new(registry, stop.clone()));
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
@@ -67,13 +67,12 @@ pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken, 
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, app.clone(), stop.clone());
-                let give_up = give_up.clone();
+                let (site, give_up) = (Arc::clone(&site), give_up.clone());
                 connections.spawn(async move {
                     let _slot = slot;
                     // Dropping the connection closes it.
                     tokio::select! {
-                        () = connection => {}
+                        () = connection::live(stream, &site) => {}
                         () = give_up.cancelled() => {}
                     }
                 });
@@ -98,28 +97,6 @@ pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken, 
         );
         give_up.cancel();
         connections.wait().await;
-    }
-}
-
-async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
-    // Answers are small and complete; waiting for more to send only delays them. A socket that refuses
-    // the option still works.
-    let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(app);
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
-        .serve_connection(TokioIo::new(WithProblems::new(stream)), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "a connection ended early");
     }
 }
 

@@ -59,24 +59,11 @@ impl Registry {
         &self,
         query: &FeedQuery,
     ) -> Result<Result<Bytes, serde_json::Error>, ChangeError> {
-        self.check_contact()?;
-        if self.roster().revision() < query.since {
-            // Another replica may have told of it.
-            self.refresh().await?;
-        }
-        let same_database = query
-            .database
-            .as_ref()
-            .is_none_or(|database| database == self.store.database());
-        // Somebody who has none of these revisions is told everything at once.
-        let can_wait = same_database && self.roster().since(query.since).is_some();
-        if can_wait && !query.wait.is_zero() {
-            self.feed.wait(query.since, query.wait).await;
-        }
+        self.wait_for_news(query).await?;
         let roster = self.roster();
         let changed = Some(query.since)
             // Zero is what somebody asks from who has nothing, and needs no removals.
-            .filter(|&since| same_database && (since > 0 || roster.revision() == 0))
+            .filter(|&since| self.is_of_here(query) && (since > 0 || roster.revision() == 0))
             .and_then(|since| roster.since(since));
         let from = match changed {
             Some(_) => From::Revision(query.since),
@@ -85,6 +72,31 @@ impl Registry {
         Ok(self.feed.answer(from, roster.revision(), || {
             self.serialise(&roster, changed).map(Bytes::from)
         }))
+    }
+
+    /// Waits until there is something to answer, as long as the query allows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::changes`].
+    pub async fn wait_for_news(&self, query: &FeedQuery) -> Result<(), ChangeError> {
+        self.check_contact()?;
+        if self.roster().revision() < query.since {
+            // Another replica may have told of it. In a box: ten thousand wait below, and few here.
+            Box::pin(self.refresh()).await?;
+        }
+        // Somebody who has none of these revisions is told everything at once.
+        let can_wait = self.is_of_here(query) && self.roster().since(query.since).is_some();
+        if can_wait && !query.wait.is_zero() {
+            self.feed.wait(query.since, query.wait).await;
+        }
+        Ok(())
+    }
+
+    /// Whether the asker's revision is one of this database, as far as it says.
+    fn is_of_here(&self, query: &FeedQuery) -> bool {
+        let database = query.database.as_ref();
+        database.is_none_or(|database| database == self.store.database())
     }
 
     fn serialise(

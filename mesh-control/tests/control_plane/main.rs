@@ -16,6 +16,7 @@ mod bad_requests;
 mod change_feed;
 mod clock_steps;
 mod command_line;
+mod connections;
 mod database_in_trouble;
 mod durability;
 mod liveness;

@@ -240,6 +240,24 @@ impl ControlPlane {
         self.address
     }
 
+    /// Its resident memory (proc_pid_smaps_rollup(5)).
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let smaps = std::fs::read_to_string(self.proc("smaps_rollup")).unwrap();
+        let kibibytes = smaps
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB"));
+        kibibytes.unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// How many files and connections it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    fn proc(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.running.child.id())
+    }
+
     /// SIGTERM; returns how it ended.
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);

@@ -1,0 +1,156 @@
+//! Memory that a rush needed is given back to the kernel.
+//!
+//! When ten thousand agents register at the same moment, their requests take some hundred megabytes for a few seconds.
+//! What they free lies between what stays, and the C library gives back only what lies at the end of its heap, unless
+//! it is told to look.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks. A rush is over within seconds; what it left may stay a little longer.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Less than this is not worth the work.
+const WORTH_IT: u64 = 8 << 20;
+
+/// What a look shows, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Heap {
+    /// In use.
+    allocated: u64,
+    /// Held in memory.
+    resident: u64,
+}
+
+/// What is held and not used; and how much of that the last attempt could not give back.
+#[derive(Debug, Default)]
+struct Slack {
+    left: u64,
+}
+
+impl Slack {
+    /// Whether to give back: there is markedly more than what did not go the last time, or the attempt would be
+    /// repeated for ever.
+    fn is_worth_it(&self, heap: Heap) -> bool {
+        slack(heap) >= self.left + WORTH_IT
+    }
+
+    /// The heap after an attempt.
+    fn gave_back(&mut self, heap: Heap) {
+        self.left = slack(heap);
+    }
+}
+
+fn slack(heap: Heap) -> u64 {
+    heap.resident.saturating_sub(heap.allocated)
+}
+
+/// Gives back what is worth it, until `stop`.
+pub(crate) async fn give_back(stop: CancellationToken) {
+    let mut slack = Slack::default();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        // It locks the heap of one thread after the other for some milliseconds, so not on a thread that serves.
+        let looked = tokio::task::spawn_blocking(move || {
+            if let Some(heap) = libc::look()
+                && slack.is_worth_it(heap)
+            {
+                libc::trim();
+                libc::look().inspect(|heap| slack.gave_back(*heap));
+            }
+            slack
+        });
+        // Fails only when the process ends.
+        let Ok(looked) = looked.await else { return };
+        slack = looked;
+    }
+}
+
+/// glibc's allocator. Others have their own ways.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod libc {
+    use super::Heap;
+
+    pub(super) fn look() -> Option<Heap> {
+        // SAFETY: it only reads the allocator's books, under its locks.
+        let books = unsafe { ::libc::mallinfo2() };
+        // Both in pages: all that is resident, and what of it is of files (proc_pid_statm(5)).
+        let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+        let mut fields = statm.split(' ').skip(1);
+        let mut next = || fields.next()?.parse::<u64>().ok();
+        let (resident, of_files) = (next()?, next()?);
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+        Some(Heap {
+            allocated: u64::try_from(books.uordblks + books.hblkhd).ok()?,
+            resident: resident.checked_sub(of_files)? * u64::try_from(page).ok()?,
+        })
+    }
+
+    pub(super) fn trim() {
+        // SAFETY: it touches only memory that is free, under the allocator's locks.
+        unsafe { ::libc::malloc_trim(0) };
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+mod libc {
+    use super::Heap;
+
+    pub(super) fn look() -> Option<Heap> {
+        None
+    }
+
+    pub(super) fn trim() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heap(allocated: u64, resident: u64) -> Heap {
+        Heap {
+            allocated: allocated << 20,
+            resident: resident << 20,
+        }
+    }
+
+    #[test]
+    fn what_a_rush_left_is_given_back_once_and_not_looked_for_again() {
+        let mut slack = Slack::default();
+        assert!(!slack.is_worth_it(heap(10, 12)));
+        assert!(slack.is_worth_it(heap(40, 200)));
+        // The rest lies between what is in use.
+        slack.gave_back(heap(40, 60));
+        assert!(!slack.is_worth_it(heap(40, 61)));
+        assert!(!slack.is_worth_it(heap(50, 77)));
+        assert!(slack.is_worth_it(heap(40, 90)));
+        // More in use than resident: part of it was never touched.
+        assert!(!slack.is_worth_it(heap(100, 60)));
+    }
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    fn freed_memory_that_lies_between_used_memory_goes_back() {
+        const BLOCK: usize = 16 << 10;
+        let mut blocks: Vec<Vec<u8>> = (0..4096).map(|_| vec![1; BLOCK]).collect();
+        let before = libc::look().unwrap();
+        // All but every eighth, so that the heap cannot shrink at its end.
+        let mut number = 0;
+        blocks.retain(|_| {
+            number += 1;
+            number % 8 == 0
+        });
+        libc::trim();
+        let after = libc::look().unwrap();
+        // 56 MiB were freed; other tests run beside this one.
+        assert!(
+            after.resident + (28 << 20) < before.resident,
+            "{before:?} {after:?}"
+        );
+        drop(blocks);
+    }
+}
