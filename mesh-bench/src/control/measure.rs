@@ -57,6 +57,8 @@ pub(crate) struct Storm {
     /// Registrations that were not answered 200.
     pub(crate) errors: usize,
     pub(crate) processor_seconds: f64,
+    /// When the last has its answer.
+    pub(crate) resident_bytes: u64,
 }
 
 /// `GET /api/nodes`.
@@ -127,10 +129,13 @@ pub(crate) async fn cluster(
 
     let started = Instant::now();
     let (mut nodes, failures) = admitted(register_all(server.address, 0..hosts).await?)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let registered = server.usage()?;
     let storm = Storm {
-        seconds: started.elapsed().as_secs_f64(),
+        seconds,
         errors: failures.len(),
-        processor_seconds: (server.usage()?.processor - empty.processor).as_secs_f64(),
+        processor_seconds: (registered.processor - empty.processor).as_secs_f64(),
+        resident_bytes: registered.resident,
     };
     if let Some(failure) = failures.first() {
         eprintln!(

@@ -137,12 +137,13 @@ fn goals(measured: &Measured) -> Vec<Goal> {
     goals
 }
 
-const HEADER: [&str; 12] = [
+const HEADER: [&str; 13] = [
     "store",
     "agents",
     "idle, cores",
     "per agent, µs/s",
-    "RSS, MB",
+    "RSS registered, MB",
+    "RSS idle, MB",
     "PSS, MB",
     "per agent, kB",
     "join p50, ms",
@@ -152,13 +153,14 @@ const HEADER: [&str; 12] = [
     "all register, s",
 ];
 
-fn row(measured: &Measured, cluster: &Cluster) -> [String; 12] {
+fn row(measured: &Measured, cluster: &Cluster) -> [String; 13] {
     let (idle, join) = (&cluster.idle, &cluster.join);
     [
         measured.store.to_string(),
         cluster.agents.to_string(),
         format!("{:.3}", idle.cores),
         format!("{:.1}", cluster.processor_us_per_agent()),
+        format!("{:.1}", megabytes(cluster.storm.resident_bytes)),
         format!("{:.1}", megabytes(idle.resident_bytes)),
         format!("{:.1}", megabytes(idle.proportional_bytes)),
         format!("{:.1}", cluster.bytes_per_agent() / 1e3),
