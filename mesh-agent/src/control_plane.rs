@@ -259,6 +259,7 @@ fn client(connect_deadline: Duration) -> Result<Client, reqwest::Error> {
         .no_proxy()
         .redirect(redirect::Policy::none())
         .connect_timeout(connect_deadline)
+        // One for the change feed, one for the heartbeats that are sent while the other waits.
         .pool_max_idle_per_host(2)
         .user_agent(concat!("quilt-mesh-agent/", env!("CARGO_PKG_VERSION")))
         .build()
