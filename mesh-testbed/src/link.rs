@@ -5,6 +5,7 @@ mod stacked;
 use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::AsRawFd as _,
+    time::Duration,
 };
 
 use futures_util::TryStreamExt as _;
@@ -25,6 +26,10 @@ use crate::{
     error::{Error, Result},
     netns::NetNs,
 };
+
+/// The kernel answers at once, unless it emulates or somebody holds its network configuration
+/// lock.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// The interfaces of one namespace.
 #[derive(Debug, Clone)]
@@ -95,13 +100,16 @@ impl Links {
     /// The kernel's answer.
     pub async fn get(&self, name: &str) -> Result<Option<LinkMessage>> {
         let mut answers = self.handle.link().get().match_name(name).execute();
-        match answers.try_next().await {
-            Ok(link) => Ok(link),
-            Err(rtnetlink::Error::NetlinkError(error)) if -error.raw_code() == libc::ENODEV => {
-                Ok(None)
+        let looked = async {
+            match answers.try_next().await {
+                Err(rtnetlink::Error::NetlinkError(error)) if -error.raw_code() == libc::ENODEV => {
+                    Ok(None)
+                }
+                other => other,
             }
-            Err(error) => Err(self.failed(format!("look up interface {name}"), error)),
-        }
+        };
+        self.answered(format!("look up interface {name}"), looked)
+            .await
     }
 
     /// Sets an interface up.
@@ -170,12 +178,11 @@ impl Links {
             .mtu(mtu)
             .up()
             .build();
-        self.handle
-            .link()
-            .add(message)
-            .execute()
-            .await
-            .map_err(|error| self.failed(format!("create bridge {name}"), error))
+        self.answered(
+            format!("create bridge {name}"),
+            self.handle.link().add(message).execute(),
+        )
+        .await
     }
 
     /// Creates a pair of virtual Ethernet interfaces with offloads like a NIC's, both up.
@@ -191,12 +198,11 @@ impl Links {
             .up()
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
-        self.handle
-            .link()
-            .add(message)
-            .execute()
-            .await
-            .map_err(|error| self.failed(format!("create veth pair {}", pair.name), error))?;
+        self.answered(
+            format!("create veth pair {}", pair.name),
+            self.handle.link().add(message).execute(),
+        )
+        .await?;
         Self::of(pair.peer_namespace)?.up(pair.peer).await
     }
 
@@ -207,12 +213,11 @@ impl Links {
     /// The kernel's answer.
     pub async fn delete(&self, name: &str) -> Result<()> {
         let index = self.require(name, "it is gone already").await?;
-        self.handle
-            .link()
-            .del(index)
-            .execute()
-            .await
-            .map_err(|error| self.failed(format!("delete interface {name}"), error))
+        self.answered(
+            format!("delete interface {name}"),
+            self.handle.link().del(index).execute(),
+        )
+        .await
     }
 
     /// Gives an interface an address.
@@ -222,12 +227,14 @@ impl Links {
     /// The kernel's answer.
     pub async fn add_address(&self, name: &str, address: Ipv4Net) -> Result<()> {
         let index = self.require(name, "create it first").await?;
-        self.handle
-            .address()
-            .add(index, IpAddr::V4(address.addr()), address.prefix_len())
-            .execute()
-            .await
-            .map_err(|error| self.failed(format!("add address {address} to {name}"), error))
+        self.answered(
+            format!("add address {address} to {name}"),
+            self.handle
+                .address()
+                .add(index, IpAddr::V4(address.addr()), address.prefix_len())
+                .execute(),
+        )
+        .await
     }
 
     /// Takes an address from an interface.
@@ -241,12 +248,11 @@ impl Links {
             .index(index)
             .address(address.addr(), address.prefix_len())
             .build();
-        self.handle
-            .address()
-            .del(message)
-            .execute()
-            .await
-            .map_err(|error| self.failed(format!("delete address {address} of {name}"), error))
+        self.answered(
+            format!("delete address {address} of {name}"),
+            self.handle.address().del(message).execute(),
+        )
+        .await
     }
 
     /// The IPv4 addresses of an interface, with their prefix lengths.
@@ -257,14 +263,16 @@ impl Links {
     pub async fn addresses(&self, name: &str) -> Result<Vec<Ipv4Net>> {
         let index = self.require(name, "create it first").await?;
         let answers: Vec<_> = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(index)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| self.failed(format!("read the addresses of {name}"), error))?;
+            .answered(
+                format!("read the addresses of {name}"),
+                self.handle
+                    .address()
+                    .get()
+                    .set_link_index_filter(index)
+                    .execute()
+                    .try_collect(),
+            )
+            .await?;
         let local = |attribute: &AddressAttribute| match attribute {
             AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
             _ => None,
@@ -288,12 +296,11 @@ impl Links {
             .destination_prefix(destination.addr(), destination.prefix_len())
             .gateway(gateway)
             .build();
-        self.handle
-            .route()
-            .add(message)
-            .execute()
-            .await
-            .map_err(|error| self.failed(format!("add route {destination} via {gateway}"), error))
+        self.answered(
+            format!("add route {destination} via {gateway}"),
+            self.handle.route().add(message).execute(),
+        )
+        .await
     }
 
     /// The unicast IPv4 routes of the main table, as `ip route` lists them.
@@ -303,22 +310,18 @@ impl Links {
     /// The kernel's answer.
     pub async fn routes(&self) -> Result<Vec<KernelRoute>> {
         let names: Vec<LinkMessage> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| self.failed("list interfaces".into(), error))?;
+            .answered(
+                "list interfaces".into(),
+                self.handle.link().get().execute().try_collect(),
+            )
+            .await?;
         let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let messages: Vec<RouteMessage> = self
-            .handle
-            .route()
-            .get(request)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| self.failed("list routes".into(), error))?;
+            .answered(
+                "list routes".into(),
+                self.handle.route().get(request).execute().try_collect(),
+            )
+            .await?;
         Ok(messages
             .iter()
             .filter_map(|message| kernel_route(message, &names))
@@ -339,19 +342,27 @@ impl Links {
     }
 
     async fn apply(&self, action: String, change: LinkMessageBuilder<LinkUnspec>) -> Result<()> {
-        self.handle
-            .link()
-            .change(change.build())
-            .execute()
+        self.answered(action, self.handle.link().change(change.build()).execute())
             .await
-            .map_err(|error| self.failed(action, error))
     }
 
-    fn failed(&self, action: String, source: rtnetlink::Error) -> Error {
-        Error::Netlink {
-            action,
-            namespace: self.namespace.name().into(),
-            source,
+    /// Waits for a request's answer, not for ever.
+    async fn answered<T>(
+        &self,
+        action: String,
+        request: impl Future<Output = std::result::Result<T, rtnetlink::Error>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(ANSWER, request).await {
+            Ok(answer) => answer.map_err(|source| Error::Netlink {
+                action,
+                namespace: self.namespace.name().into(),
+                source,
+            }),
+            Err(_) => Err(Error::Deadline {
+                what: format!("the kernel's answer to \"{action}\""),
+                waited: ANSWER,
+                state: format!("silence in {}", self.namespace.name()),
+            }),
         }
     }
 }

@@ -17,12 +17,11 @@ impl Links {
     pub async fn add_vlan(&self, name: &str, lower: &str, id: u16) -> Result<()> {
         let lower = self.require(lower, "create it first").await?;
         let message = LinkVlan::new(name, lower, id).up().build();
-        self.handle
-            .link()
-            .add(message)
-            .execute()
-            .await
-            .map_err(|error| self.failed(format!("create VLAN {name}"), error))
+        self.answered(
+            format!("create VLAN {name}"),
+            self.handle.link().add(message).execute(),
+        )
+        .await
     }
 
     /// Creates a bond of which one port is active at a time, and sets it up. A port has to be
@@ -37,11 +36,10 @@ impl Links {
             .miimon(CARRIER_LOOK_MS)
             .up()
             .build();
-        self.handle
-            .link()
-            .add(message)
-            .execute()
-            .await
-            .map_err(|error| self.failed(format!("create bond {name}"), error))
+        self.answered(
+            format!("create bond {name}"),
+            self.handle.link().add(message).execute(),
+        )
+        .await
     }
 }
