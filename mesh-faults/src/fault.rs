@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
-use crate::scene::{Scene, Settings};
+use crate::{
+    scene::{Scene, Settings},
+    traffic::Fates,
+};
 
 /// One way in which an overlay breaks.
 #[derive(Clone, Copy)]
@@ -24,6 +27,14 @@ pub(crate) struct Fault {
     pub(crate) quick: bool,
     /// Whether the mesh is to run another build of all daemons at first.
     pub(crate) from_other_build: bool,
+    /// Whether it holds at any pace: nothing of its promise is a time.
+    pub(crate) any_pace: bool,
+    /// Commands on the first host before the traffic starts, for what would itself lose packets.
+    pub(crate) prepared: &'static [&'static str],
+    /// Commands that undo them, once the traffic has ended.
+    pub(crate) put_away: &'static [&'static str],
+    /// What the traffic shows of it, or why it cannot have been done.
+    pub(crate) shows: Option<fn(&Fates) -> Result<String, String>>,
     /// Why this machine cannot do it; `None` when it can.
     pub(crate) lacking: Option<fn(&Settings) -> Option<String>>,
 }
@@ -114,6 +125,10 @@ impl Fault {
             ci: true,
             quick: true,
             from_other_build: false,
+            any_pace: false,
+            prepared: &[],
+            put_away: &[],
+            shows: None,
             lacking: None,
         }
     }
@@ -133,6 +148,10 @@ impl Fault {
             ci: false,
             quick: false,
             from_other_build: false,
+            any_pace: false,
+            prepared: &[],
+            put_away: &[],
+            shows: None,
             lacking: None,
         }
     }

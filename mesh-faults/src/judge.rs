@@ -165,6 +165,7 @@ mod tests {
                 })
                 .collect(),
             corrupted: 0,
+            reordered: 0,
             duplicates: 0,
         }
     }

@@ -8,6 +8,7 @@ mod faults;
 mod judge;
 mod mesh;
 mod options;
+mod pace;
 mod report;
 mod run;
 mod scene;

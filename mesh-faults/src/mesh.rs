@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use mesh_testbed::{Container, Daemon, DaemonOptions, Deadline, Host, Testbed, wait_reachable};
 
 use crate::{
+    pace::Pace,
     state::{HostState, Observer, difference},
     watch::Watch,
 };
@@ -31,23 +32,35 @@ pub(crate) struct Mesh {
     /// What each host's kernel shows while all is well.
     pub(crate) baseline: Vec<HostState>,
     nodes: Vec<String>,
+    /// How long it may take to come to rest.
+    patience: Duration,
 }
 
 /// Options of the control plane: short timeouts.
-pub(crate) fn control_options() -> DaemonOptions {
+fn control_options(pace: Pace) -> DaemonOptions {
     DaemonOptions::new()
-        .arg("--node-timeout")
-        .arg(format!("{}ms", NODE_TIMEOUT.as_millis()))
+        .args(["--node-timeout".to_owned(), at(pace, NODE_TIMEOUT)])
         .args(["--shutdown-timeout", "2s"])
 }
 
 /// Options of the agents: short intervals.
-pub(crate) fn agent_options() -> DaemonOptions {
-    DaemonOptions::new()
-        .args(["--heartbeat-interval", "300ms", "--sync-interval", "500ms"])
-        .args(["--request-timeout", "1s", "--connect-timeout", "500ms"])
-        .arg("--absent-peer-grace")
-        .arg(format!("{}s", ABSENT_GRACE.as_secs()))
+pub(crate) fn agent_options(pace: Pace) -> DaemonOptions {
+    let mut options = DaemonOptions::new();
+    for (option, milliseconds) in [
+        ("--heartbeat-interval", 300),
+        ("--sync-interval", 500),
+        ("--request-timeout", 1000),
+        ("--connect-timeout", 500),
+    ] {
+        let time = Duration::from_millis(milliseconds);
+        options = options.args([option.to_owned(), at(pace, time)]);
+    }
+    options.args(["--absent-peer-grace".to_owned(), at(pace, ABSENT_GRACE)])
+}
+
+/// A time as the daemons' options take it.
+fn at(pace: Pace, time: Duration) -> String {
+    format!("{}ms", pace.time(time).as_millis())
 }
 
 /// Options of the runtimes: the defaults.
@@ -58,13 +71,17 @@ pub(crate) fn runtime_options() -> DaemonOptions {
 /// Options of control plane, runtime and agent, with the binaries of another build if one is
 /// given. `upgraded` is a mesh of two builds, whose agents stay registered when they are
 /// stopped: one of the builds may not wait for a node that deregisters.
-pub(crate) fn options(other_build: Option<&Path>, upgraded: bool) -> [DaemonOptions; 3] {
+pub(crate) fn options(
+    other_build: Option<&Path>,
+    upgraded: bool,
+    pace: Pace,
+) -> [DaemonOptions; 3] {
     let agent = match upgraded {
-        true => agent_options().arg("--stay-registered"),
-        false => agent_options(),
+        true => agent_options(pace).arg("--stay-registered"),
+        false => agent_options(pace),
     };
     [
-        (control_options(), "quilt-mesh-control"),
+        (control_options(pace), "quilt-mesh-control"),
         (runtime_options(), Daemon::Runtime.binary()),
         (agent, Daemon::Agent.binary()),
     ]
@@ -79,8 +96,9 @@ impl Mesh {
     /// daemons and containers, and waits until everybody reaches everybody.
     ///
     /// The binaries are those of `other_build`, if one is given.
-    pub(crate) async fn build(other_build: Option<&Path>) -> anyhow::Result<Self> {
-        let [control, runtime, agent] = options(other_build, other_build.is_some());
+    pub(crate) async fn build(other_build: Option<&Path>, pace: Pace) -> anyhow::Result<Self> {
+        let [control, runtime, agent] = options(other_build, other_build.is_some(), pace);
+        let patience = pace.time(PATIENCE);
         let testbed = Testbed::builder().hosts(HOSTS + 1).build().await?;
         let hosts = &testbed.hosts()[..HOSTS];
         for host in hosts {
@@ -88,11 +106,11 @@ impl Mesh {
         }
         testbed.control().start(&control).await?;
         for host in hosts {
-            host.wait_serving(PATIENCE).await?;
+            host.wait_serving(patience).await?;
             host.spawn(Daemon::Agent, &agent)?;
-            host.wait_joined(PATIENCE).await?;
+            host.wait_joined(patience).await?;
         }
-        testbed.wait_converged(PATIENCE).await?;
+        testbed.wait_converged(patience).await?;
         let mut containers = Vec::new();
         for host in hosts {
             containers.push(host.add_container().await?);
@@ -113,6 +131,7 @@ impl Mesh {
             observers,
             baseline: Vec::new(),
             nodes: Vec::new(),
+            patience,
         };
         mesh.rebase().await?;
         Ok(mesh)
@@ -138,10 +157,10 @@ impl Mesh {
     pub(crate) async fn rebase(&mut self) -> anyhow::Result<()> {
         for from in &self.containers {
             for to in &self.containers {
-                wait_reachable(from.netns(), to.address(), PATIENCE).await?;
+                wait_reachable(from.netns(), to.address(), self.patience).await?;
             }
         }
-        let deadline = Deadline::after(PATIENCE);
+        let deadline = Deadline::after(self.patience);
         loop {
             let first = self.observe().await?;
             tokio::time::sleep(Duration::from_millis(300)).await;

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 
+use crate::pace::Pace;
+
 /// Break a real mesh under traffic, and see that it recovers
 ///
 /// Hosts are network namespaces on this machine, daemons are the real binaries, found beside
@@ -61,6 +63,12 @@ pub(crate) struct FaultOptions {
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) pause: u64,
 
+    /// How many times slower this machine is: N times as long for everything, an Nth of the
+    /// traffic. For emulation; faults whose times matter are left out
+    #[arg(long, env = "QUILT_MESH_SLOWER", value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) slower: u32,
+
     /// Directory with another build of the daemons, for the fault "rolling-upgrade"
     #[arg(long, env = "QUILT_MESH_UPGRADE_FROM_DIR", value_name = "DIR")]
     pub(crate) upgrade_from_dir: Option<PathBuf>,
@@ -106,6 +114,11 @@ impl SoakOptions {
 }
 
 impl FaultOptions {
+    /// How much slower than a machine all of it goes.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::slower(self.slower)
+    }
+
     /// How long a daemon is stopped.
     pub(crate) fn pause(&self) -> Duration {
         Duration::from_secs(self.pause)

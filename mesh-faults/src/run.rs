@@ -8,7 +8,7 @@ use crate::{
     fault::{Act, Fault},
     judge::{Evidence, Measured, judge},
     mesh::Mesh,
-    scene::{Scene, Settings},
+    scene::{Scene, Settings, run_on},
     traffic::{Fates, Traffic},
 };
 
@@ -71,40 +71,53 @@ impl Stage {
     }
 
     async fn try_perform(&mut self, fault: &Fault, outcome: &mut Outcome) -> anyhow::Result<()> {
+        let pace = self.settings.pace;
         let other_build = match fault.from_other_build {
             true => self.settings.upgrade_from.as_deref(),
             false => None,
         };
         let mesh = match self.mesh.take() {
             Some(mesh) if other_build.is_none() => mesh,
-            _ => Mesh::build(other_build)
+            _ => Mesh::build(other_build, pace)
                 .await
                 .context("cannot build a mesh")?,
         };
         for watch in &mesh.watches {
             watch.take_routes_removed()?;
         }
-        let traffic = Traffic::start(&mesh.containers).await?;
+        for command in fault.prepared {
+            run_on(mesh.victim(), command)?;
+        }
+        let traffic = Traffic::start(&mesh.containers, pace).await?;
         let mut scene = Scene::new(mesh, traffic, self.settings.clone());
         let acted = match fault.act {
             Act::Damage(commands) => scene.damage(commands).await,
             Act::Scene(act) => act(&mut scene).await,
         };
         let flowing = match &acted {
-            Ok(()) => scene.traffic.flowing(WHOLE_PATIENCE).await,
+            Ok(()) => scene.traffic.flowing(pace.time(WHOLE_PATIENCE)).await,
             Err(_) => Ok(()),
         };
         let leftovers = match &acted {
-            Ok(()) => scene.mesh.whole_within(WHOLE_PATIENCE).await?,
+            Ok(()) => scene.mesh.whole_within(pace.time(WHOLE_PATIENCE)).await?,
             Err(_) => scene.mesh.differences().await?,
         };
         tokio::time::sleep(AFTERWARDS).await;
         // What does not flow any more has failed already; nobody waits for its rest.
         let patience = match acted.is_ok() && flowing.is_ok() {
-            true => TCP_PATIENCE,
+            true => pace.time(TCP_PATIENCE),
             false => Duration::from_secs(1),
         };
         let fates = scene.traffic.stop(patience).await?;
+        for command in fault.put_away {
+            run_on(scene.mesh.victim(), command)?;
+        }
+        if let (Ok(()), Some(shows)) = (&acted, fault.shows) {
+            match shows(&fates) {
+                Ok(note) => scene.notes.push(note),
+                Err(missing) => outcome.broken.push(format!("it was not done: {missing}")),
+            }
+        }
         let routes_removed = routes_removed(&scene.mesh)?;
         let evidence = Evidence {
             strikes: &scene.strikes,

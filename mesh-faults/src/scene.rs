@@ -10,6 +10,7 @@ use mesh_testbed::{Daemon, Deadline, Host, NetNs, Signal};
 
 use crate::{
     mesh::Mesh,
+    pace::Pace,
     state::{difference, summary},
     traffic::Traffic,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// How many faults are drawn at random.
     pub(crate) random: u32,
+    /// How much slower than a machine all of it goes.
+    pub(crate) pace: Pace,
     /// Where another build of the daemons is.
     pub(crate) upgrade_from: Option<PathBuf>,
 }
@@ -80,6 +83,7 @@ impl Settings {
             pause: Duration::ZERO,
             seed,
             random: 0,
+            pace: Pace::REAL,
             upgrade_from: None,
         }
     }

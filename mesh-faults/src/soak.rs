@@ -18,6 +18,7 @@ use crate::{
     faults::come_and_go_once,
     mesh::Mesh,
     options::SoakOptions,
+    pace::Pace,
     report::Machine,
     scene::{Scene, Settings},
     state::{self, summary},
@@ -36,7 +37,9 @@ pub(crate) async fn run(options: &SoakOptions) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let end = started + options.time();
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut mesh = Mesh::build(None).await.context("cannot build a mesh")?;
+    let mut mesh = Mesh::build(None, Pace::REAL)
+        .await
+        .context("cannot build a mesh")?;
     let mut samples = Samples::default();
     let mut lost = 0;
     let mut sent = 0;
@@ -45,7 +48,7 @@ pub(crate) async fn run(options: &SoakOptions) -> anyhow::Result<ExitCode> {
     println!("running 1 test");
     samples.add(started.elapsed(), measure(&mesh)?);
     while Instant::now() < end && broken.is_empty() {
-        let traffic = Traffic::start(&mesh.containers).await?;
+        let traffic = Traffic::start(&mesh.containers, Pace::REAL).await?;
         let mut scene = Scene::new(mesh, traffic, Settings::for_soak(seed));
         let turned = turn(&mut scene, &mut chance).await;
         let leftovers = scene.mesh.whole_within(PATIENCE).await?;

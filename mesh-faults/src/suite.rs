@@ -44,6 +44,7 @@ pub(crate) async fn run(options: &FaultOptions) -> anyhow::Result<ExitCode> {
         pause: options.pause(),
         seed,
         random: options.random,
+        pace: options.pace(),
         upgrade_from,
     };
     let chosen = choose(&all, options, &settings)?;
@@ -109,6 +110,9 @@ fn choose<'a>(
             let choice = match fault.lacking.and_then(|lacking| lacking(settings)) {
                 _ if options.ci && !fault.ci => {
                     Choice::Leave("left out of continuous integration".into())
+                }
+                _ if settings.pace.is_slow() && !fault.any_pace => {
+                    Choice::Leave("its times mean nothing where everything is slower".into())
                 }
                 Some(reason) => Choice::Leave(reason),
                 None => Choice::Do,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::pace::Pace;
 use anyhow::Context as _;
 use mesh_testbed::{
     Container, Deadline, Outage, TcpFlow, TcpFlowOptions, TcpFlowReport, UdpFlow, UdpFlowOptions,
@@ -50,6 +51,8 @@ pub(crate) struct FlowFate {
     pub(crate) sent: u64,
     pub(crate) outages: Vec<Outage>,
     pub(crate) corrupted: u64,
+    /// Arrivals behind one with a higher number.
+    pub(crate) reordered: u64,
     pub(crate) duplicates: u64,
 }
 
@@ -62,15 +65,20 @@ pub(crate) struct Fates {
 
 impl Traffic {
     /// Starts all flows and waits until each has delivered.
-    pub(crate) async fn start(containers: &[Container]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(containers: &[Container], pace: Pace) -> anyhow::Result<Self> {
         let options = UdpFlowOptions {
-            rate: RATE,
-            drain: DRAIN,
+            rate: pace.rate(RATE),
+            drain: pace.time(DRAIN),
             ..UdpFlowOptions::default()
         };
         let mut traffic = Self {
             udp: Vec::new(),
             tcp: Vec::new(),
+        };
+        let connection = TcpFlowOptions::default();
+        let connection = TcpFlowOptions {
+            interval: pace.time(connection.interval),
+            ..connection
         };
         for ends in TCP {
             let (from, to) = (&containers[ends.0], &containers[ends.1]);
@@ -78,8 +86,8 @@ impl Traffic {
                 from.netns(),
                 to.netns(),
                 to.address(),
-                TcpFlowOptions::default(),
-                Duration::from_secs(5),
+                connection,
+                pace.time(Duration::from_secs(5)),
             );
             traffic.tcp.push((Pair::of(containers, ends), flow.await?));
         }
@@ -89,7 +97,7 @@ impl Traffic {
             traffic.udp.push((Pair::of(containers, ends), flow));
         }
         traffic
-            .flowing(Duration::from_secs(5))
+            .flowing(pace.time(Duration::from_secs(5)))
             .await
             .context("before the fault")?;
         Ok(traffic)
@@ -120,6 +128,19 @@ impl Traffic {
         }
     }
 
+    /// Waits until every flow has sent so many datagrams more.
+    pub(crate) async fn sent_more(&self, datagrams: u64, within: Duration) -> anyhow::Result<()> {
+        let goals: Vec<u64> = self.udp.iter().map(|(_, flow)| flow.sent()).collect();
+        let deadline = Deadline::after(within);
+        let sent = |((_, flow), goal): (&(Pair, UdpFlow), &u64)| flow.sent() >= goal + datagrams;
+        while !self.udp.iter().zip(&goals).all(sent) {
+            if deadline.pause().await.is_err() {
+                anyhow::bail!("{datagrams} datagrams are not sent in {within:?}");
+            }
+        }
+        Ok(())
+    }
+
     /// Ends all flows and says what became of every datagram and connection.
     pub(crate) async fn stop(self, tcp_patience: Duration) -> anyhow::Result<Fates> {
         let connections = self
@@ -133,6 +154,7 @@ impl Traffic {
                 sent: report.sent + report.refused,
                 outages: report.outages,
                 corrupted: report.corrupted,
+                reordered: report.reordered,
                 duplicates: report.duplicates,
             })
         });

@@ -38,21 +38,22 @@ pub(super) const FAULTS: &[Fault] = &[
 async fn rolling_restart(scene: &mut Scene) -> anyhow::Result<()> {
     scene.strike();
     roll_control(scene, None).await?;
-    roll_nodes(scene, options(None, false)).await
+    roll_nodes(scene, options(None, false, scene.settings.pace)).await
 }
 
 async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
+    let pace = scene.settings.pace;
     let other = scene.settings.upgrade_from.clone();
     let other = other.context("no other build")?;
     scene.strike();
     let before = scene.victim().status().await?.version;
     roll_control(scene, None).await?;
-    roll_nodes(scene, options(None, true)).await?;
+    roll_nodes(scene, options(None, true, pace)).await?;
     let after = scene.victim().status().await?.version;
     // A control plane does not go back: its database may have changed for good.
-    roll_nodes(scene, options(Some(&other), true)).await?;
+    roll_nodes(scene, options(Some(&other), true, pace)).await?;
     scene.traffic.flowing(SOON).await?;
-    roll_nodes(scene, options(None, true)).await?;
+    roll_nodes(scene, options(None, true, pace)).await?;
     // What this build pins may differ from what the other one pinned.
     scene.mesh.rebase().await?;
     scene
@@ -63,7 +64,7 @@ async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
 
 /// Restarts the control plane, with the binary of another build if one is given.
 async fn roll_control(scene: &Scene, other_build: Option<&Path>) -> anyhow::Result<()> {
-    let [options, ..] = options(other_build, false);
+    let [options, ..] = options(other_build, false, scene.settings.pace);
     let control = scene.mesh.testbed.control();
     control.stop(Signal::SIGTERM, SOON).await?;
     Ok(control.start(&options).await?)

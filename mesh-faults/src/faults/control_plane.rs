@@ -70,7 +70,9 @@ async fn restored(scene: &mut Scene) -> anyhow::Result<()> {
     control.restart().await?;
     let newcomer = scene.mesh.spare();
     newcomer.start_runtime(&runtime_options()).await?;
-    newcomer.start_agent(&agent_options()).await?;
+    newcomer
+        .start_agent(&agent_options(scene.settings.pace))
+        .await?;
     scene.traffic.flowing(SOON).await?;
     let subnet = newcomer.status().await?.subnet;
 

@@ -37,7 +37,9 @@ async fn come_and_go(scene: &mut Scene) -> anyhow::Result<()> {
 pub(crate) async fn come_and_go_once(scene: &Scene) -> anyhow::Result<()> {
     let newcomer = scene.mesh.spare();
     newcomer.start_runtime(&runtime_options()).await?;
-    newcomer.start_agent(&agent_options()).await?;
+    newcomer
+        .start_agent(&agent_options(scene.settings.pace))
+        .await?;
     newcomer.wait_peers(HOSTS, SOON).await?;
     let container = newcomer.add_container().await?;
     for other in &scene.mesh.containers {

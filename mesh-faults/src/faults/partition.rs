@@ -3,14 +3,19 @@
 
 use std::time::Duration;
 
+use super::SOON;
 use crate::{
     fault::{Fault, Loss, Promise},
     mesh::NODE_TIMEOUT,
     scene::{Scene, run_in},
+    traffic::Fates,
 };
 
 /// Longer than a node may be silent.
 const LONG: Duration = Duration::from_secs(NODE_TIMEOUT.as_secs() * 2 + 1);
+
+/// Datagrams of each flow that are sent while packets are delayed.
+const DELAYED: u64 = 500;
 
 /// Frames from the port on the left to the port on the right are dropped.
 type Cut = (&'static str, &'static str);
@@ -79,6 +84,12 @@ pub(super) const FAULTS: &[Fault] = &[
     .in_ci(),
     Fault {
         lacking: Some(|_| lacking_netem()),
+        any_pace: true,
+        // Whoever puts a queueing discipline on an interface or takes it off switches it off for
+        // a moment (dev_deactivate in net/sched/sch_generic.c), and loses what waits in it.
+        prepared: &["tc qdisc add dev eth0 root netem limit 100000"],
+        put_away: &["tc qdisc del dev eth0 root"],
+        shows: Some(reordering),
         ..Fault::scene(
             "delay-and-reordering",
             "a host's packets are delayed by 20 ms, give or take 10, and every tenth overtakes",
@@ -121,11 +132,28 @@ async fn under_rules(scene: &mut Scene, rules: &[String], time: Duration) -> any
 
 async fn reordered(scene: &mut Scene) -> anyhow::Result<()> {
     scene.strike();
-    scene.run("tc qdisc replace dev eth0 root netem delay 20ms 10ms reorder 10%")?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    scene.run("tc qdisc del dev eth0 root")?;
+    scene.run("tc qdisc change dev eth0 root netem limit 100000 delay 20ms 10ms reorder 10%")?;
+    let patience = scene.settings.pace.time(SOON);
+    scene.traffic.sent_more(DELAYED, patience).await?;
+    // What is delayed already keeps its time.
+    scene.run("tc qdisc change dev eth0 root netem limit 100000 delay 0ms")?;
     scene.cause_removed();
     Ok(())
+}
+
+/// Whether datagrams of the host overtook each other, and those of nobody else.
+fn reordering(fates: &Fates) -> Result<String, String> {
+    let count = |of_victim| -> u64 {
+        let flows = fates.flows.iter();
+        let flows = flows.filter(|flow| flow.pair.of_victim == of_victim);
+        flows.map(|flow| flow.reordered).sum()
+    };
+    match (count(true), count(false)) {
+        (0, _) => Err("no datagram was overtaken".to_owned()),
+        (overtaken, others) => Ok(format!(
+            "{overtaken} datagrams were overtaken, {others} between the other hosts"
+        )),
+    }
 }
 
 fn lacking_netem() -> Option<String> {
@@ -134,8 +162,12 @@ fn lacking_netem() -> Option<String> {
         .args(["netem", "delay", "1ms"])
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .output();
-    match tried {
-        Ok(output) if output.status.success() => None,
-        _ => Some("this kernel has no netem (CONFIG_NET_SCH_NETEM)".to_owned()),
-    }
+    let why = match tried {
+        Ok(output) if output.status.success() => return None,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("unshare: {error}"),
+    };
+    Some(format!(
+        "this kernel has no netem (CONFIG_NET_SCH_NETEM): {why}"
+    ))
 }

@@ -154,7 +154,7 @@ async fn foreign_device(scene: &mut Scene) -> anyhow::Result<()> {
         "ip link add foreign0 type vxlan id 100 dstport 4789 dev eth0 && ip link set foreign0 up",
     )?;
     newcomer.start_runtime(&runtime_options()).await?;
-    newcomer.spawn(Daemon::Agent, &agent_options())?;
+    newcomer.spawn(Daemon::Agent, &agent_options(scene.settings.pace))?;
     mesh_testbed::wait_until("a word about foreign0", SOON, async || {
         let status = newcomer.status().await.map_err(|error| error.to_string())?;
         let problems = status.problems;
