@@ -9,17 +9,21 @@
 //!
 //! 1. [`package`]: apt says which is the newest kernel of the series; its package is
 //!    downloaded and unpacked, not installed, under `target/vm/`, and kept there.
-//! 2. [`initramfs`]: an archive of the modules that the product needs, `quilt-runtime`, the
-//!    driver `mesh-vm-guest` with the libraries they are linked to, kmod, and a static busybox
-//!    for the shell. Modules are loaded by the kernel's own request when the product first
-//!    asks for a device of theirs, as on a real host.
-//! 3. [`machine`]: qemu runs it with two processors. The guest's console goes to a file; the
-//!    driver reports on a second serial port, so that no kernel message tears its lines.
+//! 2. [`initramfs`]: an archive of the modules that the product needs, the product's binaries,
+//!    the driver `mesh-vm-guest` and `mesh-faults`, with the libraries they are linked to, a
+//!    shell, kmod and tc, and a static busybox for the rest. Modules are loaded by the kernel's
+//!    own request when the product first asks for a device of theirs, as on a real host.
+//! 3. [`machine`]: qemu runs it with two processors, a machine for each kernel at the same
+//!    time. The guest's console goes to a file; the driver reports on a second serial port, so
+//!    that no kernel message tears its lines. Between two checks it says every few seconds what
+//!    it is at; a guest that says nothing is killed, and its last word and console are shown.
 //! 4. [`report`]: the host prints each check as Rust's test programs print theirs. A check
 //!    that the guest never came to has failed.
 //!
 //! The driver makes two hosts with a container each out of network namespaces
-//! (`mesh-testbed`), and plays the agent of both. What it counts comes from two sides: the
+//! (`mesh-testbed`), and plays the agent of both. For faults that need modules which not every
+//! machine's own kernel has (netem) it runs `mesh-faults`, with a whole mesh, agents and control
+//! plane. What it counts comes from two sides: the
 //! programs' own counters, and those that the kernel keeps for the VXLAN device, which the
 //! fast path passes by.
 //!
@@ -31,7 +35,7 @@
 //! there), and stays in `target/vm/console-<series>.log`. To look around in the guest:
 //!
 //! ```text
-//! cargo build --release -p mesh-vm -p mesh-runtime
+//! cargo build --release --workspace --bins
 //! target/release/mesh-vm --kernel 6.1 --shell
 //! ```
 //!
@@ -39,6 +43,7 @@
 
 mod check;
 pub mod cpio;
+mod doing;
 mod error;
 pub mod initramfs;
 pub mod machine;
@@ -48,6 +53,7 @@ mod series;
 mod turn;
 
 pub use check::Check;
+pub use doing::{Doing, SIGN_OF_LIFE};
 pub use error::{Error, Result};
 pub use report::{GUEST_PORT, Outcome, Report};
 pub use series::Series;

@@ -12,6 +12,7 @@ use std::{
 use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 
 use crate::{
+    doing::Doing,
     error::{Error, Result},
     package::{Kernel, file},
     report::Outcome,
@@ -31,6 +32,33 @@ pub struct Machine {
     pub environment: Vec<(&'static str, String)>,
 }
 
+/// How long a machine may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From its start to its end.
+    pub deadline: Duration,
+    /// Without a word from the driver. What the kernel prints does not count: one that hangs
+    /// says so again and again.
+    pub silence: Duration,
+}
+
+/// What the guest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// A check is over.
+    Outcome(Outcome),
+    /// It goes on.
+    Doing(Doing),
+}
+
+impl Word {
+    /// Reads a line; `None` if the driver did not write it.
+    pub fn from_line(line: &str) -> Option<Self> {
+        let doing = || Doing::from_line(line).map(Self::Doing);
+        Outcome::from_line(line).map(Self::Outcome).or_else(doing)
+    }
+}
+
 /// How a machine's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -38,13 +66,15 @@ pub enum Ended {
     ByItself,
     /// It was still running at its deadline, and was killed.
     AtDeadline,
+    /// It said nothing for longer than allowed, and was killed.
+    Silent,
     /// The emulator failed.
     Broken(ExitStatus),
 }
 
 impl Machine {
-    /// Boots, and hands over what the guest reports as it comes. The guest's console goes to
-    /// the file `console`. The machine is gone when this returns, and should this process die.
+    /// Boots, and hands over what the guest says as it comes. The guest's console goes to the
+    /// file `console`. The machine is gone when this returns, and should this process die.
     ///
     /// # Errors
     ///
@@ -52,10 +82,10 @@ impl Machine {
     pub fn run(
         &self,
         console: &Path,
-        deadline: Duration,
-        mut on_outcome: impl FnMut(Outcome),
+        limits: Limits,
+        mut on_word: impl FnMut(Word),
     ) -> Result<Ended> {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + limits.deadline;
         // A console of an earlier run must not pass for this one's.
         std::fs::write(console, "").map_err(|source| file("create", console, source))?;
         let mut command = self.command(&format!("file:{}", console.display()));
@@ -75,14 +105,19 @@ impl Machine {
                 }
             });
         }
+        let mut heard = Instant::now();
         loop {
-            match lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let now = Instant::now();
+            let next = until.min(heard + limits.silence);
+            match lines.recv_timeout(next.saturating_duration_since(now)) {
                 Ok(line) => {
-                    if let Some(outcome) = Outcome::from_line(&String::from_utf8_lossy(&line)) {
-                        on_outcome(outcome);
+                    if let Some(word) = Word::from_line(&String::from_utf8_lossy(&line)) {
+                        heard = Instant::now();
+                        on_word(word);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => return Ok(Ended::AtDeadline),
+                Err(RecvTimeoutError::Timeout) if next == until => return Ok(Ended::AtDeadline),
+                Err(RecvTimeoutError::Timeout) => return Ok(Ended::Silent),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }

@@ -4,29 +4,36 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Parser;
 use mesh_vm::{
     ATTACH_VARIABLE, Error, Outcome, Report, Series, Turn,
     initramfs::{self, Program},
-    machine::{Ended, Machine},
+    machine::{Ended, Limits, Machine, Word},
     package::{Cache, Kernel},
     report,
 };
 
-/// Boot a kernel of Debian's under emulation and run Quilt Mesh inside
+/// Boot kernels of Debian's under emulation and run Quilt Mesh inside
 ///
-/// Prints one line for each check, as Rust's test programs do. `cargo xtask test --kernel`
+/// All of them at once. Prints one line for each check, as Rust's test programs do. `cargo xtask test --kernel`
 /// builds what is needed and runs this. Needs no root.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Options {
-    /// Series of the kernel, e.g. 6.1; the newest that apt knows is taken
-    #[arg(long, env = "QUILT_MESH_KERNEL", value_name = "SERIES")]
-    kernel: Series,
+    /// Series of a kernel, e.g. 6.1, of which the newest that apt knows is taken; may be given several times
+    #[arg(
+        long,
+        env = "QUILT_MESH_KERNEL",
+        value_name = "SERIES",
+        value_delimiter = ',',
+        required = true
+    )]
+    kernel: Vec<Series>,
 
     /// Where packages are unpacked and kept, and consoles written; target/vm if not given
     #[arg(long, env = "QUILT_MESH_DIR", value_name = "PATH")]
@@ -37,9 +44,18 @@ struct Options {
         long,
         env = "QUILT_MESH_DEADLINE",
         value_name = "SECONDS",
-        default_value_t = 600
+        default_value_t = 900
     )]
     deadline: u64,
+
+    /// Seconds after which a machine is killed that says nothing; one that lives says every few seconds what it does
+    #[arg(
+        long,
+        env = "QUILT_MESH_SILENCE",
+        value_name = "SECONDS",
+        default_value_t = 180
+    )]
+    silence: u64,
 
     /// Boot to a shell on this terminal instead
     #[arg(long, env = "QUILT_MESH_SHELL")]
@@ -47,7 +63,9 @@ struct Options {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    options.kernel.sort_unstable();
+    options.kernel.dedup();
     let started = Instant::now();
     if std::env::consts::ARCH != "x86_64" {
         return Err(Error::Architecture(std::env::consts::ARCH).into());
@@ -59,57 +77,116 @@ fn main() -> anyhow::Result<ExitCode> {
         None => binaries.parent().unwrap_or(&binaries).join("vm"),
     };
     let deadline = Duration::from_secs(options.deadline);
-    let _turn = Turn::wait(&dir, options.kernel, deadline)?;
-    let machine = machine(&options, &binaries, &dir)?;
-    let release = &machine.kernel.release;
+    let mut turns = Vec::new();
+    let mut machines = Vec::new();
+    for &series in &options.kernel {
+        turns.push(Turn::wait(&dir, series, deadline)?);
+        machines.push((series, machine(&options, series, &binaries, &dir)?));
+    }
     if options.shell {
+        let [(_, machine)] = &machines[..] else {
+            bail!("one kernel at a time has a shell on this terminal");
+        };
         let status = machine.run_on_terminal()?;
         return Ok(ExitCode::from(u8::from(!status.success())));
     }
 
-    let console = dir.join(format!("console-{}.log", options.kernel));
+    println!("{}", report::announcement(machines.len()));
+    // All at once: each emulator has a thread of its own, and waits most of the time.
+    let reports: Vec<(Series, Report)> = thread::scope(|scope| {
+        let booted: Vec<_> = machines
+            .iter()
+            .map(|(series, machine)| scope.spawn(|| boot(*series, machine, &options, &dir)))
+            .collect();
+        let reports = machines.iter().zip(booted).map(|((series, _), booted)| {
+            let report = booted.join().map_err(|_| anyhow!("a thread has panicked"));
+            anyhow::Ok((*series, report??))
+        });
+        reports.collect::<anyhow::Result<_>>()
+    })?;
+    println!(
+        "{}",
+        report::result(&reports, started.elapsed().as_secs_f64())
+    );
+    let failed = reports.iter().any(|(_, it)| it.failures().next().is_some());
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// Boots a machine to its end, and prints what it says of each check and, if one failed, the
+/// end of its console.
+fn boot(
+    series: Series,
+    machine: &Machine,
+    options: &Options,
+    dir: &Path,
+) -> anyhow::Result<Report> {
+    let release = &machine.kernel.release;
+    let console = dir.join(format!("console-{series}.log"));
     eprintln!(
         "booting Linux {release}, its console in {}",
         console.display()
     );
-    println!("{}", report::announcement());
+    let limits = Limits {
+        deadline: Duration::from_secs(options.deadline),
+        silence: Duration::from_secs(options.silence),
+    };
     let mut report = Report::default();
-    let ended = machine.run(&console, deadline, |outcome| {
-        print(&outcome);
-        report.add(outcome);
+    let mut last = "none".to_owned();
+    let ended = machine.run(&console, limits, |word| match word {
+        Word::Outcome(outcome) => {
+            last = format!("the end of {}", outcome.check.name());
+            print(series, &outcome);
+            report.add(outcome);
+        }
+        Word::Doing(doing) => last = doing.to_string(),
     })?;
     if !report.is_complete() {
         let reason = match ended {
             Ended::ByItself => "the guest ended before".to_owned(),
             Ended::AtDeadline => format!("not reached in {} s", options.deadline),
+            Ended::Silent => format!("the guest fell silent for {} s", options.silence),
             Ended::Broken(status) => format!("the emulator ended before, with {status}"),
         };
-        report.finish(&reason).iter().for_each(print);
+        let reason = format!("{reason}; its last word: {last}");
+        let added = report.finish(&reason);
+        added.iter().for_each(|outcome| print(series, outcome));
     }
-    let failed = report.failures().count();
-    if failed > 0 {
+    if report.failures().next().is_some() {
         let text = fs::read(&console).unwrap_or_default();
-        eprintln!("\n--- console of Linux {release}");
-        eprintln!("{}", String::from_utf8_lossy(&text));
-        eprintln!("--- end of the console");
+        eprintln!(
+            "\n--- last lines of the console of Linux {release}, which {} holds\n{}\n--- end of the console",
+            console.display(),
+            last_lines(&String::from_utf8_lossy(&text))
+        );
     }
-    println!("{}", report.result(started.elapsed().as_secs_f64()));
-    Ok(ExitCode::from(u8::from(failed > 0)))
+    Ok(report)
 }
 
-fn print(outcome: &Outcome) {
-    println!("{outcome}");
+fn print(series: Series, outcome: &Outcome) {
+    println!("{}", report::line(series, outcome));
     if let Some(failure) = &outcome.failure {
-        eprintln!("{}: {failure}", outcome.check.name());
+        eprintln!("{}: {failure}", report::name(series, outcome));
     }
+}
+
+/// As much of a console as a person reads.
+fn last_lines(text: &str) -> &str {
+    const LINES: usize = 400;
+    let start = text.rmatch_indices('\n').nth(LINES);
+    start.map_or(text, |(at, _)| &text[at + 1..])
 }
 
 /// Downloads and builds what there is to boot.
-fn machine(options: &Options, binaries: &Path, dir: &Path) -> anyhow::Result<Machine> {
+fn machine(
+    options: &Options,
+    series: Series,
+    binaries: &Path,
+    dir: &Path,
+) -> anyhow::Result<Machine> {
     let cache = Cache::new(dir);
-    let kernel = cache.kernel(options.kernel)?;
+    let kernel = cache.kernel(series)?;
     let initramfs = write_initramfs(&cache, &kernel, binaries, dir)?;
-    let mode = options.kernel.attach_mode().to_owned();
+    let mode = series.attach_mode().to_owned();
     let mut environment = vec![(ATTACH_VARIABLE, mode)];
     if options.shell {
         environment.push(("QUILT_MESH_VM_SHELL", "1".to_owned()));
@@ -127,19 +204,30 @@ fn write_initramfs(
     binaries: &Path,
     dir: &Path,
 ) -> anyhow::Result<PathBuf> {
-    let mut programs = vec![Program {
-        from: modprobe()?,
-        to: "sbin/modprobe",
-    }];
+    let mut programs = Vec::new();
+    for (name, package, to) in [
+        // Busybox's shell would run its own tc, which knows nothing of netem, whatever the path.
+        ("sh", "dash", "bin/sh"),
+        ("modprobe", "kmod", "sbin/modprobe"),
+        ("tc", "iproute2", "sbin/tc"),
+        ("unshare", "util-linux", "usr/bin/unshare"),
+    ] {
+        let from = system_program(name)
+            .with_context(|| format!("{name} is missing: `sudo apt-get install {package}`"))?;
+        programs.push(Program { from, to });
+    }
     for (name, to) in [
         ("quilt-runtime", "usr/bin/quilt-runtime"),
+        ("quilt-mesh-agent", "usr/bin/quilt-mesh-agent"),
+        ("quilt-mesh-control", "usr/bin/quilt-mesh-control"),
+        ("mesh-faults", "usr/bin/mesh-faults"),
         ("mesh-vm-guest", "usr/bin/mesh-vm-guest"),
     ] {
         let from = binaries.join(name);
         if !from.is_file() {
             bail!(
-                "{} is missing: `cargo build --release -p mesh-runtime -p mesh-vm`, or set QUILT_MESH_BIN_DIR to the \
-                 folder that holds it",
+                "{} is missing: `cargo build --release --workspace --bins`, or set QUILT_MESH_BIN_DIR to the folder that \
+                 holds it",
                 from.display()
             );
         }
@@ -161,11 +249,10 @@ fn binaries() -> anyhow::Result<PathBuf> {
     Ok(dir.to_owned())
 }
 
-/// The host's own loader of modules, for the guest.
-fn modprobe() -> anyhow::Result<PathBuf> {
-    ["/usr/sbin/modprobe", "/sbin/modprobe", "/usr/bin/modprobe"]
-        .map(PathBuf::from)
+/// One of the host's own programs, for the guest.
+fn system_program(name: &str) -> Option<PathBuf> {
+    ["/usr/sbin", "/sbin", "/usr/bin", "/bin"]
+        .map(|dir| Path::new(dir).join(name))
         .into_iter()
         .find(|path| path.is_file())
-        .context("modprobe is missing: `sudo apt-get install kmod`")
 }

@@ -4,13 +4,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::Check;
+use crate::{check::Check, series::Series};
 
 /// The guest's end of the port.
 pub const GUEST_PORT: &str = "/dev/ttyS1";
 
 /// What became of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// Serde takes a missing `failure` for none: any other line of JSON about a check would have
+// passed it.
+#[serde(deny_unknown_fields)]
 pub struct Outcome {
     /// Which one.
     pub check: Check,
@@ -78,43 +81,46 @@ impl Report {
             .iter()
             .filter(|outcome| outcome.failure.is_some())
     }
-
-    /// The end of the report in the words of Rust's test programs, so that whatever reads
-    /// theirs reads this.
-    pub fn result(&self, seconds: f64) -> String {
-        let failures: Vec<_> = self
-            .failures()
-            .map(|outcome| outcome.check.name())
-            .collect();
-        let failed = failures.len();
-        let verdict = if failed == 0 { "ok" } else { "FAILED" };
-        let mut text = String::from("\n");
-        if failed > 0 {
-            text += &format!("failures:\n    {}\n\n", failures.join("\n    "));
-        }
-        text + &format!(
-            "test result: {verdict}. {} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; finished in \
-             {seconds:.2}s\n",
-            self.outcomes.len() - failed
-        )
-    }
 }
 
-/// The line that announces the checks, in the same words.
-pub fn announcement() -> String {
-    format!("running {} tests", Check::ALL.len())
+/// The line that announces the checks of so many kernels, in the words of Rust's test programs,
+/// so that whatever reads theirs reads this.
+pub fn announcement(kernels: usize) -> String {
+    format!("running {} tests", kernels * Check::ALL.len())
 }
 
-impl std::fmt::Display for Outcome {
-    /// The line of one check, in the same words.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let verdict = if self.failure.is_none() {
-            "ok"
-        } else {
-            "FAILED"
-        };
-        write!(f, "test {} ... {verdict}", self.check.name())
+/// The line of one check, in the same words.
+pub fn line(series: Series, outcome: &Outcome) -> String {
+    let verdict = match outcome.failure {
+        None => "ok",
+        Some(_) => "FAILED",
+    };
+    format!("test {} ... {verdict}", name(series, outcome))
+}
+
+/// The end of the report, in the same words.
+pub fn result(reports: &[(Series, Report)], seconds: f64) -> String {
+    let failures: Vec<_> = reports
+        .iter()
+        .flat_map(|(series, report)| report.failures().map(|it| name(*series, it)))
+        .collect();
+    let said: usize = reports.iter().map(|(_, it)| it.outcomes.len()).sum();
+    let failed = failures.len();
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    let mut text = String::from("\n");
+    if failed > 0 {
+        text += &format!("failures:\n    {}\n\n", failures.join("\n    "));
     }
+    text + &format!(
+        "test result: {verdict}. {} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; finished in \
+         {seconds:.2}s\n",
+        said - failed
+    )
+}
+
+/// A check's name in reports.
+pub fn name(series: Series, outcome: &Outcome) -> String {
+    format!("{series}::{}", outcome.check.name())
 }
 
 #[cfg(test)]
@@ -157,10 +163,16 @@ mod tests {
         report.finish("the kernel panicked");
         assert!(report.is_complete());
         assert_eq!(report.failures().count(), Check::ALL.len() - 1);
-        let text = report.result(1.0);
-        assert!(text.contains("FAILED. 1 passed; 9 failed;"), "{text}");
-        assert!(!text.contains("    the_programs_load_and_attach\n"));
-        assert!(text.contains("    cleaning_up_leaves_nothing\n"));
+        let series: [Series; 2] = ["6.1", "6.12"].map(|text| text.parse().unwrap());
+        let mut whole = Report::default();
+        for check in Check::ALL {
+            whole.add(outcome(check, None));
+        }
+        let text = result(&[(series[0], whole), (series[1], report)], 1.0);
+        assert!(text.contains("FAILED. 13 passed; 11 failed;"), "{text}");
+        assert!(!text.contains("    6.12::the_programs_load_and_attach\n"));
+        assert!(!text.contains("    6.1::"), "{text}");
+        assert!(text.contains("    6.12::cleaning_up_leaves_nothing\n"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_vm::{Check, Outcome};
+use mesh_vm::{Check, Doing, Outcome};
 use tempfile::TempDir;
 
 const RELEASE: &str = "6.1.0-56-cloud-amd64";
@@ -29,7 +29,7 @@ const APT_GET: &str =
 const DPKG_DEB: &str = r#"modules=$3/lib/modules/6.1.0-56-cloud-amd64
 mkdir -p "$3/boot" "$3/bin" "$modules"
 : >"$3/boot/vmlinuz-6.1.0-56-cloud-amd64"; : >"$3/bin/busybox"; : >"$modules/modules.dep"
-for module in vxlan veth bridge sch_ingress cls_bpf act_bpf 8021q bonding; do
+for module in vxlan veth bridge sch_ingress cls_bpf act_bpf 8021q bonding sch_netem; do
     echo "kernel/net/$module.ko" >>"$modules/modules.builtin"
 done"#;
 
@@ -50,7 +50,13 @@ impl Machine {
         machine.program("depmod", "exit 0");
         machine.program("qemu-system-x86_64", script);
         // Anything that is linked to libraries.
-        for name in ["quilt-runtime", "mesh-vm-guest"] {
+        for name in [
+            "quilt-runtime",
+            "quilt-mesh-agent",
+            "quilt-mesh-control",
+            "mesh-faults",
+            "mesh-vm-guest",
+        ] {
             fs::copy("/bin/true", machine.path("bin").join(name)).unwrap();
         }
         machine
@@ -118,13 +124,13 @@ fn a_guest_that_reports_every_check_has_passed() {
     let booted = machine.boot("6.1", 60);
     assert!(booted.0.status.success(), "{}", booted.stderr());
     let stdout = booted.stdout();
-    assert!(stdout.starts_with("running 10 tests\n"), "{stdout}");
+    assert!(stdout.starts_with("running 12 tests\n"), "{stdout}");
     assert!(
-        stdout.contains("test the_programs_load_and_attach ... ok\n"),
+        stdout.contains("test 6.1::the_programs_load_and_attach ... ok\n"),
         "{stdout}"
     );
     assert!(
-        stdout.contains("test result: ok. 10 passed; 0 failed;"),
+        stdout.contains("test result: ok. 12 passed; 0 failed;"),
         "{stdout}"
     );
     let dir = machine.path("vm");
@@ -152,11 +158,11 @@ fn checks_that_a_dying_guest_did_not_reach_have_failed_and_its_console_is_shown(
     assert_eq!(booted.0.status.code(), Some(1));
     let (stdout, stderr) = (booted.stdout(), booted.stderr());
     assert!(
-        stdout.contains("test result: FAILED. 2 passed; 8 failed;"),
+        stdout.contains("test result: FAILED. 2 passed; 10 failed;"),
         "{stdout}"
     );
     assert!(
-        stdout.contains("\nfailures:\n    containers_ping_over_the_fast_path\n"),
+        stdout.contains("\nfailures:\n    6.1::containers_ping_over_the_fast_path\n"),
         "{stdout}"
     );
     assert!(stderr.contains("Kernel panic - not syncing"), "{stderr}");
@@ -173,13 +179,47 @@ fn a_guest_that_hangs_is_killed_at_its_deadline() {
     assert_eq!(booted.0.status.code(), Some(1));
     let stdout = booted.stdout();
     assert!(
-        stdout.contains("test result: FAILED. 1 passed; 9 failed;"),
+        stdout.contains("test result: FAILED. 1 passed; 11 failed;"),
         "{stdout}"
     );
     assert!(
         booted.stderr().contains("not reached in 2 s"),
         "{}",
         booted.stderr()
+    );
+    let pid = fs::read_to_string(machine.path("pid")).unwrap();
+    assert!(!is_alive(&Path::new("/proc").join(pid.trim())));
+}
+
+#[test]
+fn a_guest_that_says_nothing_is_killed_and_its_last_word_is_shown() {
+    let doing = Doing {
+        check: Check::ABondCarriesTheFastPathOverWhicheverCardIsLeft,
+        step: "packets over the second card".to_owned(),
+        seconds: 5,
+    };
+    // What is no word of the driver's does not count as one, however often it comes.
+    let hang = format!(
+        "printf '%s\\r\\n' '{}'\necho $$ >\"$PID_FILE\"\nwhile sleep 0.1; do echo 'rcu: INFO: stall'; done",
+        doing.to_line().unwrap()
+    );
+    let machine = Machine::with_emulator(&hang);
+    let booted = Booted(
+        machine
+            .command("6.1", 600)
+            .args(["--silence", "1"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(booted.0.status.code(), Some(1));
+    let stderr = booted.stderr();
+    assert!(
+        stderr.contains("the guest fell silent for 1 s; its last word: a_bond_carries"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("packets over the second card, for 5 s"),
+        "{stderr}"
     );
     let pid = fs::read_to_string(machine.path("pid")).unwrap();
     assert!(!is_alive(&Path::new("/proc").join(pid.trim())));

@@ -1,5 +1,6 @@
 //! The checks.
 
+mod faults;
 mod underlays;
 
 use std::{fs, io, time::Duration};
@@ -7,14 +8,15 @@ use std::{fs, io, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use mesh_proto::mesh::{FastPathStatus, fast_path_status::State};
 use mesh_testbed::{
-    CONTAINER_MTU, DaemonOptions, Host, Links, PingOptions, Signal, UdpFlow, UdpFlowOptions, ping,
-    transfer, wait_until,
+    CONTAINER_MTU, Daemon, DaemonOptions, Host, Links, PingOptions, Signal, UdpFlow,
+    UdpFlowOptions, ping, transfer, wait_until,
 };
 use mesh_vm::{ATTACH_VARIABLE, Check};
 
 use crate::{
     counters::{Carried, Packets},
     pair::{PATIENCE, Pair},
+    progress::step,
 };
 
 /// Bytes of each transfer: enough for windows to open and segments to be merged.
@@ -23,6 +25,8 @@ const TRANSFER: usize = 4_000_000;
 const ECHOES: u16 = 5;
 /// ICMP payloads: the usual one, and the largest that a container may send.
 const PAYLOADS: [usize; 2] = [56, CONTAINER_MTU as usize - 28];
+/// The program by which the kernel loads modules (sysctl kernel.modprobe).
+const MODULE_LOADER: &str = "/proc/sys/kernel/modprobe";
 /// Packets that [`ping_both_ways`] sends in each direction: requests, and answers to those of
 /// the other side.
 const PINGED: u64 = 2 * ECHOES as u64 * PAYLOADS.len() as u64;
@@ -36,10 +40,12 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
         Check::TcpArrivesIntactOverTheFastPath => transfer_fast(pair).await,
         Check::AKilledRuntimeAndItsSuccessorLoseNoPacket => survive_kill(pair).await,
         Check::WithoutTheFastPathTheKernelPathCarries => fall_back(pair).await,
+        Check::WhatCannotBeAttachedIsDoneWithout => do_without(pair).await,
         Check::TheFastPathComesBack => come_back(pair).await,
         Check::AVlanCarriesTheFastPath => underlays::vlan(pair).await,
         Check::ABondCarriesTheFastPathOverWhicheverCardIsLeft => underlays::bond(pair).await,
         Check::CleaningUpLeavesNothing => clean_up(pair).await,
+        Check::DelayAndReorderingLoseNothing => faults::one("delay-and-reordering").await,
     }
 }
 
@@ -52,6 +58,7 @@ async fn wait_attached(pair: &Pair) -> anyhow::Result<()> {
 /// The same with another underlay interface.
 async fn wait_attached_to(pair: &Pair, underlay: &str) -> anyhow::Result<()> {
     wait_pings(pair).await?;
+    step(format!("an active fast path on {underlay}"));
     for (host, container) in pair.hosts().into_iter().zip(pair.containers()) {
         let address = container.address().to_string();
         let wanted = [
@@ -82,6 +89,7 @@ async fn wait_attached_to(pair: &Pair, underlay: &str) -> anyhow::Result<()> {
 /// Waits until a packet comes back; a first one may be lost to address resolution. Long enough
 /// for each answer that none arrives later and disturbs the counting.
 async fn wait_pings(pair: &Pair) -> anyhow::Result<()> {
+    step("an answer between the containers");
     let [a, b] = pair.containers();
     for (from, to) in [(a, b), (b, a)] {
         let once = PingOptions {
@@ -106,8 +114,7 @@ async fn wait_pings(pair: &Pair) -> anyhow::Result<()> {
 /// The runtime says how it attached, and the kernel shows it: the module behind clsact's
 /// filters is loaded when one is added, and tcx does without.
 async fn attach_mode(pair: &Pair) -> anyhow::Result<()> {
-    let expected = std::env::var(ATTACH_VARIABLE)
-        .with_context(|| format!("the host does not say in {ATTACH_VARIABLE} what to expect"))?;
+    let expected = attach_variable()?;
     for host in pair.hosts() {
         let mode = fast_path(host).await?.attach_mode;
         ensure!(mode == expected, "{} uses {mode:?}", host.name());
@@ -120,6 +127,12 @@ async fn attach_mode(pair: &Pair) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How this kernel attaches.
+fn attach_variable() -> anyhow::Result<String> {
+    std::env::var(ATTACH_VARIABLE)
+        .with_context(|| format!("the host does not say in {ATTACH_VARIABLE} what to expect"))
+}
+
 async fn ping_fast(pair: &Pair) -> anyhow::Result<()> {
     let before = carried(pair).await?;
     ping_both_ways(pair).await?;
@@ -129,6 +142,18 @@ async fn ping_fast(pair: &Pair) -> anyhow::Result<()> {
         kernel_path: packets(0),
     };
     expect(pair, before, after, all_fast)
+}
+
+/// The same over the kernel path.
+async fn ping_slow(pair: &Pair) -> anyhow::Result<()> {
+    let before = carried(pair).await?;
+    ping_both_ways(pair).await?;
+    let after = carried(pair).await?;
+    let all_kernel = Carried {
+        fast_path: packets(0),
+        kernel_path: packets(PINGED),
+    };
+    expect(pair, before, after, all_kernel)
 }
 
 async fn transfer_fast(pair: &Pair) -> anyhow::Result<()> {
@@ -175,15 +200,53 @@ async fn fall_back(pair: &mut Pair) -> anyhow::Result<()> {
     }
     lossless(flow).await?;
     ensure!(filters()? == 0, "filters are left");
-    let before = carried(pair).await?;
-    ping_both_ways(pair).await?;
-    let after = carried(pair).await?;
-    let all_kernel = Carried {
-        fast_path: packets(0),
-        kernel_path: packets(PINGED),
-    };
-    expect(pair, before, after, all_kernel)?;
+    ping_slow(pair).await?;
     transfer_both_ways(pair).await
+}
+
+/// Each kernel is asked for what it does not have: 6.1 for tcx, and newer ones for clsact, whose
+/// module cannot be loaded meanwhile (they attach by tcx and have not asked for it before).
+async fn do_without(pair: &mut Pair) -> anyhow::Result<()> {
+    let mode = match attach_variable()?.as_str() {
+        "tcx" => "clsact",
+        _ => "tcx",
+    };
+    let loader = fs::read_to_string(MODULE_LOADER).context("cannot read the module loader")?;
+    fs::write(MODULE_LOADER, "/bin/false").context("cannot replace the module loader")?;
+    let outcome = done_without(pair, mode).await;
+    fs::write(MODULE_LOADER, loader.trim()).context("cannot restore the module loader")?;
+    outcome
+}
+
+async fn done_without(pair: &mut Pair, mode: &str) -> anyhow::Result<()> {
+    let logged = pair.hosts().map(|host| words_on_attaching(host).len());
+    let flow = start_flow(pair)?;
+    let options = DaemonOptions::new().args(["--fast-path", "auto", "--attach", mode]);
+    pair.restart(Signal::SIGTERM, &options).await?;
+    wait_pings(pair).await?;
+    step(format!("an unavailable fast path, for want of {mode}"));
+    for (host, before) in pair.hosts().into_iter().zip(logged) {
+        wait_until("a fast path that is unavailable", PATIENCE, async || {
+            let fast_path = fast_path(host).await.map_err(|error| error.to_string())?;
+            match fast_path.state() {
+                State::Unavailable if fast_path.reason.contains(mode) => Ok(()),
+                _ => Err(format!("{} shows {fast_path:?}", host.name())),
+            }
+        })
+        .await?;
+        let words = words_on_attaching(host).split_off(before);
+        println!("{} says {words:?}", host.name());
+        ensure!(words.len() == 1, "{} says {words:?}", host.name());
+    }
+    lossless(flow).await?;
+    ping_slow(pair).await
+}
+
+/// Lines of a runtime's log that say that programs cannot be attached.
+fn words_on_attaching(host: &Host) -> Vec<String> {
+    let log = fs::read_to_string(host.log(Daemon::Runtime)).unwrap_or_default();
+    let words = log.lines().filter(|line| line.contains("cannot attach"));
+    words.map(str::to_owned).collect()
 }
 
 async fn come_back(pair: &mut Pair) -> anyhow::Result<()> {
@@ -247,6 +310,7 @@ fn expect(
 }
 
 async fn ping_both_ways(pair: &Pair) -> anyhow::Result<()> {
+    step("pings both ways");
     let [a, b] = pair.containers();
     for (from, to) in [(a, b), (b, a)] {
         for payload in PAYLOADS {
@@ -269,6 +333,7 @@ async fn ping_both_ways(pair: &Pair) -> anyhow::Result<()> {
 }
 
 async fn transfer_both_ways(pair: &Pair) -> anyhow::Result<()> {
+    step("a transfer each way");
     let [a, b] = pair.containers();
     for (from, to) in [(a, b), (b, a)] {
         let copy = transfer(from.netns(), to.netns(), to.address(), TRANSFER, PATIENCE).await?;

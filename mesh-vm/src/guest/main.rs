@@ -5,46 +5,38 @@
 mod checks;
 mod counters;
 mod pair;
-
-use std::{fs, io::Write as _};
+mod progress;
+mod stacks;
 
 use anyhow::Context as _;
-use mesh_vm::{Check, GUEST_PORT, Outcome};
+use mesh_vm::Check;
 use tokio::runtime::Runtime;
 
 use crate::pair::Pair;
 
 fn main() -> anyhow::Result<()> {
-    let mut port = fs::OpenOptions::new()
-        .write(true)
-        .open(GUEST_PORT)
-        .with_context(|| format!("cannot open {GUEST_PORT}, which only a guest has"))?;
+    progress::begin()?;
     Runtime::new()
         .context("cannot start the asynchronous runtime")?
-        .block_on(run(&mut port))
+        .block_on(run())
 }
 
-async fn run(port: &mut fs::File) -> anyhow::Result<()> {
-    let mut tell = |check: Check, result: &anyhow::Result<()>| {
-        let failure = result.as_ref().err().map(|error| format!("{error:#}"));
-        println!("{} {}", check.name(), failure.as_deref().unwrap_or("ok"));
-        let line = Outcome { check, failure }.to_line()?;
-        writeln!(port, "{line}").with_context(|| format!("cannot write to {GUEST_PORT}"))
-    };
+async fn run() -> anyhow::Result<()> {
     let mut pair = match Pair::start().await {
         Ok(pair) => pair,
         Err(error) => {
-            let result = Err(error.context("two hosts with a container each do not come up"));
+            let failure = format!("two hosts with a container each do not come up: {error:#}");
             return Check::ALL
                 .into_iter()
-                .try_for_each(|check| tell(check, &result));
+                .try_for_each(|check| progress::tell(check, Some(failure.clone())));
         }
     };
     let mut all_held = true;
     for check in Check::ALL {
-        let result = checks::run(check, &mut pair).await;
-        tell(check, &result)?;
-        all_held &= result.is_ok();
+        progress::check(check);
+        let failure = checks::run(check, &mut pair).await.err();
+        all_held &= failure.is_none();
+        progress::tell(check, failure.map(|error| format!("{error:#}")))?;
     }
     if !all_held {
         println!("{}", pair.logs());

@@ -6,7 +6,10 @@ use ipnet::Ipv4Net;
 use mesh_testbed::{Host, Links, wait_until};
 
 use super::{ping_fast, start_flow, transfer_fast, wait_attached, wait_attached_to};
-use crate::pair::{PATIENCE, Pair};
+use crate::{
+    pair::{PATIENCE, Pair},
+    progress::step,
+};
 
 const CARD: &str = "eth0";
 const SECOND_CARD: &str = "eth1";
@@ -16,6 +19,7 @@ const MTU: u32 = 1500;
 
 /// The hosts' addresses move to VLANs and back.
 pub(super) async fn vlan(pair: &Pair) -> anyhow::Result<()> {
+    step("VLANs on the cards");
     for host in pair.hosts() {
         Links::of(host.netns())?.add_vlan(VLAN, CARD, 7).await?;
         move_address(host, CARD, VLAN).await?;
@@ -23,6 +27,7 @@ pub(super) async fn vlan(pair: &Pair) -> anyhow::Result<()> {
     wait_attached_to(pair, VLAN).await?;
     ping_fast(pair).await?;
     transfer_fast(pair).await?;
+    step("cards without VLANs");
     for host in pair.hosts() {
         move_address(host, VLAN, CARD).await?;
         Links::of(host.netns())?.delete(VLAN).await?;
@@ -30,9 +35,10 @@ pub(super) async fn vlan(pair: &Pair) -> anyhow::Result<()> {
     wait_attached(pair).await
 }
 
-/// Each host's card becomes a bond's active port, and loses its carrier.
+/// Each host's card becomes a bond's active port, and loses its carrier; then all is undone.
 pub(super) async fn bond(pair: &Pair) -> anyhow::Result<()> {
     for host in pair.hosts() {
+        step(format!("a bond of two cards on {}", host.name()));
         pair.testbed().add_card(host, SECOND_CARD, MTU).await?;
         let links = Links::of(host.netns())?;
         links.add_bond(BOND).await?;
@@ -47,8 +53,10 @@ pub(super) async fn bond(pair: &Pair) -> anyhow::Result<()> {
     ping_fast(pair).await?;
     let flow = start_flow(pair)?;
     for host in pair.hosts() {
+        step(format!("the first card of {} is cut off", host.name()));
         pair.testbed().underlay_cut(host).await?;
     }
+    step("packets over the second card");
     let before = flow.arrived();
     wait_until("packets over the second card", PATIENCE, async || {
         let arrived = flow.arrived() - before;
@@ -60,7 +68,17 @@ pub(super) async fn bond(pair: &Pair) -> anyhow::Result<()> {
     .await?;
     let report = flow.stop().await?;
     println!("a bond's change of cards: {report:?}");
-    ping_fast(pair).await
+    ping_fast(pair).await?;
+    for host in pair.hosts() {
+        step(format!("one card again on {}", host.name()));
+        pair.testbed().underlay_restore(host).await?;
+        move_address(host, BOND, CARD).await?;
+        let links = Links::of(host.netns())?;
+        links.delete(BOND).await?;
+        links.delete(SECOND_CARD).await?;
+        links.up(CARD).await?;
+    }
+    wait_attached(pair).await
 }
 
 /// Moves a host's underlay address to another interface.
