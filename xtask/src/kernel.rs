@@ -8,21 +8,35 @@ use crate::cargo;
 use crate::setup::{self, Tool};
 use crate::test::{self, Summary};
 
-/// Boots these kernels one after the other, each a suite of the summary. Needs no root: the machines are emulated.
-pub(crate) fn collect(kernels: &[String]) -> anyhow::Result<Summary> {
-    setup::ensure(&[Tool::CCompiler, Tool::Emulator, Tool::Depmod])?;
+/// The series that continuous integration boots: what Debian 12 ships, and what its backports
+/// do, which is Debian 13's.
+pub(crate) const IN_CI: [&str; 2] = ["6.1", "6.12"];
+
+/// What the emulated machines need beside the binaries.
+pub(crate) const TOOLS: [Tool; 4] = [
+    Tool::CCompiler,
+    Tool::Emulator,
+    Tool::Depmod,
+    Tool::TrafficControl,
+];
+
+/// Boots these kernels, all at once: one suite of the summary. Needs no root: the machines are emulated.
+pub(crate) fn collect(kernels: &[impl AsRef<str>]) -> anyhow::Result<Summary> {
+    setup::ensure(&TOOLS)?;
     let checkout = cargo::checkout()?;
     let binaries = cargo::build_release(&checkout)?;
-    let mut summary = Summary::default();
-    for kernel in kernels {
-        let mut command = Command::new(binaries.join("mesh-vm"));
-        command
-            .args(["--kernel", kernel, "--dir"])
-            .arg(checkout.target_dir.join("vm"))
-            .env("QUILT_MESH_BIN_DIR", &binaries);
-        let suite = format!("Linux {kernel}");
-        summary.results.push(test::execute(&suite, command)?);
+    let kernels: Vec<&str> = kernels.iter().map(AsRef::as_ref).collect();
+    let mut command = Command::new(binaries.join("mesh-vm"));
+    for kernel in &kernels {
+        command.args(["--kernel", kernel]);
     }
+    command
+        .arg("--dir")
+        .arg(checkout.target_dir.join("vm"))
+        .env("QUILT_MESH_BIN_DIR", &binaries);
+    let suite = format!("Linux {}", kernels.join(" and "));
+    let mut summary = Summary::default();
+    summary.results.push(test::execute(&suite, command)?);
     Ok(summary)
 }
 

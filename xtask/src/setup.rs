@@ -53,6 +53,8 @@ pub(crate) enum Tool {
     Emulator,
     /// Indexes the modules of another kernel.
     Depmod,
+    /// Delays packets in the emulated machines.
+    TrafficControl,
     /// Installs the netfilter rules of Docker and flannel.
     Iptables,
     /// Drops packets between hosts of a test.
@@ -79,6 +81,7 @@ impl Tool {
             Self::Bpftool => "bpftool",
             Self::Emulator => "qemu-system-x86_64",
             Self::Depmod => "depmod",
+            Self::TrafficControl => "tc",
             Self::Iptables => "iptables-restore",
             Self::Nftables => "nft",
             Self::Postgres => "initdb",
@@ -97,6 +100,7 @@ impl Tool {
             Self::Bpftool => &["bpftool"],
             Self::Emulator => &["qemu-system-x86"],
             Self::Depmod => &["kmod"],
+            Self::TrafficControl => &["iproute2"],
             Self::Iptables => &["iptables"],
             Self::Nftables => &["nftables"],
             Self::Postgres => &["postgresql"],
