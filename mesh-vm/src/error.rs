@@ -68,6 +68,18 @@ pub enum Error {
         stderr: String,
     },
 
+    /// A package could not be had.
+    #[error(
+        "cannot download {package}, which is needed to boot a kernel: {reason}. apt has to reach its \
+         archive; packages that were downloaded before need no network"
+    )]
+    Download {
+        /// The package, or what else was to be fetched.
+        package: String,
+        /// What apt said.
+        reason: Box<Error>,
+    },
+
     /// apt knows no kernel of the series.
     #[error(
         "apt knows no package {}…-cloud-amd64. If its lists are old or missing: `sudo apt-get \

@@ -44,7 +44,7 @@ struct Options {
         long,
         env = "QUILT_MESH_DEADLINE",
         value_name = "SECONDS",
-        default_value_t = 900
+        default_value_t = 600
     )]
     deadline: u64,
 

@@ -44,9 +44,10 @@ impl Cache {
     /// [`Error::NoKernel`], or that it could not be downloaded or unpacked.
     pub fn kernel(&self, series: Series) -> Result<Kernel> {
         match self.known_kernel(series) {
-            Err(error @ (Error::NoKernel(_) | Error::Command { .. })) if geteuid().is_root() => {
+            Err(error @ (Error::NoKernel(_) | Error::Download { .. })) if geteuid().is_root() => {
                 eprintln!("{error}\nreading apt's lists anew with apt-get update");
-                run("apt-get", &["-qq", "update"], &self.dir)?;
+                run("apt-get", &["-qq", "update"], &self.dir)
+                    .map_err(|reason| not_had("apt's lists", reason))?;
                 self.known_kernel(series)
             }
             other => other,
@@ -152,7 +153,8 @@ impl Cache {
             "apt-get",
             &["-qq", "-o", sandbox, "download", &wanted],
             scratch,
-        )?;
+        )
+        .map_err(|reason| not_had(&wanted, reason))?;
         let archive = fs::read_dir(scratch)
             .map_err(|source| file("read", scratch, source))?
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -165,6 +167,13 @@ impl Cache {
         let (archive, into) = (archive.display().to_string(), tree.display().to_string());
         run("dpkg-deb", &["-x", &archive, &into], scratch)?;
         Ok(tree)
+    }
+}
+
+fn not_had(package: &str, reason: Error) -> Error {
+    Error::Download {
+        package: package.to_owned(),
+        reason: Box::new(reason),
     }
 }
 

@@ -20,15 +20,17 @@ use tempfile::TempDir;
 const RELEASE: &str = "6.1.0-56-cloud-amd64";
 
 /// A package of each kind; all modules are built into its kernel.
-const APT_CACHE: &str = r#"case $1 in
-pkgnames) printf '%s\n' linux-image-6.1.0-9-cloud-amd64 linux-image-6.1.0-56-cloud-amd64 ;;
-policy) echo "  Candidate: 1:6.1.192-2" ;;
+const APT_CACHE: &str = r#"case "$1 $2" in
+"pkgnames linux-image-6.1.") printf '%s\n' linux-image-6.1.0-9-cloud-amd64 linux-image-6.1.0-56-cloud-amd64 ;;
+"pkgnames linux-image-6.12.") echo linux-image-6.12.100-cloud-amd64 ;;
+policy*) echo "  Candidate: 1:6.1.192-2" ;;
 esac"#;
 const APT_GET: &str =
-    r#"echo "apt-get $*" >>"$APT_LOG"; case $* in *download*) : >package.deb ;; esac"#;
-const DPKG_DEB: &str = r#"modules=$3/lib/modules/6.1.0-56-cloud-amd64
+    r#"echo "apt-get $*" >>"$APT_LOG"; case $* in *download*) : >"${5%%=*}.deb" ;; esac"#;
+const DPKG_DEB: &str = r#"package=${2##*/}; release=${package#linux-image-}; release=${release%.deb}
+modules=$3/lib/modules/$release
 mkdir -p "$3/boot" "$3/bin" "$modules"
-: >"$3/boot/vmlinuz-6.1.0-56-cloud-amd64"; : >"$3/bin/busybox"; : >"$modules/modules.dep"
+: >"$3/boot/vmlinuz-$release"; : >"$3/bin/busybox"; : >"$modules/modules.dep"
 for module in vxlan veth bridge sch_ingress cls_bpf act_bpf 8021q bonding sch_netem; do
     echo "kernel/net/$module.ko" >>"$modules/modules.builtin"
 done"#;
@@ -281,4 +283,47 @@ fn a_series_that_apt_does_not_know_is_named_with_what_to_do() {
         "{stderr}"
     );
     assert!(stderr.contains("sudo apt-get update"), "{stderr}");
+}
+
+#[test]
+fn a_kernel_that_cannot_be_downloaded_is_named_with_what_is_missing() {
+    let machine = Machine::with_emulator("exit 1");
+    machine.program("apt-get", "echo 'E: Failed to fetch' >&2; exit 100");
+    let booted = machine.boot("6.1", 60);
+    assert_eq!(booted.0.status.code(), Some(1));
+    assert_eq!(booted.stdout(), "");
+    let stderr = booted.stderr();
+    assert!(
+        stderr.contains("cannot download linux-image-6.1.0-56-cloud-amd64"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("E: Failed to fetch. apt has to reach its archive"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn several_kernels_boot_at_once_and_one_that_fails_fails_the_run() {
+    // Each of the two emulators waits for the other; one alone would not end.
+    let meeting = format!(
+        "for word; do case $word in */vmlinuz-6.1.*) me=one other=two ;; */vmlinuz-6.12*) me=two other=one ;; esac; done\n\
+         : >\"$PID_FILE.$me\"; until [ -e \"$PID_FILE.$other\" ]; do sleep 0.05; done\n{}\
+         if [ $me = two ]; then exit 3; fi\n{}",
+        report(&Check::ALL[..1]),
+        report(&Check::ALL[1..]),
+    );
+    let machine = Machine::with_emulator(&meeting);
+    let booted = Booted(
+        machine
+            .command("6.1", 60)
+            .args(["--kernel", "6.12"])
+            .output()
+            .unwrap(),
+    );
+    let stdout = booted.stdout();
+    assert_eq!(booted.0.status.code(), Some(1), "{}", booted.stderr());
+    assert!(stdout.starts_with("running 24 tests\n"), "{stdout}");
+    assert!(stdout.contains("FAILED. 13 passed; 11 failed;"), "{stdout}");
+    assert!(!stdout.contains("\n    6.1::"), "{stdout}");
 }

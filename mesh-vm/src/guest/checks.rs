@@ -353,8 +353,16 @@ fn start_flow(pair: &Pair) -> anyhow::Result<UdpFlow> {
 }
 
 async fn lossless(flow: UdpFlow) -> anyhow::Result<()> {
+    // However quick that was for which it ran.
+    wait_until("a flow of some length", PATIENCE, async || {
+        let sent = flow.sent();
+        match sent > 100 {
+            true => Ok(()),
+            false => Err(format!("{sent} packets are sent")),
+        }
+    })
+    .await?;
     let report = flow.stop().await?;
-    ensure!(report.sent > 100, "the flow hardly ran: {report:?}");
     ensure!(
         report.lost() == 0 && report.refused == 0 && report.corrupted == 0,
         "a flow lost packets: {report:?}"
