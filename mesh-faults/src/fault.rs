@@ -34,10 +34,13 @@ pub(crate) struct Fault {
     /// Commands that undo them, once the traffic has ended.
     pub(crate) put_away: &'static [&'static str],
     /// What the traffic shows of it, or why it cannot have been done.
-    pub(crate) shows: Option<fn(&Fates) -> Result<String, String>>,
+    pub(crate) shows: Option<Mark>,
     /// Why this machine cannot do it; `None` when it can.
     pub(crate) lacking: Option<fn(&Settings) -> Option<String>>,
 }
+
+/// Reads in what became of the traffic a word for the report, or why nothing has happened to it.
+pub(crate) type Mark = fn(&Fates) -> Result<String, String>;
 
 /// How a fault is done.
 #[derive(Clone, Copy)]

@@ -171,3 +171,31 @@ fn lacking_netem() -> Option<String> {
         "this kernel has no netem (CONFIG_NET_SCH_NETEM): {why}"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traffic::{FlowFate, Pair};
+
+    #[test]
+    fn packets_of_other_hosts_that_overtake_each_other_do_not_pass_for_the_fault() {
+        let flow = |of_victim, reordered| FlowFate {
+            pair: Pair {
+                names: "a → b".into(),
+                of_victim,
+            },
+            sent: 100,
+            outages: Vec::new(),
+            corrupted: 0,
+            reordered,
+            duplicates: 0,
+        };
+        let fates = |flows: Vec<FlowFate>| Fates {
+            flows,
+            connections: Vec::new(),
+        };
+        assert!(reordering(&fates(vec![flow(true, 0), flow(false, 7)])).is_err());
+        let seen = reordering(&fates(vec![flow(true, 3), flow(true, 4), flow(false, 0)]));
+        assert!(seen.is_ok_and(|note| note.starts_with("7 datagrams")));
+    }
+}
