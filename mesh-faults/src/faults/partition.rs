@@ -17,6 +17,10 @@ const LONG: Duration = Duration::from_secs(NODE_TIMEOUT.as_secs() * 2 + 1);
 /// Datagrams of each flow that are sent while packets are delayed.
 const DELAYED: u64 = 500;
 
+/// How many of the host's are overtaken at least: it sends two flows, of which every tenth is
+/// not delayed.
+const OVERTAKEN: u64 = 2 * DELAYED / 50;
+
 /// Frames from the port on the left to the port on the right are dropped.
 type Cut = (&'static str, &'static str);
 
@@ -148,11 +152,13 @@ fn reordering(fates: &Fates) -> Result<String, String> {
         let flows = flows.filter(|flow| flow.pair.of_victim == of_victim);
         flows.map(|flow| flow.reordered).sum()
     };
-    match (count(true), count(false)) {
-        (0, _) => Err("no datagram was overtaken".to_owned()),
-        (overtaken, others) => Ok(format!(
-            "{overtaken} datagrams were overtaken, {others} between the other hosts"
-        )),
+    let (overtaken, others) = (count(true), count(false));
+    let seen = format!("{overtaken} datagrams were overtaken, {others} between the other hosts");
+    // A processor that a sender moves to may be quicker than the one it left: a few overtake
+    // each other by themselves. Those that are sent at once overtake one in two of those before.
+    match overtaken >= OVERTAKEN && overtaken > 2 * others {
+        true => Ok(seen),
+        false => Err(seen),
     }
 }
 
@@ -194,8 +200,11 @@ mod tests {
             flows,
             connections: Vec::new(),
         };
-        assert!(reordering(&fates(vec![flow(true, 0), flow(false, 7)])).is_err());
-        let seen = reordering(&fates(vec![flow(true, 3), flow(true, 4), flow(false, 0)]));
-        assert!(seen.is_ok_and(|note| note.starts_with("7 datagrams")));
+        for (of_victim, of_others) in [(0, 0), (7, 8), (70, 80)] {
+            let fates = fates(vec![flow(true, of_victim), flow(false, of_others)]);
+            assert!(reordering(&fates).is_err(), "{of_victim} {of_others}");
+        }
+        let seen = reordering(&fates(vec![flow(true, 30), flow(true, 40), flow(false, 8)]));
+        assert!(seen.is_ok_and(|note| note.starts_with("70 datagrams")));
     }
 }
