@@ -4,14 +4,15 @@
 mod control;
 mod dataplane;
 mod figure;
+mod idle;
 mod machine;
-mod memory;
 mod node;
 mod page;
 mod repair;
 mod route_calls;
 mod start;
 mod sync;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -34,7 +35,7 @@ struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subject {
-    /// The node's daemons: route calls, peer syncs, start, memory, repair
+    /// The node's daemons: route calls, peer syncs, start, idle processor time and memory, repair
     Runtime(RuntimeOptions),
     /// The data plane beside plain routing and the kernel's VXLAN: packets per second,
     /// request/response times, TCP throughput, and what each eBPF program costs
@@ -109,8 +110,8 @@ async fn measure_runtime(options: &RuntimeOptions) -> anyhow::Result<Vec<Figure>
     figures.extend(sync::measure(options.runs).await?);
     eprintln!("{} starts", options.runs);
     figures.extend(start::measure(options.runs).await?);
-    eprintln!("memory with {} peers", node::PEERS);
-    figures.extend(memory::measure().await?);
+    eprintln!("idle with {} peers", node::PEERS);
+    figures.extend(idle::measure().await?);
     eprintln!("{} repairs of each kind", options.repairs);
     figures.extend(repair::measure(options.repairs).await?);
     Ok(figures)

@@ -1,28 +1,23 @@
 //! The real `quilt-mesh-control`, release build, as a child process; and what it costs.
 
 use std::{
-    env, fs,
-    net::SocketAddr,
-    os::unix::process::CommandExt as _,
-    path::PathBuf,
-    process::Stdio,
-    time::{Duration, Instant},
+    env, fs, net::SocketAddr, os::unix::process::CommandExt as _, path::PathBuf, process::Stdio,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use mesh_testbed::Postgres;
-use nix::{
-    sys::{
-        resource::{Resource, getrlimit, setrlimit},
-        signal::Signal,
-    },
-    unistd::{SysconfVar, sysconf},
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
     time::timeout,
 };
+
+use crate::usage::Usage;
 
 const BINARY: &str = "quilt-mesh-control";
 
@@ -144,20 +139,7 @@ impl Server {
 
     /// What it has used so far.
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
-        let gone = || format!("the control plane (process {}) is gone", self.pid);
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).with_context(gone)?;
-        let memory =
-            fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).with_context(gone)?;
-        let ticks =
-            sysconf(SysconfVar::CLK_TCK)?.context("the kernel does not tell its clock tick")?;
-        let ticks = u32::try_from(ticks)?;
-        let used = processor_ticks(&stat).context("unexpected /proc/PID/stat")?;
-        Ok(Usage {
-            at: Instant::now(),
-            processor: Duration::from_secs(used) / ticks,
-            resident: bytes(&memory, "Rss").context("no Rss in smaps_rollup")?,
-            proportional: bytes(&memory, "Pss").context("no Pss in smaps_rollup")?,
-        })
+        Usage::of(self.pid).context("the control plane does not tell")
     }
 
     /// Ends it and removes its files.
@@ -174,42 +156,6 @@ impl Drop for Server {
         let _ = self.child.start_kill();
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-/// What a process has used until some moment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Usage {
-    pub(crate) at: Instant,
-    /// On all CPUs, in user space and in the kernel.
-    pub(crate) processor: Duration,
-    /// Resident bytes.
-    pub(crate) resident: u64,
-    /// Resident bytes, those shared with other processes by halves, thirds and so on.
-    pub(crate) proportional: u64,
-}
-
-impl Usage {
-    /// The share of one CPU used since `before`.
-    pub(crate) fn cores_since(&self, before: &Self) -> f64 {
-        (self.processor - before.processor).as_secs_f64() / (self.at - before.at).as_secs_f64()
-    }
-}
-
-/// Fields 14 and 15 of proc_pid_stat(5).
-fn processor_ticks(stat: &str) -> Option<u64> {
-    // The command name in field 2 may hold spaces and parentheses.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
-}
-
-/// The value of a line of proc_pid_smaps(5), in bytes.
-fn bytes(text: &str, name: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map(|kib| kib * 1024)
 }
 
 /// In the directory that QUILT_MESH_BIN_DIR names, else beside this program.
@@ -229,23 +175,4 @@ fn binary() -> anyhow::Result<PathBuf> {
         );
     }
     Ok(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processor_time_is_that_of_user_space_and_kernel_whatever_the_name() {
-        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 9 9 20 0 3 0 1234 1 1";
-        assert_eq!(processor_ticks(stat), Some(300));
-    }
-
-    #[test]
-    fn memory_is_read_by_its_name() {
-        let text = "Rss:             2048 kB\nPss:             1024 kB\nPss_Anon:          12 kB\n";
-        assert_eq!(bytes(text, "Rss"), Some(2 << 20));
-        assert_eq!(bytes(text, "Pss"), Some(1 << 20));
-        assert_eq!(bytes(text, "Swap"), None);
-    }
 }

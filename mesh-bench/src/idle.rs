@@ -1,0 +1,100 @@
+//! What a node's daemons take while nothing happens, in a full cluster and with many containers.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use mesh_testbed::{Daemon, DaemonOptions, wait_until};
+
+use crate::{
+    figure::{Figure, quantile},
+    node::{PEERS, fresh_testbed, peer_address},
+    usage::Usage,
+};
+
+/// Containers of the node.
+const CONTAINERS: usize = 50;
+/// How long nothing happens.
+const WATCHED: Duration = Duration::from_secs(20);
+/// How long the node may take to know its peers and containers.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One real node, and as many as there are subnets left that only the control plane knows.
+pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
+    let testbed = fresh_testbed().await?;
+    let (host, control) = (&testbed.hosts()[0], testbed.control());
+    let none = DaemonOptions::default();
+    // Nodes on paper send no heartbeats and shall stay up for as long as this takes.
+    control
+        .start(&DaemonOptions::new().args(["--node-timeout", "10m"]))
+        .await?;
+    host.start_runtime(&none).await?;
+    host.spawn(Daemon::Agent, &none)?;
+    control
+        .wait_status(host.name(), "up", Duration::from_secs(20))
+        .await?;
+    for number in 1..=PEERS {
+        let node = serde_json::json!({
+            "hostname": format!("paper{number}"),
+            "host_ip": peer_address(number).to_string(),
+        });
+        let answer = control.post("/api/nodes/register", Some(node)).await?;
+        if answer.status != 200 {
+            bail!(
+                "registration {number} is answered {}: {}",
+                answer.status,
+                answer.body
+            );
+        }
+    }
+    host.wait_peers(PEERS.into(), PATIENCE).await?;
+
+    let mut containers = Vec::with_capacity(CONTAINERS);
+    for _ in 0..CONTAINERS {
+        containers.push(host.add_container().await?);
+    }
+    wait_until("every container's endpoint", PATIENCE, || async {
+        let status = host.status().await.map_err(|error| error.to_string())?;
+        match status.endpoints.len() {
+            CONTAINERS => Ok(()),
+            seen => Err(format!("{seen} endpoints")),
+        }
+    })
+    .await?;
+
+    let usage = |daemon| -> anyhow::Result<Usage> {
+        Usage::of(host.pid(daemon).context("it is not running")?)
+    };
+    let both = [Daemon::Agent, Daemon::Runtime];
+    let before = both.map(usage);
+    tokio::time::sleep(WATCHED).await;
+    let mut figures = Vec::new();
+    for (daemon, before) in both.into_iter().zip(before) {
+        let (before, after) = (before?, usage(daemon)?);
+        let idle = format!(
+            "{} idle, {PEERS} peers, {CONTAINERS} containers",
+            daemon.binary()
+        );
+        let share = after.cores_since(&before) * 100.0;
+        let megabytes = f64::from(u32::try_from(after.resident / 1000)?) / 1000.0;
+        figures.push(quantile(
+            format!("{idle}, resident memory"),
+            "MB",
+            Some(20.0),
+            &[megabytes],
+            50,
+        )?);
+        figures.push(quantile(
+            format!("{idle}, share of a core"),
+            "%",
+            None,
+            &[share],
+            50,
+        )?);
+    }
+    ensure!(
+        host.is_running(Daemon::Agent) && host.is_running(Daemon::Runtime),
+        "a daemon has ended:\n{}",
+        host.describe()
+    );
+    Ok(figures)
+}
