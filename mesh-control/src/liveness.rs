@@ -188,9 +188,12 @@ impl Liveness {
             .map(|pulse| (pulse.status, pulse.last_heartbeat))
     }
 
-    /// Whether a change of status is yet to be written.
-    pub fn has_unwritten_status(&self) -> bool {
-        self.pulses.values().any(|pulse| pulse.status_unwritten)
+    /// How many changes of status are yet to be written.
+    pub fn unwritten_statuses(&self) -> usize {
+        self.pulses
+            .values()
+            .filter(|pulse| pulse.status_unwritten)
+            .count()
     }
 
     /// At most `most` entries of what has to be written, changes of status first, taken as written.

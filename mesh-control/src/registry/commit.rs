@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::watch::WRITE_BATCH;
 use super::{ChangeError, Registry};
 use crate::store::{Change, StoreError};
 
@@ -181,8 +182,10 @@ impl Registry {
     /// Returns how many were made: at least one, in their order.
     async fn try_batch(&self, batch: &mut [Box<dyn Waiting>]) -> Result<usize, StoreError> {
         let _turn = self.turn.lock().await;
-        // Whether a holder is up decides who may have its address, so that has to be stored first.
-        while self.liveness().has_unwritten_status() {
+        // Whether a holder is up decides who may have its address, so that has to be stored first: as it is by
+        // now. While thousands come up, others would come up during each write, and a registration never be made.
+        let statuses = self.liveness().unwritten_statuses();
+        for _ in 0..statuses.div_ceil(WRITE_BATCH) {
             self.write_batch().await?;
         }
         let made = async {

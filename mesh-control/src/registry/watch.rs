@@ -16,7 +16,7 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How many nodes are written at a time. Lists and registrations get their turn in between, also when
 /// thousands of nodes change at once.
-const WRITE_BATCH: usize = 256;
+pub(super) const WRITE_BATCH: usize = 256;
 
 /// Nodes that are due within this much of each other are turned down together, so that many of them
 /// do not mean as many walks through the table.
