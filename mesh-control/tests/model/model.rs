@@ -262,10 +262,10 @@ impl Model {
     }
 }
 
-/// The subnet of this number, of 10.42.0.0/16 divided into /20.
+/// The subnet of this number, of 10.42.0.0/16 divided into /19.
 pub(crate) fn subnet(number: u8) -> Ipv4Net {
     Ipv4Net::new(
-        Ipv4Addr::new(10, 42, number * 16, 0),
+        Ipv4Addr::new(10, 42, number * 32, 0),
         crate::steps::NODE_PREFIX,
     )
     .unwrap()

@@ -75,11 +75,8 @@ impl<'a> Run<'a> {
     /// Returns how many leases were foretold.
     pub(crate) async fn all(mut self, steps: &[Step]) -> usize {
         for step in steps {
-            self.step = Outcome::default();
             self.step(step).await;
-            self.settle().await;
-            self.look().await;
-            self.handed_out_in_order().await;
+            self.look_around().await;
             for follower in &mut self.followers {
                 follower.check().await;
             }
@@ -96,6 +93,13 @@ impl<'a> Run<'a> {
             Step::Deregister { node, replica } => self.deregister(*node, *replica).await,
             Step::Silence => self.silence().await,
             Step::Release { node, replica } => self.release(*node, *replica).await,
+            Step::Retire { nodes } => {
+                for (node, replica) in nodes {
+                    self.deregister(*node, *replica).await;
+                    self.release(*node, *replica).await;
+                    self.look_around().await;
+                }
+            }
             Step::Reserve {
                 subnet,
                 two,

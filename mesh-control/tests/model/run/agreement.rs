@@ -11,9 +11,17 @@ use crate::order::View;
 use crate::steps::SUBNETS;
 
 impl Run<'_> {
+    /// Everything that can be seen once a step is over.
+    pub(super) async fn look_around(&mut self) {
+        self.settle().await;
+        self.look().await;
+        self.handed_out_in_order().await;
+        self.step = Outcome::default();
+    }
+
     /// Every replica's list agrees with the model: at once where there is one, soon where there are
     /// several. What contradicts the model is a panic in either case.
-    pub(super) async fn look(&mut self) {
+    async fn look(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         for replica in 0..self.cluster.count() {
             let api = self.cluster.addresses().replica(replica);
@@ -49,7 +57,7 @@ impl Run<'_> {
 
     /// Waits until it is decided what became of what got no answer. A server may still work on what a client asked
     /// that is gone: on a change that has the lock by now, or on none.
-    pub(super) async fn settle(&self) {
+    async fn settle(&self) {
         let Some((database, url)) = self.database.filter(|_| self.step.unsettled) else {
             return;
         };
@@ -62,7 +70,7 @@ impl Run<'_> {
     }
 
     /// What was leased in this step is what is next in order.
-    pub(super) async fn handed_out_in_order(&mut self) {
+    async fn handed_out_in_order(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         let view = loop {
             let api = self.cluster.addresses().replica(0);
