@@ -1,7 +1,7 @@
 //! Connections: taken up to a bound, given up when idle, finished when the server stops.
 //!
 //! `axum::serve` has neither a bound on connections nor on how long a client takes for its request's head,
-//! so the loop is here, on hyper itself; what happens on a connection is in [`crate::connection`].
+//! so the loop is here, on hyper itself; what happens on a connection is in `connection`.
 
 use std::io;
 use std::net::SocketAddr;
