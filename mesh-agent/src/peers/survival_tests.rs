@@ -69,6 +69,41 @@ fn any_verdicts() -> impl Strategy<Value = BTreeMap<Ipv4Net, Verdict>> {
     proptest::collection::btree_map((0u8..8).prop_map(subnet), verdict, 0..8)
 }
 
+#[test]
+fn who_takes_the_place_of_one_that_left_and_leaves_too_has_a_grace_of_its_own() {
+    let node = |node_id: &str, status, subnet: &str| Node {
+        node_id: node_id.to_owned(),
+        hostname: String::new(),
+        host_ip: "192.0.2.2".to_owned(),
+        subnet: subnet.to_owned(),
+        deregistered: status == Status::Down,
+        status,
+        registered_at: 0,
+    };
+    let (up, left) = (Status::Up, Status::Down);
+    let (place, none) = ("10.42.4.0/24", "");
+    let start = Instant::now();
+    let mut known = KnownPeers::new();
+    let mut hear = |seconds, nodes: &[Node]| {
+        let now = start + Duration::from_secs(seconds);
+        let list = [nodes, &[own_entry()]].concat();
+        let result = judge_list(&known, &list, now).unwrap().peers;
+        known = without_departed(result, now, DEPARTURE_GRACE);
+        known.get(&subnet(4)).and_then(|peer| peer.node_id.clone())
+    };
+    let grace = DEPARTURE_GRACE.as_secs();
+    assert_eq!(
+        hear(0, &[node("b", up.clone(), place)]).as_deref(),
+        Some("b")
+    );
+    let taken = [node("b", left.clone(), none), node("d", up, place)];
+    assert_eq!(hear(0, &taken).as_deref(), Some("d"));
+    let gone = [node("d", left, none)];
+    assert_eq!(hear(grace, &gone).as_deref(), Some("d"), "it has just left");
+    assert_eq!(hear(2 * grace - 1, &gone).as_deref(), Some("d"));
+    assert_eq!(hear(2 * grace, &gone), None);
+}
+
 proptest! {
     #[test]
     fn from_any_history_the_set_is_sound(
@@ -167,15 +202,16 @@ proptest! {
                 let says_so = list.iter().any(|n| {
                     name(n) && n.status == Status::Down && n.deregistered
                 });
-                let since = says_so.then(|| *left_since.entry(*net).or_insert(now));
-                if since.is_none() {
-                    left_since.remove(net);
-                }
-                let left = since.is_some_and(|since| now >= since + DEPARTURE_GRACE);
                 let replaced = result.iter().any(|(other, new)| new.doubt.is_none()
                     && (overlap(*other, *net)
                         || new.peer.host_address == peer.peer.host_address
                         || new.node_id.is_some() && new.node_id == peer.node_id));
+                // Who has its place now has left at another time, if it leaves.
+                let since = (says_so && !replaced).then(|| *left_since.entry(*net).or_insert(now));
+                if since.is_none() {
+                    left_since.remove(net);
+                }
+                let left = since.is_some_and(|since| now >= since + DEPARTURE_GRACE);
                 prop_assert!(
                     result.contains_key(net) || left || replaced,
                     "{} was heard and is gone", net
