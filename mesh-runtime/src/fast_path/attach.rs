@@ -117,23 +117,13 @@ impl Attachments {
         true
     }
 
-    /// Those of the next `share` links whose pins somebody has removed, beginning after the hook in
-    /// `turn`. The programs stay attached for as long as this process holds the links.
-    pub(super) fn unpinned(&self, turn: &mut Option<Hook>, share: usize) -> Vec<Hook> {
-        let from = turn.map_or(Bound::Unbounded, Bound::Excluded);
-        let look: Vec<_> = self
-            .attached
-            .range((from, Bound::Unbounded))
-            .take(share)
-            .collect();
-        // The last share begins anew.
-        *turn = look
-            .last()
-            .filter(|_| look.len() == share)
-            .map(|(hook, _)| **hook);
-        look.into_iter()
-            .filter(|(hook, attached)| attached.link.is_some() && !self.pin(**hook).exists())
+    /// Those links whose pins somebody has removed. The programs stay attached for as long as this
+    /// process holds the links.
+    pub(super) fn unpinned(&self) -> Vec<Hook> {
+        let links = self.attached.iter().filter(|(_, it)| it.link.is_some());
+        links
             .map(|(hook, _)| *hook)
+            .filter(|hook| !self.pin(*hook).exists())
             .collect()
     }
 

@@ -2,16 +2,18 @@
 //! the layouts.
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
-    io,
+    io, mem,
     os::{
-        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
 use aya::{
+    Pod,
     maps::{MapError, MapFd, MapInfo, MapType},
     util::nr_cpus,
 };
@@ -22,6 +24,10 @@ const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+
+/// Elements that are read at a time.
+const BATCH: usize = 512;
 
 /// The part of `union bpf_attr` that commands on an element read.
 #[repr(C)]
@@ -108,6 +114,74 @@ pub(super) fn link_interface(link: &OwnedFd) -> io::Result<u32> {
     // no more than `info_len` bytes to `info`, which outlives the call.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(info.ifindex)
+}
+
+/// The part of `union bpf_attr` that commands on many elements read.
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    /// Where the reading goes on; nothing at the beginning.
+    in_batch: u64,
+    /// Where the kernel writes where it will go on.
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    /// Room for so many elements; afterwards, how many there are.
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// The elements of a hash map, some hundred with each system call (Linux 5.6, commit
+/// 057996380a42), and no more than `most` of them and a batch.
+///
+/// `K` and `V` must be the map's types.
+pub(super) fn read_hash<K: Pod + Ord, V: Pod>(
+    map: BorrowedFd<'_>,
+    most: usize,
+) -> io::Result<BTreeMap<K, V>> {
+    // Of a hash the place to go on is the number of a bucket.
+    let (mut place, mut next): (u32, u32) = (0, 0);
+    let mut elements = BTreeMap::new();
+    let mut first = true;
+    loop {
+        let mut keys: Vec<mem::MaybeUninit<K>> = Vec::with_capacity(BATCH);
+        let mut values: Vec<mem::MaybeUninit<V>> = Vec::with_capacity(BATCH);
+        let mut attr = BatchAttr {
+            in_batch: match first {
+                true => 0,
+                false => std::ptr::from_ref(&place) as u64,
+            },
+            out_batch: std::ptr::from_mut(&mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: BATCH as u32,
+            map_fd: map.as_raw_fd().unsigned_abs(),
+            ..BatchAttr::default()
+        };
+        // SAFETY: keys and values have room for `count` elements of the map's types, the places
+        // are as long as a hash's, and all of them outlive the call.
+        let at_the_end = match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) } {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        let count = (attr.count as usize).min(BATCH);
+        // SAFETY: the kernel has written that many, no more than there is room for.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        for (key, value) in keys.into_iter().zip(values) {
+            // SAFETY: written by the kernel, and any bytes are a value of a `Pod`.
+            elements.insert(unsafe { key.assume_init() }, unsafe { value.assume_init() });
+        }
+        if at_the_end || elements.len() > most {
+            return Ok(elements);
+        }
+        (place, first) = (next, false);
+    }
 }
 
 /// What matters of a map's shape.

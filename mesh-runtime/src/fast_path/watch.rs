@@ -1,22 +1,31 @@
 //! Looking whether maps and links still are as they were made: the kernel tells nobody when
 //! somebody else changes an entry, removes a pin or detaches a link.
 //!
-//! A look reads a bounded share of the entries and links, in turn. So maps that were emptied
-//! are found at the next look, and one entry or link among many within a few.
+//! A look reads a bounded share of the entries and links, in turn. Of a map with no more than
+//! [`WHOLE`] entries that is all of them, of a larger one and of the links a few dozen. So maps that
+//! were emptied are found at the next look, and one entry or link among many within a few.
 
-use std::{net::Ipv4Addr, ops::Bound};
-
-use aya::maps::MapData;
-use ipnet::Ipv4Net;
-use mesh_layout::{EndpointKey, VtepKey, map_names};
-
-use super::{
-    FastPath, FastPathError, FastPathState, bpffs::PinDirectory, hook::Hook, peers::peer_key,
+use std::{
+    collections::BTreeMap, fs, net::Ipv4Addr, ops::Bound, os::fd::AsFd as _, time::SystemTime,
 };
 
-/// Peers, endpoints and links that one look reads of each. A look at 255 peers takes two to four
-/// turns, and each some 100 µs.
+use aya::{
+    Pod,
+    maps::{MapData, MapError},
+};
+use ipnet::Ipv4Net;
+use mesh_layout::{Endpoint, EndpointKey, Peer, PeerKey, Vtep, VtepKey, map_names};
+
+use super::{
+    EndpointPath, FastPath, FastPathError, FastPathState, PeerPath, bpf, bpffs::PinDirectory,
+    hook::Hook, peers::peer_key,
+};
+
+/// Links that one look reads, and peers and endpoints of maps with more than [`WHOLE`].
 const SHARE: usize = 64;
+
+/// Peers or endpoints that are read at every look. It takes two system calls for 1024.
+const WHOLE: usize = 1024;
 
 /// Where the next look begins.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +33,8 @@ pub struct WatchTurn {
     peer: Option<Ipv4Net>,
     endpoint: Option<Ipv4Addr>,
     hook: Option<Hook>,
-    pin: Option<Hook>,
+    /// When the directory of the links had changed, as of the last look that found every pin.
+    links_changed: Option<SystemTime>,
 }
 
 /// The maps by their own handles, from which lost pins are made again.
@@ -44,6 +54,46 @@ impl PinnedMaps {
             .map(open)
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+
+    /// The entries of a hash map.
+    fn entries<K: Pod + Ord, V: Pod>(
+        &self,
+        name: &'static str,
+    ) -> Result<BTreeMap<K, V>, FastPathError> {
+        let map = self.0.iter().find(|(it, _)| *it == name);
+        let (_, map) = map.ok_or(FastPathError::Missing { what: "map", name })?;
+        bpf::read_hash(map.fd().as_fd(), WHOLE).map_err(|source| FastPathError::Map {
+            map: name,
+            source: MapError::IoError(source),
+        })
+    }
+}
+
+/// Whether the entry of a peer is what was made of it.
+fn is_peer(entry: Option<&Peer>, path: &PeerPath) -> bool {
+    let (next_hop, link) = path
+        .next_hop
+        .map_or(([0; 4], 0), |(address, link)| (address.octets(), link));
+    entry.is_some_and(|entry| {
+        entry.address == path.address.octets() && entry.next_hop == next_hop && entry.link == link
+    })
+}
+
+/// Whether the entry of an endpoint is what was made of it.
+fn is_endpoint(entry: Option<&Endpoint>, path: &EndpointPath) -> bool {
+    entry.is_some_and(|entry| entry.link == path.link && entry.mac == path.mac)
+}
+
+fn vtep_key(path: &PeerPath) -> VtepKey {
+    VtepKey {
+        address: path.address.octets(),
+    }
+}
+
+fn endpoint_key(address: Ipv4Addr) -> EndpointKey {
+    EndpointKey {
+        address: address.octets(),
     }
 }
 
@@ -74,18 +124,19 @@ impl FastPath {
         shown: &FastPathState,
         turn: &mut WatchTurn,
     ) -> Result<bool, FastPathError> {
+        if shown.peers.len() <= WHOLE {
+            let peers = self.pinned.entries::<PeerKey, Peer>(map_names::PEERS)?;
+            let vteps = self.pinned.entries::<VtepKey, Vtep>(map_names::VTEPS)?;
+            return Ok(shown.peers.iter().all(|(&subnet, path)| {
+                is_peer(peers.get(&peer_key(subnet)), path) && vteps.contains_key(&vtep_key(path))
+            }));
+        }
         let from = turn.peer.map_or(Bound::Unbounded, Bound::Excluded);
         let mut last = None;
         let mut seen = 0;
         for (&subnet, path) in shown.peers.range((from, Bound::Unbounded)).take(SHARE) {
-            let (next_hop, link) = path
-                .next_hop
-                .map_or(([0; 4], 0), |(address, link)| (address.octets(), link));
-            let address = path.address.octets();
-            let as_made = self.maps.peers.get(peer_key(subnet))?.is_some_and(|entry| {
-                entry.address == address && entry.next_hop == next_hop && entry.link == link
-            });
-            if !as_made || self.maps.vteps.get(VtepKey { address })?.is_none() {
+            let entry = self.maps.peers.get(peer_key(subnet))?;
+            if !is_peer(entry.as_ref(), path) || self.maps.vteps.get(vtep_key(path))?.is_none() {
                 return Ok(false);
             }
             last = Some(subnet);
@@ -101,15 +152,21 @@ impl FastPath {
         shown: &FastPathState,
         turn: &mut WatchTurn,
     ) -> Result<bool, FastPathError> {
+        if shown.endpoints.len() <= WHOLE {
+            let entries = self
+                .pinned
+                .entries::<EndpointKey, Endpoint>(map_names::ENDPOINTS)?;
+            return Ok(shown
+                .endpoints
+                .iter()
+                .all(|(&address, path)| is_endpoint(entries.get(&endpoint_key(address)), path)));
+        }
         let from = turn.endpoint.map_or(Bound::Unbounded, Bound::Excluded);
         let mut last = None;
         let mut seen = 0;
         for (&address, path) in shown.endpoints.range((from, Bound::Unbounded)).take(SHARE) {
-            let key = EndpointKey {
-                address: address.octets(),
-            };
-            let entry = self.maps.endpoints.get(key)?;
-            if !entry.is_some_and(|entry| entry.link == path.link && entry.mac == path.mac) {
+            let entry = self.maps.endpoints.get(endpoint_key(address))?;
+            if !is_endpoint(entry.as_ref(), path) {
                 return Ok(false);
             }
             last = Some(address);
@@ -127,9 +184,9 @@ impl FastPath {
             .is_none_or(|programs| programs.attachments.share_holds(&mut turn.hook, SHARE))
     }
 
-    /// Makes the pins of maps, and of the links whose turn it is, that somebody has removed again,
-    /// and returns how many: without them the next runtime would begin with empty maps, and no
-    /// program would outlive this one.
+    /// Makes the pins of maps and links that somebody has removed again, and returns how many:
+    /// without them the next runtime would begin with empty maps, and no program would outlive
+    /// this one.
     ///
     /// # Errors
     ///
@@ -141,18 +198,20 @@ impl FastPath {
             .iter()
             .filter(|(name, _)| !self.pins.map(name).exists())
             .collect();
-        // Whoever removed one pin has often removed all.
-        let share = if missing.is_empty() {
-            SHARE
-        } else {
-            turn.pin = None;
-            usize::MAX
-        };
-        let unpinned = self.programs.as_ref().map_or_else(Vec::new, |programs| {
-            programs.attachments.unpinned(&mut turn.pin, share)
-        });
+        // Whoever takes a pin away or makes one changes the time of its directory (simple_unlink in
+        // fs/libfs.c, bpf_dentry_finalize in kernel/bpf/inode.c).
+        let changed = fs::metadata(self.pins.links()).and_then(|it| it.modified());
+        let changed = changed.ok();
+        if missing.is_empty() && changed.is_some() && changed == turn.links_changed {
+            return Ok(0);
+        }
+        let unpinned = self
+            .programs
+            .as_ref()
+            .map_or_else(Vec::new, |programs| programs.attachments.unpinned());
         // Without the directory of the links nothing could be attached any more.
-        if missing.is_empty() && unpinned.is_empty() && self.pins.links().is_dir() {
+        if missing.is_empty() && unpinned.is_empty() && changed.is_some() {
+            turn.links_changed = changed.filter(|_| self.programs.is_some());
             return Ok(0);
         }
         self.pins.make_directories()?;

@@ -10,6 +10,7 @@ mod calls;
 mod cleanup;
 mod containers;
 mod endpoints;
+mod entries;
 mod headroom;
 mod host;
 mod lifecycle;

@@ -56,6 +56,15 @@ impl Goal {
             met: limit.allows(measured),
         }
     }
+
+    /// What was measured, rounded no further than the verdict bears.
+    pub(crate) fn shown(&self) -> String {
+        let short = format!("{:.2}", self.measured);
+        match short.parse() {
+            Ok(rounded) if self.limit.allows(rounded) == self.met => short,
+            _ => format!("{:.4}", self.measured),
+        }
+    }
 }
 
 /// The goals that this run has figures for.
@@ -118,4 +127,19 @@ pub(crate) fn goals(report: &Report) -> Vec<Goal> {
             Goal::new(what, Limit::AtMost(1.1), growth, None)
         });
     ratios.chain(growth).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_that_is_just_missed_is_not_shown_as_reached() {
+        let shown = |measured| Goal::new("", Limit::AtLeast(0.75), measured, None).shown();
+        assert_eq!(shown(0.7490), "0.7490");
+        assert_eq!(shown(0.7449), "0.74");
+        assert_eq!(shown(0.7501), "0.75");
+        let at_most = Goal::new("", Limit::AtMost(1.1), 1.1004, None);
+        assert_eq!((at_most.shown(), at_most.met), ("1.1004".to_owned(), false));
+    }
 }

@@ -38,10 +38,10 @@ impl Report {
             });
             writeln!(
                 text,
-                "| {} | {} | **{:.2}** | {quartiles} | {} |",
+                "| {} | {} | **{}** | {quartiles} | {} |",
                 goal.what,
                 goal.limit,
-                goal.measured,
+                goal.shown(),
                 if goal.met { "met" } else { "**not met**" }
             )?;
         }

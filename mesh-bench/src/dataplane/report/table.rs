@@ -65,7 +65,7 @@ impl Report {
             table.add_row([
                 goal.what.to_owned(),
                 goal.limit.to_string(),
-                format!("{:.2}", goal.measured),
+                goal.shown(),
                 if goal.met { "met" } else { "NOT MET" }.to_owned(),
                 goal.spread.map_or(String::new(), quartiles),
             ]);
