@@ -125,11 +125,14 @@ async fn what_a_replica_had_written_is_shown_when_it_is_killed() {
     // Perhaps written by then, perhaps not.
     told(&apis[2], &alpha, &packets(4)).await;
     replicas.running.pop().unwrap().kill();
+    let deadline = Instant::now() + Duration::from_secs(60);
     for api in &apis[..2] {
         let shown = loop {
             if let Some(shown) = shown(&matrix(api).await, &alpha) {
                 break shown;
             }
+            assert!(Instant::now() < deadline, "old and new of one report");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         };
         assert!([3, 4].contains(&shown), "{shown}");
     }
@@ -167,6 +170,7 @@ async fn what_a_replica_writes_late_does_not_take_the_place_of_what_another_was_
     let look = || Answer::to(apis[0].request(Method::GET, "/api/traffic"));
     while look().await.status != 200 {
         assert!(Instant::now() < deadline, "it does not recover");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // Written together with what the moving node told before.
     wait_for(&apis[2], &staying, 8).await;

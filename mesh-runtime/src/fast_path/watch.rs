@@ -24,7 +24,7 @@ use super::{
 /// Links that one look reads, and peers and endpoints of maps with more than [`WHOLE`].
 const SHARE: usize = 64;
 
-/// Peers or endpoints that are read at every look. It takes two system calls for 1024.
+/// Peers or endpoints that are read at every look. It takes three system calls for 1024.
 const WHOLE: usize = 1024;
 
 /// Where the next look begins.
