@@ -51,7 +51,7 @@ pub(crate) fn demonstrate(options: &Options) -> anyhow::Result<Ended> {
     require_root("demo")?;
     setup::ensure(&[Tool::CCompiler, Tool::Bpftool])?;
     let checkout = cargo::checkout()?;
-    let binaries = cargo::build_release(&checkout)?;
+    let binaries = cargo::build_demo(&checkout)?;
     let mut demo = Command::new(binaries.join("mesh-demo"));
     demo.args(arguments(options))
         .env("QUILT_MESH_BIN_DIR", &binaries);
