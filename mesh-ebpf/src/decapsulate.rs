@@ -12,8 +12,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mesh_layout::{
-    Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP,
-    PassReason, PeerKey, UDP_LEN, VtepKey,
+    CONFIG_GUARD_ONLY, Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4,
+    IPV4_LEN, PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VtepKey,
 };
 
 use crate::{
@@ -87,6 +87,9 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
 
     let (counters, inner) = guarded(packet, config, &outer)?;
 
+    if config.flags & CONFIG_GUARD_ONLY != 0 {
+        return pass(PassReason::ForwardingOff);
+    }
     // The guards have seen the packet, also one the kernel has to put together first: without
     // its first fragment a stranger's packet never becomes whole.
     if outer.is_fragment() {

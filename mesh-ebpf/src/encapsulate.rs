@@ -1,4 +1,4 @@
-//! Container → peer: puts outer Ethernet, IPv4, UDP and VXLAN headers before the packet and
+//! Container → peer: guards what the container sends, puts outer Ethernet, IPv4, UDP and VXLAN headers before the packet and
 //! sends it out of the underlay interface.
 
 use aya_ebpf::{
@@ -13,8 +13,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mesh_layout::{
-    Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP,
-    PassReason, Peer, PeerKey, VXLAN_FLAG_VNI,
+    CONFIG_GUARD_ONLY, Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4,
+    IPV4_LEN, PROTOCOL_UDP, PassReason, Peer, PeerKey, VXLAN_FLAG_VNI,
 };
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
         ECN_CE, ECN_ECT0, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP, OUTER_UDP,
         Packet, UdpVxlan, VERSION_4_NO_OPTIONS, mac,
     },
+    port_guard::{self, ANY_PORT},
     verdict::{Dropped, Verdict},
 };
 
@@ -47,7 +48,8 @@ const ROOM_FLAGS: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO
 /// Ingress of a bridge port, before the bridge sees the packet.
 #[classifier]
 fn encapsulate(context: TcContext) -> i32 {
-    let verdict = match try_encapsulate(Packet::new(&context)) {
+    let packet = Packet::new(&context);
+    let verdict = match try_encapsulate(packet, packet.link()) {
         Ok(action) => Verdict::Redirect(action),
         Err(verdict) => verdict,
     };
@@ -62,7 +64,7 @@ fn encapsulate(context: TcContext) -> i32 {
 /// as well and meets the same verdict, so what is left here is not counted a second time.
 #[classifier]
 fn catch_all(context: TcContext) -> i32 {
-    match try_encapsulate(Packet::new(&context)) {
+    match try_encapsulate(Packet::new(&context), ANY_PORT) {
         Ok(action) => action,
         Err(Verdict::Pass(_)) => TC_ACT_UNSPEC,
         Err(verdict) => verdict.conclude(&context),
@@ -70,8 +72,15 @@ fn catch_all(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
+fn try_encapsulate(packet: Packet, port: u32) -> Result<i32, Verdict> {
     let pass = |reason| Err(Verdict::Pass(reason));
+    let Some(config) = CONFIG.get(0) else {
+        return pass(PassReason::NotPeer);
+    };
+    port_guard::check(packet, config, port)?;
+    if config.flags & CONFIG_GUARD_ONLY != 0 {
+        return pass(PassReason::ForwardingOff);
+    }
 
     let Some(ethernet) = packet.at::<Ethernet>(0) else {
         return pass(PassReason::Unreadable);
@@ -82,9 +91,6 @@ fn try_encapsulate(packet: Packet) -> Result<i32, Verdict> {
     }
     let Some(ip) = packet.at::<Ipv4>(OUTER_IP) else {
         return pass(PassReason::Unreadable);
-    };
-    let Some(config) = CONFIG.get(0) else {
-        return pass(PassReason::NotPeer);
     };
     // SAFETY: `at` proved that the headers are in the packet.
     let (ethernet, ip) = unsafe { (&*ethernet, &*ip) };

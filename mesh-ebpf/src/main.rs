@@ -2,7 +2,7 @@
 //!
 //! | program | hook | does |
 //! |---|---|---|
-//! | `encapsulate` | ingress of a bridge port | container → peer |
+//! | `encapsulate` | ingress of a bridge port | guards what a container sends; container → peer |
 //! | `catch_all` | ingress of the bridge | the same, for ports without a program |
 //! | `decapsulate` | ingress of an underlay interface | peer → container |
 //! | `safety_net` | ingress of the overlay device | guards and delivers what the kernel decapsulated |
@@ -29,6 +29,8 @@ mod encapsulate;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod port_guard;
 #[cfg(target_arch = "bpf")]
 mod safety_net;
 #[cfg(target_arch = "bpf")]

@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_layout::{
-    Config, DropEvent, Drops, Endpoint, EndpointKey, Passes, Peer, PeerKey, PeerStats, Vtep,
-    VtepKey,
+    Config, DropEvent, Drops, Endpoint, EndpointKey, MacHolder, MacKey, Passes, Peer, PeerKey,
+    PeerStats, Vtep, VtepKey,
 };
 
 /// Peer subnet → where its packets go. A hash with a masked key, because every subnet of a
@@ -27,6 +27,10 @@ pub(crate) static PEER_STATS: PerCpuArray<PeerStats, 65536> = PerCpuArray::new()
 /// Container address → its interface.
 #[btf_map(name = "endpoints")]
 pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint, 65536> = HashMap::new();
+
+/// MAC address of a container → its port.
+#[btf_map(name = "macs")]
+pub(crate) static MACS: HashMap<MacKey, MacHolder, 65536> = HashMap::new();
 
 /// Drops by reason.
 #[btf_map(name = "drops")]

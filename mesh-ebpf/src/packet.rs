@@ -242,6 +242,25 @@ impl Packet {
         unsafe { (*self.skb).vlan_present != 0 }
     }
 
+    /// The VLAN that a tag taken off the packet names; 0 without one, and with one that only
+    /// carries a priority.
+    #[inline(always)]
+    pub(crate) fn vlan(self) -> u32 {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { (*self.skb).vlan_tci & 0xfff }
+    }
+
+    /// The header at `offset`, made linear first if it is not, or `None` if the packet ends
+    /// before it. Earlier pointers into the packet are void.
+    #[inline(always)]
+    pub(crate) fn reach<T>(self, offset: usize) -> Option<*mut T> {
+        match self.at(offset) {
+            Some(header) => Some(header),
+            None if self.pull((offset + size_of::<T>()) as u32) => self.at(offset),
+            None => None,
+        }
+    }
+
     /// Makes the first `length` bytes linear, unless the packet is shorter.
     #[inline(always)]
     pub(crate) fn pull(self, length: u32) -> bool {

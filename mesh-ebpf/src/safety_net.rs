@@ -4,7 +4,9 @@
 //! The outer header is gone, so of the guards only those on the inner one are left.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use mesh_layout::{DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, PassReason, PeerKey};
+use mesh_layout::{
+    CONFIG_GUARD_ONLY, DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, PassReason, PeerKey,
+};
 
 use crate::{
     count::{count, now},
@@ -75,6 +77,9 @@ fn try_deliver(packet: Packet) -> Result<i32, Verdict> {
         stats.last_seen_ns = now();
     });
 
+    if config.flags & CONFIG_GUARD_ONLY != 0 {
+        return Err(Verdict::Pass(PassReason::ForwardingOff));
+    }
     if ip.ttl <= 1 {
         return Err(Verdict::Pass(PassReason::TtlExpired));
     }

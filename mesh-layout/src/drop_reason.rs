@@ -71,4 +71,17 @@ reasons! {
     NotIpv4 => not_ipv4,
     /// The headers just added, or left, are out of reach: does not happen.
     RewriteFailed => rewrite_failed,
+    /// From a container: the source address, or an ARP message's sender, is another container's
+    /// or none of this node's subnet.
+    SpoofedAddress => spoofed_address,
+    /// From a container: the source MAC address is another container's.
+    SpoofedMac => spoofed_mac,
+    /// From a container: it speaks with the gateway's address or MAC address.
+    GatewayClaimed => gateway_claimed,
+    /// From a container: VXLAN of our VNI to anything but another container.
+    ContainerVxlan => container_vxlan,
+    /// From a container: an IPv6 router advertisement, or a redirect.
+    RouterAdvert => router_advert,
+    /// From a container: the answer of a DHCP server.
+    DhcpAnswer => dhcp_answer,
 }

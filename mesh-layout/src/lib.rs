@@ -22,7 +22,7 @@ pub use wire::*;
 
 /// Version of the layouts in this crate. It is part of the pin directory's path, because a
 /// pinned map is reused by name without anybody comparing its shape.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Names of the maps, as pinned and as the object declares them. The kernel keeps 15
 /// characters of a map's name.
@@ -35,6 +35,8 @@ pub mod map_names {
     pub const PEER_STATS: &str = "peer_stats";
     /// Container address → [`Endpoint`](super::Endpoint). Hash.
     pub const ENDPOINTS: &str = "endpoints";
+    /// MAC address of a container → [`MacHolder`](super::MacHolder). Hash.
+    pub const MACS: &str = "macs";
     /// One [`Drops`](super::Drops). Per-CPU array.
     pub const DROPS: &str = "drops";
     /// One [`Passes`](super::Passes). Per-CPU array.
@@ -44,8 +46,8 @@ pub mod map_names {
     /// Sampled [`DropEvent`](super::DropEvent)s. Ring buffer.
     pub const EVENTS: &str = "events";
     /// All of them, in the order a reader of `bpftool` meets them in the documentation.
-    pub const ALL: [&str; 8] = [
-        PEERS, VTEPS, PEER_STATS, ENDPOINTS, DROPS, PASSES, CONFIG, EVENTS,
+    pub const ALL: [&str; 9] = [
+        PEERS, VTEPS, PEER_STATS, ENDPOINTS, MACS, DROPS, PASSES, CONFIG, EVENTS,
     ];
 }
 
@@ -168,8 +170,33 @@ pub struct Endpoint {
     pub link: u32,
     /// MAC address of the container's end.
     pub mac: [u8; 6],
+    /// [`ENDPOINT_HELD`], or 0.
+    pub flags: u16,
+}
+
+/// Flag of an [`Endpoint`]: its container is known to hold the address, because a container
+/// runtime said so or it was seen on the interface inside. While its port exists, no other port
+/// may send from the address. Without the flag the entry was learnt from packets, and only says
+/// where to deliver.
+pub const ENDPOINT_HELD: u16 = 1;
+
+/// Key of the `macs` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacKey {
+    /// The MAC address of a container's interface.
+    pub mac: [u8; 6],
     /// Zero.
     pub pad: [u8; 2],
+}
+
+/// Value of the `macs` map: the port behind which a MAC address is. While the port exists, no
+/// other may send from the address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacHolder {
+    /// Index of the host's end of the container's veth pair.
+    pub link: u32,
 }
 
 /// The only entry of the `config` map.
@@ -197,7 +224,15 @@ pub struct Config {
     /// MTU of the overlay device, the largest inner packet; 0 if the program is to ask the
     /// kernel, as in entries of builds that knew no MTU and had zeros here.
     pub overlay_mtu: u32,
+    /// [`CONFIG_GUARD_ONLY`], or 0.
+    pub flags: u32,
+    /// Zero.
+    pub pad: [u8; 4],
 }
+
+/// Flag of the [`Config`]: the programs guard and count, and leave all forwarding to the kernel
+/// path.
+pub const CONFIG_GUARD_ONLY: u32 = 1;
 
 /// A sampled drop: what the packet was and why it was dropped. Addresses that the program
 /// did not get to read are zero.
@@ -243,6 +278,8 @@ mod pod {
         PeerStats,
         EndpointKey,
         Endpoint,
+        MacKey,
+        MacHolder,
         Config,
         Drops,
         Passes,
@@ -256,6 +293,8 @@ const _: () = {
     assert!(size_of::<Vtep>() == 4);
     assert!(size_of::<PeerStats>() == 80);
     assert!(size_of::<Endpoint>() == 12);
-    assert!(size_of::<Config>() == 48);
+    assert!(size_of::<MacKey>() == 8);
+    assert!(size_of::<MacHolder>() == 4);
+    assert!(size_of::<Config>() == 56);
     assert!(size_of::<DropEvent>() == 40);
 };

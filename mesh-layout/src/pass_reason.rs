@@ -36,4 +36,7 @@ reasons! {
     /// What this program does not handle: IPv4 options, a VLAN tag, outer length fields that
     /// do not say what arrived, a packet whose segments the kernel cannot cut inside a tunnel.
     Unreadable => unreadable,
+    /// The guards let it through, and the programs are to do no more than that
+    /// ([`CONFIG_GUARD_ONLY`](crate::CONFIG_GUARD_ONLY)).
+    ForwardingOff => forwarding_off,
 }

@@ -6,6 +6,7 @@ use mesh_layout::{VNI, overlay_mac};
 
 use crate::{
     fast_path::{FastPathError, detach_leftovers},
+    firewall,
     headroom::{self, HeadroomChange},
     instance_lock::{InstanceLock, LockError},
     kernel::{
@@ -89,6 +90,12 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
             }
         }
         Err(error) => left.push(error),
+    }
+    match tokio::task::spawn_blocking(firewall::remove).await {
+        Ok(Ok(true)) => removed.push("remove the nftables tables quilt_mesh".to_owned()),
+        Ok(Ok(false)) => {}
+        Ok(Err(error)) => left.push(format!("the nftables tables quilt_mesh: {error}")),
+        Err(error) => left.push(error.to_string()),
     }
     let plan = plan(&settings, &observed);
     let failed = Applier::new(&netlink, &settings, &observed)

@@ -119,7 +119,7 @@ pub(crate) struct PeerView {
 }
 
 /// The state of the node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Status {
     pub(crate) subnet: Option<Ipv4Net>,
     pub(crate) host_address: Option<Ipv4Addr>,
@@ -135,10 +135,10 @@ pub(crate) struct Status {
 }
 
 /// The state of the fast path.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) enum FastPathView {
-    #[default]
-    Off,
+    /// The programs guard alone.
+    Off(Option<Box<FastPathReport>>),
     Unavailable(String),
     Waiting {
         reason: String,

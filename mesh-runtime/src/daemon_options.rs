@@ -103,6 +103,17 @@ pub(crate) struct DaemonOptions {
     )]
     state_dir: PathBuf,
 
+    /// Network on or behind the underlay whose packets may be routed into containers, such as a LAN
+    /// whose router sends the cluster's network to this node; may be given several times. Without
+    /// it only what is established, or published by DNAT on this host, gets in from the underlay.
+    #[arg(
+        long,
+        env = "QUILT_MESH_ROUTED_FROM",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    routed_from: Vec<Ipv4Net>,
+
     /// Whether eBPF programs carry the traffic.
     #[arg(
         long,
@@ -146,7 +157,7 @@ enum FastPath {
     /// Where the kernel can; elsewhere the kernel path carries everything, with a warning.
     #[default]
     Auto,
-    /// Never. Programs that an earlier run left are detached.
+    /// Never. The programs are attached all the same, and guard what containers and strangers send.
     Off,
     /// The daemon does not start without it.
     Required,
@@ -185,6 +196,7 @@ impl DaemonOptions {
             host_address: self.host_ip,
             bpffs: self.bpffs.clone(),
             state_dir: Some(self.state_dir.clone()),
+            routed_from: self.routed_from.clone(),
             fast_path: match self.fast_path {
                 FastPath::Auto => FastPathMode::Auto,
                 FastPath::Off => FastPathMode::Off,

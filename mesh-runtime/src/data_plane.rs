@@ -6,8 +6,9 @@ use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
 
 use crate::{
-    endpoint::endpoints,
+    endpoint::{endpoints, macs},
     fast_path::{Device, FastPathState, PeerPath},
+    firewall::container_bridges,
     kernel::{
         observed::{Link, LinkKind, Observed},
         plan::Settings,
@@ -54,6 +55,7 @@ pub(crate) fn fast_path_state(
         .filter(|port| port.index != overlay.index)
         .map(|port| (port.index, port.name.clone()))
         .collect();
+    let others = container_bridges(observed, underlay, bridge.index);
     Some(FastPathState {
         generation: wanted.generation,
         subnet,
@@ -64,29 +66,52 @@ pub(crate) fn fast_path_state(
         port: VXLAN_PORT,
         vni: VNI,
         peers,
-        underlay: receiving(settings, observed, underlay),
+        underlay: receiving(settings, observed, underlay, &others),
         ports,
         endpoints: endpoints(observed, bridge.index, subnet, &wanted.endpoints),
+        macs: macs(observed, bridge.index, &wanted.endpoints),
+        forwarding: settings.forwarding,
     })
 }
 
 /// The interfaces on which VXLAN to this host may arrive: those of the underlay, and every
-/// other that holds an address of the host's, because the kernel's VXLAN device listens on all
-/// of them.
+/// other that may bring packets from beyond this host, because the kernel's VXLAN device listens
+/// on all of them: cards, bonds and VLANs, and whatever holds an address. Not the bridges of other
+/// containers of this host, `others`, from which nobody's VXLAN is taken.
 fn receiving(
     settings: &Settings,
     observed: &Observed,
     underlay: &Underlay,
+    others: &BTreeSet<String>,
 ) -> BTreeMap<u32, String> {
     let addressed = observed.addresses.iter().map(|held| held.link);
+    let cards = observed.links.values().filter(|link| is_card(link));
     underlay
         .links
         .keys()
         .copied()
         .chain(addressed)
+        .chain(cards.map(|link| link.index))
+        .filter(|index| {
+            observed
+                .links
+                .get(index)
+                .is_none_or(|link| !others.contains(&link.name))
+        })
         .filter_map(|index| ethernet(settings, observed, index))
         .map(|link| (link.index, link.name.clone()))
         .collect()
+}
+
+/// Whether an interface is one that a host is connected by, whatever its address: an underlay
+/// may be unnumbered, and the host's address on loopback. A port of a bridge or bond hands its
+/// packets to that.
+fn is_card(link: &Link) -> bool {
+    let kind = match &link.kind {
+        LinkKind::Other(kind) => kind.as_str(),
+        _ => return false,
+    };
+    link.up && link.master.is_none() && matches!(kind, "" | "vlan" | "bond" | "team")
 }
 
 /// An interface that packets of the overlay may cross as the programs know them: with an

@@ -108,6 +108,7 @@ impl MeshDataplane for DataplaneService {
         let status = ask(&self.commands, |reply| Command::GetStatus { reply }).await?;
         let (drops, passes) = match &status.fast_path {
             FastPathView::Active(report)
+            | FastPathView::Off(Some(report))
             | FastPathView::Waiting {
                 report: Some(report),
                 ..
@@ -262,10 +263,10 @@ fn endpoint(view: EndpointView) -> Endpoint {
 
 fn fast_path_status(view: FastPathView) -> FastPathStatus {
     let (state, reason, report) = match view {
-        FastPathView::Off => (
+        FastPathView::Off(report) => (
             State::Off,
-            "switched off by --fast-path off".to_owned(),
-            None,
+            "switched off by --fast-path off; the programs guard".to_owned(),
+            report,
         ),
         FastPathView::Unavailable(reason) => (State::Unavailable, reason, None),
         FastPathView::Waiting { reason, report } => (State::Waiting, reason, report),

@@ -20,9 +20,12 @@ use crate::{
     subnet::gateway,
 };
 
+mod holders;
 pub(crate) mod request;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use holders::{Contest, Holders, contests};
 
 /// A container that somebody attached by call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +60,7 @@ pub(crate) fn endpoints(
     let learnt = learnt(observed, bridge, &ports);
     let mut endpoints = learnt.clone();
     endpoints.retain(|&address, path| is_borne_out(observed, address, path));
-    endpoints.extend(seen_inside(observed, &ports, &learnt));
+    endpoints.extend(seen_inside(observed, bridge));
     for (&address, endpoint) in attached {
         let mac = endpoint
             .mac
@@ -65,6 +68,7 @@ pub(crate) fn endpoints(
         let path = mac.map(|mac| EndpointPath {
             link: endpoint.link,
             mac,
+            held: true,
         });
         match path.filter(|path| ports.contains(&path.link)) {
             Some(path) => endpoints.insert(address, path),
@@ -113,7 +117,12 @@ fn learnt(
         .filter_map(|neighbour| {
             let mac = neighbour.mac?;
             let link = *port_of.get(&mac)?;
-            Some((neighbour.address, EndpointPath { link, mac }))
+            let path = EndpointPath {
+                link,
+                mac,
+                held: false,
+            };
+            Some((neighbour.address, path))
         })
         .collect()
 }
@@ -127,28 +136,31 @@ fn is_borne_out(observed: &Observed, address: Ipv4Addr, path: &EndpointPath) -> 
     })
 }
 
-/// The addresses that containers' interfaces hold. Where two hold one, the host's tables
-/// tell whose it is; failing that the newer interface has it, because the older one is most
-/// likely on its way out.
-fn seen_inside(
+/// The addresses that containers' interfaces hold, each by its [`Holders`].
+fn seen_inside(observed: &Observed, bridge: u32) -> BTreeMap<Ipv4Addr, EndpointPath> {
+    let holders = observed.holders.after(observed, bridge);
+    let path = |link| {
+        let mac = inside(observed, link)?.mac?;
+        Some(EndpointPath {
+            link,
+            mac,
+            held: true,
+        })
+    };
+    let held = holders.addresses.into_iter();
+    held.filter_map(|(address, port)| Some((address, path(port)?)))
+        .collect()
+}
+
+/// The ports of containers' MAC addresses: what a container runtime said of a port, and what was
+/// seen on the interface behind it.
+pub(crate) fn macs(
     observed: &Observed,
-    ports: &BTreeSet<u32>,
-    learnt: &BTreeMap<Ipv4Addr, EndpointPath>,
-) -> BTreeMap<Ipv4Addr, EndpointPath> {
-    let mut seen = BTreeMap::new();
-    // Ascending: the kernel counts indexes up.
-    for &link in ports {
-        let Some(interface) = inside(observed, link).filter(|it| it.up) else {
-            continue;
-        };
-        let Some(mac) = interface.mac else { continue };
-        let path = EndpointPath { link, mac };
-        for &address in &interface.addresses {
-            let held = seen.get(&address);
-            if held.is_none() || held != learnt.get(&address) {
-                seen.insert(address, path);
-            }
-        }
-    }
-    seen
+    bridge: u32,
+    attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
+) -> BTreeMap<Mac, u32> {
+    let mut macs = observed.holders.after(observed, bridge).macs;
+    let by_call = attached.values();
+    macs.extend(by_call.filter_map(|endpoint| Some((endpoint.mac?, endpoint.link))));
+    macs
 }

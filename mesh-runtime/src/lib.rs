@@ -11,6 +11,7 @@ mod data_plane;
 mod dataplane_service;
 mod endpoint;
 pub mod fast_path;
+mod firewall;
 mod headroom;
 mod instance_lock;
 mod interface;

@@ -29,6 +29,9 @@ pub struct RuntimeOptions {
     /// Directory in which the wanted state is kept, so that a reboot needs nobody to repeat
     /// it. `None`: it is kept in the kernel alone, which survives restarts of the runtime.
     pub state_dir: Option<PathBuf>,
+    /// Networks on or behind the underlay whose packets may be routed into containers, beside
+    /// what is established or published.
+    pub routed_from: Vec<Ipv4Net>,
     /// Whether traffic is carried by eBPF programs.
     pub fast_path: FastPathMode,
     /// How eBPF programs are attached.
@@ -43,7 +46,7 @@ pub enum FastPathMode {
     /// Where the kernel can; elsewhere the node runs on the kernel path and says so.
     #[default]
     Auto,
-    /// Never; programs that an earlier run left attached are detached.
+    /// Never; the programs are attached all the same, and guard.
     Off,
     /// The runtime does not start without.
     Required,
@@ -59,6 +62,7 @@ impl Default for RuntimeOptions {
             host_address: None,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             state_dir: None,
+            routed_from: Vec::new(),
             fast_path: FastPathMode::Auto,
             attach: AttachMode::Auto,
             guard: StrangerGuard::Off,
@@ -108,9 +112,17 @@ pub enum OptionsError {
     /// The state directory is relative.
     #[error("state directory {0:?} is not an absolute path")]
     RelativeStateDir(PathBuf),
-    /// An attach mode for programs that are never attached.
-    #[error("attach mode {0:?} has no meaning with the fast path off: leave one of them out")]
-    AttachWithoutFastPath(AttachMode),
+    /// A network that is routed in has host bits set, or lies in the cluster's.
+    #[error(
+        "packets cannot be routed into containers from {value}: it must be a network address \
+         outside the cluster CIDR {cluster}, whose addresses are containers' alone"
+    )]
+    RoutedFrom {
+        /// The network as given.
+        value: Ipv4Net,
+        /// The cluster's network.
+        cluster: Ipv4Net,
+    },
 }
 
 impl RuntimeOptions {
@@ -148,8 +160,11 @@ impl RuntimeOptions {
         {
             return Err(OptionsError::RelativeStateDir(path.clone()));
         }
-        if self.fast_path == FastPathMode::Off && self.attach != AttachMode::Auto {
-            return Err(OptionsError::AttachWithoutFastPath(self.attach));
+        let cluster = self.cluster_cidr;
+        for &value in &self.routed_from {
+            if value.trunc() != value || cluster.contains(&value) {
+                return Err(OptionsError::RoutedFrom { value, cluster });
+            }
         }
         Ok(())
     }
@@ -237,11 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn an_attach_mode_without_a_fast_path_is_refused() {
-        refused(|options| {
-            options.fast_path = FastPathMode::Off;
-            options.attach = AttachMode::Tcx;
-        });
+    fn a_network_inside_the_cluster_or_with_host_bits_is_routed_from_by_nobody() {
+        for network in ["10.42.7.0/24", "10.42.0.0/16", "192.0.2.1/24"] {
+            let error = refused(|options| options.routed_from = vec![network.parse().unwrap()]);
+            assert!(error.to_string().contains(network), "{error}");
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::kernel::change::{Change, Device, Stage};
+use crate::{
+    endpoint::Contest,
+    kernel::change::{Change, Device, Stage},
+};
 
 /// What keeps the kernel from the wanted state. It is reported until it is gone, and what
 /// it stands in the way of is tried again.
@@ -66,6 +69,24 @@ pub(crate) enum Problem {
          behind it go over the kernel path", .0.join(", ")
     )]
     NotEthernet(Vec<String>),
+    /// More than one container holds an address.
+    #[error(
+        "address {} is held by several containers: the one behind {} has it, because it held it first, and \
+         not {}; take it from all but one", .0.address, .0.holder, .0.others.join(", ")
+    )]
+    Contested(Contest),
+    /// The packet filter does not guard.
+    #[error(
+        "the guards' nftables rules are not in place ({0}): VXLAN from strangers is taken where no eBPF \
+         program guards, and the underlay can reach into containers"
+    )]
+    NoFirewall(String),
+    /// No eBPF program guards.
+    #[error(
+        "no eBPF program guards what containers send ({0}): one may speak from another's address; the \
+         nftables rules hold the rest"
+    )]
+    Unguarded(String),
     /// The fast path refused its state.
     #[error("fast path: {0}")]
     FastPath(String),

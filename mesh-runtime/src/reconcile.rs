@@ -8,6 +8,7 @@ mod answers;
 mod calls;
 mod endpoints;
 mod fast_path;
+mod firewall;
 mod inject;
 mod keep;
 mod lookout;
@@ -28,10 +29,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     adopt::adopt,
     command::Command,
-    fast_path::shown_generation,
+    endpoint::contests,
+    fast_path::{shown_generation, shown_holders},
     kernel::{
         apply::Applier,
-        change::{Change, Stage},
+        change::{Change, Device, Stage},
         containers::{far_ends, look_inside},
         events::{Dirty, Events},
         namespace_events::Changed,
@@ -39,6 +41,7 @@ use crate::{
         observe::observe,
         observed::Observed,
         plan::{Plan, Settings, is_own_bridge_mac, plan},
+        sysctl::trusts_neighbours,
     },
     options::RuntimeOptions,
     problem::Problem,
@@ -48,6 +51,7 @@ use crate::{
 use endpoints::forget_gone;
 use fast_path::Progress;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
+use firewall::Firewall;
 pub(crate) use keep::Keep;
 use lookout::Lookout;
 use pace::Pace;
@@ -74,6 +78,7 @@ pub(crate) struct Reconciler {
     /// along, so what they told is lost unless a round follows.
     unplanned: bool,
     fast_path: FastPathSlot,
+    firewall: Firewall,
     /// Whether somebody may have detached a program.
     look_at_programs: bool,
     /// Who waits for programs that are being attached.
@@ -106,6 +111,7 @@ impl Reconciler {
             outdated: Dirty::ALL,
             unplanned: false,
             fast_path,
+            firewall: Firewall::listen(),
             look_at_programs: false,
             waiting: Vec::new(),
             pace: Pace::default(),
@@ -131,6 +137,8 @@ impl Reconciler {
             let look_at = self.lookout.next();
             let write_at = self.keep.due();
             let watch_at = self.look_at_maps();
+            let firewall_at = self.firewall.due();
+            let rules_changed = self.firewall.changed();
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -143,7 +151,15 @@ impl Reconciler {
                 () = sleep_until(quiet_until), if self.unplanned => {
                     self.round(Dirty::default()).await;
                 }
-                _ = comparison.tick() => self.round(Dirty::ALL).await,
+                _ = comparison.tick() => {
+                    self.firewall.look();
+                    self.round(Dirty::ALL).await;
+                }
+                () = rules_changed.notified() => self.firewall.look(),
+                () = sleep_until(firewall_at.unwrap_or(quiet_until)), if firewall_at.is_some() => {
+                    self.firewall.begin();
+                }
+                outcome = self.firewall.done() => self.note_firewall(outcome),
                 () = sleep_until(retry_at.unwrap_or(quiet_until)), if retry_at.is_some() => {
                     self.round(Dirty::ALL).await;
                 }
@@ -172,11 +188,13 @@ impl Reconciler {
         }
         self.keep.flush(&self.wanted).await;
         self.fast_path.finish().await;
+        self.firewall.finish().await;
     }
 
     /// Takes over what an earlier run left, then makes the first round.
     async fn start(&mut self) {
         let found = self.keep.read().await;
+        self.observed.holders = shown_holders(&self.options.bpffs);
         if let Err(error) = self.read(Dirty::ALL).await {
             tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
         }
@@ -202,7 +220,7 @@ impl Reconciler {
         if let Some(address) = self.options.host_address {
             self.wanted.host_address = Some(address);
         }
-        self.fast_path.begin(&self.options, &self.observed).await;
+        self.fast_path.begin(&self.options);
         self.adopt_generation();
         // Also a mark that a kill left behind is taken away by writing.
         if kept.as_ref() != Some(&self.wanted) {
@@ -225,6 +243,8 @@ impl Reconciler {
             .map(|peer| peer.address)
             .collect();
         let previous = std::mem::take(&mut self.observed);
+        // Not the kernel's to tell, so not lost where reading fails.
+        self.observed.holders = previous.holders.clone();
         self.observed = observe(
             &self.netlink,
             previous,
@@ -252,6 +272,9 @@ impl Reconciler {
         let far_ends = far_ends(&self.observed, &self.settings.bridge);
         let before = std::mem::take(&mut self.observed.containers);
         self.observed.containers = look_inside(&self.netlink, &far_ends, before, &changed).await?;
+        if let Some(bridge) = self.observed.link_named(&self.settings.bridge) {
+            self.observed.holders = self.observed.holders.after(&self.observed, bridge.index);
+        }
         if !self.events.hears_containers() {
             let silent = self
                 .observed
@@ -267,6 +290,14 @@ impl Reconciler {
 
     /// Remembers which bridge is ours, and whose neighbours are worth a look.
     fn note_devices(&mut self) {
+        let devices = [
+            (Device::Bridge, &self.settings.bridge),
+            (Device::Overlay, &self.settings.overlay),
+        ];
+        let trusting = devices
+            .into_iter()
+            .filter(|(_, name)| trusts_neighbours(name));
+        self.observed.trusting = trusting.map(|(device, _)| device).collect();
         let bridge = self.observed.link_named(&self.settings.bridge);
         let overlay = self.observed.link_named(&self.settings.overlay);
         if let Some(bridge) = bridge
@@ -300,6 +331,9 @@ impl Reconciler {
                 problems.extend(self.left_to_the_kernel());
                 let anew = std::mem::take(&mut self.look_at_programs);
                 problems.extend(self.show_fast_path(anew));
+                self.show_firewall();
+                problems.extend(self.contested());
+                problems.extend(self.unguarded());
                 problems
             }
             Err(error) => {
@@ -308,7 +342,18 @@ impl Reconciler {
             }
         };
         problems.extend(self.keep.problem());
+        problems.extend(self.firewall_problem());
         self.note_problems(problems);
+    }
+
+    /// Addresses that more than one container holds.
+    fn contested(&self) -> Vec<Problem> {
+        let bridge = self.observed.link_named(&self.settings.bridge);
+        let (Some(subnet), Some(bridge)) = (self.wanted.subnet, bridge) else {
+            return Vec::new();
+        };
+        let contests = contests(&self.observed, bridge.index, subnet, &self.wanted.endpoints);
+        contests.into_iter().map(Problem::Contested).collect()
     }
 
     async fn reconcile_kernel(&mut self, dirty: Dirty) -> Result<Vec<Problem>, NetlinkError> {

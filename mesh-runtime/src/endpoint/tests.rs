@@ -91,8 +91,16 @@ fn found(observed: &Observed) -> BTreeMap<Ipv4Addr, EndpointPath> {
     endpoints(observed, BRIDGE, SUBNET, &BTreeMap::new())
 }
 
+/// The endpoint where a container is known to hold the address.
 fn at(link: u32, mac: Mac) -> BTreeMap<Ipv4Addr, EndpointPath> {
-    [(ADDRESS, EndpointPath { link, mac })].into()
+    let held = true;
+    [(ADDRESS, EndpointPath { link, mac, held })].into()
+}
+
+/// The endpoint where packets alone tell of it.
+fn learnt_at(link: u32, mac: Mac) -> BTreeMap<Ipv4Addr, EndpointPath> {
+    let held = false;
+    [(ADDRESS, EndpointPath { link, mac, held })].into()
 }
 
 #[test]
@@ -102,7 +110,7 @@ fn a_silent_container_is_an_endpoint() {
 
 #[test]
 fn a_container_that_host_and_bridge_have_seen_is_one_where_nobody_may_look_inside() {
-    assert_eq!(found(&one_that_spoke()), at(PORT, MAC));
+    assert_eq!(found(&one_that_spoke()), learnt_at(PORT, MAC));
 }
 
 #[test]
@@ -165,36 +173,90 @@ fn an_address_that_the_container_has_given_up_is_no_endpoint_though_the_host_rem
 fn what_is_behind_a_bridge_inside_the_container_is_learnt() {
     let mut observed = one_that_spoke();
     observed.containers = [(PORT, container(PORT, [2, 0, 0, 0, 0, 8], &[]))].into();
+    assert_eq!(found(&observed), learnt_at(PORT, MAC));
+}
+
+#[test]
+fn a_container_made_again_with_the_same_address_has_it_once_the_old_one_is_gone() {
+    let new = [2, 0, 0, 0, 0, 10];
+    let mut observed = one_that_is_silent();
+    look(&mut observed);
+    observed.links.insert(8, link(8));
+    observed.containers.insert(8, container(8, new, &[ADDRESS]));
+    look(&mut observed);
+    assert_eq!(found(&observed), at(PORT, MAC), "both are there");
+    observed.links.remove(&PORT);
+    observed.containers.remove(&PORT);
+    look(&mut observed);
+    assert_eq!(found(&observed), at(8, new));
+}
+
+#[test]
+fn a_virtual_address_moves_when_the_one_that_held_it_gives_it_up() {
+    let other = [2, 0, 0, 0, 0, 10];
+    let mut observed = one_that_is_silent();
+    observed.links.insert(8, link(8));
+    observed.containers.insert(8, container(8, other, &[]));
+    look(&mut observed);
+    observed.containers.insert(PORT, container(PORT, MAC, &[]));
+    observed
+        .containers
+        .insert(8, container(8, other, &[ADDRESS]));
+    look(&mut observed);
+    assert_eq!(found(&observed), at(8, other));
+}
+
+#[test]
+fn what_is_contested_is_told_with_the_one_that_has_it_and_those_that_do_not() {
+    let mut observed = one_that_is_silent();
+    look(&mut observed);
+    for port in [3, 8] {
+        observed.links.insert(port, link(port));
+        let thief = container(
+            port,
+            [2, 0, 0, 0, 1, u8::try_from(port).unwrap()],
+            &[ADDRESS],
+        );
+        observed.containers.insert(port, thief);
+    }
+    look(&mut observed);
+    let contest = Contest {
+        address: ADDRESS,
+        holder: "link7".to_owned(),
+        others: vec!["link3".to_owned(), "link8".to_owned()],
+    };
+    let told = contests(&observed, BRIDGE, SUBNET, &BTreeMap::new());
+    assert_eq!(told, [contest]);
     assert_eq!(found(&observed), at(PORT, MAC));
 }
 
 #[test]
-fn a_container_made_again_with_the_same_address_has_its_new_mac() {
-    let new = [2, 0, 0, 0, 0, 10];
-    let mut observed = one_that_spoke();
-    observed.links.insert(8, link(8));
-    observed.containers = [(8, container(8, new, &[ADDRESS]))].into();
-    assert_eq!(found(&observed), at(8, new), "the old one is not seen");
-    observed
-        .containers
-        .insert(PORT, container(PORT, MAC, &[ADDRESS]));
-    observed.neighbours.clear();
+fn a_mac_address_is_the_first_containers_that_has_it() {
+    let mut observed = one_that_is_silent();
+    look(&mut observed);
+    observed.links.insert(3, link(3));
+    observed.containers.insert(3, container(3, MAC, &[]));
+    look(&mut observed);
     assert_eq!(
-        found(&observed),
-        at(8, new),
-        "both are there, the new one is newer"
+        macs(&observed, BRIDGE, &BTreeMap::new()),
+        [(MAC, PORT)].into()
     );
 }
 
 #[test]
 fn of_two_containers_with_one_address_the_one_that_the_host_talks_to_has_it() {
     let mut observed = one_that_spoke();
-    observed.links.insert(8, link(8));
-    for (port, mac) in [(PORT, MAC), (8, [2, 0, 0, 0, 0, 10])] {
+    observed.links.insert(3, link(3));
+    for (port, mac) in [(PORT, MAC), (3, [2, 0, 0, 0, 0, 10])] {
         let container = container(port, mac, &[ADDRESS]);
         observed.containers.insert(port, container);
     }
     assert_eq!(found(&observed), at(PORT, MAC));
+}
+
+/// Takes a look, as the loop does: who holds what is remembered.
+fn look(observed: &mut Observed) {
+    observed.holders = observed.holders.after(observed, BRIDGE);
 }
 
 #[test]
@@ -319,7 +381,12 @@ fn holders(observed: &Observed, address: Ipv4Addr) -> Vec<EndpointPath> {
     let holder = |(&link, it): (&u32, &Container)| {
         let it = it.interface.as_ref()?;
         let held = it.up && it.addresses.contains(&address) && delivers(observed, link);
-        held.then_some(EndpointPath { link, mac: it.mac? })
+        let path = EndpointPath {
+            link,
+            mac: it.mac?,
+            held: true,
+        };
+        held.then_some(path)
     };
     observed.containers.iter().filter_map(holder).collect()
 }
@@ -354,6 +421,25 @@ proptest! {
     }
 
     #[test]
+    fn nobody_takes_an_address_from_one_that_still_holds_it(
+        before in any_observed(), mut after in any_observed(),
+    ) {
+        let mut before = before;
+        look(&mut before);
+        after.holders = before.holders.clone();
+        look(&mut after);
+        for (&address, &port) in &before.holders.addresses {
+            let there = holders(&after, address);
+            if there.iter().any(|path| path.link == port) {
+                prop_assert_eq!(after.holders.addresses.get(&address), Some(&port));
+                if may_hold(SUBNET, address) {
+                    prop_assert_eq!(found(&after)[&address].link, port);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_container_that_is_seen_is_an_endpoint(
         observed in any_observed(), attached in any_attached(),
     ) {
@@ -370,7 +456,7 @@ proptest! {
             if may_hold(SUBNET, address) && delivers(&observed, by_call.link)
                 && let Some(mac) = by_call.mac
             {
-                let expected = EndpointPath { link: by_call.link, mac };
+                let expected = EndpointPath { link: by_call.link, mac, held: true };
                 prop_assert_eq!(shown.get(&address), Some(&expected));
             }
         }

@@ -156,10 +156,10 @@ impl PinDirectory {
     }
 }
 
-/// Where the node's entry is pinned below `bpffs`.
-pub(super) fn config_pin(bpffs: &Path) -> PathBuf {
-    // Over the symlink: it may be that of a build with another layout.
-    bpffs.join(DIRECTORY).join(map_names::CONFIG)
+/// Where a map is pinned below `bpffs`, by this build or one with another layout.
+pub(super) fn current_pin(bpffs: &Path, map: &str) -> PathBuf {
+    // Over the symlink.
+    bpffs.join(DIRECTORY).join(map)
 }
 
 fn make(directories: &[&Path]) -> Result<(), FastPathError> {

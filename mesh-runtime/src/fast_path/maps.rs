@@ -8,18 +8,20 @@ use aya::{
     util::nr_cpus,
 };
 use mesh_layout::{
-    Config, DropReason, Drops, Endpoint, EndpointKey, PassReason, Passes, Peer, PeerKey, PeerStats,
-    Vtep, VtepKey, map_names,
+    CONFIG_GUARD_ONLY, Config, DropReason, Drops, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder,
+    MacKey, PassReason, Passes, Peer, PeerKey, PeerStats, Vtep, VtepKey, map_names,
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::{FastPathError, PeerCounters};
+use super::{EndpointPath, FastPathError, FastPathState, Mac, PeerCounters, bpf::RawMap};
+use crate::endpoint::Holders;
 
 /// The maps of the object.
 pub(super) struct Maps {
     pub(super) peers: Table<PeerKey, Peer>,
     pub(super) vteps: Table<VtepKey, Vtep>,
     pub(super) endpoints: Table<EndpointKey, Endpoint>,
+    pub(super) macs: Table<MacKey, MacHolder>,
     stats: PerCpuArray<MapData, PeerStats>,
     drops: PerCpuArray<MapData, Drops>,
     passes: PerCpuArray<MapData, Passes>,
@@ -54,6 +56,7 @@ impl Maps {
             peers: Table::take(ebpf, map_names::PEERS)?,
             vteps: Table::take(ebpf, map_names::VTEPS)?,
             endpoints: Table::take(ebpf, map_names::ENDPOINTS)?,
+            macs: Table::take(ebpf, map_names::MACS)?,
             stats: take(ebpf, map_names::PEER_STATS)?,
             drops: take(ebpf, map_names::DROPS)?,
             passes: take(ebpf, map_names::PASSES)?,
@@ -75,6 +78,15 @@ impl Maps {
         self.config
             .set(0, config, 0)
             .map_err(failed(map_names::CONFIG))
+    }
+
+    /// Tells the programs to leave forwarding to the kernel path, whatever else they were told.
+    pub(super) fn stop_forwarding(&mut self) -> Result<(), FastPathError> {
+        let config = self.config()?;
+        self.set_config(Config {
+            flags: config.flags | CONFIG_GUARD_ONLY,
+            ..config
+        })
     }
 
     /// Sets the counters at `index` to zero, on every CPU.
@@ -202,14 +214,59 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
     }
 }
 
-/// The node's entry in the map pinned at `path`, if there is one.
-pub(super) fn pinned_config(path: &Path) -> Option<Config> {
-    let map = Map::Array(MapData::from_pin(path).ok()?);
-    Array::<MapData, Config>::try_from(map)
-        .ok()?
-        .get(&0, 0)
-        .ok()
+/// The flags of the node's entry.
+pub(super) fn config_flags(wanted: &FastPathState) -> u32 {
+    if wanted.forwarding {
+        0
+    } else {
+        CONFIG_GUARD_ONLY
+    }
 }
+
+/// The entry of an endpoint.
+pub(super) fn endpoint(path: &EndpointPath) -> Endpoint {
+    Endpoint {
+        link: path.link,
+        mac: path.mac,
+        flags: if path.held { ENDPOINT_HELD } else { 0 },
+    }
+}
+
+/// The entries of the containers' MAC addresses.
+pub(super) fn macs(wanted: &FastPathState) -> BTreeMap<MacKey, MacHolder> {
+    let key = |mac| MacKey { mac, pad: [0; 2] };
+    let entry = |(&mac, &link): (&Mac, &u32)| (key(mac), MacHolder { link });
+    wanted.macs.iter().map(entry).collect()
+}
+
+/// The ports of addresses and MAC addresses that an earlier life's programs guard, from the pins
+/// of the maps; nothing where there are none.
+pub(super) fn pinned_holders(endpoints: &Path, macs: &Path) -> Holders {
+    fn entries<K: Pod, V: Pod>(path: &Path) -> Vec<(K, V)> {
+        let map = MapData::from_pin(path).ok();
+        let map = map.and_then(|map| HashMap::<_, K, V>::try_from(Map::HashMap(map)).ok());
+        map.map_or_else(Vec::new, |map| map.iter().flatten().collect())
+    }
+    let endpoints = entries::<EndpointKey, Endpoint>(endpoints).into_iter();
+    let macs = entries::<MacKey, MacHolder>(macs).into_iter();
+    Holders {
+        addresses: endpoints
+            .filter(|(_, endpoint)| endpoint.flags & ENDPOINT_HELD != 0)
+            .map(|(key, endpoint)| (key.address.into(), endpoint.link))
+            .collect(),
+        macs: macs.map(|(key, holder)| (key.mac, holder.link)).collect(),
+    }
+}
+
+/// The generation in the node's entry of the map pinned at `path`, of this layout or another: it
+/// is the entry's first field in all.
+pub(super) fn pinned_generation(path: &Path) -> Option<u64> {
+    let entry = RawMap::open(path).ok()?.get(&0_u32.to_ne_bytes()).ok()?;
+    let generation = entry.first_chunk()?;
+    Some(u64::from_ne_bytes(*generation))
+}
+
+const _: () = assert!(std::mem::offset_of!(Config, generation) == 0);
 
 /// `CLOCK_MONOTONIC`, the clock of the programs' time stamps.
 pub(super) fn monotonic_now() -> Duration {

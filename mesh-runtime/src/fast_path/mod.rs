@@ -29,8 +29,9 @@ use aya::{
     programs::{SchedClassifier, Xdp},
 };
 use ipnet::Ipv4Net;
-use mesh_layout::{Config, Endpoint, EndpointKey, map_names};
+use mesh_layout::{Config, EndpointKey, map_names};
 
+use crate::endpoint::Holders;
 use attach::Attachments;
 use bpffs::PinDirectory;
 pub use error::FastPathError;
@@ -49,7 +50,7 @@ pub use watch::WatchTurn;
 /// benchmarks of the programs themselves.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("QUILT_MESH_EBPF_OBJECT_PATH"));
 
-/// Capacity of the `endpoints` map: the containers of one node.
+/// Capacity of the `endpoints` and `macs` maps: the containers of one node.
 const MAX_ENDPOINTS: u32 = 4096;
 
 /// How the fast path is opened.
@@ -183,6 +184,8 @@ impl FastPath {
             overlay_mac: wanted.overlay.mac,
             bridge_mac: wanted.bridge.mac,
             overlay_mtu: wanted.overlay_mtu,
+            flags: maps::config_flags(wanted),
+            pad: [0; 4],
         })?;
         let endpoints = wanted
             .endpoints
@@ -191,16 +194,22 @@ impl FastPath {
                 let key = EndpointKey {
                     address: address.octets(),
                 };
-                let endpoint = Endpoint {
-                    link: path.link,
-                    mac: path.mac,
-                    pad: [0; 2],
-                };
-                (key, endpoint)
+                (key, maps::endpoint(path))
             })
             .collect();
         self.maps.endpoints.show(&endpoints)?;
+        self.maps.macs.show(&maps::macs(wanted))?;
         self.show_peers(wanted)
+    }
+
+    /// Has the programs leave forwarding to the kernel path, because the maps cannot be made to
+    /// show what they should. The guards stand.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer.
+    pub fn stop_forwarding(&mut self) -> Result<(), FastPathError> {
+        self.maps.stop_forwarding()
     }
 
     /// What makes the attachments those of `wanted`; `None` while an earlier job is under way.
@@ -322,10 +331,16 @@ impl FastPath {
 /// Generation of the peer set that the pinned maps of an earlier life show, without opening
 /// anything else; `None` if there are none.
 pub fn shown_generation(bpffs: &Path) -> Option<u64> {
-    maps::pinned_config(&bpffs::config_pin(bpffs)).map(|config| config.generation)
+    maps::pinned_generation(&bpffs::current_pin(bpffs, map_names::CONFIG))
 }
 
-/// Detaches what an earlier life left attached, for a runtime that is told to do without the
+/// Who holds addresses and MAC addresses by the pinned maps of an earlier life.
+pub(crate) fn shown_holders(bpffs: &Path) -> Holders {
+    let pin = |name| bpffs::current_pin(bpffs, name);
+    maps::pinned_holders(&pin(map_names::ENDPOINTS), &pin(map_names::MACS))
+}
+
+/// Detaches what an earlier life left attached, for a runtime that cannot have the
 /// fast path. `interfaces` are all interfaces of the namespace, by name. With `forget` the
 /// maps go as well, and the BPF file system if we mounted it; the interfaces whose clsact
 /// qdisc we made are returned, for the caller to remove it.
@@ -362,7 +377,7 @@ fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPath
         let path = pins.map(name);
         let capacity = match name {
             map_names::PEERS | map_names::VTEPS | map_names::PEER_STATS => Some(options.max_peers),
-            map_names::ENDPOINTS => Some(MAX_ENDPOINTS),
+            map_names::ENDPOINTS | map_names::MACS => Some(MAX_ENDPOINTS),
             _ => None,
         };
         if let Some(capacity) = capacity {

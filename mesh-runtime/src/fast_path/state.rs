@@ -37,6 +37,10 @@ pub struct FastPathState {
     pub ports: BTreeMap<u32, String>,
     /// Containers whose port and MAC address are known, by address.
     pub endpoints: BTreeMap<Ipv4Addr, EndpointPath>,
+    /// Ports of the containers' MAC addresses, from which no other may send.
+    pub macs: BTreeMap<Mac, u32>,
+    /// Whether the programs carry traffic. Without, they guard and count alone.
+    pub forwarding: bool,
 }
 
 /// A network device.
@@ -68,6 +72,9 @@ pub struct EndpointPath {
     pub link: u32,
     /// MAC address of the container's end.
     pub mac: Mac,
+    /// Whether the container is known to hold the address, so that no other may send from it.
+    /// What was learnt from packets alone only says where to deliver.
+    pub held: bool,
 }
 
 /// What one [`show_maps`](super::FastPath::show_maps) changed.

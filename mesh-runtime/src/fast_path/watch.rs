@@ -14,11 +14,13 @@ use aya::{
     maps::{MapData, MapError},
 };
 use ipnet::Ipv4Net;
-use mesh_layout::{Endpoint, EndpointKey, Peer, PeerKey, Vtep, VtepKey, map_names};
+use mesh_layout::{
+    Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, Vtep, VtepKey, map_names,
+};
 
 use super::{
     EndpointPath, FastPath, FastPathError, FastPathState, PeerPath, bpf, bpffs::PinDirectory,
-    hook::Hook, peers::peer_key,
+    hook::Hook, maps, peers::peer_key,
 };
 
 /// Links that one look reads, and peers and endpoints of maps with more than [`WHOLE`].
@@ -82,7 +84,7 @@ fn is_peer(entry: Option<&Peer>, path: &PeerPath) -> bool {
 
 /// Whether the entry of an endpoint is what was made of it.
 fn is_endpoint(entry: Option<&Endpoint>, path: &EndpointPath) -> bool {
-    entry.is_some_and(|entry| entry.link == path.link && entry.mac == path.mac)
+    entry.is_some_and(|entry| *entry == maps::endpoint(path))
 }
 
 fn vtep_key(path: &PeerPath) -> VtepKey {
@@ -115,8 +117,23 @@ impl FastPath {
             && config.vni == shown.vni
             && config.overlay_link == shown.overlay.index
             && config.overlay_mac == shown.overlay.mac
-            && config.bridge_mac == shown.bridge.mac;
-        Ok(same_node && self.peers_show(shown, turn)? && self.endpoints_show(shown, turn)?)
+            && config.bridge_mac == shown.bridge.mac
+            && config.flags == maps::config_flags(shown);
+        Ok(same_node
+            && self.peers_show(shown, turn)?
+            && self.endpoints_show(shown, turn)?
+            && self.macs_show(shown)?)
+    }
+
+    fn macs_show(&self, shown: &FastPathState) -> Result<bool, FastPathError> {
+        if shown.macs.len() > WHOLE {
+            // Each comparison writes them; a node has no more than a few hundred containers.
+            return Ok(true);
+        }
+        let entries = self.pinned.entries::<MacKey, MacHolder>(map_names::MACS)?;
+        Ok(maps::macs(shown)
+            .iter()
+            .all(|(key, holder)| entries.get(key) == Some(holder)))
     }
 
     fn peers_show(

@@ -119,11 +119,9 @@ impl<'a> Applier<'a> {
     async fn apply_device(&mut self, change: &Change) -> Result<(), NetlinkError> {
         let handle = &self.netlink.handle;
         match change {
-            Change::EnableForwarding => {
-                sysctl::enable_ip_forward().map_err(|error| match error.raw_os_error() {
-                    Some(errno) => NetlinkError::Refused { errno },
-                    None => NetlinkError::Unexpected(error.to_string()),
-                })
+            Change::EnableForwarding => sysctl::enable_ip_forward().map_err(of_setting),
+            Change::DistrustNeighbours(device) => {
+                sysctl::distrust_neighbours(self.name(*device)).map_err(of_setting)
             }
             Change::DeleteDevice(device) => {
                 let index = self.index(*device)?;
@@ -291,11 +289,15 @@ impl<'a> Applier<'a> {
             })
     }
 
-    async fn learn_index(&mut self, device: Device) -> Result<(), NetlinkError> {
-        let name = match device {
+    fn name(&self, device: Device) -> &str {
+        match device {
             Device::Bridge => &self.settings.bridge,
             Device::Overlay => &self.settings.overlay,
-        };
+        }
+    }
+
+    async fn learn_index(&mut self, device: Device) -> Result<(), NetlinkError> {
+        let name = self.name(device).to_owned();
         let links = self.netlink.handle.link().get().match_name(name).execute();
         let link = answer(std::pin::pin!(links).try_next()).await?;
         let link = link.ok_or(NetlinkError::Refused {
@@ -303,6 +305,14 @@ impl<'a> Applier<'a> {
         })?;
         self.indexes.insert(device, link.header.index);
         Ok(())
+    }
+}
+
+/// The kernel's answer to a change of a setting that is a file.
+fn of_setting(error: std::io::Error) -> NetlinkError {
+    match error.raw_os_error() {
+        Some(errno) => NetlinkError::Refused { errno },
+        None => NetlinkError::Unexpected(error.to_string()),
     }
 }
 

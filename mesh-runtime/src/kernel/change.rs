@@ -38,6 +38,8 @@ pub(crate) enum Change {
     SetUp(Device),
     /// Make an interface a port of the bridge again.
     Enslave { port: u32 },
+    /// Take no IPv6 routes or addresses from what arrives on a device.
+    DistrustNeighbours(Device),
     /// Give the bridge an address.
     AddAddress(Ipv4Net),
     /// Take an address from the bridge.
@@ -118,6 +120,7 @@ impl Change {
             | Self::SetMtu(..)
             | Self::SetLocal(_)
             | Self::SetUp(_)
+            | Self::DistrustNeighbours(_)
             | Self::Enslave { .. }
             | Self::AddAddress(_)
             | Self::RemoveAddress(_)
@@ -161,6 +164,7 @@ impl Change {
             Self::DeleteDevice(device)
             | Self::SetMac(device, _)
             | Self::SetMtu(device, _)
+            | Self::DistrustNeighbours(device)
             | Self::SetUp(device) => Some(*device),
             Self::CreateBridge { .. }
             | Self::Enslave { .. }
@@ -212,6 +216,9 @@ impl fmt::Display for Change {
             Self::SetMtu(device, mtu) => write!(f, "set the {device}'s MTU to {mtu}"),
             Self::SetLocal(local) => write!(f, "set the overlay interface's local to {local}"),
             Self::SetUp(device) => write!(f, "bring the {device} up"),
+            Self::DistrustNeighbours(device) => {
+                write!(f, "take no IPv6 router's word on the {device}")
+            }
             Self::Enslave { port } => {
                 write!(f, "make interface {port} a port of the bridge again")
             }

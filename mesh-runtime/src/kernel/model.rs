@@ -2,7 +2,7 @@
 //!
 //! What it is taught here, the tests in `tests/kernel` anchor on the real one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
@@ -12,7 +12,10 @@ use super::{
     observed::{Address, Link, LinkKind, Observed, Route, Vxlan},
     plan::Settings,
 };
-use crate::headroom::{self, HeadroomChange};
+use crate::{
+    endpoint::Holders,
+    headroom::{self, HeadroomChange},
+};
 
 /// A kernel that only has state.
 pub(crate) struct ModelKernel<'a> {
@@ -44,6 +47,10 @@ impl ModelKernel<'_> {
             }
             Change::SetMac(device, mac) => self.link(*device)?.mac = Some(*mac),
             Change::SetMtu(device, mtu) => self.link(*device)?.mtu = *mtu,
+            Change::DistrustNeighbours(device) => {
+                self.link(*device)?;
+                self.state.trusting.remove(device);
+            }
             Change::SetUp(device) => self.link(*device)?.up = true,
             Change::SetLocal(local) => match &mut self.link(Device::Overlay)?.kind {
                 LinkKind::Vxlan(vxlan) if vxlan.local.is_some() => vxlan.local = Some(*local),
@@ -267,6 +274,8 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
             .collect(),
         next_hops: BTreeMap::new(),
         containers: BTreeMap::new(),
+        holders: Holders::default(),
+        trusting: BTreeSet::new(),
         ip_forward: false,
     }
 }

@@ -1,15 +1,18 @@
 //! The part of the kernel's network state that matters here, as it was when it was read.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 
 use super::{
     ROUTE_PROTOCOL,
-    change::Change,
+    change::{Change, Device},
     containers::{Container, FarEnd},
 };
-use crate::{fast_path::Mac, headroom};
+use crate::{endpoint::Holders, fast_path::Mac, headroom};
 
 /// What the kernel shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,11 @@ pub(crate) struct Observed {
     pub(crate) next_hops: BTreeMap<Ipv4Addr, NextHop>,
     /// What is at the far ends of the bridge's ports, by the ports' indexes.
     pub(crate) containers: BTreeMap<u32, Container>,
+    /// Who held the containers' addresses at the last look.
+    pub(crate) holders: Holders,
+    /// Those of our two devices on which the host would take IPv6 routes or addresses from what
+    /// arrives.
+    pub(crate) trusting: BTreeSet<Device>,
     /// `net.ipv4.ip_forward`.
     pub(crate) ip_forward: bool,
 }

@@ -16,7 +16,12 @@ use super::{
     observed::Observed,
     underlay::{Underlay, underlay},
 };
-use crate::{options::RuntimeOptions, problem::Problem, subnet::Cluster, wanted::Wanted};
+use crate::{
+    options::{FastPathMode, RuntimeOptions},
+    problem::Problem,
+    subnet::Cluster,
+    wanted::Wanted,
+};
 
 /// Names and networks that hold for the life of a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +31,10 @@ pub(crate) struct Settings {
     pub(crate) bridge: String,
     /// Name of the VXLAN device.
     pub(crate) overlay: String,
+    /// Whether eBPF programs may carry traffic; they guard in any case.
+    pub(crate) forwarding: bool,
+    /// Networks beyond the underlay whose packets may be routed into containers.
+    pub(crate) routed_from: BTreeSet<Ipv4Net>,
 }
 
 impl From<&RuntimeOptions> for Settings {
@@ -34,6 +43,8 @@ impl From<&RuntimeOptions> for Settings {
             cluster: Cluster::from(options),
             bridge: options.bridge.clone(),
             overlay: options.overlay_interface.clone(),
+            forwarding: options.fast_path != FastPathMode::Off,
+            routed_from: options.routed_from.iter().copied().collect(),
         }
     }
 }

@@ -32,3 +32,28 @@ pub(crate) fn suppress_link_local(interface: &str) {
         tracing::debug!(path = %path.display(), %error, "cannot suppress the IPv6 link-local address");
     }
 }
+
+/// What lets the neighbours on an interface tell the host where to send (RFC 4861, RFC 792).
+const TRUST: [&str; 3] = ["accept_ra", "autoconf", "accept_redirects"];
+
+/// Whether the host would take IPv6 routes or addresses from what arrives on an interface.
+pub(crate) fn trusts_neighbours(interface: &str) -> bool {
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(interface);
+    let trusts = |name: &&str| {
+        // A kernel without IPv6 has no such file, and takes nothing.
+        fs::read_to_string(path.join(name)).is_ok_and(|value| value.trim() != "0")
+    };
+    TRUST.iter().any(|name| trusts(&name))
+}
+
+/// Keeps the host from doing so.
+pub(crate) fn distrust_neighbours(interface: &str) -> io::Result<()> {
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(interface);
+    for name in TRUST {
+        match fs::write(path.join(name), "0") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}

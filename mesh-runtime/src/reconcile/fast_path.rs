@@ -10,7 +10,7 @@ use crate::{
         detach_leftovers,
     },
     kernel::observed::Observed,
-    options::{FastPathMode, RuntimeOptions},
+    options::RuntimeOptions,
     problem::Problem,
 };
 
@@ -18,8 +18,6 @@ use crate::{
 pub(crate) enum FastPathSlot {
     /// Nobody has looked yet.
     Unopened,
-    /// Switched off.
-    Off,
     /// Being loaded; the kernel path works meanwhile.
     Opening(JoinHandle<Result<FastPath, FastPathError>>),
     /// This host cannot do it.
@@ -108,14 +106,9 @@ impl FastPathSlot {
         }))
     }
 
-    /// Starts opening it, or sees to it that nothing of an earlier run is left attached.
-    pub(super) async fn begin(&mut self, options: &RuntimeOptions, observed: &Observed) {
+    /// Starts opening it.
+    pub(super) fn begin(&mut self, options: &RuntimeOptions) {
         if !matches!(self, Self::Unopened) {
-            return;
-        }
-        if options.fast_path == FastPathMode::Off {
-            detach(options, observed).await;
-            *self = Self::Off;
             return;
         }
         let options = fast_path_options(options);
@@ -234,16 +227,30 @@ impl Reconciler {
                 open.unwritten = None;
                 open.attach(anew);
             }
-            Err(error) => open.unwritten = Some(error.to_string()),
+            Err(error) => {
+                // Programs that go by maps that lag must not carry traffic; they guard.
+                if let Err(error) = open.fast_path.stop_forwarding() {
+                    tracing::warn!(%error, "cannot have the programs leave forwarding to the kernel");
+                }
+                open.unwritten = Some(error.to_string());
+            }
         }
         open.problem()
+    }
+
+    /// Why no program checks what containers send.
+    pub(super) fn unguarded(&self) -> Option<Problem> {
+        match &self.fast_path {
+            FastPathSlot::Unavailable(reason) => Some(Problem::Unguarded(reason.clone())),
+            _ => None,
+        }
     }
 
     /// Underlay interfaces that an open fast path leaves to the kernel path.
     pub(super) fn left_to_the_kernel(&self) -> Option<Problem> {
         let underlay = self.view.underlay.as_ref()?;
         let names = without_ethernet(&self.observed, underlay);
-        let open = matches!(self.fast_path, FastPathSlot::Open(_));
+        let open = matches!(self.fast_path, FastPathSlot::Open(_)) && self.settings.forwarding;
         (open && !names.is_empty()).then_some(Problem::NotEthernet(names))
     }
 

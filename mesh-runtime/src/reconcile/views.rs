@@ -35,7 +35,8 @@ impl Reconciler {
                     tracing::warn!(%error, "cannot read the peers' counters");
                     Default::default()
                 });
-                let carries = open.is_attached() && open.refused().is_none();
+                let carries =
+                    self.settings.forwarding && open.is_attached() && open.refused().is_none();
                 let shown = open.shown.as_ref().filter(|_| carries);
                 (counters, shown)
             }
@@ -82,7 +83,14 @@ impl Reconciler {
             } => subnet_of([*a, *b, *c, *d].into()),
             _ => None,
         });
-        Some(missing.chain(plan.blocked.iter().copied()).collect())
+        let kept_out = self
+            .wanted
+            .peers
+            .iter()
+            .filter(|(_, peer)| self.firewall.keeps_out(peer.address))
+            .map(|(&subnet, _)| subnet);
+        let blocked = plan.blocked.iter().copied();
+        Some(missing.chain(blocked).chain(kept_out).collect())
     }
 
     pub(super) fn status(&self) -> Status {
@@ -116,9 +124,15 @@ impl Reconciler {
     }
 
     fn fast_path_view(&self) -> FastPathView {
+        if !self.settings.forwarding {
+            let report = match &self.fast_path {
+                FastPathSlot::Open(open) => open.fast_path.report().ok(),
+                _ => None,
+            };
+            return FastPathView::Off(report.map(Box::new));
+        }
         let open = match &self.fast_path {
             FastPathSlot::Open(open) => open,
-            FastPathSlot::Off => return FastPathView::Off,
             FastPathSlot::Unavailable(reason) => return FastPathView::Unavailable(reason.clone()),
             FastPathSlot::Unopened | FastPathSlot::Opening(_) => {
                 return FastPathView::Waiting {

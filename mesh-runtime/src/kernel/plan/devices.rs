@@ -53,6 +53,8 @@ pub(super) fn plan_bridge(
         // keeps the kernel from following the MTU of each new port (br_mtu_auto_adjust).
         plan.changes
             .extend(mtu.map(|mtu| Change::SetMtu(Device::Bridge, mtu)));
+        plan.changes
+            .push(Change::DistrustNeighbours(Device::Bridge));
         plan.changes.push(Change::SetUp(Device::Bridge));
         plan.changes.push(Change::AddAddress(address));
         // Whoever made the containers does not know that their bridge was deleted.
@@ -84,6 +86,7 @@ pub(super) fn plan_bridge(
         {
             plan.changes.push(Change::SetMtu(Device::Bridge, mtu));
         }
+        plan_trust(observed, Device::Bridge, plan);
         plan_headroom(observed, Some(link.index), mtu, plan);
     }
     if !link.up {
@@ -109,6 +112,14 @@ pub(super) fn plan_bridge(
     plan.changes
         .extend(stale.iter().map(|&held| Change::RemoveAddress(held)));
     Some(stale.into_iter().map(|held| (link.index, held)).collect())
+}
+
+/// Plans that the host takes no routes from what arrives on a device of ours: a container would
+/// make itself the host's IPv6 router (CVE-2020-10749).
+fn plan_trust(observed: &Observed, device: Device, plan: &mut Plan) {
+    if observed.trusting.contains(&device) {
+        plan.changes.push(Change::DistrustNeighbours(device));
+    }
 }
 
 /// Plans the device that asks for headroom, on a bridge of our own: on another's it might
@@ -161,7 +172,10 @@ pub(super) fn plan_overlay(
                     plan.changes.push(Change::DeleteDevice(Device::Overlay));
                     create_overlay(mac, &underlay, plan)
                 }
-                underlay => repair_overlay(link, vxlan, mac, underlay.as_ref(), plan),
+                underlay => {
+                    plan_trust(observed, Device::Overlay, plan);
+                    repair_overlay(link, vxlan, mac, underlay.as_ref(), plan)
+                }
             },
             _ => {
                 plan.problems
@@ -216,6 +230,8 @@ fn create_overlay(mac: Mac, underlay: &Underlay, plan: &mut Plan) -> OverlayStat
         mtu: underlay.overlay_mtu,
         local: underlay.address,
     });
+    plan.changes
+        .push(Change::DistrustNeighbours(Device::Overlay));
     plan.changes.push(Change::SetUp(Device::Overlay));
     OverlayState::New
 }

@@ -1,0 +1,364 @@
+//! What a container may send, checked before anybody else sees the frame.
+//!
+//! A container is known by its port, which it cannot choose. It may speak from any address of the
+//! node's subnet that no other container holds, and with any MAC address that is no other
+//! container's; never as the gateway, and never as a router, a DHCP server or a VTEP.
+
+use aya_ebpf::helpers::{bpf_check_mtu, bpf_skb_load_bytes};
+use mesh_layout::{
+    Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4, EndpointKey, IPV4_LEN, MacKey,
+    PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN,
+};
+
+use crate::{
+    maps::{ENDPOINTS, MACS, PEERS},
+    packet::{Ethernet, Ipv4, Mac, OUTER_IP, OUTER_UDP, Packet, UdpVxlan, mac},
+    verdict::{Dropped, Verdict},
+};
+
+/// The port of a frame that came up to the bridge, where it is no longer known.
+pub(crate) const ANY_PORT: u32 = 0;
+
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// A VLAN tag (IEEE 802.1Q).
+const ETHERTYPE_VLAN: u16 = 0x8100;
+/// A provider's VLAN tag (IEEE 802.1ad).
+const ETHERTYPE_PROVIDER_VLAN: u16 = 0x88a8;
+
+const PROTOCOL_ICMP: u8 = 1;
+const ICMP_REDIRECT: u8 = 5;
+
+const IPV6_LEN: usize = 40;
+const PROTOCOL_ICMPV6: u8 = 58;
+/// RFC 4861, section 4.2.
+const ICMPV6_ROUTER_ADVERTISEMENT: u8 = 134;
+/// RFC 4861, section 4.5.
+const ICMPV6_REDIRECT: u8 = 137;
+/// Extension headers that are looked behind. RFC 8200 knows eight, each at most once but one; a
+/// longer chain hides something.
+const MAX_EXTENSIONS: usize = 9;
+
+const BOOTP_SERVER: u16 = 67;
+const BOOTP_CLIENT: u16 = 68;
+const DHCPV6_CLIENT: u16 = 546;
+const DHCPV6_SERVER: u16 = 547;
+
+/// `ENODEV` of the kernel's helpers.
+const NO_DEVICE: i64 = -19;
+
+/// An ARP message between IPv4 and Ethernet addresses (RFC 826).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Arp {
+    hardware: u16,
+    protocol: u16,
+    lengths: [u8; 2],
+    operation: u16,
+    sender_mac: [u16; 3],
+    sender: [u16; 2],
+    target_mac: [u16; 3],
+    target: [u16; 2],
+}
+
+/// Who a frame says it is from.
+#[derive(Clone, Copy)]
+struct Sender {
+    /// Index of the port, or [`ANY_PORT`].
+    port: u32,
+    mac: Mac,
+}
+
+/// Lets the frame through, or says what becomes of it. `port` is the port it came in by, or
+/// [`ANY_PORT`]. Pointers into the packet are void afterwards.
+#[inline(always)]
+pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<(), Verdict> {
+    let Some(ethernet) = packet.at::<Ethernet>(0) else {
+        return Err(Verdict::Pass(PassReason::Unreadable));
+    };
+    // SAFETY: `at` proved that the header is in the packet.
+    let (ethertype, mac) = unsafe { ((*ethernet).ethertype, (*ethernet).source) };
+    let sender = Sender { port, mac };
+    if packet.vlan() != 0 {
+        // A network of its own inside the bridge, of which we know no addresses.
+        return sender.check_mac(packet, config).map_err(because);
+    }
+    if ethertype == ETHERTYPE_IPV4.to_be() {
+        return ipv4(packet, config, sender);
+    }
+    sender.check_mac(packet, config).map_err(because)?;
+    if ethertype == ETHERTYPE_ARP.to_be() {
+        return arp(packet, config, sender);
+    }
+    if ethertype == ETHERTYPE_IPV6.to_be() {
+        return ipv6(packet).map_err(because);
+    }
+    if ethertype == ETHERTYPE_VLAN.to_be() || ethertype == ETHERTYPE_PROVIDER_VLAN.to_be() {
+        // Below a tag that says nothing (VLAN 0): the kernel would look behind both, and so
+        // would what is hidden there.
+        return Err(because(DropReason::Malformed));
+    }
+    Ok(())
+}
+
+fn because(reason: DropReason) -> Verdict {
+    Verdict::Drop(Dropped::because(reason))
+}
+
+impl Sender {
+    /// Whether the container may speak from `address`.
+    #[inline(always)]
+    fn check(self, packet: Packet, config: &Config, address: u32) -> Result<(), DropReason> {
+        let key = EndpointKey {
+            address: address.to_ne_bytes(),
+        };
+        // SAFETY: the entry may change under us; a packet judged by the old one is one that
+        // came a moment earlier.
+        let endpoint = unsafe { ENDPOINTS.get(&key) };
+        // Nearly always: this entry binds the address, the MAC address and the port together.
+        if let Some(endpoint) = endpoint
+            && endpoint.link == self.port
+            && mac(&endpoint.mac) == self.mac
+        {
+            return Ok(());
+        }
+        self.check_mac(packet, config)?;
+        if address == gateway(config) {
+            return Err(DropReason::GatewayClaimed);
+        }
+        if address == 0 {
+            // It has none yet: a DHCP client, or an ARP probe (RFC 5227).
+            return Ok(());
+        }
+        if address & u32::from_ne_bytes(config.mask) != u32::from_ne_bytes(config.subnet) {
+            return Err(DropReason::SpoofedAddress);
+        }
+        let Some(endpoint) = endpoint else {
+            return Ok(());
+        };
+        let others = match self.port {
+            ANY_PORT => mac(&endpoint.mac) != self.mac,
+            port => endpoint.link != port,
+        };
+        if others && endpoint.flags & ENDPOINT_HELD != 0 && exists(packet, endpoint.link) {
+            return Err(DropReason::SpoofedAddress);
+        }
+        Ok(())
+    }
+
+    /// Whether the container may speak with its MAC address.
+    #[inline(always)]
+    fn check_mac(self, packet: Packet, config: &Config) -> Result<(), DropReason> {
+        if self.mac == mac(&config.bridge_mac) {
+            return Err(DropReason::GatewayClaimed);
+        }
+        if self.port == ANY_PORT {
+            return Ok(());
+        }
+        let key = MacKey {
+            // SAFETY: six bytes either way, in the order they have in the packet.
+            mac: unsafe { core::mem::transmute::<Mac, [u8; 6]>(self.mac) },
+            pad: [0; 2],
+        };
+        // SAFETY: the entry may change under us, see above.
+        match unsafe { MACS.get(&key) } {
+            Some(holder) if holder.link != self.port && exists(packet, holder.link) => {
+                Err(DropReason::SpoofedMac)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether an interface is still there. An entry outlives its interface while no runtime is
+/// there to remove it, and must not keep the container's successor from speaking.
+#[inline(always)]
+fn exists(packet: Packet, link: u32) -> bool {
+    let mut mtu = 0;
+    // SAFETY: the context is valid as long as the program runs, and so is the stack.
+    let answer = unsafe { bpf_check_mtu(packet.skb.cast(), link, &mut mtu, 0, 0) };
+    answer != NO_DEVICE
+}
+
+/// The address of the containers' gateway: the first of the node's subnet.
+#[inline(always)]
+fn gateway(config: &Config) -> u32 {
+    (u32::from_be_bytes(config.subnet) + 1).to_be()
+}
+
+#[inline(always)]
+fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> {
+    let Some(ip) = packet.reach::<Ipv4>(OUTER_IP) else {
+        // Too short for a header: nobody takes it.
+        return Err(Verdict::Pass(PassReason::Unreadable));
+    };
+    // SAFETY: `reach` proved that the header is in the packet.
+    let ip = unsafe { *ip };
+    let verdict = sender
+        .check(packet, config, ip.source)
+        .and_then(|()| transport(packet, config, &ip));
+    verdict.map_err(|reason| {
+        Verdict::Drop(Dropped {
+            inner_source: ip.source,
+            inner_destination: ip.destination,
+            ..Dropped::because(reason)
+        })
+    })
+}
+
+/// What of IPv4 a container may not send, whoever it says it is.
+#[inline(always)]
+fn transport(packet: Packet, config: &Config, ip: &Ipv4) -> Result<(), DropReason> {
+    if ip.is_later_fragment() {
+        // Without its first fragment it never becomes whole.
+        return Ok(());
+    }
+    if ip.protocol == PROTOCOL_UDP {
+        let offset = if ip.header_len() == IPV4_LEN {
+            OUTER_UDP
+        } else {
+            OUTER_IP + ip.header_len()
+        };
+        let Some(ports) = packet.reach::<[u16; 4]>(offset) else {
+            return Ok(());
+        };
+        // SAFETY: `reach` proved that the header is in the packet.
+        let [source, destination, ..] = unsafe { *ports };
+        if destination == (config.port as u16).to_be() {
+            return vxlan(packet, config, ip, offset);
+        }
+        if source == BOOTP_SERVER.to_be() && destination == BOOTP_CLIENT.to_be() {
+            return Err(DropReason::DhcpAnswer);
+        }
+    } else if ip.protocol == PROTOCOL_ICMP {
+        let kind = packet.reach::<u8>(OUTER_IP + ip.header_len());
+        // SAFETY: `reach` proved that the byte is in the packet.
+        if kind.is_some_and(|kind| unsafe { *kind } == ICMP_REDIRECT) {
+            return Err(DropReason::RouterAdvert);
+        }
+    }
+    Ok(())
+}
+
+/// UDP to the port of VXLAN. Between containers it is their business; to this host, another node
+/// or anything else it would be taken for a node's.
+#[inline(always)]
+fn vxlan(packet: Packet, config: &Config, ip: &Ipv4, udp: usize) -> Result<(), DropReason> {
+    let ours = match packet.reach::<UdpVxlan>(udp) {
+        // SAFETY: `reach` proved that the header is in the packet.
+        Some(vxlan) => unsafe { (*vxlan).has_vni() && (*vxlan).vni() == config.vni },
+        // The header may come in the next fragment; too short a packet no VTEP takes.
+        None => ip.is_fragment(),
+    };
+    if ours && !is_container(config, ip.destination) {
+        return Err(DropReason::ContainerVxlan);
+    }
+    Ok(())
+}
+
+/// Whether an address is one that a container of the mesh may have.
+#[inline(always)]
+fn is_container(config: &Config, address: u32) -> bool {
+    let subnet = address & u32::from_ne_bytes(config.mask);
+    if u32::from_be(address) == u32::from_be(subnet) + 1 {
+        // A node's own.
+        return false;
+    }
+    let key = PeerKey {
+        subnet: subnet.to_ne_bytes(),
+    };
+    // SAFETY: only whether the entry exists counts.
+    subnet == u32::from_ne_bytes(config.subnet) || unsafe { PEERS.get(&key) }.is_some()
+}
+
+#[inline(always)]
+fn arp(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> {
+    let Some(arp) = packet.reach::<Arp>(ETHERNET_LEN) else {
+        return Ok(());
+    };
+    // SAFETY: `reach` proved that the message is in the packet.
+    let (from, to) = unsafe { ((*arp).sender, (*arp).target) };
+    let address = |[high, low]: [u16; 2]| {
+        let ([a, b], [c, d]) = (high.to_ne_bytes(), low.to_ne_bytes());
+        u32::from_ne_bytes([a, b, c, d])
+    };
+    sender
+        .check(packet, config, address(from))
+        .map_err(|reason| {
+            Verdict::Drop(Dropped {
+                inner_source: address(from),
+                inner_destination: address(to),
+                ..Dropped::because(reason)
+            })
+        })
+}
+
+/// Router advertisements, redirects and answers of DHCPv6, also behind extension headers. Other
+/// IPv6 is the containers' own business: the mesh carries none.
+#[inline(always)]
+fn ipv6(packet: Packet) -> Result<(), DropReason> {
+    /// Hop-by-hop, routing, fragment, destination options, mobility, HIP, Shim6 (RFC 7045).
+    const fn extends(header: u8) -> bool {
+        matches!(header, 0 | 43 | 44 | 60 | 135 | 139 | 140)
+    }
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    let Some([mut next]) = load::<1>(packet, ETHERNET_LEN as u32 + 6) else {
+        return Ok(());
+    };
+    let mut offset = (ETHERNET_LEN + IPV6_LEN) as u32;
+    for _ in 0..MAX_EXTENSIONS {
+        if !extends(next) && next != AUTHENTICATION {
+            break;
+        }
+        let Some([following, length]) = load::<2>(packet, offset) else {
+            return Ok(());
+        };
+        // In units of eight bytes, the first not counted; of four, the first two not counted,
+        // for authentication (RFC 4302); of a fixed length for fragments (RFC 8200).
+        offset += match next {
+            FRAGMENT => 8,
+            AUTHENTICATION => (u32::from(length) + 2) * 4,
+            _ => (u32::from(length) + 1) * 8,
+        };
+        next = following;
+    }
+    match next {
+        PROTOCOL_ICMPV6 => match load::<1>(packet, offset) {
+            Some([ICMPV6_ROUTER_ADVERTISEMENT | ICMPV6_REDIRECT]) => Err(DropReason::RouterAdvert),
+            _ => Ok(()),
+        },
+        PROTOCOL_UDP => {
+            let Some([a, b, c, d]) = load::<4>(packet, offset) else {
+                return Ok(());
+            };
+            let answer = u16::from_be_bytes([a, b]) == DHCPV6_SERVER
+                && u16::from_be_bytes([c, d]) == DHCPV6_CLIENT;
+            if answer {
+                Err(DropReason::DhcpAnswer)
+            } else {
+                Ok(())
+            }
+        }
+        header if extends(header) || header == AUTHENTICATION => Err(DropReason::Malformed),
+        _ => Ok(()),
+    }
+}
+
+/// Copies bytes out of the packet, linear or not.
+#[inline(always)]
+fn load<const N: usize>(packet: Packet, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the context is valid as long as the program runs, and the buffer as long as said.
+    let failed = unsafe {
+        bpf_skb_load_bytes(
+            packet.skb.cast(),
+            offset,
+            bytes.as_mut_ptr().cast(),
+            N as u32,
+        )
+    };
+    (failed == 0).then_some(bytes)
+}
+
+const _: () = assert!(size_of::<Arp>() == 28 && UDP_LEN == size_of::<[u16; 4]>());

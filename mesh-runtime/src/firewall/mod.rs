@@ -1,0 +1,20 @@
+//! Rules of the kernel's packet filter: the guards that stand where no eBPF program does, and
+//! while no runtime runs.
+//!
+//! Two tables of our own, `inet quilt_mesh` and `bridge quilt_mesh`, written by the `nft` program
+//! in one transaction each time. [`ruleset`] says what they should hold (pure), [`nft`] writes,
+//! [`shown`] tells whether the kernel still shows what was written. Nobody else's table is read
+//! for its meaning, or changed.
+
+mod nft;
+mod ruleset;
+mod shown;
+mod writer;
+
+pub(crate) use nft::NftError;
+pub(crate) use ruleset::{Ruleset, container_bridges};
+pub(crate) use shown::listen;
+pub(crate) use writer::{Outcome, Wanted, Writer, remove};
+
+/// Name of both tables.
+pub(crate) const TABLE: &str = "quilt_mesh";

@@ -1,0 +1,196 @@
+//! The packet filter's place in the loop: written beside it, one turn at a time.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+
+use super::Reconciler;
+use crate::{
+    firewall::{NftError, Outcome, Ruleset, Wanted, Writer, listen},
+    problem::Problem,
+};
+
+/// Peers that come and go meanwhile are written together.
+const PACE: Duration = Duration::from_secs(1);
+
+/// The packet filter's rules, and who writes them.
+pub(crate) struct Firewall {
+    wanted: Option<Ruleset>,
+    /// What the kernel showed when it was last looked at.
+    shown: Option<Ruleset>,
+    /// `None` while a turn has it.
+    writer: Option<Writer>,
+    turn: Option<JoinHandle<(Writer, Result<Outcome, NftError>)>>,
+    /// Whether somebody may have changed the rules since.
+    look: bool,
+    /// When the rules were last written, and when they were last repaired.
+    written_at: Option<Instant>,
+    repaired_at: Option<Instant>,
+    /// Why they are not in place, and when they are tried again.
+    failed: Option<(String, Instant)>,
+    changed: Arc<Notify>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
+    }
+}
+
+impl Firewall {
+    /// Listens to changes of the rules. Where that is not possible, they are looked at with every
+    /// comparison all the same.
+    pub(super) fn listen() -> Self {
+        let changed = Arc::new(Notify::new());
+        let listener = listen(Arc::clone(&changed));
+        if let Err(error) = &listener {
+            tracing::info!(%error, "changes of the packet filter are not heard: looking every few seconds");
+        }
+        Self {
+            wanted: None,
+            shown: None,
+            writer: Some(Writer::default()),
+            turn: None,
+            look: false,
+            written_at: None,
+            repaired_at: None,
+            failed: None,
+            changed,
+            listener: listener.ok(),
+        }
+    }
+
+    /// Notified when somebody has changed any rules.
+    pub(super) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// Has the rules looked at.
+    pub(super) fn look(&mut self) {
+        self.look = true;
+    }
+
+    /// When the next turn is due; `None` while there is nothing to do, or one is under way.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let wanted = self.wanted.as_ref()?;
+        if self.turn.is_some() {
+            return None;
+        }
+        if let Some((_, again)) = &self.failed {
+            return Some(*again);
+        }
+        if self.look {
+            return Some(now);
+        }
+        (self.shown.as_ref() != Some(wanted)).then(|| after(self.written_at, now))
+    }
+
+    /// Begins a turn.
+    pub(super) fn begin(&mut self) {
+        let (Some(ruleset), Some(mut writer)) = (self.wanted.clone(), self.writer.take()) else {
+            return;
+        };
+        let now = Instant::now();
+        let wanted = Wanted {
+            ruleset,
+            may_write: after(self.written_at, now) <= now,
+            may_repair: after(self.repaired_at, now) <= now,
+        };
+        self.look = false;
+        self.failed = None;
+        self.turn = Some(tokio::task::spawn_blocking(move || {
+            let outcome = writer.turn(&wanted);
+            (writer, outcome)
+        }));
+    }
+
+    /// Waits until the turn that is under way has ended; for ever if none is. Cancel safe.
+    pub(super) async fn done(&mut self) -> Result<Outcome, NftError> {
+        let Some(turn) = &mut self.turn else {
+            return std::future::pending().await;
+        };
+        let ended = turn.await;
+        self.turn = None;
+        let (writer, outcome) = ended.unwrap_or_else(|error| {
+            (
+                Writer::default(),
+                Err(NftError::Read(io::Error::other(error))),
+            )
+        });
+        self.shown = writer.written().cloned();
+        self.writer = Some(writer);
+        outcome
+    }
+
+    /// Takes the result of [`done`](Self::done).
+    fn settle(&mut self, outcome: Result<Outcome, NftError>) {
+        let now = Instant::now();
+        match outcome {
+            Ok(Outcome::InPlace) => {}
+            Ok(Outcome::Written) => self.written_at = Some(now),
+            Ok(Outcome::Repaired) => {
+                self.written_at = Some(now);
+                self.repaired_at = Some(now);
+            }
+            Ok(Outcome::Early) => {
+                // What was changed by others is looked at again when it may be repaired.
+                if self.shown == self.wanted {
+                    self.shown = None;
+                }
+            }
+            Err(error) => self.failed = Some((error.to_string(), now + super::FULL_COMPARISON)),
+        }
+    }
+
+    /// Lets what is under way come to its end.
+    pub(super) async fn finish(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            // What came of it is for nobody to see any more.
+            let _ = turn.await;
+        }
+    }
+
+    /// Whether VXLAN from that peer does not pass yet, but will.
+    pub(super) fn keeps_out(&self, peer: std::net::Ipv4Addr) -> bool {
+        let shown = self.shown.as_ref().or(self.wanted.as_ref());
+        let written = self.shown.is_some() && shown.is_some_and(|rules| rules.takes_from(peer));
+        self.failed.is_none() && self.wanted.is_some() && !written
+    }
+}
+
+/// One pace after `before`.
+fn after(before: Option<Instant>, now: Instant) -> Instant {
+    before.map_or(now, |before| before + PACE)
+}
+
+impl Reconciler {
+    /// Says what the rules are to be, as a round has found.
+    pub(super) fn show_firewall(&mut self) {
+        let wanted = Ruleset::new(&self.settings, &self.wanted, &self.observed, &self.view);
+        // Without a bridge for a moment, the rules stay as they are.
+        if wanted.is_some() {
+            self.firewall.wanted = wanted;
+        }
+    }
+
+    /// Why the rules are not in place.
+    pub(super) fn firewall_problem(&self) -> Option<Problem> {
+        let (reason, _) = self.firewall.failed.as_ref()?;
+        Some(Problem::NoFirewall(reason.clone()))
+    }
+
+    /// Takes what came of a turn.
+    pub(super) fn note_firewall(&mut self, outcome: Result<Outcome, NftError>) {
+        self.firewall.settle(outcome);
+        let mut problems = self.problems.clone();
+        problems.retain(|problem| !matches!(problem, Problem::NoFirewall(_)));
+        problems.extend(self.firewall_problem());
+        if problems != self.problems {
+            self.note_problems(problems);
+        }
+    }
+}
