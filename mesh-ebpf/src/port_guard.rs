@@ -7,12 +7,12 @@
 use aya_ebpf::helpers::{bpf_check_mtu, bpf_skb_load_bytes};
 use mesh_layout::{
     Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4, EndpointKey, IPV4_LEN, MacKey,
-    PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN,
+    PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_FLAG_VNI,
 };
 
 use crate::{
     maps::{ENDPOINTS, MACS, PEERS},
-    packet::{Ethernet, Ipv4, Mac, OUTER_IP, OUTER_UDP, Packet, UdpVxlan, mac},
+    packet::{Ethernet, Ipv4, Mac, OUTER_IP, OUTER_UDP, Packet, mac},
     verdict::{Dropped, Verdict},
 };
 
@@ -213,40 +213,47 @@ fn transport(packet: Packet, config: &Config, ip: &Ipv4) -> Result<(), DropReaso
         // Without its first fragment it never becomes whole.
         return Ok(());
     }
+    let offset = OUTER_IP + ip.header_len();
     if ip.protocol == PROTOCOL_UDP {
-        let offset = if ip.header_len() == IPV4_LEN {
-            OUTER_UDP
-        } else {
-            OUTER_IP + ip.header_len()
-        };
-        let Some(ports) = packet.reach::<[u16; 4]>(offset) else {
+        let Some([source, destination]) = ports(packet, ip) else {
             return Ok(());
         };
-        // SAFETY: `reach` proved that the header is in the packet.
-        let [source, destination, ..] = unsafe { *ports };
         if destination == (config.port as u16).to_be() {
-            return vxlan(packet, config, ip, offset);
+            return vxlan(packet, config, ip, offset as u32);
         }
         if source == BOOTP_SERVER.to_be() && destination == BOOTP_CLIENT.to_be() {
             return Err(DropReason::DhcpAnswer);
         }
-    } else if ip.protocol == PROTOCOL_ICMP {
-        let kind = packet.reach::<u8>(OUTER_IP + ip.header_len());
-        // SAFETY: `reach` proved that the byte is in the packet.
-        if kind.is_some_and(|kind| unsafe { *kind } == ICMP_REDIRECT) {
-            return Err(DropReason::RouterAdvert);
-        }
+    } else if ip.protocol == PROTOCOL_ICMP
+        && let Some([ICMP_REDIRECT]) = load(packet, offset as u32)
+    {
+        return Err(DropReason::RouterAdvert);
     }
     Ok(())
+}
+
+/// Source and destination port, in network byte order. Nearly always they lie where a pointer
+/// reaches them.
+#[inline(always)]
+fn ports(packet: Packet, ip: &Ipv4) -> Option<[u16; 2]> {
+    if ip.header_len() == IPV4_LEN
+        && let Some(ports) = packet.at::<[u16; 2]>(OUTER_UDP)
+    {
+        // SAFETY: `at` proved that the ports are in the packet.
+        return Some(unsafe { *ports });
+    }
+    let [a, b, c, d] = load(packet, (OUTER_IP + ip.header_len()) as u32)?;
+    Some([u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])])
 }
 
 /// UDP to the port of VXLAN. Between containers it is their business; to this host, another node
 /// or anything else it would be taken for a node's.
 #[inline(always)]
-fn vxlan(packet: Packet, config: &Config, ip: &Ipv4, udp: usize) -> Result<(), DropReason> {
-    let ours = match packet.reach::<UdpVxlan>(udp) {
-        // SAFETY: `reach` proved that the header is in the packet.
-        Some(vxlan) => unsafe { (*vxlan).has_vni() && (*vxlan).vni() == config.vni },
+fn vxlan(packet: Packet, config: &Config, ip: &Ipv4, udp: u32) -> Result<(), DropReason> {
+    let ours = match load::<8>(packet, udp + UDP_LEN as u32) {
+        Some([flags, _, _, _, a, b, c, _]) => {
+            flags & VXLAN_FLAG_VNI != 0 && u32::from_be_bytes([0, a, b, c]) == config.vni
+        }
         // The header may come in the next fragment; too short a packet no VTEP takes.
         None => ip.is_fragment(),
     };
@@ -361,4 +368,4 @@ fn load<const N: usize>(packet: Packet, offset: u32) -> Option<[u8; N]> {
     (failed == 0).then_some(bytes)
 }
 
-const _: () = assert!(size_of::<Arp>() == 28 && UDP_LEN == size_of::<[u16; 4]>());
+const _: () = assert!(size_of::<Arp>() == 28);
