@@ -4,19 +4,18 @@ use std::time::Instant;
 
 use super::{
     TABLE,
+    netlink::Reader,
     nft::{self, NftError},
     ruleset::Ruleset,
-    shown::{Fingerprint, Reader, tables_exist},
+    shown::{Fingerprint, tables_exist},
 };
 
 /// What the rules are to be.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) ruleset: Ruleset,
-    /// Whether the rules may be written now, if only they differ from what was wanted before.
-    pub(crate) may_write: bool,
-    /// Whether they may be written now, if somebody has changed them.
-    pub(crate) may_repair: bool,
+    /// Whether nft may run, which takes a tenth of a second of a processor.
+    pub(crate) may_run: bool,
 }
 
 /// What came of a turn.
@@ -24,11 +23,9 @@ pub(crate) struct Wanted {
 pub(crate) enum Outcome {
     /// The kernel shows the rules.
     InPlace,
-    /// They were written.
+    /// They were written, by running nft.
     Written,
-    /// Somebody had changed them, and they were written anew.
-    Repaired,
-    /// They differ, but it is too early to write them.
+    /// They differ, but it is too early to run nft.
     Early,
 }
 
@@ -76,22 +73,23 @@ impl Writer {
                 return Ok(Outcome::InPlace);
             }
         }
-        let may = match damaged {
-            true => wanted.may_repair,
-            false => wanted.may_write,
+        let mut changes = match self.written.take() {
+            Some(written) if !damaged => wanted.ruleset.since(&written.ruleset),
+            _ => None,
         };
-        if !may {
-            return Ok(Outcome::Early);
-        }
-        let changes = self
-            .written
-            .take()
-            .filter(|_| !damaged)
-            .and_then(|written| wanted.ruleset.since(&written.ruleset));
         let started = Instant::now();
-        match &changes {
-            Some(changes) => nft::run(changes)?,
-            None => self.write_whole(&wanted.ruleset)?,
+        if let Some(elements) = &changes
+            && let Err(error) = reader.change(elements)
+        {
+            // Somebody was quicker, and the sets are not what they were.
+            tracing::debug!(%error, "cannot change the packet filter's sets: writing all anew");
+            changes = None;
+        }
+        if changes.is_none() {
+            if !wanted.may_run {
+                return Ok(Outcome::Early);
+            }
+            self.write_whole(&wanted.ruleset)?;
         }
         let took_ms = started.elapsed().as_millis();
         let fingerprint = Fingerprint::read(&reader).map_err(NftError::Read)?;
@@ -109,9 +107,9 @@ impl Writer {
             (_, false) => tracing::info!(peers, took_ms, "packet filter's rules written"),
             (_, true) => tracing::debug!(peers, took_ms, "packet filter's sets changed"),
         }
-        Ok(match damaged {
-            true => Outcome::Repaired,
-            false => Outcome::Written,
+        Ok(match changes {
+            Some(_) => Outcome::InPlace,
+            None => Outcome::Written,
         })
     }
 
