@@ -224,10 +224,7 @@ impl Ruleset {
     }
 
     /// Both tables whole, in the place of what they held, as input of nft.
-    ///
-    /// `by_bridge`: the kernel can tell to which bridge a port belongs (`meta ibrname`, the module
-    /// nft_meta_bridge), so that ports made while no runtime runs are guarded as well.
-    pub(super) fn text(&self, by_bridge: bool) -> String {
+    pub(super) fn text(&self) -> String {
         // nft has no way to say "delete if it exists" before 1.0.8.
         let anew =
             |family: &str| format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n");
@@ -236,7 +233,7 @@ impl Ruleset {
             anew("inet"),
             self.inet_table(),
             anew("bridge"),
-            self.bridge_table(by_bridge)
+            self.bridge_table()
         )
     }
 
@@ -366,39 +363,43 @@ impl Ruleset {
         )
     }
 
-    fn bridge_table(&self, by_bridge: bool) -> String {
+    /// The rules between the ports of our bridge.
+    ///
+    /// A port that was made while no runtime runs is in no set. But a frame from one port goes to
+    /// another of the same bridge alone, so the port it goes to tells whose it is. (`meta ibrname`
+    /// would, but not every kernel has the module nft_meta_bridge.)
+    fn bridge_table(&self) -> String {
         let Frame {
-            bridge,
-            subnet,
-            bridge_mac,
-            ..
+            subnet, bridge_mac, ..
         } = &self.frame;
         let (mask, network, gateway) = (subnet.netmask(), subnet.network(), gateway(*subnet));
         let sets = self.sets_of("bridge");
-        let elsewhere = match by_bridge {
-            true => format!("meta ibrname != \"{bridge}\" accept"),
-            false => "iifname != @ports accept".to_owned(),
-        };
         let mac = DisplayMac(*bridge_mac);
         // `meta protocol`, not `ether type`: the kernel takes a frame with a tag of VLAN 0 for one
         // without, and so must the rules.
         format!(
             "table bridge {TABLE} {{\n\
              {sets}\
-             \tchain early {{\n\
-             \t\ttype filter hook prerouting priority -300;\n\
+             \tchain frames {{\n\
              \t\tether saddr {mac} counter drop\n\
-             \t\tmeta protocol arp arp saddr ip {gateway} counter drop\n\
-             \t\tmeta protocol ip ip saddr {gateway} counter drop\n\
-             \t\t{elsewhere}\n\
              \t\tvlan id != 0 accept\n\
              \t\tmeta protocol {{ 0x8100, 0x88a8 }} counter drop\n\
+             \t\tmeta protocol arp arp saddr ip {gateway} counter drop\n\
              \t\tmeta protocol arp arp saddr ip != 0.0.0.0 arp saddr ip & {mask} != {network} counter drop\n\
+             \t\tmeta protocol ip ip saddr {gateway} counter drop\n\
              \t\tmeta protocol ip ip saddr != 0.0.0.0 ip saddr & {mask} != {network} counter drop\n\
              \t\tmeta protocol ip6 icmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
              \t\tmeta protocol ip icmp type redirect counter drop\n\
              \t\tudp sport 67 udp dport 68 counter drop\n\
              \t\tudp sport 547 udp dport 546 counter drop\n\
+             \t}}\n\
+             \tchain early {{\n\
+             \t\ttype filter hook prerouting priority -300;\n\
+             \t\tiifname @ports jump frames\n\
+             \t}}\n\
+             \tchain between {{\n\
+             \t\ttype filter hook forward priority -300;\n\
+             \t\tiifname != @ports oifname @ports jump frames\n\
              \t}}\n\
              }}\n"
         )

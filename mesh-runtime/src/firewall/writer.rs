@@ -31,12 +31,8 @@ pub(crate) enum Outcome {
 
 /// Writes the rules, and remembers how to tell that they are as they were written. All calls
 /// block, and act on the network namespace of the calling thread.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    /// Whether the kernel can tell the bridge of a port; taken as true until it refuses.
-    by_bridge: bool,
-    written: Option<Written>,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Writer(Option<Written>);
 
 #[derive(Debug)]
 struct Written {
@@ -44,19 +40,10 @@ struct Written {
     fingerprint: Fingerprint,
 }
 
-impl Default for Writer {
-    fn default() -> Self {
-        Self {
-            by_bridge: true,
-            written: None,
-        }
-    }
-}
-
 impl Writer {
     /// The rules that were written last, and not seen changed since.
     pub(crate) fn written(&self) -> Option<&Ruleset> {
-        self.written.as_ref().map(|written| &written.ruleset)
+        self.0.as_ref().map(|written| &written.ruleset)
     }
 
     /// Looks at the kernel's rules, and writes them where they are not what is wanted.
@@ -67,13 +54,13 @@ impl Writer {
     pub(crate) fn turn(&mut self, wanted: &Wanted) -> Result<Outcome, NftError> {
         let reader = Reader::open().map_err(NftError::Read)?;
         let mut damaged = false;
-        if let Some(written) = &mut self.written {
+        if let Some(written) = &mut self.0 {
             damaged = !written.fingerprint.holds(&reader).map_err(NftError::Read)?;
             if !damaged && written.ruleset == wanted.ruleset {
                 return Ok(Outcome::InPlace);
             }
         }
-        let mut changes = match self.written.take() {
+        let mut changes = match self.0.take() {
             Some(written) if !damaged => wanted.ruleset.since(&written.ruleset),
             _ => None,
         };
@@ -89,11 +76,11 @@ impl Writer {
             if !wanted.may_run {
                 return Ok(Outcome::Early);
             }
-            self.write_whole(&wanted.ruleset)?;
+            nft::run(&wanted.ruleset.text())?;
         }
         let took_ms = started.elapsed().as_millis();
         let fingerprint = Fingerprint::read(&reader).map_err(NftError::Read)?;
-        self.written = Some(Written {
+        self.0 = Some(Written {
             ruleset: wanted.ruleset.clone(),
             fingerprint,
         });
@@ -111,20 +98,6 @@ impl Writer {
             Some(_) => Outcome::InPlace,
             None => Outcome::Written,
         })
-    }
-
-    fn write_whole(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
-        match nft::run(&ruleset.text(self.by_bridge)) {
-            Err(NftError::Refused(reason)) if self.by_bridge => {
-                tracing::info!(
-                    reason,
-                    "this kernel cannot tell the bridge of a port (nft_meta_bridge): its ports are named one by one"
-                );
-                self.by_bridge = false;
-                nft::run(&ruleset.text(false))
-            }
-            other => other,
-        }
     }
 }
 

@@ -155,7 +155,7 @@ async fn a_network_of_the_cluster_cannot_be_let_in() {
     let testbed = mesh_testbed::Testbed::builder().hosts(1).build().await;
     let testbed = testbed.unwrap();
     let host = &testbed.hosts()[0];
-    for cidr in ["10.42.1.0/24", "no network", "10.0.0.0/8"] {
+    for cidr in ["10.42.1.0/24", "no network", "192.0.2.1/24"] {
         let words = format!(
             "--routed-from {} --bpffs {} --state-dir {}",
             cidr.replace(' ', "-"),

@@ -199,29 +199,39 @@ async fn the_holder_of_a_virtual_address_sends_from_it() {
     .await;
 }
 
-/// Whoever runs the engine decides: an address that was given by a call is that container's,
-/// whoever had it before.
+async fn attach(scene: &Scene, container: &mesh_testbed::Container) -> Result<(), String> {
+    let channel = scene.home().runtime_channel().await.unwrap();
+    let answer = MeshDataplaneClient::new(channel)
+        .attach_endpoint(AttachEndpointRequest {
+            interface: container.host_interface().into(),
+            address: VIRTUAL.to_string(),
+            mac: String::new(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    answer.success.then_some(()).ok_or(answer.error)
+}
+
+/// A call takes an address from nobody who holds it; one that it gave, nobody takes.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_was_given_by_a_call_is_kept_against_who_held_it_before() {
+async fn an_address_that_was_given_by_a_call_is_taken_by_nobody() {
     in_modes(ALIVE, Plan::default(), async |scene| {
-        let (first, second) = (scene.sibling().netns(), &scene.attacker);
-        add(first, VIRTUAL);
-        announce(scene, first, VIRTUAL);
-        arrives_at(scene, VIRTUAL, first).await;
+        let (first, second) = (scene.sibling(), &scene.attacker);
+        add(first.netns(), VIRTUAL);
+        announce(scene, first.netns(), VIRTUAL);
+        arrives_at(scene, VIRTUAL, first.netns()).await;
+        let refused = attach(scene, second).await.unwrap_err();
+        assert!(refused.contains(first.host_interface()), "{refused}");
+        remove(first.netns(), VIRTUAL);
+        attach(scene, second).await.unwrap();
+        // By call it is the second's, although only the first holds it.
+        add(first.netns(), VIRTUAL);
+        announce(scene, first.netns(), VIRTUAL);
         add(second.netns(), VIRTUAL);
-        let channel = scene.home().runtime_channel().await.unwrap();
-        let answer = MeshDataplaneClient::new(channel)
-            .attach_endpoint(AttachEndpointRequest {
-                interface: second.host_interface().into(),
-                address: VIRTUAL.to_string(),
-                mac: String::new(),
-            })
-            .await
-            .unwrap()
-            .into_inner();
-        assert!(answer.success, "{}", answer.error);
         announce(scene, second.netns(), VIRTUAL);
         arrives_at(scene, VIRTUAL, second.netns()).await;
+        contested(scene, VIRTUAL).await;
     })
     .await;
 }
