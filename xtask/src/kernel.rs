@@ -17,7 +17,7 @@ pub(crate) const TOOLS: [Tool; 4] = [
     Tool::CCompiler,
     Tool::Emulator,
     Tool::Depmod,
-    Tool::TrafficControl,
+    Tool::Iproute,
 ];
 
 /// Boots these kernels, all at once: one suite of the summary. Needs no root: the machines are emulated.
