@@ -194,14 +194,15 @@ pub(crate) fn run_reading(
     Ok((ended, complete))
 }
 
-/// While this lives, signals to this thread and to those it starts wait to be read.
-struct Shield {
+/// While this lives, signals to this thread and to those it starts wait to be read, by the next program that runs in
+/// the foreground or for the end of this.
+pub(crate) struct Shield {
     signals: SigSet,
     before: SigSet,
 }
 
 impl Shield {
-    fn raise() -> anyhow::Result<Self> {
+    pub(crate) fn raise() -> anyhow::Result<Self> {
         let status = std::fs::read_to_string("/proc/thread-self/status")
             .context("cannot read which signals are ignored")?;
         let mut signals = SigSet::empty();

@@ -81,6 +81,10 @@ pub(crate) enum Tool {
     CniPlugins,
     /// The contents of the containers' image.
     Busybox,
+    /// Makes the root file system of a bare Debian.
+    Bootstrap,
+    /// Clones the checkout into it.
+    Git,
     /// Makes the environment for schemathesis, which fuzzes the control plane's API.
     PythonVenv,
 }
@@ -102,6 +106,8 @@ impl Tool {
             Self::Runc => "runc",
             Self::CniPlugins => "CNI plugins",
             Self::Busybox => "busybox",
+            Self::Bootstrap => "mmdebstrap",
+            Self::Git => "git",
             Self::PythonVenv => "python3 with venv",
         }
     }
@@ -122,6 +128,9 @@ impl Tool {
             Self::Runc => &["runc"],
             Self::CniPlugins => &["containernetworking-plugins"],
             Self::Busybox => &["busybox-static"],
+            // Not every distribution knows Debian's keys.
+            Self::Bootstrap => &["mmdebstrap", "debian-archive-keyring"],
+            Self::Git => &["git"],
             Self::PythonVenv => &["python3", "python3-venv"],
         }
     }
