@@ -20,8 +20,9 @@ use crate::{cargo, setup::find};
 /// Run a command on a bare Debian 12, with the checkout as it is committed
 ///
 /// Makes a root file system of Debian's essential packages and apt, with a copy of the Rust toolchain in use and a clone
-/// of this checkout, and runs the command there, in namespaces of its own for mounts and processes. How apt, cargo and
-/// pip reach their registries is taken from this machine, passwords and tokens are not. The network is the machine's.
+/// of this checkout, and runs the command there, in namespaces of its own for mounts and processes. A command that begins
+/// with cargo gets a C compiler as well, without which Rust links nothing; .ci/run brings its own. How apt, cargo and pip
+/// reach their registries is taken from this machine, passwords and tokens are not. The network is the machine's.
 /// Removes everything at the end, also after Ctrl-C. Needs root, and some 10 GB for .ci/run.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -63,17 +64,22 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
 /// Makes the root file system and runs the command in it.
 fn enter(place: &Place, checkout: &Path, options: &Options) -> anyhow::Result<ExitCode> {
-    let started = Instant::now();
-    root::make(&place.dir, &place.root(), checkout)?;
-    eprintln!(
-        "a bare Debian 12 is made, {:.1} s",
-        started.elapsed().as_secs_f64()
-    );
     let ci = [".ci/run".to_owned()];
     let words = match &options.command[..] {
         [] => &ci[..],
         words => words,
     };
+    let started = Instant::now();
+    let packages = match words.first().map(String::as_str) {
+        // xtask itself could not be compiled.
+        Some("cargo") => Tool::CCompiler.packages(),
+        _ => &[],
+    };
+    root::make(&place.dir, &place.root(), checkout, packages)?;
+    eprintln!(
+        "a bare Debian 12 is made, {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
     let started = Instant::now();
     let ended = foreground::run(&mut inside(&place.root(), words), Reach::Group, None)?;
     eprintln!(

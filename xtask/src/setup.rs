@@ -113,7 +113,7 @@ impl Tool {
     }
 
     /// Debian's packages with it.
-    fn packages(self) -> &'static [&'static str] {
+    pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::CCompiler => &["gcc", "libc6-dev"],
             Self::Bpftool => &["bpftool"],

@@ -42,9 +42,14 @@ const NETWORK: [&str; 4] = [
     "/usr/local/share/ca-certificates",
 ];
 
-/// Makes the root file system; what is only needed on the way goes to `scratch`.
-pub(super) fn make(scratch: &Path, root: &Path, checkout: &Path) -> anyhow::Result<()> {
-    bootstrap(scratch, root)?;
+/// Makes the root file system, with these packages besides; what is only needed on the way goes to `scratch`.
+pub(super) fn make(
+    scratch: &Path,
+    root: &Path,
+    checkout: &Path,
+    packages: &[&str],
+) -> anyhow::Result<()> {
+    bootstrap(scratch, root, packages)?;
     for path in NETWORK {
         let to = root.join(path.trim_start_matches('/'));
         // Not every machine has all of them.
@@ -61,8 +66,8 @@ pub(super) fn make(scratch: &Path, root: &Path, checkout: &Path) -> anyhow::Resu
     clone(checkout, &root.join("root/quilt-mesh"))
 }
 
-/// Debian's essential packages and apt.
-fn bootstrap(scratch: &Path, root: &Path) -> anyhow::Result<()> {
+/// Debian's essential packages, apt, and these packages.
+fn bootstrap(scratch: &Path, root: &Path, packages: &[&str]) -> anyhow::Result<()> {
     eprintln!("making a bare Debian 12");
     let targets = answer(
         Command::new("apt-get")
@@ -82,6 +87,11 @@ fn bootstrap(scratch: &Path, root: &Path) -> anyhow::Result<()> {
     debian
         .args(["--quiet", "--mode=root", "--variant=minbase"])
         .arg(format!("--aptopt={}", options.display()))
+        .args(
+            packages
+                .iter()
+                .map(|package| format!("--include={package}")),
+        )
         .arg(RELEASE)
         .arg(root)
         .arg(list);
