@@ -57,9 +57,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         );
         return outcome;
     }
-    let removed = place.remove();
-    // Why the command failed is more than that something is left.
-    outcome.and_then(|code| removed.map(|()| code))
+    match (outcome, place.remove()) {
+        (outcome, Ok(())) => outcome,
+        (Ok(_), Err(error)) => Err(error),
+        (Err(outcome), Err(error)) => {
+            eprintln!("error: {error:#}");
+            Err(outcome)
+        }
+    }
 }
 
 /// Makes the root file system and runs the command in it.

@@ -13,7 +13,13 @@ use crate::test::{self, Summary};
 pub(crate) const IN_CI: [&str; 2] = ["6.1", "6.12"];
 
 /// What the emulated machines need beside the binaries.
-pub(crate) const TOOLS: [Tool; 4] = [Tool::CCompiler, Tool::Emulator, Tool::Depmod, Tool::Iproute];
+pub(crate) const TOOLS: [Tool; 5] = [
+    Tool::CCompiler,
+    Tool::Emulator,
+    Tool::Depmod,
+    Tool::Iproute,
+    Tool::Nftables,
+];
 
 /// Boots these kernels, all at once: one suite of the summary. Needs no root: the machines are emulated.
 pub(crate) fn collect(kernels: &[impl AsRef<str>]) -> anyhow::Result<Summary> {
