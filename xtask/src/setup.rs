@@ -208,11 +208,13 @@ fn packages(tools: &[Tool]) -> Vec<&'static str> {
 
 /// Installs those of the tools that are missing.
 pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
-    let missing: Vec<_> = tools
-        .iter()
-        .copied()
-        .filter(|tool| !tool.is_there())
-        .collect();
+    let mut missing = Vec::new();
+    for tool in tools {
+        // Some are in more than one list.
+        if !missing.contains(tool) && !tool.is_there() {
+            missing.push(*tool);
+        }
+    }
     if missing.is_empty() {
         return Ok(());
     }
