@@ -176,7 +176,8 @@ fn gateway(config: &Config) -> u32 {
 #[inline(always)]
 fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> {
     let Some(ip) = packet.reach::<Ipv4>(OUTER_IP) else {
-        // Too short for a header: nobody takes it.
+        // Too short for a header: nobody takes it, but the bridge learns its MAC address.
+        sender.check_mac(packet, config).map_err(because)?;
         return Err(Verdict::Pass(PassReason::Unreadable));
     };
     // SAFETY: `reach` proved that the header is in the packet.
@@ -253,9 +254,11 @@ fn vxlan(packet: Packet, config: &Config, ip: &Ipv4, udp: u32) -> Result<(), Dro
 /// Whether an address is one that a container of the mesh may have.
 #[inline(always)]
 fn is_container(config: &Config, address: u32) -> bool {
-    let subnet = address & u32::from_ne_bytes(config.mask);
-    if u32::from_be(address) == u32::from_be(subnet) + 1 {
-        // A node's own.
+    let mask = u32::from_ne_bytes(config.mask);
+    let subnet = address & mask;
+    let (host, last) = (u32::from_be(address & !mask), u32::from_be(!mask));
+    if host <= 1 || host == last {
+        // A node's own, or everybody's there, the node among them: its VTEP takes broadcasts.
         return false;
     }
     let key = PeerKey {
@@ -305,9 +308,13 @@ fn ipv6(packet: Packet) -> Result<(), DropReason> {
         if !extends(next) && next != AUTHENTICATION {
             break;
         }
-        let Some([following, length]) = load::<2>(packet, offset) else {
+        let Some([following, length, high, low]) = load::<4>(packet, offset) else {
             return Ok(());
         };
+        if next == FRAGMENT && u16::from_be_bytes([high, low]) >> 3 != 0 {
+            // Without its first fragment it never becomes whole.
+            return Ok(());
+        }
         // In units of eight bytes, the first not counted; of four, the first two not counted,
         // for authentication (RFC 4302); of a fixed length for fragments (RFC 8200).
         offset += match next {

@@ -133,6 +133,9 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
 
     // From here on the packet is a peer's and ours. What the program does not do itself the
     // kernel does.
+    if node.guards_only() {
+        return pass(PassReason::ForwardingOff);
+    }
     if outer.is_fragment() {
         return pass(PassReason::OuterFragment);
     }
@@ -146,6 +149,9 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
     let (outer_mark, inner_mark) = (Ecn::of(outer.tos), Ecn::of(inner.tos));
     if outer_mark == Ecn::Ce || inner_after(outer_mark, inner_mark) != Some(inner_mark) {
         return pass(PassReason::CongestionMark);
+    }
+    if arrival.vlan_tag.is_some() {
+        return pass(PassReason::Unreadable);
     }
     if inner.ttl <= 1 {
         return pass(PassReason::TtlExpired);

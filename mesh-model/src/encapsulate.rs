@@ -9,7 +9,7 @@ use mesh_layout::{
 
 use crate::{
     Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Redirect, Udp, Verdict, Vxlan,
-    congestion::outer_for, decrement_ttl, header::length16,
+    congestion::outer_for, decrement_ttl, header::length16, port_guard,
 };
 
 /// Source ports that stand for flows: the dynamic range (RFC 7348, section 5; RFC 6335).
@@ -17,10 +17,23 @@ pub const SOURCE_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 
 /// Ingress of a bridge port.
 ///
-/// What is IPv4 to the gateway's MAC address, from this node's subnet to a peer's, is sent to
-/// the peer. All else is the kernel path's, which answers where an answer is due.
+/// What the guard of the port lets through and is IPv4 to the gateway's MAC address, from this
+/// node's subnet to a peer's, is sent to the peer. All else is the kernel path's, which answers
+/// where an answer is due.
 pub fn encapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
+    from_container(node, arrival, Some(arrival.link))
+}
+
+/// What a container sent, by the port with that index if it is known.
+fn from_container(node: &Node, arrival: &Arrival<'_>, port: Option<u32>) -> Outcome {
     let pass = |reason| Outcome::pass(arrival, reason);
+
+    if let Some(refused) = port_guard::refuse(node, arrival, port) {
+        return refused;
+    }
+    if node.guards_only() {
+        return pass(PassReason::ForwardingOff);
+    }
 
     let Some(ethernet) = Ethernet::read(arrival.packet) else {
         return pass(PassReason::Unreadable);
@@ -37,7 +50,7 @@ pub fn encapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     let Some(peer) = node.peer(ip.destination) else {
         return pass(PassReason::NotPeer);
     };
-    if !ip.is_valid() || ip.has_options() {
+    if !ip.is_valid() || ip.has_options() || arrival.vlan_tag.is_some() {
         return pass(PassReason::Unreadable);
     }
     if !node.owns(ip.source) {
@@ -79,10 +92,11 @@ pub fn encapsulate(node: &Node, arrival: &Arrival<'_>) -> Outcome {
 
 /// Ingress of the bridge.
 ///
-/// Takes the packets that [`encapsulate`] takes, if a port has no program that has done it
-/// before. What that one has left to the kernel and counted is left alone here.
+/// Takes and refuses the packets that [`encapsulate`] takes and refuses, if a port has no program
+/// that has done it before; by which port a packet came is not known here. What that one has left
+/// to the kernel and counted is left alone.
 pub fn catch_all(node: &Node, arrival: &Arrival<'_>) -> Outcome {
-    let outcome = encapsulate(node, arrival);
+    let outcome = from_container(node, arrival, None);
     match outcome.verdict {
         Verdict::Pass(_) => Outcome::unchanged(arrival, Verdict::Continue),
         _ => outcome,

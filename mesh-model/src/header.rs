@@ -10,7 +10,7 @@ use mesh_layout::{
 use crate::checksum::header_checksum;
 
 /// `N` bytes from `offset` on, if they are there.
-fn bytes<const N: usize>(packet: &[u8], offset: usize) -> Option<[u8; N]> {
+pub(crate) fn bytes<const N: usize>(packet: &[u8], offset: usize) -> Option<[u8; N]> {
     packet.get(offset..offset + N)?.try_into().ok()
 }
 

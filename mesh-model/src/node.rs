@@ -1,11 +1,14 @@
-//! What a node knows when a packet arrives: the contents of the maps, and one device.
+//! What a node knows when a packet arrives: the contents of the maps, and its devices.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
 };
 
-use mesh_layout::{Config, Endpoint, EndpointKey, Peer, PeerKey, Vtep, VtepKey};
+use mesh_layout::{
+    CONFIG_GUARD_ONLY, Config, Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, Vtep,
+    VtepKey,
+};
 
 /// A node's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,11 @@ pub struct Node {
     pub vteps: BTreeMap<VtepKey, Vtep>,
     /// Containers of this node.
     pub endpoints: BTreeMap<EndpointKey, Endpoint>,
+    /// Ports by the MAC address behind them.
+    pub macs: BTreeMap<MacKey, MacHolder>,
+    /// Indices of the interfaces that there are. Entries may name others: they outlive a
+    /// container until somebody removes them.
+    pub links: BTreeSet<u32>,
 }
 
 impl Node {
@@ -56,6 +64,36 @@ impl Node {
         self.endpoints.get(&EndpointKey {
             address: address.octets(),
         })
+    }
+
+    /// The port behind which a MAC address is known to be.
+    pub fn port_of(&self, mac: [u8; 6]) -> Option<u32> {
+        let holder = self.macs.get(&MacKey { mac, pad: [0; 2] })?;
+        Some(holder.link)
+    }
+
+    /// Whether an interface is still there.
+    pub fn exists(&self, link: u32) -> bool {
+        self.links.contains(&link)
+    }
+
+    /// The address of this node's containers' gateway: the first of the subnet.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from_be_bytes(self.config.subnet) + 1)
+    }
+
+    /// Whether a container of the mesh may have that address: it lies in a node's subnet, is not
+    /// the node's own, and does not mean everybody there.
+    pub fn may_be_a_container(&self, address: Ipv4Addr) -> bool {
+        let hosts = !u32::from_be_bytes(self.config.mask);
+        let host = u32::from(address) & hosts;
+        let special = [0, 1, hosts].contains(&host);
+        !special && (self.owns(address) || self.peer(address).is_some())
+    }
+
+    /// Whether the programs are to guard and to forward nothing.
+    pub fn guards_only(&self) -> bool {
+        self.config.flags & CONFIG_GUARD_ONLY != 0
     }
 
     /// Whether the kernel would route packets to this address on, given that it has a route

@@ -11,6 +11,8 @@ pub struct Arrival<'a> {
     pub packet: &'a [u8],
     /// Index of the interface.
     pub link: u32,
+    /// A VLAN tag that the kernel has taken off the packet: its priority and identifier.
+    pub vlan_tag: Option<u16>,
     /// Payload bytes per packet on the wire, of a packet that stands for several and whose
     /// kind of segmentation the kernel was not told; 0 for a single packet.
     pub segment_size: u16,
@@ -26,6 +28,7 @@ impl<'a> Arrival<'a> {
         Self {
             packet,
             link,
+            vlan_tag: None,
             segment_size: 0,
             flow_port: 0,
         }

@@ -57,6 +57,9 @@ pub fn safety_net(node: &Node, arrival: &Arrival<'_>) -> Outcome {
         counted: Some(counted),
         ..Outcome::pass(arrival, reason)
     };
+    if node.guards_only() {
+        return pass(PassReason::ForwardingOff);
+    }
     if ip.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }

@@ -25,7 +25,7 @@ mod wire;
 
 use harness::{
     Ground, OVERLAY_MTU, Programs, compare, hex, ip,
-    node::{REMOTE, from_container, the_peers_node, two_peers},
+    node::{PORT, REMOTE, from_container, the_peers_node, two_peers},
 };
 use wire::{HOST_MAC, NEIGHBOUR_MAC, PacketSocket, Wire, is_vxlan};
 
@@ -186,7 +186,7 @@ fn both_paths_write_the_same_format_but_for_what_is_documented() {
         let flow_port = Udp::read(&kernels[UDP..]).unwrap().source;
         let arrival = Arrival {
             flow_port,
-            ..Arrival::single(&sent, 2)
+            ..Arrival::single(&sent, PORT)
         };
         let ours = Program::Encapsulate.judge(&two_peers(2), &arrival).packet;
 
@@ -240,7 +240,7 @@ async fn the_programs_agree_with_the_model_on_what_the_kernel_sent() {
                 let capture = Capture::read(name);
                 let mut judge = |program, node: &Node, packet: &[u8]| {
                     programs.show(node);
-                    let arrival = Arrival::single(packet, ground.overlay_link);
+                    let arrival = Arrival::single(packet, PORT);
                     let (outcome, difference) = compare(&mut programs, program, node, &arrival);
                     assert_eq!(difference, None, "{name}");
                     outcome
@@ -251,7 +251,7 @@ async fn the_programs_agree_with_the_model_on_what_the_kernel_sent() {
                 let kernels = judge(Program::Decapsulate, &there, &capture.encapsulated);
                 assert_eq!(
                     kernels.verdict,
-                    Verdict::Redirect(Redirect::Container { link: 9 }),
+                    Verdict::Redirect(Redirect::Container { link: PORT }),
                     "{name}"
                 );
                 assert_eq!(hex(&kernels.packet), hex(&ours.packet), "{name}");
@@ -311,7 +311,7 @@ async fn a_flow_keeps_its_source_port_and_flows_differ() {
                     data,
                 )
                 .bytes();
-                let arrival = Arrival::single(&frame, ground.overlay_link);
+                let arrival = Arrival::single(&frame, PORT);
                 let ran = programs.run(Program::Encapsulate, &arrival);
                 Udp::read(&ran.packet[UDP..]).unwrap().source
             };

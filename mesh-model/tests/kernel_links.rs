@@ -10,7 +10,7 @@
 use std::net::Ipv4Addr;
 
 use aya::programs::{TcAttachType, tc::qdisc_add_clsact};
-use mesh_layout::{Endpoint, EndpointKey, PeerKey};
+use mesh_layout::{ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, PeerKey};
 use mesh_model::{Arrival, Ethernet, Ipv4, Node, Outcome, Program, Redirect, Udp, Verdict};
 
 use nix::{
@@ -24,8 +24,8 @@ mod wire;
 use harness::{
     Programs, hex, ip,
     node::{
-        CONTAINER, OTHER_PEER, OTHER_REMOTE, PEER, REMOTE, STRANGER, from_container, from_peer,
-        two_peers, vxlan_from,
+        CONTAINER, OTHER_PEER, OTHER_REMOTE, PEER, REMOTE, SIBLING, STRANGER, from_container,
+        from_peer, two_peers, vxlan_from,
     },
 };
 use wire::{
@@ -33,8 +33,6 @@ use wire::{
 };
 
 const UDP: usize = 34;
-/// The second container of the host.
-const SECOND: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 3);
 
 /// The wire with the programs attached as the runtime attaches them, and their node.
 struct Attached {
@@ -75,10 +73,11 @@ impl Attached {
         }
     }
 
+    /// What becomes of a packet; a container's is the first one's.
     fn judge(&self, program: Program, packet: &[u8], flow_port: u16) -> Outcome {
         let arrival = Arrival {
             flow_port,
-            ..Arrival::single(packet, 0)
+            ..Arrival::single(packet, self.wire.index("port0"))
         };
         program.judge(&self.node, &arrival)
     }
@@ -107,14 +106,21 @@ fn node_of(wire: &Wire) -> Node {
     let other = node.peers.get_mut(&other).unwrap();
     other.link = wire.index("eth1");
     other.next_hop = [203, 0, 113, 1];
-    for (index, address) in [(0, CONTAINER), (1, SECOND)] {
+    for (index, address) in [(0, CONTAINER), (1, SIBLING)] {
         let endpoint = Endpoint {
             link: wire.index(&format!("port{index}")),
             mac: container_mac(index),
-            pad: [0; 2],
+            flags: ENDPOINT_HELD,
         };
         let address = address.octets();
+        let key = MacKey {
+            mac: endpoint.mac,
+            pad: [0; 2],
+        };
+        let link = endpoint.link;
         node.endpoints.insert(EndpointKey { address }, endpoint);
+        node.macs.insert(key, MacHolder { link });
+        node.links.insert(link);
     }
     node
 }
@@ -168,7 +174,7 @@ async fn an_encapsulated_packet_leaves_by_its_peers_link_to_its_next_hop() {
 async fn a_decapsulated_packet_comes_out_at_its_own_container() {
     let on = Attached::new("in").await;
     for (sender, source, underlay) in [(PEER, REMOTE, 0), (OTHER_PEER, OTHER_REMOTE, 1)] {
-        for (container, destination) in [(0, CONTAINER), (1, SECOND)] {
+        for (container, destination) in [(0, CONTAINER), (1, SIBLING)] {
             let mut frame = from_peer(b"in");
             (frame.ip.source, frame.ip.destination) = (source, destination);
             let sent = vxlan_from(sender, &frame).bytes();

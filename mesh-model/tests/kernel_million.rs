@@ -19,11 +19,14 @@ use std::{
 use mesh_layout::{DropReason, PassReason};
 use mesh_model::{
     Arrival, Ledger, Program, Verdict,
-    generate::{Overlay, Random, node, packet},
+    generate::{Devices, Random, node, packet},
 };
 
 mod harness;
-use harness::{Ground, OVERLAY_MTU, Programs, add_device, coarse_now, compare};
+use harness::{
+    Ground, OVERLAY_MTU, Programs, add_device, coarse_now, compare,
+    node::{PORT, SIBLING_PORT},
+};
 
 /// Packets between two changes of what the node knows. After each the counters are compared;
 /// packet and action are compared after every packet.
@@ -49,7 +52,7 @@ async fn a_million_generated_packets_find_no_difference_between_programs_and_mod
     let ground = Ground::new("million").await;
     let small = add_device(&ground.namespace, "small", 1400).await;
     let jumbo = add_device(&ground.namespace, "jumbo", 8950).await;
-    let overlays = [
+    let overlays = vec![
         (ground.overlay_link, Some(OVERLAY_MTU)),
         (ground.overlay_link, Some(OVERLAY_MTU)),
         (ground.overlay_link, Some(OVERLAY_MTU)),
@@ -57,9 +60,13 @@ async fn a_million_generated_packets_find_no_difference_between_programs_and_mod
         (jumbo, Some(8950)),
         (4000, None),
     ];
+    let devices = Devices {
+        overlays,
+        ports: vec![PORT, SIBLING_PORT],
+    };
     let seen = ground
         .namespace
-        .run(|| run(seed, packets as usize, &overlays, ground.overlay_link))
+        .run(|| run(seed, packets as usize, &devices))
         .unwrap();
 
     for (what, count) in &seen {
@@ -76,7 +83,7 @@ async fn a_million_generated_packets_find_no_difference_between_programs_and_mod
 }
 
 /// Runs the packets and returns how often each program came to each verdict.
-fn run(seed: u64, packets: usize, overlays: &[Overlay], link: u32) -> BTreeMap<String, u64> {
+fn run(seed: u64, packets: usize, devices: &Devices) -> BTreeMap<String, u64> {
     let started = Instant::now();
     let per_look = match from_environment("QUILT_MESH_LOOK_EACH", 0) {
         0 => PER_NODE,
@@ -87,10 +94,10 @@ fn run(seed: u64, packets: usize, overlays: &[Overlay], link: u32) -> BTreeMap<S
     let mut ledger = Ledger::default();
     let mut seen = BTreeMap::new();
     let mut number = 0;
-    let mut current = node(&mut random, overlays);
+    let mut current = node(&mut random, devices);
     while number < packets {
         if number.is_multiple_of(PER_NODE) {
-            current = node(&mut random, overlays);
+            current = node(&mut random, devices);
             programs.show(&current);
         }
         let (_, heard_before) = programs.ledger();
@@ -103,7 +110,7 @@ fn run(seed: u64, packets: usize, overlays: &[Overlay], link: u32) -> BTreeMap<S
             let generated = packet(&mut random, &current);
             let arrival = Arrival {
                 segment_size: generated.segment_size,
-                ..Arrival::single(&generated.packet, link)
+                ..Arrival::single(&generated.packet, generated.link)
             };
             let (outcome, difference) =
                 compare(&mut programs, generated.program, &current, &arrival);
@@ -176,10 +183,27 @@ fn everything_that_happens() -> BTreeSet<String> {
     ] {
         add(
             program,
-            &["redirect", P::TtlExpired.name(), P::Unreadable.name()],
+            &[
+                "redirect",
+                P::TtlExpired.name(),
+                P::Unreadable.name(),
+                P::ForwardingOff.name(),
+            ],
         );
     }
     add(Program::CatchAll, &["redirect", "continue"]);
+    let guarded = [
+        D::SpoofedAddress,
+        D::GatewayClaimed,
+        D::ContainerVxlan,
+        D::RouterAdvert,
+        D::DhcpAnswer,
+        D::Malformed,
+    ]
+    .map(D::name);
+    add(Program::Encapsulate, &guarded);
+    add(Program::Encapsulate, &[D::SpoofedMac.name()]);
+    add(Program::CatchAll, &guarded);
     add(Program::CountEgress, &["continue"]);
     add(Program::DropStrangers, &["continue", D::UnknownVtep.name()]);
     add(

@@ -8,11 +8,13 @@
 
 use std::net::Ipv4Addr;
 
-use mesh_layout::{ETHERNET_LEN, IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
+use mesh_layout::{
+    CONFIG_GUARD_ONLY, ENDPOINT_HELD, ETHERNET_LEN, IPV4_LEN, PROTOCOL_UDP, UDP_LEN,
+};
 use mesh_model::{
     Arrival, Ethernet, Ipv4, Node, Outcome, Program, Redirect, SOURCE_PORTS, Udp, Verdict, Vxlan,
-    decapsulate, drop_strangers, encapsulate,
-    generate::{Random, node, packet},
+    catch_all, decapsulate, drop_strangers, encapsulate,
+    generate::{Devices, Generated, Random, node, packet},
     header_checksum,
 };
 use proptest::prelude::*;
@@ -21,14 +23,14 @@ use proptest::prelude::*;
 #[path = "harness/node.rs"]
 mod two_nodes;
 use two_nodes::{
-    CONTAINER, CONTAINER_MAC, GATEWAY_MAC, HOST, OTHER_REMOTE, OVERLAY_MTU, PEER, REMOTE,
-    from_container, the_peers_node, two_peers,
+    CONTAINER, CONTAINER_MAC, GATEWAY_MAC, HOST, OTHER_REMOTE, OVERLAY_MTU, PEER, PORT, REMOTE,
+    SIBLING_PORT, from_container, the_peers_node, two_peers,
 };
 
 fn arrival(packet: &[u8], flow_port: u16) -> Arrival<'_> {
     Arrival {
         flow_port,
-        ..Arrival::single(packet, 2)
+        ..Arrival::single(packet, PORT)
     }
 }
 
@@ -54,7 +56,7 @@ proptest! {
             Verdict::Redirect(Redirect::Neighbour { link: 2, next_hop: PEER })
         );
         let arrived = decapsulate(&b, &arrival(&out.packet, 0));
-        prop_assert_eq!(arrived.verdict, Verdict::Redirect(Redirect::Container { link: 9 }));
+        prop_assert_eq!(arrived.verdict, Verdict::Redirect(Redirect::Container { link: PORT }));
 
         frame.ip.ttl -= 2;
         frame.ethernet = Ethernet {
@@ -95,10 +97,14 @@ proptest! {
 
 /// Runs `look` over generated packets, whatever programs they are meant for, on nodes whose
 /// list of VTEPs agrees with their peers.
-fn over_generated(look: impl Fn(&Node, &[u8])) {
+fn over_generated(look: impl Fn(&Node, &Generated)) {
+    let devices = Devices {
+        overlays: vec![(2, Some(1450))],
+        ports: vec![PORT, SIBLING_PORT],
+    };
     let mut random = Random::new(0x70_726f_7065_7274);
     for _ in 0..400 {
-        let mut node = node(&mut random, &[(2, Some(1450))]);
+        let mut node = node(&mut random, &devices);
         for peer in node.peers.values() {
             let key = mesh_layout::VtepKey {
                 address: peer.address,
@@ -107,7 +113,7 @@ fn over_generated(look: impl Fn(&Node, &[u8])) {
             node.vteps.insert(key, mesh_layout::Vtep { counters });
         }
         for _ in 0..250 {
-            look(&node, &packet(&mut random, &node).packet);
+            look(&node, &packet(&mut random, &node));
         }
     }
 }
@@ -132,8 +138,8 @@ fn kernel_takes(node: &Node, packet: &[u8]) -> Option<(Ipv4Addr, Option<Ipv4>)> 
 
 #[test]
 fn nothing_that_the_kernels_vxlan_would_take_gets_past_the_guards() {
-    over_generated(|node, packet| {
-        let verdict = decapsulate(node, &Arrival::single(packet, 2)).verdict;
+    over_generated(|node, Generated { packet, link, .. }| {
+        let verdict = decapsulate(node, &Arrival::single(packet, *link)).verdict;
         let let_in = matches!(verdict, Verdict::Pass(_) | Verdict::Redirect(_));
         if let (true, Some((outer_source, inner))) = (let_in, kernel_takes(node, packet)) {
             let inner = inner.expect("nothing is let in unread");
@@ -146,8 +152,8 @@ fn nothing_that_the_kernels_vxlan_would_take_gets_past_the_guards() {
 
 #[test]
 fn what_is_delivered_was_ours_to_deliver() {
-    over_generated(|node, packet| {
-        let outcome = decapsulate(node, &Arrival::single(packet, 2));
+    over_generated(|node, Generated { packet, link, .. }| {
+        let outcome = decapsulate(node, &Arrival::single(packet, *link));
         if let Verdict::Redirect(_) = outcome.verdict {
             let (source, inner) = kernel_takes(node, packet).expect("VXLAN to us");
             let inner = inner.expect("an inner packet");
@@ -164,8 +170,8 @@ fn what_is_delivered_was_ours_to_deliver() {
 
 #[test]
 fn xdp_drops_nothing_that_the_guards_would_let_in() {
-    over_generated(|node, packet| {
-        let arrival = Arrival::single(packet, 2);
+    over_generated(|node, Generated { packet, link, .. }| {
+        let arrival = Arrival::single(packet, *link);
         if let Verdict::Drop(_) = drop_strangers(node, &arrival).verdict {
             let verdict = decapsulate(node, &arrival).verdict;
             assert!(matches!(verdict, Verdict::Drop(_)), "{verdict:?}");
@@ -175,15 +181,103 @@ fn xdp_drops_nothing_that_the_guards_would_let_in() {
 
 #[test]
 fn what_is_not_redirected_is_not_changed() {
-    over_generated(|node, packet| {
+    over_generated(|node, Generated { packet, link, .. }| {
         for program in Program::ALL {
             let Outcome {
                 verdict,
                 packet: after,
                 ..
-            } = program.judge(node, &Arrival::single(packet, 2));
+            } = program.judge(node, &Arrival::single(packet, *link));
             if !matches!(verdict, Verdict::Redirect(_)) {
-                assert_eq!(after, packet, "{program:?} {verdict:?}");
+                assert_eq!(&after, packet, "{program:?} {verdict:?}");
+            }
+        }
+    });
+}
+
+/// What leaves a container's port, by the fast path or the kernel's: the bridge and this host's
+/// own stack see only that.
+fn let_out(verdict: Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Pass(_) | Verdict::Redirect(_) | Verdict::Continue
+    )
+}
+
+#[test]
+fn nobody_speaks_as_a_sibling_that_is_there_or_as_the_gateway() {
+    over_generated(|node, Generated { packet, link, .. }| {
+        let arrival = Arrival::single(packet, *link);
+        let Some(ethernet) = Ethernet::read(packet) else {
+            return;
+        };
+        let ip = Ipv4::read(&packet[ETHERNET_LEN..]).filter(|_| ethernet.ethertype == 0x0800);
+        if let_out(encapsulate(node, &arrival).verdict) {
+            assert_ne!(ethernet.source, node.config.bridge_mac);
+            if let Some(ip) = ip {
+                assert_ne!(ip.source, node.gateway());
+                let others = node.endpoint(ip.source).is_some_and(|it| {
+                    it.link != *link && it.flags & ENDPOINT_HELD != 0 && node.exists(it.link)
+                });
+                assert!(!others, "{} from port {link}", ip.source);
+                let nobodys = ip.source == Ipv4Addr::UNSPECIFIED;
+                assert!(nobodys || node.owns(ip.source), "{}", ip.source);
+            }
+        }
+        if let_out(catch_all(node, &arrival).verdict) {
+            assert_ne!(ethernet.source, node.config.bridge_mac);
+            if let Some(ip) = ip {
+                assert_ne!(ip.source, node.gateway());
+                let others = node.endpoint(ip.source).is_some_and(|it| {
+                    it.mac != ethernet.source
+                        && it.flags & ENDPOINT_HELD != 0
+                        && node.exists(it.link)
+                });
+                assert!(!others, "{} with {:?}", ip.source, ethernet.source);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_mac_address_that_is_a_siblings_gets_no_frame_out_but_where_an_entry_says_otherwise() {
+    over_generated(|node, Generated { packet, link, .. }| {
+        let Some(ethernet) = Ethernet::read(packet) else {
+            return;
+        };
+        let siblings = node
+            .port_of(ethernet.source)
+            .is_some_and(|port| port != *link && node.exists(port));
+        let bound = node
+            .endpoints
+            .values()
+            .any(|it| it.link == *link && it.mac == ethernet.source);
+        if siblings && !bound {
+            let verdict = encapsulate(node, &Arrival::single(packet, *link)).verdict;
+            assert!(!let_out(verdict), "{verdict:?}");
+        }
+    });
+}
+
+#[test]
+fn with_forwarding_off_nothing_is_redirected_and_as_much_is_dropped() {
+    over_generated(|node, Generated { packet, link, .. }| {
+        let mut forwarding = node.clone();
+        forwarding.config.flags = 0;
+        let mut guarding = node.clone();
+        guarding.config.flags = CONFIG_GUARD_ONLY;
+        let arrival = Arrival::single(packet, *link);
+        for program in Program::ALL {
+            let [on, off] =
+                [&forwarding, &guarding].map(|node| program.judge(node, &arrival).verdict);
+            assert!(!matches!(off, Verdict::Redirect(_)), "{program:?}");
+            if let Verdict::Drop(_) = on {
+                assert_eq!(on, off, "{program:?}");
+            } else {
+                assert!(
+                    !matches!(off, Verdict::Drop(_)),
+                    "{program:?} {on:?} {off:?}"
+                );
             }
         }
     });

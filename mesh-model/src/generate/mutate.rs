@@ -104,7 +104,14 @@ fn insert_options(random: &mut Random, packet: &mut Vec<u8>) {
 
 fn change_ethernet(random: &mut Random, node: &Node, packet: &mut [u8]) {
     let start = random.pick(&[0, 0, INNER_ETHERNET]);
-    match random.below(4) {
+    match random.below(6) {
+        4 => put(packet, start + 6, &node.config.bridge_mac),
+        5 => {
+            let known: Vec<_> = node.macs.keys().map(|key| key.mac).collect();
+            if !known.is_empty() {
+                put(packet, start + 6, &random.pick(&known));
+            }
+        }
         0 => put(packet, start, &node.config.bridge_mac),
         1 => put(packet, start, &[0xff; 6]),
         2 => put(packet, start + 6, &random.bytes::<6>()),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use mesh_layout::{
-    Config, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac,
-    overlay_mac,
+    CONFIG_GUARD_ONLY, Config, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, Peer,
+    PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac, overlay_mac,
 };
 
 use super::Random;
@@ -15,6 +15,18 @@ use crate::Node;
 
 /// A device that can play the overlay's: its index and, if it exists, its MTU.
 pub type Overlay = (u32, Option<u32>);
+
+/// The interfaces of a host that a node may have.
+#[derive(Clone, Debug)]
+pub struct Devices {
+    /// What can play the overlay's device.
+    pub overlays: Vec<Overlay>,
+    /// What can play ports; at least one.
+    pub ports: Vec<u32>,
+}
+
+/// Indices from here on no interface has: those of ports that are gone.
+const GONE: u32 = 5000;
 
 /// First address of the cluster.
 const CLUSTER: u32 = u32::from_be_bytes([10, 42, 0, 0]);
@@ -25,7 +37,7 @@ const UNDERLAY: u32 = u32::from_be_bytes([192, 0, 2, 0]);
 pub const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 15);
 
 /// A node with up to eight peers and containers; the counters' indices are below eight.
-pub fn node(random: &mut Random, overlays: &[Overlay]) -> Node {
+pub fn node(random: &mut Random, devices: &Devices) -> Node {
     let prefix = random.pick(&[24, 24, 24, 24, 20, 28]);
     let mask = u32::MAX << (32 - prefix);
     // Seven subnets, the first of them ours; distinct, because the steps are odd and few.
@@ -33,7 +45,7 @@ pub fn node(random: &mut Random, overlays: &[Overlay]) -> Node {
     let subnet = |index: u32| CLUSTER | ((first + index * 3) % 16) << (32 - prefix);
     let address = |index: u32| (UNDERLAY + 2 + index).to_be_bytes();
     let own = subnet(0).to_be_bytes();
-    let (link, overlay_mtu) = random.pick(overlays);
+    let (link, overlay_mtu) = random.pick(&devices.overlays);
     let vni = random.pick(&[VNI, VNI, VNI, 1, 0xff_ffff]);
 
     let mut peers = BTreeMap::new();
@@ -69,17 +81,8 @@ pub fn node(random: &mut Random, overlays: &[Overlay]) -> Node {
             vteps.insert(key, Vtep { counters });
         }
     }
-    let endpoints = (0..random.below(8) as u32)
-        .map(|index| {
-            let address = (u32::from_be_bytes(own) + 2 + index).to_be_bytes();
-            let endpoint = Endpoint {
-                link: 10 + index,
-                mac: random.bytes(),
-                pad: [0; 2],
-            };
-            (EndpointKey { address }, endpoint)
-        })
-        .collect();
+    let endpoints = endpoints(random, devices, own);
+    let macs = macs(random, devices, &endpoints);
     Node {
         config: Config {
             generation: random.next(),
@@ -98,13 +101,77 @@ pub fn node(random: &mut Random, overlays: &[Overlay]) -> Node {
                 true => overlay_mtu.unwrap_or(0),
                 false => 0,
             },
+            flags: match random.chance(8) {
+                true => CONFIG_GUARD_ONLY,
+                false => 0,
+            },
+            pad: [0; 4],
         },
         overlay_mtu,
         local: BTreeSet::from([OTHER_ADDRESS]),
         peers,
         vteps,
         endpoints,
+        macs,
+        links: devices.ports.iter().copied().collect(),
     }
+}
+
+/// A port that is there, or one that is gone.
+fn any_port(random: &mut Random, devices: &Devices) -> u32 {
+    match random.chance(80) {
+        true => random.pick(&devices.ports),
+        false => GONE + random.below(4) as u32,
+    }
+}
+
+fn endpoints(
+    random: &mut Random,
+    devices: &Devices,
+    subnet: [u8; 4],
+) -> BTreeMap<EndpointKey, Endpoint> {
+    let mut mac = random.bytes();
+    (0..random.below(8) as u32)
+        .map(|index| {
+            let address = (u32::from_be_bytes(subnet) + 2 + index).to_be_bytes();
+            // Some containers have two addresses.
+            if random.chance(85) {
+                mac = random.bytes();
+            }
+            let endpoint = Endpoint {
+                link: any_port(random, devices),
+                mac,
+                flags: match random.chance(60) {
+                    true => ENDPOINT_HELD,
+                    false => 0,
+                },
+            };
+            (EndpointKey { address }, endpoint)
+        })
+        .collect()
+}
+
+/// The MAC addresses of most containers; while things change, some are said to be elsewhere.
+fn macs(
+    random: &mut Random,
+    devices: &Devices,
+    endpoints: &BTreeMap<EndpointKey, Endpoint>,
+) -> BTreeMap<MacKey, MacHolder> {
+    let mut macs = BTreeMap::new();
+    for endpoint in endpoints.values() {
+        if random.chance(80) {
+            let key = MacKey {
+                mac: endpoint.mac,
+                pad: [0; 2],
+            };
+            let link = match random.chance(90) {
+                true => endpoint.link,
+                false => any_port(random, devices),
+            };
+            macs.insert(key, MacHolder { link });
+        }
+    }
+    macs
 }
 
 /// An address that may mean something to the node, or may not.
@@ -120,6 +187,8 @@ pub(super) fn any_address(random: &mut Random, node: &Node) -> Ipv4Addr {
             Ipv4Addr::UNSPECIFIED,
             Ipv4Addr::new(224, 0, 0, 1),
             Ipv4Addr::from(CLUSTER),
+            node.gateway(),
+            everybody(node),
         ]),
         _ => Ipv4Addr::from(random.next() as u32),
     }
@@ -144,6 +213,12 @@ pub(super) fn peer_address(random: &mut Random, node: &Node) -> Ipv4Addr {
             in_subnet(random, subnet, node.config.mask)
         }
     }
+}
+
+/// The broadcast address of this node's subnet.
+fn everybody(node: &Node) -> Ipv4Addr {
+    let hosts = !u32::from_be_bytes(node.config.mask);
+    Ipv4Addr::from(u32::from_be_bytes(node.config.subnet) | hosts)
 }
 
 fn in_subnet(random: &mut Random, subnet: [u8; 4], mask: [u8; 4]) -> Ipv4Addr {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use mesh_layout::{ETHERNET_LEN, IPV4_LEN, VNI};
 
 use super::{
-    Random,
+    Random, containers,
     mutate::mutate,
     nodes::{own_address, peer_address},
 };
@@ -18,6 +18,8 @@ pub struct Generated {
     pub program: Program,
     /// The packet with its Ethernet header.
     pub packet: Vec<u8>,
+    /// The interface it arrives on: one of the ports, if it is a container's.
+    pub link: u32,
     /// Payload bytes per packet on the wire, or 0.
     pub segment_size: u16,
 }
@@ -27,8 +29,8 @@ const LONGEST: usize = 1600;
 /// The largest frame that fits every overlay there is.
 const FITS_EVERYWHERE: usize = 1300;
 
-/// A packet for one of the programs of `node`. What it should be is decided first, then
-/// up to four things about it are changed.
+/// A packet for one of the programs of `node`, which must have links. What it should be is decided
+/// first, then up to four things about it are changed.
 pub fn packet(random: &mut Random, node: &Node) -> Generated {
     let program = match random.below(100) {
         0..34 => Program::Encapsulate,
@@ -43,7 +45,11 @@ pub fn packet(random: &mut Random, node: &Node) -> Generated {
         true => program,
         false => random.pick(&Program::ALL),
     };
-    let mut packet = proper(random, node, meant_for);
+    let links: Vec<_> = node.links.iter().copied().collect();
+    let (mut packet, link) = match meant_for {
+        Program::Encapsulate | Program::CatchAll => containers::sends(random, node, &links, inner),
+        other => (proper(random, node, other), random.pick(&links)),
+    };
     let changes = random.pick(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 4]);
     for _ in 0..changes {
         mutate(random, node, &mut packet);
@@ -64,6 +70,7 @@ pub fn packet(random: &mut Random, node: &Node) -> Generated {
     Generated {
         program,
         packet,
+        link,
         segment_size,
     }
 }
@@ -87,11 +94,6 @@ fn lengthen_to_runnable(packet: &mut Vec<u8>) {
 
 fn proper(random: &mut Random, node: &Node, program: Program) -> Vec<u8> {
     match program {
-        Program::Encapsulate | Program::CatchAll => {
-            let addresses = [own_address(random, node), peer_address(random, node)];
-            let mac = random.bytes();
-            inner(random, [mac, node.config.bridge_mac], addresses, node)
-        }
         Program::Decapsulate | Program::DropStrangers => {
             let frame = from_peer(random, node);
             let source = Ipv4Addr::from(bytes4(&frame, ETHERNET_LEN + 12));
@@ -111,7 +113,7 @@ fn proper(random: &mut Random, node: &Node, program: Program) -> Vec<u8> {
             vxlan.bytes()
         }
         Program::SafetyNet => from_peer(random, node),
-        Program::CountEgress => {
+        Program::Encapsulate | Program::CatchAll | Program::CountEgress => {
             let addresses = [own_address(random, node), peer_address(random, node)];
             let macs = [node.config.overlay_mac, random.bytes()];
             inner(random, macs, addresses, node)
@@ -161,13 +163,23 @@ fn bytes4(packet: &[u8], at: usize) -> [u8; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Arrival, Verdict, generate::node};
+    use crate::{
+        Arrival, Verdict,
+        generate::{Devices, node},
+    };
+
+    fn devices() -> Devices {
+        Devices {
+            overlays: vec![(5, Some(1450))],
+            ports: vec![9, 10],
+        }
+    }
 
     #[test]
     fn a_seed_always_means_the_same_packets() {
         let generate = || {
             let mut random = Random::new(7);
-            let node = node(&mut random, &[(5, Some(1450))]);
+            let node = node(&mut random, &devices());
             (0..1000)
                 .map(|_| packet(&mut random, &node))
                 .collect::<Vec<_>>()
@@ -180,10 +192,10 @@ mod tests {
         let mut random = Random::new(8);
         let mut redirected = 0;
         for _ in 0..100 {
-            let node = node(&mut random, &[(5, Some(1450))]);
+            let node = node(&mut random, &devices());
             for _ in 0..100 {
                 let generated = packet(&mut random, &node);
-                let arrival = Arrival::single(&generated.packet, 2);
+                let arrival = Arrival::single(&generated.packet, generated.link);
                 let outcome = generated.program.judge(&node, &arrival);
                 redirected += u32::from(matches!(outcome.verdict, Verdict::Redirect(_)));
             }

@@ -92,18 +92,8 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
     );
 
     case(
-        "ARP is the bridge's business",
-        with(proper(), 12, &[0x08, 0x06]),
-        pass(NotRouted),
-    );
-    case(
-        "IPv6 is the bridge's business",
-        with(from_container(&[0; 40]).bytes(), 12, &[0x86, 0xdd]),
-        pass(NotRouted),
-    );
-    case(
-        "a frame with a VLAN tag in it is the bridge's business",
-        with(proper(), 12, &[0x81, 0x00]),
+        "a frame of no network layer we know is the bridge's business",
+        with(proper(), 12, &[0x88, 0xcc]),
         pass(NotRouted),
     );
     case(
@@ -147,8 +137,8 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
         pass(Unreadable),
     );
     case(
-        "a source that a peer would refuse is the kernel's to judge",
-        with_ip(|ip| ip.source = Ipv4Addr::new(10, 42, 3, 2)),
+        "a source that is none yet, to a peer, is the kernel's to judge",
+        with_ip(|ip| ip.source = Ipv4Addr::UNSPECIFIED),
         pass(SourceNotOurs),
     );
     for (name, ttl) in [

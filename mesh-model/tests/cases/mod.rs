@@ -5,12 +5,14 @@ mod drop_strangers;
 mod encapsulate;
 mod guards;
 mod overlay;
+mod ports;
+mod roles;
 mod underlay;
 
 use mesh_layout::{DropReason, PassReason};
 use mesh_model::{Node, Program, Redirect, Verdict};
 
-use crate::harness::node::two_peers;
+use crate::harness::node::{PORT, two_peers};
 
 /// A packet that must come to a known verdict.
 pub(crate) struct Case {
@@ -19,8 +21,12 @@ pub(crate) struct Case {
     pub(crate) program: Program,
     pub(crate) node: Node,
     pub(crate) packet: Vec<u8>,
+    /// Index of the interface it arrives on.
+    pub(crate) link: u32,
     pub(crate) segment_size: u16,
     pub(crate) verdict: Verdict,
+    /// The verdict on the bridge, where the port is not known, if it is another one.
+    portless: Option<Verdict>,
 }
 
 /// All cases, on a node whose overlay device is `overlay_link`.
@@ -28,6 +34,8 @@ pub(crate) fn all(overlay_link: u32) -> Vec<Case> {
     let mut cases = Vec::new();
     for program in [
         encapsulate::cases,
+        ports::cases,
+        roles::cases,
         decapsulate::cases,
         guards::cases,
         overlay::cases,
@@ -52,11 +60,13 @@ impl Case {
             program: Program::CatchAll,
             node: self.node.clone(),
             packet: self.packet.clone(),
+            link: self.link,
             segment_size: self.segment_size,
-            verdict: match self.verdict {
+            verdict: match self.portless.unwrap_or(self.verdict) {
                 Verdict::Pass(_) => Verdict::Continue,
                 other => other,
             },
+            portless: None,
         })
     }
 }
@@ -74,9 +84,17 @@ impl Cases<'_> {
             program,
             node: self.node.clone(),
             packet,
+            link: PORT,
             segment_size: 0,
             verdict,
+            portless: None,
         });
+    }
+
+    /// Says what becomes of the packet of the case that was added last where it is not known by
+    /// which port it came.
+    fn without_port(&mut self, verdict: Verdict) {
+        self.cases.last_mut().unwrap().portless = Some(verdict);
     }
 
     /// Changes the node of the case that was added last.
@@ -98,9 +116,9 @@ fn drop(reason: DropReason) -> Verdict {
     Verdict::Drop(reason)
 }
 
-/// To the only container of the node.
+/// To the container of the node.
 fn delivered() -> Verdict {
-    Verdict::Redirect(Redirect::Container { link: 9 })
+    Verdict::Redirect(Redirect::Container { link: PORT })
 }
 
 /// Inserts IPv4 options, all no-operations, into the header at `ip`.

@@ -13,11 +13,12 @@ use mesh_model::{Arrival, Node, Outcome, Program, SOURCE_PORTS, Udp};
 use mesh_testbed::{Links, NetNs};
 
 use mesh_model::generate::OTHER_ADDRESS;
-use node::HOST;
 pub(crate) use node::OVERLAY_MTU;
+use node::{HOST, PORT, SIBLING_PORT};
 
 /// A namespace with a device that stands in for the overlay's, of [`OVERLAY_MTU`], and for
-/// the underlay's. What the programs ask the kernel are its MTU and where packets are routed.
+/// the underlay's, and two that stand in for ports. What the programs ask the kernel are its MTU,
+/// where packets are routed, and which ports there are.
 pub(crate) struct Ground {
     pub(crate) namespace: NetNs,
     pub(crate) overlay_link: u32,
@@ -34,6 +35,12 @@ impl Ground {
             ip(&namespace, &format!("address add {address}/32 dev overlay"));
         }
         ip(&namespace, "route add default dev overlay");
+        for port in [PORT, SIBLING_PORT] {
+            ip(
+                &namespace,
+                &format!("link add port{port} index {port} type bridge"),
+            );
+        }
         namespace.sysctl("net/ipv4/ip_forward", "1").unwrap();
         Self {
             namespace,
@@ -99,12 +106,13 @@ pub(crate) fn compare(
         && (!grown || SOURCE_PORTS.contains(&flow_port));
     let difference = (!same).then(|| {
         format!(
-            "{program:?} on {arrived} ({arrival_length} bytes, segments of {segment})\n  \
+            "{program:?} on {arrived} ({arrival_length} bytes, segments of {segment}) by {link}\n  \
              program: action {action}, packet {ran}\n  \
              model: {verdict:?} = action {model_action}, packet {model}\n  node: {node:?}",
             arrived = hex(arrival.packet),
             arrival_length = arrival.packet.len(),
             segment = arrival.segment_size,
+            link = arrival.link,
             action = ran.action,
             ran = hex(ran.packet),
             verdict = outcome.verdict,

@@ -6,8 +6,8 @@ use std::{
 };
 
 use mesh_layout::{
-    Config, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac,
-    overlay_mac,
+    Config, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, VNI,
+    VXLAN_PORT, Vtep, VtepKey, bridge_mac, overlay_mac,
 };
 use mesh_model::{Frame, Node, VxlanFrame, generate::OTHER_ADDRESS};
 
@@ -28,20 +28,36 @@ pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
 pub(crate) const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 2);
 /// An address of this node's subnet of which no interface is known.
 pub(crate) const UNKNOWN_CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 77);
+/// Another container of this node.
+pub(crate) const SIBLING: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 3);
+/// The container's gateway.
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 1);
 /// A container of the peer.
 pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 42, 2, 9);
 /// A container of the other peer.
 pub(crate) const OTHER_REMOTE: Ipv4Addr = Ipv4Addr::new(10, 42, 3, 9);
 
 pub(crate) const CONTAINER_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 2];
+pub(crate) const SIBLING_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 3];
 pub(crate) const REMOTE_MAC: [u8; 6] = overlay_mac(PEER_SUBNET);
 pub(crate) const GATEWAY_MAC: [u8; 6] = bridge_mac(SUBNET);
 const UNDERLAY_MACS: [[u8; 6]; 2] = [[0x0e, 0, 0, 0, 0, 3], [0x0e, 0, 0, 0, 0, 2]];
 
+/// Index of the container's port.
+pub(crate) const PORT: u32 = 9;
+/// Index of its sibling's port.
+pub(crate) const SIBLING_PORT: u32 = 19;
+
 /// MTU of the overlay device.
 pub(crate) const OVERLAY_MTU: u32 = 1450;
 
-/// A node with two peers and one container.
+/// The node's containers: address, MAC address and port.
+const CONTAINERS: [(Ipv4Addr, [u8; 6], u32); 2] = [
+    (CONTAINER, CONTAINER_MAC, PORT),
+    (SIBLING, SIBLING_MAC, SIBLING_PORT),
+];
+
+/// A node with two peers and two containers.
 pub(crate) fn two_peers(overlay_link: u32) -> Node {
     let peers = [
         (PEER_SUBNET, PEER, PEER, 5),
@@ -59,6 +75,8 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
             overlay_mac: overlay_mac(SUBNET),
             bridge_mac: GATEWAY_MAC,
             overlay_mtu: OVERLAY_MTU,
+            flags: 0,
+            pad: [0; 4],
         },
         overlay_mtu: Some(OVERLAY_MTU),
         local: BTreeSet::from([OTHER_ADDRESS]),
@@ -86,16 +104,21 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
                 (key, Vtep { counters })
             })
             .collect(),
-        endpoints: BTreeMap::from([(
-            EndpointKey {
-                address: CONTAINER.octets(),
-            },
-            Endpoint {
-                link: 9,
-                mac: CONTAINER_MAC,
-                pad: [0; 2],
-            },
-        )]),
+        endpoints: CONTAINERS
+            .iter()
+            .map(|&(address, mac, link)| {
+                let key = EndpointKey {
+                    address: address.octets(),
+                };
+                let flags = ENDPOINT_HELD;
+                (key, Endpoint { link, mac, flags })
+            })
+            .collect(),
+        macs: CONTAINERS
+            .iter()
+            .map(|&(_, mac, link)| (MacKey { mac, pad: [0; 2] }, MacHolder { link }))
+            .collect(),
+        links: BTreeSet::from([PORT, SIBLING_PORT]),
     }
 }
 
@@ -120,7 +143,7 @@ pub(crate) fn the_peers_node(overlay_link: u32) -> Node {
     let key = EndpointKey {
         address: REMOTE.octets(),
     };
-    node.endpoints.insert(key, endpoint);
+    node.endpoints = BTreeMap::from([(key, endpoint)]);
     node.config.subnet = PEER_SUBNET;
     node.config.host_address = PEER.octets();
     node.config.overlay_mac = REMOTE_MAC;

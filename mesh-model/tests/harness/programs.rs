@@ -8,8 +8,8 @@ use aya::{
     programs::{SchedClassifier, Xdp},
 };
 use mesh_layout::{
-    Config, DropEvent, DropReason, Drops, Endpoint, EndpointKey, PassReason, Passes, Peer, PeerKey,
-    PeerStats, Vtep, VtepKey, map_names,
+    Config, DropEvent, DropReason, Drops, Endpoint, EndpointKey, MacHolder, MacKey, PassReason,
+    Passes, Peer, PeerKey, PeerStats, Vtep, VtepKey, map_names,
 };
 use mesh_model::{Arrival, Ledger, Node, Program};
 use nix::{
@@ -30,6 +30,7 @@ pub(crate) struct Programs {
     peers: HashMap<MapData, PeerKey, Peer>,
     vteps: HashMap<MapData, VtepKey, Vtep>,
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    macs: HashMap<MapData, MacKey, MacHolder>,
     config: Array<MapData, Config>,
     stats: PerCpuArray<MapData, PeerStats>,
     drops: PerCpuArray<MapData, Drops>,
@@ -66,6 +67,7 @@ impl Programs {
             map_names::VTEPS,
             map_names::PEER_STATS,
             map_names::ENDPOINTS,
+            map_names::MACS,
         ] {
             loader.map_max_entries(name, MAX_PEERS);
         }
@@ -83,6 +85,7 @@ impl Programs {
             peers: take(&mut ebpf, map_names::PEERS),
             vteps: take(&mut ebpf, map_names::VTEPS),
             endpoints: take(&mut ebpf, map_names::ENDPOINTS),
+            macs: take(&mut ebpf, map_names::MACS),
             config: take(&mut ebpf, map_names::CONFIG),
             stats: take(&mut ebpf, map_names::PEER_STATS),
             drops: take(&mut ebpf, map_names::DROPS),
@@ -104,6 +107,7 @@ impl Programs {
         show(&mut self.peers, &node.peers);
         show(&mut self.vteps, &node.vteps);
         show(&mut self.endpoints, &node.endpoints);
+        show(&mut self.macs, &node.macs);
     }
 
     /// Runs a program on a packet, in the network namespace of the calling thread.
