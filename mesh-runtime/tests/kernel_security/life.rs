@@ -11,7 +11,7 @@ use crate::{
     packet_socket::PacketSocket,
     pair::{Forged, counters},
     scene::{HOST_MODES, Plan, Scene, in_modes},
-    witness::{FORGED, Listener, PORT, TIMES, sees_no},
+    witness::{FORGED, Listener, PORT, TIMES, sees, sees_no},
 };
 
 const VXLAN: u16 = mesh_layout::VXLAN_PORT;
@@ -25,6 +25,14 @@ async fn age(host: &Host) -> u64 {
 /// Cuts the other node off, runs the attack, and asserts that the peer was not heard in it.
 async fn no_sign_of_life(attack: impl AsyncFn(&Scene)) {
     in_modes(HOST_MODES, Plan::default(), async |scene| {
+        // While the nodes were set up, nobody may have counted yet.
+        let heard = Listener::on(scene.sibling().netns());
+        sees(
+            b"alive",
+            &heard,
+            Scene::marker(scene.far().netns(), scene.sibling().address()),
+        );
+        drop(heard);
         scene.pair.testbed.underlay_cut(scene.away()).await.unwrap();
         let cut = Instant::now();
         attack(scene).await;
@@ -122,7 +130,7 @@ async fn what_a_peer_sends_is_a_sign_of_life() {
         let (far, sibling) = (scene.far(), scene.sibling());
         let listener = Listener::on(sibling.netns());
         let before = Instant::now();
-        crate::witness::sees(b"alive", &listener, |payload| {
+        sees(b"alive", &listener, |payload| {
             Scene::marker(far.netns(), sibling.address())(payload);
         });
         let age = age(scene.home()).await;

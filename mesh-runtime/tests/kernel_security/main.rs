@@ -24,6 +24,7 @@ mod forwarded;
 mod goes_on;
 mod holders;
 mod life;
+mod nft_program;
 mod offers;
 mod path_mtu;
 mod published;

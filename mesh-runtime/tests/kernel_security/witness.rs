@@ -62,6 +62,28 @@ impl Witness for Listener {
     }
 }
 
+/// All ICMPv6 that a namespace takes in, as daemons hear it that look for routers.
+pub(crate) struct Icmpv6(socket2::Socket);
+
+impl Icmpv6 {
+    pub(crate) fn open(netns: &NetNs) -> Self {
+        use socket2::{Domain, Protocol, Socket, Type};
+        let opened = netns.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)));
+        Self(opened.unwrap().unwrap())
+    }
+}
+
+impl Witness for Icmpv6 {
+    fn next(&self, patience: Duration) -> Option<Vec<u8>> {
+        use std::io::Read as _;
+        self.0.set_read_timeout(Some(patience)).unwrap();
+        let mut buffer = vec![0; 65_536];
+        let length = (&self.0).read(&mut buffer).ok()?;
+        buffer.truncate(length);
+        Some(buffer)
+    }
+}
+
 pub(crate) fn contains(packet: &[u8], part: &[u8]) -> bool {
     packet.windows(part.len()).any(|window| window == part)
 }
