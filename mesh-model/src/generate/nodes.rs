@@ -101,7 +101,7 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
                 true => overlay_mtu.unwrap_or(0),
                 false => 0,
             },
-            flags: match random.chance(8) {
+            flags: match random.chance(3) {
                 true => CONFIG_GUARD_ONLY,
                 false => 0,
             },
