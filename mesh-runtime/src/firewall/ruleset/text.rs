@@ -1,0 +1,192 @@
+//! The rules in nft's own language.
+
+use std::fmt::Write as _;
+
+use mesh_layout::{VNI, VXLAN_PORT};
+
+use super::{Element, Frame, Ruleset, SETS};
+use crate::{firewall::TABLE, kernel::change::DisplayMac, subnet::gateway};
+
+impl Ruleset {
+    /// Both tables whole, in the place of what they held, as input of nft.
+    pub(in crate::firewall) fn text(&self) -> String {
+        // nft has no way to say "delete if it exists" before 1.0.8.
+        let anew =
+            |family: &str| format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n");
+        format!(
+            "{}{}{}{}",
+            anew("inet"),
+            self.inet_table(),
+            anew("bridge"),
+            self.bridge_table()
+        )
+    }
+
+    fn sets_of(&self, family: &str) -> String {
+        let mut text = String::new();
+        for set in SETS.iter().filter(|set| set.family == family) {
+            let elements = (set.elements)(&self.sets);
+            let elements: Vec<String> = elements.iter().map(Element::to_string).collect();
+            let elements = match elements.is_empty() {
+                true => String::new(),
+                false => format!("elements = {{ {} }}; ", elements.join(", ")),
+            };
+            // A String takes everything.
+            let _ = writeln!(
+                text,
+                "\tset {} {{ type {}; {elements}}}",
+                set.name, set.kind
+            );
+        }
+        text
+    }
+
+    fn inet_table(&self) -> String {
+        let Frame {
+            bridge,
+            overlay,
+            cluster,
+            subnet,
+            host_address,
+            routed_from,
+            ..
+        } = &self.frame;
+        let (mask, network, gateway) = (subnet.netmask(), subnet.network(), gateway(*subnet));
+        let sets = self.sets_of("inet");
+        let vxlan = format!("udp dport {VXLAN_PORT}");
+        let vni = format!("@th,96,24 {VNI}");
+        let other_vni = format!("@th,96,24 != {VNI}");
+        let ours = format!("{{ \"{bridge}\", \"{overlay}\" }}");
+        let errors = "icmp type { destination-unreachable, source-quench, redirect, \
+                      time-exceeded, parameter-problem } ct state invalid,untracked counter drop";
+        let own_address = host_address.map_or_else(String::new, |address| {
+            format!("\t\tmeta iif != 0 ip saddr {address} counter drop\n")
+        });
+        let networks = match routed_from.is_empty() {
+            true => String::new(),
+            false => {
+                let networks: Vec<String> = routed_from.iter().map(ToString::to_string).collect();
+                format!("elements = {{ {} }}; ", networks.join(", "))
+            }
+        };
+        // Only its own address tells the other nodes where the answers go.
+        let source_nat = match routed_from.is_empty() {
+            true => String::new(),
+            false => format!(
+                "\tchain routed_on {{\n\
+                 \t\ttype nat hook postrouting priority srcnat - 1;\n\
+                 \t\toifname \"{overlay}\" ip saddr != {cluster} ip saddr @routed_from snat ip to {gateway}\n\
+                 \t}}\n"
+            ),
+        };
+        format!(
+            "table inet {TABLE} {{\n\
+             {sets}\
+             \tset routed_from {{ type ipv4_addr; flags interval; auto-merge; {networks}}}\n\
+             \tchain vxlan_in {{\n\
+             \t\t{other_vni} return\n\
+             \t\tiifname {{ \"lo\", \"{bridge}\", \"{overlay}\" }} counter drop\n\
+             \t\tiifname @bridges counter drop\n\
+             \t\tip saddr != @peers counter drop\n\
+             \t}}\n\
+             \tchain inner {{\n\
+             \t\tmeta nfproto != ipv4 counter drop\n\
+             \t\tip saddr & {mask} != @subnets counter drop\n\
+             \t\tip daddr & {mask} != {network} counter drop\n\
+             \t}}\n\
+             \tchain from_containers {{\n\
+             \t\tip saddr {gateway} counter drop\n\
+             \t\tip saddr != 0.0.0.0 ip saddr & {mask} != {network} counter drop\n\
+             \t\ticmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
+             \t\tudp sport 67 udp dport 68 counter drop\n\
+             \t\tudp sport 547 udp dport 546 counter drop\n\
+             \t}}\n\
+             \tchain early {{\n\
+             \t\ttype filter hook prerouting priority raw;\n\
+             \t\tiifname \"{overlay}\" jump inner\n\
+             \t\tiifname \"{bridge}\" jump from_containers\n\
+             \t\t{vxlan} fib daddr type {{ local, broadcast, multicast, anycast }} jump vxlan_in\n\
+             \t\t{vxlan} {vni} ip saddr @peers fib daddr type local notrack\n\
+             \t}}\n\
+             \tchain early_out {{\n\
+             \t\ttype filter hook output priority raw;\n\
+             \t\t{vxlan} {vni} ip daddr @peers notrack\n\
+             \t}}\n\
+             \tchain input {{\n\
+             \t\ttype filter hook input priority filter - 10;\n\
+             \t\t{vxlan} jump vxlan_in\n\
+             \t\tiifname {ours} icmp type redirect counter drop\n\
+             \t\tiifname {ours} {errors}\n\
+             \t}}\n\
+             \tchain routed {{\n\
+             \t\tct status dnat accept\n\
+             \t\tip saddr {cluster} counter drop\n\
+             \t\tct state established,related accept\n\
+             \t\tip saddr @routed_from accept\n\
+             \t\tcounter drop\n\
+             \t}}\n\
+             \tchain forward {{\n\
+             \t\ttype filter hook forward priority filter - 10;\n\
+             \t\tiifname \"{bridge}\" oifname != {ours} {vxlan} {vni} counter drop\n\
+             \t\tiifname @bridges oifname != {ours} {vxlan} {vni} counter drop\n\
+             \t\tiifname {ours} oifname != {ours} {errors}\n\
+             \t\tmeta nfproto ipv4 oifname {ours} iifname != {ours} jump routed\n\
+             \t}}\n\
+             \tchain vxlan_out {{\n\
+             \t\toifname {ours} return\n\
+             \t\t{other_vni} return\n\
+             \t\tiifname \"{overlay}\" return\n\
+             {own_address}\
+             \t\tmeta skuid != 0 counter drop\n\
+             \t}}\n\
+             \tchain late {{\n\
+             \t\ttype filter hook postrouting priority srcnat + 10;\n\
+             \t\t{vxlan} jump vxlan_out\n\
+             \t}}\n\
+             {source_nat}\
+             }}\n"
+        )
+    }
+
+    /// The rules between the ports of our bridge.
+    ///
+    /// A port that was made while no runtime runs is in no set. But a frame from one port goes to
+    /// another of the same bridge alone, so the port it goes to tells whose it is. (`meta ibrname`
+    /// would, but not every kernel has the module nft_meta_bridge.)
+    fn bridge_table(&self) -> String {
+        let Frame {
+            subnet, bridge_mac, ..
+        } = &self.frame;
+        let (mask, network, gateway) = (subnet.netmask(), subnet.network(), gateway(*subnet));
+        let sets = self.sets_of("bridge");
+        let mac = DisplayMac(*bridge_mac);
+        // `meta protocol`, not `ether type`: the kernel takes a frame with a tag of VLAN 0 for one
+        // without, and so must the rules.
+        format!(
+            "table bridge {TABLE} {{\n\
+             {sets}\
+             \tchain frames {{\n\
+             \t\tether saddr {mac} counter drop\n\
+             \t\tvlan id != 0 accept\n\
+             \t\tmeta protocol {{ 0x8100, 0x88a8 }} counter drop\n\
+             \t\tmeta protocol arp arp saddr ip {gateway} counter drop\n\
+             \t\tmeta protocol arp arp saddr ip != 0.0.0.0 arp saddr ip & {mask} != {network} counter drop\n\
+             \t\tmeta protocol ip ip saddr {gateway} counter drop\n\
+             \t\tmeta protocol ip ip saddr != 0.0.0.0 ip saddr & {mask} != {network} counter drop\n\
+             \t\tmeta protocol ip6 icmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
+             \t\tmeta protocol ip icmp type redirect counter drop\n\
+             \t\tudp sport 67 udp dport 68 counter drop\n\
+             \t\tudp sport 547 udp dport 546 counter drop\n\
+             \t}}\n\
+             \tchain early {{\n\
+             \t\ttype filter hook prerouting priority -300;\n\
+             \t\tiifname @ports jump frames\n\
+             \t}}\n\
+             \tchain between {{\n\
+             \t\ttype filter hook forward priority -300;\n\
+             \t\tiifname != @ports oifname @ports jump frames\n\
+             \t}}\n\
+             }}\n"
+        )
+    }
+}
