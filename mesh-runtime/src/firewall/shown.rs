@@ -68,7 +68,7 @@ impl Fingerprint {
     }
 }
 
-/// Whether one of our tables has any rules.
+/// Whether there is one of our tables.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub(crate) fn tables_exist() -> io::Result<bool> {
         other => other?,
     };
     match reader.tables() {
-        Ok(tables) => Ok(tables.is_none_or(|tables| !tables.rules.is_empty())),
+        Ok(tables) => Ok(tables.is_none_or(|tables| tables != Tables::default())),
         // Netfilter is there, nf_tables is not (nfnetlink_rcv_msg).
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         Err(error) => Err(error),
