@@ -51,10 +51,34 @@ pub(crate) struct DataplaneOptions {
         value_name = "STATE"
     )]
     bridge_netfilter: BridgeNetfilter,
+
+    /// How many rounds; the median counts
+    #[arg(long, env = "QUILT_MESH_ROUNDS", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+
+    /// Compare with an earlier build instead of with the alternatives: its quilt-runtime
+    #[arg(long, env = "QUILT_MESH_BEFORE", value_name = "FILE", conflicts_with_all = ["svg", "markdown"])]
+    before: Option<PathBuf>,
 }
 
 impl DataplaneOptions {
     fn schedule(&self) -> Schedule {
+        let schedule = self.usual_schedule();
+        Schedule {
+            rounds: self.rounds.map_or(schedule.rounds, usize::from),
+            ..schedule
+        }
+    }
+
+    fn topologies(&self) -> &'static [Topology] {
+        match self.before {
+            Some(_) => &Topology::BESIDE_BEFORE,
+            None => &Topology::ALL,
+        }
+    }
+
+    fn usual_schedule(&self) -> Schedule {
         match self.quick {
             true => Schedule {
                 rounds: 3,
@@ -79,9 +103,10 @@ pub(crate) async fn run(options: &DataplaneOptions) -> anyhow::Result<()> {
     let programs = programs::measure(&cpus).await?;
 
     let mut beds = Vec::new();
-    for topology in Topology::ALL {
+    for &topology in options.topologies() {
         eprintln!("making: {}", topology.name());
-        let bed = Bed::build(topology, MANY, MTU, options.bridge_netfilter)
+        let before = options.before.as_deref();
+        let bed = Bed::build(topology, MANY, MTU, options.bridge_netfilter, before)
             .await
             .with_context(|| format!("cannot make the topology {:?}", topology.name()))?;
         beds.push(bed);

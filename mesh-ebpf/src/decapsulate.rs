@@ -110,7 +110,7 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
     if inner.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }
-    let endpoint = endpoint(inner.destination).map_err(Verdict::Pass)?;
+    let endpoint = endpoint(packet, inner.destination).map_err(Verdict::Pass)?;
 
     let segments = packet.segments(&inner, INNER_IP);
     let bytes = u64::from(packet.len()) - INNER_IP as u64;

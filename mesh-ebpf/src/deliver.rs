@@ -8,15 +8,20 @@ use crate::{
     packet::{Ethernet, Ipv4, OUTER_IP, Packet},
 };
 
-/// The container that owns `destination`, if its interface is known.
+/// The container that owns `destination`, if its interface is known and there.
 #[inline(always)]
-pub(crate) fn endpoint(destination: u32) -> Result<&'static Endpoint, PassReason> {
+pub(crate) fn endpoint(packet: Packet, destination: u32) -> Result<&'static Endpoint, PassReason> {
     let key = EndpointKey {
         address: destination.to_ne_bytes(),
     };
     // SAFETY: the entry may change under us; a packet that is delivered to the old interface
     // is one that arrived a moment earlier.
-    unsafe { ENDPOINTS.get(&key) }.ok_or(PassReason::NoEndpoint)
+    let endpoint = unsafe { ENDPOINTS.get(&key) }.ok_or(PassReason::NoEndpoint)?;
+    if packet.has_link(endpoint.link) {
+        Ok(endpoint)
+    } else {
+        Err(PassReason::NoEndpoint)
+    }
 }
 
 /// Delivers a packet that begins with an Ethernet header and the IPv4 header: as the router

@@ -116,7 +116,7 @@ fn try_encapsulate(packet: Packet, port: u32) -> Result<i32, Verdict> {
     if ip.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }
-    if peer.link == 0 {
+    if peer.link == 0 || !packet.has_link(peer.link) {
         return pass(PassReason::NoNextHop);
     }
     if !fits(packet, config) {

@@ -5,7 +5,11 @@
 //! refuses such reads on machines that cannot do them, and byte-wise ones would triple the
 //! instructions of every access.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_pull_data, programs::TcContext};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_check_mtu, bpf_skb_pull_data},
+    programs::TcContext,
+};
 use mesh_layout::{
     Config, ETHERNET_LEN, ETHERTYPE_IPV4, Endpoint, IPV4_LEN, PROTOCOL_UDP, Peer, UDP_LEN,
     VXLAN_FLAG_VNI,
@@ -248,6 +252,18 @@ impl Packet {
     pub(crate) fn vlan(self) -> u32 {
         // SAFETY: the context is valid as long as the program runs.
         unsafe { (*self.skb).vlan_tci & 0xfff }
+    }
+
+    /// Whether an interface is there. An entry of a map outlives its interface while no runtime is
+    /// there to change it.
+    #[inline(always)]
+    pub(crate) fn has_link(self, link: u32) -> bool {
+        /// `ENODEV` of the kernel's helpers.
+        const NO_DEVICE: i64 = -19;
+        let mut mtu = 0;
+        // SAFETY: the context is valid as long as the program runs, and so is the stack.
+        let answer = unsafe { bpf_check_mtu(self.skb.cast(), link, &mut mtu, 0, 0) };
+        answer != NO_DEVICE
     }
 
     /// The header at `offset`, made linear first if it is not, or `None` if the packet ends

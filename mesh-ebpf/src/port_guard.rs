@@ -4,7 +4,7 @@
 //! node's subnet that no other container holds, and with any MAC address that is no other
 //! container's; never as the gateway, and never as a router, a DHCP server or a VTEP.
 
-use aya_ebpf::helpers::{bpf_check_mtu, bpf_skb_load_bytes};
+use aya_ebpf::helpers::bpf_skb_load_bytes;
 use mesh_layout::{
     Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4, EndpointKey, IPV4_LEN, MacKey,
     PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_FLAG_VNI,
@@ -43,9 +43,6 @@ const BOOTP_SERVER: u16 = 67;
 const BOOTP_CLIENT: u16 = 68;
 const DHCPV6_CLIENT: u16 = 546;
 const DHCPV6_SERVER: u16 = 547;
-
-/// `ENODEV` of the kernel's helpers.
-const NO_DEVICE: i64 = -19;
 
 /// An ARP message between IPv4 and Ethernet addresses (RFC 826).
 #[repr(C)]
@@ -140,7 +137,7 @@ impl Sender {
             ANY_PORT => mac(&endpoint.mac) != self.mac,
             port => endpoint.link != port,
         };
-        if others && endpoint.flags & ENDPOINT_HELD != 0 && exists(packet, endpoint.link) {
+        if others && endpoint.flags & ENDPOINT_HELD != 0 && packet.has_link(endpoint.link) {
             return Err(DropReason::SpoofedAddress);
         }
         Ok(())
@@ -162,22 +159,12 @@ impl Sender {
         };
         // SAFETY: the entry may change under us, see above.
         match unsafe { MACS.get(&key) } {
-            Some(holder) if holder.link != self.port && exists(packet, holder.link) => {
+            Some(holder) if holder.link != self.port && packet.has_link(holder.link) => {
                 Err(DropReason::SpoofedMac)
             }
             _ => Ok(()),
         }
     }
-}
-
-/// Whether an interface is still there. An entry outlives its interface while no runtime is
-/// there to remove it, and must not keep the container's successor from speaking.
-#[inline(always)]
-fn exists(packet: Packet, link: u32) -> bool {
-    let mut mtu = 0;
-    // SAFETY: the context is valid as long as the program runs, and so is the stack.
-    let answer = unsafe { bpf_check_mtu(packet.skb.cast(), link, &mut mtu, 0, 0) };
-    answer != NO_DEVICE
 }
 
 /// The address of the containers' gateway: the first of the node's subnet.

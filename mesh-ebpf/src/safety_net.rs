@@ -86,7 +86,7 @@ fn try_deliver(packet: Packet) -> Result<i32, Verdict> {
     if ip.version_and_length != VERSION_4_NO_OPTIONS {
         return Err(Verdict::Pass(PassReason::Unreadable));
     }
-    let endpoint = endpoint(ip.destination).map_err(Verdict::Pass)?;
+    let endpoint = endpoint(packet, ip.destination).map_err(Verdict::Pass)?;
     match deliver(packet, config, endpoint) {
         Some(action) => Ok(action),
         None => Err(Verdict::Pass(PassReason::Unreadable)),

@@ -156,7 +156,7 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
     if inner.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }
-    let Some(endpoint) = node.endpoint(inner.destination) else {
+    let Some(endpoint) = node.deliverable(inner.destination) else {
         return pass(PassReason::NoEndpoint);
     };
     if arrival.segment_size != 0 {

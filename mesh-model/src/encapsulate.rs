@@ -59,7 +59,7 @@ fn from_container(node: &Node, arrival: &Arrival<'_>, port: Option<u32>) -> Outc
     if ip.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }
-    if peer.link == 0 {
+    if peer.link == 0 || !node.exists(peer.link) {
         return pass(PassReason::NoNextHop);
     }
     if !fits(node, arrival) {

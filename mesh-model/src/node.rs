@@ -66,6 +66,12 @@ impl Node {
         })
     }
 
+    /// The container with this address, if its interface is known and there.
+    pub fn deliverable(&self, address: Ipv4Addr) -> Option<&Endpoint> {
+        self.endpoint(address)
+            .filter(|endpoint| self.exists(endpoint.link))
+    }
+
     /// The port behind which a MAC address is known to be.
     pub fn port_of(&self, mac: [u8; 6]) -> Option<u32> {
         let holder = self.macs.get(&MacKey { mac, pad: [0; 2] })?;

@@ -66,7 +66,7 @@ pub fn safety_net(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     if ip.has_options() {
         return pass(PassReason::Unreadable);
     }
-    let Some(endpoint) = node.endpoint(ip.destination) else {
+    let Some(endpoint) = node.deliverable(ip.destination) else {
         return pass(PassReason::NoEndpoint);
     };
     let (verdict, packet) = deliver(node, endpoint, packet);

@@ -123,6 +123,8 @@ fn node_of(wire: &Wire) -> Node {
     let other = node.peers.get_mut(&other).unwrap();
     other.link = wire.index("eth1");
     other.next_hop = [203, 0, 113, 1];
+    node.links
+        .extend(["eth0", "eth1"].map(|name| wire.index(name)));
     for (index, address) in [(0, CONTAINER), (1, SIBLING)] {
         let endpoint = Endpoint {
             link: wire.index(&format!("port{index}")),

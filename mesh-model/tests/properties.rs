@@ -53,7 +53,7 @@ proptest! {
         let out = encapsulate(&a, &arrival(&sent, flow_port));
         prop_assert_eq!(
             out.verdict,
-            Verdict::Redirect(Redirect::Neighbour { link: 2, next_hop: PEER })
+            Verdict::Redirect(Redirect::Neighbour { link: PORT, next_hop: PEER })
         );
         let arrived = decapsulate(&b, &arrival(&out.packet, 0));
         prop_assert_eq!(arrived.verdict, Verdict::Redirect(Redirect::Container { link: PORT }));

@@ -114,8 +114,8 @@ pub enum OptionsError {
     RelativeStateDir(PathBuf),
     /// A network that is routed in has host bits set, or lies in the cluster's.
     #[error(
-        "packets cannot be routed into containers from {value}: it must be a network address \
-         outside the cluster CIDR {cluster}, whose addresses are containers' alone"
+        "packets cannot be routed into containers from {value} (--routed-from): it must be a network \
+         address outside the cluster CIDR {cluster}, whose addresses are containers' alone"
     )]
     RoutedFrom {
         /// The network as given.

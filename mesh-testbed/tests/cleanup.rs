@@ -4,14 +4,11 @@
     reason = "functions of tests, which may panic like tests"
 )]
 
-use std::{
-    env, fs,
-    io::{BufRead as _, BufReader},
-    os::unix::process::ExitStatusExt as _,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+mod child;
 
+use std::{env, fs, os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
+
+use child::Again;
 use mesh_testbed::{Signal, Testbed, wait_until};
 
 const CHILD: &str = "TESTBED_CLEANUP_CHILD";
@@ -76,20 +73,15 @@ async fn nothing_is_left_of_a_child(test: &str, signal: Option<Signal>) {
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
-    let mut child = Command::new(env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env(CHILD, "1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let (name, sleeper) = read_made(&mut child);
+    let mut child = Again::start(test, CHILD, Stdio::null());
+    let made = child.made();
+    let (name, sleeper) = made.split_once(' ').unwrap();
+    let sleeper: u32 = sleeper.parse().unwrap();
     if let Some(signal) = signal {
-        assert!(!left_of(&name).is_empty(), "the check sees a testbed");
-        let pid = child.id().cast_signed();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        assert!(!left_of(name).is_empty(), "the check sees a testbed");
+        child.signal(signal);
     }
-    let status = child.wait().unwrap();
+    let status = child.end();
     match signal {
         Some(signal) => assert_eq!(status.signal(), Some(signal as i32)),
         None => assert!(!status.success(), "the child was to panic"),
@@ -98,7 +90,7 @@ async fn nothing_is_left_of_a_child(test: &str, signal: Option<Signal>) {
         "removal of everything",
         Duration::from_secs(20),
         async || {
-            let mut left = left_of(&name);
+            let mut left = left_of(name);
             if is_sleep(sleeper) {
                 left.push(format!("process {sleeper}"));
             }
@@ -110,18 +102,6 @@ async fn nothing_is_left_of_a_child(test: &str, signal: Option<Signal>) {
     )
     .await
     .unwrap();
-}
-
-fn read_made(child: &mut Child) -> (String, u32) {
-    let output = BufReader::new(child.stdout.take().unwrap());
-    for line in output.lines() {
-        let line = line.unwrap();
-        if let Some(made) = line.strip_prefix("made ") {
-            let (name, pid) = made.split_once(' ').unwrap();
-            return (name.to_owned(), pid.parse().unwrap());
-        }
-    }
-    panic!("the child ended before it had made a testbed: is this root?");
 }
 
 fn is_sleep(pid: u32) -> bool {

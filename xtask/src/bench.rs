@@ -24,6 +24,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         require_root("bench")?;
     }
     setup::ensure(&[Tool::CCompiler])?;
+    if !control {
+        // A runtime needs the one; what is broken for it to repair, and what is shown, the other.
+        setup::ensure(&[Tool::Nftables, Tool::Iproute])?;
+    }
     if asked_for("dataplane") {
         setup::ensure(&[Tool::Iptables])?;
     }

@@ -10,11 +10,11 @@ use crate::foreground::Interrupted;
 use crate::test::Summary;
 use crate::{build_ebpf, cargo, demo, kernel, setup, test};
 
-/// Run everything that has to hold before a change goes in, with the time of each step
+/// Run what has to hold beside the tests before a change goes in, with the time of each step
 ///
-/// Formatting, clippy and rustdoc with warnings as errors, the release build, the demo, all tests, those faults that
-/// are quick, and the kernels that Debian 12 ships, 6.1 and 6.12, under emulation. A failed step does not keep the later
-/// ones from running. Needs root, and apt for the kernels.
+/// Formatting, clippy and rustdoc with warnings as errors, the release build, the demo, those faults that are quick, and
+/// the kernels that Debian 12 ships, 6.1 and 6.12, under emulation. A failed step does not keep the later ones from
+/// running. Needs root, and apt for the kernels. `.ci/run` runs `cargo xtask test` as well.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
 
@@ -109,7 +109,6 @@ pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
         }
         Ok(())
     };
-    step("tests", &mut || suites(&mut test::everything))?;
     step("faults", &mut || suites(&mut test::faults::collect_ci))?;
     step("kernels", &mut || {
         suites(&mut || kernel::collect(&kernel::IN_CI))
@@ -119,7 +118,7 @@ pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
     for step in &steps {
         println!("{step}");
     }
-    // The line that says how many tests ran and held comes last.
+    // The line that says how many ran and held comes last: .ci/run reads it.
     println!("\n{}", total.last_line());
     let all_held = steps.iter().all(|step| step.error.is_none());
     Ok(if all_held {

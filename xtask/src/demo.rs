@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// Builds, runs, and tells how it ended.
 pub(crate) fn demonstrate(options: &Options) -> anyhow::Result<Ended> {
     require_root("demo")?;
-    setup::ensure(&[Tool::CCompiler, Tool::Bpftool])?;
+    setup::ensure(&[Tool::CCompiler, Tool::Bpftool, Tool::Nftables])?;
     let checkout = cargo::checkout()?;
     let binaries = cargo::build_demo(&checkout)?;
     let mut demo = Command::new(binaries.join("mesh-demo"));

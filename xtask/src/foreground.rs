@@ -4,6 +4,9 @@
 //! to xtask goes on to the program, and xtask ends after it. The program runs in a process group of its own:
 //! otherwise the terminal's Ctrl-C would reach it twice, once from the terminal and once from here, and a
 //! second Ctrl-C usually means "stop cleaning up".
+//!
+//! A signal that xtask was started to ignore, by `nohup` or in the background of a script, is not for xtask, and not
+//! passed on: its programs ignore it as well. SIGTERM alone is theirs again, for it is how xtask itself stops one.
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader};
@@ -16,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::{get_child_subreaper, set_child_subreaper, set_pdeathsig};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, killpg, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
@@ -30,6 +33,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How often the program is looked at, in milliseconds, should SIGCHLD not arrive: the kernel drops it when
 /// another thread of this process leaves it at its default.
 const LOOK: u8 = 100;
+
+/// The signals that ask xtask to stop.
+const REQUESTS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// Who hears a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,28 +194,38 @@ pub(crate) fn run_reading(
     Ok((ended, complete))
 }
 
-/// While this lives, signals to this thread and to those it starts wait to be read.
-struct Shield {
+/// While this lives, signals to this thread and to those it starts wait to be read, by the next program that runs in
+/// the foreground or for the end of this.
+pub(crate) struct Shield {
     signals: SigSet,
     before: SigSet,
 }
 
 impl Shield {
-    fn raise() -> anyhow::Result<Self> {
+    pub(crate) fn raise() -> anyhow::Result<Self> {
+        let status = std::fs::read_to_string("/proc/thread-self/status")
+            .context("cannot read which signals are ignored")?;
         let mut signals = SigSet::empty();
-        for signal in [
-            Signal::SIGINT,
-            Signal::SIGTERM,
-            Signal::SIGHUP,
-            Signal::SIGCHLD,
-        ] {
-            signals.add(signal);
-        }
+        signals.add(Signal::SIGCHLD);
+        // Blocked, an ignored one would arrive all the same.
+        REQUESTS
+            .into_iter()
+            .filter(|signal| !is_ignored(*signal, &status))
+            .for_each(|signal| signals.add(signal));
         let before = signals
             .thread_swap_mask(SigmaskHow::SIG_BLOCK)
             .context("cannot block signals")?;
         Ok(Self { signals, before })
     }
+}
+
+/// Whether a process ignores a signal, by its status file (proc_pid_status(5)).
+fn is_ignored(signal: Signal, status: &str) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
 }
 
 impl Drop for Shield {
@@ -233,10 +249,12 @@ fn run_shielded(
     let start = || {
         // The mask would be inherited, and the program never hear what is passed on to it.
         SigSet::empty().thread_set_mask()?;
+        // SAFETY: the default action is no handler, so nothing of this process's can run in its place.
+        unsafe { signal(Signal::SIGTERM, SigHandler::SigDfl) }?;
         // Should this process be killed, the program is asked to clean up.
         Ok(set_pdeathsig(Signal::SIGTERM)?)
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are two bare system calls that
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are three bare system calls that
     // touch no memory but their own stack.
     unsafe { command.pre_exec(start) };
     let mut child = command
@@ -299,76 +317,4 @@ fn run_shielded(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::pthread::{pthread_kill, pthread_self};
-
-    fn shell(script: &str) -> Command {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]);
-        command
-    }
-
-    #[test]
-    fn the_programs_code_is_passed_on() {
-        let ended = run(&mut shell("exit 7"), Reach::Program, None).unwrap();
-        assert!(!ended.success());
-        assert_eq!(
-            format!("{:?}", ended.code()),
-            format!("{:?}", ExitCode::from(7))
-        );
-        assert_eq!(ended.to_string(), "ended with code 7");
-    }
-
-    #[test]
-    fn a_program_that_a_signal_killed_counts_as_shells_count_it() {
-        let ended = run(&mut shell("kill -9 $$"), Reach::Program, None).unwrap();
-        assert_eq!(
-            format!("{:?}", ended.code()),
-            format!("{:?}", ExitCode::from(137))
-        );
-        assert_eq!(ended.to_string(), "died of SIGKILL");
-    }
-
-    #[test]
-    fn an_interrupt_reaches_the_program_once_and_its_clean_up_is_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        let script = format!(
-            "trap 'echo interrupted >> {0}; sleep 0.2; echo cleaned up >> {0}; exit 3' INT; touch {0}; \
-             while :; do sleep 0.05; done",
-            log.display(),
-        );
-        // To this thread alone: the others of this test program do not block the signal and would die of it.
-        let this_thread = pthread_self();
-        let interrupter = std::thread::spawn({
-            let log = log.clone();
-            move || {
-                let started = Instant::now();
-                while !log.exists() && started.elapsed() < Duration::from_secs(20) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                pthread_kill(this_thread, Signal::SIGINT).unwrap();
-            }
-        });
-        let ended = run(&mut shell(&script), Reach::Program, None).unwrap();
-        interrupter.join().unwrap();
-        assert_eq!(
-            std::fs::read_to_string(log).unwrap(),
-            "interrupted\ncleaned up\n"
-        );
-        assert_eq!(ended.interrupted, Some(Signal::SIGINT));
-        assert!(!ended.success());
-    }
-
-    #[test]
-    fn a_program_beyond_its_deadline_is_stopped() {
-        let ended = run(
-            &mut shell("exec sleep 600"),
-            Reach::Group,
-            Some(Duration::from_millis(50)),
-        )
-        .unwrap();
-        assert!(ended.timed_out && !ended.success());
-    }
-}
+mod tests;

@@ -13,11 +13,12 @@ use crate::test::{self, Summary};
 pub(crate) const IN_CI: [&str; 2] = ["6.1", "6.12"];
 
 /// What the emulated machines need beside the binaries.
-pub(crate) const TOOLS: [Tool; 4] = [
+pub(crate) const TOOLS: [Tool; 5] = [
     Tool::CCompiler,
     Tool::Emulator,
     Tool::Depmod,
-    Tool::TrafficControl,
+    Tool::Iproute,
+    Tool::Nftables,
 ];
 
 /// Boots these kernels, all at once: one suite of the summary. Needs no root: the machines are emulated.

@@ -7,6 +7,7 @@ mod ci;
 mod demo;
 mod docker;
 mod foreground;
+mod fresh;
 mod kernel;
 mod setup;
 mod test;
@@ -36,6 +37,7 @@ enum Task {
     Test(test::Options),
     Bench(bench::Options),
     Ci(ci::Options),
+    Fresh(fresh::Options),
 }
 
 fn main() -> ExitCode {
@@ -57,5 +59,6 @@ fn perform(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Test(options) => test::run(options),
         Task::Bench(options) => bench::run(options),
         Task::Ci(options) => ci::run(options),
+        Task::Fresh(options) => fresh::run(options),
     }
 }

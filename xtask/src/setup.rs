@@ -10,19 +10,19 @@ use mesh_ebpf_build::install_packages;
 use nix::unistd::geteuid;
 
 use crate::foreground::{self, Reach};
-use crate::{build_ebpf, cargo, docker};
+use crate::{build_ebpf, cargo, docker, kernel};
 
 /// Install what this machine lacks for building, testing and the demo
 ///
-/// As root on a machine with apt: a C compiler (for SQLite), bpftool, PostgreSQL's programs (no database cluster is
-/// made, no server started), Podman with runc and CNI plugins, Docker (unpacked below target, not installed), Python
-/// with venv, and the eBPF toolchain. With rustup: the components rustfmt and clippy. Otherwise prints the commands to
-/// run. Every other command calls the parts it needs by itself.
+/// As root on a machine with apt: a C compiler (for SQLite), bpftool, nft, iptables, iproute2, PostgreSQL's programs (no
+/// database cluster is made, no server started), Podman with runc and CNI plugins, Docker (unpacked below target, not
+/// installed), Python with venv, what the emulated kernels need, and the eBPF toolchain. With rustup: the components
+/// rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts it needs by itself.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
 
 pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
-    ensure(&[UNPRIVILEGED_TESTS, KERNEL_TESTS].concat())?;
+    ensure(&[UNPRIVILEGED_TESTS, KERNEL_TESTS, &kernel::TOOLS].concat())?;
     docker::ensure()?;
     ensure_components()?;
     build_ebpf::build()?;
@@ -30,12 +30,22 @@ pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What tests need that need no root.
-pub(crate) const UNPRIVILEGED_TESTS: &[Tool] = &[Tool::CCompiler, Tool::Postgres, Tool::PythonVenv];
+/// What tests need that need no root. Those of mesh-vm pack the machine's own modprobe and tc for the guest.
+pub(crate) const UNPRIVILEGED_TESTS: &[Tool] = &[
+    Tool::CCompiler,
+    Tool::Postgres,
+    Tool::PythonVenv,
+    Tool::Depmod,
+    Tool::Iproute,
+];
 
 /// What tests on the real kernel need besides.
 pub(crate) const KERNEL_TESTS: &[Tool] = &[
     Tool::Bpftool,
+    Tool::Iproute,
+    Tool::Nftables,
+    Tool::Iptables,
+    Tool::Ext4,
     Tool::Podman,
     Tool::Runc,
     Tool::CniPlugins,
@@ -51,14 +61,16 @@ pub(crate) enum Tool {
     Bpftool,
     /// Boots other kernels.
     Emulator,
-    /// Indexes the modules of another kernel.
+    /// Indexes the modules of another kernel. Its package brings modprobe, which the emulated machines load them with.
     Depmod,
-    /// Delays packets in the emulated machines.
-    TrafficControl,
+    /// Shows and changes links, routes and queues (ip, bridge, tc); tc delays packets in the emulated machines.
+    Iproute,
     /// Installs the netfilter rules of Docker and flannel.
     Iptables,
-    /// Drops packets between hosts of a test.
+    /// Keeps a runtime's rules, and drops packets between hosts of a test.
     Nftables,
+    /// Makes the small disks that a test fills.
+    Ext4,
     /// Keeps what the control plane stores, in tests of several replicas.
     Postgres,
     /// Runs real containers on the mesh.
@@ -69,6 +81,10 @@ pub(crate) enum Tool {
     CniPlugins,
     /// The contents of the containers' image.
     Busybox,
+    /// Makes the root file system of a bare Debian.
+    Bootstrap,
+    /// Clones the checkout into it.
+    Git,
     /// Makes the environment for schemathesis, which fuzzes the control plane's API.
     PythonVenv,
 }
@@ -81,33 +97,40 @@ impl Tool {
             Self::Bpftool => "bpftool",
             Self::Emulator => "qemu-system-x86_64",
             Self::Depmod => "depmod",
-            Self::TrafficControl => "tc",
+            Self::Iproute => "tc",
             Self::Iptables => "iptables-restore",
             Self::Nftables => "nft",
+            Self::Ext4 => "mkfs.ext4",
             Self::Postgres => "initdb",
             Self::Podman => "podman",
             Self::Runc => "runc",
             Self::CniPlugins => "CNI plugins",
             Self::Busybox => "busybox",
+            Self::Bootstrap => "mmdebstrap",
+            Self::Git => "git",
             Self::PythonVenv => "python3 with venv",
         }
     }
 
     /// Debian's packages with it.
-    fn packages(self) -> &'static [&'static str] {
+    pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::CCompiler => &["gcc", "libc6-dev"],
             Self::Bpftool => &["bpftool"],
             Self::Emulator => &["qemu-system-x86"],
             Self::Depmod => &["kmod"],
-            Self::TrafficControl => &["iproute2"],
+            Self::Iproute => &["iproute2"],
             Self::Iptables => &["iptables"],
             Self::Nftables => &["nftables"],
+            Self::Ext4 => &["e2fsprogs"],
             Self::Postgres => &["postgresql"],
             Self::Podman => &["podman"],
             Self::Runc => &["runc"],
             Self::CniPlugins => &["containernetworking-plugins"],
             Self::Busybox => &["busybox-static"],
+            // Not every distribution knows Debian's keys.
+            Self::Bootstrap => &["mmdebstrap", "debian-archive-keyring"],
+            Self::Git => &["git"],
             Self::PythonVenv => &["python3", "python3-venv"],
         }
     }
@@ -185,11 +208,13 @@ fn packages(tools: &[Tool]) -> Vec<&'static str> {
 
 /// Installs those of the tools that are missing.
 pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
-    let missing: Vec<_> = tools
-        .iter()
-        .copied()
-        .filter(|tool| !tool.is_there())
-        .collect();
+    let mut missing = Vec::new();
+    for tool in tools {
+        // Some are in more than one list.
+        if !missing.contains(tool) && !tool.is_there() {
+            missing.push(*tool);
+        }
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -278,6 +303,19 @@ mod tests {
             packages(&[Tool::CCompiler, Tool::Bpftool, Tool::CCompiler]),
             ["gcc", "libc6-dev", "bpftool"]
         );
+    }
+
+    #[test]
+    fn tests_bring_what_they_run_and_rely_on_no_other_command() {
+        // Each is a program that some test starts, or packs for an emulated machine.
+        let unprivileged = packages(UNPRIVILEGED_TESTS);
+        for package in ["gcc", "kmod", "iproute2", "postgresql", "python3-venv"] {
+            assert!(unprivileged.contains(&package), "{package}");
+        }
+        let kernel = packages(KERNEL_TESTS);
+        for package in ["bpftool", "nftables", "iptables", "iproute2", "e2fsprogs"] {
+            assert!(kernel.contains(&package), "{package}");
+        }
     }
 
     #[test]

@@ -35,8 +35,9 @@ const DOCUMENTATION: &str = "documentation";
 /// Run all tests, with one summary
 ///
 /// Unit, integration and documentation tests of the whole workspace; examples are compiled. Tests on the real kernel
-/// need root: those under tests/ named kernel or kernel_*, and everything of mesh-testbed/tests.
-#[derive(clap::Args, Debug, Clone, Default)]
+/// need root: those under tests/ named kernel or kernel_*, and everything of mesh-testbed/tests. Installs what any of
+/// them needs, with apt, and says so.
+#[derive(clap::Args, Debug, Clone)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     /// A suite of its own instead
@@ -79,11 +80,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// All tests of the workspace.
-pub(crate) fn everything() -> anyhow::Result<Summary> {
-    collect(&Options::default())
 }
 
 fn collect(options: &Options) -> anyhow::Result<Summary> {

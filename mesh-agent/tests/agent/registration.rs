@@ -1,6 +1,11 @@
 //! Registration, heartbeats, identity, and the end.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use nix::sys::signal::Signal;
 
@@ -218,14 +223,15 @@ fn a_wrong_option_ends_the_agent_with_the_rule_it_breaks() {
         ),
         (&["--host-ip", HOST_IP], "--control-plane"),
     ] {
-        let output = Command::new(BINARY)
+        let mut command = Command::new(BINARY);
+        command
             .env_clear()
             .args(arguments)
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success());
-        assert!(stderr.contains(rule), "{stderr}");
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut agent = Agent::spawn(command);
+        assert!(!agent.wait().success());
+        assert!(agent.logged(rule) > 0, "{:?}", agent.log());
     }
 }
 

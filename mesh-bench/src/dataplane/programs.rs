@@ -15,8 +15,8 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TestRunResult, Xdp},
 };
 use mesh_layout::{
-    Config, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac,
-    map_names, overlay_mac, program_names,
+    Config, ENDPOINT_HELD, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey,
+    bridge_mac, map_names, overlay_mac, program_names,
 };
 use mesh_model::{Frame, VxlanFrame};
 use mesh_testbed::{Links, NetNs};
@@ -289,13 +289,15 @@ fn fill(ebpf: &mut Ebpf, overlay: u32, count: u32) -> anyhow::Result<()> {
             overlay_mac: overlay_mac(OWN_SUBNET),
             bridge_mac: bridge_mac(OWN_SUBNET),
             overlay_mtu: OVERLAY_MTU,
+            flags: 0,
+            pad: [0; 4],
         },
         0,
     )?;
     let endpoint = Endpoint {
         link: overlay,
         mac: CONTAINER_MAC,
-        pad: [0; 2],
+        flags: ENDPOINT_HELD,
     };
     let address = CONTAINER.octets();
     endpoints.insert(EndpointKey { address }, endpoint, 0)?;

@@ -18,6 +18,7 @@ pub(crate) enum Topology {
     KernelVxlanWithRules,
     QuiltMesh,
     QuiltMeshWithRules,
+    QuiltMeshBefore,
 }
 
 impl Topology {
@@ -31,6 +32,10 @@ impl Topology {
         Self::QuiltMeshWithRules,
     ];
 
+    /// Those of a comparison with an earlier build.
+    pub(crate) const BESIDE_BEFORE: [Self; 3] =
+        [Self::KernelVxlan, Self::QuiltMeshBefore, Self::QuiltMesh];
+
     /// What the others are compared with.
     pub(crate) const REFERENCE: Self = Self::KernelVxlan;
 
@@ -42,6 +47,7 @@ impl Topology {
             Self::KernelVxlanWithRules => "kernel VXLAN + rules",
             Self::QuiltMesh => "Quilt Mesh",
             Self::QuiltMeshWithRules => "Quilt Mesh + rules",
+            Self::QuiltMeshBefore => "Quilt Mesh before",
         }
     }
 
@@ -61,6 +67,7 @@ impl Topology {
             }
             Self::QuiltMesh => "quilt-runtime on both hosts",
             Self::QuiltMeshWithRules => "the same with the same rules",
+            Self::QuiltMeshBefore => "an earlier build's quilt-runtime on both hosts",
         }
     }
 
@@ -71,7 +78,10 @@ impl Topology {
 
     /// Whether quilt-runtime makes it.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::QuiltMesh | Self::QuiltMeshWithRules)
+        matches!(
+            self,
+            Self::QuiltMesh | Self::QuiltMeshWithRules | Self::QuiltMeshBefore
+        )
     }
 
     /// Bytes that encapsulation takes from the underlay's MTU.

@@ -1,6 +1,7 @@
 //! What was acknowledged is there after a restart, however the process ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -93,7 +94,9 @@ async fn a_stop_finishes_the_requests_under_way() {
         })
         .collect();
     // Some are answered, some are not, some have not arrived.
+    let deadline = Instant::now() + Duration::from_secs(60);
     while api.nodes().await.is_empty() {
+        assert!(Instant::now() < deadline, "nobody is registered");
         tokio::task::yield_now().await;
     }
     control_plane.signal(Signal::SIGTERM);

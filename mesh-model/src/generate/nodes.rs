@@ -62,7 +62,7 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
                 false => [192, 0, 2, 254],
             },
             link: match random.chance(90) {
-                true => 2 + random.below(3) as u32,
+                true => any_port(random, devices),
                 false => 0,
             },
             vni,
@@ -101,7 +101,7 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
                 true => overlay_mtu.unwrap_or(0),
                 false => 0,
             },
-            flags: match random.chance(8) {
+            flags: match random.chance(3) {
                 true => CONFIG_GUARD_ONLY,
                 false => 0,
             },
@@ -119,7 +119,7 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
 
 /// A port that is there, or one that is gone.
 fn any_port(random: &mut Random, devices: &Devices) -> u32 {
-    match random.chance(80) {
+    match random.chance(98) {
         true => random.pick(&devices.ports),
         false => GONE + random.below(4) as u32,
     }

@@ -8,7 +8,9 @@ use mesh_layout::PassReason::{
 use mesh_model::{Frame, Ipv4, Program, Redirect, Verdict};
 
 use super::{Cases, pass, with, with_options};
-use crate::harness::node::{OTHER_REMOTE, OVERLAY_MTU, PEER, UNKNOWN_CONTAINER, from_container};
+use crate::harness::node::{
+    OTHER_REMOTE, OVERLAY_MTU, PEER, PORT, UNKNOWN_CONTAINER, from_container,
+};
 
 const IP: usize = 14;
 /// Data that makes the inner IPv4 packet as large as the overlay's MTU.
@@ -26,11 +28,11 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
     };
     let proper = || from_container(b"data").bytes();
     let to_peer = Verdict::Redirect(Redirect::Neighbour {
-        link: 2,
+        link: PORT,
         next_hop: PEER,
     });
     let to_gateway = Verdict::Redirect(Redirect::Neighbour {
-        link: 2,
+        link: PORT,
         next_hop: Ipv4Addr::new(192, 0, 2, 254),
     });
 

@@ -86,7 +86,7 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
                 let peer = Peer {
                     address: address.octets(),
                     next_hop: next_hop.octets(),
-                    link: 2,
+                    link: PORT,
                     vni: VNI,
                     counters,
                     mac: overlay_mac(subnet),

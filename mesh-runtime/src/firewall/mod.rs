@@ -1,11 +1,13 @@
 //! Rules of the kernel's packet filter: the guards that stand where no eBPF program does, and
 //! while no runtime runs.
 //!
-//! Two tables of our own, `inet quilt_mesh` and `bridge quilt_mesh`, written by the `nft` program
-//! in one transaction each time. [`ruleset`] says what they should hold (pure), [`nft`] writes,
-//! [`shown`] tells whether the kernel still shows what was written. Nobody else's table is read
+//! Two tables of our own, `inet quilt_mesh` and `bridge quilt_mesh`. [`ruleset`] says what they
+//! should hold (pure). [`nft`] writes them, whole and in one transaction; peers and ports that come
+//! and go change elements of their sets, which [`netlink`] does in microseconds. [`shown`] tells
+//! whether the kernel still shows what was written; [`writer`] puts it together. Nobody else's table is read
 //! for its meaning, or changed.
 
+mod netlink;
 mod nft;
 mod ruleset;
 mod shown;

@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Why rules could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NftError {
-    #[error("the program nft is not there: install the package nftables")]
+    #[error("the program nft is not on the path: install the package nftables")]
     Missing,
     #[error("cannot run {}: {source}", program.display())]
     Run {
@@ -36,12 +36,10 @@ pub(crate) enum NftError {
     Read(#[source] io::Error),
 }
 
-/// Where nft is: on the path, or where the system's programs are, which a daemon's path may leave
-/// out.
+/// Where nft is on the path.
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir: PathBuf| dir.join("nft"))
         .find(|program| program.is_file())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::{Display, Write as _},
+    fmt::{self, Write as _},
     net::Ipv4Addr,
 };
 
@@ -61,7 +61,16 @@ pub(super) struct NamedSet {
     pub(super) family: &'static str,
     pub(super) name: &'static str,
     kind: &'static str,
-    elements: fn(&Sets) -> BTreeSet<String>,
+    elements: fn(&Sets) -> BTreeSet<Element>,
+}
+
+/// Elements of a set that come or go.
+pub(super) struct ElementChange {
+    pub(super) family: &'static str,
+    pub(super) set: &'static str,
+    pub(super) add: bool,
+    /// As the kernel compares them.
+    pub(super) keys: Vec<Vec<u8>>,
 }
 
 pub(super) const SETS: [NamedSet; 4] = [
@@ -69,34 +78,63 @@ pub(super) const SETS: [NamedSet; 4] = [
         family: "inet",
         name: "peers",
         kind: "ipv4_addr",
-        elements: |sets| texts(&sets.peers),
+        elements: |sets| sets.peers.iter().copied().map(Element::Address).collect(),
     },
     NamedSet {
         family: "inet",
         name: "subnets",
         kind: "ipv4_addr",
-        elements: |sets| texts(&sets.subnets),
+        elements: |sets| sets.subnets.iter().copied().map(Element::Address).collect(),
     },
     NamedSet {
         family: "inet",
         name: "bridges",
         kind: "ifname",
-        elements: |sets| sets.bridges.iter().map(|name| quoted(name)).collect(),
+        elements: |sets| {
+            sets.bridges
+                .iter()
+                .cloned()
+                .map(Element::Interface)
+                .collect()
+        },
     },
     NamedSet {
         family: "bridge",
         name: "ports",
         kind: "ifname",
-        elements: |sets| sets.ports.iter().map(|name| quoted(name)).collect(),
+        elements: |sets| sets.ports.iter().cloned().map(Element::Interface).collect(),
     },
 ];
 
-fn texts<T: Display>(values: &BTreeSet<T>) -> BTreeSet<String> {
-    values.iter().map(ToString::to_string).collect()
+/// An element of a set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Element {
+    Address(Ipv4Addr),
+    Interface(String),
 }
 
-fn quoted(name: &str) -> String {
-    format!("\"{name}\"")
+impl Element {
+    /// As the kernel compares it: an address in network byte order, a name filled up with zeros
+    /// (`IFNAMSIZ`).
+    fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Address(address) => address.octets().to_vec(),
+            Self::Interface(name) => {
+                let mut key = name.as_bytes().to_vec();
+                key.resize(16, 0);
+                key
+            }
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Interface(name) => write!(f, "\"{name}\""),
+        }
+    }
 }
 
 /// Whether a name means itself between quotation marks: nft knows no way to escape one, and takes
@@ -162,39 +200,31 @@ impl Ruleset {
         self.sets.peers.len()
     }
 
-    /// What turns `shown` into this, as input of nft: elements alone where the rules are the same.
-    pub(super) fn since(&self, shown: &Self) -> Option<String> {
+    /// The changes of elements that turn `shown` into this; `None` where the rules differ.
+    pub(super) fn since(&self, shown: &Self) -> Option<Vec<ElementChange>> {
         if self.frame != shown.frame {
             return None;
         }
-        let mut text = String::new();
+        let mut changes = Vec::new();
         for set in &SETS {
             let (new, old) = ((set.elements)(&self.sets), (set.elements)(&shown.sets));
-            for (verb, elements) in [
-                ("delete", old.difference(&new)),
-                ("add", new.difference(&old)),
-            ] {
-                let elements: Vec<&str> = elements.map(String::as_str).collect();
-                if !elements.is_empty() {
-                    // A String takes everything.
-                    let _ = writeln!(
-                        text,
-                        "{verb} element {} {TABLE} {} {{ {} }}",
-                        set.family,
-                        set.name,
-                        elements.join(", ")
-                    );
+            for (add, elements) in [(false, old.difference(&new)), (true, new.difference(&old))] {
+                let keys: Vec<Vec<u8>> = elements.map(Element::key).collect();
+                if !keys.is_empty() {
+                    changes.push(ElementChange {
+                        family: set.family,
+                        set: set.name,
+                        add,
+                        keys,
+                    });
                 }
             }
         }
-        Some(text)
+        Some(changes)
     }
 
     /// Both tables whole, in the place of what they held, as input of nft.
-    ///
-    /// `by_bridge`: the kernel can tell to which bridge a port belongs (`meta ibrname`, the module
-    /// nft_meta_bridge), so that ports made while no runtime runs are guarded as well.
-    pub(super) fn text(&self, by_bridge: bool) -> String {
+    pub(super) fn text(&self) -> String {
         // nft has no way to say "delete if it exists" before 1.0.8.
         let anew =
             |family: &str| format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n");
@@ -203,14 +233,15 @@ impl Ruleset {
             anew("inet"),
             self.inet_table(),
             anew("bridge"),
-            self.bridge_table(by_bridge)
+            self.bridge_table()
         )
     }
 
     fn sets_of(&self, family: &str) -> String {
         let mut text = String::new();
         for set in SETS.iter().filter(|set| set.family == family) {
-            let elements: Vec<String> = (set.elements)(&self.sets).into_iter().collect();
+            let elements = (set.elements)(&self.sets);
+            let elements: Vec<String> = elements.iter().map(Element::to_string).collect();
             let elements = match elements.is_empty() {
                 true => String::new(),
                 false => format!("elements = {{ {} }}; ", elements.join(", ")),
@@ -332,39 +363,43 @@ impl Ruleset {
         )
     }
 
-    fn bridge_table(&self, by_bridge: bool) -> String {
+    /// The rules between the ports of our bridge.
+    ///
+    /// A port that was made while no runtime runs is in no set. But a frame from one port goes to
+    /// another of the same bridge alone, so the port it goes to tells whose it is. (`meta ibrname`
+    /// would, but not every kernel has the module nft_meta_bridge.)
+    fn bridge_table(&self) -> String {
         let Frame {
-            bridge,
-            subnet,
-            bridge_mac,
-            ..
+            subnet, bridge_mac, ..
         } = &self.frame;
         let (mask, network, gateway) = (subnet.netmask(), subnet.network(), gateway(*subnet));
         let sets = self.sets_of("bridge");
-        let elsewhere = match by_bridge {
-            true => format!("meta ibrname != \"{bridge}\" accept"),
-            false => "iifname != @ports accept".to_owned(),
-        };
         let mac = DisplayMac(*bridge_mac);
         // `meta protocol`, not `ether type`: the kernel takes a frame with a tag of VLAN 0 for one
         // without, and so must the rules.
         format!(
             "table bridge {TABLE} {{\n\
              {sets}\
-             \tchain early {{\n\
-             \t\ttype filter hook prerouting priority -300;\n\
+             \tchain frames {{\n\
              \t\tether saddr {mac} counter drop\n\
-             \t\tmeta protocol arp arp saddr ip {gateway} counter drop\n\
-             \t\tmeta protocol ip ip saddr {gateway} counter drop\n\
-             \t\t{elsewhere}\n\
              \t\tvlan id != 0 accept\n\
              \t\tmeta protocol {{ 0x8100, 0x88a8 }} counter drop\n\
+             \t\tmeta protocol arp arp saddr ip {gateway} counter drop\n\
              \t\tmeta protocol arp arp saddr ip != 0.0.0.0 arp saddr ip & {mask} != {network} counter drop\n\
+             \t\tmeta protocol ip ip saddr {gateway} counter drop\n\
              \t\tmeta protocol ip ip saddr != 0.0.0.0 ip saddr & {mask} != {network} counter drop\n\
              \t\tmeta protocol ip6 icmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
              \t\tmeta protocol ip icmp type redirect counter drop\n\
              \t\tudp sport 67 udp dport 68 counter drop\n\
              \t\tudp sport 547 udp dport 546 counter drop\n\
+             \t}}\n\
+             \tchain early {{\n\
+             \t\ttype filter hook prerouting priority -300;\n\
+             \t\tiifname @ports jump frames\n\
+             \t}}\n\
+             \tchain between {{\n\
+             \t\ttype filter hook forward priority -300;\n\
+             \t\tiifname != @ports oifname @ports jump frames\n\
              \t}}\n\
              }}\n"
         )

@@ -4,19 +4,18 @@ use std::time::Instant;
 
 use super::{
     TABLE,
+    netlink::Reader,
     nft::{self, NftError},
     ruleset::Ruleset,
-    shown::{Fingerprint, Reader, tables_exist},
+    shown::{Fingerprint, tables_exist},
 };
 
 /// What the rules are to be.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) ruleset: Ruleset,
-    /// Whether the rules may be written now, if only they differ from what was wanted before.
-    pub(crate) may_write: bool,
-    /// Whether they may be written now, if somebody has changed them.
-    pub(crate) may_repair: bool,
+    /// Whether nft may run, which takes a tenth of a second of a processor.
+    pub(crate) may_run: bool,
 }
 
 /// What came of a turn.
@@ -24,22 +23,16 @@ pub(crate) struct Wanted {
 pub(crate) enum Outcome {
     /// The kernel shows the rules.
     InPlace,
-    /// They were written.
+    /// They were written, by running nft.
     Written,
-    /// Somebody had changed them, and they were written anew.
-    Repaired,
-    /// They differ, but it is too early to write them.
+    /// They differ, but it is too early to run nft.
     Early,
 }
 
 /// Writes the rules, and remembers how to tell that they are as they were written. All calls
 /// block, and act on the network namespace of the calling thread.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    /// Whether the kernel can tell the bridge of a port; taken as true until it refuses.
-    by_bridge: bool,
-    written: Option<Written>,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Writer(Option<Written>);
 
 #[derive(Debug)]
 struct Written {
@@ -47,19 +40,10 @@ struct Written {
     fingerprint: Fingerprint,
 }
 
-impl Default for Writer {
-    fn default() -> Self {
-        Self {
-            by_bridge: true,
-            written: None,
-        }
-    }
-}
-
 impl Writer {
     /// The rules that were written last, and not seen changed since.
     pub(crate) fn written(&self) -> Option<&Ruleset> {
-        self.written.as_ref().map(|written| &written.ruleset)
+        self.0.as_ref().map(|written| &written.ruleset)
     }
 
     /// Looks at the kernel's rules, and writes them where they are not what is wanted.
@@ -70,32 +54,33 @@ impl Writer {
     pub(crate) fn turn(&mut self, wanted: &Wanted) -> Result<Outcome, NftError> {
         let reader = Reader::open().map_err(NftError::Read)?;
         let mut damaged = false;
-        if let Some(written) = &mut self.written {
+        if let Some(written) = &mut self.0 {
             damaged = !written.fingerprint.holds(&reader).map_err(NftError::Read)?;
             if !damaged && written.ruleset == wanted.ruleset {
                 return Ok(Outcome::InPlace);
             }
         }
-        let may = match damaged {
-            true => wanted.may_repair,
-            false => wanted.may_write,
+        let mut changes = match self.0.take() {
+            Some(written) if !damaged => wanted.ruleset.since(&written.ruleset),
+            _ => None,
         };
-        if !may {
-            return Ok(Outcome::Early);
-        }
-        let changes = self
-            .written
-            .take()
-            .filter(|_| !damaged)
-            .and_then(|written| wanted.ruleset.since(&written.ruleset));
         let started = Instant::now();
-        match &changes {
-            Some(changes) => nft::run(changes)?,
-            None => self.write_whole(&wanted.ruleset)?,
+        if let Some(elements) = &changes
+            && let Err(error) = reader.change(elements)
+        {
+            // Somebody was quicker, and the sets are not what they were.
+            tracing::debug!(%error, "cannot change the packet filter's sets: writing all anew");
+            changes = None;
+        }
+        if changes.is_none() {
+            if !wanted.may_run {
+                return Ok(Outcome::Early);
+            }
+            nft::run(&wanted.ruleset.text())?;
         }
         let took_ms = started.elapsed().as_millis();
         let fingerprint = Fingerprint::read(&reader).map_err(NftError::Read)?;
-        self.written = Some(Written {
+        self.0 = Some(Written {
             ruleset: wanted.ruleset.clone(),
             fingerprint,
         });
@@ -109,24 +94,10 @@ impl Writer {
             (_, false) => tracing::info!(peers, took_ms, "packet filter's rules written"),
             (_, true) => tracing::debug!(peers, took_ms, "packet filter's sets changed"),
         }
-        Ok(match damaged {
-            true => Outcome::Repaired,
-            false => Outcome::Written,
+        Ok(match changes {
+            Some(_) => Outcome::InPlace,
+            None => Outcome::Written,
         })
-    }
-
-    fn write_whole(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
-        match nft::run(&ruleset.text(self.by_bridge)) {
-            Err(NftError::Refused(reason)) if self.by_bridge => {
-                tracing::info!(
-                    reason,
-                    "this kernel cannot tell the bridge of a port (nft_meta_bridge): its ports are named one by one"
-                );
-                self.by_bridge = false;
-                nft::run(&ruleset.text(false))
-            }
-            other => other,
-        }
     }
 }
 

@@ -226,10 +226,11 @@ impl<'a> Applier<'a> {
                     .replace();
                 answer(add.execute()).await
             }
-            Change::RemoveNeighbour { address } => {
+            Change::RemoveNeighbour { address } | Change::ForgetContainer { address } => {
+                let device = change.device().unwrap_or(Device::Overlay);
                 let mut message = NeighbourMessage::default();
                 message.header.family = AddressFamily::Inet;
-                message.header.ifindex = self.index(Device::Overlay)?;
+                message.header.ifindex = self.index(device)?;
                 message
                     .attributes
                     .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(

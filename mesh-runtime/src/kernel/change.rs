@@ -56,6 +56,8 @@ pub(crate) enum Change {
     SetNeighbour { address: Ipv4Addr, mac: Mac },
     /// Remove a neighbour from the VXLAN device.
     RemoveNeighbour { address: Ipv4Addr },
+    /// Forget what the host learnt of a container's address, so that it asks again.
+    ForgetContainer { address: Ipv4Addr },
     /// Set a forwarding entry on the VXLAN device.
     SetForwarding { mac: Mac, remote: Ipv4Addr },
     /// Remove a forwarding entry from the VXLAN device.
@@ -128,7 +130,9 @@ impl Change {
             Self::RemoveRoute { .. } => Stage::RemoveRoutes,
             Self::SetNeighbour { .. } | Self::SetForwarding { .. } => Stage::AddNeighbours,
             Self::AddRoute(_) | Self::ReplaceRoute(_) => Stage::AddRoutes,
-            Self::RemoveNeighbour { .. } | Self::RemoveForwarding { .. } => Stage::RemoveNeighbours,
+            Self::RemoveNeighbour { .. }
+            | Self::RemoveForwarding { .. }
+            | Self::ForgetContainer { .. } => Stage::RemoveNeighbours,
         }
     }
 
@@ -170,6 +174,7 @@ impl Change {
             | Self::Enslave { .. }
             | Self::AddAddress(_)
             | Self::RemoveAddress(_)
+            | Self::ForgetContainer { .. }
             | Self::Headroom(_) => Some(Device::Bridge),
             Self::RemoveRoute { .. } => None,
             _ => Some(Device::Overlay),
@@ -232,6 +237,9 @@ impl fmt::Display for Change {
                 write!(f, "set the neighbour {address} to {}", DisplayMac(*mac))
             }
             Self::RemoveNeighbour { address } => write!(f, "remove the neighbour {address}"),
+            Self::ForgetContainer { address } => {
+                write!(f, "forget what was learnt of the container {address}")
+            }
             Self::SetForwarding { mac, remote } => {
                 write!(
                     f,

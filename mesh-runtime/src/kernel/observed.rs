@@ -184,6 +184,9 @@ impl Observed {
     /// many consequences and are read again.
     pub(crate) fn note(&mut self, overlay: u32, change: &Change) {
         match change {
+            Change::ForgetContainer { address } => self
+                .neighbours
+                .retain(|it| it.link == overlay || it.address != *address),
             Change::AddRoute(route) => self.routes.push(route.on(overlay)),
             Change::ReplaceRoute(route) => {
                 self.forget_route(route.destination, 0);

@@ -10,8 +10,9 @@ use crate::{
     problem::Problem,
 };
 
-/// Peers that come and go meanwhile are written together.
-const PACE: Duration = Duration::from_secs(1);
+/// The time between two runs of nft, which take a tenth of a second of a processor each. Rules that
+/// somebody destroys again and again are whole within a second all the same.
+const PACE: Duration = Duration::from_millis(500);
 
 /// The packet filter's rules, and who writes them.
 pub(crate) struct Firewall {
@@ -23,9 +24,10 @@ pub(crate) struct Firewall {
     turn: Option<JoinHandle<(Writer, Result<Outcome, NftError>)>>,
     /// Whether somebody may have changed the rules since.
     look: bool,
-    /// When the rules were last written, and when they were last repaired.
-    written_at: Option<Instant>,
-    repaired_at: Option<Instant>,
+    /// When nft may run again.
+    free_at: Instant,
+    /// Whether a turn came too early.
+    early: bool,
     /// Why they are not in place, and when they are tried again.
     failed: Option<(String, Instant)>,
     changed: Arc<Notify>,
@@ -55,8 +57,8 @@ impl Firewall {
             writer: Some(Writer::default()),
             turn: None,
             look: false,
-            written_at: None,
-            repaired_at: None,
+            free_at: Instant::now(),
+            early: false,
             failed: None,
             changed,
             listener: listener.ok(),
@@ -83,10 +85,10 @@ impl Firewall {
         if let Some((_, again)) = &self.failed {
             return Some(*again);
         }
-        if self.look {
-            return Some(now);
+        if self.early {
+            return Some(self.free_at);
         }
-        (self.shown.as_ref() != Some(wanted)).then(|| after(self.written_at, now))
+        (self.look || self.shown.as_ref() != Some(wanted)).then_some(now)
     }
 
     /// Begins a turn.
@@ -97,10 +99,10 @@ impl Firewall {
         let now = Instant::now();
         let wanted = Wanted {
             ruleset,
-            may_write: after(self.written_at, now) <= now,
-            may_repair: after(self.repaired_at, now) <= now,
+            may_run: self.free_at <= now,
         };
         self.look = false;
+        self.early = false;
         self.failed = None;
         self.turn = Some(tokio::task::spawn_blocking(move || {
             let outcome = writer.turn(&wanted);
@@ -131,17 +133,8 @@ impl Firewall {
         let now = Instant::now();
         match outcome {
             Ok(Outcome::InPlace) => {}
-            Ok(Outcome::Written) => self.written_at = Some(now),
-            Ok(Outcome::Repaired) => {
-                self.written_at = Some(now);
-                self.repaired_at = Some(now);
-            }
-            Ok(Outcome::Early) => {
-                // What was changed by others is looked at again when it may be repaired.
-                if self.shown == self.wanted {
-                    self.shown = None;
-                }
-            }
+            Ok(Outcome::Written) => self.free_at = now + PACE,
+            Ok(Outcome::Early) => self.early = true,
             Err(error) => self.failed = Some((error.to_string(), now + super::FULL_COMPARISON)),
         }
     }
@@ -160,11 +153,6 @@ impl Firewall {
         let written = self.shown.is_some() && shown.is_some_and(|rules| rules.takes_from(peer));
         self.failed.is_none() && self.wanted.is_some() && !written
     }
-}
-
-/// One pace after `before`.
-fn after(before: Option<Instant>, now: Instant) -> Instant {
-    before.map_or(now, |before| before + PACE)
 }
 
 impl Reconciler {

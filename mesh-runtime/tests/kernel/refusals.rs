@@ -319,7 +319,11 @@ async fn options_that_contradict_each_other_are_refused_at_the_start() {
         (&["--host-ip", "127.0.0.1"], "loopback"),
         (&["--bpffs", "bpf"], "absolute path"),
         (&["--state-dir", "state"], "absolute path"),
-        (&["--fast-path", "off", "--attach", "tcx"], "fast path off"),
+        (
+            &["--routed-from", "10.42.7.0/24"],
+            "outside the cluster CIDR",
+        ),
+        (&["--routed-from", "192.0.2.1/24"], "a network address"),
         (&["--log-level", "mesh=loud"], "--log-level"),
         (&["--grpc-addr", "50051"], "--grpc-addr"),
     ] {

@@ -35,7 +35,17 @@ impl Pair {
 
     /// The same with different options for either host.
     pub(crate) async fn start_mixed(on_a: &DaemonOptions, on_b: &DaemonOptions) -> Self {
-        let testbed = start_runtimes(on_a, on_b).await;
+        let testbed = Testbed::builder().hosts(3).build().await.unwrap();
+        Self::start_on(testbed, on_a, on_b).await
+    }
+
+    /// The same on hosts that the test has made and prepared.
+    pub(crate) async fn start_on(
+        testbed: Testbed,
+        on_a: &DaemonOptions,
+        on_b: &DaemonOptions,
+    ) -> Self {
+        start_runtimes_on(&testbed, on_a, on_b).await;
         let a = testbed.hosts()[0].add_container().await.unwrap();
         let b = testbed.hosts()[1].add_container().await.unwrap();
         introduce(&testbed, 1).await;
@@ -94,13 +104,18 @@ impl Pair {
 /// Three hosts, the first two with a runtime and a subnet, which know of no peer yet.
 pub(crate) async fn start_runtimes(on_a: &DaemonOptions, on_b: &DaemonOptions) -> Testbed {
     let testbed = Testbed::builder().hosts(3).build().await.unwrap();
+    start_runtimes_on(&testbed, on_a, on_b).await;
+    testbed
+}
+
+/// The same on hosts that exist.
+async fn start_runtimes_on(testbed: &Testbed, on_a: &DaemonOptions, on_b: &DaemonOptions) {
     for (host, own, subnet) in [(0, on_a, "10.42.1.0/24"), (1, on_b, "10.42.2.0/24")] {
         let host = &testbed.hosts()[host];
         let options = own.clone().binary(env!("CARGO_BIN_EXE_quilt-runtime"));
         host.start_runtime(&options).await.unwrap();
         configure(host, subnet).await;
     }
-    testbed
 }
 
 /// Tells either runtime of the other.

@@ -1,8 +1,9 @@
-use std::{
-    env,
-    io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
-};
+#[path = "../../tests/child/mod.rs"]
+mod child;
+
+use std::{env, process::Stdio};
+
+use child::Again;
 
 use super::*;
 
@@ -141,22 +142,12 @@ async fn nothing_is_left_after_sigkill_of_the_test() {
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
-    let mut child = Command::new(env::current_exe().unwrap())
-        .args([
-            "postgres::tests::nothing_is_left_after_sigkill_of_the_test",
-            "--exact",
-            "--nocapture",
-        ])
-        .env(CHILD, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let made = output
-        .lines()
-        .map_while(Result::ok)
-        .find_map(|line| line.strip_prefix("made ").map(str::to_owned))
-        .expect("the child ended before it had made a server");
+    let mut child = Again::start(
+        "postgres::tests::nothing_is_left_after_sigkill_of_the_test",
+        CHILD,
+        Stdio::inherit(),
+    );
+    let made = child.made();
     let words: Vec<&str> = made.split(';').collect();
     let traces = Traces {
         pid: words[0].parse().unwrap(),
@@ -164,8 +155,8 @@ async fn nothing_is_left_after_sigkill_of_the_test() {
         shared_memory: words[2].to_owned(),
     };
     assert_eq!(traces.left().len(), 3, "the check sees a server");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.signal(Signal::SIGKILL);
+    child.end();
     wait_until("removal of everything", PATIENCE, async || {
         match traces.left() {
             left if left.is_empty() => Ok(()),

@@ -6,6 +6,8 @@
     reason = "functions of tests, which may panic like tests"
 )]
 
+#[path = "../child/mod.rs"]
+mod child;
 mod containers;
 mod mesh;
 mod plugin;

@@ -2,9 +2,8 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -12,6 +11,7 @@ use mesh_testbed::{
     BRIDGE, CONTAINER_MTU, Engine, EngineContainerOptions, Signal, Testbed, wait_until,
 };
 
+use crate::child::Again;
 use crate::mesh::{SOON, needed};
 
 const CHILD: &str = "TESTBED_PODMAN_CHILD";
@@ -52,22 +52,13 @@ async fn nothing_is_left_of_a_child(test: &str, signal: Option<Signal>) {
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
-    let mut child = Command::new(env::current_exe().unwrap());
-    if signal.is_none() {
-        // What a panic says is no news here.
-        child.stderr(Stdio::null());
-    }
-    let mut child = child
-        .args([test, "--exact", "--nocapture"])
-        .env(CHILD, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let name = lines
-        .map(Result::unwrap)
-        .find_map(|line| line.strip_prefix("made ").map(str::to_owned))
-        .expect("the child tells the name of its testbed");
+    // What a panic says is no news here.
+    let stderr = match signal {
+        Some(_) => Stdio::inherit(),
+        None => Stdio::null(),
+    };
+    let mut child = Again::start(test, CHILD, stderr);
+    let name = child.made();
     if let Some(signal) = signal {
         let left = left_of(&name);
         for kind in ["control group", "process", "directory"] {
@@ -76,10 +67,9 @@ async fn nothing_is_left_of_a_child(test: &str, signal: Option<Signal>) {
                 "{kind}: {left:?}"
             );
         }
-        let pid = child.id().cast_signed();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        child.signal(signal);
     }
-    assert!(!child.wait().unwrap().success(), "the child was to die");
+    assert!(!child.end().success(), "the child was to die");
     wait_until("removal of everything", SOON, async || {
         let left = left_of(&name);
         match left.is_empty() {

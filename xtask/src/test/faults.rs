@@ -63,7 +63,12 @@ pub(crate) fn collect_ci() -> anyhow::Result<Summary> {
 /// Builds, and makes the command without its options.
 fn prepare(suite: &str) -> anyhow::Result<Command> {
     require_root(&format!("test {suite}"))?;
-    setup::ensure(&[Tool::CCompiler, Tool::Bpftool, Tool::Nftables])?;
+    setup::ensure(&[
+        Tool::CCompiler,
+        Tool::Bpftool,
+        Tool::Nftables,
+        Tool::Iproute,
+    ])?;
     let checkout = cargo::checkout()?;
     let binaries = cargo::build_release(&checkout)?;
     let mut command = Command::new(binaries.join("mesh-faults"));

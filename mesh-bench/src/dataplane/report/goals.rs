@@ -104,6 +104,18 @@ pub(crate) fn goals(report: &Report) -> Vec<Goal> {
             (ours, Topology::KernelVxlan),
             Limit::AtLeast(1.0),
         ),
+        (
+            "64-byte packets/s to the earlier build",
+            rate,
+            (ours, Topology::QuiltMeshBefore),
+            Limit::AtLeast(0.97),
+        ),
+        (
+            "request/response p50 to the earlier build",
+            Measure::ResponseP50 { one_cpu: true },
+            (ours, Topology::QuiltMeshBefore),
+            Limit::AtMost(1.03),
+        ),
     ];
     let ratios = ratios
         .into_iter()

@@ -219,6 +219,7 @@ fn colour(topology: Topology) -> &'static str {
         Topology::KernelVxlanWithRules => "#f0b27a",
         Topology::QuiltMesh => "#0969da",
         Topology::QuiltMeshWithRules => "#6cb6ff",
+        Topology::QuiltMeshBefore => "#57606a",
     }
 }
 

@@ -44,12 +44,13 @@ pub(crate) struct Bed {
 
 impl Bed {
     /// Makes the topology with so many pairs of containers and sees that they reach each
-    /// other.
+    /// other. `before` is the quilt-runtime of an earlier build.
     pub(crate) async fn build(
         topology: Topology,
         pairs: usize,
         mtu: u32,
         bridge_netfilter: BridgeNetfilter,
+        before: Option<&std::path::Path>,
     ) -> anyhow::Result<Self> {
         let testbed = Testbed::builder()
             .hosts(2)
@@ -62,7 +63,7 @@ impl Bed {
             testbed,
             pairs: Vec::new(),
         };
-        bed.connect(mtu - topology.overhead(), bridge_netfilter)
+        bed.connect(mtu - topology.overhead(), bridge_netfilter, before)
             .await?;
         if topology != Topology::BareUnderlay {
             bed.add_containers(pairs, mtu - topology.overhead()).await?;
@@ -100,6 +101,7 @@ impl Bed {
         &self,
         overlay_mtu: u32,
         bridge_netfilter: BridgeNetfilter,
+        before: Option<&std::path::Path>,
     ) -> anyhow::Result<()> {
         let [a, b] = self.ends()?;
         for (own, peer) in [(a, b), (b, a)] {
@@ -116,7 +118,11 @@ impl Bed {
                     flannel::add(own, peer, overlay_mtu).await?;
                 }
                 Topology::QuiltMesh | Topology::QuiltMeshWithRules => {
-                    quilt::start(own, peer).await?;
+                    quilt::start(own, peer, None).await?;
+                }
+                Topology::QuiltMeshBefore => {
+                    let before = before.context("no earlier build to compare with")?;
+                    quilt::start(own, peer, Some(before)).await?;
                 }
             }
             let on = u8::from(bridge_netfilter == BridgeNetfilter::On).to_string();
@@ -188,7 +194,7 @@ impl Bed {
                 Topology::KernelVxlan | Topology::KernelVxlanWithRules => {
                     links.set_mtu(flannel::DEVICE, overlay_mtu).await?;
                 }
-                Topology::QuiltMesh | Topology::QuiltMeshWithRules => {
+                Topology::QuiltMesh | Topology::QuiltMeshWithRules | Topology::QuiltMeshBefore => {
                     quilt::wait_mtu(host, overlay_mtu).await?;
                 }
             }

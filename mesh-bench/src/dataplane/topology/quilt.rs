@@ -1,6 +1,6 @@
 //! The product: quilt-runtime on both hosts, driven as an agent drives it.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::ensure;
 use mesh_proto::{
@@ -14,10 +14,17 @@ use super::flannel::End;
 /// How long is waited for what should take milliseconds.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// Starts the runtime of `own` with its only peer. The fast path is required: without it
-/// the figures would be the kernel path's.
-pub(crate) async fn start(own: End<'_>, peer: End<'_>) -> anyhow::Result<()> {
-    let options = DaemonOptions::new().args(["--fast-path", "required"]);
+/// Starts the runtime of `own` with its only peer, this build's or another. The fast path is
+/// required: without it the figures would be the kernel path's.
+pub(crate) async fn start(
+    own: End<'_>,
+    peer: End<'_>,
+    runtime: Option<&Path>,
+) -> anyhow::Result<()> {
+    let mut options = DaemonOptions::new().args(["--fast-path", "required"]);
+    if let Some(runtime) = runtime {
+        options = options.binary(runtime);
+    }
     own.host.start_runtime(&options).await?;
     let channel = own.host.runtime_channel().await?;
     let answer = QuiltRuntimeClient::new(channel.clone())

@@ -1,0 +1,36 @@
+//! Attempts to get round the guards, with real packets: from a container without privileges,
+//! from one that forges frames, from a local user, from a machine on the underlay. Each runs
+//! with the fast path, without it, and after SIGKILL of the runtime; beside them stands what
+//! must go on working. Needs root, and the `nft` program.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "functions of tests, which may panic like tests"
+)]
+
+#[path = "../pair/mod.rs"]
+mod pair;
+
+mod frames;
+mod inside;
+mod packet_socket;
+mod scene;
+mod tables;
+mod witness;
+
+mod arp;
+mod forwarded;
+mod goes_on;
+mod holders;
+mod life;
+mod nft_program;
+mod offers;
+mod path_mtu;
+mod published;
+mod rules;
+mod spoof;
+mod tagged;
+mod underlay;
+mod uplinks;
+mod vxlan;

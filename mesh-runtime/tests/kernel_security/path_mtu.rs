@@ -1,0 +1,96 @@
+//! A container that says the path between two nodes were narrow: it would slow down, or break,
+//! what all containers of both nodes exchange.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use mesh_testbed::{Host, NetNs};
+
+use crate::{
+    frames::{self, IPV4},
+    inside::{datagram, ip, mac},
+    packet_socket::PacketSocket,
+    pair::Forged,
+    scene::{MODES, Plan, Scene, in_modes},
+    witness::{Listener, PORT, TIMES, sees_no},
+};
+
+const VXLAN: u16 = mesh_layout::VXLAN_PORT;
+/// The least that the kernel believes (net.ipv4.route.min_pmtu is 552).
+const NARROW: u16 = 600;
+
+/// "Fragmentation needed" (RFC 1191) about the VXLAN that `host` sends to `peer`.
+fn narrow(container: Ipv4Addr, host: Ipv4Addr, peer: Ipv4Addr) -> Vec<u8> {
+    let inner = Forged::proper(
+        Ipv4Addr::new(10, 42, 1, 2),
+        Ipv4Addr::new(10, 42, 2, 2),
+        PORT,
+        &[0; 64],
+    );
+    let flow = frames::udp_packet((host, 50_000), (peer, VXLAN), &inner.bytes());
+    let [high, low] = NARROW.to_be_bytes();
+    let message = frames::icmp(3, 4, [0, 0, high, low], &flow[..100]);
+    frames::ipv4(container, host, frames::ICMP, &message)
+}
+
+/// What the kernel says of the way to a peer, with what it has learnt.
+fn path(host: &NetNs, peer: Ipv4Addr) -> String {
+    ip(host, &format!("route get {peer}"))
+}
+
+/// Sends the message to `deceived` about its way to `peer`, which learns nothing from it.
+fn learns_nothing(scene: &Scene, deceived: &Host, peer: &Host) {
+    let attacker = scene.attacker.netns();
+    let packet = narrow(scene.attacker.address(), deceived.address(), peer.address());
+    let own = mac(attacker, "eth0");
+    let frame = frames::ethernet(scene.gateway_mac(), own, IPV4, &packet);
+    let listener = Listener::on(deceived.netns());
+    let socket = PacketSocket::open(attacker, "eth0");
+    socket.send(attacker, &vec![frame; TIMES]);
+    let to = SocketAddrV4::new(deceived.address(), PORT);
+    sees_no(b"nothing of this kind", &listener, |marker| {
+        datagram(attacker, to, marker);
+    });
+    let path = path(deceived.netns(), peer.address());
+    assert!(!path.contains("mtu"), "{path}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_cannot_narrow_the_path_of_its_host_to_another() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        learns_nothing(scene, scene.home(), scene.away());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_cannot_narrow_the_path_of_another_host_to_its_own() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        learns_nothing(scene, scene.away(), scene.home());
+    })
+    .await;
+}
+
+/// The same by the overlay: to the other node's gateway, which is the host as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_cannot_narrow_the_path_of_another_host_by_its_gateway() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        let (attacker, away) = (scene.attacker.netns(), scene.away());
+        let gateway = crate::scene::gateway_of(scene.far().address());
+        let [high, low] = NARROW.to_be_bytes();
+        let inner = Forged::proper(gateway, scene.attacker.address(), PORT, &[0; 64]);
+        let outer = (away.address(), 50_000);
+        let flow = frames::udp_packet(outer, (scene.home().address(), VXLAN), &inner.bytes());
+        let message = frames::icmp(3, 4, [0, 0, high, low], &flow[..100]);
+        let own = (scene.attacker.address(), mac(attacker, "eth0"));
+        let packet = frames::ipv4(own.0, gateway, frames::ICMP, &message);
+        let frame = frames::ethernet(scene.gateway_mac(), own.1, IPV4, &packet);
+        let listener = Listener::on(away.netns());
+        let socket = PacketSocket::open(attacker, "eth0");
+        socket.send(attacker, &vec![frame; TIMES]);
+        let marker = Scene::marker(attacker, gateway);
+        sees_no(b"nothing of this kind", &listener, marker);
+        let path = path(away.netns(), scene.home().address());
+        assert!(!path.contains("mtu"), "{path}");
+    })
+    .await;
+}

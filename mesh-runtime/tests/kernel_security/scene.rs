@@ -1,0 +1,236 @@
+//! Where an attack takes place: a pair of nodes with an attacker among their containers, in one
+//! of the states in which the guards have to hold.
+
+use std::{
+    any::Any,
+    net::{Ipv4Addr, SocketAddrV4},
+    panic::AssertUnwindSafe,
+};
+
+use futures_util::FutureExt as _;
+use mesh_testbed::{Container, Daemon, DaemonOptions, Host, NetNs, Signal, Testbed, wait_until};
+
+use crate::{
+    inside::{datagram, mac},
+    pair::{Pair, SOON, peer_of, sync_peers},
+    witness::PORT,
+};
+
+/// A state of the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Programs carry the traffic.
+    Fast,
+    /// `--fast-path off`: programs guard, and the kernel carries the traffic.
+    Off,
+    /// The runtimes were killed when their programs were attached.
+    Killed,
+    /// The same, and the attacker's port was made afterwards: it has no program.
+    MadeWhileDead,
+}
+
+/// For attacks out of a container.
+pub(crate) const MODES: &[Mode] = &[Mode::Fast, Mode::Off, Mode::Killed, Mode::MadeWhileDead];
+
+/// For attacks that come from no container.
+pub(crate) const HOST_MODES: &[Mode] = &[Mode::Fast, Mode::Off, Mode::Killed];
+
+/// For what needs a living runtime.
+pub(crate) const ALIVE: &[Mode] = &[Mode::Fast, Mode::Off];
+
+/// What a scene needs beyond the usual.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// The attacker and its victims are the second node's containers.
+    pub(crate) on_second_node: bool,
+    /// The third host, which runs nothing, is a peer of both nodes: 10.42.3.0/24.
+    pub(crate) third_is_peer: bool,
+    /// More options of both runtimes.
+    pub(crate) arguments: Vec<String>,
+    /// What is done to the hosts before the runtimes start.
+    pub(crate) prepare: Option<fn(&Testbed)>,
+}
+
+pub(crate) struct Scene {
+    pub(crate) mode: Mode,
+    pub(crate) pair: Pair,
+    /// The container that attacks.
+    pub(crate) attacker: Container,
+    /// One more on the same bridge, beside the attacker's [sibling](Self::sibling).
+    pub(crate) other: Container,
+    on_second_node: bool,
+}
+
+/// Runs an attack in each of these states, and panics with the names of those in which it
+/// panicked.
+pub(crate) async fn in_modes(modes: &[Mode], plan: Plan, attack: impl AsyncFn(&Scene)) {
+    let mut failures = Vec::new();
+    for &mode in modes {
+        let run = async {
+            let scene = Scene::set(mode, &plan).await;
+            attack(&scene).await;
+        };
+        if let Err(panic) = AssertUnwindSafe(run).catch_unwind().await {
+            failures.push(format!("{mode:?}: {}", words_of(&*panic)));
+        }
+    }
+    let failed = failures.len();
+    assert!(
+        failed == 0,
+        "in {failed} of {modes:?}:\n{}",
+        failures.join("\n")
+    );
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words")
+}
+
+impl Scene {
+    async fn set(mode: Mode, plan: &Plan) -> Self {
+        let testbed = Testbed::builder().hosts(3).build().await.unwrap();
+        if let Some(prepare) = plan.prepare {
+            prepare(&testbed);
+        }
+        let mut options = DaemonOptions::new().args(plan.arguments.clone());
+        if mode == Mode::Off {
+            options = options.args(["--fast-path", "off"]);
+        }
+        let pair = Pair::start_on(testbed, &options, &options).await;
+        if plan.third_is_peer {
+            let [a, b, third] = pair.testbed.hosts() else {
+                panic!("three hosts are needed");
+            };
+            for (host, other, subnet) in [(a, b, "10.42.2.0/24"), (b, a, "10.42.1.0/24")] {
+                let peers = vec![peer_of(other, subnet), peer_of(third, "10.42.3.0/24")];
+                assert!(sync_peers(host, 2, peers).await.success);
+            }
+        }
+        let home = match plan.on_second_node {
+            true => pair.host_b(),
+            false => pair.host_a(),
+        };
+        let other = home.add_container().await.unwrap();
+        guarded(home, &other).await;
+        guarded(pair.host_a(), &pair.a).await;
+        guarded(pair.host_b(), &pair.b).await;
+        if mode == Mode::MadeWhileDead {
+            kill(&pair).await;
+        }
+        let attacker = home.add_container().await.unwrap();
+        if mode != Mode::MadeWhileDead {
+            guarded(home, &attacker).await;
+        }
+        if mode == Mode::Killed {
+            kill(&pair).await;
+        }
+        Self {
+            mode,
+            pair,
+            attacker,
+            other,
+            on_second_node: plan.on_second_node,
+        }
+    }
+
+    /// The attacker's node.
+    pub(crate) fn home(&self) -> &Host {
+        match self.on_second_node {
+            true => self.pair.host_b(),
+            false => self.pair.host_a(),
+        }
+    }
+
+    /// The other node.
+    pub(crate) fn away(&self) -> &Host {
+        match self.on_second_node {
+            true => self.pair.host_a(),
+            false => self.pair.host_b(),
+        }
+    }
+
+    /// A container of the attacker's node that does no harm.
+    pub(crate) fn sibling(&self) -> &Container {
+        match self.on_second_node {
+            true => &self.pair.b,
+            false => &self.pair.a,
+        }
+    }
+
+    /// A container of the other node.
+    pub(crate) fn far(&self) -> &Container {
+        match self.on_second_node {
+            true => &self.pair.a,
+            false => &self.pair.b,
+        }
+    }
+
+    /// The bridge's address on the attacker's node.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        gateway_of(self.attacker.address())
+    }
+
+    /// The bridge's MAC on the attacker's node.
+    pub(crate) fn gateway_mac(&self) -> [u8; 6] {
+        mac(self.home().netns(), mesh_testbed::BRIDGE)
+    }
+
+    /// Sends what may arrive to a witness.
+    pub(crate) fn marker(from: &NetNs, to: Ipv4Addr) -> impl Fn(&[u8]) {
+        move |payload| datagram(from, SocketAddrV4::new(to, PORT), payload)
+    }
+
+    /// If the attacker's port was made while the runtimes were dead, starts them. For what
+    /// nobody can hold before they have seen the container.
+    pub(crate) async fn revive_for_new_port(&self) {
+        if self.mode == Mode::MadeWhileDead {
+            self.revive().await;
+            guarded(self.home(), &self.attacker).await;
+        }
+    }
+
+    /// Starts the runtimes that were killed.
+    pub(crate) async fn revive(&self) {
+        for host in [self.pair.host_a(), self.pair.host_b()] {
+            host.restart(Daemon::Runtime).unwrap();
+            host.wait_serving(SOON).await.unwrap();
+        }
+        guarded(self.pair.host_a(), &self.pair.a).await;
+        guarded(self.pair.host_b(), &self.pair.b).await;
+    }
+}
+
+/// The address of the bridge of a container's node.
+pub(crate) fn gateway_of(container: Ipv4Addr) -> Ipv4Addr {
+    let [a, b, c, _] = container.octets();
+    Ipv4Addr::new(a, b, c, 1)
+}
+
+/// Kills both runtimes, as a bug or the kernel would.
+pub(crate) async fn kill(pair: &Pair) {
+    for host in [pair.host_a(), pair.host_b()] {
+        host.stop(Daemon::Runtime, Signal::SIGKILL, SOON)
+            .await
+            .unwrap();
+    }
+}
+
+/// Waits until a container's port has its program, and the runtime knows whose port it is.
+pub(crate) async fn guarded(host: &Host, container: &Container) {
+    let address = container.address().to_string();
+    let port = format!("{}: encapsulate", container.host_interface());
+    wait_until("the guard of the container's port", SOON, || async {
+        let status = host.status().await.map_err(|error| error.to_string())?;
+        let fast_path = status.fast_path.unwrap_or_default();
+        let attached = fast_path.attachments.contains(&port);
+        let known = status.endpoints.iter().any(|it| it.address == address);
+        match attached && known {
+            true => Ok(()),
+            false => Err(format!("{:?} {fast_path:?}", status.endpoints)),
+        }
+    })
+    .await
+    .unwrap();
+}
