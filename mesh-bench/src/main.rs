@@ -10,6 +10,7 @@ mod node;
 mod page;
 mod repair;
 mod route_calls;
+mod rules;
 mod start;
 mod sync;
 mod usage;
@@ -108,6 +109,8 @@ async fn measure_runtime(options: &RuntimeOptions) -> anyhow::Result<Vec<Figure>
     let mut figures = route_calls::measure(options.calls).await?;
     eprintln!("SyncPeers on {} fresh nodes", options.runs);
     figures.extend(sync::measure(options.runs).await?);
+    eprintln!("{} times the rules of a large cluster", options.runs);
+    figures.push(rules::measure(options.runs).await?);
     eprintln!("{} starts", options.runs);
     figures.extend(start::measure(options.runs).await?);
     eprintln!("idle with {} peers", node::PEERS);

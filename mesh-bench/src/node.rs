@@ -23,9 +23,14 @@ pub(crate) struct Node {
 impl Node {
     /// A fresh host with a freshly started runtime that knows its subnet, 10.42.1.0/24.
     pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&DaemonOptions::default()).await
+    }
+
+    /// The same with options for the runtime.
+    pub(crate) async fn start_with(options: &DaemonOptions) -> anyhow::Result<Self> {
         let testbed = fresh_testbed().await?;
         let host = &testbed.hosts()[0];
-        host.start_runtime(&DaemonOptions::default()).await?;
+        host.start_runtime(options).await?;
         let channel = host.runtime_channel().await?;
         let answer = QuiltRuntimeClient::new(channel.clone())
             .configure_node_subnet(ConfigureNodeSubnetRequest {

@@ -1,7 +1,7 @@
 //! What the tables should hold, from settings, wanted and observed state. Pure.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     net::Ipv4Addr,
 };
@@ -54,6 +54,13 @@ pub(super) struct Sets {
     bridges: BTreeSet<String>,
     /// Ports of our bridge.
     ports: BTreeSet<String>,
+}
+
+/// How much there is of rules, and of elements of each named set.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) rules: usize,
+    pub(super) elements: BTreeMap<&'static str, usize>,
 }
 
 /// A named set: its family, name and type, and how to get its elements.
@@ -221,6 +228,23 @@ impl Ruleset {
             }
         }
         Some(changes)
+    }
+
+    /// How many rules and elements the kernel shows once all is written.
+    pub(super) fn size(&self) -> Size {
+        // The text has a line for each rule, deeper than the chain that it is in.
+        let text = self.text();
+        let rules = text.lines().filter(|line| {
+            let line = line.strip_prefix("\t\t");
+            line.is_some_and(|line| !line.starts_with("type "))
+        });
+        Size {
+            rules: rules.count(),
+            elements: SETS
+                .iter()
+                .map(|set| (set.name, (set.elements)(&self.sets).len()))
+                .collect(),
+        }
     }
 
     /// Both tables whole, in the place of what they held, as input of nft.

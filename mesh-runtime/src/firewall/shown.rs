@@ -12,7 +12,10 @@ use netlink_sys::{
 };
 use tokio::{sync::Notify, task::JoinHandle};
 
-use super::netlink::{Reader, Tables};
+use super::{
+    netlink::{Reader, Tables},
+    ruleset::Size,
+};
 
 /// Multicast group of changes (`NFNLGRP_NFTABLES`).
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -43,6 +46,11 @@ impl Fingerprint {
         Err(io::Error::other(
             "they changed at every attempt to read them",
         ))
+    }
+
+    /// Whether there is as much as was written: somebody may have been at it before it was read.
+    pub(super) fn is_of(&self, size: &Size) -> bool {
+        self.tables.rules.len() == size.rules && self.tables.elements == size.elements
     }
 
     /// Whether the kernel shows the same tables still.

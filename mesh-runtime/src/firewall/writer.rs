@@ -27,6 +27,8 @@ pub(crate) enum Outcome {
     Written,
     /// They differ, but it is too early to run nft.
     Early,
+    /// They were written, and somebody has changed them since.
+    Overtaken,
 }
 
 /// Writes the rules, and remembers how to tell that they are as they were written. All calls
@@ -80,6 +82,9 @@ impl Writer {
         }
         let took_ms = started.elapsed().as_millis();
         let fingerprint = Fingerprint::read(&reader).map_err(NftError::Read)?;
+        if !fingerprint.is_of(&wanted.ruleset.size()) {
+            return Ok(Outcome::Overtaken);
+        }
         self.0 = Some(Written {
             ruleset: wanted.ruleset.clone(),
             fingerprint,

@@ -39,11 +39,10 @@ const TRUST: [&str; 3] = ["accept_ra", "autoconf", "accept_redirects"];
 /// Whether the host would take IPv6 routes or addresses from what arrives on an interface.
 pub(crate) fn trusts_neighbours(interface: &str) -> bool {
     let path = Path::new("/proc/sys/net/ipv6/conf").join(interface);
-    let trusts = |name: &&str| {
+    TRUST.iter().any(|name| {
         // A kernel without IPv6 has no such file, and takes nothing.
         fs::read_to_string(path.join(name)).is_ok_and(|value| value.trim() != "0")
-    };
-    TRUST.iter().any(|name| trusts(&name))
+    })
 }
 
 /// Keeps the host from doing so.

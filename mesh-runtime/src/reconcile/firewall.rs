@@ -135,6 +135,10 @@ impl Firewall {
             Ok(Outcome::InPlace) => {}
             Ok(Outcome::Written) => self.free_at = now + PACE,
             Ok(Outcome::Early) => self.early = true,
+            Ok(Outcome::Overtaken) => {
+                self.free_at = now + PACE;
+                self.early = true;
+            }
             Err(error) => self.failed = Some((error.to_string(), now + super::FULL_COMPARISON)),
         }
     }

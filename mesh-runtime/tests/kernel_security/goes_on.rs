@@ -7,7 +7,7 @@ use mesh_testbed::{NetNs, PingOptions, ping, wait_reachable};
 use crate::{
     inside::{ip, pinned},
     pair::{Forged, SOON, wait_counted},
-    scene::{ALIVE, HOST_MODES, MODES, Plan, Scene, gateway_of, in_modes},
+    scene::{ALIVE, HOST_MODES, MODES, Plan, gateway_of, in_modes},
     witness::{Listener, PORT, sees},
 };
 
@@ -213,7 +213,6 @@ async fn a_quiet_node_has_no_problem() {
             let problems = host.status().await.unwrap().problems;
             assert_eq!(problems, [""; 0], "{}", host.name());
         }
-        let _ = Scene::marker;
     })
     .await;
 }

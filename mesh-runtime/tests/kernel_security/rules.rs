@@ -3,6 +3,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
     fs,
     time::{Duration, Instant},
 };
@@ -14,7 +15,9 @@ use mesh_testbed::{
 use crate::{
     inside::run,
     pair::{Pair, SOON},
+    scene::Scene,
     tables::{TABLES, first_rules, listed, nft, own_rules},
+    witness::{Listener, sees},
 };
 
 /// How long the node may be without its rules.
@@ -281,23 +284,36 @@ async fn outer_vxlan_is_not_tracked() {
             chain output { type filter hook output priority 0; ct state new accept; }
         }";
         nft(pair.host_a().netns(), track);
+        // What was sent before the rules were written may have been tracked.
+        let before = tracked_outer(pair.host_a().netns());
         for (from, to) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
-            reaches(from, to).await;
+            let listener = Listener::on(to.netns());
+            // Each is a flow of its own, with an outer port of its own.
+            for number in 0..8 {
+                let payload = format!("flow {number}");
+                sees(
+                    payload.as_bytes(),
+                    &listener,
+                    Scene::marker(from.netns(), to.address()),
+                );
+            }
         }
-        let tracked = pair
-            .host_a()
-            .netns()
-            .run(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack"))
-            .unwrap();
-        let tracked = match tracked {
-            Ok(text) => text,
-            // A kernel without the listing in /proc: the rule has to do.
-            Err(_) => listed(pair.host_a().netns(), TABLES[0])
-                .filter(|text| !text.contains("notrack"))
-                .map_or(String::new(), |_| "dport=4789".to_owned()),
-        };
-        assert!(!tracked.contains("dport=4789"), "{fast_path}: {tracked}");
+        let after = tracked_outer(pair.host_a().netns());
+        let new: Vec<&String> = after.difference(&before).collect();
+        assert!(new.is_empty(), "{fast_path}: {new:?}");
+        let rules = listed(pair.host_a().netns(), TABLES[0]).unwrap();
+        assert!(rules.contains("notrack"), "{rules}");
     }
+}
+
+/// The ports of VXLAN flows that the kernel tracks, where it lists them in /proc.
+fn tracked_outer(netns: &NetNs) -> BTreeSet<String> {
+    let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack"));
+    let text = text.unwrap().unwrap_or_default();
+    let outer = text.lines().filter(|line| line.contains(" dport=4789"));
+    let words = outer.flat_map(|line| line.split(' '));
+    let ports = words.filter(|word| word.starts_with("sport="));
+    ports.map(str::to_owned).collect()
 }
 
 pub(crate) async fn reaches(from: &Container, to: &Container) {
