@@ -10,8 +10,13 @@
 use std::net::Ipv4Addr;
 
 use aya::programs::{TcAttachType, tc::qdisc_add_clsact};
-use mesh_layout::{ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, PeerKey};
-use mesh_model::{Arrival, Ethernet, Ipv4, Node, Outcome, Program, Redirect, Udp, Verdict};
+use mesh_layout::{
+    DropReason, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, PassReason, PeerKey,
+};
+use mesh_model::{
+    ArpFrame, Arrival, Ethernet, Ipv4, Ipv6Frame, Ledger, Node, Outcome, Program, Redirect, Udp,
+    Verdict, tagged,
+};
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -24,8 +29,8 @@ mod wire;
 use harness::{
     Programs, hex, ip,
     node::{
-        CONTAINER, OTHER_PEER, OTHER_REMOTE, PEER, REMOTE, SIBLING, STRANGER, from_container,
-        from_peer, two_peers, vxlan_from,
+        CONTAINER, GATEWAY, OTHER_PEER, OTHER_REMOTE, PEER, REMOTE, SIBLING, STRANGER,
+        from_container, from_peer, two_peers, vxlan_from,
     },
 };
 use wire::{
@@ -75,8 +80,20 @@ impl Attached {
 
     /// What becomes of a packet; a container's is the first one's.
     fn judge(&self, program: Program, packet: &[u8], flow_port: u16) -> Outcome {
+        self.judge_tagged(program, packet, flow_port, None)
+    }
+
+    /// The same of a packet off which the kernel has taken a VLAN tag.
+    fn judge_tagged(
+        &self,
+        program: Program,
+        packet: &[u8],
+        flow_port: u16,
+        vlan_tag: Option<u16>,
+    ) -> Outcome {
         let arrival = Arrival {
             flow_port,
+            vlan_tag,
             ..Arrival::single(packet, self.wire.index("port0"))
         };
         program.judge(&self.node, &arrival)
@@ -243,4 +260,81 @@ async fn what_a_stranger_sends_in_whatever_disguise_reaches_no_container() {
     assert_eq!(counted.drops.unknown_vtep, 8, "{counted:?}");
     assert_eq!(counted.drops.malformed, 2, "{counted:?}");
     assert_eq!(counted.passes.congestion_mark, 10, "the markers");
+}
+
+/// What of a container's frames is dropped, with tags and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_of_no_vlan_hides_nothing_and_a_stub_teaches_the_bridge_nothing() {
+    let on = Attached::new("tags").await;
+    let advertisement = |mac| {
+        Ipv6Frame {
+            macs: [[0x33, 0x33, 0, 0, 0, 1], mac],
+            extensions: Vec::new(),
+            protocol: 58,
+            payload: vec![134; 16],
+        }
+        .bytes()
+    };
+    let own = container_mac(0);
+    let siblings = container_mac(1);
+    let claim = ArpFrame {
+        macs: [[0xff; 6], own],
+        operation: 1,
+        sender: (own, GATEWAY),
+        target: ([0; 6], SIBLING),
+    };
+    let mut stub = from_container(b"");
+    stub.ethernet.source = siblings;
+    let stub = stub.bytes()[..33].to_vec();
+    let (vlan, provider) = (0x8100, 0x88a8);
+    let mut ledger = Ledger::default();
+    for (frame, tags, verdict) in [
+        // A tag with a priority alone.
+        (
+            advertisement(own),
+            vec![(vlan, 0xe000)],
+            Verdict::Drop(DropReason::RouterAdvert),
+        ),
+        (
+            claim.bytes(),
+            vec![(provider, 0)],
+            Verdict::Drop(DropReason::GatewayClaimed),
+        ),
+        (
+            advertisement(own),
+            vec![(vlan, 0), (vlan, 7)],
+            Verdict::Drop(DropReason::Malformed),
+        ),
+        (
+            advertisement(siblings),
+            vec![(vlan, 7)],
+            Verdict::Drop(DropReason::SpoofedMac),
+        ),
+        (stub, vec![], Verdict::Drop(DropReason::SpoofedMac)),
+        (
+            from_container(b"tagged").bytes(),
+            vec![(vlan, 0)],
+            Verdict::Pass(PassReason::Unreadable),
+        ),
+        // A VLAN's own routers are its own business.
+        (
+            advertisement(own),
+            vec![(vlan, 7)],
+            Verdict::Pass(PassReason::NotRouted),
+        ),
+    ] {
+        on.containers[0].send(&tagged(&frame, &tags));
+        let (taken_off, left) = match tags.split_first() {
+            Some((&(_, tag), rest)) => (Some(tag), tagged(&frame, rest)),
+            None => (None, frame),
+        };
+        let outcome = on.judge_tagged(Program::Encapsulate, &left, 0, taken_off);
+        assert_eq!(outcome.verdict, verdict, "{tags:?}");
+        ledger.add(&outcome);
+    }
+    // The last one arrives, and by then the others have been judged.
+    let is_advertisement = |frame: &[u8]| frame == advertisement(own);
+    on.containers[1].receive(is_advertisement);
+    let (counted, _) = on.programs.ledger();
+    assert_eq!(counted.drops, ledger.drops);
 }

@@ -76,6 +76,7 @@ mod host;
 mod link;
 mod netns;
 mod offload;
+mod packet_socket;
 mod ping;
 mod postgres;
 mod process;
@@ -99,6 +100,7 @@ pub use netns::NetNs;
 /// The signals that daemons are sent.
 pub use nix::sys::signal::Signal;
 pub use offload::{enable_nic_offloads, set_offload};
+pub use packet_socket::PacketSocket;
 pub use ping::{Echo, PingOptions, PingReport, ping, wait_reachable};
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{DaemonOptions, Privileges, Process};

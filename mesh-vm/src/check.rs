@@ -11,6 +11,8 @@ pub enum Check {
     TheProgramsLoadAndAttach,
     /// tcx from Linux 6.6 on, clsact before: chosen without being told.
     ItAttachesTheWayTheKernelOffers,
+    /// Both of the runtime's nftables tables, with the rule for kernels that know a port's bridge.
+    ThePacketFilterHoldsItsTables,
     /// Small and full-sized packets, both ways, none of them through the VXLAN device.
     ContainersPingOverTheFastPath,
     /// A checksummed stream each way, none of it through the VXLAN device, and either side
@@ -18,8 +20,15 @@ pub enum Check {
     TcpArrivesIntactOverTheFastPath,
     /// Both runtimes are killed under a flow and started again.
     AKilledRuntimeAndItsSuccessorLoseNoPacket,
+    /// What a container forges with `CAP_NET_RAW` nobody hears, and it is counted by its reason.
+    NoContainerSpeaksAsAnother,
+    /// The same after the runtime was killed; and a container of a port that was made since then
+    /// is no router.
+    NorWhileNoRuntimeRuns,
     /// With `--fast-path off` every packet goes through the VXLAN device.
     WithoutTheFastPathTheKernelPathCarries,
+    /// There the programs are still attached, and guard.
+    NorWithoutTheFastPath,
     /// With `--fast-path auto` and a way of attaching that this kernel does not offer, the node
     /// runs on the kernel path, says so once in its log, and shows why in its status.
     WhatCannotBeAttachedIsDoneWithout,
@@ -39,13 +48,17 @@ pub enum Check {
 
 impl Check {
     /// All of them, in their order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::TheProgramsLoadAndAttach,
         Self::ItAttachesTheWayTheKernelOffers,
+        Self::ThePacketFilterHoldsItsTables,
         Self::ContainersPingOverTheFastPath,
         Self::TcpArrivesIntactOverTheFastPath,
         Self::AKilledRuntimeAndItsSuccessorLoseNoPacket,
+        Self::NoContainerSpeaksAsAnother,
+        Self::NorWhileNoRuntimeRuns,
         Self::WithoutTheFastPathTheKernelPathCarries,
+        Self::NorWithoutTheFastPath,
         Self::WhatCannotBeAttachedIsDoneWithout,
         Self::TheFastPathComesBack,
         Self::AVlanCarriesTheFastPath,
@@ -59,6 +72,10 @@ impl Check {
         match self {
             Self::TheProgramsLoadAndAttach => "the_programs_load_and_attach",
             Self::ItAttachesTheWayTheKernelOffers => "it_attaches_the_way_the_kernel_offers",
+            Self::ThePacketFilterHoldsItsTables => "the_packet_filter_holds_its_tables",
+            Self::NoContainerSpeaksAsAnother => "no_container_speaks_as_another",
+            Self::NorWhileNoRuntimeRuns => "no_container_speaks_as_another_while_no_runtime_runs",
+            Self::NorWithoutTheFastPath => "no_container_speaks_as_another_without_the_fast_path",
             Self::ContainersPingOverTheFastPath => "containers_ping_over_the_fast_path",
             Self::TcpArrivesIntactOverTheFastPath => "tcp_arrives_intact_over_the_fast_path",
             Self::AKilledRuntimeAndItsSuccessorLoseNoPacket => {

@@ -16,10 +16,10 @@ use crate::{
 /// The first program of the guest.
 const INIT: &str = include_str!("init.sh");
 
-/// What the product makes the kernel load: devices, and for clsact the queueing discipline
-/// and its filters; and what stands between the checks' hosts. Those they depend on come with
+/// What the product makes the kernel load: devices, for clsact the queueing discipline and its
+/// filters, and what its nftables tables ask for; and what stands between the checks' hosts. Those they depend on come with
 /// them.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 15] = [
     "vxlan",
     "veth",
     "bridge",
@@ -29,6 +29,12 @@ const MODULES: [&str; 9] = [
     "8021q",
     "bonding",
     "sch_netem",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_meta_bridge",
 ];
 
 /// Folders of the guest that nothing is put into.

@@ -210,6 +210,7 @@ fn write_initramfs(
         ("sh", "dash", "bin/sh"),
         ("modprobe", "kmod", "sbin/modprobe"),
         ("tc", "iproute2", "sbin/tc"),
+        ("nft", "nftables", "usr/sbin/nft"),
         ("unshare", "util-linux", "usr/bin/unshare"),
     ] {
         let from = system_program(name)

@@ -31,7 +31,8 @@ const DPKG_DEB: &str = r#"package=${2##*/}; release=${package#linux-image-}; rel
 modules=$3/lib/modules/$release
 mkdir -p "$3/boot" "$3/bin" "$modules"
 : >"$3/boot/vmlinuz-$release"; : >"$3/bin/busybox"; : >"$modules/modules.dep"
-for module in vxlan veth bridge sch_ingress cls_bpf act_bpf 8021q bonding sch_netem; do
+for module in vxlan veth bridge sch_ingress cls_bpf act_bpf 8021q bonding sch_netem \
+    nf_tables nft_chain_nat nft_nat nft_ct nft_fib_inet nft_meta_bridge; do
     echo "kernel/net/$module.ko" >>"$modules/modules.builtin"
 done"#;
 
@@ -126,13 +127,13 @@ fn a_guest_that_reports_every_check_has_passed() {
     let booted = machine.boot("6.1", 60);
     assert!(booted.0.status.success(), "{}", booted.stderr());
     let stdout = booted.stdout();
-    assert!(stdout.starts_with("running 12 tests\n"), "{stdout}");
+    assert!(stdout.starts_with("running 16 tests\n"), "{stdout}");
     assert!(
         stdout.contains("test 6.1::the_programs_load_and_attach ... ok\n"),
         "{stdout}"
     );
     assert!(
-        stdout.contains("test result: ok. 12 passed; 0 failed;"),
+        stdout.contains("test result: ok. 16 passed; 0 failed;"),
         "{stdout}"
     );
     let dir = machine.path("vm");
@@ -160,11 +161,11 @@ fn checks_that_a_dying_guest_did_not_reach_have_failed_and_its_console_is_shown(
     assert_eq!(booted.0.status.code(), Some(1));
     let (stdout, stderr) = (booted.stdout(), booted.stderr());
     assert!(
-        stdout.contains("test result: FAILED. 2 passed; 10 failed;"),
+        stdout.contains("test result: FAILED. 2 passed; 14 failed;"),
         "{stdout}"
     );
     assert!(
-        stdout.contains("\nfailures:\n    6.1::containers_ping_over_the_fast_path\n"),
+        stdout.contains("\nfailures:\n    6.1::the_packet_filter_holds_its_tables\n"),
         "{stdout}"
     );
     assert!(stderr.contains("Kernel panic - not syncing"), "{stderr}");
@@ -181,7 +182,7 @@ fn a_guest_that_hangs_is_killed_at_its_deadline() {
     assert_eq!(booted.0.status.code(), Some(1));
     let stdout = booted.stdout();
     assert!(
-        stdout.contains("test result: FAILED. 1 passed; 11 failed;"),
+        stdout.contains("test result: FAILED. 1 passed; 15 failed;"),
         "{stdout}"
     );
     assert!(
@@ -323,7 +324,7 @@ fn several_kernels_boot_at_once_and_one_that_fails_fails_the_run() {
     );
     let stdout = booted.stdout();
     assert_eq!(booted.0.status.code(), Some(1), "{}", booted.stderr());
-    assert!(stdout.starts_with("running 24 tests\n"), "{stdout}");
-    assert!(stdout.contains("FAILED. 13 passed; 11 failed;"), "{stdout}");
+    assert!(stdout.starts_with("running 32 tests\n"), "{stdout}");
+    assert!(stdout.contains("FAILED. 17 passed; 15 failed;"), "{stdout}");
     assert!(!stdout.contains("\n    6.1::"), "{stdout}");
 }

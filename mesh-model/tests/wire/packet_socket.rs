@@ -1,107 +1,28 @@
-//! Raw frames into and out of one interface.
+//! Raw frames into and out of one interface, as tests want them.
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use mesh_testbed::NetNs;
 
 /// How long a frame may take that should take microseconds.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A packet socket (packet(7)) bound to one interface. It hears what arrives there, not what
-/// it sends itself.
-pub(crate) struct PacketSocket(OwnedFd);
+/// A packet socket whose failures are a test's.
+pub(crate) struct PacketSocket(mesh_testbed::PacketSocket);
 
 impl PacketSocket {
     pub(crate) fn open(namespace: &NetNs, interface: &str) -> Self {
-        namespace
-            .run(|| Self::open_here(interface))
-            .unwrap()
-            .unwrap()
-    }
-
-    fn open_here(interface: &str) -> io::Result<Self> {
-        let index = nix::net::if_::if_nametoindex(interface)?;
-        let everything = u16::try_from(libc::ETH_P_ALL).unwrap().to_be();
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-        // SAFETY: no memory is passed; the descriptor is new and nobody else's.
-        let socket = unsafe {
-            let fd = check(libc::socket(libc::AF_PACKET, kind, everything.into()))?;
-            Self(OwnedFd::from_raw_fd(fd))
-        };
-        let address = libc::sockaddr_ll {
-            sll_family: u16::try_from(libc::AF_PACKET).unwrap(),
-            sll_protocol: everything,
-            sll_ifindex: index.cast_signed(),
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap();
-        // SAFETY: the address is one of this family, and as long as said.
-        check(unsafe { libc::bind(socket.0.as_raw_fd(), (&raw const address).cast(), length) })?;
-        socket.set_option(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
-        Ok(socket)
-    }
-
-    fn set_option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
-        let length = libc::socklen_t::try_from(size_of::<T>()).unwrap();
-        // SAFETY: the value is as long as said.
-        check(unsafe {
-            libc::setsockopt(
-                self.0.as_raw_fd(),
-                level,
-                name,
-                std::ptr::from_ref(value).cast(),
-                length,
-            )
-        })?;
-        Ok(())
+        Self(mesh_testbed::PacketSocket::open(namespace, interface).unwrap())
     }
 
     /// Sends a frame out of the interface.
     pub(crate) fn send(&self, frame: &[u8]) {
-        nix::sys::socket::send(
-            self.0.as_raw_fd(),
-            frame,
-            nix::sys::socket::MsgFlags::empty(),
-        )
-        .unwrap();
+        self.0.send(frame).unwrap();
     }
 
     /// The next frame that `wanted` accepts; panics if none comes.
     pub(crate) fn receive(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        let deadline = Instant::now() + SOON;
-        let mut buffer = vec![0; 65_536];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the frame did not arrive in {SOON:?}");
-            let timeout = libc::timeval {
-                tv_sec: i64::try_from(left.as_secs()).unwrap(),
-                tv_usec: i64::from(left.subsec_micros()).max(1),
-            };
-            self.set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeout)
-                .unwrap();
-            match nix::sys::socket::recv(
-                self.0.as_raw_fd(),
-                &mut buffer,
-                nix::sys::socket::MsgFlags::empty(),
-            ) {
-                Ok(length) if wanted(&buffer[..length]) => return buffer[..length].to_vec(),
-                Ok(_) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-}
-
-fn check(result: i32) -> io::Result<i32> {
-    match result {
-        -1 => Err(io::Error::last_os_error()),
-        value => Ok(value),
+        let received = self.0.receive(SOON, wanted).unwrap();
+        received.unwrap_or_else(|| panic!("the frame did not arrive in {SOON:?}"))
     }
 }

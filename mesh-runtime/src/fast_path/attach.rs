@@ -36,6 +36,8 @@ pub(super) struct Attachments {
     /// Inode of this network namespace: interface indexes mean nothing outside it.
     namespace: u64,
     attached: BTreeMap<Hook, Attached>,
+    /// Whether no filters of an earlier life are left that would run beside our links.
+    filters_removed: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Attachments {
             links,
             namespace: own_namespace()?,
             attached: BTreeMap::new(),
+            filters_removed: false,
         })
     }
 
@@ -220,6 +223,26 @@ impl Attachments {
     pub(super) fn remove_stale_pins(&self) -> Result<(), FastPathError> {
         let wanted: Vec<PathBuf> = self.attached.keys().map(|hook| self.pin(*hook)).collect();
         remove_pins(&self.links, |path| !wanted.iter().any(|pin| pin == path))
+    }
+
+    /// Detaches the filters of an earlier life that attached by clsact while this one does
+    /// not: an interface would run the program twice, or go on over a fast path that this life says
+    /// it cannot have. `whole` is whether what it attaches instead is in place; then it is enough
+    /// to look where we made a qdisc.
+    pub(super) fn remove_stale_filters(&mut self, wanted: &BTreeMap<Hook, String>, whole: bool) {
+        if self.way == Way::Clsact || self.filters_removed {
+            return;
+        }
+        self.filters_removed = whole;
+        // What cannot be read has no marks of ours.
+        let ours = own_qdiscs(&self.links).unwrap_or_default();
+        let interfaces: BTreeSet<&String> = wanted
+            .iter()
+            .filter(|(hook, _)| !whole || ours.contains(&hook.link))
+            .map(|(_, interface)| interface)
+            .collect();
+        let interfaces: Vec<String> = interfaces.into_iter().cloned().collect();
+        detach_filters(&interfaces);
     }
 }
 

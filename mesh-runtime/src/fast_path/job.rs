@@ -51,6 +51,7 @@ impl AttachJob {
             &self.wanted.0,
         );
         let stale = attachments.remove_stale_pins();
+        attachments.remove_stale_filters(&self.wanted.0, outcome.whole);
         AttachDone {
             programs: self.programs,
             outcome: AttachOutcome {

@@ -1,18 +1,22 @@
 //! The checks.
 
+mod attaching;
 mod faults;
+mod forged;
+mod guards;
 mod underlays;
 
-use std::{fs, io, time::Duration};
+use std::{fs, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use mesh_proto::mesh::{FastPathStatus, fast_path_status::State};
 use mesh_testbed::{
     CONTAINER_MTU, Daemon, DaemonOptions, Host, Links, PingOptions, Signal, UdpFlow,
     UdpFlowOptions, ping, transfer, wait_until,
 };
-use mesh_vm::{ATTACH_VARIABLE, Check};
+use mesh_vm::Check;
 
+use self::attaching::{attach_variable, attached_as_expected, filters};
 use crate::{
     counters::{Carried, Packets},
     pair::{PATIENCE, Pair},
@@ -36,10 +40,14 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
     match check {
         Check::TheProgramsLoadAndAttach => wait_attached(pair).await,
         Check::ItAttachesTheWayTheKernelOffers => attach_mode(pair).await,
+        Check::ThePacketFilterHoldsItsTables => guards::tables(pair).await,
         Check::ContainersPingOverTheFastPath => ping_fast(pair).await,
         Check::TcpArrivesIntactOverTheFastPath => transfer_fast(pair).await,
         Check::AKilledRuntimeAndItsSuccessorLoseNoPacket => survive_kill(pair).await,
+        Check::NoContainerSpeaksAsAnother => guards::hold(pair).await,
+        Check::NorWhileNoRuntimeRuns => guards::hold_without_a_runtime(pair).await,
         Check::WithoutTheFastPathTheKernelPathCarries => fall_back(pair).await,
+        Check::NorWithoutTheFastPath => guards::hold(pair).await,
         Check::WhatCannotBeAttachedIsDoneWithout => do_without(pair).await,
         Check::TheFastPathComesBack => come_back(pair).await,
         Check::AVlanCarriesTheFastPath => underlays::vlan(pair).await,
@@ -58,7 +66,15 @@ async fn wait_attached(pair: &Pair) -> anyhow::Result<()> {
 /// The same with another underlay interface.
 async fn wait_attached_to(pair: &Pair, underlay: &str) -> anyhow::Result<()> {
     wait_pings(pair).await?;
-    step(format!("an active fast path on {underlay}"));
+    wait_programs(pair, underlay, State::Active).await
+}
+
+/// Waits until either host's fast path is in that state and all its programs in place.
+async fn wait_programs(pair: &Pair, underlay: &str, state: State) -> anyhow::Result<()> {
+    step(format!(
+        "programs on {underlay}, the fast path {}",
+        state.as_str_name()
+    ));
     for (host, container) in pair.hosts().into_iter().zip(pair.containers()) {
         let address = container.address().to_string();
         let wanted = [
@@ -66,14 +82,14 @@ async fn wait_attached_to(pair: &Pair, underlay: &str) -> anyhow::Result<()> {
             "vxlan100: safety_net".to_owned(),
             format!("{}: encapsulate", container.host_interface()),
         ];
-        wait_until("an active fast path", PATIENCE, async || {
+        wait_until("the programs' attachment", PATIENCE, async || {
             let status = host.status().await.map_err(|error| error.to_string())?;
             let fast_path = status.fast_path.unwrap_or_default();
             let attached = wanted.iter().all(|it| fast_path.attachments.contains(it));
             let known = status.endpoints.iter().any(|it| it.address == address);
-            match fast_path.state() {
-                State::Active if attached && known => Ok(()),
-                _ => Err(format!(
+            match fast_path.state() == state && attached && known {
+                true => Ok(()),
+                false => Err(format!(
                     "{} shows {fast_path:?}, endpoints {:?}, problems {:?}",
                     host.name(),
                     status.endpoints,
@@ -119,18 +135,7 @@ async fn attach_mode(pair: &Pair) -> anyhow::Result<()> {
         let mode = fast_path(host).await?.attach_mode;
         ensure!(mode == expected, "{} uses {mode:?}", host.name());
     }
-    let filters = filters()?;
-    ensure!(
-        (filters > 0) == (expected == "clsact"),
-        "{filters} uses of the module cls_bpf, attached with {expected}"
-    );
-    Ok(())
-}
-
-/// How this kernel attaches.
-fn attach_variable() -> anyhow::Result<String> {
-    std::env::var(ATTACH_VARIABLE)
-        .with_context(|| format!("the host does not say in {ATTACH_VARIABLE} what to expect"))
+    attached_as_expected()
 }
 
 async fn ping_fast(pair: &Pair) -> anyhow::Result<()> {
@@ -185,23 +190,22 @@ async fn survive_kill(pair: &mut Pair) -> anyhow::Result<()> {
     ping_fast(pair).await
 }
 
-/// Detaching takes nothing from a flow, and then the VXLAN device carries every packet.
+/// Ceasing to forward takes nothing from a flow, and then the VXLAN device carries every packet.
+/// The programs stay attached, for they guard.
 async fn fall_back(pair: &mut Pair) -> anyhow::Result<()> {
     let flow = start_flow(pair)?;
     let off = DaemonOptions::new().args(["--fast-path", "off"]);
     pair.restart(Signal::SIGTERM, &off).await?;
-    for host in pair.hosts() {
-        let fast_path = fast_path(host).await?;
-        ensure!(
-            fast_path.state() == State::Off && fast_path.attachments.is_empty(),
-            "{} shows {fast_path:?}",
-            host.name()
-        );
-    }
+    wait_guarding(pair).await?;
     lossless(flow).await?;
-    ensure!(filters()? == 0, "filters are left");
+    attached_as_expected()?;
     ping_slow(pair).await?;
     transfer_both_ways(pair).await
+}
+
+/// Waits until either host has switched the fast path off, and its programs in place.
+async fn wait_guarding(pair: &Pair) -> anyhow::Result<()> {
+    wait_programs(pair, "eth0", State::Off).await
 }
 
 /// Each kernel is asked for what it does not have: 6.1 for tcx, and newer ones for clsact, whose
@@ -368,20 +372,4 @@ async fn lossless(flow: UdpFlow) -> anyhow::Result<()> {
         "a flow lost packets: {report:?}"
     );
     Ok(())
-}
-
-/// How many filters hold the module behind clsact's: the third column of /proc/modules, zero
-/// if it is not loaded.
-fn filters() -> anyhow::Result<u32> {
-    if fs::exists("/sys/module/cls_bpf")? {
-        let count = fs::read_to_string("/sys/module/cls_bpf/refcnt");
-        return match count {
-            Ok(count) => Ok(count.trim().parse()?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bail!("this kernel has cls_bpf built in, and does not count its filters")
-            }
-            Err(error) => Err(error.into()),
-        };
-    }
-    Ok(0)
 }

@@ -73,6 +73,21 @@ impl Pair {
         self.introduce().await
     }
 
+    /// Kills the first host's runtime, and starts none.
+    pub(crate) async fn kill_first(&self) -> anyhow::Result<()> {
+        let [host, _] = self.hosts();
+        host.stop(Daemon::Runtime, Signal::SIGKILL, PATIENCE)
+            .await?;
+        Ok(())
+    }
+
+    /// Starts the first host's runtime again, with default options.
+    pub(crate) async fn start_first_again(&mut self) -> anyhow::Result<()> {
+        let [host, _] = self.hosts();
+        start_runtime(host, SUBNETS[0], &DaemonOptions::new()).await?;
+        self.introduce().await
+    }
+
     /// Stops both runtimes and lets them remove what they made.
     pub(crate) async fn clean_up(&mut self) -> anyhow::Result<()> {
         for host in self.hosts() {
