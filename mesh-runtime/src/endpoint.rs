@@ -76,7 +76,14 @@ pub(crate) fn endpoints(
             None => endpoints.remove(&address),
         };
     }
-    endpoints.retain(|&address, _| may_hold(subnet, address));
+    let macs = macs(observed, bridge, attached);
+    let bridge_mac = observed.links.get(&bridge).and_then(|link| link.mac);
+    endpoints.retain(|&address, path| {
+        // A container may give its interface another's MAC address, or the bridge's. The guard at
+        // its port takes an entry's word for it, so there is none.
+        let own = macs.get(&path.mac).is_none_or(|&port| port == path.link);
+        may_hold(subnet, address) && own && Some(path.mac) != bridge_mac
+    });
     endpoints
 }
 

@@ -231,6 +231,23 @@ fn what_is_contested_is_told_with_the_one_that_has_it_and_those_that_do_not() {
 }
 
 #[test]
+fn a_container_with_anothers_mac_address_or_the_bridges_is_no_endpoint() {
+    let stolen = |mac| {
+        let mut observed = one_that_is_silent();
+        look(&mut observed);
+        observed.links.insert(8, link(8));
+        let other = Ipv4Addr::new(10, 42, 1, 10);
+        observed.containers.insert(8, container(8, mac, &[other]));
+        look(&mut observed);
+        observed
+    };
+    for mac in [MAC, link(BRIDGE).mac.unwrap()] {
+        assert_eq!(found(&stolen(mac)), at(PORT, MAC));
+    }
+    assert_eq!(found(&stolen([2, 0, 0, 0, 0, 12])).len(), 2);
+}
+
+#[test]
 fn a_mac_address_is_the_first_containers_that_has_it() {
     let mut observed = one_that_is_silent();
     look(&mut observed);
@@ -288,6 +305,16 @@ fn a_call_stands_above_what_is_seen_and_learnt() {
 
 fn any_mac() -> impl Strategy<Value = Mac> {
     (0_u8..5).prop_map(|last| [2, 0, 0, 0, 0, last])
+}
+
+/// Whether a MAC address at a port is neither the bridge's nor at another port.
+fn is_own(
+    observed: &Observed,
+    attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
+    path: &EndpointPath,
+) -> bool {
+    let port = macs(observed, BRIDGE, attached).get(&path.mac).copied();
+    port.is_none_or(|port| port == path.link) && Some(path.mac) != link(BRIDGE).mac
 }
 
 fn any_address() -> impl Strategy<Value = Ipv4Addr> {
@@ -399,6 +426,7 @@ proptest! {
         for (address, path) in endpoints(&observed, BRIDGE, SUBNET, &attached) {
             prop_assert!(may_hold(SUBNET, address), "{address}");
             prop_assert!(delivers(&observed, path.link), "{path:?}");
+            prop_assert!(is_own(&observed, &attached, &path), "{path:?}");
             if let Some(by_call) = attached.get(&address) {
                 prop_assert_eq!(by_call.link, path.link);
                 prop_assert!(by_call.mac.is_none_or(|mac| mac == path.mac));
@@ -432,8 +460,8 @@ proptest! {
             let there = holders(&after, address);
             if there.iter().any(|path| path.link == port) {
                 prop_assert_eq!(after.holders.addresses.get(&address), Some(&port));
-                if may_hold(SUBNET, address) {
-                    prop_assert_eq!(found(&after)[&address].link, port);
+                if let Some(path) = found(&after).get(&address).filter(|path| path.held) {
+                    prop_assert_eq!(path.link, port);
                 }
             }
         }
@@ -446,7 +474,12 @@ proptest! {
         let shown = endpoints(&observed, BRIDGE, SUBNET, &attached);
         for container in observed.containers.values() {
             for &address in container.interface.iter().flat_map(|it| &it.addresses) {
-                let seen = !holders(&observed, address).is_empty() && may_hold(SUBNET, address);
+                let held = observed.holders.after(&observed, BRIDGE).addresses;
+                let holder = holders(&observed, address)
+                    .into_iter()
+                    .find(|path| held.get(&address) == Some(&path.link))
+                    .filter(|path| is_own(&observed, &attached, path));
+                let seen = holder.is_some() && may_hold(SUBNET, address);
                 if seen && !attached.contains_key(&address) {
                     prop_assert!(shown.contains_key(&address), "{address}");
                 }
@@ -457,7 +490,8 @@ proptest! {
                 && let Some(mac) = by_call.mac
             {
                 let expected = EndpointPath { link: by_call.link, mac, held: true };
-                prop_assert_eq!(shown.get(&address), Some(&expected));
+                let expected = Some(&expected).filter(|path| is_own(&observed, &attached, path));
+                prop_assert_eq!(shown.get(&address), expected);
             }
         }
     }

@@ -51,7 +51,7 @@ impl Ruleset {
             routed_from,
             ..
         } = &self.frame;
-        let (mask, network, gateway) = (subnet.netmask(), subnet.network(), gateway(*subnet));
+        let (mask, gateway) = (subnet.netmask(), gateway(*subnet));
         let sets = self.sets_of("inet");
         let vxlan = format!("udp dport {VXLAN_PORT}");
         let vni = format!("@th,96,24 {VNI}");
@@ -92,11 +92,11 @@ impl Ruleset {
              \tchain inner {{\n\
              \t\tmeta nfproto != ipv4 counter drop\n\
              \t\tip saddr & {mask} != @subnets counter drop\n\
-             \t\tip daddr & {mask} != {network} counter drop\n\
+             \t\tip daddr != {subnet} counter drop\n\
              \t}}\n\
              \tchain from_containers {{\n\
              \t\tip saddr {gateway} counter drop\n\
-             \t\tip saddr != 0.0.0.0 ip saddr & {mask} != {network} counter drop\n\
+             \t\tip saddr != 0.0.0.0 ip saddr != {subnet} counter drop\n\
              \t\ticmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
              \t\tudp sport 67 udp dport 68 counter drop\n\
              \t\tudp sport 547 udp dport 546 counter drop\n\
@@ -157,7 +157,7 @@ impl Ruleset {
         let Frame {
             subnet, bridge_mac, ..
         } = &self.frame;
-        let (mask, network, gateway) = (subnet.netmask(), subnet.network(), gateway(*subnet));
+        let gateway = gateway(*subnet);
         let sets = self.sets_of("bridge");
         let mac = DisplayMac(*bridge_mac);
         // `meta protocol`, not `ether type`: the kernel takes a frame with a tag of VLAN 0 for one
@@ -170,9 +170,9 @@ impl Ruleset {
              \t\tvlan id != 0 accept\n\
              \t\tmeta protocol {{ 0x8100, 0x88a8 }} counter drop\n\
              \t\tmeta protocol arp arp saddr ip {gateway} counter drop\n\
-             \t\tmeta protocol arp arp saddr ip != 0.0.0.0 arp saddr ip & {mask} != {network} counter drop\n\
+             \t\tmeta protocol arp arp saddr ip != 0.0.0.0 arp saddr ip != {subnet} counter drop\n\
              \t\tmeta protocol ip ip saddr {gateway} counter drop\n\
-             \t\tmeta protocol ip ip saddr != 0.0.0.0 ip saddr & {mask} != {network} counter drop\n\
+             \t\tmeta protocol ip ip saddr != 0.0.0.0 ip saddr != {subnet} counter drop\n\
              \t\tmeta protocol ip6 icmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
              \t\tmeta protocol ip icmp type redirect counter drop\n\
              \t\tudp sport 67 udp dport 68 counter drop\n\

@@ -70,19 +70,13 @@ pub(super) async fn hold_without_a_runtime(pair: &mut Pair) -> anyhow::Result<()
     scene.is_counted(host, &before).await
 }
 
-/// Both tables are there, with the rule for kernels that know a port's bridge, and the runtime has
-/// no word of complaint.
+/// Both tables are there, and the runtime has no word of complaint.
 pub(super) async fn tables(pair: &Pair) -> anyhow::Result<()> {
-    let by_bridge = format!("ibrname != \"{BRIDGE}\"");
     for host in pair.hosts() {
         step(format!("the tables of {}", host.name()));
         wait_until("the packet filter's tables", PATIENCE, async || {
             let shown = ruleset(host).map_err(|error| format!("{error:#}"))?;
-            let wanted = [
-                "table inet quilt_mesh",
-                "table bridge quilt_mesh",
-                &by_bridge,
-            ];
+            let wanted = ["table inet quilt_mesh", "table bridge quilt_mesh"];
             let missing = wanted.into_iter().find(|it| !shown.contains(it));
             let problems = host.status().await.map_err(|error| error.to_string())?;
             match (missing, problems.problems) {
