@@ -103,7 +103,6 @@ impl Firewall {
         };
         self.look = false;
         self.early = false;
-        self.failed = None;
         self.turn = Some(tokio::task::spawn_blocking(move || {
             let outcome = writer.turn(&wanted);
             (writer, outcome)
@@ -131,6 +130,7 @@ impl Firewall {
     /// Takes the result of [`done`](Self::done).
     fn settle(&mut self, outcome: Result<Outcome, NftError>) {
         let now = Instant::now();
+        self.failed = None;
         match outcome {
             Ok(Outcome::InPlace) => {}
             Ok(Outcome::Written) => self.free_at = now + PACE,
