@@ -62,10 +62,15 @@ impl Writer {
                 return Ok(Outcome::InPlace);
             }
         }
-        let mut changes = match self.0.take() {
+        let mut changes = match &self.0 {
             Some(written) if !damaged => wanted.ruleset.since(&written.ruleset),
             _ => None,
         };
+        if changes.is_none() && !wanted.may_run {
+            return Ok(Outcome::Early);
+        }
+        // Not known again until all has worked.
+        self.0 = None;
         let started = Instant::now();
         if let Some(elements) = &changes
             && let Err(error) = reader.change(elements)
@@ -73,11 +78,11 @@ impl Writer {
             // Somebody was quicker, and the sets are not what they were.
             tracing::debug!(%error, "cannot change the packet filter's sets: writing all anew");
             changes = None;
-        }
-        if changes.is_none() {
             if !wanted.may_run {
                 return Ok(Outcome::Early);
             }
+        }
+        if changes.is_none() {
             nft::run(&wanted.ruleset.text())?;
         }
         let took_ms = started.elapsed().as_millis();
