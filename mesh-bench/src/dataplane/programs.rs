@@ -52,6 +52,8 @@ const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 2);
 const CONTAINER_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 2];
 const UNDERLAY_MACS: [[u8; 6]; 2] = [[0x0e, 0, 0, 0, 0, 3], [0x0e, 0, 0, 0, 0, 2]];
+/// Index of the loopback interface in every namespace (LOOPBACK_IFINDEX, net/flow.h).
+const LOOPBACK: u32 = 1;
 /// `TC_ACT_REDIRECT` and `TC_ACT_UNSPEC` of linux/pkt_cls.h, `XDP_PASS` of linux/bpf.h.
 const REDIRECTED: u32 = 7;
 const LEFT_ALONE: u32 = u32::MAX;
@@ -295,7 +297,8 @@ fn fill(ebpf: &mut Ebpf, overlay: u32, count: u32) -> anyhow::Result<()> {
         0,
     )?;
     let endpoint = Endpoint {
-        link: overlay,
+        // Where the kernel says that packets of a test run arrive: the container's own port.
+        link: LOOPBACK,
         mac: CONTAINER_MAC,
         flags: ENDPOINT_HELD,
     };
