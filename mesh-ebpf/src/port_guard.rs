@@ -238,8 +238,11 @@ fn ports(packet: Packet, ip: &Ipv4) -> Option<[u16; 2]> {
 #[inline(always)]
 fn vxlan(packet: Packet, config: &Config, ip: &Ipv4, udp: u32) -> Result<(), DropReason> {
     let header = udp + UDP_LEN as u32;
-    let ours = if ip.is_fragment() && (ip.total_len() + OUTER_IP) < (header as usize + VXLAN_LEN) {
-        // The header comes in the next fragment; what follows here is padding.
+    let end = header + VXLAN_LEN as u32;
+    // What follows a packet's own length is padding of the link.
+    let whole = (OUTER_IP + ip.total_len()) as u32 >= end && packet.len() >= end;
+    let ours = if ip.is_fragment() && !whole {
+        // The header comes in the next fragment.
         true
     } else {
         packet.any_has_vni(header, config.vni)
