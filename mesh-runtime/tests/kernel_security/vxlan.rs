@@ -12,10 +12,10 @@ use crate::{
     witness::{FORGED, Listener, PORT, TIMES, sees_no},
 };
 
-const VXLAN: u16 = mesh_layout::VXLAN_PORT;
+pub(crate) const VXLAN: u16 = mesh_layout::VXLAN_PORT;
 
 /// A container of the third host, which sends nothing itself.
-const THIRD: Ipv4Addr = Ipv4Addr::new(10, 42, 3, 2);
+pub(crate) const THIRD: Ipv4Addr = Ipv4Addr::new(10, 42, 3, 2);
 
 /// Sends forged VXLAN as a user without privileges.
 fn forge(from: &mesh_testbed::NetNs, outer: Ipv4Addr, to: Ipv4Addr, packet: &Forged) {
@@ -75,7 +75,7 @@ async fn a_container_cannot_speak_as_another_nodes_by_a_service_address_of_its_h
     .await;
 }
 
-fn third_is_peer_and_attacker_on_second() -> Plan {
+pub(crate) fn third_is_peer_and_attacker_on_second() -> Plan {
     Plan {
         on_second_node: true,
         third_is_peer: true,
@@ -118,7 +118,7 @@ async fn a_container_cannot_speak_as_another_nodes_gateway_to_a_service_on_a_hos
 }
 
 /// Containers go out under their host's address, as with any container engine.
-fn masquerade(host: &Host) {
+pub(crate) fn masquerade(host: &Host) {
     nft(
         host.netns(),
         "table inet engine {
@@ -222,7 +222,7 @@ async fn a_local_user_cannot_send_vxlan_to_another_nodes_gateway() {
 }
 
 /// A second bridge, as another engine has.
-fn another_bridge(scene: &Scene) {
+pub(crate) fn another_bridge(scene: &Scene) {
     let host = scene.home().netns();
     let engine = scene.pair.testbed.control().netns();
     ip(host, "link add docker0 type bridge");
