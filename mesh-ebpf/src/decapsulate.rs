@@ -149,6 +149,11 @@ fn guarded(packet: Packet, config: &Config, outer: &Ipv4) -> Result<(u32, Ipv4),
         outer_destination: outer.destination,
         ..Dropped::because(DropReason::Malformed)
     };
+    const NEEDED: usize = INNER_IP + IPV4_LEN - OUTER_IP;
+    if outer.is_fragment() && outer.total_len() < NEEDED {
+        // The headers come in the next fragment; what follows here is padding.
+        return Err(Verdict::Drop(dropped));
+    }
     let (vni, inner) = inner_headers(packet, config, dropped)?;
     let dropped = Dropped {
         outer_source: outer.source,
@@ -265,7 +270,12 @@ fn beyond_options(packet: Packet, config: &Config, outer: &Ipv4) -> Verdict {
     if let Some(vxlan) = packet.at::<UdpVxlan>(udp) {
         // SAFETY: `at` proved that the header is in the packet.
         let vxlan = unsafe { *vxlan };
-        if vxlan.has_vni() && vxlan.vni() != config.vni {
+        // Of a fragment that ends before it, it is padding.
+        let whole =
+            !outer.is_fragment() || outer.total_len() >= outer.header_len() + size_of::<UdpVxlan>();
+        let hidden =
+            packet.segment_size() != 0 && packet.any_has_vni((udp + UDP_LEN) as u32, config.vni);
+        if vxlan.has_vni() && vxlan.vni() != config.vni && whole && !hidden {
             return Verdict::Pass(PassReason::OtherVni);
         }
     }
@@ -326,7 +336,13 @@ fn inner_headers(
     }
     let vni = vxlan.vni();
     if vni != config.vni {
-        return Err(Verdict::Pass(PassReason::OtherVni));
+        let first = (OUTER_UDP + UDP_LEN) as u32;
+        return Err(
+            match packet.segment_size() != 0 && packet.any_has_vni(first, config.vni) {
+                true => Verdict::Drop(Dropped { vni, ..dropped }),
+                false => Verdict::Pass(PassReason::OtherVni),
+            },
+        );
     }
     let Some(ethernet) = packet.at::<Ethernet>(INNER_ETHERNET) else {
         return Err(Verdict::Drop(Dropped { vni, ..dropped }));

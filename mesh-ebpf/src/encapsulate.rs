@@ -110,6 +110,11 @@ fn try_encapsulate(packet: Packet, port: u32) -> Result<i32, Verdict> {
     if ip.version_and_length != VERSION_4_NO_OPTIONS || packet.has_vlan_tag() {
         return pass(PassReason::Unreadable);
     }
+    if !ip.has_right_checksum() {
+        // The kernel drops it. Carried, it could become right on its way: whoever may send raw
+        // frames has the card write a checksum wherever he likes, over the source for one.
+        return pass(PassReason::Unreadable);
+    }
     if ip.source & mask != u32::from_ne_bytes(config.subnet) {
         return pass(PassReason::SourceNotOurs);
     }

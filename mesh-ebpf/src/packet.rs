@@ -7,7 +7,7 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_check_mtu, bpf_skb_pull_data},
+    helpers::{bpf_check_mtu, bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
 use mesh_layout::{
@@ -19,6 +19,9 @@ use mesh_layout::{
 const PROTOCOL_TCP: u8 = 6;
 /// Length of a TCP header without options (RFC 9293).
 const TCP_LEN: usize = 20;
+
+/// Datagrams that the kernel makes of one at most (`UDP_MAX_SEGMENTS`, linux/udp.h).
+const MAX_SEGMENTS: usize = 128;
 
 /// An Ethernet header.
 #[repr(C)]
@@ -131,6 +134,13 @@ impl Ipv4 {
     #[inline(always)]
     pub(crate) fn header_len(&self) -> usize {
         usize::from(self.version_and_length & 0xf) * 4
+    }
+
+    /// Length of the packet with this header, as it says itself. What follows is padding of the
+    /// link, which the kernel cuts off.
+    #[inline(always)]
+    pub(crate) fn total_len(&self) -> usize {
+        usize::from(u16::from_be(self.total_length))
     }
 
     /// Whether this is a fragment: more fragments follow, or the offset is not zero.
@@ -275,6 +285,42 @@ impl Packet {
             None if self.pull((offset + size_of::<T>()) as u32) => self.at(offset),
             None => None,
         }
+    }
+
+    /// Copies bytes out of the packet, linear or not.
+    #[inline(always)]
+    pub(crate) fn load<const N: usize>(self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: the context is valid as long as the program runs, and the buffer as long as said.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        (failed == 0).then_some(bytes)
+    }
+
+    /// Whether a VXLAN header of this VNI begins at `offset` of the packet; `None` if the packet
+    /// ends before it.
+    #[inline(always)]
+    pub(crate) fn has_vni(self, offset: u32, vni: u32) -> Option<bool> {
+        let [flags, _, _, _, a, b, c, _] = self.load(offset)?;
+        Some(flags & VXLAN_FLAG_VNI != 0 && u32::from_be_bytes([0, a, b, c]) == vni)
+    }
+
+    /// Whether any datagram that this UDP packet will be cut into (UDP_SEGMENT, udp(7)) has a
+    /// VXLAN header of this VNI. The first one's is at `offset`, and says nothing of the others'.
+    #[inline(always)]
+    pub(crate) fn any_has_vni(self, offset: u32, vni: u32) -> bool {
+        let segment = self.segment_size();
+        let mut offset = offset;
+        for _ in 0..MAX_SEGMENTS {
+            match self.has_vni(offset, vni) {
+                Some(true) => return true,
+                Some(false) if segment != 0 => offset += segment,
+                _ => return false,
+            }
+        }
+        // More than the kernel makes: something is hidden.
+        true
     }
 
     /// Makes the first `length` bytes linear, unless the packet is shorter.

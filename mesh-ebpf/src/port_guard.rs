@@ -4,10 +4,9 @@
 //! node's subnet that no other container holds, and with any MAC address that is no other
 //! container's; never as the gateway, and never as a router, a DHCP server or a VTEP.
 
-use aya_ebpf::helpers::bpf_skb_load_bytes;
 use mesh_layout::{
     Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4, EndpointKey, IPV4_LEN, MacKey,
-    PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_FLAG_VNI,
+    PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_LEN,
 };
 
 use crate::{
@@ -213,7 +212,7 @@ fn transport(packet: Packet, config: &Config, ip: &Ipv4) -> Result<(), DropReaso
             return Err(DropReason::DhcpAnswer);
         }
     } else if ip.protocol == PROTOCOL_ICMP
-        && let Some([ICMP_REDIRECT]) = load(packet, offset as u32)
+        && let Some([ICMP_REDIRECT]) = packet.load(offset as u32)
     {
         return Err(DropReason::RouterAdvert);
     }
@@ -230,7 +229,7 @@ fn ports(packet: Packet, ip: &Ipv4) -> Option<[u16; 2]> {
         // SAFETY: `at` proved that the ports are in the packet.
         return Some(unsafe { *ports });
     }
-    let [a, b, c, d] = load(packet, (OUTER_IP + ip.header_len()) as u32)?;
+    let [a, b, c, d] = packet.load((OUTER_IP + ip.header_len()) as u32)?;
     Some([u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])])
 }
 
@@ -238,12 +237,15 @@ fn ports(packet: Packet, ip: &Ipv4) -> Option<[u16; 2]> {
 /// or anything else it would be taken for a node's.
 #[inline(always)]
 fn vxlan(packet: Packet, config: &Config, ip: &Ipv4, udp: u32) -> Result<(), DropReason> {
-    let ours = match load::<8>(packet, udp + UDP_LEN as u32) {
-        Some([flags, _, _, _, a, b, c, _]) => {
-            flags & VXLAN_FLAG_VNI != 0 && u32::from_be_bytes([0, a, b, c]) == config.vni
-        }
-        // The header may come in the next fragment; too short a packet no VTEP takes.
-        None => ip.is_fragment(),
+    let header = udp + UDP_LEN as u32;
+    let end = header + VXLAN_LEN as u32;
+    // What follows a packet's own length is padding of the link.
+    let whole = (OUTER_IP + ip.total_len()) as u32 >= end && packet.len() >= end;
+    let ours = if ip.is_fragment() && !whole {
+        // The header comes in the next fragment.
+        true
+    } else {
+        packet.any_has_vni(header, config.vni)
     };
     if ours && !is_container(config, ip.destination) {
         return Err(DropReason::ContainerVxlan);
@@ -300,7 +302,7 @@ fn ipv6(packet: Packet) -> Result<(), DropReason> {
     }
     const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
-    let Some([mut next]) = load::<1>(packet, ETHERNET_LEN as u32 + 6) else {
+    let Some([mut next]) = packet.load::<1>(ETHERNET_LEN as u32 + 6) else {
         return Ok(());
     };
     let mut offset = (ETHERNET_LEN + IPV6_LEN) as u32;
@@ -308,7 +310,7 @@ fn ipv6(packet: Packet) -> Result<(), DropReason> {
         if !extends(next) && next != AUTHENTICATION {
             break;
         }
-        let Some([following, length, high, low]) = load::<4>(packet, offset) else {
+        let Some([following, length, high, low]) = packet.load::<4>(offset) else {
             return Ok(());
         };
         if next == FRAGMENT && u16::from_be_bytes([high, low]) >> 3 != 0 {
@@ -325,12 +327,12 @@ fn ipv6(packet: Packet) -> Result<(), DropReason> {
         next = following;
     }
     match next {
-        PROTOCOL_ICMPV6 => match load::<1>(packet, offset) {
+        PROTOCOL_ICMPV6 => match packet.load::<1>(offset) {
             Some([ICMPV6_ROUTER_ADVERTISEMENT | ICMPV6_REDIRECT]) => Err(DropReason::RouterAdvert),
             _ => Ok(()),
         },
         PROTOCOL_UDP => {
-            let Some([a, b, c, d]) = load::<4>(packet, offset) else {
+            let Some([a, b, c, d]) = packet.load::<4>(offset) else {
                 return Ok(());
             };
             let answer = u16::from_be_bytes([a, b]) == DHCPV6_SERVER
@@ -344,22 +346,6 @@ fn ipv6(packet: Packet) -> Result<(), DropReason> {
         header if extends(header) || header == AUTHENTICATION => Err(DropReason::Malformed),
         _ => Ok(()),
     }
-}
-
-/// Copies bytes out of the packet, linear or not.
-#[inline(always)]
-fn load<const N: usize>(packet: Packet, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    // SAFETY: the context is valid as long as the program runs, and the buffer as long as said.
-    let failed = unsafe {
-        bpf_skb_load_bytes(
-            packet.skb.cast(),
-            offset,
-            bytes.as_mut_ptr().cast(),
-            N as u32,
-        )
-    };
-    (failed == 0).then_some(bytes)
 }
 
 const _: () = assert!(size_of::<Arp>() == 28);

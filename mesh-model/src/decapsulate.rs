@@ -1,13 +1,14 @@
 //! Peer → container.
 
 use mesh_layout::{
-    DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP, PassReason, PeerStats,
-    UDP_LEN, VXLAN_LEN,
+    DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP,
+    PassReason, PeerStats, UDP_LEN, VXLAN_LEN,
 };
 
 use crate::{
     Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Udp, Verdict, Vxlan,
     congestion::inner_after, deliver::deliver, header_checksum, outcome::Dropped,
+    port_guard::any_is_ours,
 };
 
 /// Ingress of an underlay interface.
@@ -75,11 +76,27 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
         ..Dropped::because(DropReason::Malformed)
     };
     let drop = |dropped: Dropped| dropped.outcome(arrival);
-    let Some(vxlan) = Vxlan::read(&packet[udp_at + UDP_LEN..]).filter(Vxlan::has_vni) else {
+    // What follows a packet's own length is padding of the link, which the kernel cuts off.
+    let total = usize::from(outer.total_length);
+    let inner_header = ENCAPSULATION_LEN + IPV4_LEN;
+    if outer.is_fragment() && !outer.has_options() && total < inner_header {
+        return drop(dropped);
+    }
+    let data = &packet[udp_at + UDP_LEN..];
+    let Some(vxlan) = Vxlan::read(data).filter(Vxlan::has_vni) else {
         return drop(dropped);
     };
     if vxlan.vni != node.config.vni {
-        return pass(PassReason::OtherVni);
+        let hidden = arrival.segment_size != 0 && any_is_ours(node, arrival.segment_size, data);
+        let whole = !outer.is_fragment() || total >= outer.length() + UDP_LEN + VXLAN_LEN;
+        return match outer.has_options() {
+            true if !whole || hidden => drop(dropped),
+            false if hidden => drop(Dropped {
+                vni: vxlan.vni,
+                ..dropped
+            }),
+            _ => pass(PassReason::OtherVni),
+        };
     }
     if outer.has_options() {
         // No VTEP sends options (RFC 7348 has none), and with them the inner headers are

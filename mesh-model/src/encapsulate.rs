@@ -9,7 +9,7 @@ use mesh_layout::{
 
 use crate::{
     Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Redirect, Udp, Verdict, Vxlan,
-    congestion::outer_for, decrement_ttl, header::length16, port_guard,
+    congestion::outer_for, decrement_ttl, header::length16, header_checksum, port_guard,
 };
 
 /// Source ports that stand for flows: the dynamic range (RFC 7348, section 5; RFC 6335).
@@ -51,6 +51,9 @@ fn from_container(node: &Node, arrival: &Arrival<'_>, port: Option<u32>) -> Outc
         return pass(PassReason::NotPeer);
     };
     if !ip.is_valid() || ip.has_options() || arrival.vlan_tag.is_some() {
+        return pass(PassReason::Unreadable);
+    }
+    if header_checksum(&arrival.packet[ETHERNET_LEN..ETHERNET_LEN + IPV4_LEN]) != 0 {
         return pass(PassReason::Unreadable);
     }
     if !node.owns(ip.source) {

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use mesh_layout::{
     DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4, PROTOCOL_UDP, PassReason, UDP_LEN,
+    VXLAN_LEN,
 };
 
 use crate::{
@@ -49,6 +50,7 @@ pub(crate) fn refuse(node: &Node, arrival: &Arrival<'_>, port: Option<u32>) -> O
         node,
         port,
         mac: ethernet.source,
+        segment_size: arrival.segment_size,
     };
     match sender.may_send(arrival, ethernet.ethertype) {
         Ok(true) => None,
@@ -63,6 +65,8 @@ struct Sender<'a> {
     node: &'a Node,
     port: Option<u32>,
     mac: [u8; 6],
+    /// Of a packet that stands for several datagrams, what each of them carries.
+    segment_size: u16,
 }
 
 impl Sender<'_> {
@@ -146,7 +150,7 @@ impl Sender<'_> {
     fn ipv4(self, ip: &Ipv4, packet: &[u8]) -> Result<(), Dropped> {
         let verdict = self
             .may_speak_from(ip.source)
-            .and_then(|()| beyond_ipv4(self.node, ip, packet));
+            .and_then(|()| beyond_ipv4(self.node, self.segment_size, ip, packet));
         verdict.map_err(|reason| Dropped {
             inner: Some((ip.source, ip.destination)),
             ..Dropped::because(reason)
@@ -166,7 +170,7 @@ impl Sender<'_> {
 }
 
 /// What no container may send behind an IPv4 header.
-fn beyond_ipv4(node: &Node, ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> {
+fn beyond_ipv4(node: &Node, segment_size: u16, ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> {
     if ip.fragment_offset != 0 {
         // Without its first fragment it never becomes whole.
         return Ok(());
@@ -174,7 +178,9 @@ fn beyond_ipv4(node: &Node, ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> 
     let transport = packet.get(ip.length()..).unwrap_or_default();
     match ip.protocol {
         PROTOCOL_UDP => match ports(transport) {
-            Some([_, to]) if u32::from(to) == node.config.port => vxlan(node, ip, transport),
+            Some([_, to]) if u32::from(to) == node.config.port => {
+                vxlan(node, segment_size, ip, transport)
+            }
             Some(DHCP_ANSWER) => Err(DropReason::DhcpAnswer),
             _ => Ok(()),
         },
@@ -185,16 +191,36 @@ fn beyond_ipv4(node: &Node, ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> 
 
 /// UDP to the port of VXLAN is between containers their own business. To anybody else it would be
 /// taken for a node's, if it is of our network or its header comes in a later fragment.
-fn vxlan(node: &Node, ip: &Ipv4, udp: &[u8]) -> Result<(), DropReason> {
-    let header = udp.get(UDP_LEN..).and_then(Vxlan::read);
-    let ours = match header {
-        Some(header) => header.has_vni() && header.vni == node.config.vni,
-        None => ip.is_fragment(),
-    };
+fn vxlan(node: &Node, segment_size: u16, ip: &Ipv4, udp: &[u8]) -> Result<(), DropReason> {
+    // What follows a packet's own length is padding of the link.
+    let data = udp.get(UDP_LEN..).unwrap_or_default();
+    let whole = usize::from(ip.total_length) >= ip.length() + UDP_LEN + VXLAN_LEN
+        && data.len() >= VXLAN_LEN;
+    let ours = ip.is_fragment() && !whole || any_is_ours(node, segment_size, data);
     match ours && !node.may_be_a_container(ip.destination) {
         true => Err(DropReason::ContainerVxlan),
         false => Ok(()),
     }
+}
+
+/// Whether any of the datagrams that the data of a UDP packet will be cut into is VXLAN of our
+/// network.
+pub(crate) fn any_is_ours(node: &Node, segment_size: u16, mut data: &[u8]) -> bool {
+    /// What the kernel makes of one packet at most.
+    const MAX_DATAGRAMS: usize = 128;
+    for _ in 0..MAX_DATAGRAMS {
+        let Some(header) = Vxlan::read(data) else {
+            return false;
+        };
+        if header.has_vni() && header.vni == node.config.vni {
+            return true;
+        }
+        if segment_size == 0 {
+            return false;
+        }
+        data = data.get(usize::from(segment_size)..).unwrap_or_default();
+    }
+    true
 }
 
 /// What no container may send over IPv6, of which the mesh carries none: what only routers and

@@ -8,7 +8,7 @@ use mesh_layout::{VNI, VXLAN_PORT};
 use crate::{
     endpoint::{endpoints, macs},
     fast_path::{Device, FastPathState, PeerPath},
-    firewall::container_bridges,
+    firewall::is_card,
     kernel::{
         observed::{Link, LinkKind, Observed},
         plan::Settings,
@@ -55,7 +55,6 @@ pub(crate) fn fast_path_state(
         .filter(|port| port.index != overlay.index)
         .map(|port| (port.index, port.name.clone()))
         .collect();
-    let others = container_bridges(observed, underlay, bridge.index);
     Some(FastPathState {
         generation: wanted.generation,
         subnet,
@@ -66,7 +65,7 @@ pub(crate) fn fast_path_state(
         port: VXLAN_PORT,
         vni: VNI,
         peers,
-        underlay: receiving(settings, observed, underlay, &others),
+        underlay: receiving(settings, observed, underlay),
         ports,
         endpoints: endpoints(observed, bridge.index, subnet, &wanted.endpoints),
         macs: macs(observed, bridge.index, &wanted.endpoints),
@@ -76,15 +75,18 @@ pub(crate) fn fast_path_state(
 
 /// The interfaces on which VXLAN to this host may arrive: those of the underlay, and every
 /// other that may bring packets from beyond this host, because the kernel's VXLAN device listens
-/// on all of them: cards, bonds and VLANs, and whatever holds an address. Not the bridges of other
-/// containers of this host, `others`, from which nobody's VXLAN is taken.
+/// on all of them: cards, bonds and VLANs, and whatever else holds an address. Not bridges and
+/// tunnels that lead to no peer: containers and virtual machines are there, and the packet filter,
+/// which knows the way to each peer, takes nothing from them.
 fn receiving(
     settings: &Settings,
     observed: &Observed,
     underlay: &Underlay,
-    others: &BTreeSet<String>,
 ) -> BTreeMap<u32, String> {
-    let addressed = observed.addresses.iter().map(|held| held.link);
+    let addressed = observed.addresses.iter().filter_map(|held| {
+        let link = observed.links.get(&held.link)?;
+        (!leads_to_guests(link)).then_some(link.index)
+    });
     let cards = observed.links.values().filter(|link| is_card(link));
     underlay
         .links
@@ -92,26 +94,18 @@ fn receiving(
         .copied()
         .chain(addressed)
         .chain(cards.map(|link| link.index))
-        .filter(|index| {
-            observed
-                .links
-                .get(index)
-                .is_none_or(|link| !others.contains(&link.name))
-        })
         .filter_map(|index| ethernet(settings, observed, index))
         .map(|link| (link.index, link.name.clone()))
         .collect()
 }
 
-/// Whether an interface is one that a host is connected by, whatever its address: an underlay
-/// may be unnumbered, and the host's address on loopback. A port of a bridge or bond hands its
-/// packets to that.
-fn is_card(link: &Link) -> bool {
-    let kind = match &link.kind {
-        LinkKind::Other(kind) => kind.as_str(),
-        _ => return false,
-    };
-    link.up && link.master.is_none() && matches!(kind, "" | "vlan" | "bond" | "team")
+/// Whether an interface is of a kind by which containers and virtual machines are connected.
+fn leads_to_guests(link: &Link) -> bool {
+    match &link.kind {
+        LinkKind::Bridge => true,
+        LinkKind::Other(kind) => kind == "tun",
+        LinkKind::Veth | LinkKind::Vxlan(_) => false,
+    }
 }
 
 /// An interface that packets of the overlay may cross as the programs know them: with an

@@ -60,7 +60,7 @@ pub(crate) fn endpoints(
     let learnt = learnt(observed, bridge, &ports);
     let mut endpoints = learnt.clone();
     endpoints.retain(|&address, path| is_borne_out(observed, address, path));
-    endpoints.extend(seen_inside(observed, bridge));
+    endpoints.extend(seen_inside(observed, bridge, &ports));
     for (&address, endpoint) in attached {
         let mac = endpoint
             .mac
@@ -143,11 +143,18 @@ fn is_borne_out(observed: &Observed, address: Ipv4Addr, path: &EndpointPath) -> 
     })
 }
 
-/// The addresses that containers' interfaces hold, each by its [`Holders`].
-fn seen_inside(observed: &Observed, bridge: u32) -> BTreeMap<Ipv4Addr, EndpointPath> {
+/// The addresses that containers' interfaces hold, each by its [`Holders`], as far as those can be
+/// delivered to.
+fn seen_inside(
+    observed: &Observed,
+    bridge: u32,
+    ports: &BTreeSet<u32>,
+) -> BTreeMap<Ipv4Addr, EndpointPath> {
     let holders = observed.holders.after(observed, bridge);
     let path = |link| {
-        let mac = inside(observed, link)?.mac?;
+        let mac = inside(observed, link)
+            .filter(|it| it.up && ports.contains(&link))?
+            .mac?;
         Some(EndpointPath {
             link,
             mac,

@@ -3,14 +3,16 @@
 use std::{
     io,
     os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
-        socket, sockopt::PeerCredentials,
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, UnixCredentials, bind, connect,
+        getsockopt, listen, socket, sockopt::PeerCredentials,
     },
+    unistd::geteuid,
 };
 
 /// Name of the abstract Unix socket that a runtime holds. Abstract names belong to a network
@@ -49,7 +51,18 @@ impl InstanceLock {
         let socket = new_socket()?;
         match bind(socket.as_raw_fd(), &name) {
             Ok(()) => {}
-            Err(Errno::EADDRINUSE) => return Err(LockError::Held { pid: holder(&name) }),
+            Err(Errno::EADDRINUSE) => match holder(&name) {
+                Holder::Runtime { pid } => return Err(LockError::Held { pid }),
+                Holder::Other(who) => {
+                    // Anybody may take the name while no runtime runs, to keep the next from starting.
+                    tracing::warn!(
+                        who,
+                        "a process that is no runtime holds the name by which runtimes know of each other \
+                         (@quilt-mesh-runtime): going on without; end it"
+                    );
+                    return Ok(Self { _socket: socket });
+                }
+            },
             Err(errno) => return Err(LockError::Socket(errno.into())),
         }
         // Listening lets others ask who holds it: the kernel answers, nobody accepts.
@@ -68,10 +81,37 @@ fn new_socket() -> io::Result<OwnedFd> {
     )?)
 }
 
-/// The process that holds the lock. 0 stands for one in a foreign process namespace.
-fn holder(name: &UnixAddr) -> Option<i32> {
-    let socket = new_socket().ok()?;
-    connect(socket.as_raw_fd(), name).ok()?;
-    let credentials = getsockopt(&socket, PeerCredentials).ok()?;
-    (credentials.pid() > 0).then_some(credentials.pid())
+/// Who holds the lock.
+enum Holder {
+    /// A runtime, for all that can be told, and its process if it could be asked.
+    Runtime { pid: Option<i32> },
+    /// Somebody else, in words.
+    Other(String),
+}
+
+/// How long a runtime takes at most from having the name to listening, which is two system calls.
+const TO_LISTEN: Duration = Duration::from_millis(200);
+
+fn holder(name: &UnixAddr) -> Holder {
+    let answer = ask(name).or_else(|_| {
+        std::thread::sleep(TO_LISTEN);
+        ask(name)
+    });
+    match answer {
+        Ok(holder) if holder.uid() == 0 || holder.uid() == geteuid().as_raw() => Holder::Runtime {
+            // 0 stands for one in a foreign process namespace.
+            pid: Some(holder.pid()).filter(|&pid| pid > 0),
+        },
+        Ok(holder) => Holder::Other(format!("pid {} of user {}", holder.pid(), holder.uid())),
+        // It is no stream socket, or does not listen.
+        Err(Errno::EPROTOTYPE | Errno::ECONNREFUSED) => Holder::Other("it does not listen".into()),
+        Err(_) => Holder::Runtime { pid: None },
+    }
+}
+
+fn ask(name: &UnixAddr) -> Result<UnixCredentials, Errno> {
+    let socket =
+        new_socket().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+    connect(socket.as_raw_fd(), name)?;
+    getsockopt(&socket, PeerCredentials)
 }

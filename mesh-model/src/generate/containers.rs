@@ -28,7 +28,7 @@ pub(super) fn sends(
     links: &[u32],
     inner: Inner,
 ) -> (Vec<u8>, u32) {
-    let sender = match random.chance(88) {
+    let sender = match random.chance(92) {
         true => itself(random, node, links),
         false => somebody_else(random, node, links),
     };

@@ -119,7 +119,7 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
 
 /// A port that is there, or one that is gone.
 fn any_port(random: &mut Random, devices: &Devices) -> u32 {
-    match random.chance(98) {
+    match random.chance(99) {
         true => random.pick(&devices.ports),
         false => GONE + random.below(4) as u32,
     }

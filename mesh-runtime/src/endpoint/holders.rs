@@ -1,7 +1,7 @@
 //! Which container holds an address, and which a MAC address, where several say they do. Pure.
 //!
-//! Who held it first keeps it until its port is gone, or its interface no longer holds it. So a
-//! virtual address may move between containers, and none can be taken.
+//! Who held it first keeps it until its port is gone, or its interface no longer holds it, also while
+//! that is down. So a virtual address may move between containers, and none can be taken.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,18 +26,23 @@ impl Holders {
     /// Who holds what by `observed`, after these did before.
     ///
     /// Of several that were never seen before, the host's tables tell which spoke; failing that
-    /// it is the one with the lowest index.
+    /// it is one whose interface is up, and among those the one with the lowest index.
     pub(crate) fn after(&self, observed: &Observed, bridge: u32) -> Self {
-        let ports = deliverable_ports(observed, bridge);
-        let spoke = learnt(observed, bridge, &ports);
-        let (addresses, macs) = claims(observed, &ports);
+        let spoke = learnt(observed, bridge, &deliverable_ports(observed, bridge));
+        let (addresses, macs) = claims(observed, bridge);
+        let up = |claimants: &BTreeSet<u32>| {
+            let mut claimants = claimants.iter().copied();
+            claimants.find(|&port| inside(observed, port).is_some_and(|it| it.up))
+        };
         let addresses = addresses.into_iter().filter_map(|(address, claimants)| {
             let before = self.addresses.get(&address).copied();
             let spoke = spoke.get(&address).map(|path| path.link);
-            Some((address, first([before, spoke], &claimants)?))
+            let holder = first([before, spoke, up(&claimants)], &claimants)?;
+            Some((address, holder))
         });
         let macs = macs.into_iter().filter_map(|(mac, claimants)| {
-            Some((mac, first([self.macs.get(&mac).copied()], &claimants)?))
+            let before = self.macs.get(&mac).copied();
+            Some((mac, first([before, up(&claimants)], &claimants)?))
         });
         Self {
             addresses: addresses.collect(),
@@ -55,12 +60,12 @@ fn first<const N: usize>(preferred: [Option<u32>; N], claimants: &BTreeSet<u32>)
 
 type Claims<T> = BTreeMap<T, BTreeSet<u32>>;
 
-/// The ports behind which interfaces that are up hold each address and each MAC address.
-fn claims(observed: &Observed, ports: &BTreeSet<u32>) -> (Claims<Ipv4Addr>, Claims<Mac>) {
+/// The ports behind which interfaces hold each address and each MAC address.
+fn claims(observed: &Observed, bridge: u32) -> (Claims<Ipv4Addr>, Claims<Mac>) {
     let mut addresses = Claims::new();
     let mut macs = Claims::new();
-    for &port in ports {
-        let Some(interface) = inside(observed, port).filter(|it| it.up) else {
+    for port in observed.ports_of(bridge).map(|port| port.index) {
+        let Some(interface) = inside(observed, port) else {
             continue;
         };
         let Some(mac) = interface.mac else { continue };
@@ -90,7 +95,7 @@ pub(crate) fn contests(
     attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
 ) -> Vec<Contest> {
     let holders = observed.holders.after(observed, bridge);
-    let (mut claims, _) = claims(observed, &deliverable_ports(observed, bridge));
+    let (mut claims, _) = claims(observed, bridge);
     for (&address, endpoint) in attached {
         claims.entry(address).or_default().insert(endpoint.link);
     }

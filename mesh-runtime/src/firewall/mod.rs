@@ -14,7 +14,7 @@ mod shown;
 mod writer;
 
 pub(crate) use nft::NftError;
-pub(crate) use ruleset::{Ruleset, container_bridges};
+pub(crate) use ruleset::{Ruleset, is_card};
 pub(crate) use shown::listen;
 pub(crate) use writer::{Outcome, Wanted, Writer, remove};
 

@@ -3,7 +3,11 @@
 //!
 //! linux/netfilter/nfnetlink.h and nf_tables.h; attributes as in linux/netlink.h.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
 
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::sys::{
@@ -59,11 +63,11 @@ const ELEMENTS: usize = 1000;
 /// The kernel answers at once; this is for one that does not.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The rules' numbers, and how many elements the sets have.
+/// The rules' numbers, and the elements of the sets by the keys that the kernel compares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) rules: Vec<(u8, u64)>,
-    pub(super) elements: BTreeMap<&'static str, usize>,
+    pub(super) elements: BTreeMap<&'static str, BTreeSet<Vec<u8>>>,
 }
 
 /// Speaks with the kernel's packet filter.
@@ -111,8 +115,8 @@ impl Reader {
                 return Ok(None);
             }
             for set in SETS.iter().filter(|set| set.family == name) {
-                match self.count(family, set.name) {
-                    Ok(Some(count)) => tables.elements.insert(set.name, count),
+                match self.elements(family, set.name) {
+                    Ok(Some(keys)) => tables.elements.insert(set.name, keys),
                     Ok(None) => return Ok(None),
                     // Neither set nor table.
                     Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
@@ -124,22 +128,26 @@ impl Reader {
         Ok(Some(tables))
     }
 
-    fn count(&self, family: u8, set: &str) -> io::Result<Option<usize>> {
+    fn elements(&self, family: u8, set: &str) -> io::Result<Option<BTreeSet<Vec<u8>>>> {
         let names = [
             (NFTA_SET_ELEM_LIST_TABLE, TABLE),
             (NFTA_SET_ELEM_LIST_SET, set),
         ];
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
         let request = request(NFT_MSG_GETSETELEM, flags, family, &names);
-        let mut count = 0;
+        let mut keys = BTreeSet::new();
         let whole = self.ask(&request, |message| {
-            if u16_at(message, 4)? & 0xff == NFT_MSG_NEWSETELEM {
-                let elements = attribute(message.get(BODY..)?, NFTA_SET_ELEM_LIST_ELEMENTS);
-                count += elements.map_or(0, |elements| attributes(elements).count());
+            if u16_at(message, 4)? & 0xff != NFT_MSG_NEWSETELEM {
+                return Some(());
+            }
+            let elements = attribute(message.get(BODY..)?, NFTA_SET_ELEM_LIST_ELEMENTS);
+            for (_, element) in attributes(elements.unwrap_or_default()) {
+                let key = attribute(attribute(element, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?;
+                keys.insert(key.to_vec());
             }
             Some(())
         })?;
-        Ok(whole.then_some(count))
+        Ok(whole.then_some(keys))
     }
 
     /// Adds and deletes elements, all or none.

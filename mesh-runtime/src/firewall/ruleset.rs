@@ -13,7 +13,7 @@ use std::{
 use crate::{
     fast_path::Mac,
     kernel::{
-        observed::{LinkKind, Observed},
+        observed::{Link, LinkKind, Observed},
         plan::{Plan, Settings},
         underlay::Underlay,
     },
@@ -49,17 +49,19 @@ pub(super) struct Sets {
     peers: BTreeSet<Ipv4Addr>,
     /// Network addresses of peers' subnets: what may be inside.
     subnets: BTreeSet<Ipv4Addr>,
+    /// Interfaces over which peers are believed wherever the way to them leads.
+    uplinks: BTreeSet<String>,
     /// Bridges of other containers on this host.
     bridges: BTreeSet<String>,
     /// Ports of our bridge.
     ports: BTreeSet<String>,
 }
 
-/// How much there is of rules, and of elements of each named set.
+/// How many rules there are, and the elements of each named set, as the kernel compares them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Size {
+pub(super) struct Content {
     pub(super) rules: usize,
-    pub(super) elements: BTreeMap<&'static str, usize>,
+    pub(super) elements: BTreeMap<&'static str, BTreeSet<Vec<u8>>>,
 }
 
 /// A named set: its family, name and type, and how to get its elements.
@@ -79,7 +81,7 @@ pub(super) struct ElementChange {
     pub(super) keys: Vec<Vec<u8>>,
 }
 
-pub(super) const SETS: [NamedSet; 4] = [
+pub(super) const SETS: [NamedSet; 5] = [
     NamedSet {
         family: "inet",
         name: "peers",
@@ -91,6 +93,18 @@ pub(super) const SETS: [NamedSet; 4] = [
         name: "subnets",
         kind: "ipv4_addr",
         elements: |sets| sets.subnets.iter().copied().map(Element::Address).collect(),
+    },
+    NamedSet {
+        family: "inet",
+        name: "uplinks",
+        kind: "ifname",
+        elements: |sets| {
+            sets.uplinks
+                .iter()
+                .cloned()
+                .map(Element::Interface)
+                .collect()
+        },
     },
     NamedSet {
         family: "inet",
@@ -182,6 +196,7 @@ impl Ruleset {
                     .filter(accepted)
                     .map(Ipv4Net::network)
                     .collect(),
+                uplinks: uplinks(observed, plan.underlay.as_ref()),
                 bridges: plan
                     .underlay
                     .as_ref()
@@ -229,22 +244,50 @@ impl Ruleset {
         Some(changes)
     }
 
-    /// How many rules and elements the kernel shows once all is written.
-    pub(super) fn size(&self) -> Size {
+    /// What the kernel shows once all is written.
+    pub(super) fn content(&self) -> Content {
         // The text has a line for each rule, deeper than the chain that it is in.
         let text = self.text();
         let rules = text.lines().filter(|line| {
             let line = line.strip_prefix("\t\t");
             line.is_some_and(|line| !line.starts_with("type "))
         });
-        Size {
+        Content {
             rules: rules.count(),
             elements: SETS
                 .iter()
-                .map(|set| (set.name, (set.elements)(&self.sets).len()))
+                .map(|set| {
+                    let elements = (set.elements)(&self.sets);
+                    (set.name, elements.iter().map(Element::key).collect())
+                })
                 .collect(),
         }
     }
+}
+
+/// Cards, and whatever carries the underlay. On others, such as a container's veth that is routed to
+/// or a virtual machine's bridge, a peer is believed only where the way to it leads back there: none of
+/// them can be told from a container by its kind.
+fn uplinks(observed: &Observed, underlay: Option<&Underlay>) -> BTreeSet<String> {
+    let carries = |index| underlay.is_some_and(|it| it.links.contains_key(&index));
+    observed
+        .links
+        .values()
+        .filter(|link| is_card(link) || carries(link.index))
+        .map(|link| link.name.clone())
+        .filter(|name| is_plain(name) && name != "lo")
+        .collect()
+}
+
+/// Whether an interface is one that a host is connected by, whatever its address: an underlay
+/// may be unnumbered, and the host's address on loopback. A port of a bridge or bond hands its
+/// packets to that.
+pub(crate) fn is_card(link: &Link) -> bool {
+    let kind = match &link.kind {
+        LinkKind::Other(kind) => kind.as_str(),
+        _ => return false,
+    };
+    link.up && link.master.is_none() && matches!(kind, "" | "vlan" | "bond" | "team")
 }
 
 /// Bridges on which other containers of this host are, so that no peer is behind them: those with

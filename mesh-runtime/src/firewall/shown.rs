@@ -2,7 +2,7 @@
 //!
 //! Rules are not read for what they mean: formats change, and a rule can be said in many ways. The
 //! kernel numbers each rule of a table as it is added, and never gives a number twice, so the
-//! numbers tell whether they are the rules that were written; of sets the elements are counted.
+//! numbers tell whether they are the rules that were written; of sets the elements are read.
 //! And it numbers its state as a whole: while that number is the same, nothing else is read.
 
 use std::{io, sync::Arc};
@@ -14,7 +14,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{
     netlink::{Reader, Tables},
-    ruleset::Size,
+    ruleset::Content,
 };
 
 /// Multicast group of changes (`NFNLGRP_NFTABLES`).
@@ -48,9 +48,9 @@ impl Fingerprint {
         ))
     }
 
-    /// Whether there is as much as was written: somebody may have been at it before it was read.
-    pub(super) fn is_of(&self, size: &Size) -> bool {
-        self.tables.rules.len() == size.rules && self.tables.elements == size.elements
+    /// Whether it is what was written: somebody may have been at it before it was read.
+    pub(super) fn is_of(&self, content: &Content) -> bool {
+        self.tables.rules.len() == content.rules && self.tables.elements == content.elements
     }
 
     /// Whether the kernel shows the same tables still.

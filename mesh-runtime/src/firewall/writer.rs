@@ -87,7 +87,7 @@ impl Writer {
         }
         let took_ms = started.elapsed().as_millis();
         let fingerprint = Fingerprint::read(&reader).map_err(NftError::Read)?;
-        if !fingerprint.is_of(&wanted.ruleset.size()) {
+        if !fingerprint.is_of(&wanted.ruleset.content()) {
             return Ok(Outcome::Overtaken);
         }
         self.0 = Some(Written {

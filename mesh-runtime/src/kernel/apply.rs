@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
 use netlink_packet_route::{
     AddressFamily,
+    link::{InfoBridge, InfoData},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
         NeighbourState as State,
@@ -27,6 +28,9 @@ use super::{
     port_holder, sysctl,
 };
 use crate::{headroom, problem::Problem};
+
+/// MAC addresses that our bridge learns at most: four for each of the ports that a bridge can have.
+const MAX_LEARNED: u32 = 4096;
 
 /// Changes in flight at a time: few enough for their answers to fit a socket's buffer.
 const IN_FLIGHT: usize = 32;
@@ -130,8 +134,12 @@ impl<'a> Applier<'a> {
             }
             Change::CreateBridge { mac } => {
                 // `LinkBridge::new` would also bring it up, before it has its settings.
+                // A container that floods the table would make every look at it take seconds. Kernels
+                // before 6.7 know no limit, and leave it out.
+                let limit = InfoBridge::FdbMaxLearned(MAX_LEARNED);
                 let message = LinkMessageBuilder::<LinkBridge>::new(&self.settings.bridge)
-                    .address(mac.to_vec());
+                    .address(mac.to_vec())
+                    .set_info_data(InfoData::Bridge(vec![limit]));
                 answer(handle.link().add(message.build()).execute()).await?;
                 self.learn_index(Device::Bridge).await
             }

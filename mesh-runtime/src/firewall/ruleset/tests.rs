@@ -24,9 +24,11 @@ fn sets() -> impl Strategy<Value = Sets> {
     let address = || (0_u8..12).prop_map(|last| Ipv4Addr::new(192, 0, 2, last));
     let addresses = || prop::collection::btree_set(address(), 0..8);
     let names = || prop::collection::btree_set("veth[0-9]", 0..6);
-    (addresses(), addresses(), names(), names()).prop_map(|(peers, subnets, bridges, ports)| Sets {
+    let all = (addresses(), addresses(), names(), names(), names());
+    all.prop_map(|(peers, subnets, uplinks, bridges, ports)| Sets {
         peers,
         subnets,
+        uplinks,
         bridges,
         ports,
     })
@@ -70,11 +72,10 @@ proptest! {
         for peer in &sets.peers {
             prop_assert!(text.contains(&peer.to_string()));
         }
-        let size = rules.size();
-        prop_assert_eq!(size.elements["peers"], sets.peers.len());
-        prop_assert_eq!(size.elements["ports"], sets.ports.len());
+        let content = rules.content();
+        prop_assert_eq!(&content.elements, &keys(&rules));
         // The rules are the same whatever the sets hold.
-        prop_assert_eq!(size.rules, ruleset(Sets::default()).size().rules);
+        prop_assert_eq!(content.rules, ruleset(Sets::default()).content().rules);
     }
 }
 

@@ -57,10 +57,17 @@ impl Ruleset {
         let vni = format!("@th,96,24 {VNI}");
         let other_vni = format!("@th,96,24 != {VNI}");
         let ours = format!("{{ \"{bridge}\", \"{overlay}\" }}");
-        let errors = "icmp type { destination-unreachable, source-quench, redirect, \
-                      time-exceeded, parameter-problem } ct state invalid,untracked counter drop";
+        let errors = "icmp type { destination-unreachable, source-quench, time-exceeded, \
+                      parameter-problem }";
+        // What an error quotes begins behind the eight bytes of ICMP, and its destination 16 bytes on.
+        // A container is asked about no flow but those to containers.
+        let foreign_flow = format!(
+            "@th,192,32 & {:#x} != {:#x}",
+            u32::from(cluster.netmask()),
+            u32::from(cluster.network())
+        );
         let own_address = host_address.map_or_else(String::new, |address| {
-            format!("\t\tmeta iif != 0 ip saddr {address} counter drop\n")
+            format!("\t\tmeta iif != 0 {vni} ip saddr {address} counter drop\n")
         });
         let networks = match routed_from.is_empty() {
             true => String::new(),
@@ -84,9 +91,10 @@ impl Ruleset {
              {sets}\
              \tset routed_from {{ type ipv4_addr; flags interval; auto-merge; {networks}}}\n\
              \tchain vxlan_in {{\n\
-             \t\t{other_vni} return\n\
              \t\tiifname {{ \"lo\", \"{bridge}\", \"{overlay}\" }} counter drop\n\
              \t\tiifname @bridges counter drop\n\
+             \t\t{other_vni} return\n\
+             \t\tiifname != @uplinks fib saddr . iif oif missing counter drop\n\
              \t\tip saddr != @peers counter drop\n\
              \t}}\n\
              \tchain inner {{\n\
@@ -95,6 +103,7 @@ impl Ruleset {
              \t\tip daddr != {subnet} counter drop\n\
              \t}}\n\
              \tchain from_containers {{\n\
+             \t\tip daddr 127.0.0.0/8 counter drop\n\
              \t\tip saddr {gateway} counter drop\n\
              \t\tip saddr != 0.0.0.0 ip saddr != {subnet} counter drop\n\
              \t\ticmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
@@ -103,7 +112,9 @@ impl Ruleset {
              \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority raw;\n\
+             \t\tip saddr {cluster} iifname != {{ \"lo\", \"{bridge}\", \"{overlay}\" }} counter drop\n\
              \t\tiifname \"{overlay}\" jump inner\n\
+             \t\tiifname @bridges ip daddr 127.0.0.0/8 counter drop\n\
              \t\tiifname \"{bridge}\" jump from_containers\n\
              \t\t{vxlan} fib daddr type {{ local, broadcast, multicast, anycast }} jump vxlan_in\n\
              \t\t{vxlan} {vni} ip saddr @peers fib daddr type local notrack\n\
@@ -116,27 +127,36 @@ impl Ruleset {
              \t\ttype filter hook input priority filter - 10;\n\
              \t\t{vxlan} jump vxlan_in\n\
              \t\tiifname {ours} icmp type redirect counter drop\n\
-             \t\tiifname {ours} {errors}\n\
+             \t\tiifname {ours} {errors} jump errors\n\
              \t}}\n\
              \tchain routed {{\n\
              \t\tct status dnat accept\n\
-             \t\tip saddr {cluster} counter drop\n\
              \t\tct state established,related accept\n\
              \t\tip saddr @routed_from accept\n\
              \t\tcounter drop\n\
              \t}}\n\
+             \tchain errors {{\n\
+             \t\tct state invalid,untracked counter drop\n\
+             \t\t{foreign_flow} counter drop\n\
+             \t}}\n\
+             \tchain vxlan_through {{\n\
+             \t\toifname {ours} return\n\
+             \t\tiifname @bridges oifname @bridges return\n\
+             \t\tiifname != {{ \"{bridge}\", \"{overlay}\" }} iifname != @bridges return\n\
+             \t\tip daddr @peers counter drop\n\
+             \t\t{vni} counter drop\n\
+             \t}}\n\
              \tchain forward {{\n\
              \t\ttype filter hook forward priority filter - 10;\n\
-             \t\tiifname \"{bridge}\" oifname != {ours} {vxlan} {vni} counter drop\n\
-             \t\tiifname @bridges oifname != {ours} {vxlan} {vni} counter drop\n\
-             \t\tiifname {ours} oifname != {ours} {errors}\n\
+             \t\t{vxlan} jump vxlan_through\n\
+             \t\tiifname {ours} oifname != {ours} {errors} jump errors\n\
              \t\tmeta nfproto ipv4 oifname {ours} iifname != {ours} jump routed\n\
              \t}}\n\
              \tchain vxlan_out {{\n\
              \t\toifname {ours} return\n\
-             \t\t{other_vni} return\n\
              \t\tiifname \"{overlay}\" return\n\
              {own_address}\
+             \t\tmeta iif != 0 return\n\
              \t\tmeta skuid != 0 counter drop\n\
              \t}}\n\
              \tchain late {{\n\
