@@ -2,11 +2,19 @@
 //! and so keep the node without a runtime.
 
 use std::os::{
+    fd::{AsRawFd as _, OwnedFd},
     linux::net::SocketAddrExt as _,
     unix::net::{SocketAddr, UnixDatagram, UnixListener},
 };
 
 use mesh_testbed::{DaemonOptions, Host, NetNs, Testbed};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    },
+};
 
 use crate::inside::as_nobody;
 
@@ -19,6 +27,26 @@ fn squat(netns: &NetNs) -> (Option<UnixListener>, Option<UnixDatagram>) {
         let name = SocketAddr::from_abstract_name(NAME).unwrap();
         let stream = UnixListener::bind_addr(&name).ok();
         (stream, UnixDatagram::bind_addr(&name).ok())
+    })
+}
+
+/// Takes the name, and connects to it itself until nobody else can.
+fn squat_full(netns: &NetNs) -> Vec<OwnedFd> {
+    let kind = |flags| socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    let name = UnixAddr::new_abstract(NAME).unwrap();
+    as_nobody(netns, || {
+        let listener = kind(SockFlag::SOCK_CLOEXEC);
+        bind(listener.as_raw_fd(), &name).unwrap();
+        listen(&listener, Backlog::new(1).unwrap()).unwrap();
+        let mut sockets = vec![listener];
+        loop {
+            let client = kind(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+            match connect(client.as_raw_fd(), &name) {
+                Ok(()) => sockets.push(client),
+                Err(Errno::EAGAIN) => return sockets,
+                Err(error) => panic!("{error}"),
+            }
+        }
     })
 }
 
@@ -50,6 +78,34 @@ async fn a_user_that_took_the_name_does_not_keep_the_runtime_from_starting() {
     let taken = squat(host.netns());
     assert!(taken.0.is_some() && taken.1.is_some(), "{taken:?}");
     host.start_runtime(&options()).await.unwrap();
+}
+
+/// The kernel does not say whose a name is that takes no more connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_took_the_name_and_answers_nobody_does_not_keep_the_runtime_from_starting() {
+    let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+    let host = &testbed.hosts()[0];
+    let _taken = squat_full(host.netns());
+    host.start_runtime(&options()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_runtime_is_refused() {
+    let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+    let host = &testbed.hosts()[0];
+    host.start_runtime(&options()).await.unwrap();
+    second_is_refused(host);
+    // What another takes of the name beside the runtime changes nothing.
+    let _taken = squat(host.netns());
+    second_is_refused(host);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_runtime_is_refused_also_where_a_user_took_the_name() {
+    let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+    let host = &testbed.hosts()[0];
+    let taken = squat(host.netns());
+    host.start_runtime(&options()).await.unwrap();
     second_is_refused(host);
     drop(taken);
     second_is_refused(host);
@@ -66,5 +122,4 @@ async fn a_user_that_takes_the_name_of_a_dead_runtime_does_not_keep_it_from_star
     let _taken = squat(host.netns());
     host.restart(mesh_testbed::Daemon::Runtime).unwrap();
     host.wait_serving(crate::pair::SOON).await.unwrap();
-    second_is_refused(host);
 }

@@ -10,7 +10,7 @@ use crate::{
     inside::{filter_bridges, mac},
     packet_socket::PacketSocket,
     pair::Forged,
-    scene::{HOST_MODES, MODES, Plan, Scene, gateway_of, in_modes},
+    scene::{HOST_MODES, MODES, Mode, Plan, Scene, gateway_of, in_modes},
     vxlan::VXLAN,
     witness::{FORGED, Listener, PORT, TIMES, sees_no},
 };
@@ -32,6 +32,14 @@ fn unfiltered() -> Plan {
     Plan {
         prepare: Some(prepare),
         ..Plan::default()
+    }
+}
+
+/// The same hosts without rules, which would see whole packets.
+fn without_rules() -> Plan {
+    Plan {
+        without_rules: true,
+        ..unfiltered()
     }
 }
 
@@ -60,8 +68,8 @@ fn fragments(
 }
 
 /// The attacker speaks as a container of the other node to its sibling.
-async fn container_speaks_as_far(to: fn(&Scene) -> Ipv4Addr) {
-    in_modes(MODES, unfiltered(), async |scene| {
+async fn container_speaks_as_far(modes: &[Mode], plan: Plan, to: fn(&Scene) -> Ipv4Addr) {
+    in_modes(modes, plan, async |scene| {
         let (far, sibling) = (scene.far(), scene.sibling());
         let attacker = scene.attacker.netns();
         let inner = Forged::proper(far.address(), sibling.address(), PORT, FORGED);
@@ -79,12 +87,17 @@ async fn container_speaks_as_far(to: fn(&Scene) -> Ipv4Addr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn padding_does_not_hide_vxlan_of_a_container_to_its_gateway() {
-    container_speaks_as_far(Scene::gateway).await;
+    container_speaks_as_far(MODES, unfiltered(), Scene::gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn padding_does_not_hide_vxlan_of_a_container_where_programs_guard_alone() {
+    container_speaks_as_far(HOST_MODES, without_rules(), Scene::gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn padding_does_not_hide_vxlan_of_a_container_to_its_hosts_address() {
-    container_speaks_as_far(|scene| scene.home().address()).await;
+    container_speaks_as_far(MODES, unfiltered(), |scene| scene.home().address()).await;
 }
 
 /// Over the overlay, as a third node's container to one of the other node.
@@ -108,9 +121,8 @@ async fn padding_does_not_hide_vxlan_of_a_container_to_another_nodes_gateway() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn padding_does_not_hide_vxlan_of_a_stranger() {
-    in_modes(HOST_MODES, unfiltered(), async |scene| {
+async fn stranger_speaks_as_far(plan: Plan) {
+    in_modes(HOST_MODES, plan, async |scene| {
         let (far, sibling) = (scene.far(), scene.sibling());
         let stranger = scene.pair.stranger();
         let inner = Forged::proper(far.address(), sibling.address(), PORT, FORGED);
@@ -124,4 +136,14 @@ async fn padding_does_not_hide_vxlan_of_a_stranger() {
         sees_no(FORGED, &listener, marker);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn padding_does_not_hide_vxlan_of_a_stranger() {
+    stranger_speaks_as_far(unfiltered()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn padding_does_not_hide_vxlan_of_a_stranger_where_programs_guard_alone() {
+    stranger_speaks_as_far(without_rules()).await;
 }

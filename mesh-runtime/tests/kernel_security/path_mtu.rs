@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use mesh_testbed::{Host, NetNs};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::{
     frames::{self, IPV4},
@@ -98,9 +99,9 @@ async fn a_container_cannot_narrow_the_path_of_another_host_by_its_gateway() {
 /// The identifier of a host's own ping.
 const PING: [u8; 2] = [0x51, 0x11];
 
-/// Has `host` ping `peer`, so that the connection tracking knows the flow.
-fn ping_known(host: &NetNs, peer: Ipv4Addr) {
-    use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+/// Has `host` ping `peer`, so that the connection tracking knows the flow. The kernel listens to
+/// errors about it as long as the socket lives.
+fn ping_known(host: &NetNs, peer: Ipv4Addr) -> Socket {
     let [high, low] = PING;
     let request = frames::icmp(8, 0, [high, low, 0, 1], &[7; 56]);
     host.run(|| {
@@ -110,13 +111,14 @@ fn ping_known(host: &NetNs, peer: Ipv4Addr) {
         socket.send_to(&request, &to).unwrap();
         let mut answer = [std::mem::MaybeUninit::new(0); 100];
         socket.recv(&mut answer).unwrap();
+        socket
     })
-    .unwrap();
+    .unwrap()
 }
 
 /// The same message about a flow that the deceived host has itself, and tracks.
 fn learns_nothing_of_its_own_flow(scene: &Scene, deceived: &Host, peer: &Host) {
-    ping_known(deceived.netns(), peer.address());
+    let _pinging = ping_known(deceived.netns(), peer.address());
     let attacker = scene.attacker.netns();
     let [high, low] = NARROW.to_be_bytes();
     let request = frames::icmp(8, 0, [PING[0], PING[1], 0, 1], &[7; 56]);

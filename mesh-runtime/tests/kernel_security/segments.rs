@@ -67,6 +67,22 @@ async fn a_container_cannot_hide_vxlan_to_its_hosts_address_in_a_later_segment()
     .await;
 }
 
+fn without_rules() -> Plan {
+    Plan {
+        without_rules: true,
+        ..Plan::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_cannot_hide_vxlan_in_a_later_segment_where_programs_guard_alone() {
+    in_modes(HOST_MODES, without_rules(), async |scene| {
+        speak_as_far(scene, scene.gateway());
+        speak_as_far(scene, scene.home().address());
+    })
+    .await;
+}
+
 /// The attacker on the second node speaks as a third node's container to the first node's.
 async fn speak_as_third(to: fn(&Scene) -> Ipv4Addr) {
     let plan = third_is_peer_and_attacker_on_second();
@@ -177,9 +193,8 @@ async fn a_container_of_another_bridge_cannot_hide_vxlan_to_its_host_in_a_later_
     from_another_bridge(|scene| scene.home().address()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_cannot_hide_vxlan_in_a_later_segment() {
-    in_modes(HOST_MODES, Plan::default(), async |scene| {
+async fn stranger(plan: Plan) {
+    in_modes(HOST_MODES, plan, async |scene| {
         let stranger = scene.pair.stranger();
         let (far, sibling) = (scene.far(), scene.sibling());
         let listener = Listener::on(sibling.netns());
@@ -190,6 +205,16 @@ async fn a_stranger_cannot_hide_vxlan_in_a_later_segment() {
         sees_no(FORGED, &listener, marker);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_cannot_hide_vxlan_in_a_later_segment() {
+    stranger(Plan::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_cannot_hide_vxlan_in_a_later_segment_where_programs_guard_alone() {
+    stranger(without_rules()).await;
 }
 
 /// The measure itself: the same packet of a peer is taken apart, and its second part delivered.
