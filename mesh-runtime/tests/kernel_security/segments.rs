@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use mesh_testbed::{Container, NetNs};
 
 use crate::{
-    inside::{as_nobody, ip, send_in_segments, udp_socket},
+    inside::{as_nobody, ip, pinned, send_in_segments, udp_socket},
     pair::Forged,
     scene::{HOST_MODES, MODES, Mode, Plan, Scene, gateway_of, in_modes},
     vxlan::{THIRD, VXLAN, another_bridge, masquerade, third_is_peer_and_attacker_on_second},
-    witness::{FORGED, Listener, PORT, TIMES, sees_no},
+    witness::{FORGED, Listener, PORT, TIMES, sees, sees_no},
 };
 
 /// Another network's number, which a guard has nothing against.
@@ -163,8 +163,11 @@ async fn a_local_user_cannot_hide_vxlan_to_another_node_in_a_later_segment() {
 
 /// A container of another bridge, which the control plane's namespace plays.
 async fn from_another_bridge(to: fn(&Scene) -> Ipv4Addr) {
-    in_modes(HOST_MODES, Plan::default(), async |scene| {
-        another_bridge(scene);
+    let plan = Plan {
+        prepare: Some(another_bridge),
+        ..Plan::default()
+    };
+    in_modes(HOST_MODES, plan, async |scene| {
         let (far, sibling) = (scene.far(), scene.sibling());
         let attacker = scene.pair.testbed.control().netns();
         let to = to(scene);
@@ -217,18 +220,21 @@ async fn a_stranger_cannot_hide_vxlan_in_a_later_segment_where_programs_guard_al
     stranger(without_rules()).await;
 }
 
-/// The measure itself: the same packet of a peer is taken apart, and its second part delivered.
+/// The measure itself: what a peer sends in this way is taken apart, and the second delivered.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_peer_sends_in_segments_is_taken_apart() {
     in_modes(&[Mode::Off], Plan::default(), async |scene| {
         let (far, sibling) = (scene.far().address(), scene.sibling());
-        let (length, payload) = hidden(far, sibling.address());
+        let mut packet = Forged::proper(far, sibling.address(), PORT, b"second of two");
+        let second = packet.bytes();
+        packet.payload.fill(0);
+        let both = [packet.bytes(), second.clone()].concat();
         let listener = Listener::on(sibling.netns());
-        crate::witness::sees(FORGED, &listener, |_| {
-            crate::inside::pinned(scene.away().netns(), || {
+        sees(b"second of two", &listener, |_| {
+            pinned(scene.away().netns(), || {
                 let socket = udp_socket(scene.away().address());
                 let to = SocketAddrV4::new(scene.home().address(), VXLAN);
-                send_in_segments(&socket, length, &payload, to);
+                send_in_segments(&socket, second.len(), &both, to);
             });
         });
     })

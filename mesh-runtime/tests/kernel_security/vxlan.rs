@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use mesh_testbed::{Container, Host};
+use mesh_testbed::{Container, Host, Testbed};
 
 use crate::{
     inside::{as_nobody, ip, send_or_refused, udp_socket},
@@ -221,10 +221,11 @@ async fn a_local_user_cannot_send_vxlan_to_another_nodes_gateway() {
     .await;
 }
 
-/// A second bridge, as another engine has.
-pub(crate) fn another_bridge(scene: &Scene) {
-    let host = scene.home().netns();
-    let engine = scene.pair.testbed.control().netns();
+/// A second bridge on the first host, as another engine has, and a container that the control
+/// plane's namespace plays.
+pub(crate) fn another_bridge(testbed: &Testbed) {
+    let host = testbed.hosts()[0].netns();
+    let engine = testbed.control().netns();
     ip(host, "link add docker0 type bridge");
     ip(host, "address add 172.17.0.1/16 dev docker0");
     ip(host, "link set docker0 up");
@@ -239,7 +240,7 @@ pub(crate) fn another_bridge(scene: &Scene) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_of_another_bridge_cannot_send_vxlan_to_its_host() {
     in_modes(HOST_MODES, Plan::default(), async |scene| {
-        another_bridge(scene);
+        another_bridge(&scene.pair.testbed);
         let (far, sibling) = (scene.far(), scene.sibling());
         // The control plane's namespace, which does nothing here, plays the container.
         let attacker = scene.pair.testbed.control().netns();
@@ -259,7 +260,7 @@ async fn a_container_of_another_bridge_cannot_send_vxlan_to_its_host() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_masqueraded_container_of_another_bridge_is_no_peer_to_another_node() {
     in_modes(HOST_MODES, Plan::default(), async |scene| {
-        another_bridge(scene);
+        another_bridge(&scene.pair.testbed);
         let (home, away) = (scene.home(), scene.away());
         nft(
             home.netns(),
