@@ -112,7 +112,7 @@ impl Ruleset {
              \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority raw;\n\
-             \t\tip saddr {cluster} iifname != {{ \"lo\", \"{bridge}\", \"{overlay}\" }} counter drop\n\
+             \t\tip saddr {cluster} ip daddr {gateway} iifname != {{ \"lo\", \"{bridge}\", \"{overlay}\" }} counter drop\n\
              \t\tiifname \"{overlay}\" jump inner\n\
              \t\tiifname @bridges ip daddr 127.0.0.0/8 counter drop\n\
              \t\tiifname \"{bridge}\" jump from_containers\n\
@@ -130,6 +130,7 @@ impl Ruleset {
              \t\tiifname {ours} {errors} jump errors\n\
              \t}}\n\
              \tchain routed {{\n\
+             \t\tip saddr {cluster} counter drop\n\
              \t\tct status dnat accept\n\
              \t\tct state established,related accept\n\
              \t\tip saddr @routed_from accept\n\
