@@ -9,7 +9,8 @@ pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const ARP: u16 = 0x0806;
 pub(crate) const IPV6: u16 = 0x86dd;
 const VLAN: u16 = 0x8100;
-const UDP: u8 = 17;
+pub(crate) const UDP: u8 = 17;
+const TCP: u8 = 6;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
 pub(crate) const ARP_REQUEST: u16 = 1;
@@ -103,6 +104,29 @@ pub(crate) fn udp_packet_with_options(
 ) -> Vec<u8> {
     let datagram = udp(source.1, target.1, payload);
     ipv4_with_options(source.0, target.0, UDP, &[1; 8], &datagram)
+}
+
+/// The same IPv4 packet as a fragment, with the word of its flags and its offset.
+pub(crate) fn fragment(mut packet: Vec<u8>, identification: u16, place: u16) -> Vec<u8> {
+    packet[4..6].copy_from_slice(&identification.to_be_bytes());
+    packet[6..8].copy_from_slice(&place.to_be_bytes());
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum);
+    packet
+}
+
+/// The first packet of a TCP connection.
+pub(crate) fn tcp_syn(source: (Ipv4Addr, u16), target: (Ipv4Addr, u16)) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(source.1.to_be_bytes());
+    segment.extend(target.1.to_be_bytes());
+    segment.extend([0, 0, 0, 100, 0, 0, 0, 0, 0x50, 2, 0x10, 0, 0, 0, 0, 0]);
+    let mut covered = [source.0.octets(), target.0.octets()].concat();
+    covered.extend([0, TCP, 0, 20]);
+    covered.extend(&segment);
+    segment[16..18].copy_from_slice(&checksum(&covered));
+    ipv4(source.0, target.0, TCP, &segment)
 }
 
 /// An ICMP message with its four bytes behind the checksum.

@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 
-use mesh_testbed::{NetNs, PingOptions, ping, wait_reachable};
+use mesh_testbed::{ContainerOptions, NetNs, PingOptions, ping, wait_reachable, wait_until};
 
 use crate::{
-    inside::{ip, pinned},
+    inside::{filter_bridges, ip, pinned},
     pair::{Forged, SOON, wait_counted},
     scene::{ALIVE, HOST_MODES, MODES, Plan, gateway_of, in_modes},
+    tables::{TABLES, listed},
     witness::{Listener, PORT, sees},
 };
 
@@ -95,6 +96,70 @@ async fn containers_may_send_vxlan_to_each_other() {
                 crate::inside::datagram(attacker, to, packet);
             });
         }
+    })
+    .await;
+}
+
+/// Another engine's containers have an overlay of their own, whatever its number, also where
+/// the host's packet filter sees what its bridges carry.
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_another_bridge_may_send_vxlan_to_each_other() {
+    in_modes(HOST_MODES, Plan::default(), async |scene| {
+        let home = scene.home();
+        filter_bridges(home.netns(), true);
+        let address = "172.17.0.1/16".parse().unwrap();
+        home.add_bridge("docker0", address, 1500).await.unwrap();
+        let options = ContainerOptions {
+            bridge: "docker0".into(),
+            ..ContainerOptions::default()
+        };
+        let from = home.add_container_with(&options).await.unwrap();
+        let to = home.add_container_with(&options).await.unwrap();
+        wait_reachable(from.netns(), to.address(), SOON)
+            .await
+            .unwrap();
+        if scene.mode != crate::scene::Mode::Killed {
+            // The runtime knows the bridge by now.
+            wait_until("the bridge in the rules", SOON, || async {
+                let rules = listed(home.netns(), TABLES[0]).unwrap_or_default();
+                rules.contains("\"docker0\"").then_some(()).ok_or(rules)
+            })
+            .await
+            .unwrap();
+        }
+        let (far, sibling) = (scene.far().address(), scene.sibling().address());
+        let inner = Forged::proper(far, sibling, PORT, b"an overlay of others");
+        let listener = Listener::on_port(to.netns(), VXLAN);
+        sees(&inner.bytes(), &listener, |packet| {
+            let to = std::net::SocketAddrV4::new(to.address(), VXLAN);
+            crate::inside::datagram(from.netns(), to, packet);
+        });
+    })
+    .await;
+}
+
+/// What is no VXLAN of ours is a container's own affair, to whom it sends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_may_send_vxlan_of_another_network_to_a_host_outside() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        let stranger = scene.pair.stranger();
+        let via = scene.home().address();
+        ip(
+            stranger.netns(),
+            &format!("route add 10.42.0.0/16 via {via}"),
+        );
+        let mut packet = Forged::proper(
+            scene.attacker.address(),
+            scene.sibling().address(),
+            PORT,
+            b"another network",
+        );
+        packet.vni = 101;
+        let listener = Listener::on_port(stranger.netns(), VXLAN);
+        sees(&packet.bytes(), &listener, |packet| {
+            let to = std::net::SocketAddrV4::new(stranger.address(), VXLAN);
+            crate::inside::datagram(scene.attacker.netns(), to, packet);
+        });
     })
     .await;
 }

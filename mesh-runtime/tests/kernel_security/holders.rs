@@ -1,6 +1,9 @@
 //! Two containers and one address: who held it first keeps it, until it no longer does.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use mesh_proto::mesh::{AttachEndpointRequest, mesh_dataplane_client::MeshDataplaneClient};
 use mesh_testbed::{NetNs, wait_until};
@@ -16,6 +19,9 @@ use crate::{
 
 /// An address that moves between containers.
 const VIRTUAL: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 100);
+
+/// Long enough for a runtime to have looked.
+const WHILE: Duration = Duration::from_millis(1500);
 
 /// Says to everybody that the namespace has the address, as keepalived does.
 fn announce(scene: &Scene, netns: &NetNs, address: Ipv4Addr) {
@@ -109,6 +115,55 @@ async fn the_first_holder_keeps_its_address_over_a_restart_of_the_runtime() {
     .await;
 }
 
+/// Takes the first holder's interface down for a while in which the other announces itself.
+async fn keeps_it_while_down(down: fn(&Scene) -> (&NetNs, String)) {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let address = scene.sibling().address();
+        let attacker = scene.attacker.netns();
+        add(attacker, address);
+        contested(scene, address).await;
+        let (netns, interface) = down(scene);
+        for _ in 0..2 {
+            ip(netns, &format!("link set {interface} down"));
+            let since = Instant::now();
+            wait_until("a while", SOON, || async {
+                announce(scene, attacker, address);
+                (since.elapsed() > WHILE).then_some(()).ok_or("not yet")
+            })
+            .await
+            .unwrap();
+            ip(netns, &format!("link set {interface} up"));
+            let back = scene.sibling().netns();
+            wait_until("the interface", SOON, || async {
+                let shown = ip(back, "link show eth0");
+                shown.contains(" state UP ").then_some(()).ok_or(shown)
+            })
+            .await
+            .unwrap();
+            announce(scene, attacker, address);
+            let thief = Listener::on(attacker);
+            arrives_at(scene, address, back).await;
+            assert_eq!(thief.next(Duration::from_millis(1)), None);
+            contested(scene, address).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_holder_keeps_its_address_while_its_interface_is_down() {
+    keeps_it_while_down(|scene| (scene.sibling().netns(), "eth0".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_holder_keeps_its_address_while_its_port_is_down() {
+    keeps_it_while_down(|scene| {
+        let port = scene.sibling().host_interface().to_owned();
+        (scene.home().netns(), port)
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_first_holder_no_longer_has_it_the_address_is_the_seconds() {
     in_modes(ALIVE, Plan::default(), async |scene| {
@@ -151,7 +206,7 @@ async fn a_virtual_address_that_moves_is_followed_within_seconds() {
             remove(from, VIRTUAL);
             add(to, VIRTUAL);
             announce(scene, to, VIRTUAL);
-            let moved = std::time::Instant::now();
+            let moved = Instant::now();
             arrives_at(scene, VIRTUAL, to).await;
             let took = moved.elapsed();
             assert!(took < Duration::from_secs(5), "{took:?}");

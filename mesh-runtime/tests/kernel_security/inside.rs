@@ -90,6 +90,29 @@ pub(crate) fn send_or_refused(socket: &UdpSocket, payload: &[u8], target: Socket
     }
 }
 
+/// Sends datagrams of `length` bytes in one go, which stay one packet until a card, or the
+/// kernel before a socket or a wire, takes them apart. Refused is as good as dropped.
+pub(crate) fn send_in_segments(
+    socket: &UdpSocket,
+    length: usize,
+    payload: &[u8],
+    target: SocketAddrV4,
+) {
+    let length = libc::c_int::try_from(length).unwrap();
+    // SAFETY: the option is an int, and its length is that of one.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const length).cast(),
+            size_of_val(&length) as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    send_or_refused(socket, payload, target);
+}
+
 /// Sends one datagram from a namespace.
 pub(crate) fn datagram(from: &NetNs, target: SocketAddrV4, payload: &[u8]) {
     pinned(from, || {
@@ -130,4 +153,16 @@ pub(crate) fn try_run(netns: &NetNs, program: &str, words: &str) -> Output {
 /// Runs `ip` inside.
 pub(crate) fn ip(netns: &NetNs, words: &str) -> String {
     run(netns, "ip", words)
+}
+
+/// Whether the packet filter of a host sees what its bridges carry: the kernel's own setting,
+/// which is on, or that of a host whose administrator turned it off.
+pub(crate) fn filter_bridges(netns: &NetNs, on: bool) {
+    let key = "net/bridge/bridge-nf-call-iptables";
+    // Without the module there is no setting, and it sees nothing.
+    if !on && !std::path::Path::new("/proc/sys").join(key).exists() {
+        return;
+    }
+    let value = if on { "1" } else { "0" };
+    netns.sysctl(key, value).unwrap();
 }

@@ -4,12 +4,13 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use mesh_testbed::{Host, NetNs};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::{
     frames::{self, IPV4},
     inside::{datagram, ip, mac},
     packet_socket::PacketSocket,
-    pair::Forged,
+    pair::{Forged, SOON},
     scene::{MODES, Plan, Scene, in_modes},
     witness::{Listener, PORT, TIMES, sees_no},
 };
@@ -91,6 +92,63 @@ async fn a_container_cannot_narrow_the_path_of_another_host_by_its_gateway() {
         sees_no(b"nothing of this kind", &listener, marker);
         let path = path(away.netns(), scene.home().address());
         assert!(!path.contains("mtu"), "{path}");
+    })
+    .await;
+}
+
+/// The identifier of a host's own ping.
+const PING: [u8; 2] = [0x51, 0x11];
+
+/// Has `host` ping `peer`, so that the connection tracking knows the flow. The kernel listens to
+/// errors about it as long as the socket lives.
+fn ping_known(host: &NetNs, peer: Ipv4Addr) -> Socket {
+    let [high, low] = PING;
+    let request = frames::icmp(8, 0, [high, low, 0, 1], &[7; 56]);
+    host.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let to = SockAddr::from(SocketAddrV4::new(peer, 0));
+        socket.send_to(&request, &to).unwrap();
+        let mut answer = [std::mem::MaybeUninit::new(0); 100];
+        socket.recv(&mut answer).unwrap();
+        socket
+    })
+    .unwrap()
+}
+
+/// The same message about a flow that the deceived host has itself, and tracks.
+fn learns_nothing_of_its_own_flow(scene: &Scene, deceived: &Host, peer: &Host) {
+    let _pinging = ping_known(deceived.netns(), peer.address());
+    let attacker = scene.attacker.netns();
+    let [high, low] = NARROW.to_be_bytes();
+    let request = frames::icmp(8, 0, [PING[0], PING[1], 0, 1], &[7; 56]);
+    let flow = frames::ipv4(deceived.address(), peer.address(), frames::ICMP, &request);
+    let message = frames::icmp(3, 4, [0, 0, high, low], &flow);
+    let own = (scene.attacker.address(), mac(attacker, "eth0"));
+    let packet = frames::ipv4(own.0, deceived.address(), frames::ICMP, &message);
+    let frame = frames::ethernet(scene.gateway_mac(), own.1, IPV4, &packet);
+    let listener = Listener::on(deceived.netns());
+    PacketSocket::open(attacker, "eth0").send(attacker, &vec![frame; TIMES]);
+    let to = SocketAddrV4::new(deceived.address(), PORT);
+    sees_no(b"nothing of this kind", &listener, |marker| {
+        datagram(attacker, to, marker);
+    });
+    let path = path(deceived.netns(), peer.address());
+    assert!(!path.contains("mtu"), "{path}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_cannot_narrow_the_path_of_a_ping_of_its_host() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        learns_nothing_of_its_own_flow(scene, scene.home(), scene.away());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_cannot_narrow_the_path_of_a_ping_of_another_host() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        learns_nothing_of_its_own_flow(scene, scene.away(), scene.home());
     })
     .await;
 }

@@ -153,6 +153,20 @@ async fn a_deleted_peer_is_back_within_a_second() {
     node.whole_again(words, command(words)).await;
 }
 
+/// As many elements as before, of which one is another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_element_that_another_has_replaced_is_back_within_a_second() {
+    let node = written().await;
+    for (set, ours, anothers) in [
+        ("peers", "192.0.2.3", "192.0.2.4"),
+        ("subnets", "10.42.2.0", "10.42.9.0"),
+    ] {
+        let set = format!("element inet quilt_mesh {set}");
+        let script = format!("delete {set} {{ {ours} }}\nadd {set} {{ {anothers} }}");
+        node.whole_again(&script, |netns| nft(netns, &script)).await;
+    }
+}
+
 /// A rule that somebody added in our table, e.g. one that accepts everything, is not ours.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_was_added_to_our_table_is_gone_within_a_second() {

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) third_is_peer: bool,
     /// More options of both runtimes.
     pub(crate) arguments: Vec<String>,
+    /// The hosts have no `nft`, and so no rules: programs guard alone.
+    pub(crate) without_rules: bool,
     /// What is done to the hosts before the runtimes start.
     pub(crate) prepare: Option<fn(&Testbed)>,
 }
@@ -97,6 +99,9 @@ impl Scene {
         let mut options = DaemonOptions::new().args(plan.arguments.clone());
         if mode == Mode::Off {
             options = options.args(["--fast-path", "off"]);
+        }
+        if plan.without_rules {
+            options = options.env("PATH", "/nonexistent");
         }
         let pair = Pair::start_on(testbed, &options, &options).await;
         if plan.third_is_peer {

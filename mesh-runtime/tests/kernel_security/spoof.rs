@@ -289,3 +289,24 @@ async fn genuine_frames_of_the_attacker_arrive_everywhere() {
     })
     .await;
 }
+
+/// No kernel forwards a packet whose header does not add up, and so no program does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_with_a_wrong_header_checksum_does_not_reach_another_node() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        let (attacker, far) = (scene.attacker.netns(), scene.far());
+        let flow = ((scene.attacker.address(), 4444), (far.address(), PORT));
+        let socket = PacketSocket::open(attacker, "eth0");
+        let wire = PacketSocket::open(scene.away().netns(), "eth0");
+        let marker = Scene::marker(attacker, far.address());
+        let _heard = Listener::on(far.netns());
+        for (byte, wrong) in [(10, 1), (10, 0x80), (11, 1), (11, 0xff)] {
+            let mut packet = frames::udp_packet(flow.0, flow.1, FORGED);
+            packet[byte] ^= wrong;
+            let frame = frames::ethernet(scene.gateway_mac(), own_mac(scene), IPV4, &packet);
+            socket.send(attacker, &vec![frame; TIMES]);
+            sees_no(FORGED, &wire, &marker);
+        }
+    })
+    .await;
+}

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use mesh_testbed::{Container, Host};
+use mesh_testbed::{Container, Host, Testbed};
 
 use crate::{
     inside::{as_nobody, ip, send_or_refused, udp_socket},
@@ -12,10 +12,10 @@ use crate::{
     witness::{FORGED, Listener, PORT, TIMES, sees_no},
 };
 
-const VXLAN: u16 = mesh_layout::VXLAN_PORT;
+pub(crate) const VXLAN: u16 = mesh_layout::VXLAN_PORT;
 
 /// A container of the third host, which sends nothing itself.
-const THIRD: Ipv4Addr = Ipv4Addr::new(10, 42, 3, 2);
+pub(crate) const THIRD: Ipv4Addr = Ipv4Addr::new(10, 42, 3, 2);
 
 /// Sends forged VXLAN as a user without privileges.
 fn forge(from: &mesh_testbed::NetNs, outer: Ipv4Addr, to: Ipv4Addr, packet: &Forged) {
@@ -75,7 +75,7 @@ async fn a_container_cannot_speak_as_another_nodes_by_a_service_address_of_its_h
     .await;
 }
 
-fn third_is_peer_and_attacker_on_second() -> Plan {
+pub(crate) fn third_is_peer_and_attacker_on_second() -> Plan {
     Plan {
         on_second_node: true,
         third_is_peer: true,
@@ -118,7 +118,7 @@ async fn a_container_cannot_speak_as_another_nodes_gateway_to_a_service_on_a_hos
 }
 
 /// Containers go out under their host's address, as with any container engine.
-fn masquerade(host: &Host) {
+pub(crate) fn masquerade(host: &Host) {
     nft(
         host.netns(),
         "table inet engine {
@@ -221,10 +221,11 @@ async fn a_local_user_cannot_send_vxlan_to_another_nodes_gateway() {
     .await;
 }
 
-/// A second bridge, as another engine has.
-fn another_bridge(scene: &Scene) {
-    let host = scene.home().netns();
-    let engine = scene.pair.testbed.control().netns();
+/// A second bridge on the first host, as another engine has, and a container that the control
+/// plane's namespace plays.
+pub(crate) fn another_bridge(testbed: &Testbed) {
+    let host = testbed.hosts()[0].netns();
+    let engine = testbed.control().netns();
     ip(host, "link add docker0 type bridge");
     ip(host, "address add 172.17.0.1/16 dev docker0");
     ip(host, "link set docker0 up");
@@ -239,7 +240,7 @@ fn another_bridge(scene: &Scene) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_of_another_bridge_cannot_send_vxlan_to_its_host() {
     in_modes(HOST_MODES, Plan::default(), async |scene| {
-        another_bridge(scene);
+        another_bridge(&scene.pair.testbed);
         let (far, sibling) = (scene.far(), scene.sibling());
         // The control plane's namespace, which does nothing here, plays the container.
         let attacker = scene.pair.testbed.control().netns();
@@ -259,7 +260,7 @@ async fn a_container_of_another_bridge_cannot_send_vxlan_to_its_host() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_masqueraded_container_of_another_bridge_is_no_peer_to_another_node() {
     in_modes(HOST_MODES, Plan::default(), async |scene| {
-        another_bridge(scene);
+        another_bridge(&scene.pair.testbed);
         let (home, away) = (scene.home(), scene.away());
         nft(
             home.netns(),
