@@ -60,7 +60,7 @@ pub(crate) fn endpoints(
     let learnt = learnt(observed, bridge, &ports);
     let mut endpoints = learnt.clone();
     endpoints.retain(|&address, path| is_borne_out(observed, address, path));
-    endpoints.extend(seen_inside(observed, bridge, &ports));
+    endpoints.extend(seen_inside(observed, bridge));
     for (&address, endpoint) in attached {
         let mac = endpoint
             .mac
@@ -87,12 +87,13 @@ pub(crate) fn endpoints(
     endpoints
 }
 
-/// The ports that `bpf_redirect_peer` delivers behind: veth pairs that are up, with the other
-/// end in another namespace.
+/// The ports that `bpf_redirect_peer` delivers behind: veth pairs with the other end in another
+/// namespace. Also while one of the ends is down, when nothing reaches the container by any way: what
+/// it holds is its own still, and nobody else is to speak from it meanwhile.
 fn deliverable_ports(observed: &Observed, bridge: u32) -> BTreeSet<u32> {
     observed
         .ports_of(bridge)
-        .filter(|port| port.kind == LinkKind::Veth && port.up && port.far_end.is_some())
+        .filter(|port| port.kind == LinkKind::Veth && port.far_end.is_some())
         .map(|port| port.index)
         .collect()
 }
@@ -139,22 +140,15 @@ fn learnt(
 /// same port, such as a bridge inside the container, a look at the interface says nothing.
 fn is_borne_out(observed: &Observed, address: Ipv4Addr, path: &EndpointPath) -> bool {
     inside(observed, path.link).is_none_or(|interface| {
-        interface.mac != Some(path.mac) || (interface.up && interface.addresses.contains(&address))
+        interface.mac != Some(path.mac) || interface.addresses.contains(&address)
     })
 }
 
-/// The addresses that containers' interfaces hold, each by its [`Holders`], as far as those can be
-/// delivered to.
-fn seen_inside(
-    observed: &Observed,
-    bridge: u32,
-    ports: &BTreeSet<u32>,
-) -> BTreeMap<Ipv4Addr, EndpointPath> {
+/// The addresses that containers' interfaces hold, each by its [`Holders`].
+fn seen_inside(observed: &Observed, bridge: u32) -> BTreeMap<Ipv4Addr, EndpointPath> {
     let holders = observed.holders.after(observed, bridge);
     let path = |link| {
-        let mac = inside(observed, link)
-            .filter(|it| it.up && ports.contains(&link))?
-            .mac?;
+        let mac = inside(observed, link)?.mac?;
         Some(EndpointPath {
             link,
             mac,

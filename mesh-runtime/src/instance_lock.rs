@@ -1,13 +1,19 @@
 //! One runtime per network namespace.
 
 use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::Path,
     time::Duration,
 };
 
 use nix::{
     errno::Errno,
+    fcntl::{Flock, FlockArg},
     sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, UnixAddr, UnixCredentials, bind, connect,
         getsockopt, listen, socket, sockopt::PeerCredentials,
@@ -19,6 +25,10 @@ use nix::{
 /// namespace, so this is the very scope in which two runtimes would fight over one kernel
 /// state, and the kernel gives the name back however the holder ends.
 const NAME: &[u8] = b"quilt-mesh-runtime";
+
+/// Where root keeps what nobody else may take: a file for each network namespace. Abstract names are
+/// anybody's.
+const DIRECTORY: &str = "/run/quilt-mesh";
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -42,32 +52,79 @@ pub enum LockError {
 #[derive(Debug)]
 pub(crate) struct InstanceLock {
     _socket: OwnedFd,
+    /// `None` where there is no place for it, as for a runtime that is not root.
+    _file: Option<Flock<File>>,
 }
 
 impl InstanceLock {
     /// Takes the lock of this thread's network namespace.
     pub(crate) fn take() -> Result<Self, LockError> {
+        let file = lock_file();
         let name = UnixAddr::new_abstract(NAME).map_err(io::Error::from)?;
+        if matches!(file, Ok(None)) {
+            let Holder::Runtime { pid } = holder(&name) else {
+                return Err(LockError::Held { pid: None });
+            };
+            return Err(LockError::Held { pid });
+        }
+        // Without a file the name alone has to do.
+        let file = file.ok().flatten();
         let socket = new_socket()?;
         match bind(socket.as_raw_fd(), &name) {
             Ok(()) => {}
             Err(Errno::EADDRINUSE) => match holder(&name) {
-                Holder::Runtime { pid } => return Err(LockError::Held { pid }),
-                Holder::Other(who) => {
+                Holder::Runtime { pid: Some(pid) } => {
+                    return Err(LockError::Held { pid: Some(pid) });
+                }
+                // A runtime answers; who does not, and let us have the file, is none.
+                Holder::Runtime { pid: None } if file.is_none() => {
+                    return Err(LockError::Held { pid: None });
+                }
+                other => {
+                    let who = match other {
+                        Holder::Other(who) => who,
+                        Holder::Runtime { .. } => "it does not answer".to_owned(),
+                    };
                     // Anybody may take the name while no runtime runs, to keep the next from starting.
                     tracing::warn!(
                         who,
                         "a process that is no runtime holds the name by which runtimes know of each other \
                          (@quilt-mesh-runtime): going on without; end it"
                     );
-                    return Ok(Self { _socket: socket });
+                    return Ok(Self {
+                        _socket: socket,
+                        _file: file,
+                    });
                 }
             },
             Err(errno) => return Err(LockError::Socket(errno.into())),
         }
         // Listening lets others ask who holds it: the kernel answers, nobody accepts.
         listen(&socket, Backlog::new(16).map_err(io::Error::from)?).map_err(io::Error::from)?;
-        Ok(Self { _socket: socket })
+        Ok(Self {
+            _socket: socket,
+            _file: file,
+        })
+    }
+}
+
+/// Locks the file of this thread's network namespace; `None` if another process has it.
+fn lock_file() -> io::Result<Option<Flock<File>>> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    let mut directory = DirBuilder::new();
+    directory.recursive(true).mode(0o700).create(DIRECTORY)?;
+    let path = Path::new(DIRECTORY).join(format!("net-{namespace}.lock"));
+    let mut options = OpenOptions::new();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => Ok(Some(file)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
     }
 }
 

@@ -64,7 +64,7 @@ type Claims<T> = BTreeMap<T, BTreeSet<u32>>;
 fn claims(observed: &Observed, bridge: u32) -> (Claims<Ipv4Addr>, Claims<Mac>) {
     let mut addresses = Claims::new();
     let mut macs = Claims::new();
-    for port in observed.ports_of(bridge).map(|port| port.index) {
+    for port in deliverable_ports(observed, bridge) {
         let Some(interface) = inside(observed, port) else {
             continue;
         };

@@ -116,9 +116,8 @@ fn a_container_that_host_and_bridge_have_seen_is_one_where_nobody_may_look_insid
 #[test]
 fn what_bpf_redirect_peer_would_drop_is_no_endpoint() {
     type Break = fn(&mut Link);
-    let breaks: [Break; 4] = [
+    let breaks: [Break; 3] = [
         |port| port.far_end = None,
-        |port| port.up = false,
         |port| port.master = None,
         |port| port.kind = LinkKind::Other("macvlan".to_owned()),
     ];
@@ -128,10 +127,23 @@ fn what_bpf_redirect_peer_would_drop_is_no_endpoint() {
             assert_eq!(found(&observed), BTreeMap::new());
         }
     }
+}
+
+#[test]
+fn a_container_that_is_down_keeps_what_it_holds() {
     let mut observed = one_that_is_silent();
-    let container = observed.containers.get_mut(&PORT).unwrap();
-    container.interface.as_mut().unwrap().up = false;
-    assert_eq!(found(&observed), BTreeMap::new());
+    look(&mut observed);
+    observed.links.insert(3, link(3));
+    let other = container(3, [2, 0, 0, 0, 0, 10], &[ADDRESS]);
+    observed.containers.insert(3, other);
+    let mut port_down = observed.clone();
+    port_down.links.get_mut(&PORT).unwrap().up = false;
+    let inside = observed.containers.get_mut(&PORT).unwrap();
+    inside.interface.as_mut().unwrap().up = false;
+    for mut observed in [observed, port_down] {
+        look(&mut observed);
+        assert_eq!(found(&observed), at(PORT, MAC));
+    }
 }
 
 #[test]
@@ -399,15 +411,15 @@ fn any_attached() -> impl Strategy<Value = BTreeMap<Ipv4Addr, AttachedEndpoint>>
 /// Whether packets can be delivered behind a port, as the kernel has it.
 fn delivers(observed: &Observed, port: u32) -> bool {
     observed.links.get(&port).is_some_and(|it| {
-        it.up && it.kind == LinkKind::Veth && it.master == Some(BRIDGE) && it.far_end.is_some()
+        it.kind == LinkKind::Veth && it.master == Some(BRIDGE) && it.far_end.is_some()
     })
 }
 
-/// The ports whose container holds an address on an interface that is up.
+/// The ports whose container holds an address.
 fn holders(observed: &Observed, address: Ipv4Addr) -> Vec<EndpointPath> {
     let holder = |(&link, it): (&u32, &Container)| {
         let it = it.interface.as_ref()?;
-        let held = it.up && it.addresses.contains(&address) && delivers(observed, link);
+        let held = it.addresses.contains(&address) && delivers(observed, link);
         let path = EndpointPath {
             link,
             mac: it.mac?,
