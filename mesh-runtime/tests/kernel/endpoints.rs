@@ -117,8 +117,11 @@ async fn endpoints_follow_the_addresses_and_the_mac_that_a_container_gives_itsel
         endpoints(&daemon).await[0].1 == "02:00:00:00:00:77"
     })
     .await;
+    // What it holds stays its own while it is down, and nobody else's.
     inside(&c1, "link set eth0 down");
-    become_endpoints(&daemon, &[]).await;
+    inside(&c1, "address add 10.42.1.21/32 dev eth0");
+    become_endpoints(&daemon, &[("10.42.1.20", "c1"), ("10.42.1.21", "c1")]).await;
+    inside(&c1, "address del 10.42.1.21/32 dev eth0");
     inside(&c1, "link set eth0 up");
     become_endpoints(&daemon, &[("10.42.1.20", "c1")]).await;
     host.ip("link set c1 nomaster");
