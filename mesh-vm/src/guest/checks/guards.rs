@@ -42,11 +42,12 @@ pub(super) async fn hold(pair: &Pair) -> anyhow::Result<()> {
 }
 
 /// The same after the runtime was killed; what was dropped meanwhile its successor tells. And what
-/// the container of a port says that nobody has attached a program to, the packet filter drops.
+/// the container of a port says that nobody has attached a program to, the packet filter keeps from
+/// its siblings and the bridge's own program from the host.
 pub(super) async fn hold_without_a_runtime(pair: &mut Pair) -> anyhow::Result<()> {
     let [host, _] = pair.hosts();
     let scene = Scene::new(pair).await?;
-    let before = drops(host).await?;
+    let mut before = drops(host).await?;
     step("a killed runtime");
     pair.kill_first().await?;
     scene.nothing_forged_arrives(pair)?;
@@ -62,6 +63,11 @@ pub(super) async fn hold_without_a_runtime(pair: &mut Pair) -> anyhow::Result<()
         scene.is_not_heard(newcomer.netns(), &forger, name, &frame)?;
     }
     drop(newcomer);
+    // No sibling heard them, by the packet filter's doing. The bridge itself did, and its own program
+    // dropped them.
+    for reason in ["router_advert", "gateway_claimed"] {
+        *before.entry(reason.to_owned()).or_default() += 1;
+    }
 
     step("the killed runtime's successor");
     pair.start_first_again().await?;
