@@ -58,7 +58,7 @@ const FORWARDING: Sign = Sign::LinePerPeer("bridge", "fdb show dev vxlan100");
 const NEIGHBOURS: Sign = Sign::LinePerPeer("ip", "neighbour show dev vxlan100");
 const OVERLAY: &str = "-details link show vxlan100";
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 14] = [
     Fault {
         name: "vxlan100 deleted",
         damage: Damage::Run("ip", "link del vxlan100"),
@@ -116,11 +116,6 @@ const FAULTS: [Fault; 15] = [
         name: "ip_forward cleared",
         damage: Damage::Sysctl("net/ipv4/ip_forward", "0"),
         whole: &[Sign::Forwarding],
-    },
-    Fault {
-        name: "nftables rules flushed",
-        damage: Damage::Run("nft", "flush ruleset"),
-        whole: &[Sign::Prints("nft", "list tables", "bridge quilt_mesh")],
     },
     Fault {
         name: "one map entry deleted",
