@@ -2,7 +2,6 @@
 //! operators who delete, a host without the program.
 
 use std::{
-    cell::Cell,
     collections::BTreeSet,
     fs,
     time::{Duration, Instant},
@@ -20,8 +19,9 @@ use crate::{
     witness::{Listener, sees},
 };
 
-/// How long the node may be without its rules.
-const WHOLE_AGAIN: Duration = Duration::from_secs(1);
+/// The rules are whole again within a second, which each test prints. What is asserted is that they are
+/// sooner than the comparison of every five seconds would find it, on however busy a machine.
+const WHOLE_AGAIN: Duration = Duration::from_secs(4);
 
 /// Another's firewall, as an operator has it.
 const FOREIGN: &str = "table inet foreign {
@@ -41,19 +41,13 @@ const FOREIGN: &str = "table inet foreign {
 struct Written {
     pair: Pair,
     rules: Vec<Vec<String>>,
-    /// When they were last seen to be whole after a damage.
-    repaired: Cell<Option<Instant>>,
 }
 
 async fn written() -> Written {
     let pair = Pair::start(&DaemonOptions::new()).await;
     pair.wait_fast().await;
     let rules = settled(pair.host_a().netns()).await;
-    Written {
-        pair,
-        rules,
-        repaired: Cell::new(None),
-    }
+    Written { pair, rules }
 }
 
 /// The rules once both tables are there with the peer.
@@ -72,16 +66,13 @@ impl Written {
         self.pair.host_a().netns()
     }
 
-    /// Damages the rules, and waits until they are what they were. A damage within a second of
-    /// the last repair waits for its turn: nft runs at most once a second.
+    /// Damages the rules, and waits until they are what they were.
     async fn whole_again(&self, damage: &str, how: impl FnOnce(&NetNs)) {
         let netns = self.netns();
         how(netns);
         let damaged = Instant::now();
-        let turn = self.repaired.get().map(|at| at + WHOLE_AGAIN);
-        let wait = turn.map_or(Duration::ZERO, |at| at.saturating_duration_since(damaged));
         let what = format!("whole rules after {damage}");
-        wait_until(&what, wait + WHOLE_AGAIN, || async {
+        wait_until(&what, WHOLE_AGAIN, || async {
             let now = own_rules(netns);
             (now.as_ref() == Some(&self.rules))
                 .then_some(())
@@ -90,7 +81,6 @@ impl Written {
         .await
         .unwrap();
         println!("whole {:?} after {damage}", damaged.elapsed());
-        self.repaired.set(Some(Instant::now()));
     }
 }
 
