@@ -143,6 +143,11 @@ impl Firewall {
         }
     }
 
+    /// Whether the kernel does not show the rules yet, but will.
+    pub(super) fn lags(&self) -> bool {
+        self.failed.is_none() && self.wanted.is_some() && self.shown != self.wanted
+    }
+
     /// Lets what is under way come to its end.
     pub(super) async fn finish(&mut self) {
         if let Some(turn) = self.turn.take() {
@@ -184,5 +189,6 @@ impl Reconciler {
         if problems != self.problems {
             self.note_problems(problems);
         }
+        self.answer_waiting();
     }
 }

@@ -53,9 +53,9 @@ impl Reconciler {
     }
 
     /// Answers a sync: at once where the programs carry traffic, because what it says is in
-    /// their maps then.
+    /// their maps then, and where the packet filter lets the peers in.
     pub(super) fn answer_sync(&mut self, reply: oneshot::Sender<SyncAnswer>, answer: SyncAnswer) {
-        if self.fast_path.is_starting() {
+        if self.fast_path.is_starting() || self.firewall.lags() {
             self.waiting.push(Waiting::for_sync(reply, answer));
         } else {
             // A caller that has gone away meanwhile is no error.
@@ -65,8 +65,13 @@ impl Reconciler {
 
     /// Answers those who have waited for what is done now, or long enough.
     pub(super) fn answer_waiting(&mut self) {
-        let done = !self.fast_path.is_attaching();
+        let attached = !self.fast_path.is_attaching();
+        let synced = !self.fast_path.is_starting() && !self.firewall.lags();
         for caller in std::mem::take(&mut self.waiting) {
+            let done = match caller.question {
+                Question::Sync(..) => synced,
+                Question::Peers(_) | Question::Status(_) => attached,
+            };
             if !done && caller.since.elapsed() < PATIENCE {
                 self.waiting.push(caller);
                 continue;
