@@ -139,6 +139,7 @@ impl Reconciler {
             let watch_at = self.look_at_maps();
             let firewall_at = self.firewall.due();
             let rules_changed = self.firewall.changed();
+            let patience_ends = self.patience_ends();
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -160,6 +161,9 @@ impl Reconciler {
                     self.firewall.begin();
                 }
                 outcome = self.firewall.done() => self.note_firewall(outcome),
+                () = sleep_until(patience_ends.unwrap_or(quiet_until)), if patience_ends.is_some() => {
+                    self.answer_waiting();
+                }
                 () = sleep_until(retry_at.unwrap_or(quiet_until)), if retry_at.is_some() => {
                     self.round(Dirty::ALL).await;
                 }

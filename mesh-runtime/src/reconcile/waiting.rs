@@ -63,6 +63,12 @@ impl Reconciler {
         }
     }
 
+    /// When the first of those who wait has waited long enough; `None` while nobody does.
+    pub(super) fn patience_ends(&self) -> Option<tokio::time::Instant> {
+        let first = self.waiting.iter().map(|caller| caller.since).min()?;
+        Some(tokio::time::Instant::from_std(first + PATIENCE))
+    }
+
     /// Answers those who have waited for what is done now, or long enough.
     pub(super) fn answer_waiting(&mut self) {
         let attached = !self.fast_path.is_attaching();
