@@ -62,8 +62,9 @@ impl InstanceLock {
         let file = lock_file();
         let name = UnixAddr::new_abstract(NAME).map_err(io::Error::from)?;
         if matches!(file, Ok(None)) {
-            let Holder::Runtime { pid } = holder(&name) else {
-                return Err(LockError::Held { pid: None });
+            let pid = match holder(&name) {
+                Holder::Runtime { pid } => pid,
+                Holder::Other(_) | Holder::Silent => None,
             };
             return Err(LockError::Held { pid });
         }
@@ -73,17 +74,13 @@ impl InstanceLock {
         match bind(socket.as_raw_fd(), &name) {
             Ok(()) => {}
             Err(Errno::EADDRINUSE) => match holder(&name) {
-                Holder::Runtime { pid: Some(pid) } => {
-                    return Err(LockError::Held { pid: Some(pid) });
-                }
+                Holder::Runtime { pid } => return Err(LockError::Held { pid }),
                 // A runtime answers; who does not, and let us have the file, is none.
-                Holder::Runtime { pid: None } if file.is_none() => {
-                    return Err(LockError::Held { pid: None });
-                }
+                Holder::Silent if file.is_none() => return Err(LockError::Held { pid: None }),
                 other => {
                     let who = match other {
                         Holder::Other(who) => who,
-                        Holder::Runtime { .. } => "it does not answer".to_owned(),
+                        _ => "it does not answer".to_owned(),
                     };
                     // Anybody may take the name while no runtime runs, to keep the next from starting.
                     tracing::warn!(
@@ -140,10 +137,12 @@ fn new_socket() -> io::Result<OwnedFd> {
 
 /// Who holds the lock.
 enum Holder {
-    /// A runtime, for all that can be told, and its process if it could be asked.
+    /// A runtime, for all that can be told, and its process if that is in our process namespace.
     Runtime { pid: Option<i32> },
     /// Somebody else, in words.
     Other(String),
+    /// Nobody can tell.
+    Silent,
 }
 
 /// How long a runtime takes at most from having the name to listening, which is two system calls.
@@ -162,7 +161,7 @@ fn holder(name: &UnixAddr) -> Holder {
         Ok(holder) => Holder::Other(format!("pid {} of user {}", holder.pid(), holder.uid())),
         // It is no stream socket, or does not listen.
         Err(Errno::EPROTOTYPE | Errno::ECONNREFUSED) => Holder::Other("it does not listen".into()),
-        Err(_) => Holder::Runtime { pid: None },
+        Err(_) => Holder::Silent,
     }
 }
 
