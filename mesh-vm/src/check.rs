@@ -36,6 +36,10 @@ pub enum Check {
     TheFastPathComesBack,
     /// The hosts' addresses move to VLANs on their cards, and the programs with them.
     AVlanCarriesTheFastPath,
+    /// VXLAN of who is no peer reaches no container: on that VLAN, on others that have no address, of
+    /// either kind, and without a tag; with the programs, after the runtime was killed, and with
+    /// `--fast-path off`. Then the addresses move back.
+    NoStrangerSpeaksOverAVlan,
     /// They move to bonds of two cards each, of which one loses its carrier under traffic.
     ABondCarriesTheFastPathOverWhicheverCardIsLeft,
     /// `--cleanup` removes devices, pins and filters.
@@ -48,7 +52,7 @@ pub enum Check {
 
 impl Check {
     /// All of them, in their order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TheProgramsLoadAndAttach,
         Self::ItAttachesTheWayTheKernelOffers,
         Self::ThePacketFilterHoldsItsTables,
@@ -62,6 +66,7 @@ impl Check {
         Self::WhatCannotBeAttachedIsDoneWithout,
         Self::TheFastPathComesBack,
         Self::AVlanCarriesTheFastPath,
+        Self::NoStrangerSpeaksOverAVlan,
         Self::ABondCarriesTheFastPathOverWhicheverCardIsLeft,
         Self::CleaningUpLeavesNothing,
         Self::DelayAndReorderingLoseNothing,
@@ -87,6 +92,7 @@ impl Check {
             Self::WhatCannotBeAttachedIsDoneWithout => "what_cannot_be_attached_is_done_without",
             Self::TheFastPathComesBack => "the_fast_path_comes_back",
             Self::AVlanCarriesTheFastPath => "a_vlan_carries_the_fast_path",
+            Self::NoStrangerSpeaksOverAVlan => "no_stranger_speaks_over_a_vlan",
             Self::ABondCarriesTheFastPathOverWhicheverCardIsLeft => {
                 "a_bond_carries_the_fast_path_over_whichever_card_is_left"
             }

@@ -1,6 +1,9 @@
 //! Interfaces on top of others: VLANs and bonds.
 
-use rtnetlink::{LinkBond, LinkVlan, packet_route::link::BondMode};
+use rtnetlink::{
+    LinkBond, LinkVlan,
+    packet_route::link::{BondMode, VlanProtocol},
+};
 
 use super::Links;
 use crate::error::Result;
@@ -9,14 +12,19 @@ use crate::error::Result;
 const CARRIER_LOOK_MS: u32 = 20;
 
 impl Links {
-    /// Creates a VLAN on an interface, and sets it up. Needs the kernel's module 8021q.
+    /// Creates a VLAN on an interface, and sets it up. The tag is its EtherType (0x8100 of IEEE
+    /// 802.1Q, or 0x88a8 of 802.1ad) and the VLAN's identifier. Needs the kernel's module 8021q.
     ///
     /// # Errors
     ///
     /// The kernel's answer, or no such interface.
-    pub async fn add_vlan(&self, name: &str, lower: &str, id: u16) -> Result<()> {
+    pub async fn add_vlan(&self, name: &str, lower: &str, tag: (u16, u16)) -> Result<()> {
         let lower = self.require(lower, "create it first").await?;
-        let message = LinkVlan::new(name, lower, id).up().build();
+        let (kind, id) = tag;
+        let message = LinkVlan::new(name, lower, id)
+            .protocol(VlanProtocol::from(kind))
+            .up()
+            .build();
         self.answered(
             format!("create VLAN {name}"),
             self.handle.link().add(message).execute(),

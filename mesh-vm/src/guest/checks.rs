@@ -4,6 +4,7 @@ mod attaching;
 mod faults;
 mod forged;
 mod guards;
+mod strangers;
 mod underlays;
 
 use std::{fs, time::Duration};
@@ -51,6 +52,7 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
         Check::WhatCannotBeAttachedIsDoneWithout => do_without(pair).await,
         Check::TheFastPathComesBack => come_back(pair).await,
         Check::AVlanCarriesTheFastPath => underlays::vlan(pair).await,
+        Check::NoStrangerSpeaksOverAVlan => underlays::strangers_on_vlans(pair).await,
         Check::ABondCarriesTheFastPathOverWhicheverCardIsLeft => underlays::bond(pair).await,
         Check::CleaningUpLeavesNothing => clean_up(pair).await,
         Check::DelayAndReorderingLoseNothing => faults::one("delay-and-reordering").await,

@@ -222,7 +222,7 @@ impl Scene {
 }
 
 /// The MAC address of a namespace's interface.
-fn mac_of(namespace: &NetNs, interface: &str) -> anyhow::Result<[u8; 6]> {
+pub(super) fn mac_of(namespace: &NetNs, interface: &str) -> anyhow::Result<[u8; 6]> {
     let mac = namespace.run(|| {
         let mut addresses = nix::ifaddrs::getifaddrs()?.filter(|it| it.interface_name == interface);
         anyhow::Ok(addresses.find_map(|it| it.address?.as_link_addr()?.addr()))
