@@ -24,7 +24,7 @@ use crate::{
         ECN_CE, ECN_ECT0, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP, OUTER_UDP,
         Packet, UdpVxlan, VERSION_4_NO_OPTIONS, mac,
     },
-    port_guard::{self, ANY_PORT},
+    port_guard::{self, ANOTHER_PORT, ANY_PORT},
     verdict::{Dropped, Verdict},
 };
 
@@ -64,7 +64,12 @@ fn encapsulate(context: TcContext) -> i32 {
 /// as well and meets the same verdict, so what is left here is not counted a second time.
 #[classifier]
 fn catch_all(context: TcContext) -> i32 {
-    match try_encapsulate(Packet::new(&context), ANY_PORT) {
+    let packet = Packet::new(&context);
+    let port = match packet.take_anothers_claim() {
+        true => ANOTHER_PORT,
+        false => ANY_PORT,
+    };
+    match try_encapsulate(packet, port) {
         Ok(action) => action,
         Err(Verdict::Pass(_)) => TC_ACT_UNSPEC,
         Err(verdict) => verdict.conclude(&context),

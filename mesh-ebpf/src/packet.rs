@@ -11,8 +11,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mesh_layout::{
-    Config, ETHERNET_LEN, ETHERTYPE_IPV4, Endpoint, IPV4_LEN, PROTOCOL_UDP, Peer, UDP_LEN,
-    VXLAN_FLAG_VNI,
+    Config, ETHERNET_LEN, ETHERTYPE_IPV4, Endpoint, IPV4_LEN, PRIORITY_ANOTHERS_CLAIM,
+    PROTOCOL_UDP, Peer, UDP_LEN, VXLAN_FLAG_VNI,
 };
 
 /// IP protocol number of TCP.
@@ -247,6 +247,21 @@ impl Packet {
     pub(crate) fn link(self) -> u32 {
         // SAFETY: the context is valid as long as the program runs.
         unsafe { (*self.skb).ifindex }
+    }
+
+    /// Whether the packet filter has marked the frame as claiming what belongs to another port
+    /// than the one it came by. The mark is taken off.
+    #[inline(always)]
+    pub(crate) fn take_anothers_claim(self) -> bool {
+        // SAFETY: the context is valid as long as the program runs, and a program of a tc hook may
+        // set the priority.
+        unsafe {
+            let marked = (*self.skb).priority == PRIORITY_ANOTHERS_CLAIM;
+            if marked {
+                (*self.skb).priority = 0;
+            }
+            marked
+        }
     }
 
     /// Whether a VLAN tag was taken off the packet and lies beside it.

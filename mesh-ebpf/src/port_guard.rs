@@ -17,6 +17,9 @@ use crate::{
 
 /// The port of a frame that came up to the bridge, where it is no longer known.
 pub(crate) const ANY_PORT: u32 = 0;
+/// The port of a frame that came up to the bridge by another port than the one whose address or MAC
+/// address it claims. No interface has that index.
+pub(crate) const ANOTHER_PORT: u32 = u32::MAX;
 
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;

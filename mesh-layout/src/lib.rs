@@ -234,6 +234,13 @@ pub struct Config {
 /// path.
 pub const CONFIG_GUARD_ONLY: u32 = 1;
 
+/// Priority (`SO_PRIORITY`, socket(7)) of a frame on its way up to the bridge with which the packet
+/// filter tells the program there that it came by another port than the one whose address or MAC
+/// address it claims. The kernel sets the priority of what a container sends to zero, and that
+/// program sets this one back to zero: nobody else sees it. Its low bits are zero, so that a queue
+/// would treat it as it treats none.
+pub const PRIORITY_ANOTHERS_CLAIM: u32 = 0x514d_0000;
+
 /// A sampled drop: what the packet was and why it was dropped. Addresses that the program
 /// did not get to read are zero.
 #[repr(C)]

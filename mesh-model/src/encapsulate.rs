@@ -15,6 +15,9 @@ use crate::{
 /// Source ports that stand for flows: the dynamic range (RFC 7348, section 5; RFC 6335).
 pub const SOURCE_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 
+/// An index that no interface has.
+const ANOTHER_PORT: u32 = u32::MAX;
+
 /// Ingress of a bridge port.
 ///
 /// What the guard of the port lets through and is IPv4 to the gateway's MAC address, from this
@@ -96,10 +99,12 @@ fn from_container(node: &Node, arrival: &Arrival<'_>, port: Option<u32>) -> Outc
 /// Ingress of the bridge.
 ///
 /// Takes and refuses the packets that [`encapsulate`] takes and refuses, if a port has no program
-/// that has done it before; by which port a packet came is not known here. What that one has left
+/// that has done it before; by which port a packet came is not known here, but for that it is none
+/// of those whose addresses it claims where the packet filter says so. What that one has left
 /// to the kernel and counted is left alone.
 pub fn catch_all(node: &Node, arrival: &Arrival<'_>) -> Outcome {
-    let outcome = from_container(node, arrival, None);
+    let port = arrival.claims_anothers.then_some(ANOTHER_PORT);
+    let outcome = from_container(node, arrival, port);
     match outcome.verdict {
         Verdict::Pass(_) => Outcome::unchanged(arrival, Verdict::Continue),
         _ => outcome,

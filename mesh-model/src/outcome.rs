@@ -20,6 +20,9 @@ pub struct Arrival<'a> {
     /// specification wants no more than that it lies in [`SOURCE_PORTS`](crate::SOURCE_PORTS)
     /// and is the same for every packet of a flow.
     pub flow_port: u16,
+    /// Whether the packet filter has found, of a frame on its way up to the bridge, that it claims
+    /// an address or a MAC address that belongs to another port than the one it came by.
+    pub claims_anothers: bool,
 }
 
 impl<'a> Arrival<'a> {
@@ -31,6 +34,7 @@ impl<'a> Arrival<'a> {
             vlan_tag: None,
             segment_size: 0,
             flow_port: 0,
+            claims_anothers: false,
         }
     }
 }

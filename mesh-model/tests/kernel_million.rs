@@ -110,6 +110,7 @@ fn run(seed: u64, packets: usize, devices: &Devices) -> BTreeMap<String, u64> {
             let generated = packet(&mut random, &current);
             let arrival = Arrival {
                 segment_size: generated.segment_size,
+                claims_anothers: generated.claims_anothers,
                 ..Arrival::single(&generated.packet, generated.link)
             };
             let (outcome, difference) =

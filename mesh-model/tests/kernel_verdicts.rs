@@ -74,21 +74,12 @@ fn passes_of(program: Program) -> &'static [PassReason] {
 fn drops_of(program: Program) -> &'static [DropReason] {
     use DropReason as D;
     match program {
-        Program::Encapsulate => &[
+        // On the bridge a MAC address is another's where the packet filter says so.
+        Program::Encapsulate | Program::CatchAll => &[
             D::RewriteFailed,
             D::Malformed,
             D::SpoofedAddress,
             D::SpoofedMac,
-            D::GatewayClaimed,
-            D::ContainerVxlan,
-            D::RouterAdvert,
-            D::DhcpAnswer,
-        ],
-        // By which port a MAC address came is not known on the bridge.
-        Program::CatchAll => &[
-            D::RewriteFailed,
-            D::Malformed,
-            D::SpoofedAddress,
             D::GatewayClaimed,
             D::ContainerVxlan,
             D::RouterAdvert,
@@ -137,6 +128,7 @@ fn check(programs: &mut Programs, ledger: &mut Ledger, case: &Case) -> Option<St
     programs.show(&case.node);
     let arrival = Arrival {
         segment_size: case.segment_size,
+        claims_anothers: case.claims_anothers,
         ..Arrival::single(&case.packet, case.link)
     };
     let (outcome, difference) = compare(programs, case.program, &case.node, &arrival);

@@ -188,6 +188,17 @@ fn plan(settings: &Settings, observed: &Observed) -> CleanupPlan {
             plan.changes.push(Change::DeleteDevice(Device::Bridge));
         }
     }
+    let pinned = observed.forwarding.iter().filter(|entry| {
+        let port = observed.links.get(&entry.link);
+        let of_container = port.is_some_and(|port| port.kind == LinkKind::Veth);
+        let bridge = observed.link_named(&settings.bridge).map(|it| it.index);
+        entry.sticky && of_container && entry.bridge == bridge && bridge.is_some()
+    });
+    plan.changes
+        .extend(pinned.map(|entry| Change::UnpinContainer {
+            mac: entry.mac,
+            port: entry.link,
+        }));
     let ours = observed
         .routes
         .iter()

@@ -22,6 +22,8 @@ pub struct Generated {
     pub link: u32,
     /// Payload bytes per packet on the wire, or 0.
     pub segment_size: u16,
+    /// Whether the packet filter has marked the frame as claiming what belongs to another port.
+    pub claims_anothers: bool,
 }
 
 /// The longest frame that is generated.
@@ -72,6 +74,7 @@ pub fn packet(random: &mut Random, node: &Node) -> Generated {
         packet,
         link,
         segment_size,
+        claims_anothers: program == Program::CatchAll && random.chance(30),
     }
 }
 

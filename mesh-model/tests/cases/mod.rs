@@ -24,6 +24,7 @@ pub(crate) struct Case {
     /// Index of the interface it arrives on.
     pub(crate) link: u32,
     pub(crate) segment_size: u16,
+    pub(crate) claims_anothers: bool,
     pub(crate) verdict: Verdict,
     /// The verdict on the bridge, where the port is not known, if it is another one.
     portless: Option<Verdict>,
@@ -62,6 +63,7 @@ impl Case {
             packet: self.packet.clone(),
             link: self.link,
             segment_size: self.segment_size,
+            claims_anothers: false,
             verdict: match self.portless.unwrap_or(self.verdict) {
                 Verdict::Pass(_) => Verdict::Continue,
                 other => other,
@@ -86,6 +88,7 @@ impl Cases<'_> {
             packet,
             link: PORT,
             segment_size: 0,
+            claims_anothers: false,
             verdict,
             portless: None,
         });
@@ -100,6 +103,11 @@ impl Cases<'_> {
     /// Changes the node of the case that was added last.
     fn on(&mut self, change: impl FnOnce(&mut Node)) {
         change(&mut self.cases.last_mut().unwrap().node);
+    }
+
+    /// Has the packet filter mark the packet of the case that was added last.
+    fn claiming_anothers(&mut self) {
+        self.cases.last_mut().unwrap().claims_anothers = true;
     }
 
     /// Makes the packet of the case that was added last one that is still to be segmented.

@@ -9,7 +9,7 @@ use mesh_layout::{
 };
 use mesh_model::{ArpFrame, Frame, Ipv6Frame, Node, Program, Redirect, Verdict};
 
-use super::{Cases, drop, pass};
+use super::{Cases, drop, pass, with};
 use crate::harness::node::{
     CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, OTHER_REMOTE, PEER, PORT, SIBLING, SIBLING_MAC,
     SIBLING_PORT, STRANGER, UNKNOWN_CONTAINER, from_container, from_peer, vxlan_from,
@@ -74,7 +74,61 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
     addresses(cases);
     macs(cases);
     arp(cases);
+    claims_of_others(cases);
     guarding_only(cases);
+}
+
+/// Frames that the packet filter has marked: they came by none of the ports that hold what they claim.
+fn claims_of_others(cases: &mut Cases<'_>) {
+    let bridge = Program::CatchAll;
+    let spoofed = |frame: &mut Frame| {
+        frame.ethernet.source = NEW_MAC;
+        frame.ip.source = SIBLING;
+    };
+    for (name, packet, verdict) in [
+        (
+            "a marked frame from the address of a sibling is spoofed, whatever its MAC address",
+            with_frame(spoofed),
+            drop(SpoofedAddress),
+        ),
+        (
+            "a marked frame with the address and the MAC address of a container is spoofed",
+            from_address(CONTAINER),
+            drop(SpoofedMac),
+        ),
+        (
+            "a marked frame with the MAC address of a sibling is spoofed, whatever its address",
+            with_frame(|frame| {
+                frame.ethernet.source = SIBLING_MAC;
+                frame.ip.source = UNKNOWN_CONTAINER;
+            }),
+            drop(SpoofedMac),
+        ),
+        (
+            "a marked ARP message from the address of a container is spoofed",
+            with(arp_from(CONTAINER), 6, &NEW_MAC),
+            drop(SpoofedAddress),
+        ),
+        (
+            "a marked frame that claims nothing is sent on",
+            with_frame(|frame| {
+                frame.ethernet.source = NEW_MAC;
+                frame.ip.source = UNKNOWN_CONTAINER;
+            }),
+            to_peer(),
+        ),
+    ] {
+        cases.add(bridge, name, packet, verdict);
+        cases.claiming_anothers();
+    }
+    cases.add(
+        bridge,
+        "a marked frame from the address of a sibling that is gone is its successor's",
+        with_frame(spoofed),
+        to_peer(),
+    );
+    cases.claiming_anothers();
+    cases.on(sibling_gone);
 }
 
 fn addresses(cases: &mut Cases<'_>) {

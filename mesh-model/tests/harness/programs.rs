@@ -8,8 +8,9 @@ use aya::{
     programs::{SchedClassifier, Xdp},
 };
 use mesh_layout::{
-    Config, DropEvent, DropReason, Drops, Endpoint, EndpointKey, MacHolder, MacKey, PassReason,
-    Passes, Peer, PeerKey, PeerStats, Vtep, VtepKey, map_names,
+    Config, DropEvent, DropReason, Drops, Endpoint, EndpointKey, MacHolder, MacKey,
+    PRIORITY_ANOTHERS_CLAIM, PassReason, Passes, Peer, PeerKey, PeerStats, Vtep, VtepKey,
+    map_names,
 };
 use mesh_model::{Arrival, Ledger, Node, Program};
 use nix::{
@@ -210,9 +211,13 @@ fn show<K: Pod + Ord, V: Pod>(map: &mut HashMap<MapData, K, V>, wanted: &BTreeMa
 
 /// `struct __sk_buff` (linux/bpf.h) with the fields that BPF_PROG_TEST_RUN lets a caller set.
 fn skb_context(arrival: &Arrival<'_>) -> [u8; 192] {
+    const PRIORITY: usize = 32;
     const IFINDEX: usize = 40;
     const GSO_SIZE: usize = 176;
     let mut context = [0; 192];
+    if arrival.claims_anothers {
+        context[PRIORITY..PRIORITY + 4].copy_from_slice(&PRIORITY_ANOTHERS_CLAIM.to_ne_bytes());
+    }
     context[IFINDEX..IFINDEX + 4].copy_from_slice(&arrival.link.to_ne_bytes());
     let size = u32::from(arrival.segment_size);
     context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&size.to_ne_bytes());

@@ -59,6 +59,8 @@ fn forwarding(port: u32, mac: Mac) -> Forwarding {
         remote: None,
         bridge: Some(BRIDGE),
         permanent: false,
+        pinned: false,
+        sticky: false,
     }
 }
 

@@ -11,8 +11,10 @@ use std::{
 };
 
 use crate::{
+    endpoint::{endpoints, macs},
     fast_path::Mac,
     kernel::{
+        change::DisplayMac,
         observed::{Link, LinkKind, Observed},
         plan::{Plan, Settings},
         underlay::Underlay,
@@ -40,6 +42,8 @@ struct Frame {
     /// This node's address on the underlay, once it is known.
     host_address: Option<Ipv4Addr>,
     routed_from: BTreeSet<Ipv4Net>,
+    /// Whether no program judges what the rules mark.
+    without_programs: bool,
 }
 
 /// What the named sets hold.
@@ -54,7 +58,11 @@ pub(super) struct Sets {
     /// Bridges of other containers on this host.
     bridges: BTreeSet<String>,
     /// Ports of our bridge.
-    ports: BTreeSet<String>,
+    ports: BTreeSet<u32>,
+    /// Addresses that containers hold, each with its port.
+    held: BTreeMap<Ipv4Addr, u32>,
+    /// Their MAC addresses.
+    macs: BTreeMap<Mac, u32>,
 }
 
 /// How many rules there are, and the elements of each named set, as the kernel compares them.
@@ -81,63 +89,91 @@ pub(super) struct ElementChange {
     pub(super) keys: Vec<Vec<u8>>,
 }
 
-pub(super) const SETS: [NamedSet; 5] = [
+pub(super) const SETS: [NamedSet; 9] = [
     NamedSet {
         family: "inet",
         name: "peers",
         kind: "ipv4_addr",
-        elements: |sets| sets.peers.iter().copied().map(Element::Address).collect(),
+        elements: |sets| elements(&sets.peers, |&address| Element::Address(address)),
     },
     NamedSet {
         family: "inet",
         name: "subnets",
         kind: "ipv4_addr",
-        elements: |sets| sets.subnets.iter().copied().map(Element::Address).collect(),
+        elements: |sets| elements(&sets.subnets, |&address| Element::Address(address)),
     },
     NamedSet {
         family: "inet",
         name: "uplinks",
         kind: "ifname",
-        elements: |sets| {
-            sets.uplinks
-                .iter()
-                .cloned()
-                .map(Element::Interface)
-                .collect()
-        },
+        elements: |sets| elements(&sets.uplinks, |name| Element::Interface(name.clone())),
     },
     NamedSet {
         family: "inet",
         name: "bridges",
         kind: "ifname",
-        elements: |sets| {
-            sets.bridges
-                .iter()
-                .cloned()
-                .map(Element::Interface)
-                .collect()
-        },
+        elements: |sets| elements(&sets.bridges, |name| Element::Interface(name.clone())),
     },
     NamedSet {
         family: "bridge",
         name: "ports",
-        kind: "ifname",
-        elements: |sets| sets.ports.iter().cloned().map(Element::Interface).collect(),
+        kind: "iface_index",
+        elements: |sets| elements(&sets.ports, |&port| Element::Port(port)),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "held",
+        kind: "ipv4_addr",
+        elements: |sets| elements(&sets.held, |(&address, _)| Element::Address(address)),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "holders",
+        kind: "iface_index . ipv4_addr",
+        elements: |sets| {
+            elements(&sets.held, |(&address, &port)| {
+                Element::Holder(port, address)
+            })
+        },
+    },
+    NamedSet {
+        family: "bridge",
+        name: "macs",
+        kind: "ether_addr",
+        elements: |sets| elements(&sets.macs, |(&mac, _)| Element::Mac(mac)),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "mac_holders",
+        kind: "iface_index . ether_addr",
+        elements: |sets| elements(&sets.macs, |(&mac, &port)| Element::MacHolder(port, mac)),
     },
 ];
+
+fn elements<T: IntoIterator>(all: T, element: fn(T::Item) -> Element) -> BTreeSet<Element> {
+    all.into_iter().map(element).collect()
+}
 
 /// An element of a set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Element {
     Address(Ipv4Addr),
     Interface(String),
+    Port(u32),
+    Holder(u32, Ipv4Addr),
+    Mac(Mac),
+    MacHolder(u32, Mac),
 }
 
 impl Element {
     /// As the kernel compares it: an address in network byte order, a name filled up with zeros
-    /// (`IFNAMSIZ`).
+    /// (`IFNAMSIZ`), an index in the host's byte order; of several, each filled up to four bytes.
     fn key(&self) -> Vec<u8> {
         match self {
+            Self::Port(port) => port.to_ne_bytes().to_vec(),
+            Self::Holder(port, address) => [port.to_ne_bytes(), address.octets()].concat(),
+            Self::Mac(mac) => mac.to_vec(),
+            Self::MacHolder(port, mac) => [&port.to_ne_bytes()[..], mac, &[0; 2]].concat(),
             Self::Address(address) => address.octets().to_vec(),
             Self::Interface(name) => {
                 let mut key = name.as_bytes().to_vec();
@@ -153,6 +189,10 @@ impl fmt::Display for Element {
         match self {
             Self::Address(address) => write!(f, "{address}"),
             Self::Interface(name) => write!(f, "\"{name}\""),
+            Self::Port(port) => write!(f, "{port}"),
+            Self::Holder(port, address) => write!(f, "{port} . {address}"),
+            Self::Mac(mac) => write!(f, "{}", DisplayMac(*mac)),
+            Self::MacHolder(port, mac) => write!(f, "{port} . {}", DisplayMac(*mac)),
         }
     }
 }
@@ -164,6 +204,12 @@ fn is_plain(name: &str) -> bool {
         .all(|byte| byte.is_ascii_alphanumeric() || b"._-:@+".contains(&byte))
 }
 
+/// Indexes that are the name of an interface: nft would take them for that.
+fn mistakable(observed: &Observed) -> BTreeSet<u32> {
+    let names = observed.links.values().map(|link| link.name.parse());
+    names.filter_map(Result::ok).collect()
+}
+
 impl Ruleset {
     /// The rules for a node; `None` until it has a subnet and its bridge.
     pub(crate) fn new(
@@ -171,13 +217,18 @@ impl Ruleset {
         wanted: &Wanted,
         observed: &Observed,
         plan: &Plan,
+        without_programs: bool,
     ) -> Option<Self> {
         let subnet = wanted.subnet?;
         let bridge = observed
             .link_named(&settings.bridge)
             .filter(|link| link.kind == LinkKind::Bridge)?;
         let accepted = |subnet: &&Ipv4Net| !plan.blocked.contains(*subnet);
-        let ports = observed.ports_of(bridge.index);
+        let mistakable = mistakable(observed);
+        let ports = observed.ports_of(bridge.index).map(|port| port.index);
+        let ports = ports.filter(|port| !mistakable.contains(port)).collect();
+        let endpoints = endpoints(observed, bridge.index, subnet, &wanted.endpoints);
+        let macs = macs(observed, bridge.index, &wanted.endpoints);
         Some(Self {
             frame: Frame {
                 bridge: settings.bridge.clone(),
@@ -187,6 +238,7 @@ impl Ruleset {
                 bridge_mac: bridge.mac?,
                 host_address: plan.underlay.as_ref().map(|underlay| underlay.address),
                 routed_from: settings.routed_from.clone(),
+                without_programs,
             },
             sets: Sets {
                 peers: wanted.peers.values().map(|peer| peer.address).collect(),
@@ -203,9 +255,16 @@ impl Ruleset {
                     .map_or_else(BTreeSet::new, |underlay| {
                         container_bridges(observed, underlay, bridge.index)
                     }),
-                ports: ports
-                    .map(|port| port.name.clone())
-                    .filter(|name| is_plain(name))
+                ports,
+                held: endpoints
+                    .iter()
+                    .filter(|(_, path)| path.held)
+                    .map(|(&address, path)| (address, path.link))
+                    .filter(|(_, port)| !mistakable.contains(port))
+                    .collect(),
+                macs: macs
+                    .into_iter()
+                    .filter(|(_, port)| !mistakable.contains(port))
                     .collect(),
             },
         })

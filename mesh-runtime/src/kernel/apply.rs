@@ -246,6 +246,26 @@ impl<'a> Applier<'a> {
                     )));
                 gone_is_fine(answer(handle.neighbours().del(message).execute()).await)
             }
+            Change::PinContainer { mac, port } => {
+                let add = handle
+                    .neighbours()
+                    .add_bridge(*port, mac)
+                    // Kernels before 4.20 know no sticky entries: theirs moves with the next frame.
+                    .flags(NeighbourFlags::Controller | NeighbourFlags::Sticky)
+                    .state(State::Noarp)
+                    .replace();
+                gone_is_fine(answer(add.execute()).await)
+            }
+            Change::UnpinContainer { mac, port } => {
+                let mut message = NeighbourMessage::default();
+                message.header.family = AddressFamily::Bridge;
+                message.header.ifindex = *port;
+                message.header.flags = NeighbourFlags::Controller;
+                message
+                    .attributes
+                    .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+                gone_is_fine(answer(handle.neighbours().del(message).execute()).await)
+            }
             Change::SetForwarding { mac, remote } => {
                 let overlay = self.index(Device::Overlay)?;
                 let add = handle

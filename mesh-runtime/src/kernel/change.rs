@@ -58,6 +58,11 @@ pub(crate) enum Change {
     RemoveNeighbour { address: Ipv4Addr },
     /// Forget what the host learnt of a container's address, so that it asks again.
     ForgetContainer { address: Ipv4Addr },
+    /// Have the bridge send what is for a container's MAC address to its port alone, and learn it at
+    /// no other.
+    PinContainer { mac: Mac, port: u32 },
+    /// Have the bridge learn a MAC address again that no container has any more.
+    UnpinContainer { mac: Mac, port: u32 },
     /// Set a forwarding entry on the VXLAN device.
     SetForwarding { mac: Mac, remote: Ipv4Addr },
     /// Remove a forwarding entry from the VXLAN device.
@@ -128,10 +133,13 @@ impl Change {
             | Self::RemoveAddress(_)
             | Self::Headroom(_) => Stage::Devices,
             Self::RemoveRoute { .. } => Stage::RemoveRoutes,
-            Self::SetNeighbour { .. } | Self::SetForwarding { .. } => Stage::AddNeighbours,
+            Self::SetNeighbour { .. } | Self::SetForwarding { .. } | Self::PinContainer { .. } => {
+                Stage::AddNeighbours
+            }
             Self::AddRoute(_) | Self::ReplaceRoute(_) => Stage::AddRoutes,
             Self::RemoveNeighbour { .. }
             | Self::RemoveForwarding { .. }
+            | Self::UnpinContainer { .. }
             | Self::ForgetContainer { .. } => Stage::RemoveNeighbours,
         }
     }
@@ -175,6 +183,8 @@ impl Change {
             | Self::AddAddress(_)
             | Self::RemoveAddress(_)
             | Self::ForgetContainer { .. }
+            | Self::PinContainer { .. }
+            | Self::UnpinContainer { .. }
             | Self::Headroom(_) => Some(Device::Bridge),
             Self::RemoveRoute { .. } => None,
             _ => Some(Device::Overlay),
@@ -239,6 +249,20 @@ impl fmt::Display for Change {
             Self::RemoveNeighbour { address } => write!(f, "remove the neighbour {address}"),
             Self::ForgetContainer { address } => {
                 write!(f, "forget what was learnt of the container {address}")
+            }
+            Self::PinContainer { mac, port } => {
+                write!(
+                    f,
+                    "pin {} to the port {port} of the bridge",
+                    DisplayMac(*mac)
+                )
+            }
+            Self::UnpinContainer { mac, port } => {
+                write!(
+                    f,
+                    "unpin {} from the port {port} of the bridge",
+                    DisplayMac(*mac)
+                )
             }
             Self::SetForwarding { mac, remote } => {
                 write!(

@@ -9,7 +9,7 @@ use mesh_layout::{VNI, VXLAN_PORT};
 
 use super::{
     change::{Change, Device, OverlayRoute},
-    observed::{Address, Link, LinkKind, Observed, Route, Vxlan},
+    observed::{Address, Forwarding, Link, LinkKind, Observed, Route, Vxlan},
     plan::Settings,
 };
 use crate::{
@@ -100,8 +100,10 @@ impl ModelKernel<'_> {
                 self.change_entry(change)?;
             }
             Change::Headroom(change) => self.change_headroom(*change)?,
-            // The overlay may be gone along with its routes.
-            Change::RemoveRoute { .. } => self.state.note(0, change),
+            // The overlay may be gone along with its routes, and these are the bridge's.
+            Change::RemoveRoute { .. }
+            | Change::PinContainer { .. }
+            | Change::UnpinContainer { .. } => self.state.note(0, change),
             _ => self.change_entry(change)?,
         }
         Ok(())
@@ -234,6 +236,10 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
         .map(|(&index, link)| (index, link))
         .collect();
     let elsewhere = |link: &u32| !ours.contains_key(link);
+    let is_pin = |entry: &Forwarding| {
+        let port = state.links.get(&entry.link);
+        entry.sticky && port.is_some_and(|port| port.kind == LinkKind::Veth)
+    };
     Observed {
         links: state
             .links
@@ -269,7 +275,7 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
         forwarding: state
             .forwarding
             .iter()
-            .filter(|it| elsewhere(&it.link))
+            .filter(|it| elsewhere(&it.link) && !is_pin(it))
             .copied()
             .collect(),
         next_hops: BTreeMap::new(),

@@ -14,7 +14,7 @@ use netlink_packet_route::{
         InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
         LinkMessage,
     },
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
 };
 
@@ -329,6 +329,7 @@ const NUD_REACHABLE: u16 = 0x02;
 const NUD_STALE: u16 = 0x04;
 const NUD_DELAY: u16 = 0x08;
 const NUD_PROBE: u16 = 0x10;
+const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 
 fn read_state(state: u16) -> NeighbourState {
@@ -367,6 +368,8 @@ fn read_forwarding(message: &NeighbourMessage) -> Option<Forwarding> {
         remote,
         bridge,
         permanent: u16::from(message.header.state) & NUD_PERMANENT != 0,
+        pinned: u16::from(message.header.state) & NUD_NOARP != 0,
+        sticky: message.header.flags.contains(NeighbourFlags::Sticky),
     })
 }
 

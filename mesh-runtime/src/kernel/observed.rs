@@ -160,8 +160,12 @@ pub(crate) struct Forwarding {
     pub(crate) remote: Option<Ipv4Addr>,
     /// The bridge, for entries that a bridge holds.
     pub(crate) bridge: Option<u32>,
-    /// Whether it stays: a static entry, or a port's own address.
+    /// Whether it is a port's own address, or on a VXLAN device one that stays.
     pub(crate) permanent: bool,
+    /// Whether somebody has set it, and the bridge does not forget it (`NUD_NOARP`).
+    pub(crate) pinned: bool,
+    /// Whether the bridge does not learn it elsewhere either (`NTF_STICKY`).
+    pub(crate) sticky: bool,
 }
 
 /// Where the kernel sends packets for an address.
@@ -214,7 +218,26 @@ impl Observed {
                     remote: Some(*remote),
                     bridge: None,
                     permanent: true,
+                    pinned: false,
+                    sticky: false,
                 });
+            }
+            Change::PinContainer { mac, port } => {
+                let bridge = self.links.get(port).and_then(|link| link.master);
+                self.forget_pins(bridge, *mac);
+                self.forwarding.push(Forwarding {
+                    link: *port,
+                    mac: *mac,
+                    remote: None,
+                    bridge,
+                    permanent: false,
+                    pinned: true,
+                    sticky: true,
+                });
+            }
+            Change::UnpinContainer { mac, port } => {
+                let bridge = self.links.get(port).and_then(|link| link.master);
+                self.forget_pins(bridge, *mac);
             }
             Change::RemoveForwarding { mac, .. } => self.forget_forwarding(overlay, *mac),
             _ => {}
@@ -238,6 +261,12 @@ impl Observed {
     fn forget_forwarding(&mut self, link: u32, mac: Mac) {
         self.forwarding
             .retain(|it| it.link != link || it.mac != mac || it.bridge.is_some());
+    }
+
+    /// Forgets what a bridge has of a MAC address but for a port's own.
+    fn forget_pins(&mut self, bridge: Option<u32>, mac: Mac) {
+        self.forwarding
+            .retain(|it| bridge.is_none() || it.bridge != bridge || it.mac != mac || it.permanent);
     }
 
     /// Name of an interface, for messages.

@@ -1,5 +1,6 @@
 //! From wanted and observed state to the changes that make one the other. Pure.
 
+mod containers;
 mod devices;
 mod entries;
 #[cfg(test)]

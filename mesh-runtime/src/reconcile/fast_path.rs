@@ -106,6 +106,15 @@ impl FastPathSlot {
         }))
     }
 
+    /// Whether there is no program to guard what containers send, and there will be none.
+    pub(super) fn is_missing(&self) -> bool {
+        match self {
+            Self::Unopened | Self::Opening(_) => false,
+            Self::Unavailable(_) => true,
+            Self::Open(open) => !open.is_attached() && open.refused().is_some(),
+        }
+    }
+
     /// Starts opening it.
     pub(super) fn begin(&mut self, options: &RuntimeOptions) {
         if !matches!(self, Self::Unopened) {

@@ -167,7 +167,13 @@ impl Firewall {
 impl Reconciler {
     /// Says what the rules are to be, as a round has found.
     pub(super) fn show_firewall(&mut self) {
-        let wanted = Ruleset::new(&self.settings, &self.wanted, &self.observed, &self.view);
+        let wanted = Ruleset::new(
+            &self.settings,
+            &self.wanted,
+            &self.observed,
+            &self.view,
+            self.fast_path.is_missing(),
+        );
         // Without a bridge for a moment, the rules stay as they are.
         if wanted.is_some() {
             self.firewall.wanted = wanted;

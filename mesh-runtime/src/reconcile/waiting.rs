@@ -1,4 +1,4 @@
-//! Callers that look while programs are being attached: they see them attached.
+//! Callers that look while programs are being attached, or rules written: they see it done.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ impl Waiting {
 }
 
 impl Reconciler {
-    /// Looks, and answers at once unless programs are being attached.
+    /// Looks, and answers at once unless programs are being attached or rules written.
     pub(super) async fn answer(&mut self, caller: Waiting) {
         self.look().await;
         self.waiting.push(caller);
@@ -76,7 +76,9 @@ impl Reconciler {
         for caller in std::mem::take(&mut self.waiting) {
             let done = match caller.question {
                 Question::Sync(..) => synced,
-                Question::Peers(_) | Question::Status(_) => attached,
+                Question::Peers(_) => attached,
+                // Also what the rules hold of containers is in place then.
+                Question::Status(_) => attached && !self.firewall.lags(),
             };
             if !done && caller.since.elapsed() < PATIENCE {
                 self.waiting.push(caller);

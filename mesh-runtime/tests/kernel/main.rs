@@ -15,6 +15,7 @@ mod headroom;
 mod host;
 mod lifecycle;
 mod occupied;
+mod pins;
 mod ports;
 mod refusals;
 mod repair;

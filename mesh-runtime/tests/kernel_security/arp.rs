@@ -100,7 +100,6 @@ async fn the_gateways_address_with_its_mac_is_announced_to_no_sibling() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_siblings_address_is_announced_to_nobody_on_the_bridge() {
     in_modes(MODES, Plan::default(), async |scene| {
-        scene.revive_for_new_port().await;
         announced_to_nobody(scene, scene.sibling().address(), &scene.other);
     })
     .await;
@@ -109,7 +108,6 @@ async fn a_siblings_address_is_announced_to_nobody_on_the_bridge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_host_does_not_learn_a_siblings_address_from_the_attacker() {
     in_modes(MODES, Plan::default(), async |scene| {
-        scene.revive_for_new_port().await;
         let (host, attacker) = (scene.home().netns(), scene.attacker.netns());
         let own = mac(attacker, "eth0");
         let socket = PacketSocket::open(attacker, "eth0");
@@ -145,7 +143,6 @@ async fn who_adds_a_siblings_address_gets_nothing_from_another_node() {
         let (attacker, sibling) = (scene.attacker.netns(), scene.sibling());
         let stolen = sibling.address();
         ip(attacker, &format!("address add {stolen}/24 dev eth0"));
-        scene.revive_for_new_port().await;
         let own = mac(attacker, "eth0");
         let gateway = (scene.gateway_mac(), scene.gateway());
         let socket = PacketSocket::open(attacker, "eth0");
@@ -174,7 +171,6 @@ async fn who_adds_a_siblings_address_gets_nothing_from_its_host_and_its_bridge()
         let (attacker, sibling) = (scene.attacker.netns(), scene.sibling());
         let stolen = sibling.address();
         ip(attacker, &format!("address add {stolen}/24 dev eth0"));
-        scene.revive_for_new_port().await;
         let own = mac(attacker, "eth0");
         let socket = PacketSocket::open(attacker, "eth0");
         let thief = Listener::on_port(attacker, PORT);

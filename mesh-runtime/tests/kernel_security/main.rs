@@ -26,6 +26,7 @@ mod held_name;
 mod holders;
 mod life;
 mod localnet;
+mod new_ports;
 mod nft_program;
 mod offers;
 mod others;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use mesh_proto::mesh::fast_path_status::State;
 use mesh_testbed::{Container, Daemon, DaemonOptions, Host, NetNs, Signal, Testbed, wait_until};
 
 use crate::{
@@ -49,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) arguments: Vec<String>,
     /// The hosts have no `nft`, and so no rules: programs guard alone.
     pub(crate) without_rules: bool,
+    /// The hosts cannot pin programs, and so have none: rules guard alone.
+    pub(crate) without_programs: bool,
     /// What is done to the hosts before the runtimes start.
     pub(crate) prepare: Option<fn(&Testbed)>,
 }
@@ -102,6 +105,9 @@ impl Scene {
         }
         if plan.without_rules {
             options = options.env("PATH", "/nonexistent");
+        }
+        if plan.without_programs {
+            options = options.args(["--bpffs", "/dev/null"]);
         }
         let pair = Pair::start_on(testbed, &options, &options).await;
         if plan.third_is_peer {
@@ -187,15 +193,6 @@ impl Scene {
         move |payload| datagram(from, SocketAddrV4::new(to, PORT), payload)
     }
 
-    /// If the attacker's port was made while the runtimes were dead, starts them. For what
-    /// nobody can hold before they have seen the container.
-    pub(crate) async fn revive_for_new_port(&self) {
-        if self.mode == Mode::MadeWhileDead {
-            self.revive().await;
-            guarded(self.home(), &self.attacker).await;
-        }
-    }
-
     /// Starts the runtimes that were killed.
     pub(crate) async fn revive(&self) {
         for host in [self.pair.host_a(), self.pair.host_b()] {
@@ -222,7 +219,8 @@ pub(crate) async fn kill(pair: &Pair) {
     }
 }
 
-/// Waits until a container's port has its program, and the runtime knows whose port it is.
+/// Waits until a container's port has its program, unless there are none, and the runtime knows
+/// whose port it is.
 pub(crate) async fn guarded(host: &Host, container: &Container) {
     let address = container.address().to_string();
     let port = format!("{}: encapsulate", container.host_interface());
@@ -230,8 +228,9 @@ pub(crate) async fn guarded(host: &Host, container: &Container) {
         let status = host.status().await.map_err(|error| error.to_string())?;
         let fast_path = status.fast_path.unwrap_or_default();
         let attached = fast_path.attachments.contains(&port);
+        let none = fast_path.state() == State::Unavailable;
         let known = status.endpoints.iter().any(|it| it.address == address);
-        match attached && known {
+        match (attached || none) && known {
             true => Ok(()),
             false => Err(format!("{:?} {fast_path:?}", status.endpoints)),
         }

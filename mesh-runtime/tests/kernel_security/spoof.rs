@@ -7,7 +7,7 @@ use crate::{
     frames::{self, IPV4, Mac},
     inside::mac,
     packet_socket::PacketSocket,
-    scene::{MODES, Plan, Scene, in_modes},
+    scene::{MODES, Mode, Plan, Scene, in_modes},
     witness::{FORGED, Listener, PORT, TIMES, sees_no},
 };
 
@@ -99,19 +99,10 @@ fn claims(scene: &Scene, claim: Claim, towards: Towards) {
     sees_no(FORGED, &listener, Scene::marker(attacker, target));
 }
 
-/// What the tables hold, or the bridge's own program: from the port's first packet.
+/// In all states: what is claimed belongs to another port, whether the runtime knows the attacker's
+/// or not.
 async fn never(claim: fn(&Scene) -> Claim, towards: Towards) {
     in_modes(MODES, Plan::default(), async |scene| {
-        claims(scene, claim(scene), towards);
-    })
-    .await;
-}
-
-/// What only a program that knows the port can tell: a port that was made while the runtime
-/// was dead has none until it is back.
-async fn never_with_a_program(claim: fn(&Scene) -> Claim, towards: Towards) {
-    in_modes(MODES, Plan::default(), async |scene| {
-        scene.revive_for_new_port().await;
         claims(scene, claim(scene), towards);
     })
     .await;
@@ -124,32 +115,42 @@ async fn a_siblings_address_does_not_reach_another_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_siblings_address_does_not_reach_a_container_on_the_same_bridge() {
-    never_with_a_program(siblings_address, Towards::TheBridge).await;
+    never(siblings_address, Towards::TheBridge).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_siblings_address_does_not_reach_the_host() {
-    never_with_a_program(siblings_address, Towards::TheHost).await;
+    never(siblings_address, Towards::TheHost).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_siblings_mac_does_not_reach_another_node() {
-    never_with_a_program(siblings_mac, Towards::AnotherNode).await;
+    never(siblings_mac, Towards::AnotherNode).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_siblings_mac_does_not_reach_a_container_on_the_same_bridge() {
-    never_with_a_program(siblings_mac, Towards::TheBridge).await;
+    never(siblings_mac, Towards::TheBridge).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_siblings_address_with_its_mac_does_not_reach_another_node() {
-    never_with_a_program(siblings_address_and_mac, Towards::AnotherNode).await;
+    never(siblings_address_and_mac, Towards::AnotherNode).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_siblings_address_with_its_mac_does_not_reach_a_container_on_the_same_bridge() {
-    never_with_a_program(siblings_address_and_mac, Towards::TheBridge).await;
+    never(siblings_address_and_mac, Towards::TheBridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_siblings_mac_does_not_reach_the_host() {
+    never(siblings_mac, Towards::TheHost).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_siblings_address_with_its_mac_does_not_reach_the_host() {
+    never(siblings_address_and_mac, Towards::TheHost).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,12 +198,32 @@ async fn an_address_outside_the_subnet_does_not_reach_the_host() {
     never(outside_address, Towards::TheHost).await;
 }
 
+/// Where the kernel takes no programs, the rules alone hold the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_is_impersonated_towards_nobody_where_rules_guard_alone() {
+    let plan = Plan {
+        without_programs: true,
+        ..Plan::default()
+    };
+    in_modes(
+        &[Mode::Fast, Mode::Killed, Mode::MadeWhileDead],
+        plan,
+        async |scene| {
+            for claim in [siblings_address, siblings_mac, siblings_address_and_mac] {
+                for towards in [Towards::AnotherNode, Towards::TheBridge, Towards::TheHost] {
+                    claims(scene, claim(scene), towards);
+                }
+            }
+        },
+    )
+    .await;
+}
+
 /// The way in which a sibling's traffic is stolen without a word of IP: the bridge learns the
 /// MAC at the attacker's port, and sends there what is the sibling's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_with_a_siblings_mac_does_not_take_its_traffic_on_the_bridge() {
     in_modes(MODES, Plan::default(), async |scene| {
-        scene.revive_for_new_port().await;
         let sibling = scene.sibling();
         let mac = mac(sibling.netns(), "eth0");
         let attacker = scene.attacker.netns();

@@ -15,6 +15,7 @@ fn ruleset(sets: Sets) -> Ruleset {
             bridge_mac: [2, 0x52, 10, 42, 1, 0],
             host_address: Some(Ipv4Addr::new(192, 0, 2, 2)),
             routed_from: BTreeSet::new(),
+            without_programs: false,
         },
         sets,
     }
@@ -24,14 +25,23 @@ fn sets() -> impl Strategy<Value = Sets> {
     let address = || (0_u8..12).prop_map(|last| Ipv4Addr::new(192, 0, 2, last));
     let addresses = || prop::collection::btree_set(address(), 0..8);
     let names = || prop::collection::btree_set("veth[0-9]", 0..6);
-    let all = (addresses(), addresses(), names(), names(), names());
-    all.prop_map(|(peers, subnets, uplinks, bridges, ports)| Sets {
-        peers,
-        subnets,
-        uplinks,
-        bridges,
-        ports,
-    })
+    let port = || 2_u32..9;
+    let ports = prop::collection::btree_set(port(), 0..6);
+    let held = prop::collection::btree_map(address(), port(), 0..6);
+    let mac = (0_u8..9).prop_map(|last| [2, 0, 0, 0, 0, last]);
+    let macs = prop::collection::btree_map(mac, port(), 0..6);
+    let of_inet = (addresses(), addresses(), names(), names());
+    (of_inet, ports, held, macs).prop_map(
+        |((peers, subnets, uplinks, bridges), ports, held, macs)| Sets {
+            peers,
+            subnets,
+            uplinks,
+            bridges,
+            ports,
+            held,
+            macs,
+        },
+    )
 }
 
 /// The elements' keys by set, as the kernel holds them.
@@ -95,6 +105,15 @@ fn a_network_that_is_let_in_is_sent_on_under_the_gateways_address() {
     let text = rules.text();
     assert!(text.contains("elements = { 192.168.7.0/24 }"), "{text}");
     assert!(text.contains("snat ip to 10.42.1.1"), "{text}");
+}
+
+#[test]
+fn without_programs_the_rules_drop_what_they_would_have_marked_for_them() {
+    let mut rules = ruleset(Sets::default());
+    let up = |rules: &Ruleset| rules.text().split("chain up").nth(1).unwrap().to_owned();
+    assert!(!up(&rules).contains("drop"));
+    rules.frame.without_programs = true;
+    assert!(up(&rules).contains("drop"), "{}", up(&rules));
 }
 
 #[test]

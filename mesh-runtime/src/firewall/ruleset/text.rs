@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use mesh_layout::{VNI, VXLAN_PORT};
+use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, VNI, VXLAN_PORT};
 
 use super::{Element, Frame, Ruleset, SETS};
 use crate::{firewall::TABLE, kernel::change::DisplayMac, subnet::gateway};
@@ -169,18 +169,31 @@ impl Ruleset {
         )
     }
 
-    /// The rules between the ports of our bridge.
+    /// The rules between the ports of our bridge, and from them up to the host.
     ///
     /// A port that was made while no runtime runs is in no set. But a frame from one port goes to
     /// another of the same bridge alone, so the port it goes to tells whose it is. (`meta ibrname`
-    /// would, but not every kernel has the module nft_meta_bridge.)
+    /// would, but not every kernel has the module nft_meta_bridge.) Up to the host go the frames of
+    /// other bridges as well: a priority that nobody asks for is all that happens to those.
     fn bridge_table(&self) -> String {
         let Frame {
-            subnet, bridge_mac, ..
+            subnet,
+            bridge_mac,
+            without_programs,
+            ..
         } = &self.frame;
         let gateway = gateway(*subnet);
         let sets = self.sets_of("bridge");
         let mac = DisplayMac(*bridge_mac);
+        // As nft writes a class of traffic.
+        let claim = PRIORITY_ANOTHERS_CLAIM;
+        let claim = format!("{:x}:{:x}", claim >> 16, claim & 0xffff);
+        // The bridge's program knows whether the port is still there that has what is claimed; the rules
+        // alone cannot tell a container made again from a thief.
+        let judged = match without_programs {
+            true => format!("\t\tmeta priority {claim} counter drop\n"),
+            false => String::new(),
+        };
         // `meta protocol`, not `ether type`: the kernel takes a frame with a tag of VLAN 0 for one
         // without, and so must the rules.
         format!(
@@ -199,13 +212,27 @@ impl Ruleset {
              \t\tudp sport 67 udp dport 68 counter drop\n\
              \t\tudp sport 547 udp dport 546 counter drop\n\
              \t}}\n\
+             \tchain claims {{\n\
+             \t\tether saddr @macs iif . ether saddr != @mac_holders meta priority set {claim}\n\
+             \t\tvlan id != 0 return\n\
+             \t\tmeta protocol arp arp saddr ip @held iif . arp saddr ip != @holders meta priority set {claim}\n\
+             \t\tmeta protocol ip ip saddr @held iif . ip saddr != @holders meta priority set {claim}\n\
+             \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority -300;\n\
-             \t\tiifname @ports jump frames\n\
+             \t\tiif @ports jump frames\n\
              \t}}\n\
              \tchain between {{\n\
              \t\ttype filter hook forward priority -300;\n\
-             \t\tiifname != @ports oifname @ports jump frames\n\
+             \t\toif != @ports return\n\
+             \t\tjump claims\n\
+             \t\tmeta priority {claim} counter drop\n\
+             \t\tiif != @ports jump frames\n\
+             \t}}\n\
+             \tchain up {{\n\
+             \t\ttype filter hook input priority -300;\n\
+             \t\tjump claims\n\
+             {judged}\
              \t}}\n\
              }}\n"
         )

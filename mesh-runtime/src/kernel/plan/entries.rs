@@ -8,9 +8,8 @@ use std::{
 use ipnet::Ipv4Net;
 use mesh_layout::overlay_mac;
 
-use super::{Plan, Settings, devices::OverlayState};
+use super::{Plan, Settings, containers::plan_containers, devices::OverlayState};
 use crate::{
-    endpoint::endpoints,
     fast_path::Mac,
     kernel::{
         change::{Change, OverlayRoute},
@@ -35,7 +34,13 @@ pub(super) struct Context<'a> {
 }
 
 pub(super) fn plan_entries(context: &Context<'_>, plan: &mut Plan) {
-    plan_containers(context, plan);
+    plan_containers(
+        context.settings,
+        context.wanted,
+        context.observed,
+        context.subnet,
+        plan,
+    );
     let wanted = context.wanted.destinations();
     plan_routes(context, &wanted, plan);
     if context.overlay == OverlayState::Absent {
@@ -44,33 +49,6 @@ pub(super) fn plan_entries(context: &Context<'_>, plan: &mut Plan) {
     let accepted: BTreeSet<Ipv4Net> = wanted.difference(&plan.blocked).copied().collect();
     plan_neighbours(context, &accepted, plan);
     plan_forwarding(context, &accepted, plan);
-}
-
-/// Plans that the host asks anew who has a container's address, where it remembers another MAC
-/// address than that of the container which is known to hold it: the address has moved, or was
-/// announced by somebody else while nobody guarded.
-fn plan_containers(context: &Context<'_>, plan: &mut Plan) {
-    let observed = context.observed;
-    let Some(bridge) = observed.link_named(&context.settings.bridge) else {
-        return;
-    };
-    let held = endpoints(
-        observed,
-        bridge.index,
-        context.subnet,
-        &context.wanted.endpoints,
-    );
-    let learnt = observed
-        .neighbours
-        .iter()
-        .filter(|it| it.link == bridge.index && it.state == NeighbourState::Learnt);
-    let wrong = learnt.filter(|it| {
-        let holder = held.get(&it.address).filter(|path| path.held);
-        holder.is_some_and(|path| it.mac.is_some_and(|mac| mac != path.mac))
-    });
-    plan.changes.extend(wrong.map(|it| Change::ForgetContainer {
-        address: it.address,
-    }));
 }
 
 fn plan_routes(context: &Context<'_>, wanted: &BTreeSet<Ipv4Net>, plan: &mut Plan) {

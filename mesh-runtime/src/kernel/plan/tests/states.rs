@@ -181,14 +181,23 @@ fn any_forwarding() -> impl Strategy<Value = Forwarding> {
         prop::option::of(any_underlay_address()),
         prop::option::weighted(0.2, Just(BRIDGE)),
         any::<bool>(),
+        prop_oneof![
+            6 => Just((false, false)),
+            1 => Just((true, false)),
+            1 => Just((true, true)),
+        ],
     )
-        .prop_map(|(link, mac, remote, bridge, permanent)| Forwarding {
-            link,
-            mac,
-            remote,
-            bridge,
-            permanent,
-        })
+        .prop_map(
+            |(link, mac, remote, bridge, permanent, (pinned, sticky))| Forwarding {
+                link,
+                mac,
+                remote,
+                bridge,
+                permanent,
+                pinned,
+                sticky,
+            },
+        )
 }
 
 fn any_address() -> impl Strategy<Value = Address> {
