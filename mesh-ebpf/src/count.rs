@@ -4,11 +4,12 @@ use aya_ebpf::{
     bindings::TC_ACT_UNSPEC, helpers::bpf_ktime_get_coarse_ns, macros::classifier,
     programs::TcContext,
 };
-use mesh_layout::{ETHERNET_LEN, ETHERTYPE_IPV4, PeerKey, PeerStats};
+use mesh_layout::{DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, PeerKey, PeerStats};
 
 use crate::{
     maps::{CONFIG, PEER_STATS, PEERS},
     packet::{Ethernet, Ipv4, OUTER_IP, Packet},
+    verdict::{Dropped, Verdict},
 };
 
 /// Runs `add` on this CPU's counters of the peer with this index.
@@ -29,22 +30,38 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Egress of the overlay device: counts what the kernel is about to encapsulate.
+/// Egress of the overlay device: counts what the kernel is about to encapsulate. Nothing else happens
+/// to it, unless its source was changed since the guard of its container's port has seen it.
 #[classifier]
 fn count_egress(context: TcContext) -> i32 {
-    let _ = try_count(Packet::new(&context));
-    TC_ACT_UNSPEC
+    match try_count(Packet::new(&context)) {
+        Err(dropped) => Verdict::Drop(dropped).conclude(&context),
+        Ok(_) => TC_ACT_UNSPEC,
+    }
 }
 
 #[inline(always)]
-fn try_count(packet: Packet) -> Option<()> {
-    let ethernet: *const Ethernet = packet.at(0)?;
-    let ip: *const Ipv4 = packet.at(OUTER_IP)?;
+fn try_count(packet: Packet) -> Result<Option<()>, Dropped> {
+    let (Some(ethernet), Some(ip)) = (packet.at::<Ethernet>(0), packet.at::<Ipv4>(OUTER_IP)) else {
+        return Ok(None);
+    };
     // SAFETY: `at` proved that the headers are in the packet.
     let (ethernet, ip) = unsafe { (&*ethernet, &*ip) };
     if ethernet.ethertype != ETHERTYPE_IPV4.to_be() {
-        return None;
+        return Ok(None);
     }
+    if packet.has_another_source(ip) {
+        return Err(Dropped {
+            inner_source: ip.source,
+            inner_destination: ip.destination,
+            ..Dropped::because(DropReason::SpoofedAddress)
+        });
+    }
+    Ok(count_kernel_path(packet, ip))
+}
+
+#[inline(always)]
+fn count_kernel_path(packet: Packet, ip: &Ipv4) -> Option<()> {
     let config = CONFIG.get(0)?;
     let subnet = ip.destination & u32::from_ne_bytes(config.mask);
     let key = PeerKey {

@@ -14,7 +14,8 @@ use aya_ebpf::{
 };
 use mesh_layout::{
     CONFIG_GUARD_ONLY, Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4,
-    IPV4_LEN, PROTOCOL_UDP, PassReason, Peer, PeerKey, VXLAN_FLAG_VNI,
+    IPV4_LEN, PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, PassReason, Peer,
+    PeerKey, VXLAN_FLAG_VNI,
 };
 
 use crate::{
@@ -65,9 +66,14 @@ fn encapsulate(context: TcContext) -> i32 {
 #[classifier]
 fn catch_all(context: TcContext) -> i32 {
     let packet = Packet::new(&context);
-    let port = match packet.take_anothers_claim() {
-        true => ANOTHER_PORT,
-        false => ANY_PORT,
+    let mark = packet.take_mark();
+    if mark == PRIORITY_UNKNOWN_FRAGMENT && packet.leaves_checksum() {
+        // As at a port, which sees it before anybody has put it together.
+        return Verdict::Drop(Dropped::because(DropReason::Malformed)).conclude(&context);
+    }
+    let port = match mark {
+        PRIORITY_ANOTHERS_CLAIM => ANOTHER_PORT,
+        _ => ANY_PORT,
     };
     match try_encapsulate(packet, port) {
         Ok(action) => action,

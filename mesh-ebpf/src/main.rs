@@ -26,8 +26,8 @@ mod deliver;
 #[cfg(target_arch = "bpf")]
 mod encapsulate;
 #[cfg(target_arch = "bpf")]
-mod maps;
 #[cfg(target_arch = "bpf")]
+mod maps;
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod port_guard;

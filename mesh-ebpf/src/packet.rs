@@ -6,17 +6,24 @@
 //! instructions of every access.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::{bpf_check_mtu, bpf_skb_load_bytes, bpf_skb_pull_data},
+    bindings::{__sk_buff, BPF_CSUM_LEVEL_INC, BPF_CSUM_LEVEL_QUERY, BPF_CSUM_LEVEL_RESET},
+    helpers::{
+        bpf_check_mtu, bpf_csum_level, bpf_csum_update, bpf_skb_load_bytes, bpf_skb_pull_data,
+    },
     programs::TcContext,
 };
 use mesh_layout::{
     Config, ETHERNET_LEN, ETHERTYPE_IPV4, Endpoint, IPV4_LEN, PRIORITY_ANOTHERS_CLAIM,
-    PROTOCOL_UDP, Peer, UDP_LEN, VXLAN_FLAG_VNI,
+    PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, Peer, UDP_LEN, VXLAN_FLAG_VNI,
 };
 
 /// IP protocol number of TCP.
 const PROTOCOL_TCP: u8 = 6;
+/// EtherType of ARP (RFC 826).
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
+/// EtherType of IPv6 (RFC 2464), and the length of its header.
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const IPV6_LEN: usize = 40;
 /// Length of a TCP header without options (RFC 9293).
 const TCP_LEN: usize = 20;
 
@@ -149,6 +156,19 @@ impl Ipv4 {
         self.fragment & 0x3fff_u16.to_be() != 0
     }
 
+    /// The half of the source address in which containers of one node differ: 16 bits is all there is room
+    /// for, and all that a checksum overwrites. The other half says whose node's it is.
+    #[inline(always)]
+    fn half_of_source(&self) -> u32 {
+        u32::from_be(self.source) & 0xffff
+    }
+
+    /// Whether a router may cut the packet into fragments.
+    #[inline(always)]
+    pub(crate) fn may_be_fragmented(&self) -> bool {
+        self.fragment & 0x4000_u16.to_be() == 0
+    }
+
     /// Whether this is a fragment that does not start with the transport header.
     #[inline(always)]
     pub(crate) fn is_later_fragment(&self) -> bool {
@@ -249,18 +269,19 @@ impl Packet {
         unsafe { (*self.skb).ifindex }
     }
 
-    /// Whether the packet filter has marked the frame as claiming what belongs to another port
-    /// than the one it came by. The mark is taken off.
+    /// The packet filter's mark on the frame ([`PRIORITY_ANOTHERS_CLAIM`], [`PRIORITY_UNKNOWN_FRAGMENT`]), which is
+    /// taken off; 0 if there is none.
     #[inline(always)]
-    pub(crate) fn take_anothers_claim(self) -> bool {
+    pub(crate) fn take_mark(self) -> u32 {
         // SAFETY: the context is valid as long as the program runs, and a program of a tc hook may
         // set the priority.
         unsafe {
-            let marked = (*self.skb).priority == PRIORITY_ANOTHERS_CLAIM;
-            if marked {
-                (*self.skb).priority = 0;
+            let mark = (*self.skb).priority;
+            if mark != PRIORITY_ANOTHERS_CLAIM && mark != PRIORITY_UNKNOWN_FRAGMENT {
+                return 0;
             }
-            marked
+            (*self.skb).priority = 0;
+            mark
         }
     }
 
@@ -289,6 +310,44 @@ impl Packet {
         // SAFETY: the context is valid as long as the program runs, and so is the stack.
         let answer = unsafe { bpf_check_mtu(self.skb.cast(), link, &mut mtu, 0, 0) };
         answer != NO_DEVICE
+    }
+
+    /// Has the packet, and all that the kernel cuts it into, remember its source. The kernel keeps this
+    /// field for classifiers such as us, and nothing on the way to the overlay device writes it.
+    #[inline(always)]
+    pub(crate) fn remember_source(self, ip: &Ipv4) {
+        // SAFETY: the context is valid as long as the program runs, and a program of a tc hook may
+        // set the index.
+        unsafe { (*self.skb).tc_index = ip.half_of_source() }
+    }
+
+    /// Whether its source is not the one it remembers any more.
+    #[inline(always)]
+    pub(crate) fn has_another_source(self, ip: &Ipv4) -> bool {
+        // SAFETY: the context is valid as long as the program runs.
+        let remembered = unsafe { (*self.skb).tc_index };
+        remembered != 0 && remembered != ip.half_of_source()
+    }
+
+    /// Whether a checksum is left to whoever sends the packet on (`CHECKSUM_PARTIAL`). There is no way to
+    /// ask for it, but for each of the other three: one that is known to be right has a level, a sum over the whole
+    /// packet can be corrected by nothing, and nothing at all is raised to one that is known to be right.
+    #[inline(always)]
+    pub(crate) fn leaves_checksum(self) -> bool {
+        let level = |what| {
+            // SAFETY: the context is valid as long as the program runs.
+            unsafe { bpf_csum_level(self.skb, u64::from(what)) }
+        };
+        // SAFETY: as above.
+        if level(BPF_CSUM_LEVEL_QUERY) >= 0 || unsafe { bpf_csum_update(self.skb, 0) } >= 0 {
+            return false;
+        }
+        level(BPF_CSUM_LEVEL_INC);
+        let raised = level(BPF_CSUM_LEVEL_QUERY) >= 0;
+        if raised {
+            level(BPF_CSUM_LEVEL_RESET);
+        }
+        !raised
     }
 
     /// The header at `offset`, made linear first if it is not, or `None` if the packet ends

@@ -5,13 +5,16 @@
 //! container's; never as the gateway, and never as a router, a DHCP server or a VTEP.
 
 use mesh_layout::{
-    Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4, EndpointKey, IPV4_LEN, MacKey,
-    PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_LEN,
+    CONFIG_GUARD_TAGGED, Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4,
+    EndpointKey, IPV4_LEN, MacKey, PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_LEN,
 };
 
 use crate::{
     maps::{ENDPOINTS, MACS, PEERS},
-    packet::{Ethernet, Ipv4, Mac, OUTER_IP, OUTER_UDP, Packet, mac},
+    packet::{
+        ETHERTYPE_ARP, ETHERTYPE_IPV6, Ethernet, IPV6_LEN, Ipv4, Mac, OUTER_IP, OUTER_UDP, Packet,
+        mac,
+    },
     verdict::{Dropped, Verdict},
 };
 
@@ -21,8 +24,6 @@ pub(crate) const ANY_PORT: u32 = 0;
 /// address it claims. No interface has that index.
 pub(crate) const ANOTHER_PORT: u32 = u32::MAX;
 
-const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// A VLAN tag (IEEE 802.1Q).
 const ETHERTYPE_VLAN: u16 = 0x8100;
 /// A provider's VLAN tag (IEEE 802.1ad).
@@ -31,7 +32,6 @@ const ETHERTYPE_PROVIDER_VLAN: u16 = 0x88a8;
 const PROTOCOL_ICMP: u8 = 1;
 const ICMP_REDIRECT: u8 = 5;
 
-const IPV6_LEN: usize = 40;
 const PROTOCOL_ICMPV6: u8 = 58;
 /// RFC 4861, section 4.2.
 const ICMPV6_ROUTER_ADVERTISEMENT: u8 = 134;
@@ -41,10 +41,14 @@ const ICMPV6_REDIRECT: u8 = 137;
 /// longer chain hides something.
 const MAX_EXTENSIONS: usize = 9;
 
-const BOOTP_SERVER: u16 = 67;
-const BOOTP_CLIENT: u16 = 68;
+/// Where clients of DHCP and DHCPv6 listen (RFC 2131; RFC 8415), to whoever speaks to them.
+const DHCP_CLIENT: u16 = 68;
 const DHCPV6_CLIENT: u16 = 546;
-const DHCPV6_SERVER: u16 = 547;
+
+/// What bridges keep to themselves and do not forward (IEEE 802.1Q, 8.6.3): 01:80:c2:00:00:00 to :0f. A
+/// frame for them enters the host by the port itself, not by the bridge.
+const RESERVED_MAC: [u16; 2] = [0x0180_u16.to_be(), 0xc200_u16.to_be()];
+const RESERVED_MAC_MASK: u16 = 0xfff0_u16.to_be();
 
 /// An ARP message between IPv4 and Ethernet addresses (RFC 826).
 #[repr(C)]
@@ -76,11 +80,20 @@ pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<(), Ve
         return Err(Verdict::Pass(PassReason::Unreadable));
     };
     // SAFETY: `at` proved that the header is in the packet.
-    let (ethertype, mac) = unsafe { ((*ethernet).ethertype, (*ethernet).source) };
-    let sender = Sender { port, mac };
-    if packet.vlan() != 0 {
-        // A network of its own inside the bridge, of which we know no addresses.
-        return sender.check_mac(packet, config).map_err(because);
+    let Ethernet {
+        destination,
+        source,
+        ethertype,
+    } = unsafe { *ethernet };
+    let sender = Sender { port, mac: source };
+    if is_reserved(destination) && is_of_hosts(ethertype) {
+        return Err(because(DropReason::Malformed));
+    }
+    if packet.vlan() != 0 && config.flags & CONFIG_GUARD_TAGGED == 0 {
+        // A network of its own inside the bridge, of which we know no addresses. But who looks for a
+        // DHCP server does not always look at the tag.
+        sender.check_mac(packet, config).map_err(because)?;
+        return offers_address(packet, ethertype).map_err(because);
     }
     if ethertype == ETHERTYPE_IPV4.to_be() {
         return ipv4(packet, config, sender);
@@ -96,6 +109,54 @@ pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<(), Ve
         // Below a tag that says nothing (VLAN 0): the kernel would look behind both, and so
         // would what is hidden there.
         return Err(because(DropReason::Malformed));
+    }
+    Ok(())
+}
+
+/// Whether the address is one of those that bridges keep to themselves.
+#[inline(always)]
+fn is_reserved([a, b, c]: Mac) -> bool {
+    [a, b] == RESERVED_MAC && c & RESERVED_MAC_MASK == 0
+}
+
+/// Whether hosts speak that with each other, and not bridges.
+#[inline(always)]
+fn is_of_hosts(ethertype: u16) -> bool {
+    [
+        ETHERTYPE_IPV4,
+        ETHERTYPE_ARP,
+        ETHERTYPE_IPV6,
+        ETHERTYPE_VLAN,
+        ETHERTYPE_PROVIDER_VLAN,
+    ]
+    .into_iter()
+    .any(|it| ethertype == it.to_be())
+}
+
+/// Whether a frame of a VLAN is for clients of DHCP.
+#[inline(always)]
+fn offers_address(packet: Packet, ethertype: u16) -> Result<(), DropReason> {
+    if ethertype == ETHERTYPE_IPV6.to_be() {
+        return match ipv6(packet) {
+            Err(DropReason::DhcpAnswer) => Err(DropReason::DhcpAnswer),
+            // A router of that network.
+            _ => Ok(()),
+        };
+    }
+    if ethertype != ETHERTYPE_IPV4.to_be() {
+        return Ok(());
+    }
+    let Some(ip) = packet.reach::<Ipv4>(OUTER_IP) else {
+        return Ok(());
+    };
+    // SAFETY: `reach` proved that the header is in the packet.
+    let ip = unsafe { *ip };
+    if ip.protocol == PROTOCOL_UDP
+        && !ip.is_later_fragment()
+        && let Some([_, destination]) = ports(packet, &ip)
+        && destination == DHCP_CLIENT.to_be()
+    {
+        return Err(DropReason::DhcpAnswer);
     }
     Ok(())
 }
@@ -129,7 +190,13 @@ impl Sender {
             // It has none yet: a DHCP client, or an ARP probe (RFC 5227).
             return Ok(());
         }
-        if address & u32::from_ne_bytes(config.mask) != u32::from_ne_bytes(config.subnet) {
+        let mask = u32::from_ne_bytes(config.mask);
+        if address & mask != u32::from_ne_bytes(config.subnet) {
+            return Err(DropReason::SpoofedAddress);
+        }
+        let host = address & !mask;
+        if host == 0 || host == !mask {
+            // The subnet's own, and everybody's in it.
             return Err(DropReason::SpoofedAddress);
         }
         let Some(endpoint) = endpoint else {
@@ -184,6 +251,17 @@ fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> 
     };
     // SAFETY: `reach` proved that the header is in the packet.
     let ip = unsafe { *ip };
+    // Before the kernel cuts a packet up, it writes the checksum that is left to it, and makes the header
+    // right afterwards. Whoever may send raw frames says where that is (`PACKET_VNET_HDR`, packet(7)): over
+    // the source address, for one.
+    if (ip.is_fragment() || ip.may_be_fragmented()) && packet.leaves_checksum() {
+        if ip.is_fragment() {
+            // No kernel cuts a packet up whose checksum is missing; put together on its way it would have
+            // one.
+            return Err(because(DropReason::Malformed));
+        }
+        packet.remember_source(&ip);
+    }
     let verdict = sender
         .check(packet, config, ip.source)
         .and_then(|()| transport(packet, config, &ip));
@@ -196,6 +274,16 @@ fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> 
     })
 }
 
+/// Whether an address lies in a peer's subnet.
+#[inline(always)]
+fn is_peers(config: &Config, address: u32) -> bool {
+    let key = PeerKey {
+        subnet: (address & u32::from_ne_bytes(config.mask)).to_ne_bytes(),
+    };
+    // SAFETY: only whether the entry exists counts.
+    unsafe { PEERS.get(&key) }.is_some()
+}
+
 /// What of IPv4 a container may not send, whoever it says it is.
 #[inline(always)]
 fn transport(packet: Packet, config: &Config, ip: &Ipv4) -> Result<(), DropReason> {
@@ -205,13 +293,13 @@ fn transport(packet: Packet, config: &Config, ip: &Ipv4) -> Result<(), DropReaso
     }
     let offset = OUTER_IP + ip.header_len();
     if ip.protocol == PROTOCOL_UDP {
-        let Some([source, destination]) = ports(packet, ip) else {
+        let Some([_, destination]) = ports(packet, ip) else {
             return Ok(());
         };
         if destination == (config.port as u16).to_be() {
             return vxlan(packet, config, ip, offset as u32);
         }
-        if source == BOOTP_SERVER.to_be() && destination == BOOTP_CLIENT.to_be() {
+        if destination == DHCP_CLIENT.to_be() {
             return Err(DropReason::DhcpAnswer);
         }
     } else if ip.protocol == PROTOCOL_ICMP
@@ -260,17 +348,12 @@ fn vxlan(packet: Packet, config: &Config, ip: &Ipv4, udp: u32) -> Result<(), Dro
 #[inline(always)]
 fn is_container(config: &Config, address: u32) -> bool {
     let mask = u32::from_ne_bytes(config.mask);
-    let subnet = address & mask;
     let (host, last) = (u32::from_be(address & !mask), u32::from_be(!mask));
     if host <= 1 || host == last {
         // A node's own, or everybody's there, the node among them: its VTEP takes broadcasts.
         return false;
     }
-    let key = PeerKey {
-        subnet: subnet.to_ne_bytes(),
-    };
-    // SAFETY: only whether the entry exists counts.
-    subnet == u32::from_ne_bytes(config.subnet) || unsafe { PEERS.get(&key) }.is_some()
+    address & mask == u32::from_ne_bytes(config.subnet) || is_peers(config, address)
 }
 
 #[inline(always)]
@@ -316,6 +399,9 @@ fn ipv6(packet: Packet) -> Result<(), DropReason> {
         let Some([following, length, high, low]) = packet.load::<4>(offset) else {
             return Ok(());
         };
+        if next == FRAGMENT && packet.leaves_checksum() {
+            return Err(DropReason::Malformed);
+        }
         if next == FRAGMENT && u16::from_be_bytes([high, low]) >> 3 != 0 {
             // Without its first fragment it never becomes whole.
             return Ok(());
@@ -335,12 +421,10 @@ fn ipv6(packet: Packet) -> Result<(), DropReason> {
             _ => Ok(()),
         },
         PROTOCOL_UDP => {
-            let Some([a, b, c, d]) = packet.load::<4>(offset) else {
+            let Some([high, low]) = packet.load::<2>(offset + 2) else {
                 return Ok(());
             };
-            let answer = u16::from_be_bytes([a, b]) == DHCPV6_SERVER
-                && u16::from_be_bytes([c, d]) == DHCPV6_CLIENT;
-            if answer {
+            if u16::from_be_bytes([high, low]) == DHCPV6_CLIENT {
                 Err(DropReason::DhcpAnswer)
             } else {
                 Ok(())

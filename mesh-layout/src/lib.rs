@@ -224,7 +224,7 @@ pub struct Config {
     /// MTU of the overlay device, the largest inner packet; 0 if the program is to ask the
     /// kernel, as in entries of builds that knew no MTU and had zeros here.
     pub overlay_mtu: u32,
-    /// [`CONFIG_GUARD_ONLY`], or 0.
+    /// [`CONFIG_GUARD_ONLY`] and [`CONFIG_GUARD_TAGGED`], or 0.
     pub flags: u32,
     /// Zero.
     pub pad: [u8; 4],
@@ -234,12 +234,19 @@ pub struct Config {
 /// path.
 pub const CONFIG_GUARD_ONLY: u32 = 1;
 
+/// Flag of the [`Config`]: frames of a VLAN are judged like those of none. A bridge that filters VLANs
+/// takes the tag off where a port or the bridge itself has that VLAN untagged.
+pub const CONFIG_GUARD_TAGGED: u32 = 2;
+
 /// Priority (`SO_PRIORITY`, socket(7)) of a frame on its way up to the bridge with which the packet
 /// filter tells the program there that it came by another port than the one whose address or MAC
 /// address it claims. The kernel sets the priority of what a container sends to zero, and that
 /// program sets this one back to zero: nobody else sees it. Its low bits are zero, so that a queue
 /// would treat it as it treats none.
 pub const PRIORITY_ANOTHERS_CLAIM: u32 = 0x514d_0000;
+/// Priority with which the packet filter remembers of a frame between ports that it was a fragment when it
+/// came, by a port that it does not know.
+pub const PRIORITY_UNKNOWN_FRAGMENT: u32 = 0x514d_0010;
 
 /// A sampled drop: what the packet was and why it was dropped. Addresses that the program
 /// did not get to read are zero.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use mesh_layout::{
-    CONFIG_GUARD_ONLY, Config, Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, Vtep,
-    VtepKey,
+    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, Endpoint, EndpointKey, MacHolder, MacKey, Peer,
+    PeerKey, Vtep, VtepKey,
 };
 
 /// A node's state.
@@ -95,6 +95,17 @@ impl Node {
         let host = u32::from(address) & hosts;
         let special = [0, 1, hosts].contains(&host);
         !special && (self.owns(address) || self.peer(address).is_some())
+    }
+
+    /// Whether the address means its whole subnet, or everybody there.
+    pub fn is_everybodys(&self, address: Ipv4Addr) -> bool {
+        let hosts = !u32::from_be_bytes(self.config.mask);
+        [0, hosts].contains(&(u32::from(address) & hosts))
+    }
+
+    /// Whether frames of a VLAN are judged like those of none.
+    pub fn guards_tagged(&self) -> bool {
+        self.config.flags & CONFIG_GUARD_TAGGED != 0
     }
 
     /// Whether the programs are to guard and to forward nothing.

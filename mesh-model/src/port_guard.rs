@@ -28,9 +28,9 @@ const REDIRECT: u8 = 5;
 /// ICMPv6 types of RFC 4861, sections 4.2 and 4.5.
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT_V6: u8 = 137;
-/// Ports of a DHCP server's answer (RFC 2131; RFC 8415).
-const DHCP_ANSWER: [u16; 2] = [67, 68];
-const DHCPV6_ANSWER: [u16; 2] = [547, 546];
+/// Where clients of DHCP and DHCPv6 listen (RFC 2131; RFC 8415).
+const DHCP_CLIENT: u16 = 68;
+const DHCPV6_CLIENT: u16 = 546;
 
 /// IPv6 extension headers with a length of their own: hop-by-hop, routing, destination options,
 /// mobility, HIP, Shim6 (RFC 7045).
@@ -74,9 +74,21 @@ impl Sender<'_> {
     fn may_send(self, arrival: &Arrival<'_>, ethertype: u16) -> Result<bool, Dropped> {
         let body = &arrival.packet[ETHERNET_LEN..];
         let mac = || self.may_use_its_mac().map_err(Dropped::because);
-        if arrival.vlan_tag.is_some_and(|tag| tag & 0xfff != 0) {
+        let of_hosts = [ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6]
+            .iter()
+            .chain(&VLAN_TAGS)
+            .any(|it| *it == ethertype);
+        if is_reserved(arrival.packet) && of_hosts {
+            // No bridge forwards it, and the host would take it.
+            return Err(Dropped::because(DropReason::Malformed));
+        }
+        let of_vlan = arrival.vlan_tag.is_some_and(|tag| tag & 0xfff != 0);
+        if of_vlan && !self.node.guards_tagged() {
             // A network of its own, of which the node knows no addresses.
-            return mac().map(|()| true);
+            mac()?;
+            return offers_address(ethertype, body)
+                .map_err(Dropped::because)
+                .map(|()| true);
         }
         match ethertype {
             ETHERTYPE_IPV4 => match Ipv4::read(body) {
@@ -130,7 +142,7 @@ impl Sender<'_> {
             // Nobody yet: a DHCP client, or an ARP probe (RFC 5227).
             return Ok(());
         }
-        if !self.node.owns(address) {
+        if !self.node.owns(address) || self.node.is_everybodys(address) {
             return Err(DropReason::SpoofedAddress);
         }
         let Some(entry) = entry.filter(|it| it.flags & ENDPOINT_HELD != 0) else {
@@ -169,6 +181,33 @@ impl Sender<'_> {
     }
 }
 
+/// Whether the frame is for one of the addresses that bridges keep to themselves (IEEE 802.1Q, 8.6.3).
+fn is_reserved(packet: &[u8]) -> bool {
+    packet.starts_with(&[0x01, 0x80, 0xc2, 0, 0]) && packet.get(5).is_some_and(|last| *last < 16)
+}
+
+/// Whether a frame of another VLAN is for clients of DHCP, who do not always look at its tag.
+fn offers_address(ethertype: u16, body: &[u8]) -> Result<(), DropReason> {
+    match ethertype {
+        ETHERTYPE_IPV6 => match ipv6(body) {
+            Err(DropReason::DhcpAnswer) => Err(DropReason::DhcpAnswer),
+            // A router of that network.
+            _ => Ok(()),
+        },
+        ETHERTYPE_IPV4 => {
+            let client = Ipv4::read(body)
+                .filter(|ip| ip.protocol == PROTOCOL_UDP && ip.fragment_offset == 0)
+                .and_then(|ip| ports(body.get(ip.length()..)?))
+                .is_some_and(|[_, to]| to == DHCP_CLIENT);
+            match client {
+                true => Err(DropReason::DhcpAnswer),
+                false => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What no container may send behind an IPv4 header.
 fn beyond_ipv4(node: &Node, segment_size: u16, ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> {
     if ip.fragment_offset != 0 {
@@ -181,7 +220,7 @@ fn beyond_ipv4(node: &Node, segment_size: u16, ip: &Ipv4, packet: &[u8]) -> Resu
             Some([_, to]) if u32::from(to) == node.config.port => {
                 vxlan(node, segment_size, ip, transport)
             }
-            Some(DHCP_ANSWER) => Err(DropReason::DhcpAnswer),
+            Some([_, DHCP_CLIENT]) => Err(DropReason::DhcpAnswer),
             _ => Ok(()),
         },
         PROTOCOL_ICMP if transport.first() == Some(&REDIRECT) => Err(DropReason::RouterAdvert),
@@ -255,7 +294,9 @@ fn ipv6(packet: &[u8]) -> Result<(), DropReason> {
             Some(&(ROUTER_ADVERTISEMENT | REDIRECT_V6)) => Err(DropReason::RouterAdvert),
             _ => Ok(()),
         },
-        PROTOCOL_UDP if ports(rest) == Some(DHCPV6_ANSWER) => Err(DropReason::DhcpAnswer),
+        PROTOCOL_UDP if ports(rest).is_some_and(|[_, to]| to == DHCPV6_CLIENT) => {
+            Err(DropReason::DhcpAnswer)
+        }
         other if extends(other) => Err(DropReason::Malformed),
         _ => Ok(()),
     }

@@ -78,7 +78,8 @@ pub fn safety_net(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     }
 }
 
-/// Egress of the overlay device: counts IPv4 to a peer, and touches nothing.
+/// Egress of the overlay device: counts IPv4 to a peer, and touches nothing. What a packet remembers of its
+/// source is not modelled: nothing that could be run through a program alone remembers any.
 pub fn count_egress(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     let packet = arrival.packet;
     let counted = || {

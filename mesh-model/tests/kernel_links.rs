@@ -11,11 +11,12 @@ use std::net::Ipv4Addr;
 
 use aya::programs::{TcAttachType, tc::qdisc_add_clsact};
 use mesh_layout::{
-    DropReason, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, PassReason, PeerKey,
+    CONFIG_GUARD_TAGGED, DropReason, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey,
+    PassReason, PeerKey,
 };
 use mesh_model::{
-    ArpFrame, Arrival, Ethernet, Ipv4, Ipv6Frame, Ledger, Node, Outcome, Program, Redirect, Udp,
-    Verdict, tagged,
+    ArpFrame, Arrival, Ethernet, Frame, Ipv4, Ipv6Frame, Ledger, Node, Outcome, Program, Redirect,
+    Udp, Verdict, tagged,
 };
 
 use nix::{
@@ -265,7 +266,7 @@ async fn what_a_stranger_sends_in_whatever_disguise_reaches_no_container() {
 /// What of a container's frames is dropped, with tags and without.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_of_no_vlan_hides_nothing_and_a_stub_teaches_the_bridge_nothing() {
-    let on = Attached::new("tags").await;
+    let mut on = Attached::new("tags").await;
     let advertisement = |mac| {
         Ipv6Frame {
             macs: [[0x33, 0x33, 0, 0, 0, 1], mac],
@@ -283,6 +284,7 @@ async fn a_tag_of_no_vlan_hides_nothing_and_a_stub_teaches_the_bridge_nothing() 
         sender: (own, GATEWAY),
         target: ([0; 6], SIBLING),
     };
+    let answer = Frame::udp([own, [0xff; 6]], [CONTAINER, SIBLING], [67, 68], &[0; 40]);
     let mut stub = from_container(b"");
     stub.ethernet.source = siblings;
     let stub = stub.bytes()[..33].to_vec();
@@ -316,6 +318,12 @@ async fn a_tag_of_no_vlan_hides_nothing_and_a_stub_teaches_the_bridge_nothing() 
             vec![(vlan, 0)],
             Verdict::Pass(PassReason::Unreadable),
         ),
+        // A client of DHCP may take the answer for one without a tag.
+        (
+            answer.bytes(),
+            vec![(vlan, 7)],
+            Verdict::Drop(DropReason::DhcpAnswer),
+        ),
         // A VLAN's own routers are its own business.
         (
             advertisement(own),
@@ -335,6 +343,21 @@ async fn a_tag_of_no_vlan_hides_nothing_and_a_stub_teaches_the_bridge_nothing() 
     // The last one arrives, and by then the others have been judged.
     let is_advertisement = |frame: &[u8]| frame == advertisement(own);
     on.containers[1].receive(is_advertisement);
+    let (counted, _) = on.programs.ledger();
+    assert_eq!(counted.drops, ledger.drops);
+
+    // Unless the bridge takes tags off: then there is nothing of its own about it.
+    on.node.config.flags = CONFIG_GUARD_TAGGED;
+    on.programs.show(&on.node);
+    let frame = advertisement(own);
+    on.containers[0].send(&tagged(&frame, &[(vlan, 7)]));
+    let outcome = on.judge_tagged(Program::Encapsulate, &frame, 0, Some(7));
+    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::RouterAdvert));
+    ledger.add(&outcome);
+    let mut after = from_container(b"after it").bytes();
+    after[..6].copy_from_slice(&siblings);
+    on.containers[0].send(&after);
+    on.containers[1].receive(|frame| frame == after);
     let (counted, _) = on.programs.ledger();
     assert_eq!(counted.drops, ledger.drops);
 }

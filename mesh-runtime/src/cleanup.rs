@@ -194,11 +194,10 @@ fn plan(settings: &Settings, observed: &Observed) -> CleanupPlan {
         let bridge = observed.link_named(&settings.bridge).map(|it| it.index);
         entry.sticky && of_container && entry.bridge == bridge && bridge.is_some()
     });
-    plan.changes
-        .extend(pinned.map(|entry| Change::UnpinContainer {
-            mac: entry.mac,
-            port: entry.link,
-        }));
+    // One of each VLAN, which go together.
+    let pinned: BTreeSet<_> = pinned.map(|entry| (entry.mac, entry.link)).collect();
+    let unpin = |(mac, port)| Change::UnpinContainer { mac, port };
+    plan.changes.extend(pinned.into_iter().map(unpin));
     let ours = observed
         .routes
         .iter()

@@ -69,6 +69,7 @@ pub(crate) fn fast_path_state(
         ports,
         endpoints: endpoints(observed, bridge.index, subnet, &wanted.endpoints),
         macs: macs(observed, bridge.index, &wanted.endpoints),
+        filters_vlans: bridge.filters_vlans,
         forwarding: settings.forwarding,
     })
 }
@@ -170,6 +171,7 @@ mod tests {
             up: true,
             master: None,
             far_end: None,
+            filters_vlans: false,
         };
         (index, link)
     }

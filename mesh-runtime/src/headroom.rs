@@ -142,6 +142,7 @@ mod tests {
             up: false,
             master: Some(BRIDGE),
             far_end: None,
+            filters_vlans: false,
         }
     }
 

@@ -79,6 +79,17 @@ impl PacketSocket {
         Ok(())
     }
 
+    /// Has each frame that is sent begin with a `struct virtio_net_hdr` (linux/virtio_net.h), by which a
+    /// sender leaves checksums and segmentation to others (`PACKET_VNET_HDR`, packet(7)).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer.
+    pub fn with_offload_headers(self) -> io::Result<Self> {
+        self.set_option(libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1_i32)?;
+        Ok(self)
+    }
+
     /// Sends a frame out of the interface.
     ///
     /// # Errors

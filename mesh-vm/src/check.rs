@@ -29,6 +29,8 @@ pub enum Check {
     WithoutTheFastPathTheKernelPathCarries,
     /// There the programs are still attached, and guard.
     NorWithoutTheFastPath,
+    /// Nor do frames of the VLAN whose tag the bridge takes off, once it filters VLANs.
+    NorBehindTagsThatTheBridgeTakesOff,
     /// With `--fast-path auto` and a way of attaching that this kernel does not offer, the node
     /// runs on the kernel path, says so once in its log, and shows why in its status.
     WhatCannotBeAttachedIsDoneWithout,
@@ -52,7 +54,7 @@ pub enum Check {
 
 impl Check {
     /// All of them, in their order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TheProgramsLoadAndAttach,
         Self::ItAttachesTheWayTheKernelOffers,
         Self::ThePacketFilterHoldsItsTables,
@@ -63,6 +65,7 @@ impl Check {
         Self::NorWhileNoRuntimeRuns,
         Self::WithoutTheFastPathTheKernelPathCarries,
         Self::NorWithoutTheFastPath,
+        Self::NorBehindTagsThatTheBridgeTakesOff,
         Self::WhatCannotBeAttachedIsDoneWithout,
         Self::TheFastPathComesBack,
         Self::AVlanCarriesTheFastPath,
@@ -81,6 +84,9 @@ impl Check {
             Self::NoContainerSpeaksAsAnother => "no_container_speaks_as_another",
             Self::NorWhileNoRuntimeRuns => "no_container_speaks_as_another_while_no_runtime_runs",
             Self::NorWithoutTheFastPath => "no_container_speaks_as_another_without_the_fast_path",
+            Self::NorBehindTagsThatTheBridgeTakesOff => {
+                "no_container_speaks_as_another_behind_tags_that_the_bridge_takes_off"
+            }
             Self::ContainersPingOverTheFastPath => "containers_ping_over_the_fast_path",
             Self::TcpArrivesIntactOverTheFastPath => "tcp_arrives_intact_over_the_fast_path",
             Self::AKilledRuntimeAndItsSuccessorLoseNoPacket => {

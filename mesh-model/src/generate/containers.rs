@@ -43,6 +43,14 @@ pub(super) fn sends(
         84..90 => dhcp_or_redirect(random, node, sender),
         _ => vxlan(random, node, sender),
     };
+    let mut frame = frame;
+    if random.chance(2)
+        && let Some(destination) = frame.first_chunk_mut::<6>()
+    {
+        // Around those that bridges keep to themselves.
+        let last = random.pick(&[0, 2, 0xe, 0xf, 0x10]);
+        *destination = [0x01, 0x80, 0xc2, 0, 0, last];
+    }
     let frame = match random.below(100) {
         0 => tagged(&frame, &[tag(random)]),
         1 => tagged(&frame, &[tag(random), tag(random)]),
@@ -133,7 +141,7 @@ fn ipv6(random: &mut Random, sender: Sender) -> Vec<u8> {
     let (protocol, start) = match random.below(8) {
         0..4 => (58, vec![random.pick(&[133, 134, 134, 136, 137, 128])]),
         4..6 => {
-            let [from, to] = random.pick(&[[547_u16, 546], [546, 547], [547, 53]]);
+            let [from, to] = random.pick(&[[547_u16, 546], [7, 546], [546, 547], [547, 53]]);
             (17, [from.to_be_bytes(), to.to_be_bytes()].concat())
         }
         6 => (6, Vec::new()),
@@ -171,7 +179,7 @@ fn extension(random: &mut Random) -> Extension {
 }
 
 fn dhcp_or_redirect(random: &mut Random, node: &Node, sender: Sender) -> Vec<u8> {
-    let ports = random.pick(&[[67, 68], [67, 68], [68, 67], [67, 67]]);
+    let ports = random.pick(&[[67, 68], [6767, 68], [68, 67], [67, 67]]);
     let to = any_address(random, node);
     let data = vec![0; random.below(64)];
     let macs = [

@@ -6,8 +6,8 @@ use std::{
 };
 
 use mesh_layout::{
-    CONFIG_GUARD_ONLY, Config, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, Peer,
-    PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac, overlay_mac,
+    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, ENDPOINT_HELD, Endpoint, EndpointKey,
+    MacHolder, MacKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac, overlay_mac,
 };
 
 use super::Random;
@@ -101,9 +101,10 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
                 true => overlay_mtu.unwrap_or(0),
                 false => 0,
             },
-            flags: match random.chance(3) {
-                true => CONFIG_GUARD_ONLY,
-                false => 0,
+            flags: match random.below(100) {
+                0..3 => CONFIG_GUARD_ONLY,
+                3..6 => CONFIG_GUARD_TAGGED,
+                _ => 0,
             },
             pad: [0; 4],
         },

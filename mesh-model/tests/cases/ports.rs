@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 
 use mesh_layout::{
     CONFIG_GUARD_ONLY,
-    DropReason::{GatewayClaimed, SpoofedAddress, SpoofedMac, UnknownVtep},
+    DropReason::{GatewayClaimed, Malformed, SpoofedAddress, SpoofedMac, UnknownVtep},
     PassReason::{ForwardingOff, NotRouted, SourceNotOurs},
 };
-use mesh_model::{ArpFrame, Frame, Ipv6Frame, Node, Program, Redirect, Verdict};
+use mesh_model::{ArpFrame, Frame, Ipv6Frame, Node, Program, Redirect, Verdict, tagged};
 
 use super::{Cases, drop, pass, with};
 use crate::harness::node::{
@@ -75,7 +75,62 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
     macs(cases);
     arp(cases);
     claims_of_others(cases);
+    reserved(cases);
     guarding_only(cases);
+}
+
+/// Frames to the addresses that bridges keep to themselves.
+fn reserved(cases: &mut Cases<'_>) {
+    let reserved = |last| [0x01, 0x80, 0xc2, 0, 0, last];
+    let port = Program::Encapsulate;
+    for (name, packet) in [
+        (
+            "IPv4 to where no bridge forwards would be the host's",
+            with(from_address(CONTAINER), 0, &reserved(0x0e)),
+        ),
+        (
+            "ARP to where no bridge forwards would be the host's",
+            with(arp_from(CONTAINER), 0, &reserved(0x02)),
+        ),
+        (
+            "a tagged frame to where no bridge forwards would be the host's",
+            with(
+                tagged(&from_address(CONTAINER), &[(0x8100, 0)]),
+                0,
+                &reserved(0x0f),
+            ),
+        ),
+    ] {
+        cases.add(port, name, packet, drop(Malformed));
+    }
+    let advertisement = Ipv6Frame {
+        macs: [reserved(0), CONTAINER_MAC],
+        extensions: Vec::new(),
+        protocol: 58,
+        payload: vec![128; 8],
+    };
+    cases.add(
+        port,
+        "IPv6 to where no bridge forwards would be the host's",
+        advertisement.bytes(),
+        drop(Malformed),
+    );
+    cases.add(
+        port,
+        "what bridges tell each other is the bridge's business",
+        with(
+            with(from_address(CONTAINER), 0, &reserved(0x0e)),
+            12,
+            &[0x88, 0xcc],
+        ),
+        pass(NotRouted),
+    );
+    cases.add(
+        port,
+        "an address after those that bridges keep to themselves is one like others",
+        with(from_address(CONTAINER), 0, &reserved(0x10)),
+        pass(NotRouted),
+    );
 }
 
 /// Frames that the packet filter has marked: they came by none of the ports that hold what they claim.
@@ -167,6 +222,16 @@ fn addresses(cases: &mut Cases<'_>) {
         (
             "an address outside the cluster is spoofed",
             Ipv4Addr::new(203, 0, 113, 1),
+            drop(SpoofedAddress),
+        ),
+        (
+            "the subnet's own address is nobody's",
+            Ipv4Addr::new(10, 42, 1, 0),
+            drop(SpoofedAddress),
+        ),
+        (
+            "the address of everybody in the subnet is nobody's",
+            Ipv4Addr::new(10, 42, 1, 255),
             drop(SpoofedAddress),
         ),
         (

@@ -151,6 +151,16 @@ fn dhcp_servers(cases: &mut Cases<'_>) {
             drop(DhcpAnswer),
         ),
         (
+            "what a DHCP client takes from another port than a server's is dropped",
+            dhcp(CONTAINER, [6767, 68]).bytes(),
+            drop(DhcpAnswer),
+        ),
+        (
+            "what a DHCPv6 client takes from another port than a server's is dropped",
+            ipv6(Vec::new(), UDP, &[26, 111, 2, 34, 0, 8, 0, 0]),
+            drop(DhcpAnswer),
+        ),
+        (
             "the first fragment of a DHCP server's answer is dropped",
             changed(|frame| frame.ip.more_fragments = true),
             drop(DhcpAnswer),

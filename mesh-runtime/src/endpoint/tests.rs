@@ -22,6 +22,7 @@ fn link(index: u32) -> Link {
         up: true,
         master: (index != BRIDGE).then_some(BRIDGE),
         far_end: (index != BRIDGE).then_some(far_end(index)),
+        filters_vlans: false,
     }
 }
 

@@ -8,8 +8,9 @@ use aya::{
     util::nr_cpus,
 };
 use mesh_layout::{
-    CONFIG_GUARD_ONLY, Config, DropReason, Drops, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder,
-    MacKey, PassReason, Passes, Peer, PeerKey, PeerStats, Vtep, VtepKey, map_names,
+    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, DropReason, Drops, ENDPOINT_HELD, Endpoint,
+    EndpointKey, MacHolder, MacKey, PassReason, Passes, Peer, PeerKey, PeerStats, Vtep, VtepKey,
+    map_names,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -216,11 +217,8 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
 
 /// The flags of the node's entry.
 pub(super) fn config_flags(wanted: &FastPathState) -> u32 {
-    if wanted.forwarding {
-        0
-    } else {
-        CONFIG_GUARD_ONLY
-    }
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    flag(!wanted.forwarding, CONFIG_GUARD_ONLY) | flag(wanted.filters_vlans, CONFIG_GUARD_TAGGED)
 }
 
 /// The entry of an endpoint.

@@ -39,6 +39,8 @@ pub struct FastPathState {
     pub endpoints: BTreeMap<Ipv4Addr, EndpointPath>,
     /// Ports of the containers' MAC addresses, from which no other may send.
     pub macs: BTreeMap<Mac, u32>,
+    /// Whether the bridge takes VLAN tags off: frames of a VLAN are judged like those of none then.
+    pub filters_vlans: bool,
     /// Whether the programs carry traffic. Without, they guard and count alone.
     pub forwarding: bool,
 }

@@ -42,6 +42,8 @@ struct Frame {
     /// This node's address on the underlay, once it is known.
     host_address: Option<Ipv4Addr>,
     routed_from: BTreeSet<Ipv4Net>,
+    /// Whether our bridge takes VLAN tags off.
+    filters_vlans: bool,
     /// Whether no program judges what the rules mark.
     without_programs: bool,
 }
@@ -238,6 +240,7 @@ impl Ruleset {
                 bridge_mac: bridge.mac?,
                 host_address: plan.underlay.as_ref().map(|underlay| underlay.address),
                 routed_from: settings.routed_from.clone(),
+                filters_vlans: bridge.filters_vlans,
                 without_programs,
             },
             sets: Sets {

@@ -145,6 +145,7 @@ impl ModelKernel<'_> {
             up: false,
             master: None,
             far_end: None,
+            filters_vlans: false,
         };
         self.state.links.insert(index, link);
         Ok(())
@@ -170,6 +171,7 @@ impl ModelKernel<'_> {
                 up: false,
                 master: Some(bridge),
                 far_end: None,
+                filters_vlans: false,
             };
             self.state.links.insert(index, link);
             return Ok(());

@@ -11,8 +11,8 @@ use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage, AddressScope},
     link::{
-        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-        LinkMessage,
+        InfoBridge, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+        LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
@@ -176,6 +176,7 @@ fn read_link(message: &LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         far_end: None,
+        filters_vlans: false,
     };
     let mut other_end = 0;
     for attribute in &message.attributes {
@@ -191,7 +192,10 @@ fn read_link(message: &LinkMessage) -> Link {
                     link: 0,
                 });
             }
-            LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = read_kind(infos);
+                link.filters_vlans = filters_vlans(infos);
+            }
             _ => {}
         }
     }
@@ -213,6 +217,14 @@ fn read_kind(infos: &[LinkInfo]) -> LinkKind {
         Some(other) => LinkKind::Other(other.to_string()),
         None => LinkKind::Other(String::new()),
     }
+}
+
+fn filters_vlans(infos: &[LinkInfo]) -> bool {
+    let filters = |attribute: &InfoBridge| matches!(attribute, InfoBridge::VlanFiltering(true));
+    infos.iter().any(|info| match info {
+        LinkInfo::Data(InfoData::Bridge(attributes)) => attributes.iter().any(filters),
+        _ => false,
+    })
 }
 
 fn read_vxlan(infos: &[LinkInfo]) -> Vxlan {

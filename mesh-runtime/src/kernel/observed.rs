@@ -54,6 +54,8 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     /// Its other end, if that is in another network namespace (`IFLA_LINK_NETNSID`).
     pub(crate) far_end: Option<FarEnd>,
+    /// Whether it is a bridge that filters VLANs, and so takes tags off and puts them on.
+    pub(crate) filters_vlans: bool,
 }
 
 /// What sort of device an interface is.

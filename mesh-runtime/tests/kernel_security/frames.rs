@@ -30,15 +30,26 @@ pub(crate) fn ethernet(to: Mac, from: Mac, ethertype: u16, payload: &[u8]) -> Ve
 
 /// The frame behind one more tag of VLAN 0, which means none.
 pub(crate) fn tagged(frame: &[u8]) -> Vec<u8> {
+    of_vlan(frame, 0)
+}
+
+/// The frame behind one more tag.
+pub(crate) fn of_vlan(frame: &[u8], id: u16) -> Vec<u8> {
     let mut tagged = frame[..12].to_vec();
     tagged.extend(VLAN.to_be_bytes());
-    tagged.extend([0, 0]);
+    tagged.extend(id.to_be_bytes());
     tagged.extend(&frame[12..]);
     tagged
 }
 
-/// RFC 1071.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
+/// One of the addresses that bridges keep to themselves (IEEE 802.1Q, 8.6.3): a frame for it enters a
+/// host by the port of a bridge, not by the bridge.
+pub(crate) fn reserved_mac(last: u8) -> Mac {
+    [0x01, 0x80, 0xc2, 0, 0, last]
+}
+
+/// The sum in ones' complement of RFC 1071.
+pub(crate) fn sum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
@@ -46,7 +57,11 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    (!u16::try_from(sum).unwrap()).to_be_bytes()
+    u16::try_from(sum).unwrap()
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    (!sum(bytes)).to_be_bytes()
 }
 
 pub(crate) fn ipv4(source: Ipv4Addr, target: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
@@ -111,7 +126,8 @@ pub(crate) fn fragment(mut packet: Vec<u8>, identification: u16, place: u16) -> 
     packet[4..6].copy_from_slice(&identification.to_be_bytes());
     packet[6..8].copy_from_slice(&place.to_be_bytes());
     packet[10..12].fill(0);
-    let sum = checksum(&packet[..20]);
+    let header = usize::from(packet[0] & 0xf) * 4;
+    let sum = checksum(&packet[..header]);
     packet[10..12].copy_from_slice(&sum);
     packet
 }

@@ -61,6 +61,15 @@ async fn a_container_that_is_just_being_made_speaks_for_no_sibling() {
                 forged.push(frames::ethernet(next_hop, mac, IPV4, &packet));
             }
         }
+        // Past the bridge to the host, and to whoever looks for a DHCP server.
+        let past = frames::reserved_mac(0x0e);
+        for target in [home.address(), scene.gateway()] {
+            let packet = frames::udp_packet((sibling.address(), 4444), (target, PORT), FORGED);
+            forged.push(frames::ethernet(past, own_mac, IPV4, &packet));
+        }
+        let offer = (Ipv4Addr::BROADCAST, 68);
+        let offer = frames::udp_packet((attacker.address(), 67), offer, FORGED);
+        forged.push(frames::ethernet(frames::BROADCAST, own_mac, IPV4, &offer));
         let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -31,6 +31,8 @@ enum Wrapping {
     Plain,
     Behind(&'static [u8]),
     Tagged(usize),
+    /// For one of the addresses that no bridge forwards.
+    PastTheBridge,
 }
 
 /// An advertisement of the attacker to all nodes.
@@ -40,7 +42,7 @@ fn advert(attacker: &Container, wrapping: Wrapping) -> Vec<u8> {
     let message = frames::icmpv6(source, ALL_NODES, &frames::router_advert());
     let headers = match wrapping {
         Wrapping::Behind(headers) => headers,
-        Wrapping::Plain | Wrapping::Tagged(_) => &[],
+        Wrapping::Plain | Wrapping::Tagged(_) | Wrapping::PastTheBridge => &[],
     };
     let (mut next, mut payload) = (ICMPV6, message);
     for &header in headers.iter().rev() {
@@ -54,12 +56,14 @@ fn advert(attacker: &Container, wrapping: Wrapping) -> Vec<u8> {
     }
     let packet = frames::ipv6(source, ALL_NODES, next, &payload);
     let mut frame = frames::ethernet(ALL_NODES_MAC, own, IPV6, &packet);
-    if let Wrapping::Tagged(tags) = wrapping {
-        for _ in 0..tags {
-            frame = frames::tagged(&frame);
+    match wrapping {
+        Wrapping::Tagged(tags) => (0..tags).fold(frame, |frame, _| frames::tagged(&frame)),
+        Wrapping::PastTheBridge => {
+            frame[..6].copy_from_slice(&frames::reserved_mac(0x0e));
+            frame
         }
+        Wrapping::Plain | Wrapping::Behind(_) => frame,
     }
-    frame
 }
 
 /// IPv6 as a distribution leaves it, and advertisements accepted even by a host that forwards.
@@ -145,6 +149,12 @@ async fn the_host_takes_no_container_for_its_ipv6_router() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_host_takes_no_container_for_its_ipv6_router_behind_a_tag() {
     followed_by_no_host(Wrapping::Tagged(1)).await;
+}
+
+/// By the port: a bridge hands what is for such an address to nobody but its host.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_takes_no_container_for_its_ipv6_router_past_the_bridge() {
+    followed_by_no_host(Wrapping::PastTheBridge).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,24 +255,45 @@ async fn an_icmp_redirect_is_heard_by_no_sibling() {
     no_sibling_hears(redirect, FORGED).await;
 }
 
+/// An offer of DHCP, to everybody.
+fn offer_from(scene: &Scene, port: u16) -> Vec<u8> {
+    let own = (scene.attacker.address(), port);
+    let packet = frames::udp_packet(own, (Ipv4Addr::BROADCAST, 68), FORGED);
+    let mac = mac(scene.attacker.netns(), "eth0");
+    frames::ethernet(frames::BROADCAST, mac, IPV4, &packet)
+}
+
+/// A reply of DHCPv6, to everybody.
+fn reply_from(scene: &Scene, port: u16) -> Vec<u8> {
+    let own = mac(scene.attacker.netns(), "eth0");
+    let source = (frames::link_local(own), port);
+    let packet = frames::udp_packet_v6(source, (ALL_NODES, 546), FORGED);
+    frames::ethernet(ALL_NODES_MAC, own, IPV6, &packet)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_dhcp_is_heard_by_no_sibling() {
-    let offer = |scene: &Scene| {
-        let own = (scene.attacker.address(), 67);
-        let packet = frames::udp_packet(own, (Ipv4Addr::BROADCAST, 68), FORGED);
-        let mac = mac(scene.attacker.netns(), "eth0");
-        frames::ethernet(frames::BROADCAST, mac, IPV4, &packet)
-    };
-    no_sibling_hears(offer, FORGED).await;
+    no_sibling_hears(|scene| offer_from(scene, 67), FORGED).await;
+}
+
+/// Clients look at the port they listen on alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_dhcp_from_another_port_is_heard_by_no_sibling() {
+    no_sibling_hears(|scene| offer_from(scene, 6767), FORGED).await;
+}
+
+/// Clients that listen to all IPv4 do not see the tag that the kernel has taken off.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_dhcp_behind_a_vlan_tag_is_heard_by_no_sibling() {
+    no_sibling_hears(|scene| frames::of_vlan(&offer_from(scene, 67), 5), FORGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_dhcpv6_from_another_port_is_heard_by_no_sibling() {
+    no_sibling_hears(|scene| reply_from(scene, 6767), FORGED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_dhcpv6_is_heard_by_no_sibling() {
-    let reply = |scene: &Scene| {
-        let own = mac(scene.attacker.netns(), "eth0");
-        let source = (frames::link_local(own), 547);
-        let packet = frames::udp_packet_v6(source, (ALL_NODES, 546), FORGED);
-        frames::ethernet(ALL_NODES_MAC, own, IPV6, &packet)
-    };
-    no_sibling_hears(reply, FORGED).await;
+    no_sibling_hears(|scene| reply_from(scene, 547), FORGED).await;
 }

@@ -7,7 +7,7 @@ use mesh_testbed::{Host, NetNs};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::{
-    frames::{self, IPV4},
+    frames::{self, IPV4, reserved_mac},
     inside::{datagram, ip, mac},
     packet_socket::PacketSocket,
     pair::{Forged, SOON},
@@ -43,10 +43,13 @@ fn learns_nothing(scene: &Scene, deceived: &Host, peer: &Host) {
     let attacker = scene.attacker.netns();
     let packet = narrow(scene.attacker.address(), deceived.address(), peer.address());
     let own = mac(attacker, "eth0");
-    let frame = frames::ethernet(scene.gateway_mac(), own, IPV4, &packet);
     let listener = Listener::on(deceived.netns());
     let socket = PacketSocket::open(attacker, "eth0");
-    socket.send(attacker, &vec![frame; TIMES]);
+    // To the bridge, and past it.
+    for next_hop in [scene.gateway_mac(), reserved_mac(0x02), reserved_mac(0x0e)] {
+        let frame = frames::ethernet(next_hop, own, IPV4, &packet);
+        socket.send(attacker, &vec![frame; TIMES]);
+    }
     let to = SocketAddrV4::new(deceived.address(), PORT);
     sees_no(b"nothing of this kind", &listener, |marker| {
         datagram(attacker, to, marker);

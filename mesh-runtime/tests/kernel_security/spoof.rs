@@ -188,6 +188,53 @@ async fn another_nodes_address_does_not_reach_the_host() {
     never(far_address, Towards::TheHost).await;
 }
 
+/// What is for an address that no bridge forwards enters the host by the port, where no rule of the
+/// bridge's sees it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_claim_reaches_the_host_past_the_bridge() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        let (attacker, host) = (scene.attacker.netns(), scene.home());
+        let listener = Listener::on(host.netns());
+        let socket = PacketSocket::open(attacker, "eth0");
+        let claims = [
+            siblings_address(scene),
+            siblings_mac(scene),
+            far_address(scene),
+            outside_address(scene),
+        ];
+        for last in [0x02, 0x03, 0x0e, 0x0f] {
+            for Claim { source, mac } in claims {
+                for target in [host.address(), scene.gateway()] {
+                    let packet = frames::udp_packet((source, 4444), (target, PORT), FORGED);
+                    let next_hop = frames::reserved_mac(last);
+                    let frame = frames::ethernet(next_hop, mac, IPV4, &packet);
+                    socket.send(attacker, &vec![frame; TIMES]);
+                }
+            }
+        }
+        sees_no(FORGED, &listener, Scene::marker(attacker, scene.gateway()));
+    })
+    .await;
+}
+
+/// The subnet's own address, and that of everybody in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_addresses_that_mean_the_subnet_reach_nobody() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        for last in [0, 255] {
+            let [a, b, c, _] = scene.gateway().octets();
+            let claim = Claim {
+                source: Ipv4Addr::new(a, b, c, last),
+                mac: own_mac(scene),
+            };
+            for towards in [Towards::AnotherNode, Towards::TheBridge, Towards::TheHost] {
+                claims(scene, claim, towards);
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_outside_the_subnet_does_not_reach_a_container_on_the_same_bridge() {
     never(outside_address, Towards::TheBridge).await;

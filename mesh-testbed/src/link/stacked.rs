@@ -1,8 +1,8 @@
 //! Interfaces on top of others: VLANs and bonds.
 
 use rtnetlink::{
-    LinkBond, LinkVlan,
-    packet_route::link::{BondMode, VlanProtocol},
+    LinkBond, LinkBridge, LinkMessageBuilder, LinkVlan,
+    packet_route::link::{BondMode, InfoBridge, InfoData, InfoKind, VlanProtocol},
 };
 
 use super::Links;
@@ -28,6 +28,26 @@ impl Links {
         self.answered(
             format!("create VLAN {name}"),
             self.handle.link().add(message).execute(),
+        )
+        .await
+    }
+
+    /// Has a bridge filter VLANs, or not. Its ports, and itself, are in VLAN 1, whose tag it takes off. Needs a
+    /// kernel with CONFIG_BRIDGE_VLAN_FILTERING.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer, or no such interface.
+    pub async fn filter_vlans(&self, bridge: &str, on: bool) -> Result<()> {
+        let index = self.require(bridge, "create it first").await?;
+        // Not by name: setting one is refused while the bridge is up, the one it has as well (before 6.4).
+        let message = LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge)
+            .index(index)
+            .set_info_data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(on)]))
+            .build();
+        self.answered(
+            format!("have {bridge} filter VLANs"),
+            self.handle.link().change(message).execute(),
         )
         .await
     }

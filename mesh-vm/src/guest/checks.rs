@@ -49,6 +49,7 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
         Check::NorWhileNoRuntimeRuns => guards::hold_without_a_runtime(pair).await,
         Check::WithoutTheFastPathTheKernelPathCarries => fall_back(pair).await,
         Check::NorWithoutTheFastPath => guards::hold(pair).await,
+        Check::NorBehindTagsThatTheBridgeTakesOff => guards::hold_behind_tags(pair).await,
         Check::WhatCannotBeAttachedIsDoneWithout => do_without(pair).await,
         Check::TheFastPathComesBack => come_back(pair).await,
         Check::AVlanCarriesTheFastPath => underlays::vlan(pair).await,

@@ -15,6 +15,7 @@ fn ruleset(sets: Sets) -> Ruleset {
             bridge_mac: [2, 0x52, 10, 42, 1, 0],
             host_address: Some(Ipv4Addr::new(192, 0, 2, 2)),
             routed_from: BTreeSet::new(),
+            filters_vlans: false,
             without_programs: false,
         },
         sets,
@@ -108,12 +109,21 @@ fn a_network_that_is_let_in_is_sent_on_under_the_gateways_address() {
 }
 
 #[test]
+fn frames_of_a_vlan_are_judged_where_the_bridge_takes_tags_off() {
+    let mut rules = ruleset(Sets::default());
+    assert!(rules.text().contains("vlan id != 0 accept"));
+    rules.frame.filters_vlans = true;
+    assert!(!rules.text().contains("vlan id"), "{}", rules.text());
+}
+
+#[test]
 fn without_programs_the_rules_drop_what_they_would_have_marked_for_them() {
     let mut rules = ruleset(Sets::default());
     let up = |rules: &Ruleset| rules.text().split("chain up").nth(1).unwrap().to_owned();
-    assert!(!up(&rules).contains("drop"));
+    let judged = |rules: &Ruleset| up(rules).contains("meta priority 514d:0 counter drop");
+    assert!(!judged(&rules), "{}", up(&rules));
     rules.frame.without_programs = true;
-    assert!(up(&rules).contains("drop"), "{}", up(&rules));
+    assert!(judged(&rules), "{}", up(&rules));
 }
 
 #[test]
@@ -140,6 +150,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> (u32, Li
         up: true,
         master,
         far_end,
+        filters_vlans: false,
     };
     (index, link)
 }

@@ -2,10 +2,16 @@
 
 use std::fmt::Write as _;
 
-use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, VNI, VXLAN_PORT};
+use ipnet::Ipv4Net;
+use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT, VNI, VXLAN_PORT};
 
 use super::{Element, Frame, Ruleset, SETS};
 use crate::{firewall::TABLE, kernel::change::DisplayMac, subnet::gateway};
+
+/// The addresses that mean a whole subnet, or everybody there, as elements of a set.
+fn everybody(subnet: Ipv4Net) -> String {
+    format!("{}, {}", subnet.network(), subnet.broadcast())
+}
 
 impl Ruleset {
     /// Both tables whole, in the place of what they held, as input of nft.
@@ -52,6 +58,7 @@ impl Ruleset {
             ..
         } = &self.frame;
         let (mask, gateway) = (subnet.netmask(), gateway(*subnet));
+        let everybody = everybody(*subnet);
         let sets = self.sets_of("inet");
         let vxlan = format!("udp dport {VXLAN_PORT}");
         let vni = format!("@th,96,24 {VNI}");
@@ -68,6 +75,14 @@ impl Ruleset {
         );
         let own_address = host_address.map_or_else(String::new, |address| {
             format!("\t\tmeta iif != 0 {vni} ip saddr {address} counter drop\n")
+        });
+        // Of a flow of this host's own address over UDP, as the one to a peer is, no other bridge's container
+        // has anything to say: this host speaks to those from its address there.
+        let own_flow = host_address.map_or_else(String::new, |address| {
+            let address = u32::from(address);
+            format!(
+                "\t\tiifname @bridges {errors} @th,160,32 {address:#x} @th,136,8 17 counter drop\n"
+            )
         });
         let networks = match routed_from.is_empty() {
             true => String::new(),
@@ -104,17 +119,19 @@ impl Ruleset {
              \t}}\n\
              \tchain from_containers {{\n\
              \t\tip daddr 127.0.0.0/8 counter drop\n\
-             \t\tip saddr {gateway} counter drop\n\
+             \t\tip saddr {{ {gateway}, {everybody} }} counter drop\n\
              \t\tip saddr != 0.0.0.0 ip saddr != {subnet} counter drop\n\
              \t\ticmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
-             \t\tudp sport 67 udp dport 68 counter drop\n\
-             \t\tudp sport 547 udp dport 546 counter drop\n\
+             \t\tudp dport {{ 68, 546 }} counter drop\n\
              \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority raw;\n\
              \t\tip saddr {cluster} ip daddr {gateway} iifname != {{ \"lo\", \"{bridge}\", \"{overlay}\" }} counter drop\n\
              \t\tiifname \"{overlay}\" jump inner\n\
+             \t\tiifname != @uplinks ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 counter drop\n\
              \t\tiifname @bridges ip daddr 127.0.0.0/8 counter drop\n\
+             \t\tiifname @bridges ip saddr {cluster} counter drop\n\
+             \t\tiifname @uplinks ip saddr {subnet} counter drop\n\
              \t\tiifname \"{bridge}\" jump from_containers\n\
              \t\t{vxlan} fib daddr type {{ local, broadcast, multicast, anycast }} jump vxlan_in\n\
              \t\t{vxlan} {vni} ip saddr @peers fib daddr type local notrack\n\
@@ -128,6 +145,7 @@ impl Ruleset {
              \t\t{vxlan} jump vxlan_in\n\
              \t\tiifname {ours} icmp type redirect counter drop\n\
              \t\tiifname {ours} {errors} jump errors\n\
+             {own_flow}\
              \t}}\n\
              \tchain routed {{\n\
              \t\tip saddr {cluster} counter drop\n\
@@ -179,6 +197,7 @@ impl Ruleset {
         let Frame {
             subnet,
             bridge_mac,
+            filters_vlans,
             without_programs,
             ..
         } = &self.frame;
@@ -186,14 +205,25 @@ impl Ruleset {
         let sets = self.sets_of("bridge");
         let mac = DisplayMac(*bridge_mac);
         // As nft writes a class of traffic.
-        let claim = PRIORITY_ANOTHERS_CLAIM;
-        let claim = format!("{:x}:{:x}", claim >> 16, claim & 0xffff);
+        let class = |mark: u32| format!("{:x}:{:x}", mark >> 16, mark & 0xffff);
+        let claim = class(PRIORITY_ANOTHERS_CLAIM);
+        // What becomes of a fragment that leaves its checksum to others no rule can tell (port_guard.rs of
+        // mesh-ebpf can), and that it was one is forgotten where the bridge's own traffic is filtered as IP.
+        let fragment = class(PRIORITY_UNKNOWN_FRAGMENT);
         // The bridge's program knows whether the port is still there that has what is claimed; the rules
         // alone cannot tell a container made again from a thief.
         let judged = match without_programs {
             true => format!("\t\tmeta priority {claim} counter drop\n"),
             false => String::new(),
         };
+        // A network of its own, unless the bridge takes its tag off.
+        let of_vlan = |verdict| match filters_vlans {
+            true => String::new(),
+            false => format!("\t\tvlan id != 0 {verdict}\n"),
+        };
+        let (accept_of_vlan, return_of_vlan) = (of_vlan("accept"), of_vlan("return"));
+        // Subnet and broadcast address, of which no packet is.
+        let everybody = everybody(*subnet);
         // `meta protocol`, not `ether type`: the kernel takes a frame with a tag of VLAN 0 for one
         // without, and so must the rules.
         format!(
@@ -201,32 +231,32 @@ impl Ruleset {
              {sets}\
              \tchain frames {{\n\
              \t\tether saddr {mac} counter drop\n\
-             \t\tvlan id != 0 accept\n\
+             \t\tudp dport {{ 68, 546 }} counter drop\n\
+             {accept_of_vlan}\
              \t\tmeta protocol {{ 0x8100, 0x88a8 }} counter drop\n\
-             \t\tmeta protocol arp arp saddr ip {gateway} counter drop\n\
+             \t\tmeta protocol arp arp saddr ip {{ {gateway}, {everybody} }} counter drop\n\
              \t\tmeta protocol arp arp saddr ip != 0.0.0.0 arp saddr ip != {subnet} counter drop\n\
-             \t\tmeta protocol ip ip saddr {gateway} counter drop\n\
+             \t\tmeta protocol ip ip saddr {{ {gateway}, {everybody} }} counter drop\n\
              \t\tmeta protocol ip ip saddr != 0.0.0.0 ip saddr != {subnet} counter drop\n\
              \t\tmeta protocol ip6 icmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
              \t\tmeta protocol ip icmp type redirect counter drop\n\
-             \t\tudp sport 67 udp dport 68 counter drop\n\
-             \t\tudp sport 547 udp dport 546 counter drop\n\
              \t}}\n\
              \tchain claims {{\n\
              \t\tether saddr @macs iif . ether saddr != @mac_holders meta priority set {claim}\n\
-             \t\tvlan id != 0 return\n\
+             {return_of_vlan}\
              \t\tmeta protocol arp arp saddr ip @held iif . arp saddr ip != @holders meta priority set {claim}\n\
              \t\tmeta protocol ip ip saddr @held iif . ip saddr != @holders meta priority set {claim}\n\
              \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority -300;\n\
-             \t\tiif @ports jump frames\n\
+             \t\tiif @ports goto frames\n\
+             \t\tmeta protocol ip ip frag-off & 0x3fff != 0 meta priority set {fragment}\n\
              \t}}\n\
              \tchain between {{\n\
              \t\ttype filter hook forward priority -300;\n\
              \t\toif != @ports return\n\
              \t\tjump claims\n\
-             \t\tmeta priority {claim} counter drop\n\
+             \t\tmeta priority {{ {claim}, {fragment} }} counter drop\n\
              \t\tiif != @ports jump frames\n\
              \t}}\n\
              \tchain up {{\n\

@@ -45,6 +45,7 @@ fn link(index: u32, name: &str, kind: LinkKind, mac: [u8; 6]) -> Link {
         up: true,
         master: None,
         far_end: None,
+        filters_vlans: false,
     }
 }
 

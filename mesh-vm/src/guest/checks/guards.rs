@@ -8,7 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use mesh_testbed::{BRIDGE, Container, Host, NetNs, PacketSocket, wait_until};
+use mesh_model::tagged;
+use mesh_testbed::{BRIDGE, Container, Host, Links, NetNs, PacketSocket, wait_until};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -28,6 +29,9 @@ use crate::{
 const MARKERS: usize = 4;
 /// The time after which a marker is sent once more.
 const RESEND: Duration = Duration::from_secs(1);
+
+/// The tag of the VLAN that a bridge's ports are in by default, untagged.
+const UNTAGGED_VLAN: (u16, u16) = (0x8100, 1);
 
 /// Drops by reason.
 type Drops = BTreeMap<String, u64>;
@@ -76,6 +80,53 @@ pub(super) async fn hold_without_a_runtime(pair: &mut Pair) -> anyhow::Result<()
     scene.is_counted(host, &before).await
 }
 
+/// The same behind the tag of the VLAN that a bridge takes off where it filters VLANs, with the programs
+/// and after the runtime was killed.
+pub(super) async fn hold_behind_tags(pair: &mut Pair) -> anyhow::Result<()> {
+    step("a bridge that filters VLANs");
+    filter(pair, true).await?;
+    let [host, _] = pair.hosts();
+    let mut scene = Scene::new(pair).await?;
+    scene.tag = Some(UNTAGGED_VLAN);
+    let before = drops(host).await?;
+    scene.nothing_forged_arrives(pair)?;
+    scene.is_counted(host, &before).await?;
+
+    step("a port that no runtime has seen");
+    pair.kill_first().await?;
+    let [host, _] = pair.hosts();
+    let newcomer = host.add_container().await?;
+    let forger = Forger {
+        mac: mac_of(newcomer.netns(), "eth0")?,
+        address: newcomer.address(),
+        ..scene.forger.clone()
+    };
+    for (name, frame) in forger.claims_of_a_router() {
+        scene.is_not_heard(newcomer.netns(), &forger, name, &frame)?;
+    }
+    drop(newcomer);
+    drop(scene);
+    pair.start_first_again().await?;
+    filter(pair, false).await
+}
+
+/// Has the first host's bridge filter VLANs or not, and waits until the runtime has seen it.
+async fn filter(pair: &Pair, on: bool) -> anyhow::Result<()> {
+    let [host, _] = pair.hosts();
+    Links::of(host.netns())?.filter_vlans(BRIDGE, on).await?;
+    wait_until(
+        "rules that know how the bridge treats VLANs",
+        PATIENCE,
+        async || {
+            let shown = ruleset(host).map_err(|error| format!("{error:#}"))?;
+            let exempt = shown.contains("vlan id");
+            (exempt != on).then_some(()).ok_or(shown)
+        },
+    )
+    .await?;
+    Ok(())
+}
+
 /// Both tables are there, and the runtime has no word of complaint.
 pub(super) async fn tables(pair: &Pair) -> anyhow::Result<()> {
     for host in pair.hosts() {
@@ -115,6 +166,8 @@ async fn drops(host: &Host) -> anyhow::Result<Drops> {
 /// Who forges, and who would hear of it.
 struct Scene {
     forger: Forger,
+    /// What each forged frame is tagged with.
+    tag: Option<(u16, u16)>,
     witness: PacketSocket,
     /// Whose interface the witness is on.
     _sibling: Container,
@@ -151,6 +204,7 @@ impl Scene {
         Ok(Self {
             witness: PacketSocket::open(sibling.netns(), "eth0")?,
             forger,
+            tag: None,
             _sibling: sibling,
         })
     }
@@ -173,13 +227,17 @@ impl Scene {
         frame: &[u8],
     ) -> anyhow::Result<()> {
         step(format!("{name} is not heard"));
+        let frame = match self.tag {
+            Some(tag) => tagged(frame, &[tag]),
+            None => frame.to_vec(),
+        };
         let socket = PacketSocket::open(container, "eth0")?;
         let heard = container.run(|| {
             // What one processor sends the same way arrives in order. This thread is nobody else's.
             let mut one = CpuSet::new();
             one.set(0)?;
             sched_setaffinity(Pid::from_raw(0), &one)?;
-            socket.send(frame)?;
+            socket.send(&frame)?;
             (0..MARKERS).try_for_each(|number| {
                 let marker = format!("marker {number} after {name}");
                 self.comes_first(&socket, &forger.honest(marker.as_bytes()))
@@ -206,7 +264,10 @@ impl Scene {
     /// What was dropped since `before` is what was forged, each frame for its reason.
     async fn is_counted(&self, host: &Host, before: &Drops) -> anyhow::Result<()> {
         let mut expected = before.clone();
-        for (_, _, reason) in self.forger.frames() {
+        for (_, frame, reason) in self.forger.frames() {
+            // A tag below another hides what is behind it.
+            let below = self.tag.is_some() && frame[12..14] == [0x81, 0];
+            let reason = if below { "malformed" } else { reason };
             *expected.entry(reason.to_owned()).or_default() += 1;
         }
         wait_until("the drops' counters", PATIENCE, async || {

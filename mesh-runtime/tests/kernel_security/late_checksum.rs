@@ -1,0 +1,220 @@
+//! A container that leaves its checksum to others, and says where: over what the guards have read. The
+//! kernel writes it before it cuts a packet into fragments, and makes the header right around it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use crate::{
+    frames::{self, IPV4, UDP, sum},
+    inside::{ip, mac},
+    packet_socket::{PacketSocket, unfinished},
+    pair::Forged,
+    scene::{MODES, Mode, Plan, Scene, in_modes},
+    vxlan::{VXLAN, masquerade},
+    witness::{FORGED, Listener, PORT, sees, sees_no},
+};
+
+/// Where the addresses are in an IPv4 header, and the ports behind one without options.
+const SOURCE_AT: u16 = 26;
+const TARGET_PORT_AT: u16 = 36;
+
+/// Each packet that is sent in fragments has its own identification.
+static IDENTIFICATION: AtomicU16 = AtomicU16::new(1);
+
+/// The number that makes the sum in ones' complement of `present` and itself `wanted`, with which
+/// the kernel's checksum becomes what it is to become.
+fn missing(present: u16, wanted: u16) -> u16 {
+    let (present, wanted) = (u32::from(present), u32::from(!wanted));
+    u16::try_from((wanted + 0xffff - present) % 0xffff).unwrap()
+}
+
+fn words(parts: &[u16]) -> Vec<u8> {
+    parts.iter().flat_map(|part| part.to_be_bytes()).collect()
+}
+
+/// What an IPv4 packet carries, in two fragments that both leave a checksum: the first from `start` on,
+/// to be written `offset` behind that; the second wherever it does no harm.
+fn in_two(
+    macs: [frames::Mac; 2],
+    addresses: [Ipv4Addr; 2],
+    options: &[u8],
+    body: &[u8],
+    place: (u16, u16),
+) -> [Vec<u8>; 2] {
+    const FIRST: usize = 1400;
+    const MORE: u16 = 0x2000;
+    let identification = IDENTIFICATION.fetch_add(1, Ordering::Relaxed);
+    let part = |body: &[u8], flags| {
+        let packet = frames::ipv4_with_options(addresses[0], addresses[1], UDP, options, body);
+        let packet = frames::fragment(packet, identification, flags);
+        frames::ethernet(macs[1], macs[0], IPV4, &packet)
+    };
+    let header = u16::try_from(14 + 20 + options.len()).unwrap();
+    [
+        unfinished(&part(&body[..FIRST], MORE), place.0, place.1),
+        unfinished(&part(&body[FIRST..], (FIRST / 8) as u16), header, 0),
+    ]
+}
+
+/// A datagram whose checksum, from the IPv4 source on, is the lower half of another source.
+fn for_source(
+    own: Ipv4Addr,
+    target: Ipv4Addr,
+    options: &[u8],
+    source: Ipv4Addr,
+    length: usize,
+) -> Vec<u8> {
+    let mut payload = FORGED.repeat(length / FORGED.len());
+    payload.resize(length, b'.');
+    let mut body = frames::udp(5555, PORT, &payload);
+    let last = body.len() - 2;
+    body[last..].fill(0);
+    let covered = [&own.octets()[..], &target.octets(), options, &body].concat();
+    let [_, _, c, d] = source.octets();
+    let fill = missing(sum(&covered), u16::from_be_bytes([c, d]));
+    body[last..].copy_from_slice(&fill.to_be_bytes());
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksum_over_the_source_of_fragments_makes_nobody_else_of_a_container() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        let (attacker, own) = (scene.attacker.netns(), scene.attacker.address());
+        let own_mac = mac(attacker, "eth0");
+        let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
+        let other_mac = mac(scene.other.netns(), "eth0");
+        for (target, netns, next_hop) in [
+            (
+                scene.far().address(),
+                scene.far().netns(),
+                scene.gateway_mac(),
+            ),
+            (scene.other.address(), scene.other.netns(), other_mac),
+        ] {
+            let listener = Listener::on(netns);
+            for source in [scene.sibling().address(), scene.gateway()] {
+                for options in [&[1; 4][..], &[]] {
+                    let body = for_source(own, target, options, source, 1592);
+                    let macs = [own_mac, next_hop];
+                    let frames = in_two(macs, [own, target], options, &body, (SOURCE_AT, 2));
+                    socket.send(attacker, &frames);
+                }
+            }
+            sees_no(FORGED, &listener, Scene::marker(attacker, target));
+        }
+    })
+    .await;
+}
+
+/// The kernel cuts up itself what is too long for the overlay.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksum_over_the_source_of_a_long_packet_makes_nobody_else_of_a_container() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        let (attacker, own) = (scene.attacker.netns(), scene.attacker.address());
+        let port = scene.attacker.host_interface();
+        ip(scene.home().netns(), &format!("link set {port} mtu 1500"));
+        ip(attacker, "link set eth0 mtu 1500");
+        let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
+        let target = scene.far().address();
+        let listener = Listener::on(scene.far().netns());
+        for source in [scene.sibling().address(), scene.gateway()] {
+            let body = for_source(own, target, &[], source, 1452);
+            let packet = frames::ipv4(own, target, UDP, &body);
+            let frame = frames::ethernet(scene.gateway_mac(), mac(attacker, "eth0"), IPV4, &packet);
+            socket.send(attacker, &[unfinished(&frame, SOURCE_AT, 2)]);
+        }
+        sees_no(FORGED, &listener, Scene::marker(attacker, target));
+    })
+    .await;
+}
+
+/// A datagram to a peer that, under the host's address, becomes VXLAN when the sum of all from its
+/// target port on is written there.
+fn for_vxlan(scene: &Scene, inner: &[u8], length: u16) -> Vec<u8> {
+    const SOURCE_PORT: u16 = 30_000;
+    /// Anything but zero, which would mean that there is no checksum.
+    const CHECKSUM: u16 = 0x1111;
+    let own = sum(&scene.attacker.address().octets());
+    let host = sum(&scene.home().address().octets());
+    let peer = sum(&scene.away().address().octets());
+    // The datagram's own checksum will be right then.
+    let port = sum(&words(&[host, peer, UDP.into(), length, SOURCE_PORT]));
+    let mut payload = inner.to_vec();
+    payload.resize(usize::from(length) - 10, 0);
+    let of_payload = sum(&payload);
+    // Translating the source changes the checksum's field.
+    let present = sum(&words(&[port, length, CHECKSUM, host, !own, of_payload]));
+    let mut body = words(&[SOURCE_PORT, port, length, CHECKSUM]);
+    body.extend(payload);
+    body.extend(missing(present, VXLAN).to_be_bytes());
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksum_over_the_port_of_fragments_makes_no_vxlan_of_them() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        masquerade(scene.home());
+        let (attacker, far) = (scene.attacker.netns(), scene.far());
+        let inner = Forged::proper(scene.sibling().address(), far.address(), PORT, FORGED);
+        let body = for_vxlan(scene, &inner.bytes(), 1600);
+        let macs = [mac(attacker, "eth0"), scene.gateway_mac()];
+        let addresses = [scene.attacker.address(), scene.away().address()];
+        let frames = in_two(macs, addresses, &[], &body, (TARGET_PORT_AT, 0));
+        let listener = Listener::on(far.netns());
+        let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
+        socket.send(attacker, &frames);
+        sees_no(FORGED, &listener, Scene::marker(attacker, far.address()));
+    })
+    .await;
+}
+
+/// What honest containers send in fragments, and leave to the card.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_datagrams_and_checksums_in_their_place_arrive_everywhere() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        let (attacker, far) = (scene.attacker.netns(), scene.far());
+        let other = &scene.other;
+        for (netns, target) in [
+            (far.netns(), far.address()),
+            (other.netns(), other.address()),
+            (scene.home().netns(), scene.gateway()),
+        ] {
+            let listener = Listener::on(netns);
+            let long = b"honest ".repeat(600);
+            // From a port that no runtime has seen, a sibling takes no fragments.
+            let to_sibling = netns.name() == other.netns().name();
+            let long: &[u8] = match to_sibling && scene.mode == Mode::MadeWhileDead {
+                true => b"short",
+                false => &long,
+            };
+            sees(long, &listener, |payload| {
+                let socket = attacker
+                    .run(|| UdpSocket::bind("0.0.0.0:0"))
+                    .unwrap()
+                    .unwrap();
+                socket
+                    .send_to(payload, SocketAddrV4::new(target, PORT))
+                    .unwrap();
+            });
+            // As a raw socket leaves it, with a sum over the pseudo header in the field.
+            let own = (scene.attacker.address(), 4444);
+            let next_hop = match to_sibling {
+                true => mac(netns, "eth0"),
+                false => scene.gateway_mac(),
+            };
+            let mut packet = frames::udp_packet(own, (target, PORT), b"left to the card");
+            let length = u16::try_from(packet.len() - 20).unwrap();
+            let addresses = [own.0.octets(), target.octets()].concat();
+            let pseudo = sum(&words(&[sum(&addresses), UDP.into(), length]));
+            packet[26..28].copy_from_slice(&pseudo.to_be_bytes());
+            let frame = frames::ethernet(next_hop, mac(attacker, "eth0"), IPV4, &packet);
+            let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
+            sees(b"left to the card", &listener, |_| {
+                socket.send(attacker, &[unfinished(&frame, 34, 6)]);
+            });
+        }
+    })
+    .await;
+}
