@@ -6,7 +6,7 @@
 //! | `catch_all` | ingress of the bridge | the same, for ports without a program |
 //! | `decapsulate` | ingress of an underlay interface | peer → container |
 //! | `safety_net` | ingress of the overlay device | guards and delivers what the kernel decapsulated |
-//! | `count_egress` | egress of the overlay device | counts what the kernel encapsulates |
+//! | `count_egress` | egress of the overlay device | counts what the kernel encapsulates, and sees that its source is still the one that was guarded |
 //! | `drop_strangers` | XDP on an underlay interface, optional | drops VXLAN from strangers early |
 //!
 //! Whatever a program does not want it leaves to the kernel path, which is fully configured
@@ -26,8 +26,8 @@ mod deliver;
 #[cfg(target_arch = "bpf")]
 mod encapsulate;
 #[cfg(target_arch = "bpf")]
-#[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod port_guard;
