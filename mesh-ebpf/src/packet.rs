@@ -312,6 +312,13 @@ impl Packet {
         answer != NO_DEVICE
     }
 
+    /// Whether the packet stands for several, which whoever sends it on takes apart.
+    #[inline(always)]
+    pub(crate) fn is_to_be_segmented(self) -> bool {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { (*self.skb).gso_size != 0 }
+    }
+
     /// Has the packet, and all that the kernel cuts it into, remember its source. The kernel keeps this
     /// field for classifiers such as us, and nothing on the way to the overlay device writes it.
     #[inline(always)]

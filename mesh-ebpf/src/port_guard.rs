@@ -260,6 +260,10 @@ fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> 
             // one.
             return Err(because(DropReason::Malformed));
         }
+        if would_be_cut_for_sibling(packet, config, &ip) {
+            // Nobody looks at it once more, as the overlay's program does.
+            return Err(because(DropReason::Malformed));
+        }
         packet.remember_source(&ip);
     }
     let verdict = sender
@@ -272,6 +276,16 @@ fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> 
             ..Dropped::because(reason)
         })
     })
+}
+
+/// Whether the packet is for another container of this node and longer than the bridge takes, which it is cut up
+/// for by whoever routes it there, and by the bridge where that filters its traffic as IP.
+#[inline(always)]
+fn would_be_cut_for_sibling(packet: Packet, config: &Config, ip: &Ipv4) -> bool {
+    ip.destination & u32::from_ne_bytes(config.mask) == u32::from_ne_bytes(config.subnet)
+        && ip.destination != gateway(config)
+        && packet.len() > config.overlay_mtu + ETHERNET_LEN as u32
+        && !packet.is_to_be_segmented()
 }
 
 /// Whether an address lies in a peer's subnet.
@@ -358,6 +372,10 @@ fn is_container(config: &Config, address: u32) -> bool {
 
 #[inline(always)]
 fn arp(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> {
+    if packet.leaves_checksum() {
+        // It has none: this is to change it once it is through.
+        return Err(because(DropReason::Malformed));
+    }
     let Some(arp) = packet.reach::<Arp>(ETHERNET_LEN) else {
         return Ok(());
     };
@@ -416,6 +434,8 @@ fn ipv6(packet: Packet) -> Result<(), DropReason> {
         next = following;
     }
     match next {
+        // No kernel leaves this one to others.
+        PROTOCOL_ICMPV6 if packet.leaves_checksum() => Err(DropReason::Malformed),
         PROTOCOL_ICMPV6 => match packet.load::<1>(offset) {
             Some([ICMPV6_ROUTER_ADVERTISEMENT | ICMPV6_REDIRECT]) => Err(DropReason::RouterAdvert),
             _ => Ok(()),

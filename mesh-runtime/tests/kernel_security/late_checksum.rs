@@ -6,12 +6,14 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
+use mesh_testbed::set_offload;
+
 use crate::{
     frames::{self, IPV4, UDP, sum},
     inside::{ip, mac},
     packet_socket::{PacketSocket, unfinished},
     pair::Forged,
-    scene::{MODES, Mode, Plan, Scene, in_modes},
+    scene::{HOST_MODES, MODES, Mode, Plan, Scene, in_modes},
     vxlan::{VXLAN, masquerade},
     witness::{FORGED, Listener, PORT, sees, sees_no},
 };
@@ -130,6 +132,62 @@ async fn a_checksum_over_the_source_of_a_long_packet_makes_nobody_else_of_a_cont
     .await;
 }
 
+/// Also for a sibling, by way of the gateway and without: what is four bytes too long passes an interface, for
+/// there is room for a tag. Only a program at the port can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksum_over_the_source_of_a_packet_a_little_too_long_deceives_no_sibling() {
+    in_modes(HOST_MODES, Plan::default(), async |scene| {
+        let (attacker, own) = (scene.attacker.netns(), scene.attacker.address());
+        ip(attacker, "link set eth0 mtu 1500");
+        let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
+        let other = scene.other.netns();
+        let target = scene.other.address();
+        let listener = Listener::on(other);
+        for next_hop in [scene.gateway_mac(), mac(other, "eth0")] {
+            for source in [
+                scene.sibling().address(),
+                scene.gateway(),
+                scene.far().address(),
+            ] {
+                let body = for_source(own, target, &[], source, 1426);
+                let packet = frames::ipv4(own, target, UDP, &body);
+                let frame = frames::ethernet(next_hop, mac(attacker, "eth0"), IPV4, &packet);
+                socket.send(attacker, &[unfinished(&frame, SOURCE_AT, 2)]);
+            }
+        }
+        sees_no(FORGED, &listener, Scene::marker(attacker, target));
+    })
+    .await;
+}
+
+/// ARP has no checksum, and a port may be one that has the kernel write those of others. Only a program at the
+/// sender's port can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksum_over_the_sender_of_arp_claims_nothing() {
+    /// `ETHTOOL_STXCSUM` of linux/ethtool.h.
+    const TRANSMIT_CHECKSUMS: u32 = 0x17;
+    in_modes(HOST_MODES, Plan::default(), async |scene| {
+        let (attacker, other) = (scene.attacker.netns(), &scene.other);
+        let port = other.host_interface();
+        set_offload(scene.home().netns(), port, TRANSMIT_CHECKSUMS, false).unwrap();
+        let own = (mac(attacker, "eth0"), scene.attacker.address());
+        let victim = (mac(other.netns(), "eth0"), other.address());
+        let mut message = frames::arp(frames::ARP_REPLY, own, victim);
+        message.extend([0; 18]);
+        // From the sender's address on, over its lower half.
+        let [.., c, d] = scene.gateway().octets();
+        let fill = missing(sum(&message[14..]), u16::from_be_bytes([c, d]));
+        message[30..32].copy_from_slice(&fill.to_be_bytes());
+        let frame = frames::ethernet(victim.0, own.0, frames::ARP, &message);
+        let sniffer = PacketSocket::open(other.netns(), "eth0");
+        let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
+        socket.send(attacker, &[unfinished(&frame, 28, 2)]);
+        let forged = [&own.0[..], &scene.gateway().octets()].concat();
+        sees_no(&forged, &sniffer, Scene::marker(attacker, other.address()));
+    })
+    .await;
+}
+
 /// A datagram to a peer that, under the host's address, becomes VXLAN when the sum of all from its
 /// target port on is written there.
 fn for_vxlan(scene: &Scene, inner: &[u8], length: u16) -> Vec<u8> {
@@ -166,6 +224,31 @@ async fn a_checksum_over_the_port_of_fragments_makes_no_vxlan_of_them() {
         let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
         socket.send(attacker, &frames);
         sees_no(FORGED, &listener, Scene::marker(attacker, far.address()));
+    })
+    .await;
+}
+
+/// An engine that is told nothing gives containers the MTU of its cards. Of the fragments of what they send some
+/// fit the overlay, and some do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_datagrams_of_a_container_with_a_larger_mtu_than_the_overlays_arrive() {
+    in_modes(MODES, Plan::default(), async |scene| {
+        let (attacker, far) = (scene.attacker.netns(), scene.far());
+        let port = scene.attacker.host_interface();
+        ip(scene.home().netns(), &format!("link set {port} mtu 1500"));
+        ip(attacker, "link set eth0 mtu 1500");
+        let listener = Listener::on(far.netns());
+        for length in [3000, 9000] {
+            let long = vec![b'l'; length];
+            sees(&long, &listener, |payload| {
+                let socket = attacker
+                    .run(|| UdpSocket::bind("0.0.0.0:0"))
+                    .unwrap()
+                    .unwrap();
+                // Those that do not fit tell the path's MTU, and are sent anew by who sent them.
+                let _ = socket.send_to(payload, SocketAddrV4::new(far.address(), PORT));
+            });
+        }
     })
     .await;
 }

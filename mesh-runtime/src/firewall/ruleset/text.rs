@@ -47,6 +47,10 @@ impl Ruleset {
         text
     }
 
+    /// The rules about what this host takes in, routes and sends.
+    ///
+    /// Fragments inside the mesh are not tracked, in front of the kernel's own hook that puts them together
+    /// (-400): the programs carry those that fit, and it would wait for them until the others are lost.
     fn inet_table(&self) -> String {
         let Frame {
             bridge,
@@ -123,6 +127,10 @@ impl Ruleset {
              \t\tip saddr != 0.0.0.0 ip saddr != {subnet} counter drop\n\
              \t\ticmpv6 type {{ nd-router-advert, nd-redirect }} counter drop\n\
              \t\tudp dport {{ 68, 546 }} counter drop\n\
+             \t}}\n\
+             \tchain fragments {{\n\
+             \t\ttype filter hook prerouting priority -450;\n\
+             \t\tiifname {ours} ip frag-off & 0x3fff != 0 ip daddr {cluster} notrack\n\
              \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority raw;\n\
