@@ -2,7 +2,7 @@
 //! kernel writes it before it cuts a packet into fragments, and makes the header right around it.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket},
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -183,6 +183,35 @@ async fn a_checksum_over_the_sender_of_arp_claims_nothing() {
         let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
         socket.send(attacker, &[unfinished(&frame, 28, 2)]);
         let forged = [&own.0[..], &scene.gateway().octets()].concat();
+        sees_no(&forged, &sniffer, Scene::marker(attacker, other.address()));
+    })
+    .await;
+}
+
+/// What becomes a router advertisement when the sum of all from the IPv6 source on is written over its type.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksum_over_the_type_of_icmpv6_makes_no_router_of_a_container() {
+    const IPV6_SOURCE_AT: u16 = 22;
+    const ADVERTISEMENT: u16 = 134 << 8;
+    in_modes(HOST_MODES, Plan::default(), async |scene| {
+        let (attacker, other) = (scene.attacker.netns(), &scene.other);
+        let own = mac(attacker, "eth0");
+        let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        let mut message = frames::router_advert();
+        // The pseudo header's own part, so that the checksum will be right.
+        let length = u16::try_from(message.len()).unwrap();
+        let pseudo = length + u16::from(frames::ICMPV6);
+        message[..2].copy_from_slice(&pseudo.to_be_bytes());
+        let source = frames::link_local(own);
+        let mut packet = frames::ipv6(source, all_nodes, frames::ICMPV6, &message);
+        let fill = missing(sum(&packet[8..]), ADVERTISEMENT);
+        packet[42..44].copy_from_slice(&fill.to_be_bytes());
+        let group = [0x33, 0x33, 0, 0, 0, 1];
+        let frame = frames::ethernet(group, own, frames::IPV6, &packet);
+        let sniffer = PacketSocket::open(other.netns(), "eth0");
+        let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
+        socket.send(attacker, &[unfinished(&frame, IPV6_SOURCE_AT, 32)]);
+        let forged = frames::FORGED_PREFIX.octets();
         sees_no(&forged, &sniffer, Scene::marker(attacker, other.address()));
     })
     .await;
