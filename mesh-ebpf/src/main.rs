@@ -28,6 +28,8 @@ mod encapsulate;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod offers;
+#[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod port_guard;
@@ -35,6 +37,8 @@ mod port_guard;
 mod safety_net;
 #[cfg(target_arch = "bpf")]
 mod stranger_guard;
+#[cfg(target_arch = "bpf")]
+mod unfinished;
 #[cfg(target_arch = "bpf")]
 mod verdict;
 

@@ -6,10 +6,8 @@
 //! instructions of every access.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_CSUM_LEVEL_INC, BPF_CSUM_LEVEL_QUERY, BPF_CSUM_LEVEL_RESET},
-    helpers::{
-        bpf_check_mtu, bpf_csum_level, bpf_csum_update, bpf_skb_load_bytes, bpf_skb_pull_data,
-    },
+    bindings::__sk_buff,
+    helpers::{bpf_check_mtu, bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
 use mesh_layout::{
@@ -159,7 +157,7 @@ impl Ipv4 {
     /// The half of the source address in which containers of one node differ: 16 bits is all there is room
     /// for, and all that a checksum overwrites. The other half says whose node's it is.
     #[inline(always)]
-    fn half_of_source(&self) -> u32 {
+    pub(crate) fn half_of_source(&self) -> u32 {
         u32::from_be(self.source) & 0xffff
     }
 
@@ -312,49 +310,18 @@ impl Packet {
         answer != NO_DEVICE
     }
 
-    /// Whether the packet stands for several, which whoever sends it on takes apart.
+    /// Source and destination port, in network byte order. Nearly always they lie where a pointer
+    /// reaches them.
     #[inline(always)]
-    pub(crate) fn is_to_be_segmented(self) -> bool {
-        // SAFETY: the context is valid as long as the program runs.
-        unsafe { (*self.skb).gso_size != 0 }
-    }
-
-    /// Has the packet, and all that the kernel cuts it into, remember its source. The kernel keeps this
-    /// field for classifiers such as us, and nothing on the way to the overlay device writes it.
-    #[inline(always)]
-    pub(crate) fn remember_source(self, ip: &Ipv4) {
-        // SAFETY: the context is valid as long as the program runs, and a program of a tc hook may
-        // set the index.
-        unsafe { (*self.skb).tc_index = ip.half_of_source() }
-    }
-
-    /// Whether its source is not the one it remembers any more.
-    #[inline(always)]
-    pub(crate) fn has_another_source(self, ip: &Ipv4) -> bool {
-        // SAFETY: the context is valid as long as the program runs.
-        let remembered = unsafe { (*self.skb).tc_index };
-        remembered != 0 && remembered != ip.half_of_source()
-    }
-
-    /// Whether a checksum is left to whoever sends the packet on (`CHECKSUM_PARTIAL`). There is no way to
-    /// ask for it, but for each of the other three: one that is known to be right has a level, a sum over the whole
-    /// packet can be corrected by nothing, and nothing at all is raised to one that is known to be right.
-    #[inline(always)]
-    pub(crate) fn leaves_checksum(self) -> bool {
-        let level = |what| {
-            // SAFETY: the context is valid as long as the program runs.
-            unsafe { bpf_csum_level(self.skb, u64::from(what)) }
-        };
-        // SAFETY: as above.
-        if level(BPF_CSUM_LEVEL_QUERY) >= 0 || unsafe { bpf_csum_update(self.skb, 0) } >= 0 {
-            return false;
+    pub(crate) fn ports(self, ip: &Ipv4) -> Option<[u16; 2]> {
+        if ip.header_len() == IPV4_LEN
+            && let Some(ports) = self.at::<[u16; 2]>(OUTER_UDP)
+        {
+            // SAFETY: `at` proved that the ports are in the self.
+            return Some(unsafe { *ports });
         }
-        level(BPF_CSUM_LEVEL_INC);
-        let raised = level(BPF_CSUM_LEVEL_QUERY) >= 0;
-        if raised {
-            level(BPF_CSUM_LEVEL_RESET);
-        }
-        !raised
+        let [a, b, c, d] = self.load((OUTER_IP + ip.header_len()) as u32)?;
+        Some([u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])])
     }
 
     /// The header at `offset`, made linear first if it is not, or `None` if the packet ends

@@ -6,15 +6,13 @@
 
 use mesh_layout::{
     CONFIG_GUARD_TAGGED, Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4,
-    EndpointKey, IPV4_LEN, MacKey, PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_LEN,
+    EndpointKey, MacKey, PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_LEN,
 };
 
 use crate::{
     maps::{ENDPOINTS, MACS, PEERS},
-    packet::{
-        ETHERTYPE_ARP, ETHERTYPE_IPV6, Ethernet, IPV6_LEN, Ipv4, Mac, OUTER_IP, OUTER_UDP, Packet,
-        mac,
-    },
+    offers,
+    packet::{ETHERTYPE_ARP, ETHERTYPE_IPV6, Ethernet, Ipv4, Mac, OUTER_IP, Packet, mac},
     verdict::{Dropped, Verdict},
 };
 
@@ -31,19 +29,6 @@ const ETHERTYPE_PROVIDER_VLAN: u16 = 0x88a8;
 
 const PROTOCOL_ICMP: u8 = 1;
 const ICMP_REDIRECT: u8 = 5;
-
-const PROTOCOL_ICMPV6: u8 = 58;
-/// RFC 4861, section 4.2.
-const ICMPV6_ROUTER_ADVERTISEMENT: u8 = 134;
-/// RFC 4861, section 4.5.
-const ICMPV6_REDIRECT: u8 = 137;
-/// Extension headers that are looked behind. RFC 8200 knows eight, each at most once but one; a
-/// longer chain hides something.
-const MAX_EXTENSIONS: usize = 9;
-
-/// Where clients of DHCP and DHCPv6 listen (RFC 2131; RFC 8415), to whoever speaks to them.
-const DHCP_CLIENT: u16 = 68;
-const DHCPV6_CLIENT: u16 = 546;
 
 /// What bridges keep to themselves and do not forward (IEEE 802.1Q, 8.6.3): 01:80:c2:00:00:00 to :0f. A
 /// frame for them enters the host by the port itself, not by the bridge.
@@ -93,7 +78,7 @@ pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<(), Ve
         // A network of its own inside the bridge, of which we know no addresses. But who looks for a
         // DHCP server does not always look at the tag.
         sender.check_mac(packet, config).map_err(because)?;
-        return offers_address(packet, ethertype).map_err(because);
+        return offers::check_tagged(packet, ethertype).map_err(because);
     }
     if ethertype == ETHERTYPE_IPV4.to_be() {
         return ipv4(packet, config, sender);
@@ -103,7 +88,7 @@ pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<(), Ve
         return arp(packet, config, sender);
     }
     if ethertype == ETHERTYPE_IPV6.to_be() {
-        return ipv6(packet).map_err(because);
+        return offers::ipv6(packet).map_err(because);
     }
     if ethertype == ETHERTYPE_VLAN.to_be() || ethertype == ETHERTYPE_PROVIDER_VLAN.to_be() {
         // Below a tag that says nothing (VLAN 0): the kernel would look behind both, and so
@@ -131,34 +116,6 @@ fn is_of_hosts(ethertype: u16) -> bool {
     ]
     .into_iter()
     .any(|it| ethertype == it.to_be())
-}
-
-/// Whether a frame of a VLAN is for clients of DHCP.
-#[inline(always)]
-fn offers_address(packet: Packet, ethertype: u16) -> Result<(), DropReason> {
-    if ethertype == ETHERTYPE_IPV6.to_be() {
-        return match ipv6(packet) {
-            Err(DropReason::DhcpAnswer) => Err(DropReason::DhcpAnswer),
-            // A router of that network.
-            _ => Ok(()),
-        };
-    }
-    if ethertype != ETHERTYPE_IPV4.to_be() {
-        return Ok(());
-    }
-    let Some(ip) = packet.reach::<Ipv4>(OUTER_IP) else {
-        return Ok(());
-    };
-    // SAFETY: `reach` proved that the header is in the packet.
-    let ip = unsafe { *ip };
-    if ip.protocol == PROTOCOL_UDP
-        && !ip.is_later_fragment()
-        && let Some([_, destination]) = ports(packet, &ip)
-        && destination == DHCP_CLIENT.to_be()
-    {
-        return Err(DropReason::DhcpAnswer);
-    }
-    Ok(())
 }
 
 fn because(reason: DropReason) -> Verdict {
@@ -307,13 +264,13 @@ fn transport(packet: Packet, config: &Config, ip: &Ipv4) -> Result<(), DropReaso
     }
     let offset = OUTER_IP + ip.header_len();
     if ip.protocol == PROTOCOL_UDP {
-        let Some([_, destination]) = ports(packet, ip) else {
+        let Some([_, destination]) = packet.ports(ip) else {
             return Ok(());
         };
         if destination == (config.port as u16).to_be() {
             return vxlan(packet, config, ip, offset as u32);
         }
-        if destination == DHCP_CLIENT.to_be() {
+        if destination == offers::DHCP_CLIENT.to_be() {
             return Err(DropReason::DhcpAnswer);
         }
     } else if ip.protocol == PROTOCOL_ICMP
@@ -322,20 +279,6 @@ fn transport(packet: Packet, config: &Config, ip: &Ipv4) -> Result<(), DropReaso
         return Err(DropReason::RouterAdvert);
     }
     Ok(())
-}
-
-/// Source and destination port, in network byte order. Nearly always they lie where a pointer
-/// reaches them.
-#[inline(always)]
-fn ports(packet: Packet, ip: &Ipv4) -> Option<[u16; 2]> {
-    if ip.header_len() == IPV4_LEN
-        && let Some(ports) = packet.at::<[u16; 2]>(OUTER_UDP)
-    {
-        // SAFETY: `at` proved that the ports are in the packet.
-        return Some(unsafe { *ports });
-    }
-    let [a, b, c, d] = packet.load((OUTER_IP + ip.header_len()) as u32)?;
-    Some([u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])])
 }
 
 /// UDP to the port of VXLAN. Between containers it is their business; to this host, another node
@@ -394,65 +337,6 @@ fn arp(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> {
                 ..Dropped::because(reason)
             })
         })
-}
-
-/// Router advertisements, redirects and answers of DHCPv6, also behind extension headers. Other
-/// IPv6 is the containers' own business: the mesh carries none.
-#[inline(always)]
-fn ipv6(packet: Packet) -> Result<(), DropReason> {
-    /// Hop-by-hop, routing, fragment, destination options, mobility, HIP, Shim6 (RFC 7045).
-    const fn extends(header: u8) -> bool {
-        matches!(header, 0 | 43 | 44 | 60 | 135 | 139 | 140)
-    }
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    let Some([mut next]) = packet.load::<1>(ETHERNET_LEN as u32 + 6) else {
-        return Ok(());
-    };
-    let mut offset = (ETHERNET_LEN + IPV6_LEN) as u32;
-    for _ in 0..MAX_EXTENSIONS {
-        if !extends(next) && next != AUTHENTICATION {
-            break;
-        }
-        let Some([following, length, high, low]) = packet.load::<4>(offset) else {
-            return Ok(());
-        };
-        if next == FRAGMENT && packet.leaves_checksum() {
-            return Err(DropReason::Malformed);
-        }
-        if next == FRAGMENT && u16::from_be_bytes([high, low]) >> 3 != 0 {
-            // Without its first fragment it never becomes whole.
-            return Ok(());
-        }
-        // In units of eight bytes, the first not counted; of four, the first two not counted,
-        // for authentication (RFC 4302); of a fixed length for fragments (RFC 8200).
-        offset += match next {
-            FRAGMENT => 8,
-            AUTHENTICATION => (u32::from(length) + 2) * 4,
-            _ => (u32::from(length) + 1) * 8,
-        };
-        next = following;
-    }
-    match next {
-        // No kernel leaves this one to others.
-        PROTOCOL_ICMPV6 if packet.leaves_checksum() => Err(DropReason::Malformed),
-        PROTOCOL_ICMPV6 => match packet.load::<1>(offset) {
-            Some([ICMPV6_ROUTER_ADVERTISEMENT | ICMPV6_REDIRECT]) => Err(DropReason::RouterAdvert),
-            _ => Ok(()),
-        },
-        PROTOCOL_UDP => {
-            let Some([high, low]) = packet.load::<2>(offset + 2) else {
-                return Ok(());
-            };
-            if u16::from_be_bytes([high, low]) == DHCPV6_CLIENT {
-                Err(DropReason::DhcpAnswer)
-            } else {
-                Ok(())
-            }
-        }
-        header if extends(header) || header == AUTHENTICATION => Err(DropReason::Malformed),
-        _ => Ok(()),
-    }
 }
 
 const _: () = assert!(size_of::<Arp>() == 28);
