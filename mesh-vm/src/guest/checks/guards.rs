@@ -57,16 +57,7 @@ pub(super) async fn hold_without_a_runtime(pair: &mut Pair) -> anyhow::Result<()
     scene.nothing_forged_arrives(pair)?;
 
     step("a port that no runtime has seen");
-    let newcomer = host.add_container().await?;
-    let forger = Forger {
-        mac: mac_of(newcomer.netns(), "eth0")?,
-        address: newcomer.address(),
-        ..scene.forger.clone()
-    };
-    for (name, frame) in forger.claims_of_a_router() {
-        scene.is_not_heard(newcomer.netns(), &forger, name, &frame)?;
-    }
-    drop(newcomer);
+    scene.no_new_port_is_a_router(host).await?;
     // No sibling heard them, by the packet filter's doing. The bridge itself did, and its own program
     // dropped them.
     for reason in ["router_advert", "gateway_claimed"] {
@@ -95,16 +86,7 @@ pub(super) async fn hold_behind_tags(pair: &mut Pair) -> anyhow::Result<()> {
     step("a port that no runtime has seen");
     pair.kill_first().await?;
     let [host, _] = pair.hosts();
-    let newcomer = host.add_container().await?;
-    let forger = Forger {
-        mac: mac_of(newcomer.netns(), "eth0")?,
-        address: newcomer.address(),
-        ..scene.forger.clone()
-    };
-    for (name, frame) in forger.claims_of_a_router() {
-        scene.is_not_heard(newcomer.netns(), &forger, name, &frame)?;
-    }
-    drop(newcomer);
+    scene.no_new_port_is_a_router(host).await?;
     drop(scene);
     pair.start_first_again().await?;
     filter(pair, false).await
@@ -213,6 +195,20 @@ impl Scene {
         let [container, _] = pair.containers();
         for (name, frame, _) in self.forger.frames() {
             self.is_not_heard(container.netns(), &self.forger, name, &frame)?;
+        }
+        Ok(())
+    }
+
+    /// A container that comes while no runtime runs says that it is the gateway, and goes again.
+    async fn no_new_port_is_a_router(&self, host: &Host) -> anyhow::Result<()> {
+        let newcomer = host.add_container().await?;
+        let forger = Forger {
+            mac: mac_of(newcomer.netns(), "eth0")?,
+            address: newcomer.address(),
+            ..self.forger.clone()
+        };
+        for (name, frame) in forger.claims_of_a_router() {
+            self.is_not_heard(newcomer.netns(), &forger, name, &frame)?;
         }
         Ok(())
     }
