@@ -1,0 +1,226 @@
+//! The calls on the runtime's Unix socket.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use mesh_proto::mesh::{
+    AddressLease, AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest,
+    DetachEndpointRequest, Endpoint, InsideContainer, ListAddressesRequest, ListAddressesResponse,
+    Owner, ReleaseAddressRequest, mesh_dataplane_client::MeshDataplaneClient,
+};
+use tokio::net::UnixStream;
+use tonic::{
+    Status,
+    transport::{self, Channel, Uri},
+};
+
+use crate::inside::{self, InsideError};
+
+/// Where the runtime serves unless it is told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/quilt-mesh/runtime.sock";
+
+/// The longest it takes to connect: the runtime accepts at once.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest a call takes; the runtime's own deadline is shorter and says more.
+const CALL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The largest answer: a list of 65,534 leases with names and labels.
+const ANSWER_LIMIT: usize = 64 << 20;
+
+/// Why a call did not do what it asks.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection.
+    #[error("no connection to the runtime's socket {path}: {hint}: {source}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What to do.
+        hint: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The call failed; whether it did anything is not known. Repeating it is safe.
+    #[error("the runtime failed ({}): {}", .0.code(), .0.message())]
+    Failed(#[from] Status),
+    /// The runtime refuses, and says why.
+    #[error("{0}")]
+    Refused(String),
+    /// What is to be done inside the container could not be done; what was made outside is undone.
+    #[error("{0}")]
+    Inside(#[from] InsideError),
+    /// An answer that lacks what it promises.
+    #[error("the runtime's answer has no {0}: are runtime and client of one version?")]
+    Incomplete(&'static str),
+}
+
+/// A container that is on the mesh.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// The endpoint, as the host sees it.
+    pub endpoint: Endpoint,
+    /// What was done inside the container.
+    pub inside: InsideContainer,
+}
+
+/// A connection to the runtime of this host. It connects anew by itself after a restart of the runtime.
+#[derive(Clone, Debug)]
+pub struct Client {
+    runtime: MeshDataplaneClient<Channel>,
+}
+
+impl Client {
+    /// Connects to the runtime's socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`], with what to do.
+    pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
+        // Tried once by hand: of an error of the channel little is left.
+        let failed = |source: io::Error| ClientError::Connect {
+            path: socket.to_owned(),
+            hint: hint(&source),
+            source,
+        };
+        UnixStream::connect(socket).await.map_err(failed)?;
+        let path = socket.to_owned();
+        let connect = move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        };
+        // The name is for the protocol's header; nobody looks it up.
+        let channel = transport::Endpoint::from_static("http://runtime")
+            .connect_timeout(CONNECT_DEADLINE)
+            .timeout(CALL_DEADLINE)
+            .connect_with_connector(tower::service_fn(connect))
+            .await
+            .map_err(|error| failed(io::Error::other(error)))?;
+        Ok(Self {
+            runtime: MeshDataplaneClient::new(channel).max_decoding_message_size(ANSWER_LIMIT),
+        })
+    }
+
+    /// Puts a container on the mesh: the runtime makes its interface, and this process, which has to be root
+    /// over the namespace, does what is done inside. What fails half way is undone as far as this call made it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn attach(
+        &mut self,
+        request: AttachEndpointRequest,
+    ) -> Result<Attached, ClientError> {
+        let (owner, namespace) = (request.owner.clone(), request.network_namespace.clone());
+        let answer = self.runtime.attach_endpoint(request).await?.into_inner();
+        if !answer.success {
+            return Err(ClientError::Refused(answer.error));
+        }
+        let endpoint = answer.endpoint.ok_or(ClientError::Incomplete("endpoint"))?;
+        let inside = answer.inside.ok_or(ClientError::Incomplete("inside"))?;
+        let configured = inside::configure(Path::new(&namespace), &inside).await;
+        if let Err(error) = configured {
+            if answer.new
+                && let Some(owner) = owner
+            {
+                // It is swept up with the namespace otherwise; the first error is what counts.
+                let _ = self.detach(owner).await;
+            }
+            return Err(error.into());
+        }
+        Ok(Attached { endpoint, inside })
+    }
+
+    /// Takes a container off the mesh. One that is not on it is success.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn detach(&mut self, owner: Owner) -> Result<(), ClientError> {
+        let request = DetachEndpointRequest {
+            owner: Some(owner),
+            ..Default::default()
+        };
+        let answer = self.runtime.detach_endpoint(request).await?.into_inner();
+        settle(answer.success, answer.error)
+    }
+
+    /// Leases an address, for an interface that somebody else makes.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn allocate(
+        &mut self,
+        request: AllocateAddressRequest,
+    ) -> Result<AllocateAddressResponse, ClientError> {
+        let answer = self.runtime.allocate_address(request).await?.into_inner();
+        match answer.success {
+            true => Ok(answer),
+            false => Err(ClientError::Refused(answer.error)),
+        }
+    }
+
+    /// Gives an address back. One that is not leased is success.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn release(&mut self, owner: Owner) -> Result<(), ClientError> {
+        let request = ReleaseAddressRequest {
+            owner: Some(owner),
+            address: String::new(),
+        };
+        let answer = self.runtime.release_address(request).await?.into_inner();
+        settle(answer.success, answer.error)
+    }
+
+    /// The leased addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn addresses(
+        &mut self,
+        request: ListAddressesRequest,
+    ) -> Result<ListAddressesResponse, ClientError> {
+        Ok(self.runtime.list_addresses(request).await?.into_inner())
+    }
+
+    /// The lease of an owner, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn lease(&mut self, owner: &Owner) -> Result<Option<AddressLease>, ClientError> {
+        let request = ListAddressesRequest {
+            engine: owner.engine.clone(),
+            network: owner.network.clone(),
+        };
+        let leases = self.addresses(request).await?.leases;
+        let mut leases = leases.into_iter();
+        Ok(leases.find(|lease| lease.owner.as_ref() == Some(owner)))
+    }
+}
+
+fn settle(success: bool, error: String) -> Result<(), ClientError> {
+    match success {
+        true => Ok(()),
+        false => Err(ClientError::Refused(error)),
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "is quilt-runtime running, and with this --socket?",
+        io::ErrorKind::ConnectionRefused => "quilt-runtime is not running: start it",
+        io::ErrorKind::PermissionDenied => {
+            "only root may call, and the group of the runtime's --socket-group"
+        }
+        _ => "is it the runtime's?",
+    }
+}

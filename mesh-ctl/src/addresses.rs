@@ -1,0 +1,147 @@
+//! `meshctl addresses`.
+
+use std::time::{Duration, SystemTime};
+
+use comfy_table::{Table, TableStyle};
+use mesh_client::{
+    Client,
+    mesh::{AddressLease, ListAddressesRequest, ListAddressesResponse},
+};
+use serde_json::json;
+
+use crate::{options::Addresses, port::show};
+
+/// Prints the leased addresses.
+pub(crate) async fn list(client: &mut Client, options: Addresses) -> anyhow::Result<()> {
+    let list = client
+        .addresses(ListAddressesRequest {
+            engine: options.engine,
+            network: options.network,
+        })
+        .await?;
+    if options.json {
+        println!("{:#}", document(&list));
+        return Ok(());
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.as_ref().map_or(0, Duration::as_secs);
+    if list.subnet.is_empty() {
+        println!("this node has no subnet yet");
+        return Ok(());
+    }
+    println!(
+        "{}: {} of {} addresses leased",
+        list.subnet, list.leased, list.capacity
+    );
+    if !list.leases.is_empty() {
+        println!("{}", table(&list.leases, now));
+    }
+    Ok(())
+}
+
+fn owner(lease: &AddressLease) -> String {
+    let owner = lease.owner.clone().unwrap_or_default();
+    [
+        owner.engine,
+        owner.network,
+        owner.container,
+        owner.interface,
+    ]
+    .join("/")
+}
+
+fn table(leases: &[AddressLease], now: u64) -> String {
+    let mut table = Table::new();
+    table.set_style(TableStyle::new());
+    table.set_header(["ADDRESS", "OWNER", "NAMES", "SINCE", "BEHIND", "PORTS", ""]);
+    for lease in leases {
+        let endpoint = lease.endpoint.as_ref();
+        let ports: Vec<String> = lease.ports.iter().map(show).collect();
+        table.add_row([
+            lease.address.clone(),
+            owner(lease),
+            lease.names.join(" "),
+            age(now.saturating_sub(lease.since)),
+            endpoint.map_or_else(String::new, |it| it.interface.clone()),
+            ports.join(" "),
+            lease.leaked.clone(),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// How long ago, in the largest unit that fits.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}
+
+fn document(list: &ListAddressesResponse) -> serde_json::Value {
+    let leases = list.leases.iter().map(|lease| {
+        let owner = lease.owner.clone().unwrap_or_default();
+        let ports: Vec<String> = lease.ports.iter().map(show).collect();
+        let endpoint = lease.endpoint.as_ref();
+        json!({
+            "address": lease.address,
+            "engine": owner.engine,
+            "network": owner.network,
+            "container": owner.container,
+            "interface": owner.interface,
+            "names": lease.names,
+            "labels": lease.labels,
+            "network_namespace": lease.network_namespace,
+            "outlives_boot": lease.outlives_boot,
+            "since": lease.since,
+            "host_interface": endpoint.map(|it| &it.interface),
+            "mac": endpoint.map(|it| &it.mac),
+            "ports": ports,
+            "leaked": lease.leaked,
+        })
+    });
+    json!({
+        "subnet": list.subnet,
+        "gateway": list.gateway,
+        "capacity": list.capacity,
+        "leased": list.leased,
+        "leases": leases.collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_client::mesh::Owner;
+
+    use super::*;
+
+    #[test]
+    fn a_leak_is_seen_in_the_row_of_its_address() {
+        let lease = AddressLease {
+            address: "10.42.1.2".to_owned(),
+            owner: Some(Owner {
+                engine: "docker".to_owned(),
+                network: "quilt".to_owned(),
+                container: "3f2a".to_owned(),
+                interface: "eth0".to_owned(),
+            }),
+            names: vec!["web".to_owned()],
+            since: 1000,
+            leaked: "no container at the bridge holds it".to_owned(),
+            ..AddressLease::default()
+        };
+        let table = table(&[lease], 1000 + 7200);
+        let row = table.lines().last().unwrap();
+        for words in [
+            "10.42.1.2",
+            "docker/quilt/3f2a/eth0",
+            "web",
+            "2 h",
+            "no container at the bridge",
+        ] {
+            assert!(row.contains(words), "{table}");
+        }
+    }
+}

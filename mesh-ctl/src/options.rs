@@ -1,0 +1,162 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use mesh_client::{DEFAULT_SOCKET, mesh::Owner};
+
+use crate::port::Port;
+
+/// Attaches containers of this host to the mesh, and shows its addresses.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "meshctl", version)]
+pub(crate) struct Options {
+    /// The runtime's Unix socket.
+    #[arg(
+        long,
+        env = "QUILT_MESH_SOCKET",
+        value_name = "PATH",
+        default_value = DEFAULT_SOCKET,
+        global = true
+    )]
+    pub(crate) socket: PathBuf,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Gives a container an interface on the mesh: address, routes, guards. Repeating it is success.
+    Attach(Attach),
+    /// Takes a container off the mesh, and its address back. One that is not on it is success.
+    Detach(Detach),
+    /// Lists the leased addresses of this node.
+    Addresses(Addresses),
+    /// Gives back an address whose container is gone. What is attached is detached instead.
+    Release(Release),
+}
+
+/// One interface of one container.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Whose {
+    /// The container.
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// Name of the interface inside.
+    #[arg(long, value_name = "NAME", default_value = "eth0")]
+    interface: String,
+    /// Whose container it is.
+    #[arg(long, value_name = "NAME", default_value = "meshctl")]
+    engine: String,
+    /// The engine's network.
+    #[arg(long, value_name = "NAME", default_value = "quilt")]
+    network: String,
+}
+
+impl Whose {
+    pub(crate) fn owner(&self) -> Owner {
+        Owner {
+            engine: self.engine.clone(),
+            network: self.network.clone(),
+            container: self.container.clone(),
+            interface: self.interface.clone(),
+        }
+    }
+
+    pub(crate) fn container(&self) -> &str {
+        &self.container
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Attach {
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+    /// The container's network namespace; /run/netns/CONTAINER if it is not given.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) netns: Option<PathBuf>,
+    /// The address it shall have; any that is free if it is not given.
+    #[arg(long, value_name = "ADDRESS", default_value_t)]
+    pub(crate) address: String,
+    /// The MAC address it shall have.
+    #[arg(long, value_name = "MAC", default_value_t)]
+    pub(crate) mac: String,
+    /// The most it sends at once, in bytes; the overlay's MTU if it is not given.
+    #[arg(long, value_name = "BYTES", default_value_t, hide_default_value = true)]
+    pub(crate) mtu: u32,
+    /// Leave the default route alone: the interface reaches the cluster only.
+    #[arg(long)]
+    pub(crate) no_default_route: bool,
+    /// A port of the host by which the container is reached, [HOST_ADDRESS:]PORT[-PORT][:PORT[-PORT]][/udp];
+    /// may be given several times.
+    #[arg(long, short, value_name = "PORT")]
+    pub(crate) publish: Vec<Port>,
+    /// A name by which the container is known; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Vec<String>,
+    /// A label to keep with its address; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Print a document for a machine.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Detach {
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Release {
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Addresses {
+    /// Those of one engine alone.
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub(crate) engine: String,
+    /// Those of one network alone.
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub(crate) network: String,
+    /// Print a document for a machine.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_container_alone_is_an_owner() {
+        let options = Options::parse_from(["meshctl", "attach", "web"]);
+        let Command::Attach(attach) = options.command else {
+            panic!("{options:?}");
+        };
+        let expected = Owner {
+            engine: "meshctl".to_owned(),
+            network: "quilt".to_owned(),
+            container: "web".to_owned(),
+            interface: "eth0".to_owned(),
+        };
+        assert_eq!(attach.whose.owner(), expected);
+    }
+}
