@@ -4,8 +4,18 @@
 
 mod endpoint;
 mod lease;
+mod leases;
 mod owner;
+mod pool;
+mod ports;
+mod refusal;
+mod request;
+mod subnet;
 
-pub use endpoint::{Endpoint, MAX_PUBLISHED, Protocol, Published, PublishedError};
+pub use endpoint::{Endpoint, MAX_PUBLISHED, Protocol, Published, PublishedError, endpoint_mac};
 pub use lease::{Lease, LeaseError, Lifetime, MAX_LABEL_BYTES, MAX_LABELS, MAX_NAMES, NamedLabels};
 pub use owner::{Owner, OwnerError};
+pub use pool::{Applied, Change, Done, Pool};
+pub use refusal::{Exhausted, Holder, Refusal};
+pub use request::{EndpointPlan, Granted, Request, Usage};
+pub use subnet::{Reserved, gateway};
