@@ -1,6 +1,6 @@
 //! The rules of a pool, without a kernel, a file or a clock.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc};
 
 use ipnet::Ipv4Net;
 
@@ -14,6 +14,9 @@ mod space;
 
 pub use change::{Applied, Change, Done};
 use space::Space;
+
+/// The longest path, in bytes: `PATH_MAX` less the terminating zero.
+const MAX_PATH: usize = 4095;
 
 /// How many owners a refusal names.
 const NAMED_OWNERS: usize = 3;
@@ -98,6 +101,9 @@ impl Pool {
     /// Any [`Refusal`] that concerns subnets, addresses, names or ports.
     pub fn allocate(&mut self, request: &Request, now: u64) -> Result<Done<Granted>, Refusal> {
         request.named.check()?;
+        if let Some(path) = request.namespace.as_ref().filter(|path| !is_path(path)) {
+            return Err(Refusal::Namespace(path.clone()));
+        }
         let held = self.leases.of(&request.owner).cloned();
         let mut lease = match (&held, request.wished) {
             (Some(held), Some(given)) if held.address != given => {
@@ -258,7 +264,7 @@ impl Pool {
         if let Some(lease) = self.leases.at(address) {
             return Err(Refusal::Held {
                 address,
-                holder: Holder::from(&**lease),
+                holder: Box::new(Holder::from(&**lease)),
             });
         }
         match self.occupied.get(&address) {
@@ -293,7 +299,12 @@ impl Pool {
         Err(Refusal::PublishedHeld {
             given: given.clone(),
             held: held.clone(),
-            holder: Holder::from(&**lease),
+            holder: Box::new(Holder::from(&**lease)),
         })
     }
+}
+
+/// Whether the path of a namespace can be kept.
+fn is_path(path: &Path) -> bool {
+    path.to_str().is_some() && path.as_os_str().len() <= MAX_PATH
 }

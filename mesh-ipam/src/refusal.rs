@@ -1,6 +1,6 @@
 //! Why a pool refuses what it is asked.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, path::PathBuf};
 
 use ipnet::Ipv4Net;
 
@@ -54,7 +54,7 @@ pub enum Refusal {
         /// The address that was wished.
         address: Ipv4Addr,
         /// Who holds it.
-        holder: Holder,
+        holder: Box<Holder>,
     },
     /// An address that a container was given by hand.
     #[error("address {address} is in use by the container behind {port}, which has no lease")]
@@ -83,6 +83,9 @@ pub enum Refusal {
     /// Names or labels that break a rule.
     #[error(transparent)]
     Named(#[from] LeaseError),
+    /// A path that cannot be kept.
+    #[error("namespace {0:?} is not a path in UTF-8 of at most 4095 bytes")]
+    Namespace(PathBuf),
     /// Ports that cannot be published.
     #[error(transparent)]
     Published(#[from] PublishedError),
@@ -94,7 +97,7 @@ pub enum Refusal {
         /// The one that there is.
         held: Published,
         /// Whose it is.
-        holder: Holder,
+        holder: Box<Holder>,
     },
 }
 
