@@ -7,6 +7,14 @@ use serde::{Deserialize, Serialize};
 /// The most ports that one endpoint is published by, ranges counted port by port.
 pub const MAX_PUBLISHED: usize = 1024;
 
+/// The MAC address that follows from an address: `02:53` and its four octets. It is administered
+/// locally and of one station (IEEE 802, bits 1 and 0 of the first octet), and the second octet tells
+/// those of this project from what other programs make up.
+pub fn endpoint_mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x53, a, b, c, d]
+}
+
 /// The interface that was made for a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -17,11 +25,13 @@ pub struct Endpoint {
     /// The most that the container sends at once, in bytes of IPv4.
     pub mtu: u32,
     /// Whether the container's default route leads through it.
+    #[serde(default)]
     pub default_route: bool,
     /// The ports of the host by which it is reached.
     #[serde(default)]
     pub published: Vec<Published>,
     /// Whether all of it was made. Of what was begun and never finished nothing stays.
+    #[serde(default)]
     pub settled: bool,
 }
 
@@ -60,7 +70,7 @@ pub struct Published {
 }
 
 /// A range of ports that cannot be published. Each names the value and the rule.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PublishedError {
     /// No port, or more than there are.
     #[error(

@@ -32,6 +32,7 @@ pub struct Lease {
     /// How long it may last.
     pub lifetime: Lifetime,
     /// When it was leased, in seconds since 1970.
+    #[serde(default)]
     pub since: u64,
     /// What was made for the container.
     #[serde(default)]
@@ -60,7 +61,7 @@ pub struct NamedLabels {
 }
 
 /// Names or labels that break a rule. Each names the value and the rule.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaseError {
     /// Not a DNS name (RFC 1123).
     #[error(

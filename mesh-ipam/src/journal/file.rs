@@ -1,0 +1,142 @@
+//! The file of leases on a disk.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// Name of the file.
+const LEASES: &str = "leases";
+/// Name of the one that is about to replace it.
+const NEW: &str = "leases.new";
+/// How many files that were damaged are kept; the last makes room for the next.
+const MAX_DAMAGED: u32 = 4;
+
+/// What a journal does with its file.
+pub(super) trait Storage: Send {
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Brings what was written to the disk, with the length.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Cuts the file to this length.
+    fn truncate(&mut self, len: u64) -> io::Result<()>;
+    /// Replaces the file, so that whatever happens there is either the old one or the new one.
+    fn replace(&mut self, bytes: &[u8]) -> Result<(), Replaced>;
+}
+
+/// Whether a file was replaced when replacing it failed.
+pub(super) enum Replaced {
+    /// The old one is there as it was.
+    No(io::Error),
+    /// Either may be found after a crash.
+    Perhaps(io::Error),
+}
+
+/// The file in its directory.
+pub(super) struct LeaseFile {
+    directory: PathBuf,
+    /// `None` until it is written for the first time.
+    file: Option<File>,
+}
+
+impl LeaseFile {
+    /// Opens the file of a directory, which is made if there is none. What was left of replacing the
+    /// file is removed: it may be what fills the disk.
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        for result in [
+            fs::remove_file(directory.join(NEW)),
+            File::open(directory).map(drop),
+        ] {
+            match result {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let path = directory.join(LEASES);
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other?),
+        };
+        Ok(Self {
+            directory: directory.to_owned(),
+            file,
+        })
+    }
+
+    /// Where the file is.
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.join(LEASES)
+    }
+
+    /// The file, if there is one.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    /// Keeps the file under another name as well, and returns that. It is not changed afterwards, if
+    /// the journal is written anew before anything else.
+    pub(super) fn keep_aside(&self) -> io::Result<PathBuf> {
+        let name = |number| self.directory.join(format!("{LEASES}.damaged-{number}"));
+        let free = (1..MAX_DAMAGED).find(|&number| !name(number).exists());
+        let aside = name(free.unwrap_or(MAX_DAMAGED));
+        match fs::remove_file(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // A second name takes no room. Not all file systems have them.
+        fs::hard_link(self.path(), &aside)
+            .or_else(|_| fs::copy(self.path(), &aside).map(drop))
+            .map(|()| aside)
+    }
+
+    fn existing(&self) -> io::Result<&File> {
+        self.file
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Storage for LeaseFile {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.existing()?.write_all_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.existing()?.sync_data()
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.existing()?.set_len(len)
+    }
+
+    fn replace(&mut self, bytes: &[u8]) -> Result<(), Replaced> {
+        let new = self.directory.join(NEW);
+        let write = || {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let failed = |error| {
+            // On a full disk it would take the room that others make.
+            let _ = fs::remove_file(&new);
+            Replaced::No(error)
+        };
+        let file = write().map_err(failed)?;
+        fs::rename(&new, self.path()).map_err(failed)?;
+        self.file = Some(file);
+        // The new name has to reach the disk as well.
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(Replaced::Perhaps)
+    }
+}
