@@ -52,7 +52,8 @@ fn owner(lease: &AddressLease) -> String {
 
 fn table(leases: &[AddressLease], now: u64) -> String {
     let mut table = Table::new();
-    table.set_style(TableStyle::new());
+    table.load_style(TableStyle::new());
+    table.load_style(TableStyle::new());
     table.set_header(["ADDRESS", "OWNER", "NAMES", "SINCE", "BEHIND", "PORTS", ""]);
     for lease in leases {
         let endpoint = lease.endpoint.as_ref();

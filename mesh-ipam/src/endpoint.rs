@@ -33,6 +33,9 @@ pub struct Endpoint {
     /// Whether all of it was made. Of what was begun and never finished nothing stays.
     #[serde(default)]
     pub settled: bool,
+    /// Whether the address was leased along with it, and is released along with it.
+    #[serde(default)]
+    pub leased_along: bool,
 }
 
 /// A transport protocol whose ports are published.

@@ -134,7 +134,7 @@ impl Pool {
             .filter(|_| lease.endpoint.is_none())
         {
             self.check_published(&plan.published, held.as_ref().map(|held| held.address))?;
-            lease.endpoint = Some(plan.at(lease.address));
+            lease.endpoint = Some(plan.at(lease.address, held.is_none()));
             new_endpoint = true;
         }
         let changed = held.as_deref() != Some(&lease);

@@ -40,7 +40,7 @@ pub struct EndpointPlan {
 
 impl EndpointPlan {
     /// The endpoint of the container that has `address`, begun and not yet settled.
-    pub(crate) fn at(&self, address: Ipv4Addr) -> Endpoint {
+    pub(crate) fn at(&self, address: Ipv4Addr, leased_along: bool) -> Endpoint {
         Endpoint {
             link: self.link.clone(),
             mac: self.mac.unwrap_or_else(|| endpoint_mac(address)),
@@ -48,6 +48,7 @@ impl EndpointPlan {
             default_route: self.default_route,
             published: self.published.clone(),
             settled: false,
+            leased_along,
         }
     }
 }

@@ -1,12 +1,17 @@
 //! What the services ask of the reconciler.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Instant,
+};
 
 use ipnet::Ipv4Net;
+use mesh_ipam::Lease;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    endpoint::request::EndpointRequest,
+    endpoint::{namespace::Namespace, request::EndpointRequest},
     fast_path::{FastPathReport, PeerCounters},
     peers::NamedPeer,
     probe::ProbeStart,
@@ -41,6 +46,25 @@ pub(crate) enum Command {
         address: String,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    /// What a container's interface is made on.
+    Ground {
+        reply: oneshot::Sender<Result<Ground, Refusal>>,
+    },
+    /// Makes the interface of a lease's endpoint.
+    MakeEndpoint {
+        lease: Box<Lease>,
+        namespace: Namespace,
+        reply: oneshot::Sender<Result<Made, Refusal>>,
+    },
+    /// Deletes the interface of an endpoint, by its name.
+    UnmakeEndpoint {
+        link: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// What the kernel shows of leases.
+    Shown {
+        reply: oneshot::Sender<Shown>,
+    },
     ListPeers {
         reply: oneshot::Sender<PeerList>,
     },
@@ -58,6 +82,31 @@ pub(crate) enum Command {
         peers: Vec<Ipv4Net>,
         reply: oneshot::Sender<BTreeMap<Ipv4Net, Instant>>,
     },
+}
+
+/// What a container's interface is made on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ground {
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) cluster: Ipv4Net,
+    /// The overlay's, in bytes.
+    pub(crate) mtu: u32,
+}
+
+/// An endpoint whose interface is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    /// Whether this call made it.
+    pub(crate) new: bool,
+}
+
+/// What the kernel shows of leases.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown {
+    /// Names of the host's interfaces.
+    pub(crate) links: BTreeSet<String>,
+    /// Addresses that containers at the bridge hold.
+    pub(crate) held: BTreeSet<Ipv4Addr>,
 }
 
 /// The whole peer set.

@@ -1,8 +1,9 @@
 //! The daemon's command line.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{AddrParseError, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
 };
 
 use ipnet::Ipv4Net;
@@ -21,15 +22,30 @@ use mesh_runtime::{
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "quilt-runtime", version, args_override_self = true)]
 pub(crate) struct DaemonOptions {
-    /// Address on which gRPC is served. Whoever can connect can steer this node's overlay, so
-    /// it should stay on loopback.
+    /// Address on which gRPC is served, but for the calls that make endpoints and lease addresses;
+    /// "off" for the Unix socket alone. Whoever can connect can steer this node's overlay, so it should
+    /// stay on loopback.
     #[arg(
         long,
         env = "QUILT_MESH_GRPC_ADDR",
-        value_name = "ADDRESS",
+        value_name = "ADDRESS|off",
         default_value = "127.0.0.1:50051"
     )]
-    pub(crate) grpc_addr: SocketAddr,
+    pub(crate) grpc_addr: GrpcAddress,
+
+    /// Unix socket on which every call is served, to root and to the user that this daemon runs as.
+    #[arg(
+        long,
+        env = "QUILT_MESH_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/quilt-mesh/runtime.sock"
+    )]
+    pub(crate) socket: PathBuf,
+
+    /// Group whose members may call on the Unix socket as well: they can do to this host's network what
+    /// root can.
+    #[arg(long, env = "QUILT_MESH_SOCKET_GROUP", value_name = "GROUP")]
+    pub(crate) socket_group: Option<String>,
 
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter such as
     /// mesh_runtime=debug,warn.
@@ -152,6 +168,25 @@ pub(crate) struct DaemonOptions {
     pub(crate) cleanup: bool,
 }
 
+/// Where gRPC is served over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GrpcAddress {
+    /// Nowhere.
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for GrpcAddress {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text {
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 enum FastPath {
     /// Where the kernel can; elsewhere the kernel path carries everything, with a warning.
@@ -248,6 +283,13 @@ mod tests {
             ..RuntimeOptions::default()
         };
         assert_eq!(options.runtime_options(), expected);
-        assert_eq!(options.grpc_addr.to_string(), "127.0.0.1:50051");
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 50051));
+        assert_eq!(options.grpc_addr, GrpcAddress::At(loopback));
+    }
+
+    #[test]
+    fn the_port_on_loopback_can_be_closed() {
+        let options = DaemonOptions::parse_from(["quilt-runtime", "--grpc-addr", "off"]);
+        assert_eq!(options.grpc_addr, GrpcAddress::Off);
     }
 }

@@ -3,10 +3,12 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mesh_proto::mesh::{
-    AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest, DetachEndpointResponse,
-    Endpoint, FastPathStatus, GetStatusRequest, GetStatusResponse, ListPeersRequest,
+    AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest, AttachEndpointResponse,
+    DetachEndpointRequest, DetachEndpointResponse, Endpoint, FastPathStatus, GetStatusRequest,
+    GetStatusResponse, ListAddressesRequest, ListAddressesResponse, ListPeersRequest,
     ListPeersResponse, Peer, PeerProbe, PeerStatus, ProbePeersRequest, ProbePeersResponse,
-    RejectedPeer, SyncPeersRequest, SyncPeersResponse, TrafficCounters, fast_path_status::State,
+    RejectedPeer, ReleaseAddressRequest, ReleaseAddressResponse, SyncPeersRequest,
+    SyncPeersResponse, TrafficCounters, fast_path_status::State,
     mesh_dataplane_server::MeshDataplane,
 };
 use tokio::sync::Semaphore;
@@ -19,6 +21,7 @@ use crate::{
     fast_path::FastPathReport,
     peers::NamedPeer,
     probe::{self, ProbeRequest},
+    registry::Registry,
 };
 
 /// Probes at a time: each holds two sockets and asks up to thousands of peers.
@@ -28,15 +31,24 @@ const PROBES_AT_A_TIME: usize = 4;
 #[derive(Clone, Debug)]
 pub struct DataplaneService {
     commands: Commands,
+    /// Or why its calls are refused here.
+    registry: Result<Registry, String>,
     probes: Arc<Semaphore>,
 }
 
 impl DataplaneService {
-    pub(crate) fn new(commands: Commands) -> Self {
+    pub(crate) fn new(commands: Commands, registry: Result<Registry, String>) -> Self {
         Self {
             commands,
+            registry,
             probes: Arc::new(Semaphore::new(PROBES_AT_A_TIME)),
         }
+    }
+
+    fn registry(&self) -> Result<&Registry, Status> {
+        self.registry
+            .as_ref()
+            .map_err(|reason| Status::permission_denied(reason.as_str()))
     }
 }
 
@@ -181,29 +193,24 @@ impl MeshDataplane for DataplaneService {
         &self,
         request: Request<AttachEndpointRequest>,
     ) -> Result<Response<AttachEndpointResponse>, Status> {
-        let AttachEndpointRequest {
-            interface,
-            address,
-            mac,
-        } = request.into_inner();
+        let request = request.into_inner();
+        if request.owner.is_some() || !request.network_namespace.is_empty() {
+            return self.registry()?.attach_endpoint(request).await;
+        }
         let request = EndpointRequest {
-            interface,
-            address,
-            mac,
+            interface: request.interface,
+            address: request.address,
+            mac: request.mac,
         };
         let command = |reply| Command::AttachEndpoint { request, reply };
-        let answer = match ask(&self.commands, command).await? {
-            Ok(view) => AttachEndpointResponse {
-                success: true,
-                error: String::new(),
-                endpoint: Some(endpoint(view)),
-            },
-            Err(refusal) => AttachEndpointResponse {
-                success: false,
-                error: refusal.to_string(),
-                endpoint: None,
-            },
-        };
+        let mut answer = AttachEndpointResponse::default();
+        match ask(&self.commands, command).await? {
+            Ok(view) => {
+                answer.success = true;
+                answer.endpoint = Some(endpoint(view));
+            }
+            Err(refusal) => answer.error = refusal.to_string(),
+        }
         Ok(Response::new(answer))
     }
 
@@ -211,7 +218,14 @@ impl MeshDataplane for DataplaneService {
         &self,
         request: Request<DetachEndpointRequest>,
     ) -> Result<Response<DetachEndpointResponse>, Status> {
-        let DetachEndpointRequest { interface, address } = request.into_inner();
+        let DetachEndpointRequest {
+            interface,
+            address,
+            owner,
+        } = request.into_inner();
+        if let Some(owner) = owner {
+            return self.registry()?.detach_endpoint(owner).await;
+        }
         let outcome = ask(&self.commands, |reply| Command::DetachEndpoint {
             interface,
             address,
@@ -222,6 +236,29 @@ impl MeshDataplane for DataplaneService {
             success: outcome.is_ok(),
             error: text(outcome.err()),
         }))
+    }
+
+    async fn allocate_address(
+        &self,
+        request: Request<AllocateAddressRequest>,
+    ) -> Result<Response<AllocateAddressResponse>, Status> {
+        self.registry()?
+            .allocate_address(request.into_inner())
+            .await
+    }
+
+    async fn release_address(
+        &self,
+        request: Request<ReleaseAddressRequest>,
+    ) -> Result<Response<ReleaseAddressResponse>, Status> {
+        self.registry()?.release_address(request.into_inner()).await
+    }
+
+    async fn list_addresses(
+        &self,
+        request: Request<ListAddressesRequest>,
+    ) -> Result<Response<ListAddressesResponse>, Status> {
+        self.registry()?.list_addresses(request.into_inner()).await
     }
 }
 

@@ -20,7 +20,9 @@ use crate::{
     subnet::gateway,
 };
 
+pub(crate) mod attachment;
 mod holders;
+pub(crate) mod namespace;
 pub(crate) mod request;
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,7 @@ mod probe;
 mod problem;
 mod quilt_service;
 mod reconcile;
+mod registry;
 mod runtime;
 mod state;
 mod subnet;

@@ -2,6 +2,7 @@
 
 mod daemon_options;
 mod serve;
+mod socket;
 
 use std::{
     io::{IsTerminal as _, Write as _},

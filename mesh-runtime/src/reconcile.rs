@@ -14,12 +14,14 @@ mod keep;
 mod lookout;
 mod pace;
 mod probe;
+mod registered;
 mod views;
 mod waiting;
 mod watch;
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr, time::Duration};
 
+use mesh_ipam::Ipam;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval_at, sleep_until},
@@ -55,6 +57,7 @@ use firewall::Firewall;
 pub(crate) use keep::Keep;
 use lookout::Lookout;
 use pace::Pace;
+use registered::Registered;
 use waiting::Waiting;
 use watch::Watch;
 
@@ -85,6 +88,7 @@ pub(crate) struct Reconciler {
     waiting: Vec<Waiting>,
     pace: Pace,
     keep: Keep,
+    registered: Registered,
     watch: Watch,
     lookout: Lookout,
 }
@@ -96,6 +100,7 @@ impl Reconciler {
         options: RuntimeOptions,
         fast_path: FastPathSlot,
         keep: Keep,
+        addresses: Option<Ipam>,
     ) -> io::Result<Self> {
         let netlink = Netlink::connect()?;
         let events = Events::listen(netlink.port)?;
@@ -116,6 +121,7 @@ impl Reconciler {
             waiting: Vec::new(),
             pace: Pace::default(),
             keep,
+            registered: Registered::new(addresses),
             watch: Watch::default(),
             lookout: Lookout::default(),
         })
@@ -220,6 +226,7 @@ impl Reconciler {
                 },
                 "took over what an earlier run left"
             );
+            self.registered.serve(subnet).await;
         }
         if let Some(address) = self.options.host_address {
             self.wanted.host_address = Some(address);
@@ -261,7 +268,10 @@ impl Reconciler {
         if forget_gone(&mut self.wanted, &self.observed) {
             self.keep.changed(self.wanted.generation);
         }
+        self.registered
+            .show(&mut self.wanted, &self.observed, &self.settings.bridge);
         self.look_inside(dirty).await?;
+        self.registered.occupy(&self.wanted, &self.observed);
         self.outdated = Dirty::default();
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use mesh_ipam::Ipam;
 use mesh_proto::{
     mesh::mesh_dataplane_server::MeshDataplaneServer,
     quilt::quilt_runtime_server::QuiltRuntimeServer,
@@ -18,7 +19,8 @@ use crate::{
     privileges::{self, MissingPrivilege},
     quilt_service::QuiltService,
     reconcile::{FastPathSlot, Keep, Reconciler, fast_path_options},
-    state::{Directory, StateDirError},
+    registry::{Registry, Sweeper},
+    state::{Directory, StateDirError, current_life},
     subnet::Cluster,
 };
 
@@ -30,6 +32,10 @@ const QUILT_MESSAGE_LIMIT: usize = 64 * 1024;
 
 /// The largest sync: 65,536 peers with host names.
 const DATAPLANE_MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Why calls of the registry are refused to whom the kernel does not name.
+const NOT_HERE: &str = "this call is served on the runtime's Unix socket alone (/run/quilt-mesh/runtime.sock, \
+                        or as --socket says)";
 
 /// How long a shutdown waits for the change that is under way.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -76,6 +82,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct MeshRuntime {
     commands: Commands,
+    registry: Result<Registry, String>,
+    /// Ends with it.
+    _sweeper: Option<Sweeper>,
     task: JoinHandle<()>,
     stop: DropGuard,
 }
@@ -95,7 +104,7 @@ impl MeshRuntime {
         options.check()?;
         privileges::check()?;
         let lock = InstanceLock::take()?;
-        let keep = open_state(&options)?;
+        let (keep, addresses) = open_state(&options).await?;
         let fast_path = match options.fast_path {
             FastPathMode::Required => {
                 let options = fast_path_options(&options);
@@ -107,16 +116,23 @@ impl MeshRuntime {
             }
             FastPathMode::Auto | FastPathMode::Off => FastPathSlot::Unopened,
         };
-        let reconciler = Reconciler::new(options, fast_path, keep).map_err(StartError::Netlink)?;
+        let ipam = addresses.as_ref().ok().cloned();
+        let reconciler =
+            Reconciler::new(options, fast_path, keep, ipam).map_err(StartError::Netlink)?;
         let (commands, queue) = mpsc::channel(WAITING_CALLS);
+        let life = current_life().to_string();
+        let registry = addresses.map(|ipam| Registry::new(ipam, commands.clone(), &life));
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             reconciler.run(queue, stopped).await;
             drop(lock);
         });
+        let sweeper = registry.as_ref().ok().cloned().map(Sweeper::start);
         Ok(Self {
             commands,
+            registry,
+            _sweeper: sweeper,
             task,
             stop: stop.drop_guard(),
         })
@@ -129,10 +145,37 @@ impl MeshRuntime {
     }
 
     /// The service `mesh.MeshDataplane`: the whole peer set in one call, and the data
-    /// plane's state. Without it the agent goes on with the three calls alone.
+    /// plane's state. Without it the agent goes on with the three calls alone. The calls that lease
+    /// addresses and make endpoints are refused: any local process may be calling.
     pub fn mesh_dataplane(&self) -> MeshDataplaneServer<DataplaneService> {
-        MeshDataplaneServer::new(DataplaneService::new(self.commands.clone()))
+        self.dataplane(Err(NOT_HERE.to_owned()))
+    }
+
+    /// The service `mesh.MeshDataplane` with all its calls. Whoever reaches it can do to this host's network
+    /// what root can: serve it on a Unix socket that is for those who may.
+    pub fn local_dataplane(&self) -> MeshDataplaneServer<DataplaneService> {
+        self.dataplane(self.registry.clone())
+    }
+
+    fn dataplane(
+        &self,
+        registry: Result<Registry, String>,
+    ) -> MeshDataplaneServer<DataplaneService> {
+        MeshDataplaneServer::new(DataplaneService::new(self.commands.clone(), registry))
             .max_decoding_message_size(DATAPLANE_MESSAGE_LIMIT)
+    }
+
+    /// The pool of the node's addresses, for a container runtime that makes its containers' interfaces
+    /// itself.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none: leases are durable, so it needs a state directory.
+    pub fn addresses(&self) -> Result<&Ipam, &str> {
+        match &self.registry {
+            Ok(registry) => Ok(registry.ipam()),
+            Err(reason) => Err(reason),
+        }
     }
 
     /// Waits until the runtime has ended, which it does by itself only if it failed.
@@ -154,16 +197,37 @@ impl MeshRuntime {
     }
 }
 
-/// Opens the state directory. One that cannot be used keeps nobody from working: that is
-/// reported, and the state is kept in the kernel alone.
-fn open_state(options: &RuntimeOptions) -> Result<Keep, StateDirError> {
+/// Opens the state directory, and the leases in it. One that cannot be used keeps nobody from working:
+/// that is reported, the state is kept in the kernel alone, and no addresses are leased.
+async fn open_state(
+    options: &RuntimeOptions,
+) -> Result<(Keep, Result<Ipam, String>), StateDirError> {
+    let Some(path) = options.state_dir.clone() else {
+        let reason = "addresses are leased with a state directory alone (--state-dir)".to_owned();
+        return Ok((Keep::new(None), Err(reason)));
+    };
     let cluster = Cluster::from(options);
-    let opened = options
-        .state_dir
-        .as_deref()
-        .map(|path| Directory::open(path, cluster));
+    let open = move || -> Result<_, StateDirError> {
+        let directory = Directory::open(&path, cluster)?;
+        // Under its lock.
+        let addresses = Ipam::open(&path, &current_life().to_string());
+        Ok((directory, addresses.map_err(|error| error.to_string())))
+    };
+    let opened = tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| StartError::Netlink(io::Error::other(error)));
     match opened {
-        Some(Err(error @ StateDirError::InUse { .. })) => Err(error),
-        other => Ok(Keep::new(other)),
+        Ok(Ok((directory, addresses))) => {
+            if let Err(error) = &addresses {
+                tracing::error!(%error, "no addresses are leased");
+            }
+            Ok((Keep::new(Some(Ok(directory))), addresses))
+        }
+        Ok(Err(error @ StateDirError::InUse { .. })) => Err(error),
+        Ok(Err(error)) => {
+            let reason = error.to_string();
+            Ok((Keep::new(Some(Err(error))), Err(reason)))
+        }
+        Err(error) => Ok((Keep::new(None), Err(error.to_string()))),
     }
 }

@@ -7,17 +7,24 @@ use mesh_runtime::{DataplaneService, MeshRuntime, QuiltService};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
 };
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::{
+    service::InterceptorLayer,
+    transport::{Server, server::Router},
+};
 
 use mesh_proto::{
     mesh::mesh_dataplane_server::MeshDataplaneServer,
     quilt::quilt_runtime_server::QuiltRuntimeServer,
 };
 
-use crate::daemon_options::DaemonOptions;
+use crate::{
+    daemon_options::{DaemonOptions, GrpcAddress},
+    socket::Socket,
+};
 
 /// How long calls that are under way may take once a signal has come.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
@@ -34,36 +41,55 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut mesh = MeshRuntime::start(options.runtime_options()).await?;
-    let listener = listen(options.grpc_addr).await?;
-    let address = listener
-        .local_addr()
-        .context("cannot tell the gRPC address")?;
+    let listener = match options.grpc_addr {
+        GrpcAddress::At(address) => Some(listen(address).await?),
+        GrpcAddress::Off => None,
+    };
+    let (socket, callers) = Socket::bind(&options.socket, options.socket_group.as_deref())?;
 
     let stop = CancellationToken::new();
-    let server = tokio::spawn(grpc_server(&mesh, listener, stop.clone()).await?);
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
+    let mut servers = JoinSet::new();
+    let address = match listener {
+        Some(listener) => {
+            let address = listener
+                .local_addr()
+                .context("cannot tell the gRPC address")?;
+            let router = router(Server::builder(), mesh.mesh_dataplane(), &mesh).await?;
+            let stopped = stop.clone().cancelled_owned();
+            servers.spawn(
+                router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped),
+            );
+            address.to_string()
+        }
+        None => "off".to_owned(),
+    };
+    let access = socket.access();
+    let layer = InterceptorLayer::new(move |request| access.check(request));
+    let builder = Server::builder().layer(layer);
+    let router = router(builder, mesh.local_dataplane(), &mesh).await?;
+    let stopped = stop.clone().cancelled_owned();
+    servers.spawn(router.serve_with_incoming_shutdown(UnixListenerStream::new(callers), stopped));
+    tracing::info!(%address, socket = %options.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let mut server = std::pin::pin!(server);
     let ended = tokio::select! {
         name = signalled(&mut terminate, &mut interrupt) => {
             tracing::info!(signal = name, "stopping; the data plane stays in place");
             None
         }
-        result = &mut server => Some(result),
+        result = servers.join_next() => result,
         () = mesh.ended() => bail!("the runtime ended by itself; this is a defect, the log says more"),
     };
     if let Some(result) = ended {
-        result.context("the gRPC server ended early")??;
-        bail!("the gRPC server ended by itself");
+        result.context("a gRPC server ended early")??;
+        bail!("a gRPC server ended by itself");
     }
     stop.cancel();
-    if tokio::time::timeout(DRAIN_DEADLINE, &mut server)
-        .await
-        .is_err()
-    {
+    let drained = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
         tracing::warn!("calls under way did not come to an end in time and are given up");
-        server.abort();
+        servers.abort_all();
     }
+    drop(socket);
     mesh.shutdown().await;
     Ok(())
 }
@@ -81,12 +107,12 @@ async fn signalled(terminate: &mut Signal, interrupt: &mut Signal) -> &'static s
     }
 }
 
-/// Builds the server with the runtime's services, health and reflection.
-async fn grpc_server(
+/// Builds a server with the runtime's services, health and reflection.
+async fn router<L: Clone>(
+    server: Server<L>,
+    dataplane: MeshDataplaneServer<DataplaneService>,
     mesh: &MeshRuntime,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> anyhow::Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>> {
+) -> anyhow::Result<Router<L>> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health
         .set_serving::<QuiltRuntimeServer<QuiltService>>()
@@ -99,7 +125,7 @@ async fn grpc_server(
             .register_encoded_file_descriptor_set(mesh_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let router = Server::builder()
+    Ok(server
         .timeout(CALL_DEADLINE)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -108,10 +134,5 @@ async fn grpc_server(
         .add_service(descriptors().build_v1().map_err(io::Error::other)?)
         .add_service(descriptors().build_v1alpha().map_err(io::Error::other)?)
         .add_service(mesh.quilt_runtime())
-        .add_service(mesh.mesh_dataplane());
-    Ok(
-        router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
-            stop.cancelled().await;
-        }),
-    )
+        .add_service(dataplane))
 }

@@ -23,4 +23,4 @@ mod record;
 
 pub(crate) use choose::{Found, Source, choose};
 pub use directory::StateDirError;
-pub(crate) use directory::{Directory, remove};
+pub(crate) use directory::{Directory, current_life, remove};

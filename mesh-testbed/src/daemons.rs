@@ -89,6 +89,10 @@ impl Host {
             return Err(self.state(daemon, "is running already"));
         }
         *lock(&slot.last_options) = options.clone();
+        // Not by option: earlier releases, which are upgraded from, know none.
+        let options = &options
+            .clone()
+            .env("QUILT_MESH_SOCKET", self.runtime_socket());
         *process = Some(Process::start(Launch {
             name: daemon.binary(),
             place: self.name(),

@@ -130,6 +130,11 @@ impl Host {
         self.dir.join("runtime")
     }
 
+    /// The runtime's Unix socket.
+    pub fn runtime_socket(&self) -> PathBuf {
+        self.dir.join("runtime.sock")
+    }
+
     /// A daemon's log, over all its starts.
     pub fn log(&self, daemon: Daemon) -> PathBuf {
         self.dir.join(format!("{}.log", daemon.binary()))

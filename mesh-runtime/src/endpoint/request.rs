@@ -181,7 +181,7 @@ fn parse_address(text: &str, subnet: Ipv4Net) -> Result<Ipv4Addr, EndpointError>
     Ok(address)
 }
 
-fn parse_mac(text: &str) -> Result<Mac, EndpointError> {
+pub(crate) fn parse_mac(text: &str) -> Result<Mac, EndpointError> {
     let not_a_mac = || EndpointError::NotAMac(text.chars().take(64).collect());
     let mut mac = [0; 6];
     let mut parts = text.split(':');

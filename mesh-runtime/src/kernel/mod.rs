@@ -18,6 +18,7 @@ pub(crate) mod port_holder;
 pub(crate) mod qdisc;
 pub(crate) mod sysctl;
 pub(crate) mod underlay;
+pub(crate) mod veth;
 
 /// Routing protocol number of the routes this project makes (`RTPROT_*`, `rtm_protocol`).
 ///

@@ -41,6 +41,20 @@ impl Reconciler {
             } => {
                 let _ = reply.send(self.detach_endpoint(&interface, &address).await);
             }
+            Command::Ground { reply } => {
+                let _ = reply.send(self.ground());
+            }
+            Command::MakeEndpoint {
+                lease,
+                namespace,
+                reply,
+            } => self.make_endpoint(&lease, &namespace, reply).await,
+            Command::UnmakeEndpoint { link, reply } => {
+                let _ = reply.send(self.unmake_endpoint(&link).await);
+            }
+            Command::Shown { reply } => {
+                let _ = reply.send(self.shown());
+            }
             Command::ListPeers { reply } => {
                 self.answer(Waiting::for_peers(reply)).await;
             }
@@ -72,6 +86,9 @@ impl Reconciler {
                             uses.join(", ")
                         )));
                     }
+                }
+                if let Some(ipam) = self.registered.ipam() {
+                    ipam.set_subnet(subnet).await.map_err(Refusal::because)?;
                 }
                 tracing::info!(%subnet, "subnet configured");
                 self.wanted.set_subnet(subnet);

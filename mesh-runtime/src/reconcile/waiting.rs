@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Reconciler;
-use crate::command::{PeerList, Status, SyncAnswer};
+use crate::command::{Made, PeerList, Refusal, Status, SyncAnswer};
 
 /// The longest a caller waits, when ports keep coming.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,6 +20,7 @@ enum Question {
     Peers(oneshot::Sender<PeerList>),
     Status(oneshot::Sender<Status>),
     Sync(oneshot::Sender<SyncAnswer>, SyncAnswer),
+    Endpoint(oneshot::Sender<Result<Made, Refusal>>, Made),
 }
 
 impl Waiting {
@@ -36,6 +37,11 @@ impl Waiting {
         Self::for_answer(Question::Sync(reply, answer))
     }
 
+    /// An endpoint whose interface is made, and which programs and rules do not know yet.
+    pub(super) fn for_endpoint(reply: oneshot::Sender<Result<Made, Refusal>>, made: Made) -> Self {
+        Self::for_answer(Question::Endpoint(reply, made))
+    }
+
     fn for_answer(question: Question) -> Self {
         Self {
             since: Instant::now(),
@@ -48,6 +54,11 @@ impl Reconciler {
     /// Looks, and answers at once unless programs are being attached or rules written.
     pub(super) async fn answer(&mut self, caller: Waiting) {
         self.look().await;
+        self.answer_when_shown(caller);
+    }
+
+    /// Answers at once unless programs are being attached or rules written.
+    pub(super) fn answer_when_shown(&mut self, caller: Waiting) {
         self.waiting.push(caller);
         self.answer_waiting();
     }
@@ -78,7 +89,7 @@ impl Reconciler {
                 Question::Sync(..) => synced,
                 Question::Peers(_) => attached,
                 // Also what the rules hold of containers is in place then.
-                Question::Status(_) => attached && !self.firewall.lags(),
+                Question::Status(_) | Question::Endpoint(..) => attached && !self.firewall.lags(),
             };
             if !done && caller.since.elapsed() < PATIENCE {
                 self.waiting.push(caller);
@@ -89,6 +100,7 @@ impl Reconciler {
                 Question::Peers(reply) => drop(reply.send(self.list_peers())),
                 Question::Status(reply) => drop(reply.send(self.status())),
                 Question::Sync(reply, answer) => drop(reply.send(answer)),
+                Question::Endpoint(reply, made) => drop(reply.send(Ok(made))),
             }
         }
     }

@@ -204,13 +204,23 @@ fn parse_mark(bytes: &[u8]) -> (bool, u64) {
     parse().unwrap_or((true, 0))
 }
 
-fn current_life() -> Life {
+/// The life of the host's network namespace that this process is in.
+pub(crate) fn current_life() -> Life {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = fs::metadata("/proc/thread-self/ns/net").map_or(0, |it| it.ino());
     Life {
         boot: boot.trim().to_owned(),
         namespace,
     }
+}
+
+/// Whether a runtime makes files of that name: the wanted state, the leases, and what became of either.
+fn is_ours(name: &str) -> bool {
+    let of = |file: &str| {
+        name.strip_prefix(file)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    name == LOCK || of(STATE) || of("leases")
 }
 
 /// Removes what a runtime keeps in `path`, and the directory if nothing else is in it.
@@ -223,7 +233,7 @@ pub(crate) fn remove(path: &Path, cluster: Cluster) -> Result<bool, StateDirErro
     for entry in fs::read_dir(path).map_err(failed("read", path))? {
         let entry = entry.map_err(failed("read", path))?.path();
         let name = entry.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name == LOCK || name == STATE || name.starts_with("state.")) {
+        if name.is_some_and(is_ours) {
             fs::remove_file(&entry).map_err(failed("remove", &entry))?;
         }
     }

@@ -12,7 +12,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
+    fmt::{self, Write as _},
     net::Ipv4Addr,
 };
 
@@ -65,6 +65,12 @@ pub(crate) struct Life {
     pub(crate) boot: String,
     /// Inode of the network namespace.
     pub(crate) namespace: u64,
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.boot, self.namespace)
+    }
 }
 
 #[derive(Serialize, Deserialize)]

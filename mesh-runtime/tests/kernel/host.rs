@@ -107,6 +107,11 @@ impl Host {
         self.dir.path().join("state")
     }
 
+    /// Where this host's daemon serves every call.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("runtime.sock")
+    }
+
     /// The daemon's command, without the fast path.
     pub(crate) fn daemon_command(&self, fast_path: &str, args: &[&str]) -> Command {
         let mut command = self.netns.command(env!("CARGO_BIN_EXE_quilt-runtime"));
@@ -123,6 +128,8 @@ impl Host {
             .arg(bpffs)
             .arg("--state-dir")
             .arg(self.state_dir())
+            .arg("--socket")
+            .arg(self.socket())
             .args(args);
         command
     }
@@ -360,6 +367,7 @@ impl Daemon {
             interface: interface.to_owned(),
             address: address.to_owned(),
             mac: mac.to_owned(),
+            ..Default::default()
         };
         let answer = self.dataplane().await.attach_endpoint(request).await;
         let answer = answer.expect("a refusal is gRPC OK").into_inner();
@@ -371,6 +379,7 @@ impl Daemon {
         let request = DetachEndpointRequest {
             interface: interface.to_owned(),
             address: address.to_owned(),
+            ..Default::default()
         };
         let answer = self.dataplane().await.detach_endpoint(request).await;
         let answer = answer.expect("a refusal is gRPC OK").into_inner();

@@ -63,6 +63,7 @@ fn second_is_refused(host: &Host) {
     command.args(["--grpc-addr", "127.0.0.1:50151", "--bpffs"]);
     command.arg(host.bpffs_dir());
     command.arg("--state-dir").arg(directory.path());
+    command.arg("--socket").arg(directory.path().join("socket"));
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     let said = format!("{said}{}", String::from_utf8_lossy(&output.stdout));

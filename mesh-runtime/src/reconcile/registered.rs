@@ -1,0 +1,307 @@
+//! The registry's place in the loop: what it says stands above what is found, and what it wants made
+//! is made here, because nobody else changes the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    os::fd::AsFd as _,
+};
+
+use ipnet::Ipv4Net;
+use mesh_ipam::{Ipam, Lease};
+use tokio::sync::{oneshot, watch};
+
+use super::{Reconciler, waiting::Waiting};
+use crate::{
+    command::{Ground, Made, Refusal, Shown},
+    endpoint::{AttachedEndpoint, namespace::Namespace},
+    fast_path::Mac,
+    kernel::{
+        events::Dirty,
+        netlink::NetlinkError,
+        observed::{Link, LinkKind, Observed},
+        veth::{self, VethPair},
+    },
+    wanted::Wanted,
+};
+
+/// The most ports that a bridge has: numbers of ten bits (`BR_PORT_BITS`, net/bridge/br_private.h), of
+/// which zero is none.
+const MAX_PORTS: u32 = 1023;
+
+/// What of the registry the loop goes by.
+pub(super) struct Registered {
+    addresses: Option<Addresses>,
+    endpoints: Vec<RegisteredEndpoint>,
+    occupied: BTreeMap<Ipv4Addr, String>,
+}
+
+struct Addresses {
+    ipam: Ipam,
+    news: watch::Receiver<u64>,
+}
+
+/// An endpoint of the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RegisteredEndpoint {
+    address: Ipv4Addr,
+    link: String,
+    mac: Mac,
+}
+
+impl Registered {
+    pub(super) fn new(ipam: Option<Ipam>) -> Self {
+        let mut registered = Self {
+            addresses: ipam.map(|ipam| Addresses {
+                news: ipam.subscribe(),
+                ipam,
+            }),
+            endpoints: Vec::new(),
+            occupied: BTreeMap::new(),
+        };
+        registered.take(true);
+        registered
+    }
+
+    /// The registry, where there is one.
+    pub(super) fn ipam(&self) -> Option<&Ipam> {
+        self.addresses.as_ref().map(|addresses| &addresses.ipam)
+    }
+
+    /// Leases addresses of the subnet that an earlier run had.
+    pub(super) async fn serve(&self, subnet: Ipv4Net) {
+        if let Some(ipam) = self.ipam()
+            && let Err(error) = ipam.set_subnet(subnet).await
+        {
+            tracing::error!(%error, "no addresses are leased until the node has the subnet of its leases again");
+        }
+    }
+
+    /// Takes over what the registry says now.
+    fn take(&mut self, anew: bool) {
+        let Some(addresses) = &mut self.addresses else {
+            return;
+        };
+        // A sender that is gone has nothing new to tell.
+        if !anew && !addresses.news.has_changed().unwrap_or_default() {
+            return;
+        }
+        addresses.news.mark_unchanged();
+        let leases = addresses.ipam.leases();
+        self.endpoints = leases.iter().filter_map(registered).collect();
+    }
+
+    /// Has `wanted` say what the registry says of the ports of the bridge.
+    pub(super) fn show(&mut self, wanted: &mut Wanted, observed: &Observed, bridge: &str) {
+        self.take(false);
+        let links = ports(observed, bridge);
+        for endpoint in &self.endpoints {
+            let Some(link) = links.get(endpoint.link.as_str()) else {
+                continue;
+            };
+            let attached = AttachedEndpoint {
+                link: link.index,
+                interface: endpoint.link.clone(),
+                mac: Some(endpoint.mac),
+            };
+            wanted.endpoints.insert(endpoint.address, attached);
+        }
+    }
+
+    /// Tells the registry which addresses containers have that it knows nothing of.
+    pub(super) fn occupy(&mut self, wanted: &Wanted, observed: &Observed) {
+        let own: BTreeSet<&str> = self.endpoints.iter().map(|it| it.link.as_str()).collect();
+        let occupied = occupied(&own, wanted, observed);
+        if let Some(addresses) = &self.addresses
+            && occupied != self.occupied
+        {
+            addresses.ipam.occupy(occupied.clone());
+            self.occupied = occupied;
+        }
+    }
+}
+
+fn registered(lease: &Lease) -> Option<RegisteredEndpoint> {
+    let endpoint = lease.endpoint.as_ref()?;
+    Some(RegisteredEndpoint {
+        address: lease.address,
+        link: endpoint.link.clone(),
+        mac: endpoint.mac,
+    })
+}
+
+/// The veth ports of a bridge by their names.
+fn ports<'a>(observed: &'a Observed, bridge: &str) -> BTreeMap<&'a str, &'a Link> {
+    let Some(bridge) = observed.link_named(bridge) else {
+        return BTreeMap::new();
+    };
+    observed
+        .ports_of(bridge.index)
+        .filter(|port| port.kind == LinkKind::Veth)
+        .map(|port| (port.name.as_str(), port))
+        .collect()
+}
+
+/// The addresses of containers behind other ports than `own`, with the names of the ports.
+fn occupied(
+    own: &BTreeSet<&str>,
+    wanted: &Wanted,
+    observed: &Observed,
+) -> BTreeMap<Ipv4Addr, String> {
+    let found = observed.containers.iter().flat_map(|(&port, container)| {
+        let interface = container.interface.iter();
+        interface.flat_map(move |it| it.addresses.iter().map(move |&address| (address, port)))
+    });
+    let told = wanted
+        .endpoints
+        .iter()
+        .map(|(&address, endpoint)| (address, endpoint.link));
+    found
+        .chain(told)
+        .map(|(address, port)| (address, observed.name_of(port)))
+        .filter(|(_, name)| !own.contains(name.as_str()))
+        .collect()
+}
+
+impl Reconciler {
+    /// What a container's interface is made on.
+    pub(super) fn ground(&self) -> Result<Ground, Refusal> {
+        let subnet = self.subnet_before("AttachEndpoint")?;
+        let underlay = self.view.underlay.as_ref().ok_or_else(|| {
+            let problem = self.problems.first();
+            let why = problem.map_or_else(String::new, |problem| format!(" ({problem})"));
+            Refusal(format!(
+                "this node's address on the underlay is not known yet, and with it the MTU of its \
+                 containers{why}: try again once the agent has joined"
+            ))
+        })?;
+        Ok(Ground {
+            subnet,
+            cluster: self.settings.cluster.cidr,
+            mtu: underlay.overlay_mtu,
+        })
+    }
+
+    /// Makes the interface of a lease's endpoint, unless it is there, and answers once the guards know it.
+    pub(super) async fn make_endpoint(
+        &mut self,
+        lease: &Lease,
+        namespace: &Namespace,
+        reply: oneshot::Sender<Result<Made, Refusal>>,
+    ) {
+        match self.make_link(lease, namespace).await {
+            Ok(made) => self.answer_when_shown(Waiting::for_endpoint(reply, made)),
+            // A caller that has gone away meanwhile is no error.
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
+    }
+
+    async fn make_link(&mut self, lease: &Lease, namespace: &Namespace) -> Result<Made, Refusal> {
+        let endpoint = lease
+            .endpoint
+            .as_ref()
+            .ok_or_else(|| Refusal(format!("{} has no endpoint to be made", lease.owner)))?;
+        self.read(Dirty::STATE).await.map_err(Refusal::because)?;
+        if self.is_in(&endpoint.link, namespace).await? {
+            self.round(Dirty::default()).await;
+            return Ok(Made { new: false });
+        }
+        let bridge = self
+            .observed
+            .link_named(&self.settings.bridge)
+            .filter(|link| link.kind == LinkKind::Bridge)
+            .map(|link| link.index)
+            .ok_or_else(|| self.device_problem().unwrap_or_else(|| self.no_bridge()))?;
+        let pair = VethPair {
+            link: &endpoint.link,
+            bridge,
+            mtu: endpoint.mtu,
+            inside: lease.owner.interface(),
+            inside_mac: endpoint.mac,
+            namespace: namespace.as_fd(),
+            owner: lease.owner.to_string(),
+        };
+        veth::create(&self.netlink, &pair)
+            .await
+            .map_err(|error| self.explain(&error, lease, namespace))?;
+        self.round(Dirty::STATE).await;
+        Ok(Made { new: true })
+    }
+
+    /// Whether the interface is there, a port of the bridge with its other end in that namespace.
+    async fn is_in(&self, link: &str, namespace: &Namespace) -> Result<bool, Refusal> {
+        let Some(found) = self.observed.link_named(link) else {
+            return Ok(false);
+        };
+        let id = veth::namespace_id(&self.netlink, namespace.as_fd())
+            .await
+            .map_err(Refusal::because)?;
+        let at_bridge = ports(&self.observed, &self.settings.bridge).contains_key(link);
+        let inside = found.far_end.map(|end| end.namespace);
+        if at_bridge && inside.is_some() && inside == id {
+            return Ok(true);
+        }
+        Err(Refusal(format!(
+            "interface {link} is there already, and is not this container's end of {}: the container is \
+             attached in another namespace, or somebody else made it; detach it first",
+            self.settings.bridge
+        )))
+    }
+
+    fn no_bridge(&self) -> Refusal {
+        Refusal(format!(
+            "the bridge {} is not there at the moment: try again",
+            self.settings.bridge
+        ))
+    }
+
+    fn explain(&self, error: &NetlinkError, lease: &Lease, namespace: &Namespace) -> Refusal {
+        let (bridge, inside) = (&self.settings.bridge, lease.owner.interface());
+        let path = namespace.path().display();
+        Refusal(match error.errno() {
+            Some(libc::EXFULL) => format!(
+                "bridge {bridge} has all the {MAX_PORTS} ports that a bridge can have: detach containers, \
+                 or attach new ones on another node"
+            ),
+            Some(libc::EEXIST) => {
+                format!(
+                    "{path} has an interface named {inside} already: detach or rename that first"
+                )
+            }
+            _ => format!("cannot make interface {inside} in {path}: {error}"),
+        })
+    }
+
+    /// Deletes the interface of an endpoint. One that is gone is success.
+    pub(super) async fn unmake_endpoint(&mut self, link: &str) -> Result<(), Refusal> {
+        self.read(Dirty::STATE).await.map_err(Refusal::because)?;
+        let found = ports(&self.observed, &self.settings.bridge)
+            .get(link)
+            .map(|port| port.index);
+        if let Some(index) = found {
+            veth::delete(&self.netlink, index)
+                .await
+                .map_err(|error| Refusal(format!("cannot delete interface {link}: {error}")))?;
+        }
+        self.round(Dirty::STATE).await;
+        Ok(())
+    }
+
+    /// What the kernel shows of leases: which interfaces are there, and which addresses are held.
+    pub(super) fn shown(&self) -> Shown {
+        let containers = self.observed.containers.values();
+        let interfaces = containers.filter_map(|container| container.interface.as_ref());
+        Shown {
+            links: self
+                .observed
+                .links
+                .values()
+                .map(|link| link.name.clone())
+                .collect(),
+            held: interfaces
+                .flat_map(|interface| interface.addresses.iter().copied())
+                .chain(self.wanted.endpoints.keys().copied())
+                .collect(),
+        }
+    }
+}

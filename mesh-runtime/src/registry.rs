@@ -1,0 +1,286 @@
+//! The registry of leases and endpoints, behind the calls: what is durable is written here, what is
+//! of the kernel is asked of the loop, and what fails half way is undone.
+
+pub(crate) mod message;
+mod sweep;
+mod turn;
+
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
+
+use mesh_ipam::{Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, Owner, Request};
+use sha2::{Digest as _, Sha256};
+use tonic::Status;
+
+use crate::{
+    calling::ask,
+    command::{Command, Commands, Made, Refusal},
+    endpoint::{
+        attachment::{Attachment, Inside},
+        namespace::Namespace,
+    },
+};
+pub(crate) use sweep::Sweeper;
+use turn::Turns;
+
+/// Why a call did not do what it asks.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// It is refused.
+    Refused(Refusal),
+    /// It failed; what it did is undone as far as that was possible.
+    Failed(Status),
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        Self::Failed(status)
+    }
+}
+
+impl From<IpamError> for CallError {
+    fn from(error: IpamError) -> Self {
+        Self::Refused(Refusal::because(error))
+    }
+}
+
+/// What a lease is asked for with.
+#[derive(Clone, Debug)]
+pub(crate) struct Allocation {
+    pub(crate) owner: Owner,
+    pub(crate) wished: Option<Ipv4Addr>,
+    /// Path of the namespace with which it ends.
+    pub(crate) namespace: Option<String>,
+    pub(crate) outlives_boot: bool,
+    pub(crate) named: NamedLabels,
+}
+
+/// A container that has its interface.
+#[derive(Clone, Debug)]
+pub(crate) struct AttachedContainer {
+    pub(crate) lease: Lease,
+    /// What is left to do inside.
+    pub(crate) inside: Inside,
+    /// Whether this call made the interface.
+    pub(crate) new: bool,
+}
+
+/// The registry.
+#[derive(Clone, Debug)]
+pub(crate) struct Registry {
+    ipam: Ipam,
+    commands: Commands,
+    /// This life of the host's network namespace.
+    life: Arc<str>,
+    turns: Turns,
+}
+
+impl Registry {
+    pub(crate) fn new(ipam: Ipam, commands: Commands, life: &str) -> Self {
+        Self {
+            ipam,
+            commands,
+            life: life.into(),
+            turns: Turns::default(),
+        }
+    }
+
+    pub(crate) fn ipam(&self) -> &Ipam {
+        &self.ipam
+    }
+
+    /// Leases an address.
+    pub(crate) async fn allocate(&self, allocation: Allocation) -> Result<Lease, CallError> {
+        let _turn = self.turns.take(&allocation.owner).await?;
+        let namespace = match allocation.namespace {
+            Some(path) => Some(open(path).await?.path().to_owned()),
+            None => None,
+        };
+        let lifetime = match allocation.outlives_boot {
+            true => Lifetime::Released,
+            false => self.lifetime(),
+        };
+        let request = Request {
+            owner: allocation.owner,
+            wished: allocation.wished,
+            named: allocation.named,
+            namespace,
+            lifetime,
+            endpoint: None,
+        };
+        let granted = self.ipam.allocate(request).await?;
+        if granted.new {
+            tracing::info!(address = %granted.lease.address, owner = %granted.lease.owner, "address leased");
+        }
+        Ok(granted.lease)
+    }
+
+    /// Takes an address back.
+    pub(crate) async fn release(
+        &self,
+        owner: &Owner,
+        address: Option<Ipv4Addr>,
+    ) -> Result<(), CallError> {
+        let _turn = self.turns.take(owner).await?;
+        if let Some(Lease {
+            address,
+            endpoint: Some(endpoint),
+            ..
+        }) = self.ipam.lease_of(owner)
+        {
+            return Err(Refusal(format!(
+                "{address} of {owner} is that of an endpoint ({}): detach it (DetachEndpoint)",
+                endpoint.link
+            ))
+            .into());
+        }
+        self.let_go(owner, address, "address released").await
+    }
+
+    /// Makes a container's interface, with an address, and says what is left to do inside.
+    pub(crate) async fn attach(
+        &self,
+        attachment: Attachment,
+    ) -> Result<AttachedContainer, CallError> {
+        let _turn = self.turns.take(&attachment.owner).await?;
+        let namespace = open(attachment.namespace.clone()).await?;
+        let ground = ask(&self.commands, |reply| Command::Ground { reply }).await??;
+        let known = self.ipam.lease_of(&attachment.owner);
+        if let Some(lease) = &known {
+            attachment.check_same(lease).map_err(Refusal::because)?;
+        }
+        let plan = attachment.plan(&ground).map_err(Refusal::because)?;
+        let lifetime = known.map_or_else(|| self.lifetime(), |lease| lease.lifetime);
+        let granted = self
+            .ipam
+            .allocate(Request {
+                owner: attachment.owner.clone(),
+                wished: attachment.wished,
+                named: attachment.named.clone(),
+                namespace: Some(PathBuf::from(&attachment.namespace)),
+                lifetime,
+                endpoint: Some(plan),
+            })
+            .await?;
+        match self.make(&granted, namespace).await {
+            Ok((lease, new)) => Ok(AttachedContainer {
+                inside: Inside::of(&lease, &ground),
+                lease,
+                new,
+            }),
+            Err(error) => {
+                if granted.new_endpoint {
+                    self.undo(&granted.lease).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes what the lease's endpoint says, and notes that all of it is there.
+    async fn make(
+        &self,
+        granted: &Granted,
+        namespace: Namespace,
+    ) -> Result<(Lease, bool), CallError> {
+        let lease = &granted.lease;
+        let made = ask(&self.commands, |reply| Command::MakeEndpoint {
+            lease: Box::new(lease.clone()),
+            namespace,
+            reply,
+        });
+        let Made { new } = made.await??;
+        let lease = match lease.endpoint.clone() {
+            Some(endpoint) if !endpoint.settled => {
+                let settled = Endpoint {
+                    settled: true,
+                    ..endpoint
+                };
+                self.ipam.set_endpoint(&lease.owner, Some(settled)).await?
+            }
+            _ => lease.clone(),
+        };
+        if new {
+            let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
+            tracing::info!(address = %lease.address, owner = %lease.owner, link, "endpoint attached");
+        }
+        Ok((lease, new))
+    }
+
+    /// Undoes an attachment.
+    pub(crate) async fn detach(&self, owner: &Owner) -> Result<(), CallError> {
+        let _turn = self.turns.take(owner).await?;
+        match self.ipam.lease_of(owner) {
+            Some(lease) => self.unmake(&lease).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes the interface of a lease's endpoint, and forgets that there is one. An address
+    /// that was leased along with it is released.
+    async fn unmake(&self, lease: &Lease) -> Result<(), CallError> {
+        let Some(endpoint) = &lease.endpoint else {
+            return Ok(());
+        };
+        let link = endpoint.link.clone();
+        // Before the address can become another's.
+        ask(&self.commands, |reply| Command::UnmakeEndpoint {
+            link,
+            reply,
+        })
+        .await??;
+        if endpoint.leased_along {
+            return self.let_go(&lease.owner, None, "endpoint detached").await;
+        }
+        self.ipam.set_endpoint(&lease.owner, None).await?;
+        tracing::info!(address = %lease.address, owner = %lease.owner, "endpoint detached");
+        Ok(())
+    }
+
+    /// Undoes what an attachment that failed has made. What cannot be undone now is swept up later.
+    async fn undo(&self, lease: &Lease) {
+        if let Err(error) = self.unmake(lease).await {
+            let reason = match error {
+                CallError::Refused(refusal) => refusal.to_string(),
+                CallError::Failed(status) => status.message().to_owned(),
+            };
+            tracing::warn!(owner = %lease.owner, reason, "cannot undo an attachment at once: trying again in a moment");
+        }
+    }
+
+    async fn let_go(
+        &self,
+        owner: &Owner,
+        address: Option<Ipv4Addr>,
+        event: &'static str,
+    ) -> Result<(), CallError> {
+        if let Some(lease) = self.ipam.release(owner, address).await? {
+            tracing::info!(address = %lease.address, owner = %lease.owner, "{event}");
+        }
+        Ok(())
+    }
+
+    fn lifetime(&self) -> Lifetime {
+        Lifetime::Life(self.life.to_string())
+    }
+}
+
+/// Opens a namespace, which may wait for a file system.
+async fn open(path: String) -> Result<Namespace, CallError> {
+    let opened = tokio::task::spawn_blocking(move || Namespace::open(&path)).await;
+    let opened = opened.map_err(|error| Status::internal(error.to_string()))?;
+    Ok(opened.map_err(Refusal::because)?)
+}
+
+/// Name of the host's end of an owner's veth pair: the same whoever asks, and no other owner's.
+pub(crate) fn link_name(owner: &Owner) -> String {
+    let digest = Sha256::digest(owner.to_string());
+    // Six bytes: two of a node's thousand interfaces have one name once in 500 million nodes.
+    let digits = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
+    digits.fold("qm".to_owned(), |name, digits| name + &digits)
+}

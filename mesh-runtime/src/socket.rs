@@ -1,0 +1,202 @@
+//! The Unix socket on which every call is served, to whoever may make it.
+
+use std::{
+    fs, io,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use nix::unistd::{Gid, Group, geteuid};
+use tokio::net::UnixListener;
+use tonic::{Request, Status, transport::server::UdsConnectInfo};
+
+/// The longest path of a socket: `sun_path` (unix(7)) less the terminating zero.
+const MAX_PATH: usize = 107;
+
+/// A socket that is bound. Dropping it removes its file.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    /// Device and inode: what has the name later may be another's.
+    file: (u64, u64),
+    access: Access,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if file_of(&self.path).is_ok_and(|file| file == self.file) {
+            // One that cannot be removed is replaced by the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn file_of(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    /// The user that this daemon runs as.
+    own: u32,
+    /// A group whose members may call as well; the kernel asks at connect(2) who is one.
+    group: Option<Gid>,
+}
+
+impl Socket {
+    /// Binds the socket with mode 0600, or 0660 for a group. One that a runtime left behind is
+    /// replaced, one that somebody serves is not.
+    pub(crate) fn bind(path: &Path, group: Option<&str>) -> anyhow::Result<(Self, UnixListener)> {
+        let shown = path.display();
+        if path.as_os_str().as_bytes().len() > MAX_PATH {
+            bail!("--socket {shown}: a socket's path has at most {MAX_PATH} bytes");
+        }
+        let group = group.map(find_group).transpose()?;
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("--socket {shown}: cannot make its directory"))?;
+        }
+        remove_leftover(path)?;
+        let listener = UnixListener::bind(path).with_context(|| {
+            format!("cannot serve on the socket {shown}: choose another path with --socket")
+        })?;
+        let socket = Self {
+            path: path.to_owned(),
+            file: file_of(path).with_context(|| format!("the socket {shown} is gone already"))?,
+            access: Access {
+                own: geteuid().as_raw(),
+                group,
+            },
+        };
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        chown(path, None, group.map(Gid::as_raw))
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+            .with_context(|| format!("cannot give the socket {shown} to those who may call"))?;
+        Ok((socket, listener))
+    }
+
+    /// Who may call.
+    pub(crate) fn access(&self) -> Access {
+        self.access
+    }
+}
+
+impl Access {
+    /// Lets a request through, or says who may make it: a socket's mode can be changed, and its
+    /// descriptors are inherited and passed on.
+    pub(crate) fn check(self, request: Request<()>) -> Result<Request<()>, Status> {
+        let caller = request
+            .extensions()
+            .get::<UdsConnectInfo>()
+            .and_then(|info| info.peer_cred);
+        let Some(caller) = caller else {
+            return Err(Status::permission_denied(
+                "the kernel does not say who is calling",
+            ));
+        };
+        // The kernel translates: root of a user namespace is not root here.
+        let uid = caller.uid();
+        if uid == 0 || uid == self.own || self.group.is_some() {
+            return Ok(request);
+        }
+        Err(Status::permission_denied(format!(
+            "user {uid} may not call: root and user {} may; a group may with --socket-group",
+            self.own
+        )))
+    }
+}
+
+fn find_group(name: &str) -> anyhow::Result<Gid> {
+    if let Ok(number) = name.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    let found = Group::from_name(name).with_context(|| format!("--socket-group {name}"))?;
+    match found {
+        Some(group) => Ok(group.gid),
+        None => bail!("--socket-group {name}: there is no such group on this host"),
+    }
+}
+
+/// Removes a socket that nobody serves any more.
+fn remove_leftover(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("--socket {shown}"))?,
+    };
+    if !metadata.file_type().is_socket() {
+        bail!("--socket {shown} exists and is no socket: remove it, or choose another path");
+    }
+    if UnixStream::connect(path).is_ok() {
+        bail!(
+            "another process serves on the socket {shown}: stop it (ss -lxp), or choose another path \
+             with --socket"
+        );
+    }
+    fs::remove_file(path).with_context(|| format!("cannot remove the leftover socket {shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn bind(path: &Path) -> anyhow::Result<(Socket, UnixListener)> {
+        Socket::bind(path, None)
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_for_its_owner_alone_and_goes_with_the_daemon() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("below/runtime.sock");
+        let (socket, _listener) = bind(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_replaced_and_one_that_is_served_is_not() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("runtime.sock");
+        let (socket, listener) = bind(&path).unwrap();
+        let error = bind(&path).unwrap_err().to_string();
+        assert!(error.contains("another process serves"), "{error}");
+        // As after SIGKILL.
+        drop(listener);
+        std::mem::forget(socket);
+        assert!(path.exists());
+        bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone_and_a_path_too_long_is_refused() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "mine").unwrap();
+        let error = bind(&file).unwrap_err().to_string();
+        assert!(error.contains("no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        let long = dir.path().join("x".repeat(120));
+        let error = bind(&long).unwrap_err().to_string();
+        assert!(error.contains("at most 107 bytes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_group_that_does_not_exist_is_refused_by_name() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("runtime.sock");
+        let error = Socket::bind(&path, Some("no-such-group")).unwrap_err();
+        assert!(format!("{error:#}").contains("no-such-group"), "{error:#}");
+        assert!(!path.exists());
+    }
+}
