@@ -158,6 +158,11 @@ impl FastPathSlot {
         }
     }
 
+    /// Whether programs are being loaded, or on their way to being attached.
+    pub(super) fn is_coming(&self) -> bool {
+        matches!(self, Self::Opening(_)) || self.is_attaching()
+    }
+
     /// Whether programs are on their way to being attached.
     pub(super) fn is_attaching(&self) -> bool {
         matches!(self, Self::Open(open) if open.attaching.is_some())

@@ -89,7 +89,8 @@ impl Reconciler {
                 Question::Sync(..) => synced,
                 Question::Peers(_) => attached,
                 // Also what the rules hold of containers is in place then.
-                Question::Status(_) | Question::Endpoint(..) => attached && !self.firewall.lags(),
+                Question::Status(_) => attached && !self.firewall.lags(),
+                Question::Endpoint(..) => !self.fast_path.is_coming() && !self.firewall.lags(),
             };
             if !done && caller.since.elapsed() < PATIENCE {
                 self.waiting.push(caller);

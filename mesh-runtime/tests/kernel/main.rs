@@ -6,6 +6,7 @@
     reason = "functions of tests, which may panic like tests"
 )]
 
+mod attach;
 mod calls;
 mod cleanup;
 mod containers;
