@@ -434,7 +434,7 @@ fn a_refused_wish_names_who_is_in_the_way() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the subnet cannot become 10.42.2.0/24: 1 addresses of 10.42.1.0/24 are leased \
+        "the subnet cannot become 10.42.2.0/24: 1 address of 10.42.1.0/24 is leased \
          (docker/quilt/3f/eth0); release them first"
     );
 }
