@@ -44,6 +44,7 @@ pub enum IpamError {
 /// whoever reads afterwards.
 ///
 /// The thread ends, and has been joined, when the last clone was dropped or [`Ipam::close`] returned.
+/// Dropping the last waits for what was asked for already.
 /// A directory is used by one registry at a time: whoever opens it sees to that.
 #[derive(Clone)]
 pub struct Ipam(Arc<Handle>);

@@ -10,8 +10,8 @@
 //! <16 hexadecimal digits> {"released":"10.42.1.2"}
 //! ```
 //!
-//! The digits are the first half of a half of the SHA-256 of the rest of the line: of the JSON, and in
-//! the first line of what stands before them. A lease names the subnet that it is of, and if it has an
+//! The digits are the first 64 bits of the SHA-256 of the rest of the line: of the JSON, and in the
+//! first line of what stands before them. A lease names the subnet that it is of, and if it has an
 //! endpoint the life in which that was made, so that each line can be understood if others are lost.
 //! Members may be added in this version; one that is missing has its default.
 

@@ -1,5 +1,7 @@
 //! The pool against its rules written down without thought of speed.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
