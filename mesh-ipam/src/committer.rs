@@ -173,7 +173,8 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, group: Vec<Box<dyn Job>>) {
+    /// Makes the calls of a group and answers them, with one wait for the disk.
+    pub(crate) fn commit(&mut self, group: Vec<Box<dyn Job>>) {
         // Said before a call was sent, it counts for that call: it is taken after the group.
         let occupied = &self.shared.occupied;
         let occupied = occupied

@@ -9,12 +9,15 @@ use std::{
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use tokio::sync::oneshot;
+
 use super::{
     file::{LeaseFile, Replaced, Storage},
     *,
 };
 use crate::{
-    Ipam, IpamError, Lease,
+    Done, Ipam, IpamError, Lease,
+    committer::{Call as Waiting, Committer, Job, Shared},
     replay::{
         replay,
         tests::{Call, any_call, call, owner, request, subnet},
@@ -85,8 +88,8 @@ impl Storage for Faulty {
     }
 }
 
-/// A registry in `directory` on a disk that fails as it is told.
-fn faulty(directory: &Path) -> (Ipam, Arc<Mutex<Faults>>) {
+/// A journal in `directory` on a disk that fails as it is told, and its pool.
+fn faulty(directory: &Path) -> (Journal, Pool, Arc<Mutex<Faults>>) {
     drop(open(directory, LIFE).unwrap());
     let faults = Arc::new(Mutex::new(Faults::default()));
     let file = LeaseFile::open(directory).unwrap();
@@ -97,7 +100,12 @@ fn faulty(directory: &Path) -> (Ipam, Arc<Mutex<Faults>>) {
         faults: Arc::clone(&faults),
     });
     let journal = Journal::new(storage, path, LIFE, read.whole, false, &read.pool);
-    (Ipam::start(journal, read.pool).unwrap(), faults)
+    (journal, read.pool, faults)
+}
+
+fn registry(directory: &Path) -> (Ipam, Arc<Mutex<Faults>>) {
+    let (journal, pool, faults) = faulty(directory);
+    (Ipam::start(journal, pool).unwrap(), faults)
 }
 
 fn file(directory: &Path) -> Pool {
@@ -155,7 +163,7 @@ proptest! {
         calls in prop::collection::vec((any_call(), any_faults()), 0..60),
     ) {
         let dir = TempDir::new().unwrap();
-        let (ipam, faults) = faulty(dir.path());
+        let (ipam, faults) = registry(dir.path());
         let mut expected = Pool::default();
         block_on(async {
             for (it, fault) in &calls {
@@ -199,10 +207,57 @@ proptest! {
     }
 }
 
+/// A call as a committer has it, whose caller waits.
+fn job(it: &Call) -> (Box<dyn Job>, oneshot::Receiver<Result<bool, IpamError>>) {
+    let it = it.clone();
+    let (call, answer) = Waiting::new(move |pool: &mut Pool, _| {
+        let applied = call(pool, &it);
+        let answer = applied.is_some();
+        Ok(Done { answer, applied })
+    });
+    (Box::new(call), answer)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_group_that_the_disk_does_not_take_is_taken_back_whole(
+        before in prop::collection::vec(any_call(), 0..30),
+        group in prop::collection::vec(any_call(), 0..30),
+        part: u8,
+    ) {
+        let dir = TempDir::new().unwrap();
+        let (journal, pool, faults) = faulty(dir.path());
+        let shared = Arc::new(Shared::new(&pool));
+        let mut committer = Committer { pool, journal, shared };
+        let commit = |committer: &mut Committer, calls: &[Call]| {
+            let (jobs, answers): (Vec<_>, Vec<_>) = calls.iter().map(job).unzip();
+            committer.commit(jobs);
+            let answers = answers.into_iter().map(|mut answer| answer.try_recv().unwrap());
+            answers.collect::<Vec<_>>()
+        };
+        commit(&mut committer, &before);
+        let expected = committer.pool.clone();
+        let bytes = fs::read(dir.path().join("leases")).unwrap();
+        faults.lock().unwrap().write = Some(part);
+        for answer in commit(&mut committer, &group) {
+            // Either it is told, or it would have changed nothing.
+            prop_assert!(matches!(answer, Err(IpamError::Disk(_)) | Ok(false)), "{:?}", answer);
+        }
+        prop_assert_eq!(&committer.pool, &expected);
+        prop_assert_eq!(fs::read(dir.path().join("leases")).unwrap(), bytes);
+        *faults.lock().unwrap() = Faults::default();
+        let answers = commit(&mut committer, &group);
+        prop_assert!(answers.iter().all(Result::is_ok));
+        prop_assert_eq!(&file(dir.path()), &committer.pool);
+    }
+}
+
 #[test]
 fn a_failure_says_the_disks_reason_and_what_to_do() {
     let dir = TempDir::new().unwrap();
-    let (ipam, faults) = faulty(dir.path());
+    let (ipam, faults) = registry(dir.path());
     block_on(async {
         ipam.set_subnet(subnet(1)).await.unwrap();
         ipam.allocate(request(1, false, false)).await.unwrap();
