@@ -35,8 +35,6 @@ pub(crate) struct Registration {
 
 pub(crate) struct Registered {
     netns: NetNs,
-    /// Name of the host's end.
-    pub(crate) host_interface: String,
     inside: InsideContainer,
 }
 
@@ -87,13 +85,9 @@ impl Registration {
         let answer = runtime(host).await.attach_endpoint(request).await;
         let answer = answer.unwrap().into_inner();
         assert!(answer.success, "{}", answer.error);
-        let (endpoint, inside) = (answer.endpoint.unwrap(), answer.inside.unwrap());
+        let inside = answer.inside.unwrap();
         assert_eq!(inside.mac, printed(MAC));
-        let registered = Registered {
-            netns,
-            host_interface: endpoint.interface,
-            inside,
-        };
+        let registered = Registered { netns, inside };
         if !self.bare {
             registered.bring_up();
         }

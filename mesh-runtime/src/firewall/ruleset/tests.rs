@@ -134,7 +134,7 @@ fn what_a_registered_container_may_not_send_is_dropped_before_the_bridge_learns_
         let mut rules = ruleset(Sets::default());
         rules.frame.filters_vlans = filters_vlans;
         let text = rules.text();
-        let bridge = text.split("table bridge").next_back().unwrap();
+        let bridge = text.rsplit("table bridge").next().unwrap();
         // Of the bridge's own hooks in this order, and of frames that enter the host by the port itself.
         for chain in ["early", "up"] {
             let chain = bridge.split(&format!("chain {chain} ")).nth(1).unwrap();
