@@ -19,6 +19,7 @@ async fn main() -> anyhow::Result<()> {
                 interface: word(1),
                 address: word(2),
                 mac: word(3),
+                ..AttachEndpointRequest::default()
             };
             let answer = runtime.attach_endpoint(request).await?.into_inner();
             match answer.endpoint {
@@ -30,6 +31,7 @@ async fn main() -> anyhow::Result<()> {
             let request = DetachEndpointRequest {
                 interface: word(1),
                 address: word(2),
+                ..DetachEndpointRequest::default()
             };
             let answer = runtime.detach_endpoint(request).await?.into_inner();
             if !answer.success {

@@ -2,11 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use mesh_ipam::{Protocol, Published};
 use mesh_proto::mesh::{
-    AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest, DetachEndpointResponse,
-    Endpoint, FastPathStatus, GetStatusRequest, GetStatusResponse, ListPeersRequest,
+    AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest, AttachEndpointResponse,
+    DetachEndpointRequest, DetachEndpointResponse, Endpoint, FastPathStatus, GetStatusRequest,
+    GetStatusResponse, ListAddressesRequest, ListAddressesResponse, ListPeersRequest,
     ListPeersResponse, Peer, PeerProbe, PeerStatus, ProbePeersRequest, ProbePeersResponse,
-    RejectedPeer, SyncPeersRequest, SyncPeersResponse, TrafficCounters, fast_path_status::State,
+    PublishedPort, RejectedPeer, ReleaseAddressRequest, ReleaseAddressResponse, SyncPeersRequest,
+    SyncPeersResponse, TrafficCounters, fast_path_status::State,
     mesh_dataplane_server::MeshDataplane,
 };
 use tokio::sync::Semaphore;
@@ -185,11 +188,23 @@ impl MeshDataplane for DataplaneService {
             interface,
             address,
             mac,
+            ports,
+            ..
         } = request.into_inner();
+        let published = match ports.into_iter().map(published).collect() {
+            Ok(published) => published,
+            Err(error) => {
+                return Ok(Response::new(AttachEndpointResponse {
+                    error,
+                    ..AttachEndpointResponse::default()
+                }));
+            }
+        };
         let request = EndpointRequest {
             interface,
             address,
             mac,
+            published,
         };
         let command = |reply| Command::AttachEndpoint { request, reply };
         let answer = match ask(&self.commands, command).await? {
@@ -197,11 +212,13 @@ impl MeshDataplane for DataplaneService {
                 success: true,
                 error: String::new(),
                 endpoint: Some(endpoint(view)),
+                inside: None,
             },
             Err(refusal) => AttachEndpointResponse {
                 success: false,
                 error: refusal.to_string(),
                 endpoint: None,
+                inside: None,
             },
         };
         Ok(Response::new(answer))
@@ -211,7 +228,9 @@ impl MeshDataplane for DataplaneService {
         &self,
         request: Request<DetachEndpointRequest>,
     ) -> Result<Response<DetachEndpointResponse>, Status> {
-        let DetachEndpointRequest { interface, address } = request.into_inner();
+        let DetachEndpointRequest {
+            interface, address, ..
+        } = request.into_inner();
         let outcome = ask(&self.commands, |reply| Command::DetachEndpoint {
             interface,
             address,
@@ -223,6 +242,52 @@ impl MeshDataplane for DataplaneService {
             error: text(outcome.err()),
         }))
     }
+
+    async fn allocate_address(
+        &self,
+        _: Request<AllocateAddressRequest>,
+    ) -> Result<Response<AllocateAddressResponse>, Status> {
+        Err(Status::unimplemented("AllocateAddress"))
+    }
+
+    async fn release_address(
+        &self,
+        _: Request<ReleaseAddressRequest>,
+    ) -> Result<Response<ReleaseAddressResponse>, Status> {
+        Err(Status::unimplemented("ReleaseAddress"))
+    }
+
+    async fn list_addresses(
+        &self,
+        _: Request<ListAddressesRequest>,
+    ) -> Result<Response<ListAddressesResponse>, Status> {
+        Err(Status::unimplemented("ListAddresses"))
+    }
+}
+
+fn published(port: PublishedPort) -> Result<Published, String> {
+    let number = |it: u32| u16::try_from(it).map_err(|_| format!("port {it}: it is above 65535"));
+    let host_port = number(port.host_port)?;
+    Ok(Published {
+        protocol: match port.protocol.as_str() {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            other => return Err(format!("protocol {other:?}: it is tcp or udp")),
+        },
+        host_address: match port.host_address.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|_| format!("{text:?} is no address"))?,
+            ),
+        },
+        host_port,
+        container_port: match port.container_port {
+            0 => host_port,
+            it => number(it)?,
+        },
+        count: number(port.count.max(1))?,
+    })
 }
 
 fn peer_status(view: PeerView) -> PeerStatus {

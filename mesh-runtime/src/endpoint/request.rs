@@ -84,6 +84,7 @@ pub(crate) struct EndpointRequest {
     pub(crate) address: String,
     /// Empty: as found in the container.
     pub(crate) mac: String,
+    pub(crate) published: Vec<mesh_ipam::Published>,
 }
 
 /// Checks a request against what the node shows.

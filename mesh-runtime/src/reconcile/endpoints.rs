@@ -36,6 +36,11 @@ impl Reconciler {
             self.keep.changed(self.wanted.generation);
             tracing::info!(%address, interface, mac = view.mac, "endpoint attached");
         }
+        self.wanted.published.retain(|(it, _)| *it != address);
+        let published = request.published.iter().cloned();
+        self.wanted
+            .published
+            .extend(published.map(|it| (address, it)));
         self.round(Dirty::default()).await;
         Ok(view)
     }
@@ -62,6 +67,7 @@ impl Reconciler {
         for address in endpoints {
             if let Some(endpoint) = self.wanted.endpoints.remove(&address) {
                 self.keep.changed(self.wanted.generation);
+                self.wanted.published.retain(|(it, _)| *it != address);
                 tracing::info!(%address, interface = endpoint.interface, "endpoint detached");
             }
         }
@@ -84,5 +90,9 @@ pub(super) fn forget_gone(wanted: &mut Wanted, observed: &Observed) -> bool {
         }
         there
     });
+    let endpoints = &wanted.endpoints;
+    wanted
+        .published
+        .retain(|(address, _)| endpoints.contains_key(address));
     wanted.endpoints.len() < before
 }

@@ -360,6 +360,7 @@ impl Daemon {
             interface: interface.to_owned(),
             address: address.to_owned(),
             mac: mac.to_owned(),
+            ..AttachEndpointRequest::default()
         };
         let answer = self.dataplane().await.attach_endpoint(request).await;
         let answer = answer.expect("a refusal is gRPC OK").into_inner();
@@ -371,6 +372,7 @@ impl Daemon {
         let request = DetachEndpointRequest {
             interface: interface.to_owned(),
             address: address.to_owned(),
+            ..DetachEndpointRequest::default()
         };
         let answer = self.dataplane().await.detach_endpoint(request).await;
         let answer = answer.expect("a refusal is gRPC OK").into_inner();

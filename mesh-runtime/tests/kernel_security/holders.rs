@@ -260,6 +260,7 @@ async fn attach(scene: &Scene, container: &mesh_testbed::Container) -> Result<()
             interface: container.host_interface().into(),
             address: VIRTUAL.to_string(),
             mac: String::new(),
+            ..AttachEndpointRequest::default()
         })
         .await
         .unwrap()
