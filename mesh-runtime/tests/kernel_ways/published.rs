@@ -16,7 +16,7 @@ use crate::{
     inside::{filter_bridges, ip, run, try_run},
     pair::SOON,
     scene::{ALIVE, Mode, Plan, Scene, gateway_of, in_modes, kill},
-    tables::{first_rules, listed, nft},
+    tables::{first_rules, nft},
 };
 
 const INSIDE: u16 = 80;
@@ -56,7 +56,7 @@ pub(crate) async fn publish(host: &Host, container: &Container, ports: &[Publish
     {
         ip(container.netns(), "link delete eth0");
     }
-    let mut client = Client::connect(&host.runtime_socket()).await.unwrap();
+    let client = Client::connect(&host.runtime_socket()).await.unwrap();
     let request = AttachEndpointRequest {
         owner: Some(owner(container)),
         network_namespace: container.netns().path().display().to_string(),
@@ -66,9 +66,12 @@ pub(crate) async fn publish(host: &Host, container: &Container, ports: &[Publish
         ..AttachEndpointRequest::default()
     };
     // Its address is in use until the runtime has seen that the interface is gone.
-    wait_until("a published container", SOON, async || {
-        let attached = client.attach(request.clone()).await;
-        attached.map(drop).map_err(|error| error.to_string())
+    wait_until("a published container", SOON, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move {
+            let attached = client.attach(request).await;
+            attached.map(drop).map_err(|error| error.to_string())
+        }
     })
     .await
     .unwrap();
