@@ -27,6 +27,7 @@ mod tables;
 mod witness;
 
 mod conversation;
+mod web;
 
 mod engines;
 mod filters;
