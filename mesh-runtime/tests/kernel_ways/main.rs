@@ -17,6 +17,8 @@ mod inside;
 mod packet_socket;
 #[path = "../pair/mod.rs"]
 mod pair;
+#[path = "../kernel_security/register.rs"]
+mod register;
 #[path = "../kernel_security/scene.rs"]
 mod scene;
 #[path = "../kernel_security/tables.rs"]
@@ -25,6 +27,7 @@ mod tables;
 mod witness;
 
 mod conversation;
+mod web;
 
 mod engines;
 mod filters;
