@@ -18,10 +18,12 @@ use crate::{
         observed::{LinkKind, Observed},
         plan::{Settings, is_own_bridge_mac, subnet_of_mac},
         qdisc::remove_unused,
+        veth,
     },
     options::{OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
     state,
+    subnet::Cluster,
 };
 
 /// Why cleaning up did not take place, or not in full.
@@ -54,7 +56,8 @@ pub struct CleanupReport {
 }
 
 /// Removes everything of this project's from this network namespace: programs, pins, routes,
-/// the VXLAN device, the state directory's files, and the bridge if it is ours and nothing is attached to it.
+/// the VXLAN device, the interfaces that were made for containers, the state directory's files, and the bridge
+/// if it is ours and nothing else is attached to it.
 ///
 /// # Errors
 ///
@@ -66,17 +69,11 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
     let _lock = InstanceLock::take()?;
     let settings = Settings::from(options);
     let netlink = Netlink::connect().map_err(CleanupError::Read)?;
-    let observed = observe(
-        &netlink,
-        Observed::default(),
-        Dirty::ALL,
-        options.cluster_cidr,
-        &BTreeSet::new(),
-    )
-    .await
-    .map_err(|error| CleanupError::Read(io::Error::other(error)))?;
     let mut left = Vec::new();
     let mut removed = Vec::new();
+    let observed = look(&netlink, options).await?;
+    delete_endpoints(&netlink, options, &observed, &mut removed, &mut left).await;
+    let observed = look(&netlink, options).await?;
     // Programs first: they would carry on with what the maps say.
     match detach(options, &observed).await {
         Ok(qdiscs) => {
@@ -118,6 +115,49 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
         removed,
         kept: plan.kept,
     })
+}
+
+async fn look(netlink: &Netlink, options: &RuntimeOptions) -> Result<Observed, CleanupError> {
+    let (before, cluster) = (Observed::default(), options.cluster_cidr);
+    observe(netlink, before, Dirty::ALL, cluster, &BTreeSet::new())
+        .await
+        .map_err(|error| CleanupError::Read(io::Error::other(error)))
+}
+
+/// Deletes the interfaces that were made for containers, by what the registry says.
+async fn delete_endpoints(
+    netlink: &Netlink,
+    options: &RuntimeOptions,
+    observed: &Observed,
+    removed: &mut Vec<String>,
+    left: &mut Vec<String>,
+) {
+    let Some(path) = options.state_dir.clone() else {
+        return;
+    };
+    let cluster = Cluster::from(options);
+    let found = tokio::task::spawn_blocking(move || state::leases(&path, cluster)).await;
+    let leases = match found {
+        Ok(Ok(leases)) => leases,
+        Ok(Err(error)) => return left.push(format!("containers' interfaces: {error}")),
+        Err(error) => return left.push(error.to_string()),
+    };
+    let bridge = observed.link_named(&options.bridge).map(|link| link.index);
+    for lease in leases {
+        let link = lease.endpoint.as_ref().and_then(|endpoint| {
+            let link = observed.link_named(&endpoint.link)?;
+            let ours = link.kind == LinkKind::Veth && link.master == bridge;
+            ours.then_some(link)
+        });
+        let Some(link) = link else { continue };
+        match veth::delete(netlink, link.index).await {
+            Ok(()) => removed.push(format!("delete interface {} of {}", link.name, lease.owner)),
+            Err(error) => left.push(format!(
+                "interface {} of {}: {error}",
+                link.name, lease.owner
+            )),
+        }
+    }
 }
 
 /// Detaches, and returns the interfaces whose clsact qdisc is ours.

@@ -172,9 +172,9 @@ pub(crate) struct DaemonOptions {
     )]
     xdp_guard: XdpGuard,
 
-    /// Removes everything of Quilt Mesh from this host and exits: programs, pins, routes, the
-    /// VXLAN device, the state directory, and the bridge unless something is attached to it or somebody else made
-    /// it. The daemon must not be running.
+    /// Removes everything of Quilt Mesh from this host and exits: programs, pins, routes, the VXLAN device, the
+    /// interfaces that were made for containers, the state directory, and the bridge unless something else is
+    /// attached to it or somebody else made it. The daemon must not be running.
     #[arg(long)]
     pub(crate) cleanup: bool,
 }

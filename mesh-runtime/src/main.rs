@@ -53,6 +53,8 @@ fn run(options: &DaemonOptions) -> anyhow::Result<()> {
         .context("cannot start the Tokio runtime")?;
     if options.cleanup {
         let report = runtime.block_on(mesh_runtime::cleanup(&options.runtime_options()))?;
+        // What a killed daemon left; one that lives would have refused the rest.
+        socket::remove_leftover(&options.socket)?;
         return print_report(&report).context("cannot write to standard output");
     }
     runtime.block_on(serve::serve(options))

@@ -5,7 +5,7 @@ pub(crate) mod message;
 mod sweep;
 mod turn;
 
-use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{fmt, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use mesh_ipam::{Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, Owner, Request};
 use sha2::{Digest as _, Sha256};
@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::{
     calling::ask,
-    command::{Command, Commands, Made, Refusal},
+    command::{Command, Commands, Refusal},
     endpoint::{
         attachment::{Attachment, Inside},
         namespace::Namespace,
@@ -29,6 +29,15 @@ pub(crate) enum CallError {
     Refused(Refusal),
     /// It failed; what it did is undone as far as that was possible.
     Failed(Status),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Failed(status) => f.write_str(status.message()),
+        }
+    }
 }
 
 impl From<Refusal> for CallError {
@@ -167,49 +176,56 @@ impl Registry {
                 endpoint: Some(plan),
             })
             .await?;
-        match self.make(&granted, namespace).await {
-            Ok((lease, new)) => Ok(AttachedContainer {
-                inside: Inside::of(&lease, &ground),
-                lease,
-                new,
-            }),
-            Err(error) => {
-                if granted.new_endpoint {
-                    self.undo(&granted.lease).await;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Makes what the lease's endpoint says, and notes that all of it is there.
-    async fn make(
-        &self,
-        granted: &Granted,
-        namespace: Namespace,
-    ) -> Result<(Lease, bool), CallError> {
         let lease = &granted.lease;
         let made = ask(&self.commands, |reply| Command::MakeEndpoint {
             lease: Box::new(lease.clone()),
             namespace,
             reply,
         });
-        let Made { new } = made.await??;
-        let lease = match lease.endpoint.clone() {
+        let made = match made.await {
+            Ok(Ok(made)) => made,
+            // Nothing was made.
+            Ok(Err(refusal)) => {
+                self.undo(&granted, async || self.forget(lease).await).await;
+                return Err(refusal.into());
+            }
+            // It may have been.
+            Err(status) => {
+                self.undo(&granted, async || self.unmake(lease).await).await;
+                return Err(status.into());
+            }
+        };
+        match self.settle(lease).await {
+            Ok(lease) => {
+                if made.new {
+                    let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
+                    tracing::info!(address = %lease.address, owner = %lease.owner, link, "endpoint attached");
+                }
+                Ok(AttachedContainer {
+                    inside: Inside::of(&lease, &ground),
+                    lease,
+                    new: made.new,
+                })
+            }
+            Err(error) => {
+                self.undo(&granted, async || self.unmake(lease).await).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Notes that all of an endpoint is there.
+    async fn settle(&self, lease: &Lease) -> Result<Lease, IpamError> {
+        match lease.endpoint.clone() {
             Some(endpoint) if !endpoint.settled => {
                 let settled = Endpoint {
                     settled: true,
                     ..endpoint
                 };
-                self.ipam.set_endpoint(&lease.owner, Some(settled)).await?
+                self.ipam.set_endpoint(&lease.owner, Some(settled)).await
             }
-            _ => lease.clone(),
-        };
-        if new {
-            let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
-            tracing::info!(address = %lease.address, owner = %lease.owner, link, "endpoint attached");
+            _ => Ok(lease.clone()),
         }
-        Ok((lease, new))
     }
 
     /// Undoes an attachment.
@@ -221,8 +237,7 @@ impl Registry {
         }
     }
 
-    /// Deletes the interface of a lease's endpoint, and forgets that there is one. An address
-    /// that was leased along with it is released.
+    /// Deletes the interface of a lease's endpoint, and forgets that there is one.
     async fn unmake(&self, lease: &Lease) -> Result<(), CallError> {
         let Some(endpoint) = &lease.endpoint else {
             return Ok(());
@@ -234,7 +249,13 @@ impl Registry {
             reply,
         })
         .await??;
-        if endpoint.leased_along {
+        self.forget(lease).await
+    }
+
+    /// Forgets a lease's endpoint. An address that was leased along with it is released.
+    async fn forget(&self, lease: &Lease) -> Result<(), CallError> {
+        let along = lease.endpoint.as_ref().is_some_and(|it| it.leased_along);
+        if along {
             return self.let_go(&lease.owner, None, "endpoint detached").await;
         }
         self.ipam.set_endpoint(&lease.owner, None).await?;
@@ -242,14 +263,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Undoes what an attachment that failed has made. What cannot be undone now is swept up later.
-    async fn undo(&self, lease: &Lease) {
-        if let Err(error) = self.unmake(lease).await {
-            let reason = match error {
-                CallError::Refused(refusal) => refusal.to_string(),
-                CallError::Failed(status) => status.message().to_owned(),
-            };
-            tracing::warn!(owner = %lease.owner, reason, "cannot undo an attachment at once: trying again in a moment");
+    /// Undoes what an attachment that failed has begun, if it was that one. What cannot be undone now is
+    /// swept up later.
+    async fn undo(&self, granted: &Granted, undo: impl AsyncFnOnce() -> Result<(), CallError>) {
+        if granted.new_endpoint
+            && let Err(error) = undo().await
+        {
+            let owner = &granted.lease.owner;
+            tracing::warn!(%owner, %error, "cannot undo an attachment at once: trying again in a moment");
         }
     }
 

@@ -125,7 +125,7 @@ fn find_group(name: &str) -> anyhow::Result<Gid> {
 }
 
 /// Removes a socket that nobody serves any more.
-fn remove_leftover(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn remove_leftover(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -4,6 +4,7 @@
 //! /var/lib/quilt-mesh-runtime/
 //! ├── state             what the calls so far have made, replaced as a whole
 //! ├── state.new         the next one while it is written
+//! ├── leases            who holds which address, a line for each change (crate mesh-ipam)
 //! ├── state.damaged-1   what could not be used, for whoever wants to know why; at most 4
 //! └── lock              held with flock(2) while a runtime lives; says whether `state` lags
 //! ```
@@ -23,4 +24,4 @@ mod record;
 
 pub(crate) use choose::{Found, Source, choose};
 pub use directory::StateDirError;
-pub(crate) use directory::{Directory, current_life, remove};
+pub(crate) use directory::{Directory, current_life, leases, remove};

@@ -208,10 +208,17 @@ impl Reconciler {
             .endpoint
             .as_ref()
             .ok_or_else(|| Refusal(format!("{} has no endpoint to be made", lease.owner)))?;
-        self.read(Dirty::STATE).await.map_err(Refusal::because)?;
-        if self.is_in(&endpoint.link, namespace).await? {
-            self.round(Dirty::default()).await;
-            return Ok(Made { new: false });
+        let now = Dirty::STATE.and(Dirty::CONTAINERS);
+        self.read(now).await.map_err(Refusal::because)?;
+        if let Some(link) = self.find_in(&endpoint.link, namespace).await? {
+            if self.inside_mac(link) == Some(endpoint.mac) {
+                self.round(Dirty::default()).await;
+                return Ok(Made { new: false });
+            }
+            // Its container has changed it, or it is of a lease that is lost: nothing would come through.
+            veth::delete(&self.netlink, link)
+                .await
+                .map_err(Refusal::because)?;
         }
         let bridge = self
             .observed
@@ -235,10 +242,11 @@ impl Reconciler {
         Ok(Made { new: true })
     }
 
-    /// Whether the interface is there, a port of the bridge with its other end in that namespace.
-    async fn is_in(&self, link: &str, namespace: &Namespace) -> Result<bool, Refusal> {
+    /// The interface of that name, if it is there: it has to be a port of the bridge with its other end in that
+    /// namespace.
+    async fn find_in(&self, link: &str, namespace: &Namespace) -> Result<Option<u32>, Refusal> {
         let Some(found) = self.observed.link_named(link) else {
-            return Ok(false);
+            return Ok(None);
         };
         let id = veth::namespace_id(&self.netlink, namespace.as_fd())
             .await
@@ -246,13 +254,19 @@ impl Reconciler {
         let at_bridge = ports(&self.observed, &self.settings.bridge).contains_key(link);
         let inside = found.far_end.map(|end| end.namespace);
         if at_bridge && inside.is_some() && inside == id {
-            return Ok(true);
+            return Ok(Some(found.index));
         }
         Err(Refusal(format!(
             "interface {link} is there already, and is not this container's end of {}: the container is \
              attached in another namespace, or somebody else made it; detach it first",
             self.settings.bridge
         )))
+    }
+
+    /// The MAC address at the other end of a port.
+    fn inside_mac(&self, link: u32) -> Option<Mac> {
+        let container = self.observed.containers.get(&link)?;
+        container.interface.as_ref()?.mac
     }
 
     fn no_bridge(&self) -> Refusal {

@@ -10,7 +10,7 @@ use mesh_ipam::{Lease, Owner};
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use tonic::Status;
 
-use super::Registry;
+use super::{CallError, Registry};
 use crate::{
     calling::ask,
     command::{Command, Shown},
@@ -145,8 +145,14 @@ impl Registry {
             return;
         }
         tracing::info!(%owner, address = %lease.address, reason = leak.reason(), "reclaiming");
-        self.undo(lease).await;
-        if is_gone && let Err(error) = self.ipam.release(owner, None).await {
+        let reclaimed = async {
+            self.unmake(lease).await?;
+            if is_gone {
+                self.ipam.release(owner, None).await?;
+            }
+            Ok::<(), CallError>(())
+        };
+        if let Err(error) = reclaimed.await {
             tracing::warn!(%owner, %error, "cannot reclaim an address at once: trying again in a moment");
         }
     }

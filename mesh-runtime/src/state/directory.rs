@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mesh_ipam::{Ipam, Lease};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -21,6 +22,7 @@ use crate::{subnet::Cluster, wanted::Wanted};
 const STATE: &str = "state";
 const NEW: &str = "state.new";
 const LOCK: &str = "lock";
+const LEASES: &str = "leases";
 
 /// How many files that could not be used are kept; the last makes room for the next.
 const MAX_DAMAGED: u32 = 4;
@@ -214,13 +216,24 @@ pub(crate) fn current_life() -> Life {
     }
 }
 
+/// The leases that a runtime keeps in `path`.
+pub(crate) fn leases(path: &Path, cluster: Cluster) -> Result<Vec<Lease>, StateDirError> {
+    if !path.join(LEASES).exists() {
+        return Ok(Vec::new());
+    }
+    let _directory = Directory::open(path, cluster)?;
+    let ipam = Ipam::open(path, &current_life().to_string())
+        .map_err(|error| failed("read", &path.join(LEASES))(io::Error::other(error)))?;
+    Ok(ipam.leases())
+}
+
 /// Whether a runtime makes files of that name: the wanted state, the leases, and what became of either.
 fn is_ours(name: &str) -> bool {
     let of = |file: &str| {
         name.strip_prefix(file)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    name == LOCK || of(STATE) || of("leases")
+    name == LOCK || of(STATE) || of(LEASES)
 }
 
 /// Removes what a runtime keeps in `path`, and the directory if nothing else is in it.

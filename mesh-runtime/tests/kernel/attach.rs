@@ -294,6 +294,30 @@ async fn a_container_made_again_under_its_name_has_its_address_again() {
 }
 
 #[tokio::test]
+async fn a_container_that_changed_its_mac_address_has_its_own_again_once_it_is_attached_again() {
+    let (_host, _daemon, mut client) = node("mac-again").await;
+    let (web, _) = attach(&mut client, "web").await;
+    inside(&web, "link set eth0 address 02:00:00:00:00:09");
+    client.attach(request("web", &web)).await.unwrap();
+    assert!(inside(&web, "link show eth0").contains("02:53:0a:2a:01:02"));
+    ping(&web, "10.42.1.1").await;
+}
+
+#[tokio::test]
+async fn an_interface_whose_lease_is_lost_is_made_anew() {
+    let (host, mut daemon, mut client) = node("lost").await;
+    let (web, _) = attach(&mut client, "web").await;
+    daemon.end(Signal::SIGKILL).await;
+    std::fs::remove_file(host.state_dir().join("leases")).unwrap();
+    let _daemon = host.start_with("off", &["--host-ip", "192.0.2.1"]).await;
+    // What is left of it still holds the address.
+    client.attach(request("web", &web)).await.unwrap();
+    let shown = inside(&web, "address show eth0");
+    assert_eq!(shown.matches("inet 10.42.1.").count(), 1, "{shown}");
+    ping(&web, "10.42.1.1").await;
+}
+
+#[tokio::test]
 async fn of_two_attachments_at_once_under_one_name_both_get_the_same() {
     let (host, _daemon, client) = node("at-once").await;
     let web = namespace("web").await;

@@ -181,3 +181,24 @@ async fn a_bpf_file_system_that_we_mounted_is_unmounted_unless_somebody_uses_it(
         assert_eq!(mounted, used, "{text}");
     }
 }
+
+#[tokio::test]
+async fn the_interfaces_that_were_made_for_containers_go_and_with_them_the_bridge() {
+    let (host, mut daemon, mut client) = crate::attach::node("clean-attached").await;
+    let (web, attached) = crate::attach::attach(&mut client, "web").await;
+    daemon.end(Signal::SIGKILL).await;
+    assert!(host.socket().exists());
+    let (status, text) = host.run_daemon(&["--cleanup"]).await;
+    assert!(status.success(), "{text}");
+    let line = format!(
+        "done: delete interface {} of test/quilt/web/eth0",
+        attached.endpoint.interface
+    );
+    assert!(text.contains(&line), "{text}");
+    assert_eq!(crate::attach::names(&web), ["lo"]);
+    assert_eq!(
+        crate::attach::names(&host.netns),
+        ["lo", "eth0-far", "eth0"]
+    );
+    assert!(!host.state_dir().exists() && !host.socket().exists());
+}
