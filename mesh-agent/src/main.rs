@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         hostname = settings.node.hostname,
         host_ip = %settings.node.host_ip,
-        runtime = settings.dataplane.runtime.authority,
+        runtime = %settings.dataplane.runtime.place,
         "agent started"
     );
     let agent = agent::run(settings, stop.clone());

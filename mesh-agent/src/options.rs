@@ -24,7 +24,7 @@ use crate::{
     identity, machine,
     node::RegisterRequest,
     probe::ProbeSettings,
-    runtime_client::RuntimeAddress,
+    runtime_client::{RuntimeAddress, RuntimePlace},
     sync::Graces,
 };
 
@@ -60,15 +60,18 @@ pub struct Options {
     )]
     pub control_plane: Vec<Url>,
 
-    /// URL of the container runtime's gRPC interface on this node
+    /// URL of the container runtime's gRPC interface on this node, http:// or unix:/PATH
+    ///
+    /// The Unix socket is that of the runtime's --socket; this process has to be of the group of its
+    /// --socket-group.
     #[arg(
         long,
         value_name = "URL",
         env = "QUILT_MESH_QUILT_RUNTIME",
         default_value = "http://127.0.0.1:50051",
-        value_parser = values::http_url
+        value_parser = values::runtime_place
     )]
-    pub quilt_runtime: Url,
+    pub quilt_runtime: RuntimePlace,
 
     /// This node's IPv4 address on the underlay, by which the other nodes reach it
     ///
@@ -293,7 +296,7 @@ impl Options {
         )
         .context("cannot set up the HTTP client")?;
         let runtime = RuntimeAddress {
-            authority: authority(&self.quilt_runtime),
+            place: self.quilt_runtime,
             deadline: self.request_timeout,
             connect_deadline: self.connect_timeout,
         };
@@ -337,20 +340,13 @@ impl Options {
 /// Finds the default of --host-ip.
 fn source_towards(control_plane: Option<&Url>) -> anyhow::Result<HostAddress> {
     const HINT: &str = "give this node's address with --host-ip";
-    let towards = authority(control_plane.context(HINT)?);
+    let towards = values::authority(control_plane.context(HINT)?);
     let remotes = towards
         .to_socket_addrs()
         .with_context(|| format!("cannot resolve {towards} to find this node's address; {HINT}"))?;
     let address = source_address(remotes)
         .map_err(|reason| anyhow!("cannot find this node's address: {reason}; {HINT}"))?;
     Ok(HostAddress::Source { address, towards })
-}
-
-/// "host:port" of a URL that [`values::http_url`] accepted.
-fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or(80);
-    format!("{host}:{port}")
 }
 
 #[cfg(test)]

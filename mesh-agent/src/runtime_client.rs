@@ -1,6 +1,6 @@
 //! The container runtime's gRPC interface, from the agent's side.
 
-use std::{io, sync::Mutex, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Mutex, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use ipnet::Ipv4Net;
@@ -15,7 +15,11 @@ use mesh_proto::{
         quilt_runtime_client::QuiltRuntimeClient,
     },
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 use tonic::{
     Code, Response, Status,
     transport::{Channel, Endpoint, Uri},
@@ -34,11 +38,11 @@ const ANSWER_LIMIT: usize = 16 << 20;
 pub enum RuntimeLost {
     /// No connection.
     #[error(
-        "no connection to the runtime at {authority}: {reason}; is it running, and is --quilt-runtime right?"
+        "no connection to the runtime at {place}: {reason}; is it running, and is --quilt-runtime right?"
     )]
     Connect {
-        /// Host and port.
-        authority: String,
+        /// Where it was looked for.
+        place: RuntimePlace,
         /// The cause, with its causes.
         reason: String,
     },
@@ -87,18 +91,57 @@ pub enum CallError {
     },
 }
 
+/// Where the runtime serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimePlace {
+    /// Host and port.
+    Tcp(String),
+    /// The path of its Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for RuntimePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(authority) => f.write_str(authority),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl RuntimePlace {
+    /// Opens a connection, and says under which name its server is spoken to.
+    async fn open(&self) -> io::Result<(Connection, &str)> {
+        match self {
+            Self::Tcp(authority) => {
+                let stream = TcpStream::connect(authority).await?;
+                stream.set_nodelay(true)?;
+                Ok((Box::new(stream), authority))
+            }
+            // Nobody looks the name up.
+            Self::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), "runtime")),
+        }
+    }
+}
+
+/// A connection of either kind.
+type Connection = Box<dyn Stream>;
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// Where the runtime is and how long it may take.
 #[derive(Debug, Clone)]
 pub struct RuntimeAddress {
-    /// Host and port.
-    pub authority: String,
+    /// Where it serves.
+    pub place: RuntimePlace,
     /// Deadline of each call.
     pub deadline: Duration,
     /// Deadline until the connection stands.
     pub connect_deadline: Duration,
 }
 
-/// One TCP connection to the runtime.
+/// One connection to the runtime.
 ///
 /// A gRPC channel reconnects by itself, which would hide that the runtime restarted and
 /// forgot what it was told. This one carries exactly one connection: when that ends, every
@@ -117,15 +160,12 @@ impl RuntimeAddress {
     /// If there is no connection within the deadline.
     pub async fn connect(&self) -> Result<RuntimeConnection, RuntimeLost> {
         let failed = |reason| RuntimeLost::Connect {
-            authority: self.authority.clone(),
+            place: self.place.clone(),
             reason,
         };
         let attempt = async {
-            let stream = TcpStream::connect(&self.authority)
-                .await
-                .map_err(|e| e.to_string())?;
-            stream.set_nodelay(true).map_err(|e| e.to_string())?;
-            let endpoint = Endpoint::from_shared(format!("http://{}", self.authority))
+            let (stream, name) = self.place.open().await.map_err(|e| e.to_string())?;
+            let endpoint = Endpoint::from_shared(format!("http://{name}"))
                 .map_err(|e| retry::with_causes(&e))?;
             let once = Mutex::new(Some(stream));
             let connector = service_fn(move |_: Uri| {

@@ -36,6 +36,7 @@ pub(crate) fn of(report: &Report, nodes: usize) -> Vec<Check> {
         ),
         nothing_dropped(report),
         bpftool_shows_peers(report, nodes),
+        addresses_agree(report, nodes),
     ];
     checks.extend(lost_host(report, nodes));
     checks.extend(returned_host(report, nodes));
@@ -203,6 +204,29 @@ fn bpftool_shows_peers(report: &Report, nodes: usize) -> Check {
             map.node
         ),
     )
+}
+
+fn addresses_agree(report: &Report, nodes: usize) -> Check {
+    let what = "bpftool shows the addresses that the runtimes have leased";
+    let agreeing = report
+        .addresses
+        .iter()
+        .filter(|it| !it.listed.is_empty() && it.listed == it.in_the_map);
+    let leased: usize = report.addresses.iter().map(|it| it.listed.len()).sum();
+    let disagreeing = report
+        .addresses
+        .iter()
+        .find(|it| it.listed != it.in_the_map);
+    let seen = match disagreeing {
+        Some(it) => format!(
+            "{}: {:?} leased, {:?} in the map",
+            it.node, it.listed, it.in_the_map
+        ),
+        None if report.addresses.is_empty() => NOT_REACHED.to_owned(),
+        None => format!("{leased} of {} containers'", report.containers.len()),
+    };
+    let ok = agreeing.count() == nodes && leased == report.containers.len();
+    check(what, ok, seen)
 }
 
 fn lost_host(report: &Report, nodes: usize) -> Vec<Check> {

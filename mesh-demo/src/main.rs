@@ -3,7 +3,7 @@
 
 mod checks;
 mod kept;
-mod peers_map;
+mod maps;
 mod progress;
 mod report;
 mod scenario;

@@ -1,6 +1,6 @@
 //! What a run saw, step by step; steps that were not reached are empty.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use mesh_proto::mesh::TrafficCounters;
@@ -22,6 +22,7 @@ pub(crate) struct Report {
     pub(crate) transfer: Option<Transfer>,
     pub(crate) peers: Vec<PeerTraffic>,
     pub(crate) peers_map: Option<PeersMap>,
+    pub(crate) addresses: Vec<Addresses>,
     pub(crate) lost_host: Option<LostHost>,
     pub(crate) returned_host: Option<ReturnedHost>,
     pub(crate) kept: Option<KeptCluster>,
@@ -47,6 +48,16 @@ pub(crate) struct Container {
     pub(crate) name: String,
     pub(crate) host: String,
     pub(crate) address: Ipv4Addr,
+}
+
+/// The containers' addresses with their MAC addresses, by two witnesses.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Addresses {
+    pub(crate) node: String,
+    /// What the runtime has leased.
+    pub(crate) listed: BTreeMap<Ipv4Addr, String>,
+    /// What the `endpoints` map of the kernel holds.
+    pub(crate) in_the_map: BTreeMap<Ipv4Addr, String>,
 }
 
 #[derive(Debug, Clone, Serialize)]

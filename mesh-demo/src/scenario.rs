@@ -1,9 +1,13 @@
 //! The run itself: each step does something to the cluster and notes what it saw.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, anyhow};
 use ipnet::Ipv4Net;
+use mesh_client::{Client, mesh::ListAddressesRequest};
 use mesh_proto::mesh::PeerStatus;
 use mesh_testbed::{
     Container, Daemon, DaemonOptions, Host, PingOptions, Testbed, ping, transfer, wait_reachable,
@@ -11,11 +15,11 @@ use mesh_testbed::{
 };
 
 use crate::{
-    kept, peers_map,
+    kept, maps,
     progress::Progress,
     report::{
-        self, Carried, LostHost, Node, PeerTraffic, PeersMap, Ping, Report, ReturnedHost, Transfer,
-        Witness,
+        self, Addresses, Carried, LostHost, Node, PeerTraffic, PeersMap, Ping, Report,
+        ReturnedHost, Transfer, Witness,
     },
 };
 
@@ -73,7 +77,7 @@ async fn walk(
     let hosts = testbed.hosts();
     for host in hosts {
         for _ in 0..CONTAINERS_PER_HOST {
-            containers.push(host.add_container().await?);
+            containers.push(host.attach_container().await?);
         }
     }
     let containers = &containers[..];
@@ -102,6 +106,9 @@ async fn walk(
 
     report.peers = peer_traffic(hosts).await?;
     report.peers_map = Some(dump_peers(&hosts[0])?);
+    for host in hosts {
+        report.addresses.push(addresses(host).await?);
+    }
 
     let (lost, others) = hosts.split_last().ok_or_else(|| anyhow!("no hosts"))?;
     let subnet = subnet_of(report, lost)?;
@@ -297,9 +304,26 @@ fn dump_peers(host: &Host) -> anyhow::Result<PeersMap> {
     Ok(PeersMap {
         node: host.name().to_owned(),
         command: host.bpftool_dump_command("peers").join(" "),
-        subnets: peers_map::subnets(&output)
-            .map_err(|error| anyhow!("bpftool's output is {error}"))?,
+        subnets: maps::subnets(&output).map_err(|error| anyhow!("bpftool's output is {error}"))?,
         output,
+    })
+}
+
+/// What the runtime says it has leased, and what the kernel delivers to.
+async fn addresses(host: &Host) -> anyhow::Result<Addresses> {
+    let mut client = Client::connect(&host.runtime_socket()).await?;
+    let list = client.addresses(ListAddressesRequest::default()).await?;
+    let mut listed = BTreeMap::new();
+    for lease in list.leases {
+        let mac = lease.endpoint.map_or_else(String::new, |it| it.mac);
+        listed.insert(lease.address.parse()?, mac);
+    }
+    let output = host.bpftool_dump("endpoints")?;
+    Ok(Addresses {
+        node: host.name().to_owned(),
+        listed,
+        in_the_map: maps::endpoints(&output)
+            .map_err(|error| anyhow!("bpftool's output is {error}"))?,
     })
 }
 

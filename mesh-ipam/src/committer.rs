@@ -173,7 +173,8 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, group: Vec<Box<dyn Job>>) {
+    /// Makes the calls of a group and answers them, with one wait for the disk.
+    pub(crate) fn commit(&mut self, group: Vec<Box<dyn Job>>) {
         // Said before a call was sent, it counts for that call: it is taken after the group.
         let occupied = &self.shared.occupied;
         let occupied = occupied
@@ -231,4 +232,60 @@ impl Committer {
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Granted, journal,
+        replay::tests::{owner, request, subnet},
+    };
+
+    type Answer<T> = oneshot::Receiver<Result<T, IpamError>>;
+
+    fn allocation(number: u8) -> (Box<dyn Job>, Answer<Granted>) {
+        let request = request(number, false, false);
+        let (call, answer) = Call::new(move |pool: &mut Pool, now| pool.allocate(&request, now));
+        (Box::new(call), answer)
+    }
+
+    fn committer(directory: &std::path::Path) -> Committer {
+        let (journal, mut pool) = journal::open(directory, "this").unwrap();
+        pool.set_subnet(subnet(1)).unwrap();
+        let shared = Arc::new(Shared::new(&pool));
+        Committer {
+            pool,
+            journal,
+            shared,
+        }
+    }
+
+    #[test]
+    fn whoever_has_gone_before_its_turn_takes_no_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut committer = committer(dir.path());
+        let ((one, gone), (another, mut answer)) = (allocation(1), allocation(2));
+        drop(gone);
+        committer.commit(vec![one, another]);
+        let lease = answer.try_recv().unwrap().unwrap().lease;
+        assert_eq!(lease.address.to_string(), "10.42.1.2");
+        assert_eq!(committer.pool.lease_of(&owner(1)), None);
+    }
+
+    #[test]
+    fn calls_of_one_group_see_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut committer = committer(dir.path());
+        let ((one, mut first), (same, mut second)) = (allocation(1), allocation(1));
+        let (another, mut third) = allocation(2);
+        committer.commit(vec![one, same, another]);
+        let [first, second, third] =
+            [&mut first, &mut second, &mut third].map(|it| it.try_recv().unwrap().unwrap());
+        assert_eq!(first.lease, second.lease);
+        assert!(first.new && !second.new && third.new);
+        assert_ne!(first.lease.address, third.lease.address);
+        // A change for each lease.
+        assert_eq!(*committer.shared.changes.borrow(), 2);
+    }
 }

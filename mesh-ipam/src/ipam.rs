@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     DiskError, Done, Endpoint, Granted, Lease, OpenError, Owner, Pool, Refusal, Request, Usage,
     committer::{Call, Committer, Message, QUEUE, Shared},
-    journal, subnet,
+    journal::{self, Journal},
+    subnet,
 };
 
 /// Why a call did not do what it was to do. Nothing was changed.
@@ -43,6 +44,7 @@ pub enum IpamError {
 /// whoever reads afterwards.
 ///
 /// The thread ends, and has been joined, when the last clone was dropped or [`Ipam::close`] returned.
+/// Dropping the last waits for what was asked for already.
 /// A directory is used by one registry at a time: whoever opens it sees to that.
 #[derive(Clone)]
 pub struct Ipam(Arc<Handle>);
@@ -67,6 +69,11 @@ impl Ipam {
     /// The directory or the file cannot be used.
     pub fn open(directory: &Path, life: &str) -> Result<Self, OpenError> {
         let (journal, pool) = journal::open(directory, life)?;
+        Self::start(journal, pool)
+    }
+
+    /// Starts the thread of a journal that tells of `pool`.
+    pub(crate) fn start(journal: Journal, pool: Pool) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new(&pool));
         let committer = Committer {
             pool,

@@ -1,6 +1,30 @@
 //! The addresses of a node's containers: a pool without a kernel, and its durable registry.
 //!
-//! An address is leased to an [`Owner`] and to nobody else until the owner releases it.
+//! An address is leased to an [`Owner`] and to nobody else until the owner releases it. [`Pool`] has
+//! the rules; [`Ipam`] adds a journal on the disk, callers at the same time, and those who watch.
+//!
+//! ```no_run
+//! use mesh_ipam::{Ipam, Lifetime, NamedLabels, Owner, Request};
+//!
+//! # async fn attach() -> Result<(), Box<dyn std::error::Error>> {
+//! let life = "4a1b6b0e-8a2e-4d6f-9d0a-0c5b8f3f8c2f";
+//! let ipam = Ipam::open("/var/lib/quilt-mesh/runtime".as_ref(), life)?;
+//! ipam.set_subnet("10.42.1.0/24".parse()?).await?;
+//! let granted = ipam
+//!     .allocate(Request {
+//!         owner: Owner::new("podman", "quilt", "3f1c", "eth0")?,
+//!         wished: None,
+//!         named: NamedLabels::default(),
+//!         namespace: Some("/run/netns/3f1c".into()),
+//!         lifetime: Lifetime::Life(life.to_owned()),
+//!         endpoint: None,
+//!     })
+//!     .await?;
+//! // It is on the disk. Attach the container, and when it has gone:
+//! ipam.release(&granted.lease.owner, Some(granted.lease.address)).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod committer;
 mod endpoint;

@@ -19,7 +19,7 @@ pub enum Refusal {
     #[error("{0} is no node's subnet: it is a /16 to /30, and has no host bits")]
     Subnet(Ipv4Net),
     /// Addresses of another subnet are still held.
-    #[error("the subnet cannot become {new}: {count} addresses of {old} are leased ({}); release them first", some_of(.owners, *.count))]
+    #[error("the subnet cannot become {new}: {} of {old} {} leased ({}); release them first", counted(*.count), are(*.count), some_of(.owners, *.count))]
     SubnetInUse {
         /// The subnet that was given.
         new: Ipv4Net,
@@ -157,6 +157,20 @@ impl fmt::Display for Exhausted {
             write!(f, ", and {rest} are in use by containers without a lease")?;
         }
         f.write_str("; release some, or give the node a larger subnet")
+    }
+}
+
+fn counted(count: u32) -> String {
+    match count {
+        1 => "1 address".to_owned(),
+        _ => format!("{count} addresses"),
+    }
+}
+
+fn are(count: u32) -> &'static str {
+    match count {
+        1 => "is",
+        _ => "are",
     }
 }
 

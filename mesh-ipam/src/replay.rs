@@ -10,6 +10,9 @@ use crate::{
     record::{self, Header, Record},
 };
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 /// What a journal told.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {

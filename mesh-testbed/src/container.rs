@@ -8,6 +8,10 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use mesh_client::{
+    Client,
+    mesh::{AttachEndpointRequest, Owner},
+};
 
 use crate::{
     control_plane::lock,
@@ -139,6 +143,60 @@ impl Host {
         links.add_address("eth0", address).await?;
         links.add_route(Ipv4Net::default(), bridge.addr()).await?;
         Ok(container)
+    }
+
+    /// Adds a container whose interface and address the host's runtime gives it, as an engine would ask
+    /// for them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Attach`] with the runtime's reason.
+    pub async fn attach_container(&self) -> Result<Container> {
+        let number = self.containers.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("{}-c{number}", self.name());
+        let host_netns = self.netns();
+        let namespace = NetNs::create(
+            &format!("{}-c{number}", host_netns.name()),
+            host_netns.registration(),
+        )
+        .await?;
+        let failed = |reason: String| Error::Attach {
+            container: name.clone(),
+            reason,
+        };
+        let request = AttachEndpointRequest {
+            owner: Some(Owner {
+                engine: "testbed".into(),
+                network: "quilt".into(),
+                container: name.clone(),
+                interface: "eth0".into(),
+            }),
+            network_namespace: namespace.path().display().to_string(),
+            default_route: true,
+            ..Default::default()
+        };
+        let mut client = Client::connect(&self.runtime_socket())
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let attached = client
+            .attach(request)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let address: Ipv4Net = attached.inside.address.parse().map_err(|_| {
+            failed(format!(
+                "{:?} is not an address with its prefix length",
+                attached.inside.address
+            ))
+        })?;
+        lock(&self.addresses_in_use).insert(address.addr());
+        Ok(Container {
+            name,
+            namespace,
+            address,
+            host_interface: attached.endpoint.interface,
+            host: host_netns.entrance(),
+            addresses_in_use: Arc::clone(&self.addresses_in_use),
+        })
     }
 
     fn claim_address(&self, bridge: Ipv4Net, wanted: Option<Ipv4Addr>) -> Result<Ipv4Net> {

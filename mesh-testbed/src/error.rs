@@ -49,6 +49,15 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// The runtime did not give a container its interface.
+    #[error("cannot attach {container}: {reason}")]
+    Attach {
+        /// The container.
+        container: String,
+        /// The runtime's reason.
+        reason: String,
+    },
+
     /// A daemon's binary is not built.
     #[error(
         "no binary {name} in {searched}: build it with `cargo build --workspace --bins` \

@@ -15,7 +15,8 @@ fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let options = parse(&[]).unwrap();
-    assert_eq!(authority(&options.quilt_runtime), "127.0.0.1:50051");
+    let loopback = RuntimePlace::Tcp("127.0.0.1:50051".to_owned());
+    assert_eq!(options.quilt_runtime, loopback);
     assert_eq!(options.heartbeat_interval, Duration::from_secs(10));
     assert_eq!(options.sync_interval, Duration::from_secs(5));
     assert_eq!(options.request_timeout, Duration::from_secs(3));
@@ -28,6 +29,15 @@ fn the_defaults_are_those_of_the_contract() {
         options.state_dir,
         PathBuf::from("/var/lib/quilt-mesh-agent")
     );
+}
+
+#[test]
+fn the_runtimes_socket_is_written_with_one_slash_or_three() {
+    for url in ["unix:/run/quilt.sock", "unix:///run/quilt.sock"] {
+        let options = parse(&["--quilt-runtime", url]).unwrap();
+        let socket = RuntimePlace::Unix("/run/quilt.sock".into());
+        assert_eq!(options.quilt_runtime, socket);
+    }
 }
 
 #[test]
@@ -71,8 +81,8 @@ fn a_wrong_value_is_refused_with_the_rule() {
         ("--control-plane", "http://192.0.2.10/?x=1", "query"),
         (
             "--quilt-runtime",
-            "unix:///run/quilt.sock",
-            "not an http URL",
+            "unix:run/quilt.sock",
+            "an absolute path",
         ),
         ("--host-ip", "node1", "not an IPv4 address"),
         ("--host-ip", "2001:db8::1", "not an IPv4 address"),

@@ -6,7 +6,7 @@ use reqwest::Url;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
-use crate::underlay::parse_underlay_address;
+use crate::{runtime_client::RuntimePlace, underlay::parse_underlay_address};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -30,6 +30,26 @@ pub(super) fn http_url(text: &str) -> Result<Url, String> {
         return Err("a base URL has no query and no fragment".to_owned());
     }
     Ok(url)
+}
+
+/// Where the runtime serves: a base URL, or the path of a Unix socket.
+pub(super) fn runtime_place(text: &str) -> Result<RuntimePlace, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        // `unix:/path` and `unix:///path` are both usual.
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return match path.starts_with('/') {
+            true => Ok(RuntimePlace::Unix(path.into())),
+            false => Err("a Unix socket is written unix:/PATH, with an absolute path".to_owned()),
+        };
+    }
+    http_url(text).map(|url| RuntimePlace::Tcp(authority(&url)))
+}
+
+/// "host:port" of a URL that [`http_url`] accepted.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or(80);
+    format!("{host}:{port}")
 }
 
 pub(super) fn underlay_address(text: &str) -> Result<Ipv4Addr, String> {

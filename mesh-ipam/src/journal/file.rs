@@ -46,14 +46,9 @@ impl LeaseFile {
     /// file is removed: it may be what fills the disk.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
-        for result in [
-            fs::remove_file(directory.join(NEW)),
-            File::open(directory).map(drop),
-        ] {
-            match result {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        match fs::remove_file(directory.join(NEW)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
         let path = directory.join(LEASES);
         let file = match OpenOptions::new().read(true).write(true).open(path) {

@@ -1,6 +1,6 @@
-//! The `peers` map as bpftool prints it.
+//! Maps as bpftool prints them.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde_json::Value;
 
@@ -20,13 +20,33 @@ pub(crate) fn subnets(output: &str) -> Result<Vec<Ipv4Addr>, String> {
         .collect()
 }
 
+/// Address and MAC address of the entries of the `endpoints` map, likewise.
+pub(crate) fn endpoints(output: &str) -> Result<BTreeMap<Ipv4Addr, String>, String> {
+    let entries: Vec<Value> =
+        serde_json::from_str(output).map_err(|error| format!("not a list of fields: {error}"))?;
+    let read = |entry: &Value| {
+        let address = octets(entry.pointer("/key/address")?)?;
+        let mac: [u8; 6] = bytes(entry.pointer("/value/mac")?)?;
+        let digits = mac.map(|byte| format!("{byte:02x}"));
+        Some((address, digits.join(":")))
+    };
+    entries
+        .iter()
+        .map(|entry| read(entry).ok_or_else(|| format!("no address and MAC address in {entry}")))
+        .collect()
+}
+
 fn octets(value: &Value) -> Option<Ipv4Addr> {
-    let octets: Vec<u8> = value
+    bytes::<4>(value).map(Ipv4Addr::from)
+}
+
+fn bytes<const N: usize>(value: &Value) -> Option<[u8; N]> {
+    let bytes: Vec<u8> = value
         .as_array()?
         .iter()
-        .map(|octet| octet.as_u64().and_then(|octet| u8::try_from(octet).ok()))
+        .map(|byte| byte.as_u64().and_then(|byte| u8::try_from(byte).ok()))
         .collect::<Option<_>>()?;
-    <[u8; 4]>::try_from(octets).ok().map(Ipv4Addr::from)
+    bytes.try_into().ok()
 }
 
 #[cfg(test)]
@@ -46,6 +66,17 @@ mod tests {
         let expected = [Ipv4Addr::new(10, 42, 2, 0), Ipv4Addr::new(10, 42, 3, 0)];
         assert_eq!(subnets(output).unwrap(), expected);
         assert_eq!(subnets("[]").unwrap(), Vec::<Ipv4Addr>::new());
+    }
+
+    #[test]
+    fn endpoints_have_an_address_and_a_mac_address() {
+        let output = r#"[{
+                "key": { "address": [10,42,1,2] },
+                "value": { "link": 7, "mac": [2,83,10,42,1,2], "flags": 1 }
+        }]"#;
+        let expected = [(Ipv4Addr::new(10, 42, 1, 2), "02:53:0a:2a:01:02".to_owned())];
+        assert_eq!(endpoints(output).unwrap(), expected.into());
+        assert!(endpoints(r#"[{"key":["0x0a"],"value":["0x01"]}]"#).is_err());
     }
 
     #[test]
