@@ -5,6 +5,7 @@ mod control;
 mod dataplane;
 mod figure;
 mod idle;
+mod leases;
 mod machine;
 mod node;
 mod page;
@@ -113,6 +114,8 @@ async fn measure_runtime(options: &RuntimeOptions) -> anyhow::Result<Vec<Figure>
     figures.push(rules::measure(options.runs).await?);
     eprintln!("{} starts", options.runs);
     figures.extend(start::measure(options.runs).await?);
+    eprintln!("leases, by one caller and by many");
+    figures.extend(leases::measure(options.calls).await?);
     eprintln!("idle with {} peers", node::PEERS);
     figures.extend(idle::measure().await?);
     eprintln!("{} repairs of each kind", options.repairs);

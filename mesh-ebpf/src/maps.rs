@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use mesh_layout::{
     Config, DropEvent, Drops, Endpoint, EndpointKey, MacHolder, MacKey, Passes, Peer, PeerKey,
-    PeerStats, Vtep, VtepKey,
+    PeerStats, PortKey, StrictPort, Vtep, VtepKey,
 };
 
 /// Peer subnet → where its packets go. A hash with a masked key, because every subnet of a
@@ -31,6 +31,10 @@ pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint, 65536> = HashMap::ne
 /// MAC address of a container → its port.
 #[btf_map(name = "macs")]
 pub(crate) static MACS: HashMap<MacKey, MacHolder, 65536> = HashMap::new();
+
+/// Ports of registered containers, asked only about what an endpoint's entry does not bind together.
+#[btf_map(name = "strict_ports")]
+pub(crate) static STRICT_PORTS: HashMap<PortKey, StrictPort, 65536> = HashMap::new();
 
 /// Drops by reason.
 #[btf_map(name = "drops")]

@@ -2,15 +2,16 @@
 //!
 //! A container is known by its port, which it cannot choose. It may speak from any address of the
 //! node's subnet that no other container holds, and with any MAC address that is no other
-//! container's; never as the gateway, and never as a router, a DHCP server or a VTEP.
+//! container's; never as the gateway, and never as a router, a DHCP server or a VTEP. A registered
+//! container, whose port is a strict one, speaks from what is registered alone.
 
 use mesh_layout::{
     CONFIG_GUARD_TAGGED, Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4,
-    EndpointKey, MacKey, PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VXLAN_LEN,
+    EndpointKey, MacKey, PROTOCOL_UDP, PassReason, PeerKey, PortKey, UDP_LEN, VXLAN_LEN,
 };
 
 use crate::{
-    maps::{ENDPOINTS, MACS, PEERS},
+    maps::{ENDPOINTS, MACS, PEERS, STRICT_PORTS},
     offers,
     packet::{ETHERTYPE_ARP, ETHERTYPE_IPV6, Ethernet, Ipv4, Mac, OUTER_IP, Packet, mac},
     verdict::{Dropped, Verdict},
@@ -156,6 +157,10 @@ impl Sender {
             // The subnet's own, and everybody's in it.
             return Err(DropReason::SpoofedAddress);
         }
+        if self.is_strict() {
+            // Its own are bound to it by their entries.
+            return Err(DropReason::SpoofedAddress);
+        }
         let Some(endpoint) = endpoint else {
             return Ok(());
         };
@@ -185,11 +190,29 @@ impl Sender {
         };
         // SAFETY: the entry may change under us, see above.
         match unsafe { MACS.get(&key) } {
-            Some(holder) if holder.link != self.port && packet.has_link(holder.link) => {
-                Err(DropReason::SpoofedMac)
-            }
+            Some(holder) if holder.link == self.port => Ok(()),
+            Some(holder) if packet.has_link(holder.link) => Err(DropReason::SpoofedMac),
+            _ if self.is_strict() => Err(DropReason::SpoofedMac),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the MAC address that an ARP message names as the sender's is the container's, as its
+    /// neighbours will believe.
+    #[inline(always)]
+    fn check_named_mac(self, named: Mac) -> Result<(), DropReason> {
+        if named != self.mac && self.is_strict() {
+            return Err(DropReason::SpoofedMac);
+        }
+        Ok(())
+    }
+
+    /// Whether a registered container is behind the port.
+    #[inline(always)]
+    fn is_strict(self) -> bool {
+        let key = PortKey { link: self.port };
+        // SAFETY: only whether the entry exists counts.
+        self.port != ANY_PORT && unsafe { STRICT_PORTS.get(&key) }.is_some()
     }
 }
 
@@ -323,13 +346,14 @@ fn arp(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> {
         return Ok(());
     };
     // SAFETY: `reach` proved that the message is in the packet.
-    let (from, to) = unsafe { ((*arp).sender, (*arp).target) };
+    let (from, named, to) = unsafe { ((*arp).sender, (*arp).sender_mac, (*arp).target) };
     let address = |[high, low]: [u16; 2]| {
         let ([a, b], [c, d]) = (high.to_ne_bytes(), low.to_ne_bytes());
         u32::from_ne_bytes([a, b, c, d])
     };
     sender
         .check(packet, config, address(from))
+        .and_then(|()| sender.check_named_mac(named))
         .map_err(|reason| {
             Verdict::Drop(Dropped {
                 inner_source: address(from),

@@ -37,6 +37,8 @@ pub mod map_names {
     pub const ENDPOINTS: &str = "endpoints";
     /// MAC address of a container → [`MacHolder`](super::MacHolder). Hash.
     pub const MACS: &str = "macs";
+    /// Port of a registered container → [`StrictPort`](super::StrictPort). Hash.
+    pub const STRICT_PORTS: &str = "strict_ports";
     /// One [`Drops`](super::Drops). Per-CPU array.
     pub const DROPS: &str = "drops";
     /// One [`Passes`](super::Passes). Per-CPU array.
@@ -46,8 +48,17 @@ pub mod map_names {
     /// Sampled [`DropEvent`](super::DropEvent)s. Ring buffer.
     pub const EVENTS: &str = "events";
     /// All of them, in the order a reader of `bpftool` meets them in the documentation.
-    pub const ALL: [&str; 9] = [
-        PEERS, VTEPS, PEER_STATS, ENDPOINTS, MACS, DROPS, PASSES, CONFIG, EVENTS,
+    pub const ALL: [&str; 10] = [
+        PEERS,
+        VTEPS,
+        PEER_STATS,
+        ENDPOINTS,
+        MACS,
+        STRICT_PORTS,
+        DROPS,
+        PASSES,
+        CONFIG,
+        EVENTS,
     ];
 }
 
@@ -199,6 +210,24 @@ pub struct MacHolder {
     pub link: u32,
 }
 
+/// Key of the `strict_ports` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortKey {
+    /// Index of the host's end of the container's veth pair.
+    pub link: u32,
+}
+
+/// Value of the `strict_ports` map. Its container is registered: it speaks from the addresses that
+/// [`Endpoint`]s have for its port, each with the MAC address there, and from no other, also of
+/// those that nobody holds. Only whether the entry exists counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StrictPort {
+    /// Zero.
+    pub pad: [u8; 4],
+}
+
 /// The only entry of the `config` map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -294,6 +323,8 @@ mod pod {
         Endpoint,
         MacKey,
         MacHolder,
+        PortKey,
+        StrictPort,
         Config,
         Drops,
         Passes,
@@ -309,6 +340,8 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 12);
     assert!(size_of::<MacKey>() == 8);
     assert!(size_of::<MacHolder>() == 4);
+    assert!(size_of::<PortKey>() == 4);
+    assert!(size_of::<StrictPort>() == 4);
     assert!(size_of::<Config>() == 56);
     assert!(size_of::<DropEvent>() == 40);
 };

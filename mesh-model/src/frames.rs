@@ -36,6 +36,11 @@ impl ArpFrame {
         Some((address(14)?, address(24)?))
     }
 
+    /// Sender's hardware address of the message that `packet` begins with.
+    pub(crate) fn sender_mac(packet: &[u8]) -> Option<[u8; 6]> {
+        bytes(packet, 8)
+    }
+
     /// The frame's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         let [destination, source] = self.macs;

@@ -7,7 +7,7 @@ use std::{
 
 use mesh_layout::{
     CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, Endpoint, EndpointKey, MacHolder, MacKey, Peer,
-    PeerKey, Vtep, VtepKey,
+    PeerKey, PortKey, StrictPort, Vtep, VtepKey,
 };
 
 /// A node's state.
@@ -29,6 +29,8 @@ pub struct Node {
     pub endpoints: BTreeMap<EndpointKey, Endpoint>,
     /// Ports by the MAC address behind them.
     pub macs: BTreeMap<MacKey, MacHolder>,
+    /// Ports of registered containers.
+    pub strict_ports: BTreeMap<PortKey, StrictPort>,
     /// Indices of the interfaces that there are. Entries may name others: they outlive a
     /// container until somebody removes them.
     pub links: BTreeSet<u32>,
@@ -76,6 +78,11 @@ impl Node {
     pub fn port_of(&self, mac: [u8; 6]) -> Option<u32> {
         let holder = self.macs.get(&MacKey { mac, pad: [0; 2] })?;
         Some(holder.link)
+    }
+
+    /// Whether a registered container is behind a port.
+    pub fn is_strict(&self, link: u32) -> bool {
+        self.strict_ports.contains_key(&PortKey { link })
     }
 
     /// Whether an interface is still there.

@@ -2,7 +2,8 @@
 //!
 //! It is known by its port, which it cannot choose. It may speak from any address of the node's
 //! subnet that no other container holds, and with any MAC address that is no other container's;
-//! never as the gateway, and never as a router, a DHCP server or a VTEP.
+//! never as the gateway, and never as a router, a DHCP server or a VTEP. One that is registered
+//! speaks from the addresses and the MAC addresses that its port has, and from no others.
 
 use std::net::Ipv4Addr;
 
@@ -118,13 +119,21 @@ impl Sender<'_> {
         if self.mac == self.node.config.bridge_mac {
             return Err(DropReason::GatewayClaimed);
         }
-        let (Some(port), Some(holder)) = (self.port, self.node.port_of(self.mac)) else {
+        let Some(port) = self.port else {
             return Ok(());
         };
-        match holder != port && self.node.exists(holder) {
+        let holder = self.node.port_of(self.mac);
+        let own = holder == Some(port);
+        let anothers = holder.is_some_and(|it| it != port && self.node.exists(it));
+        match anothers || (self.is_registered() && !own) {
             true => Err(DropReason::SpoofedMac),
             false => Ok(()),
         }
+    }
+
+    /// Whether the container is a registered one, as far as its port is known.
+    fn is_registered(self) -> bool {
+        self.port.is_some_and(|port| self.node.is_strict(port))
     }
 
     /// Whether the container may speak from the address with its MAC address.
@@ -143,6 +152,10 @@ impl Sender<'_> {
             return Ok(());
         }
         if !self.node.owns(address) || self.node.is_everybodys(address) {
+            return Err(DropReason::SpoofedAddress);
+        }
+        if self.is_registered() {
+            // Also what nobody has is not its own.
             return Err(DropReason::SpoofedAddress);
         }
         let Some(entry) = entry.filter(|it| it.flags & ENDPOINT_HELD != 0) else {
@@ -174,7 +187,15 @@ impl Sender<'_> {
             // Nobody takes it.
             return Ok(());
         };
-        self.may_speak_from(sender).map_err(|reason| Dropped {
+        let verdict = self.may_speak_from(sender).and_then(|()| {
+            // Neighbours believe the message, not the frame around it.
+            let named = ArpFrame::sender_mac(message) == Some(self.mac);
+            match named || !self.is_registered() {
+                true => Ok(()),
+                false => Err(DropReason::SpoofedMac),
+            }
+        });
+        verdict.map_err(|reason| Dropped {
             inner: Some((sender, target)),
             ..Dropped::because(reason)
         })

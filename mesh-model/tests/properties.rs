@@ -6,7 +6,7 @@
     reason = "functions of tests, which may panic like tests"
 )]
 
-use std::net::Ipv4Addr;
+use std::{cell::Cell, net::Ipv4Addr};
 
 use mesh_layout::{
     CONFIG_GUARD_ONLY, ENDPOINT_HELD, ETHERNET_LEN, IPV4_LEN, PROTOCOL_UDP, UDP_LEN,
@@ -257,6 +257,43 @@ fn a_mac_address_that_is_a_siblings_gets_no_frame_out_but_where_an_entry_says_ot
             assert!(!let_out(verdict), "{verdict:?}");
         }
     });
+}
+
+/// Whatever the node knows of others, and of addresses that are nobody's.
+#[test]
+fn a_registered_container_speaks_with_what_an_entry_has_for_its_port_or_from_nowhere() {
+    let spoke = Cell::new(0);
+    over_generated(|node, Generated { packet, link, .. }| {
+        let arrival = Arrival::single(packet, *link);
+        let Some(ethernet) = Ethernet::read(packet) else {
+            return;
+        };
+        if !node.is_strict(*link) || !let_out(encapsulate(node, &arrival).verdict) {
+            return;
+        }
+        spoke.set(spoke.get() + 1);
+        let source = match ethernet.ethertype {
+            0x0800 => Ipv4::read(&packet[ETHERNET_LEN..]).map(|ip| ip.source),
+            0x0806 => packet
+                .get(ETHERNET_LEN + 14..ETHERNET_LEN + 28)
+                .and_then(|it| it.first_chunk::<4>())
+                .map(|it| Ipv4Addr::from(*it)),
+            _ => None,
+        };
+        let has_mac = node.port_of(ethernet.source) == Some(*link);
+        let is_bound = |source| {
+            node.endpoint(source)
+                .is_some_and(|it| it.link == *link && it.mac == ethernet.source)
+        };
+        match source {
+            Some(Ipv4Addr::UNSPECIFIED) | None => assert!(has_mac, "{:?}", ethernet.source),
+            Some(source) => assert!(is_bound(source), "{source} with {:?}", ethernet.source),
+        }
+        if ethernet.ethertype == 0x0806 && source.is_some() {
+            assert_eq!(packet[22..28], ethernet.source);
+        }
+    });
+    assert!(spoke.get() > 100, "{spoke:?}");
 }
 
 #[test]

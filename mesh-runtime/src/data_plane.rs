@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
 
 use crate::{
-    endpoint::{endpoints, macs},
+    endpoint::{endpoints, macs, strict_ports},
     fast_path::{Device, FastPathState, PeerPath},
     firewall::is_card,
     kernel::{
@@ -69,6 +69,7 @@ pub(crate) fn fast_path_state(
         ports,
         endpoints: endpoints(observed, bridge.index, subnet, &wanted.endpoints),
         macs: macs(observed, bridge.index, &wanted.endpoints),
+        strict_ports: strict_ports(&wanted.endpoints),
         filters_vlans: bridge.filters_vlans,
         forwarding: settings.forwarding,
     })

@@ -2,7 +2,7 @@
 //!
 //! What is known of a container comes from three sources. What a container runtime said by
 //! call stands above what was seen inside the container, and that above what the host and
-//! the bridge have learnt from its packets.
+//! the bridge have learnt from its packets. Of a registered container, what was registered is all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ mod tests;
 
 pub(crate) use holders::{Contest, Holders, contests};
 
-/// A container that somebody attached by call.
+/// A container that somebody attached by call, or that is registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttachedEndpoint {
     /// Index and name of the host's end: the endpoint vanishes with it, and the same index
@@ -38,6 +38,15 @@ pub(crate) struct AttachedEndpoint {
     pub(crate) interface: String,
     /// MAC address of the container's end; `None` for the one that is found there.
     pub(crate) mac: Option<Mac>,
+    /// Whether it is registered: address, MAC address and port belong together then. Its port is a
+    /// strict one, at which nothing else counts, whatever the container gives its interface.
+    pub(crate) strict: bool,
+}
+
+/// The ports of registered containers.
+pub(crate) fn strict_ports(attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>) -> BTreeSet<u32> {
+    let registered = attached.values().filter(|endpoint| endpoint.strict);
+    registered.map(|endpoint| endpoint.link).collect()
 }
 
 /// Whether a container may have that address: any of the subnet's but its first, which is the
@@ -59,14 +68,21 @@ pub(crate) fn endpoints(
     attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
 ) -> BTreeMap<Ipv4Addr, EndpointPath> {
     let ports = deliverable_ports(observed, bridge);
-    let learnt = learnt(observed, bridge, &ports);
+    let strict = strict_ports(attached);
+    let learnt = learnt(
+        observed,
+        bridge,
+        &ports.difference(&strict).copied().collect(),
+    );
     let mut endpoints = learnt.clone();
     endpoints.retain(|&address, path| is_borne_out(observed, address, path));
-    endpoints.extend(seen_inside(observed, bridge));
+    endpoints.extend(seen_inside(observed, bridge, attached));
     for (&address, endpoint) in attached {
-        let mac = endpoint
-            .mac
-            .or_else(|| inside(observed, endpoint.link)?.mac);
+        let found = || inside(observed, endpoint.link)?.mac;
+        let mac = match strict.contains(&endpoint.link) {
+            true => endpoint.mac.filter(|_| endpoint.strict),
+            false => endpoint.mac.or_else(found),
+        };
         let path = mac.map(|mac| EndpointPath {
             link: endpoint.link,
             mac,
@@ -147,8 +163,12 @@ fn is_borne_out(observed: &Observed, address: Ipv4Addr, path: &EndpointPath) -> 
 }
 
 /// The addresses that containers' interfaces hold, each by its [`Holders`].
-fn seen_inside(observed: &Observed, bridge: u32) -> BTreeMap<Ipv4Addr, EndpointPath> {
-    let holders = observed.holders.after(observed, bridge);
+fn seen_inside(
+    observed: &Observed,
+    bridge: u32,
+    attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
+) -> BTreeMap<Ipv4Addr, EndpointPath> {
+    let holders = observed.holders.after(observed, bridge, attached);
     let path = |link| {
         let mac = inside(observed, link)?.mac?;
         Some(EndpointPath {
@@ -162,15 +182,20 @@ fn seen_inside(observed: &Observed, bridge: u32) -> BTreeMap<Ipv4Addr, EndpointP
         .collect()
 }
 
-/// The ports of containers' MAC addresses: what a container runtime said of a port, and what was
-/// seen on the interface behind it.
+/// The ports of containers' MAC addresses: what is registered of a port, failing that what a container
+/// runtime said of it, and what was seen on the interface behind it.
 pub(crate) fn macs(
     observed: &Observed,
     bridge: u32,
     attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
 ) -> BTreeMap<Mac, u32> {
-    let mut macs = observed.holders.after(observed, bridge).macs;
-    let by_call = attached.values();
-    macs.extend(by_call.filter_map(|endpoint| Some((endpoint.mac?, endpoint.link))));
+    let mut macs = observed.holders.after(observed, bridge, attached).macs;
+    let strict = strict_ports(attached);
+    let (registered, by_hand): (Vec<_>, Vec<_>) =
+        attached.values().partition(|endpoint| endpoint.strict);
+    let by_hand = by_hand.into_iter().filter(|it| !strict.contains(&it.link));
+    // What is registered comes last, and stands above the others.
+    let all = by_hand.chain(registered);
+    macs.extend(all.filter_map(|endpoint| Some((endpoint.mac?, endpoint.link))));
     macs
 }

@@ -71,8 +71,8 @@ pub(crate) enum Problem {
     NotEthernet(Vec<String>),
     /// More than one container holds an address.
     #[error(
-        "address {} is held by several containers: the one behind {} has it, because it held it first, and \
-         not {}; take it from all but one", .0.address, .0.holder, .0.others.join(", ")
+        "address {} is held by several containers: the one behind {} has it, because {}, and \
+         not {}; take it from all but one", .0.address, .0.holder, .0.reason(), .0.others.join(", ")
     )]
     Contested(Contest),
     /// The packet filter does not guard.

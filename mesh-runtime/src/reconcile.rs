@@ -287,7 +287,9 @@ impl Reconciler {
         let before = std::mem::take(&mut self.observed.containers);
         self.observed.containers = look_inside(&self.netlink, &far_ends, before, &changed).await?;
         if let Some(bridge) = self.observed.link_named(&self.settings.bridge) {
-            self.observed.holders = self.observed.holders.after(&self.observed, bridge.index);
+            let holders = &self.observed.holders;
+            self.observed.holders =
+                holders.after(&self.observed, bridge.index, &self.wanted.endpoints);
         }
         if !self.events.hears_containers() {
             let silent = self

@@ -79,11 +79,7 @@ fn a_wrong_value_is_refused_with_the_rule() {
         ("--control-plane", "http://", "empty host"),
         ("--control-plane", "http://a:b@192.0.2.10", "passwords"),
         ("--control-plane", "http://192.0.2.10/?x=1", "query"),
-        (
-            "--quilt-runtime",
-            "unix:run/quilt.sock",
-            "an absolute path",
-        ),
+        ("--quilt-runtime", "unix:run/quilt.sock", "an absolute path"),
         ("--host-ip", "node1", "not an IPv4 address"),
         ("--host-ip", "2001:db8::1", "not an IPv4 address"),
         ("--host-ip", "0.0.0.0", "cannot be a destination"),

@@ -117,13 +117,17 @@ fn arp(random: &mut Random, node: &Node, sender: Sender) -> Vec<u8> {
         true => node.gateway(),
         false => any_address(random, node),
     };
+    let named = match random.chance(90) {
+        true => sender.mac,
+        false => random.bytes(),
+    };
     let frame = ArpFrame {
         macs: [
             random.pick(&[[0xff; 6], node.config.bridge_mac]),
             sender.mac,
         ],
         operation: random.pick(&[1, 2]),
-        sender: (sender.mac, sender.address),
+        sender: (named, sender.address),
         target: ([0; 6], random.pick(&[target, sender.address])),
     };
     let mut frame = frame.bytes();

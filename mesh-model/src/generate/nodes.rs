@@ -7,7 +7,8 @@ use std::{
 
 use mesh_layout::{
     CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, ENDPOINT_HELD, Endpoint, EndpointKey,
-    MacHolder, MacKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac, overlay_mac,
+    MacHolder, MacKey, Peer, PeerKey, PortKey, StrictPort, VNI, VXLAN_PORT, Vtep, VtepKey,
+    bridge_mac, overlay_mac,
 };
 
 use super::Random;
@@ -114,6 +115,7 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
         vteps,
         endpoints,
         macs,
+        strict_ports: strict_ports(random, devices),
         links: devices.ports.iter().copied().collect(),
     }
 }
@@ -173,6 +175,15 @@ fn macs(
         }
     }
     macs
+}
+
+/// The ports of registered containers.
+fn strict_ports(random: &mut Random, devices: &Devices) -> BTreeMap<PortKey, StrictPort> {
+    let ports = devices.ports.iter();
+    ports
+        .filter(|_| random.chance(35))
+        .map(|&link| (PortKey { link }, StrictPort::default()))
+        .collect()
 }
 
 /// An address that may mean something to the node, or may not.

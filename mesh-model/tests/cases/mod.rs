@@ -6,6 +6,7 @@ mod encapsulate;
 mod guards;
 mod overlay;
 mod ports;
+mod registered;
 mod roles;
 mod underlay;
 
@@ -28,6 +29,8 @@ pub(crate) struct Case {
     pub(crate) verdict: Verdict,
     /// The verdict on the bridge, where the port is not known, if it is another one.
     portless: Option<Verdict>,
+    /// Whether the bridge's program is asked as well.
+    also_on_the_bridge: bool,
 }
 
 /// All cases, on a node whose overlay device is `overlay_link`.
@@ -39,6 +42,7 @@ pub(crate) fn all(overlay_link: u32) -> Vec<Case> {
         roles::cases,
         decapsulate::cases,
         guards::cases,
+        registered::cases,
         overlay::cases,
         drop_strangers::cases,
     ] {
@@ -56,7 +60,8 @@ impl Case {
     /// The packet of a port that has no program, where the bridge hands it up: it fares as there,
     /// but what is left to the kernel is not counted.
     fn on_the_bridge(&self) -> Option<Self> {
-        (self.program == Program::Encapsulate).then(|| Self {
+        let asked = self.program == Program::Encapsulate && self.also_on_the_bridge;
+        asked.then(|| Self {
             name: format!("{}, from a port without a program", self.name),
             program: Program::CatchAll,
             node: self.node.clone(),
@@ -69,6 +74,7 @@ impl Case {
                 other => other,
             },
             portless: None,
+            also_on_the_bridge: false,
         })
     }
 }
@@ -91,6 +97,7 @@ impl Cases<'_> {
             claims_anothers: false,
             verdict,
             portless: None,
+            also_on_the_bridge: true,
         });
     }
 
@@ -98,6 +105,11 @@ impl Cases<'_> {
     /// which port it came.
     fn without_port(&mut self, verdict: Verdict) {
         self.cases.last_mut().unwrap().portless = Some(verdict);
+    }
+
+    /// Has the case that was added last tried at the port alone: without its port the packet says nothing.
+    fn only_at_port(&mut self) {
+        self.cases.last_mut().unwrap().also_on_the_bridge = false;
     }
 
     /// Changes the node of the case that was added last.

@@ -118,6 +118,7 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
             .iter()
             .map(|&(_, mac, link)| (MacKey { mac, pad: [0; 2] }, MacHolder { link }))
             .collect(),
+        strict_ports: BTreeMap::new(),
         links: BTreeSet::from([PORT, SIBLING_PORT]),
     }
 }

@@ -9,8 +9,8 @@ use aya::{
 };
 use mesh_layout::{
     Config, DropEvent, DropReason, Drops, Endpoint, EndpointKey, MacHolder, MacKey,
-    PRIORITY_ANOTHERS_CLAIM, PassReason, Passes, Peer, PeerKey, PeerStats, Vtep, VtepKey,
-    map_names,
+    PRIORITY_ANOTHERS_CLAIM, PassReason, Passes, Peer, PeerKey, PeerStats, PortKey, StrictPort,
+    Vtep, VtepKey, map_names,
 };
 use mesh_model::{Arrival, Ledger, Node, Program};
 use nix::{
@@ -32,6 +32,7 @@ pub(crate) struct Programs {
     vteps: HashMap<MapData, VtepKey, Vtep>,
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     macs: HashMap<MapData, MacKey, MacHolder>,
+    strict_ports: HashMap<MapData, PortKey, StrictPort>,
     config: Array<MapData, Config>,
     stats: PerCpuArray<MapData, PeerStats>,
     drops: PerCpuArray<MapData, Drops>,
@@ -69,6 +70,7 @@ impl Programs {
             map_names::PEER_STATS,
             map_names::ENDPOINTS,
             map_names::MACS,
+            map_names::STRICT_PORTS,
         ] {
             loader.map_max_entries(name, MAX_PEERS);
         }
@@ -87,6 +89,7 @@ impl Programs {
             vteps: take(&mut ebpf, map_names::VTEPS),
             endpoints: take(&mut ebpf, map_names::ENDPOINTS),
             macs: take(&mut ebpf, map_names::MACS),
+            strict_ports: take(&mut ebpf, map_names::STRICT_PORTS),
             config: take(&mut ebpf, map_names::CONFIG),
             stats: take(&mut ebpf, map_names::PEER_STATS),
             drops: take(&mut ebpf, map_names::DROPS),
@@ -109,6 +112,7 @@ impl Programs {
         show(&mut self.vteps, &node.vteps);
         show(&mut self.endpoints, &node.endpoints);
         show(&mut self.macs, &node.macs);
+        show(&mut self.strict_ports, &node.strict_ports);
     }
 
     /// Runs a program on a packet, in the network namespace of the calling thread.

@@ -1,7 +1,8 @@
 //! Which container holds an address, and which a MAC address, where several say they do. Pure.
 //!
 //! Who held it first keeps it until its port is gone, or its interface no longer holds it, also while
-//! that is down. So a virtual address may move between containers, and none can be taken.
+//! that is down. So a virtual address may move between containers, and none can be taken. A registered
+//! container holds nothing in this way: what it has is registered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +11,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{AttachedEndpoint, deliverable_ports, inside, learnt, may_hold};
+use super::{AttachedEndpoint, deliverable_ports, inside, learnt, may_hold, strict_ports};
 use crate::{fast_path::Mac, kernel::observed::Observed};
 
 /// The ports behind which addresses are held.
@@ -23,13 +24,22 @@ pub(crate) struct Holders {
 }
 
 impl Holders {
-    /// Who holds what by `observed`, after these did before.
+    /// Who holds what by `observed`, after these did before. The ports of those of the `attached`
+    /// that are registered are left out.
     ///
     /// Of several that were never seen before, the host's tables tell which spoke; failing that
     /// it is one whose interface is up, and among those the one with the lowest index.
-    pub(crate) fn after(&self, observed: &Observed, bridge: u32) -> Self {
-        let spoke = learnt(observed, bridge, &deliverable_ports(observed, bridge));
-        let (addresses, macs) = claims(observed, bridge);
+    pub(crate) fn after(
+        &self,
+        observed: &Observed,
+        bridge: u32,
+        attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
+    ) -> Self {
+        let mut ports = deliverable_ports(observed, bridge);
+        let strict = strict_ports(attached);
+        ports.retain(|port| !strict.contains(port));
+        let spoke = learnt(observed, bridge, &ports);
+        let (addresses, macs) = claims(observed, &ports);
         let up = |claimants: &BTreeSet<u32>| {
             let mut claimants = claimants.iter().copied();
             claimants.find(|&port| inside(observed, port).is_some_and(|it| it.up))
@@ -60,11 +70,11 @@ fn first<const N: usize>(preferred: [Option<u32>; N], claimants: &BTreeSet<u32>)
 
 type Claims<T> = BTreeMap<T, BTreeSet<u32>>;
 
-/// The ports behind which interfaces hold each address and each MAC address.
-fn claims(observed: &Observed, bridge: u32) -> (Claims<Ipv4Addr>, Claims<Mac>) {
+/// The ports behind which interfaces hold each address and each MAC address, of those `ports`.
+fn claims(observed: &Observed, ports: &BTreeSet<u32>) -> (Claims<Ipv4Addr>, Claims<Mac>) {
     let mut addresses = Claims::new();
     let mut macs = Claims::new();
-    for port in deliverable_ports(observed, bridge) {
+    for &port in ports {
         let Some(interface) = inside(observed, port) else {
             continue;
         };
@@ -83,8 +93,20 @@ pub(crate) struct Contest {
     pub(crate) address: Ipv4Addr,
     /// Name of the port whose container has it.
     pub(crate) holder: String,
+    /// Whether it has it by a call, and not because it was the first.
+    pub(crate) by_call: bool,
     /// Names of the ports whose containers do not get it.
     pub(crate) others: Vec<String>,
+}
+
+impl Contest {
+    /// Why the holder has it.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self.by_call {
+            true => "it was given it by a call",
+            false => "it held it first",
+        }
+    }
 }
 
 /// The addresses of `subnet` that more than one container holds.
@@ -94,8 +116,8 @@ pub(crate) fn contests(
     subnet: Ipv4Net,
     attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
 ) -> Vec<Contest> {
-    let holders = observed.holders.after(observed, bridge);
-    let (mut claims, _) = claims(observed, bridge);
+    let holders = observed.holders.after(observed, bridge, attached);
+    let (mut claims, _) = claims(observed, &deliverable_ports(observed, bridge));
     for (&address, endpoint) in attached {
         claims.entry(address).or_default().insert(endpoint.link);
     }
@@ -110,6 +132,7 @@ pub(crate) fn contests(
             Some(Contest {
                 address,
                 holder: observed.name_of(holder),
+                by_call: by_call.is_some(),
                 others: claimants
                     .into_iter()
                     .map(|port| observed.name_of(port))

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{AttachedEndpoint, inside, may_hold};
+use super::{AttachedEndpoint, inside, may_hold, strict_ports};
 use crate::{
     fast_path::Mac,
     interface::{InterfaceNameError, check_name},
@@ -47,6 +47,11 @@ pub(crate) enum EndpointError {
     NotAHost { address: Ipv4Addr, subnet: Ipv4Net },
     #[error("address {address} is held by the container behind {holder}: detach that one first")]
     Held { address: Ipv4Addr, holder: String },
+    #[error(
+        "interface {0} is that of a registered container, whose address and MAC address are what they were \
+         registered with: detach its owner's endpoint first"
+    )]
+    Registered(String),
     #[error("MAC address {0:?} is not six bytes in hexadecimal, such as 02:42:0a:2a:01:02")]
     NotAMac(String),
     #[error("MAC address {0} is not that of one interface: it is a group's, or all zeros")]
@@ -96,6 +101,9 @@ pub(crate) fn check(
 ) -> Result<(Ipv4Addr, AttachedEndpoint), EndpointError> {
     let port = port(&request.interface, observed, bridge)?;
     let interface = port.name.clone();
+    if strict_ports(attached).contains(&port.index) {
+        return Err(EndpointError::Registered(interface));
+    }
     let found = inside(observed, port.index);
     let mac = match request.mac.as_str() {
         "" => None,
@@ -133,6 +141,7 @@ pub(crate) fn check(
         link: port.index,
         interface,
         mac,
+        strict: false,
     };
     Ok((address, endpoint))
 }
@@ -214,16 +223,19 @@ fn holder(
         return (other.link != port).then(|| other.interface.clone());
     }
     let bridge = observed.link_named(bridge)?.index;
+    let strict = strict_ports(attached);
     observed
         .ports_of(bridge)
-        .filter(|other| other.index != port)
+        // What a registered container gives its interface is nothing that it has.
+        .filter(|other| other.index != port && !strict.contains(&other.index))
         .find(|other| {
             inside(observed, other.index).is_some_and(|it| it.addresses.contains(&address))
         })
         .map(|other| other.name.clone())
 }
 
-/// Which attached endpoints a call to detach means: all that fit what it names.
+/// Which attached endpoints a call to detach means: all that fit what it names. A registered one goes with
+/// its owner's call alone.
 ///
 /// # Errors
 ///
@@ -246,7 +258,8 @@ pub(crate) fn matching(
     Ok(attached
         .iter()
         .filter(|(held, endpoint)| {
-            named.is_none_or(|named| named == **held)
+            !endpoint.strict
+                && named.is_none_or(|named| named == **held)
                 && (interface.is_empty() || interface == endpoint.interface)
         })
         .map(|(&held, _)| held)
@@ -311,6 +324,7 @@ mod tests {
             link: 7,
             interface: interface.to_owned(),
             mac: None,
+            strict: false,
         };
         let [a, b, c] = [2, 3, 4].map(|last| Ipv4Addr::new(10, 42, 1, last));
         let attached = [

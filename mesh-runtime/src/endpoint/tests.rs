@@ -1,4 +1,5 @@
 mod properties;
+mod registered;
 
 use super::*;
 use crate::kernel::{
@@ -238,6 +239,7 @@ fn what_is_contested_is_told_with_the_one_that_has_it_and_those_that_do_not() {
     let contest = Contest {
         address: ADDRESS,
         holder: "link7".to_owned(),
+        by_call: false,
         others: vec!["link3".to_owned(), "link8".to_owned()],
     };
     let told = contests(&observed, BRIDGE, SUBNET, &BTreeMap::new());
@@ -288,7 +290,7 @@ fn of_two_containers_with_one_address_the_one_that_the_host_talks_to_has_it() {
 
 /// Takes a look, as the loop does: who holds what is remembered.
 fn look(observed: &mut Observed) {
-    observed.holders = observed.holders.after(observed, BRIDGE);
+    observed.holders = observed.holders.after(observed, BRIDGE, &BTreeMap::new());
 }
 
 #[test]
@@ -304,6 +306,7 @@ fn a_call_stands_above_what_is_seen_and_learnt() {
                 link: 8,
                 interface,
                 mac,
+                strict: false,
             },
         )]
         .into()

@@ -9,8 +9,8 @@ use aya::{
 };
 use mesh_layout::{
     CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, DropReason, Drops, ENDPOINT_HELD, Endpoint,
-    EndpointKey, MacHolder, MacKey, PassReason, Passes, Peer, PeerKey, PeerStats, Vtep, VtepKey,
-    map_names,
+    EndpointKey, MacHolder, MacKey, PassReason, Passes, Peer, PeerKey, PeerStats, PortKey,
+    StrictPort, Vtep, VtepKey, map_names,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -23,6 +23,7 @@ pub(super) struct Maps {
     pub(super) vteps: Table<VtepKey, Vtep>,
     pub(super) endpoints: Table<EndpointKey, Endpoint>,
     pub(super) macs: Table<MacKey, MacHolder>,
+    pub(super) strict_ports: Table<PortKey, StrictPort>,
     stats: PerCpuArray<MapData, PeerStats>,
     drops: PerCpuArray<MapData, Drops>,
     passes: PerCpuArray<MapData, Passes>,
@@ -58,6 +59,7 @@ impl Maps {
             vteps: Table::take(ebpf, map_names::VTEPS)?,
             endpoints: Table::take(ebpf, map_names::ENDPOINTS)?,
             macs: Table::take(ebpf, map_names::MACS)?,
+            strict_ports: Table::take(ebpf, map_names::STRICT_PORTS)?,
             stats: take(ebpf, map_names::PEER_STATS)?,
             drops: take(ebpf, map_names::DROPS)?,
             passes: take(ebpf, map_names::PASSES)?,
@@ -235,6 +237,14 @@ pub(super) fn macs(wanted: &FastPathState) -> BTreeMap<MacKey, MacHolder> {
     let key = |mac| MacKey { mac, pad: [0; 2] };
     let entry = |(&mac, &link): (&Mac, &u32)| (key(mac), MacHolder { link });
     wanted.macs.iter().map(entry).collect()
+}
+
+/// The entries of the ports of registered containers.
+pub(super) fn strict_ports(wanted: &FastPathState) -> BTreeMap<PortKey, StrictPort> {
+    let ports = wanted.strict_ports.iter();
+    ports
+        .map(|&link| (PortKey { link }, StrictPort::default()))
+        .collect()
 }
 
 /// The ports of addresses and MAC addresses that an earlier life's programs guard, from the pins

@@ -50,7 +50,7 @@ pub use watch::WatchTurn;
 /// benchmarks of the programs themselves.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("QUILT_MESH_EBPF_OBJECT_PATH"));
 
-/// Capacity of the `endpoints` and `macs` maps: the containers of one node.
+/// Capacity of the `endpoints`, `macs` and `strict_ports` maps: the containers of one node.
 const MAX_ENDPOINTS: u32 = 4096;
 
 /// How the fast path is opened.
@@ -199,6 +199,8 @@ impl FastPath {
             .collect();
         self.maps.endpoints.show(&endpoints)?;
         self.maps.macs.show(&maps::macs(wanted))?;
+        // After what such a port may send from.
+        self.maps.strict_ports.show(&maps::strict_ports(wanted))?;
         self.show_peers(wanted)
     }
 
@@ -377,7 +379,7 @@ fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPath
         let path = pins.map(name);
         let capacity = match name {
             map_names::PEERS | map_names::VTEPS | map_names::PEER_STATS => Some(options.max_peers),
-            map_names::ENDPOINTS | map_names::MACS => Some(MAX_ENDPOINTS),
+            map_names::ENDPOINTS | map_names::MACS | map_names::STRICT_PORTS => Some(MAX_ENDPOINTS),
             _ => None,
         };
         if let Some(capacity) = capacity {

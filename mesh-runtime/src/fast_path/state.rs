@@ -1,6 +1,9 @@
 //! What the maps and attachments should show, as computed from wanted and observed state.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 
@@ -39,6 +42,9 @@ pub struct FastPathState {
     pub endpoints: BTreeMap<Ipv4Addr, EndpointPath>,
     /// Ports of the containers' MAC addresses, from which no other may send.
     pub macs: BTreeMap<Mac, u32>,
+    /// Ports that may send from the addresses and MAC addresses that `endpoints` and `macs` have for
+    /// them, and from no others.
+    pub strict_ports: BTreeSet<u32>,
     /// Whether the bridge takes VLAN tags off: frames of a VLAN are judged like those of none then.
     pub filters_vlans: bool,
     /// Whether the programs carry traffic. Without, they guard and count alone.

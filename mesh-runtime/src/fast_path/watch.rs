@@ -15,7 +15,8 @@ use aya::{
 };
 use ipnet::Ipv4Net;
 use mesh_layout::{
-    Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, Vtep, VtepKey, map_names,
+    Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, PortKey, StrictPort, Vtep, VtepKey,
+    map_names,
 };
 
 use super::{
@@ -122,7 +123,18 @@ impl FastPath {
         Ok(same_node
             && self.peers_show(shown, turn)?
             && self.endpoints_show(shown, turn)?
-            && self.macs_show(shown)?)
+            && self.macs_show(shown)?
+            && self.strict_ports_show(shown)?)
+    }
+
+    fn strict_ports_show(&self, shown: &FastPathState) -> Result<bool, FastPathError> {
+        if shown.strict_ports.len() > WHOLE {
+            return Ok(true);
+        }
+        let name = map_names::STRICT_PORTS;
+        let entries = self.pinned.entries::<PortKey, StrictPort>(name)?;
+        // One too many would silence its container.
+        Ok(maps::strict_ports(shown) == entries)
     }
 
     fn macs_show(&self, shown: &FastPathState) -> Result<bool, FastPathError> {

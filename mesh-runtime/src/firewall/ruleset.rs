@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    endpoint::{endpoints, macs},
+    endpoint::{endpoints, macs, strict_ports},
     fast_path::Mac,
     kernel::{
         change::DisplayMac,
@@ -65,6 +65,8 @@ pub(super) struct Sets {
     held: BTreeMap<Ipv4Addr, u32>,
     /// Their MAC addresses.
     macs: BTreeMap<Mac, u32>,
+    /// Ports that may send from no others than those.
+    strict: BTreeSet<u32>,
 }
 
 /// How many rules there are, and the elements of each named set, as the kernel compares them.
@@ -91,7 +93,7 @@ pub(super) struct ElementChange {
     pub(super) keys: Vec<Vec<u8>>,
 }
 
-pub(super) const SETS: [NamedSet; 9] = [
+pub(super) const SETS: [NamedSet; 10] = [
     NamedSet {
         family: "inet",
         name: "peers",
@@ -149,6 +151,12 @@ pub(super) const SETS: [NamedSet; 9] = [
         name: "mac_holders",
         kind: "iface_index . ether_addr",
         elements: |sets| elements(&sets.macs, |(&mac, &port)| Element::MacHolder(port, mac)),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "strict",
+        kind: "iface_index",
+        elements: |sets| elements(&sets.strict, |&port| Element::Port(port)),
     },
 ];
 
@@ -268,6 +276,10 @@ impl Ruleset {
                 macs: macs
                     .into_iter()
                     .filter(|(_, port)| !mistakable.contains(port))
+                    .collect(),
+                strict: strict_ports(&wanted.endpoints)
+                    .difference(&mistakable)
+                    .copied()
                     .collect(),
             },
         })

@@ -103,6 +103,7 @@ impl Registered {
                 link: link.index,
                 interface: endpoint.link.clone(),
                 mac: Some(endpoint.mac),
+                strict: true,
             };
             wanted.endpoints.insert(endpoint.address, attached);
         }

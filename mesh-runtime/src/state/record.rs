@@ -248,6 +248,8 @@ fn check(body: Body, cluster: &Cluster, life: &Life) -> Result<Wanted, RecordErr
                     link: record.link,
                     interface: record.interface,
                     mac: record.mac,
+                    // Whoever keeps the register says so anew.
+                    strict: false,
                 };
                 (record.address, endpoint)
             })
@@ -318,7 +320,7 @@ mod tests {
                 endpoints: endpoints
                     .into_iter()
                     .map(|(address, (link, interface, mac))| {
-                        (address, AttachedEndpoint { link, interface, mac })
+                        (address, AttachedEndpoint { link, interface, mac, strict: false })
                     })
                     .collect(),
                 own_bridge,
@@ -384,6 +386,7 @@ mod tests {
             link: 7,
             interface: "veth7".to_owned(),
             mac: None,
+            strict: false,
         };
         let wanted = Wanted {
             subnet: Some(net(1)),

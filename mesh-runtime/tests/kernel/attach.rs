@@ -115,7 +115,7 @@ async fn one_call_gives_a_container_all_that_it_needs_and_one_takes_it_away() {
         assert!(port.contains(words), "{words} in {port}");
     }
     let endpoints = daemon.status().await.endpoints;
-    assert_eq!(endpoints, [attached.endpoint.clone()]);
+    assert_eq!(endpoints, std::slice::from_ref(&attached.endpoint));
     ping(&web, "10.42.1.1");
 
     client.detach(owner("web")).await.unwrap();
@@ -157,7 +157,8 @@ async fn another_container_under_the_same_name_is_refused_and_the_first_is_left_
     let (web, attached) = attach(&mut client, "web").await;
     let other = namespace("other").await;
     let path = other.path().display().to_string();
-    let changes: [(&dyn Fn(&mut AttachEndpointRequest), &str); 5] = [
+    type Change<'a> = &'a dyn Fn(&mut AttachEndpointRequest);
+    let changes: [(Change<'_>, &str); 5] = [
         (&|it| it.network_namespace = path.clone(), "namespace"),
         (&|it| it.address = "10.42.1.9".to_owned(), "10.42.1.9"),
         (&|it| it.mac = "02:00:00:00:00:09".to_owned(), "MAC address"),

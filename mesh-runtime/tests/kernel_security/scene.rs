@@ -14,6 +14,7 @@ use mesh_testbed::{Container, Daemon, DaemonOptions, Host, NetNs, Signal, Testbe
 use crate::{
     inside::{datagram, mac},
     pair::{Pair, SOON, peer_of, sync_peers},
+    register::{Registered, Registration, known, lease},
     witness::PORT,
 };
 
@@ -54,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) without_programs: bool,
     /// What is done to the hosts before the runtimes start.
     pub(crate) prepare: Option<fn(&Testbed)>,
+    /// A registered container stands on the attacker's node besides.
+    pub(crate) registered: Option<Registration>,
 }
 
 pub(crate) struct Scene {
@@ -63,6 +66,8 @@ pub(crate) struct Scene {
     pub(crate) attacker: Container,
     /// One more on the same bridge, beside the attacker's [sibling](Self::sibling).
     pub(crate) other: Container,
+    /// One that is registered, where the plan wants it.
+    registered: Option<Registered>,
     on_second_node: bool,
 }
 
@@ -127,12 +132,24 @@ impl Scene {
         guarded(home, &other).await;
         guarded(pair.host_a(), &pair.a).await;
         guarded(pair.host_b(), &pair.b).await;
+        let mut registered = None;
         if mode == Mode::MadeWhileDead {
+            if let Some(plan) = &plan.registered {
+                registered = Some(plan.make(home).await);
+            }
             kill(&pair).await;
         }
         let attacker = home.add_container().await.unwrap();
         if mode != Mode::MadeWhileDead {
             guarded(home, &attacker).await;
+            if let Some(plan) = &plan.registered {
+                if let Some(first) = plan.first {
+                    lease(home).await;
+                    first(&attacker);
+                    known(home, &attacker).await;
+                }
+                registered = Some(plan.make(home).await);
+            }
         }
         if mode == Mode::Killed {
             kill(&pair).await;
@@ -142,6 +159,7 @@ impl Scene {
             pair,
             attacker,
             other,
+            registered,
             on_second_node: plan.on_second_node,
         }
     }
@@ -168,6 +186,12 @@ impl Scene {
             true => &self.pair.b,
             false => &self.pair.a,
         }
+    }
+
+    /// The registered container.
+    pub(crate) fn registered(&self) -> &Registered {
+        let registered = self.registered.as_ref();
+        registered.expect("the plan has to ask for it")
     }
 
     /// A container of the other node.

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use mesh_proto::mesh::{
-    AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest, DetachEndpointResponse,
-    GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse, PeerProbe,
-    PeerStatus, ProbePeersRequest, ProbePeersResponse, RejectedPeer, SyncPeersRequest,
-    SyncPeersResponse, TrafficCounters, mesh_dataplane_server::MeshDataplane,
+    self, AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest,
+    DetachEndpointResponse, GetStatusRequest, GetStatusResponse, ListPeersRequest,
+    ListPeersResponse, PeerProbe, PeerStatus, ProbePeersRequest, ProbePeersResponse, RejectedPeer,
+    SyncPeersRequest, SyncPeersResponse, TrafficCounters, mesh_dataplane_server::MeshDataplane,
 };
 use tonic::{Request, Response, Status};
 
@@ -19,7 +19,7 @@ impl MeshDataplane for Service {
         request: Request<SyncPeersRequest>,
     ) -> Result<Response<SyncPeersResponse>, Status> {
         let request = request.into_inner();
-        let pair = |p: &mesh_proto::mesh::Peer| (p.subnet.clone(), p.host_address.clone());
+        let pair = |p: &mesh::Peer| (p.subnet.clone(), p.host_address.clone());
         self.record(Call::Sync {
             generation: request.generation,
             host_address: request.host_address,
@@ -84,7 +84,7 @@ impl MeshDataplane for Service {
             rx_packets: 3,
             rx_bytes: 4,
         };
-        let status = |peer: &mesh_proto::mesh::Peer| PeerStatus {
+        let status = |peer: &mesh::Peer| PeerStatus {
             peer: Some(peer.clone()),
             fast_path: Some(counters),
             ..PeerStatus::default()
@@ -145,6 +145,27 @@ impl MeshDataplane for Service {
         &self,
         _: Request<DetachEndpointRequest>,
     ) -> Result<Response<DetachEndpointResponse>, Status> {
+        Err(Status::unimplemented("the agent does not ask for it"))
+    }
+
+    async fn allocate_address(
+        &self,
+        _: Request<mesh::AllocateAddressRequest>,
+    ) -> Result<Response<mesh::AllocateAddressResponse>, Status> {
+        Err(Status::unimplemented("the agent does not ask for it"))
+    }
+
+    async fn release_address(
+        &self,
+        _: Request<mesh::ReleaseAddressRequest>,
+    ) -> Result<Response<mesh::ReleaseAddressResponse>, Status> {
+        Err(Status::unimplemented("the agent does not ask for it"))
+    }
+
+    async fn list_addresses(
+        &self,
+        _: Request<mesh::ListAddressesRequest>,
+    ) -> Result<Response<mesh::ListAddressesResponse>, Status> {
         Err(Status::unimplemented("the agent does not ask for it"))
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn any_mac() -> impl Strategy<Value = Mac> {
+pub(super) fn any_mac() -> impl Strategy<Value = Mac> {
     (0_u8..5).prop_map(|last| [2, 0, 0, 0, 0, last])
 }
 
@@ -18,7 +18,7 @@ fn is_own(
     port.is_none_or(|port| port == path.link) && Some(path.mac) != link(BRIDGE).mac
 }
 
-fn any_address() -> impl Strategy<Value = Ipv4Addr> {
+pub(super) fn any_address() -> impl Strategy<Value = Ipv4Addr> {
     prop_oneof![
         8 => (0_u8..6).prop_map(|last| Ipv4Addr::new(10, 42, 1, last)),
         1 => Just(Ipv4Addr::new(10, 42, 1, 255)),
@@ -50,7 +50,7 @@ fn any_container(port: u32) -> impl Strategy<Value = Container> {
     })
 }
 
-fn any_observed() -> impl Strategy<Value = Observed> {
+pub(super) fn any_observed() -> impl Strategy<Value = Observed> {
     let ports: Vec<u32> = (3..8).collect();
     let links: Vec<_> = ports.iter().map(|&port| any_link(port)).collect();
     let containers: Vec<_> = ports.iter().map(|&port| any_container(port)).collect();
@@ -85,20 +85,22 @@ fn any_observed() -> impl Strategy<Value = Observed> {
     })
 }
 
-fn any_attached() -> impl Strategy<Value = BTreeMap<Ipv4Addr, AttachedEndpoint>> {
-    let endpoint = (3_u32..9, prop::option::of(any_mac())).prop_map(|(link, mac)| {
+pub(super) fn any_attached() -> impl Strategy<Value = BTreeMap<Ipv4Addr, AttachedEndpoint>> {
+    let mac = prop::option::of(any_mac());
+    let endpoint = (3_u32..9, mac, any::<bool>()).prop_map(|(link, mac, strict)| {
         let interface = format!("link{link}");
         AttachedEndpoint {
             link,
             interface,
             mac,
+            strict,
         }
     });
     prop::collection::btree_map(any_address(), endpoint, 0..3)
 }
 
 /// Whether packets can be delivered behind a port, as the kernel has it.
-fn delivers(observed: &Observed, port: u32) -> bool {
+pub(super) fn delivers(observed: &Observed, port: u32) -> bool {
     observed.links.get(&port).is_some_and(|it| {
         it.kind == LinkKind::Veth && it.master == Some(BRIDGE) && it.far_end.is_some()
     })
@@ -175,7 +177,7 @@ proptest! {
         let shown = endpoints(&observed, BRIDGE, SUBNET, &attached);
         for container in observed.containers.values() {
             for &address in container.interface.iter().flat_map(|it| &it.addresses) {
-                let held = observed.holders.after(&observed, BRIDGE).addresses;
+                let held = observed.holders.after(&observed, BRIDGE, &attached).addresses;
                 let holder = holders(&observed, address)
                     .into_iter()
                     .find(|path| held.get(&address) == Some(&path.link))
@@ -187,8 +189,9 @@ proptest! {
             }
         }
         for (&address, by_call) in &attached {
+            let counts = by_call.strict || !strict_ports(&attached).contains(&by_call.link);
             if may_hold(SUBNET, address) && delivers(&observed, by_call.link)
-                && let Some(mac) = by_call.mac
+                && let Some(mac) = by_call.mac.filter(|_| counts)
             {
                 let expected = EndpointPath { link: by_call.link, mac, held: true };
                 let expected = Some(&expected).filter(|path| is_own(&observed, &attached, path));

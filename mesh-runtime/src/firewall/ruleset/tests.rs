@@ -32,8 +32,9 @@ fn sets() -> impl Strategy<Value = Sets> {
     let mac = (0_u8..9).prop_map(|last| [2, 0, 0, 0, 0, last]);
     let macs = prop::collection::btree_map(mac, port(), 0..6);
     let of_inet = (addresses(), addresses(), names(), names());
-    (of_inet, ports, held, macs).prop_map(
-        |((peers, subnets, uplinks, bridges), ports, held, macs)| Sets {
+    let strict = prop::collection::btree_set(port(), 0..6);
+    (of_inet, ports, held, macs, strict).prop_map(
+        |((peers, subnets, uplinks, bridges), ports, held, macs, strict)| Sets {
             peers,
             subnets,
             uplinks,
@@ -41,6 +42,7 @@ fn sets() -> impl Strategy<Value = Sets> {
             ports,
             held,
             macs,
+            strict,
         },
     )
 }
@@ -124,6 +126,34 @@ fn without_programs_the_rules_drop_what_they_would_have_marked_for_them() {
     assert!(!judged(&rules), "{}", up(&rules));
     rules.frame.without_programs = true;
     assert!(judged(&rules), "{}", up(&rules));
+}
+
+#[test]
+fn what_a_registered_container_may_not_send_is_dropped_before_the_bridge_learns_from_it() {
+    for filters_vlans in [false, true] {
+        let mut rules = ruleset(Sets::default());
+        rules.frame.filters_vlans = filters_vlans;
+        let text = rules.text();
+        let bridge = text.rsplit("table bridge").next().unwrap();
+        // Of the bridge's own hooks in this order, and of frames that enter the host by the port itself.
+        for chain in ["early", "up"] {
+            let chain = bridge.split(&format!("chain {chain} ")).nth(1).unwrap();
+            let first = chain.lines().nth(2).unwrap();
+            assert_eq!(first.trim(), "iif @strict jump strict_port");
+        }
+        let rules = bridge.split("chain strict_port ").nth(1).unwrap();
+        let rules: Vec<&str> = rules
+            .lines()
+            .skip(1)
+            .take_while(|it| !it.contains('}'))
+            .collect();
+        // Of the MAC address in any VLAN.
+        assert!(rules[0].contains("ether saddr != @mac_holders counter drop"));
+        let of_vlan = rules
+            .iter()
+            .any(|rule| rule.contains("vlan id != 0 return"));
+        assert_eq!(of_vlan, !filters_vlans, "{rules:?}");
+    }
 }
 
 #[test]

@@ -201,6 +201,9 @@ impl Ruleset {
     /// another of the same bridge alone, so the port it goes to tells whose it is. (`meta ibrname`
     /// would, but not every kernel has the module nft_meta_bridge.) Up to the host go the frames of
     /// other bridges as well: a priority that nobody asks for is all that happens to those.
+    ///
+    /// What a registered container may not send is dropped before the bridge learns anything from it. It
+    /// takes no program to judge that: whose port it is, the port itself says.
     fn bridge_table(&self) -> String {
         let Frame {
             subnet,
@@ -255,8 +258,16 @@ impl Ruleset {
              \t\tmeta protocol arp arp saddr ip @held iif . arp saddr ip != @holders meta priority set {claim}\n\
              \t\tmeta protocol ip ip saddr @held iif . ip saddr != @holders meta priority set {claim}\n\
              \t}}\n\
+             \tchain strict_port {{\n\
+             \t\tiif . ether saddr != @mac_holders counter drop\n\
+             {return_of_vlan}\
+             \t\tmeta protocol arp iif . arp saddr ether != @mac_holders counter drop\n\
+             \t\tmeta protocol arp arp saddr ip != 0.0.0.0 iif . arp saddr ip != @holders counter drop\n\
+             \t\tmeta protocol ip ip saddr != 0.0.0.0 iif . ip saddr != @holders counter drop\n\
+             \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority -300;\n\
+             \t\tiif @strict jump strict_port\n\
              \t\tiif @ports goto frames\n\
              \t\tmeta protocol ip ip frag-off & 0x3fff != 0 meta priority set {fragment}\n\
              \t}}\n\
@@ -269,6 +280,7 @@ impl Ruleset {
              \t}}\n\
              \tchain up {{\n\
              \t\ttype filter hook input priority -300;\n\
+             \t\tiif @strict jump strict_port\n\
              \t\tjump claims\n\
              {judged}\
              \t}}\n\
