@@ -14,8 +14,8 @@ use aya_ebpf::{
 };
 use mesh_layout::{
     CONFIG_GUARD_ONLY, Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4,
-    IPV4_LEN, PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, PassReason, Peer,
-    PeerKey, VXLAN_FLAG_VNI,
+    IPV4_LEN, PRIORITY_ANOTHERS_CLAIM, PRIORITY_TRANSLATED, PRIORITY_UNKNOWN_FRAGMENT,
+    PROTOCOL_UDP, PassReason, Peer, PeerKey, VXLAN_FLAG_VNI,
 };
 
 use crate::{
@@ -50,7 +50,7 @@ const ROOM_FLAGS: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO
 #[classifier]
 fn encapsulate(context: TcContext) -> i32 {
     let packet = Packet::new(&context);
-    let verdict = match try_encapsulate(packet, packet.link()) {
+    let verdict = match try_encapsulate(packet, packet.link(), true) {
         Ok(action) => Verdict::Redirect(action),
         Err(verdict) => verdict,
     };
@@ -75,7 +75,7 @@ fn catch_all(context: TcContext) -> i32 {
         PRIORITY_ANOTHERS_CLAIM => ANOTHER_PORT,
         _ => ANY_PORT,
     };
-    match try_encapsulate(packet, port) {
+    match try_encapsulate(packet, port, mark != PRIORITY_TRANSLATED) {
         Ok(action) => action,
         Err(Verdict::Pass(_)) => TC_ACT_UNSPEC,
         Err(verdict) => verdict.conclude(&context),
@@ -83,13 +83,13 @@ fn catch_all(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_encapsulate(packet: Packet, port: u32) -> Result<i32, Verdict> {
+fn try_encapsulate(packet: Packet, port: u32, carries: bool) -> Result<i32, Verdict> {
     let pass = |reason| Err(Verdict::Pass(reason));
     let Some(config) = CONFIG.get(0) else {
         return pass(PassReason::NotPeer);
     };
     port_guard::check(packet, config, port)?;
-    if config.flags & CONFIG_GUARD_ONLY != 0 {
+    if !carries || config.flags & CONFIG_GUARD_ONLY != 0 {
         return pass(PassReason::ForwardingOff);
     }
 

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use mesh_layout::{
     Config, ETHERNET_LEN, ETHERTYPE_IPV4, Endpoint, IPV4_LEN, PRIORITY_ANOTHERS_CLAIM,
-    PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, Peer, UDP_LEN, VXLAN_FLAG_VNI,
+    PRIORITY_TRANSLATED, PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, Peer, UDP_LEN, VXLAN_FLAG_VNI,
 };
 
 /// IP protocol number of TCP.
@@ -267,15 +267,18 @@ impl Packet {
         unsafe { (*self.skb).ifindex }
     }
 
-    /// The packet filter's mark on the frame ([`PRIORITY_ANOTHERS_CLAIM`], [`PRIORITY_UNKNOWN_FRAGMENT`]), which is
-    /// taken off; 0 if there is none.
+    /// The packet filter's mark on the frame ([`PRIORITY_ANOTHERS_CLAIM`], [`PRIORITY_UNKNOWN_FRAGMENT`],
+    /// [`PRIORITY_TRANSLATED`]), which is taken off; 0 if there is none.
     #[inline(always)]
     pub(crate) fn take_mark(self) -> u32 {
         // SAFETY: the context is valid as long as the program runs, and a program of a tc hook may
         // set the priority.
         unsafe {
             let mark = (*self.skb).priority;
-            if mark != PRIORITY_ANOTHERS_CLAIM && mark != PRIORITY_UNKNOWN_FRAGMENT {
+            if mark != PRIORITY_ANOTHERS_CLAIM
+                && mark != PRIORITY_UNKNOWN_FRAGMENT
+                && mark != PRIORITY_TRANSLATED
+            {
                 return 0;
             }
             (*self.skb).priority = 0;

@@ -276,6 +276,10 @@ pub const PRIORITY_ANOTHERS_CLAIM: u32 = 0x514d_0000;
 /// Priority with which the packet filter remembers of a frame between ports that it was a fragment when it
 /// came, by a port that it does not know.
 pub const PRIORITY_UNKNOWN_FRAGMENT: u32 = 0x514d_0010;
+/// Priority with which the packet filter tells the bridge's program that a packet's destination is a
+/// translated one, where the host's filter sees what its bridges carry: its source is still to be translated,
+/// by the kernel, which therefore has to forward it.
+pub const PRIORITY_TRANSLATED: u32 = 0x514d_0020;
 
 /// A sampled drop: what the packet was and why it was dropped. Addresses that the program
 /// did not get to read are zero.

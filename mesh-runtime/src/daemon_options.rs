@@ -130,6 +130,17 @@ pub(crate) struct DaemonOptions {
     )]
     routed_from: Vec<Ipv4Net>,
 
+    /// Whether containers go out under the address of their host, to the outside and to the addresses
+    /// of other hosts. A network of --routed-from sees their own addresses: its routers know the way back.
+    #[arg(
+        long,
+        env = "QUILT_MESH_MASQUERADE",
+        value_name = "MODE",
+        value_enum,
+        default_value_t
+    )]
+    masquerade: Masquerade,
+
     /// Whether eBPF programs carry the traffic.
     #[arg(
         long,
@@ -187,6 +198,15 @@ impl FromStr for GrpcAddress {
     }
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Masquerade {
+    /// By a rule in our own table.
+    #[default]
+    On,
+    /// Not by us: routers know the way to containers, or somebody else's rule does it.
+    Off,
+}
+
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 enum FastPath {
     /// Where the kernel can; elsewhere the kernel path carries everything, with a warning.
@@ -232,6 +252,7 @@ impl DaemonOptions {
             bpffs: self.bpffs.clone(),
             state_dir: Some(self.state_dir.clone()),
             routed_from: self.routed_from.clone(),
+            masquerade: self.masquerade == Masquerade::On,
             fast_path: match self.fast_path {
                 FastPath::Auto => FastPathMode::Auto,
                 FastPath::Off => FastPathMode::Off,

@@ -173,6 +173,7 @@ mod tests {
             master: None,
             far_end: None,
             filters_vlans: false,
+            hairpin: false,
         };
         (index, link)
     }

@@ -143,6 +143,7 @@ mod tests {
             master: Some(BRIDGE),
             far_end: None,
             filters_vlans: false,
+            hairpin: false,
         }
     }
 

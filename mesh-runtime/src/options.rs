@@ -32,6 +32,9 @@ pub struct RuntimeOptions {
     /// Networks on or behind the underlay whose packets may be routed into containers, beside
     /// what is established or published.
     pub routed_from: Vec<Ipv4Net>,
+    /// Whether containers go out under the address of their host: to whatever is neither of the
+    /// cluster nor of a network of [`routed_from`](Self::routed_from).
+    pub masquerade: bool,
     /// Whether traffic is carried by eBPF programs.
     pub fast_path: FastPathMode,
     /// How eBPF programs are attached.
@@ -63,6 +66,7 @@ impl Default for RuntimeOptions {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             state_dir: None,
             routed_from: Vec::new(),
+            masquerade: true,
             fast_path: FastPathMode::Auto,
             attach: AttachMode::Auto,
             guard: StrangerGuard::Off,

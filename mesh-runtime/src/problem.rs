@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     endpoint::Contest,
+    firewall::Passage,
     kernel::change::{Change, Device, Stage},
 };
 
@@ -81,6 +82,23 @@ pub(crate) enum Problem {
          program guards, and the underlay can reach into containers"
     )]
     NoFirewall(String),
+    /// Somebody else's rule gives what containers send to other nodes another source.
+    #[error(
+        "a rule of somebody else masquerades what containers send to other nodes, which drop it there          (foreign_source): have it leave out the cluster (ip daddr != {cluster}; `nft list ruleset` and          `iptables-save -t nat` show it), and end what it has begun: conntrack -D -s {subnet} -d {cluster}"
+    )]
+    Masqueraded { subnet: Ipv4Net, cluster: Ipv4Net },
+    /// Somebody else's rules drop all that takes a way over this host.
+    #[error(
+        "none of the last connections {} has passed the packet filter of somebody else on this host, which no rule \
+         of ours overrules: unless that is meant, {}", way(*.passage),
+        door(*.passage, .bridge, .overlay, *.subnet)
+    )]
+    Blocked {
+        passage: Passage,
+        bridge: String,
+        overlay: String,
+        subnet: Ipv4Net,
+    },
     /// No eBPF program guards.
     #[error(
         "no eBPF program guards what containers send ({0}): one may speak from another's address; the \
@@ -90,6 +108,40 @@ pub(crate) enum Problem {
     /// The fast path refused its state.
     #[error("fast path: {0}")]
     FastPath(String),
+}
+
+/// What a way over this host leads from and to.
+fn way(passage: Passage) -> &'static str {
+    match passage {
+        Passage::Arrival | Passage::FromNodes => {
+            "from other nodes to containers by the kernel path"
+        }
+        Passage::ToNodes => "from containers to other nodes by the kernel path",
+        Passage::Between => "between containers of this node",
+        Passage::Out => "from containers to the outside",
+        Passage::In => "from elsewhere to published ports",
+    }
+}
+
+/// How each of the others is told to let it through, by the door that it has for that. What gets into containers
+/// our own tables decide all the same.
+fn door(passage: Passage, bridge: &str, overlay: &str, subnet: Ipv4Net) -> String {
+    if passage == Passage::Arrival {
+        return format!(
+            "let it through: iptables -t raw -I PREROUTING -i {overlay} -d {subnet} -j ACCEPT"
+        );
+    }
+    let iptables = |chain: &str| {
+        format!(
+            "iptables -I {chain} -i {bridge} -j ACCEPT; iptables -I {chain} -o {bridge} -j ACCEPT"
+        )
+    };
+    format!(
+        "let it through: {} (beside Docker {}; beside firewalld firewall-cmd --permanent --zone=trusted \
+         --add-interface={bridge} --add-interface={overlay}; firewall-cmd --reload)",
+        iptables("FORWARD"),
+        iptables("DOCKER-USER")
+    )
 }
 
 /// Names the first few of many addresses.

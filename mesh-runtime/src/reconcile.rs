@@ -358,7 +358,7 @@ impl Reconciler {
             }
         };
         problems.extend(self.keep.problem());
-        problems.extend(self.firewall_problem());
+        problems.extend(self.firewall_problems());
         self.note_problems(problems);
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use mesh_ipam::Published;
 
 use crate::{endpoint::AttachedEndpoint, peers::Peer};
 
@@ -25,6 +26,9 @@ pub(crate) struct Wanted {
     pub(crate) injected: BTreeSet<Ipv4Net>,
     /// Containers that somebody has attached by call, by their addresses.
     pub(crate) endpoints: BTreeMap<Ipv4Addr, AttachedEndpoint>,
+    /// The ports of this host by which containers are reached, each with its container's address. The registry
+    /// has them; they are not in the state file.
+    pub(crate) published: BTreeSet<(Ipv4Addr, Published)>,
     /// Index of the bridge, once it was seen with our MAC address: it stays ours when
     /// something rewrites the address.
     pub(crate) own_bridge: Option<u32>,
@@ -70,6 +74,8 @@ impl Wanted {
         self.peers.remove(&subnet);
         self.injected.remove(&subnet);
         self.endpoints.retain(|address, _| subnet.contains(address));
+        self.published
+            .retain(|(address, _)| subnet.contains(address));
     }
 
     /// Refuses a generation below the applied one.

@@ -3,18 +3,21 @@
 //!
 //! Two tables of our own, `inet quilt_mesh` and `bridge quilt_mesh`. [`ruleset`] says what they
 //! should hold (pure). [`nft`] writes them, whole and in one transaction; peers and ports that come
-//! and go change elements of their sets, which [`netlink`] does in microseconds. [`shown`] tells
+//! and go change elements of their sets, which [`netlink`] does in microseconds. [`connections`] has the kernel forget what a port that leads elsewhere leaves astray. [`shown`] tells
 //! whether the kernel still shows what was written; [`writer`] puts it together. Nobody else's table is read
 //! for its meaning, or changed.
 
+mod connections;
+mod counters;
 mod netlink;
 mod nft;
 mod ruleset;
 mod shown;
 mod writer;
 
+pub(crate) use counters::Counters;
 pub(crate) use nft::NftError;
-pub(crate) use ruleset::{Ruleset, is_card};
+pub(crate) use ruleset::{Passage, Ruleset, is_card};
 pub(crate) use shown::listen;
 pub(crate) use writer::{Outcome, Wanted, Writer, remove};
 

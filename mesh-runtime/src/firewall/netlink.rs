@@ -17,7 +17,8 @@ use nix::sys::{
 
 use super::{
     TABLE,
-    ruleset::{ElementChange, SETS},
+    counters::Reading,
+    ruleset::{ElementChange, Raw, SETS},
 };
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -28,6 +29,8 @@ const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_GETSETELEM: u16 = 13;
 const NFT_MSG_DELSETELEM: u16 = 14;
 const NFT_MSG_GETGEN: u16 = 16;
+const NFT_MSG_GETOBJ: u16 = 19;
+const NFT_OBJECT_COUNTER: u32 = 1;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
@@ -35,8 +38,14 @@ const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_GEN_ID: u16 = 1;
+const NFTA_OBJ_TABLE: u16 = 1;
+const NFTA_OBJ_NAME: u16 = 2;
+const NFTA_OBJ_TYPE: u16 = 3;
+const NFTA_OBJ_DATA: u16 = 4;
+const NFTA_COUNTER_PACKETS: u16 = 2;
 
 const NFPROTO_INET: u8 = 1;
 const NFPROTO_BRIDGE: u8 = 7;
@@ -44,9 +53,9 @@ const FAMILIES: [(&str, u8); 2] = [("inet", NFPROTO_INET), ("bridge", NFPROTO_BR
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE: u16 = 0x400;
 /// Set where the state changed while it was being read.
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -63,7 +72,7 @@ const ELEMENTS: usize = 1000;
 /// The kernel answers at once; this is for one that does not.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The rules' numbers, and the elements of the sets by the keys that the kernel compares.
+/// The rules' numbers, and the elements of the sets: what the kernel compares, and what a map leads to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) rules: Vec<(u8, u64)>,
@@ -88,7 +97,7 @@ impl Reader {
         let request = request(NFT_MSG_GETGEN, NLM_F_REQUEST, 0, &[]);
         let mut generation = None;
         self.ask(&request, |message| {
-            let id = attribute(message.get(BODY..)?, NFTA_GEN_ID)?;
+            let id = attribute(body(message)?, NFTA_GEN_ID)?;
             generation = Some(u32::from_be_bytes(id.try_into().ok()?));
             Some(())
         })?;
@@ -103,7 +112,7 @@ impl Reader {
             let question = request(NFT_MSG_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, family, &table);
             let rules = &mut tables.rules;
             let whole = self.ask(&question, |message| {
-                let attributes = message.get(BODY..)?;
+                let attributes = body(message)?;
                 // Kernels that do not know the filter tell the rules of all tables.
                 if text(attribute(attributes, NFTA_RULE_TABLE)?) == TABLE.as_bytes() {
                     let handle = attribute(attributes, NFTA_RULE_HANDLE)?;
@@ -140,14 +149,41 @@ impl Reader {
             if u16_at(message, 4)? & 0xff != NFT_MSG_NEWSETELEM {
                 return Some(());
             }
-            let elements = attribute(message.get(BODY..)?, NFTA_SET_ELEM_LIST_ELEMENTS);
+            let elements = attribute(body(message)?, NFTA_SET_ELEM_LIST_ELEMENTS);
             for (_, element) in attributes(elements.unwrap_or_default()) {
-                let key = attribute(attribute(element, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?;
-                keys.insert(key.to_vec());
+                let value = |name| attribute(attribute(element, name)?, NFTA_DATA_VALUE);
+                let data = value(NFTA_SET_ELEM_DATA).unwrap_or_default();
+                keys.insert([value(NFTA_SET_ELEM_KEY)?, data].concat());
             }
             Some(())
         })?;
         Ok(whole.then_some(keys))
+    }
+
+    /// The counters of our table, by name, in packets.
+    pub(super) fn counters(&self) -> io::Result<Reading> {
+        let mut attributes = text_attribute(NFTA_OBJ_TABLE, TABLE);
+        let kind = NFT_OBJECT_COUNTER.to_be_bytes();
+        attributes.extend(attribute_of(NFTA_OBJ_TYPE, &kind));
+        let request = message(
+            NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETOBJ,
+            NLM_F_REQUEST | NLM_F_DUMP,
+            [NFPROTO_INET, 0, 0, 0],
+            &attributes,
+        );
+        let mut counters = Reading::new();
+        self.ask(&request, |message| {
+            let attributes = body(message)?;
+            if text(attribute(attributes, NFTA_OBJ_TABLE)?) == TABLE.as_bytes() {
+                let name = text(attribute(attributes, NFTA_OBJ_NAME)?);
+                let data = attribute(attributes, NFTA_OBJ_DATA)?;
+                let packets = attribute(data, NFTA_COUNTER_PACKETS)?.try_into().ok()?;
+                let name = String::from_utf8_lossy(name).into_owned();
+                counters.insert(name, u64::from_be_bytes(packets));
+            }
+            Some(())
+        })?;
+        Ok(counters)
     }
 
     /// Adds and deletes elements, all or none.
@@ -155,8 +191,8 @@ impl Reader {
         let mut batch = batch_mark(NFNL_MSG_BATCH_BEGIN);
         let mut acknowledged = 0;
         for change in changes {
-            for keys in change.keys.chunks(ELEMENTS) {
-                batch.extend(element_message(change, keys));
+            for elements in change.elements.chunks(ELEMENTS) {
+                batch.extend(element_message(change, elements));
                 acknowledged += 1;
             }
         }
@@ -175,7 +211,11 @@ impl Reader {
     }
 
     /// Sends a request and reads its answers. Returns whether nothing changed meanwhile.
-    fn ask(&self, request: &[u8], mut take: impl FnMut(&[u8]) -> Option<()>) -> io::Result<bool> {
+    pub(super) fn ask(
+        &self,
+        request: &[u8],
+        mut take: impl FnMut(&[u8]) -> Option<()>,
+    ) -> io::Result<bool> {
         self.0.send(request, 0)?;
         let dump = u16_at(request, 6).is_some_and(|flags| flags & NLM_F_DUMP == NLM_F_DUMP);
         let mut whole = true;
@@ -229,13 +269,20 @@ fn batch_mark(kind: u16) -> Vec<u8> {
     message(kind, NLM_F_REQUEST, [0, 0, high, low], &[])
 }
 
-fn element_message(change: &ElementChange, keys: &[Vec<u8>]) -> Vec<u8> {
-    let elements: Vec<u8> = keys
+fn element_message(change: &ElementChange, elements: &[Raw]) -> Vec<u8> {
+    let part = |name, value: &[u8]| {
+        let value = attribute_of(NFTA_DATA_VALUE, value);
+        attribute_of(NLA_F_NESTED | name, &value)
+    };
+    let elements: Vec<u8> = elements
         .iter()
-        .flat_map(|key| {
-            let key = attribute_of(NFTA_DATA_VALUE, key);
-            let key = attribute_of(NLA_F_NESTED | NFTA_SET_ELEM_KEY, &key);
-            attribute_of(NLA_F_NESTED | NFTA_LIST_ELEM, &key)
+        .flat_map(|element| {
+            let mut parts = part(NFTA_SET_ELEM_KEY, &element.key);
+            // A map's element is deleted by its key, whatever it leads to.
+            if change.add && !element.data.is_empty() {
+                parts.extend(part(NFTA_SET_ELEM_DATA, &element.data));
+            }
+            attribute_of(NLA_F_NESTED | NFTA_LIST_ELEM, &parts)
         })
         .collect();
     let mut attributes = text_attribute(NFTA_SET_ELEM_LIST_TABLE, TABLE);
@@ -258,7 +305,7 @@ fn element_message(change: &ElementChange, keys: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// `nlmsghdr`, `nfgenmsg` and attributes.
-fn message(kind: u16, flags: u16, nfgenmsg: [u8; 4], attributes: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u16, flags: u16, nfgenmsg: [u8; 4], attributes: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(BODY + attributes.len());
     message.extend(((BODY + attributes.len()) as u32).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
@@ -274,7 +321,7 @@ fn text_attribute(kind: u16, value: &str) -> Vec<u8> {
 }
 
 /// An attribute, filled up to four bytes. None here comes near the 64 KiB that it can have.
-fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut attribute = Vec::with_capacity(value.len() + 8);
     attribute.extend(((4 + value.len()) as u16).to_ne_bytes());
     attribute.extend(kind.to_ne_bytes());
@@ -291,6 +338,11 @@ fn split(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((message, rest.unwrap_or_default()))
 }
 
+/// The attributes of a message.
+pub(super) fn body(message: &[u8]) -> Option<&[u8]> {
+    message.get(BODY..)
+}
+
 /// Each attribute's type and value.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
@@ -302,7 +354,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find_map(|(it, value)| (it == kind).then_some(value))
 }
 

@@ -1,8 +1,12 @@
 //! What the tables should hold, from settings, wanted and observed state. Pure.
 
+mod datagrams;
+mod passages;
+mod published;
 #[cfg(test)]
 mod tests;
 mod text;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +26,7 @@ use crate::{
     wanted::Wanted,
 };
 use ipnet::Ipv4Net;
+use published::{Doors, Way, doors};
 
 /// The rules of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +47,8 @@ struct Frame {
     /// This node's address on the underlay, once it is known.
     host_address: Option<Ipv4Addr>,
     routed_from: BTreeSet<Ipv4Net>,
+    /// Whether containers go out under the host's address.
+    masquerade: bool,
     /// Whether our bridge takes VLAN tags off.
     filters_vlans: bool,
     /// Whether no program judges what the rules mark.
@@ -67,6 +74,8 @@ pub(super) struct Sets {
     macs: BTreeMap<Mac, u32>,
     /// Ports that may send from no others than those.
     strict: BTreeSet<u32>,
+    /// Ports of this host by which containers are reached.
+    doors: Doors,
 }
 
 /// How many rules there are, and the elements of each named set, as the kernel compares them.
@@ -76,7 +85,7 @@ pub(super) struct Content {
     pub(super) elements: BTreeMap<&'static str, BTreeSet<Vec<u8>>>,
 }
 
-/// A named set: its family, name and type, and how to get its elements.
+/// A named set or map: its family, name and type, and how to get its elements.
 pub(super) struct NamedSet {
     pub(super) family: &'static str,
     pub(super) name: &'static str,
@@ -84,16 +93,41 @@ pub(super) struct NamedSet {
     elements: fn(&Sets) -> BTreeSet<Element>,
 }
 
+impl NamedSet {
+    /// What nft calls it.
+    fn what(&self) -> &'static str {
+        match self.kind.contains(" : ") {
+            true => "map",
+            false => "set",
+        }
+    }
+}
+
 /// Elements of a set that come or go.
 pub(super) struct ElementChange {
     pub(super) family: &'static str,
     pub(super) set: &'static str,
     pub(super) add: bool,
-    /// As the kernel compares them.
-    pub(super) keys: Vec<Vec<u8>>,
+    pub(super) elements: Vec<Raw>,
 }
 
-pub(super) const SETS: [NamedSet; 10] = [
+/// An element as the kernel holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Raw {
+    /// What it is compared by.
+    pub(super) key: Vec<u8>,
+    /// What a map leads to; of a set nothing.
+    pub(super) data: Vec<u8>,
+}
+
+impl Raw {
+    /// All of it, as it is compared with what the kernel shows.
+    pub(super) fn whole(&self) -> Vec<u8> {
+        [&self.key[..], &self.data].concat()
+    }
+}
+
+pub(super) const SETS: [NamedSet; 13] = [
     NamedSet {
         family: "inet",
         name: "peers",
@@ -117,6 +151,24 @@ pub(super) const SETS: [NamedSet; 10] = [
         name: "bridges",
         kind: "ifname",
         elements: |sets| elements(&sets.bridges, |name| Element::Interface(name.clone())),
+    },
+    NamedSet {
+        family: "inet",
+        name: "published",
+        kind: "inet_proto . inet_service : ipv4_addr . inet_service",
+        elements: |sets| published::elements(&sets.doors, false),
+    },
+    NamedSet {
+        family: "inet",
+        name: "published_at",
+        kind: "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+        elements: |sets| published::elements(&sets.doors, true),
+    },
+    NamedSet {
+        family: "inet",
+        name: "ways_in",
+        kind: "inet_proto . inet_service . ipv4_addr . inet_service",
+        elements: |sets| published::ways(&sets.doors),
     },
     NamedSet {
         family: "bridge",
@@ -173,9 +225,24 @@ enum Element {
     Holder(u32, Ipv4Addr),
     Mac(Mac),
     MacHolder(u32, Mac),
+    /// An element of a map.
+    Door(Way, Option<Ipv4Addr>),
+    /// The same as one key.
+    Way(Way),
 }
 
 impl Element {
+    fn raw(&self) -> Raw {
+        let data = match self {
+            Self::Door(way, _) => way.to(),
+            _ => Vec::new(),
+        };
+        Raw {
+            key: self.key(),
+            data,
+        }
+    }
+
     /// As the kernel compares it: an address in network byte order, a name filled up with zeros
     /// (`IFNAMSIZ`), an index in the host's byte order; of several, each filled up to four bytes.
     fn key(&self) -> Vec<u8> {
@@ -185,6 +252,9 @@ impl Element {
             Self::Mac(mac) => mac.to_vec(),
             Self::MacHolder(port, mac) => [&port.to_ne_bytes()[..], mac, &[0; 2]].concat(),
             Self::Address(address) => address.octets().to_vec(),
+            Self::Door(way, None) => way.from(),
+            Self::Door(way, Some(address)) => [&address.octets()[..], &way.from()].concat(),
+            Self::Way(way) => [way.from(), way.to()].concat(),
             Self::Interface(name) => {
                 let mut key = name.as_bytes().to_vec();
                 key.resize(16, 0);
@@ -203,6 +273,17 @@ impl fmt::Display for Element {
             Self::Holder(port, address) => write!(f, "{port} . {address}"),
             Self::Mac(mac) => write!(f, "{}", DisplayMac(*mac)),
             Self::MacHolder(port, mac) => write!(f, "{port} . {}", DisplayMac(*mac)),
+            Self::Door(way, address) => {
+                if let Some(address) = address {
+                    write!(f, "{address} . ")?;
+                }
+                write!(f, "{} . {} : ", way.protocol, way.host_port)?;
+                write!(f, "{} . {}", way.container, way.container_port)
+            }
+            Self::Way(way) => {
+                write!(f, "{} . {} . ", way.protocol, way.host_port)?;
+                write!(f, "{} . {}", way.container, way.container_port)
+            }
         }
     }
 }
@@ -219,6 +300,10 @@ fn mistakable(observed: &Observed) -> BTreeSet<u32> {
     let names = observed.links.values().map(|link| link.name.parse());
     names.filter_map(Result::ok).collect()
 }
+
+pub(super) use datagrams::{ChangedWays, Flow};
+pub(crate) use passages::Passage;
+pub(super) use ways::MASQUERADED;
 
 impl Ruleset {
     /// The rules for a node; `None` until it has a subnet and its bridge.
@@ -248,6 +333,7 @@ impl Ruleset {
                 bridge_mac: bridge.mac?,
                 host_address: plan.underlay.as_ref().map(|underlay| underlay.address),
                 routed_from: settings.routed_from.clone(),
+                masquerade: settings.masquerade,
                 filters_vlans: bridge.filters_vlans,
                 without_programs,
             },
@@ -281,6 +367,7 @@ impl Ruleset {
                     .difference(&mistakable)
                     .copied()
                     .collect(),
+                doors: doors(&wanted.published, subnet),
             },
         })
     }
@@ -304,13 +391,13 @@ impl Ruleset {
         for set in &SETS {
             let (new, old) = ((set.elements)(&self.sets), (set.elements)(&shown.sets));
             for (add, elements) in [(false, old.difference(&new)), (true, new.difference(&old))] {
-                let keys: Vec<Vec<u8>> = elements.map(Element::key).collect();
-                if !keys.is_empty() {
+                let elements: Vec<Raw> = elements.map(Element::raw).collect();
+                if !elements.is_empty() {
                     changes.push(ElementChange {
                         family: set.family,
                         set: set.name,
                         add,
-                        keys,
+                        elements,
                     });
                 }
             }
@@ -332,7 +419,8 @@ impl Ruleset {
                 .iter()
                 .map(|set| {
                     let elements = (set.elements)(&self.sets);
-                    (set.name, elements.iter().map(Element::key).collect())
+                    let whole = elements.iter().map(|element| element.raw().whole());
+                    (set.name, whole.collect())
                 })
                 .collect(),
         }

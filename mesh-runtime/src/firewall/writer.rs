@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::{
-    TABLE,
+    TABLE, connections,
+    counters::Reading,
     netlink::Reader,
     nft::{self, NftError},
     ruleset::Ruleset,
@@ -34,7 +35,10 @@ pub(crate) enum Outcome {
 /// Writes the rules, and remembers how to tell that they are as they were written. All calls
 /// block, and act on the network namespace of the calling thread.
 #[derive(Debug, Default)]
-pub(crate) struct Writer(Option<Written>);
+pub(crate) struct Writer {
+    written: Option<Written>,
+    counters: Reading,
+}
 
 #[derive(Debug)]
 struct Written {
@@ -45,7 +49,12 @@ struct Written {
 impl Writer {
     /// The rules that were written last, and not seen changed since.
     pub(crate) fn written(&self) -> Option<&Ruleset> {
-        self.0.as_ref().map(|written| &written.ruleset)
+        self.written.as_ref().map(|written| &written.ruleset)
+    }
+
+    /// The counters as they were when the rules were last looked at.
+    pub(crate) fn counters(&self) -> &Reading {
+        &self.counters
     }
 
     /// Looks at the kernel's rules, and writes them where they are not what is wanted.
@@ -56,13 +65,15 @@ impl Writer {
     pub(crate) fn turn(&mut self, wanted: &Wanted) -> Result<Outcome, NftError> {
         let reader = Reader::open().map_err(NftError::Read)?;
         let mut damaged = false;
-        if let Some(written) = &mut self.0 {
+        if let Some(written) = &mut self.written {
+            // A table that is gone has counted nothing.
+            self.counters = reader.counters().unwrap_or_default();
             damaged = !written.fingerprint.holds(&reader).map_err(NftError::Read)?;
             if !damaged && written.ruleset == wanted.ruleset {
                 return Ok(Outcome::InPlace);
             }
         }
-        let mut changes = match &self.0 {
+        let mut changes = match &self.written {
             Some(written) if !damaged => wanted.ruleset.since(&written.ruleset),
             _ => None,
         };
@@ -70,7 +81,9 @@ impl Writer {
             return Ok(Outcome::Early);
         }
         // Not known again until all has worked.
-        self.0 = None;
+        let before = self.written.take();
+        let before = before.as_ref().map(|written| &written.ruleset);
+        let changed_ways = wanted.ruleset.changed_ways(before);
         let started = Instant::now();
         if let Some(elements) = &changes
             && let Err(error) = reader.change(elements)
@@ -90,7 +103,17 @@ impl Writer {
         if !fingerprint.is_of(&wanted.ruleset.content()) {
             return Ok(Outcome::Overtaken);
         }
-        self.0 = Some(Written {
+        if !changed_ways.is_empty() {
+            match connections::forget(&reader, &wanted.ruleset, &changed_ways) {
+                Ok(flows) => tracing::debug!(flows, "flows to published ports begin anew"),
+                Err(error) => tracing::warn!(
+                    %error,
+                    "cannot have the kernel forget flows to published ports: clients that never pause \
+                     reach what was there before; conntrack -D -p udp ends them"
+                ),
+            }
+        }
+        self.written = Some(Written {
             ruleset: wanted.ruleset.clone(),
             fingerprint,
         });

@@ -7,7 +7,9 @@ use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
 use netlink_packet_route::{
     AddressFamily,
-    link::{InfoBridge, InfoData},
+    link::{
+        InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo,
+    },
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
         NeighbourState as State,
@@ -255,6 +257,15 @@ impl<'a> Applier<'a> {
                     .state(State::Noarp)
                     .replace();
                 gone_is_fine(answer(add.execute()).await)
+            }
+            Change::GiveBack { port } => {
+                let mut message = LinkUnspec::new_with_index(*port).build();
+                let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+                message.attributes.push(LinkAttribute::LinkInfo(vec![
+                    LinkInfo::PortKind(InfoPortKind::Bridge),
+                    LinkInfo::PortData(hairpin),
+                ]));
+                gone_is_fine(answer(handle.link().change(message).execute()).await)
             }
             Change::UnpinContainer { mac, port } => {
                 let mut message = NeighbourMessage::default();

@@ -61,6 +61,9 @@ pub(crate) enum Change {
     /// Have the bridge send what is for a container's MAC address to its port alone, and learn it at
     /// no other.
     PinContainer { mac: Mac, port: u32 },
+    /// Have the bridge give a port its own frames back: where the host's packet filter sees what its bridges
+    /// carry, a container that asks for its own published port is answered over the port that it came by.
+    GiveBack { port: u32 },
     /// Have the bridge learn a MAC address again that no container has any more.
     UnpinContainer { mac: Mac, port: u32 },
     /// Set a forwarding entry on the VXLAN device.
@@ -133,9 +136,10 @@ impl Change {
             | Self::RemoveAddress(_)
             | Self::Headroom(_) => Stage::Devices,
             Self::RemoveRoute { .. } => Stage::RemoveRoutes,
-            Self::SetNeighbour { .. } | Self::SetForwarding { .. } | Self::PinContainer { .. } => {
-                Stage::AddNeighbours
-            }
+            Self::SetNeighbour { .. }
+            | Self::SetForwarding { .. }
+            | Self::PinContainer { .. }
+            | Self::GiveBack { .. } => Stage::AddNeighbours,
             Self::AddRoute(_) | Self::ReplaceRoute(_) => Stage::AddRoutes,
             Self::RemoveNeighbour { .. }
             | Self::RemoveForwarding { .. }
@@ -184,6 +188,7 @@ impl Change {
             | Self::RemoveAddress(_)
             | Self::ForgetContainer { .. }
             | Self::PinContainer { .. }
+            | Self::GiveBack { .. }
             | Self::UnpinContainer { .. }
             | Self::Headroom(_) => Some(Device::Bridge),
             Self::RemoveRoute { .. } => None,
@@ -257,6 +262,10 @@ impl fmt::Display for Change {
                     DisplayMac(*mac)
                 )
             }
+            Self::GiveBack { port } => write!(
+                f,
+                "have the bridge give the port {port} its own frames back"
+            ),
             Self::UnpinContainer { mac, port } => {
                 write!(
                     f,

@@ -103,6 +103,7 @@ impl ModelKernel<'_> {
             // The overlay may be gone along with its routes, and these are the bridge's.
             Change::RemoveRoute { .. }
             | Change::PinContainer { .. }
+            | Change::GiveBack { .. }
             | Change::UnpinContainer { .. } => self.state.note(0, change),
             _ => self.change_entry(change)?,
         }
@@ -146,6 +147,7 @@ impl ModelKernel<'_> {
             master: None,
             far_end: None,
             filters_vlans: false,
+            hairpin: false,
         };
         self.state.links.insert(index, link);
         Ok(())
@@ -172,6 +174,7 @@ impl ModelKernel<'_> {
                 master: Some(bridge),
                 far_end: None,
                 filters_vlans: false,
+                hairpin: false,
             };
             self.state.links.insert(index, link);
             return Ok(());

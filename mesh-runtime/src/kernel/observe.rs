@@ -11,8 +11,8 @@ use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage, AddressScope},
     link::{
-        InfoBridge, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
-        LinkInfo, LinkMessage,
+        InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute,
+        LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
@@ -177,6 +177,7 @@ fn read_link(message: &LinkMessage) -> Link {
         master: None,
         far_end: None,
         filters_vlans: false,
+        hairpin: false,
     };
     let mut other_end = 0;
     for attribute in &message.attributes {
@@ -195,6 +196,7 @@ fn read_link(message: &LinkMessage) -> Link {
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = read_kind(infos);
                 link.filters_vlans = filters_vlans(infos);
+                link.hairpin = hairpin(infos);
             }
             _ => {}
         }
@@ -223,6 +225,17 @@ fn filters_vlans(infos: &[LinkInfo]) -> bool {
     let filters = |attribute: &InfoBridge| matches!(attribute, InfoBridge::VlanFiltering(true));
     infos.iter().any(|info| match info {
         LinkInfo::Data(InfoData::Bridge(attributes)) => attributes.iter().any(filters),
+        _ => false,
+    })
+}
+
+fn hairpin(infos: &[LinkInfo]) -> bool {
+    let gives_back =
+        |attribute: &InfoBridgePort| matches!(attribute, InfoBridgePort::HairpinMode(true));
+    infos.iter().any(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(attributes)) => {
+            attributes.iter().any(gives_back)
+        }
         _ => false,
     })
 }

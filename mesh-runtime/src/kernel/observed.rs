@@ -56,6 +56,8 @@ pub(crate) struct Link {
     pub(crate) far_end: Option<FarEnd>,
     /// Whether it is a bridge that filters VLANs, and so takes tags off and puts them on.
     pub(crate) filters_vlans: bool,
+    /// Whether its bridge gives it its own frames back.
+    pub(crate) hairpin: bool,
 }
 
 /// What sort of device an interface is.
@@ -240,6 +242,11 @@ impl Observed {
             Change::UnpinContainer { mac, port } => {
                 let bridge = self.links.get(port).and_then(|link| link.master);
                 self.forget_pins(bridge, *mac);
+            }
+            Change::GiveBack { port } => {
+                if let Some(port) = self.links.get_mut(port) {
+                    port.hairpin = true;
+                }
             }
             Change::RemoveForwarding { mac, .. } => self.forget_forwarding(overlay, *mac),
             _ => {}

@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) forwarding: bool,
     /// Networks beyond the underlay whose packets may be routed into containers.
     pub(crate) routed_from: BTreeSet<Ipv4Net>,
+    /// Whether containers go out under the address of their host.
+    pub(crate) masquerade: bool,
 }
 
 impl From<&RuntimeOptions> for Settings {
@@ -46,6 +48,7 @@ impl From<&RuntimeOptions> for Settings {
             overlay: options.overlay_interface.clone(),
             forwarding: options.fast_path != FastPathMode::Off,
             routed_from: options.routed_from.iter().copied().collect(),
+            masquerade: options.masquerade,
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use super::Reconciler;
 use crate::{
-    firewall::{NftError, Outcome, Ruleset, Wanted, Writer, listen},
+    firewall::{Counters, NftError, Outcome, Ruleset, Wanted, Writer, listen},
     problem::Problem,
 };
 
@@ -30,6 +30,7 @@ pub(crate) struct Firewall {
     early: bool,
     /// Why they are not in place, and when they are tried again.
     failed: Option<(String, Instant)>,
+    counters: Counters,
     changed: Arc<Notify>,
     listener: Option<JoinHandle<()>>,
 }
@@ -60,6 +61,7 @@ impl Firewall {
             free_at: Instant::now(),
             early: false,
             failed: None,
+            counters: Counters::default(),
             changed,
             listener: listener.ok(),
         }
@@ -123,6 +125,8 @@ impl Firewall {
             )
         });
         self.shown = writer.written().cloned();
+        self.counters
+            .note(writer.counters().clone(), Instant::now().into_std());
         self.writer = Some(writer);
         outcome
     }
@@ -180,18 +184,41 @@ impl Reconciler {
         }
     }
 
-    /// Why the rules are not in place.
-    pub(super) fn firewall_problem(&self) -> Option<Problem> {
-        let (reason, _) = self.firewall.failed.as_ref()?;
-        Some(Problem::NoFirewall(reason.clone()))
+    /// Why the rules are not in place, and what others' rules break.
+    pub(super) fn firewall_problems(&self) -> Vec<Problem> {
+        let failed = self.firewall.failed.as_ref();
+        let failed = failed.map(|(reason, _)| Problem::NoFirewall(reason.clone()));
+        let mut problems: Vec<Problem> = failed.into_iter().collect();
+        let Some(subnet) = self.wanted.subnet else {
+            return problems;
+        };
+        let now = Instant::now().into_std();
+        let counters = &self.firewall.counters;
+        if counters.masqueraded(now) {
+            let cluster = self.settings.cluster.cidr;
+            problems.push(Problem::Masqueraded { subnet, cluster });
+        }
+        let blocked = counters.blocked(now).into_iter();
+        problems.extend(blocked.map(|passage| Problem::Blocked {
+            passage,
+            bridge: self.settings.bridge.clone(),
+            overlay: self.settings.overlay.clone(),
+            subnet,
+        }));
+        problems
     }
 
     /// Takes what came of a turn.
     pub(super) fn note_firewall(&mut self, outcome: Result<Outcome, NftError>) {
         self.firewall.settle(outcome);
         let mut problems = self.problems.clone();
-        problems.retain(|problem| !matches!(problem, Problem::NoFirewall(_)));
-        problems.extend(self.firewall_problem());
+        problems.retain(|problem| {
+            !matches!(
+                problem,
+                Problem::NoFirewall(_) | Problem::Masqueraded { .. } | Problem::Blocked { .. }
+            )
+        });
+        problems.extend(self.firewall_problems());
         if problems != self.problems {
             self.note_problems(problems);
         }

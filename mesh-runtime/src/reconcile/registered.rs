@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_ipam::{Ipam, Lease};
+use mesh_ipam::{Ipam, Lease, Published};
 use tokio::sync::{oneshot, watch};
 
 use super::{Reconciler, waiting::Waiting};
@@ -47,6 +47,7 @@ struct RegisteredEndpoint {
     address: Ipv4Addr,
     link: String,
     mac: Mac,
+    published: Vec<Published>,
 }
 
 impl Registered {
@@ -95,6 +96,7 @@ impl Registered {
     pub(super) fn show(&mut self, wanted: &mut Wanted, observed: &Observed, bridge: &str) {
         self.take(false);
         let links = ports(observed, bridge);
+        wanted.published.clear();
         for endpoint in &self.endpoints {
             let Some(link) = links.get(endpoint.link.as_str()) else {
                 continue;
@@ -106,6 +108,9 @@ impl Registered {
                 strict: true,
             };
             wanted.endpoints.insert(endpoint.address, attached);
+            let published = endpoint.published.iter().cloned();
+            let published = published.map(|ports| (endpoint.address, ports));
+            wanted.published.extend(published);
         }
     }
 
@@ -128,6 +133,7 @@ fn registered(lease: &Lease) -> Option<RegisteredEndpoint> {
         address: lease.address,
         link: endpoint.link.clone(),
         mac: endpoint.mac,
+        published: endpoint.published.clone(),
     })
 }
 

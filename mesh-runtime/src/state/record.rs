@@ -254,6 +254,7 @@ fn check(body: Body, cluster: &Cluster, life: &Life) -> Result<Wanted, RecordErr
                 (record.address, endpoint)
             })
             .collect(),
+        published: BTreeSet::new(),
         own_bridge: here.own_bridge,
         // The kernel shows them as long as the bridge is there.
         bridge_ports: BTreeSet::new(),
@@ -323,6 +324,7 @@ mod tests {
                         (address, AttachedEndpoint { link, interface, mac, strict: false })
                     })
                     .collect(),
+                published: BTreeSet::new(),
                 own_bridge,
                 bridge_ports: BTreeSet::new(),
             }

@@ -1,5 +1,8 @@
 use proptest::prelude::*;
 
+use mesh_ipam::{Protocol, Published};
+use mesh_layout::VXLAN_PORT;
+
 use super::*;
 use crate::kernel::{containers::FarEnd, observed::Link};
 
@@ -15,6 +18,7 @@ fn ruleset(sets: Sets) -> Ruleset {
             bridge_mac: [2, 0x52, 10, 42, 1, 0],
             host_address: Some(Ipv4Addr::new(192, 0, 2, 2)),
             routed_from: BTreeSet::new(),
+            masquerade: true,
             filters_vlans: false,
             without_programs: false,
         },
@@ -31,10 +35,11 @@ fn sets() -> impl Strategy<Value = Sets> {
     let held = prop::collection::btree_map(address(), port(), 0..6);
     let mac = (0_u8..9).prop_map(|last| [2, 0, 0, 0, 0, last]);
     let macs = prop::collection::btree_map(mac, port(), 0..6);
-    let of_inet = (addresses(), addresses(), names(), names());
+    let of_inet = (addresses(), addresses(), names(), names(), published());
     let strict = prop::collection::btree_set(port(), 0..6);
     (of_inet, ports, held, macs, strict).prop_map(
-        |((peers, subnets, uplinks, bridges), ports, held, macs, strict)| Sets {
+        |((peers, subnets, uplinks, bridges, published), ports, held, macs, strict)| Sets {
+            doors: doors(&published, SUBNET),
             peers,
             subnets,
             uplinks,
@@ -47,34 +52,50 @@ fn sets() -> impl Strategy<Value = Sets> {
     )
 }
 
-/// The elements' keys by set, as the kernel holds them.
-fn keys(ruleset: &Ruleset) -> BTreeMap<&'static str, BTreeSet<Vec<u8>>> {
-    let keys = |set: &NamedSet| {
-        (set.elements)(&ruleset.sets)
-            .iter()
-            .map(Element::key)
-            .collect()
+fn published() -> impl Strategy<Value = BTreeSet<(Ipv4Addr, Published)>> {
+    let container = (2_u8..6).prop_map(|last| Ipv4Addr::new(10, 42, 1, last));
+    let address = prop::option::of((0_u8..3).prop_map(|last| Ipv4Addr::new(192, 0, 2, last)));
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let range = (address, protocol, 4785_u16..4795, 78_u16..82, 1_u16..6).prop_map(
+        |(host_address, protocol, host_port, container_port, count)| Published {
+            protocol,
+            host_address,
+            host_port,
+            container_port,
+            count,
+        },
+    );
+    prop::collection::btree_set((container, range), 0..6)
+}
+
+/// The elements by set, as the kernel holds them: what each leads to by what it is found by.
+fn held(ruleset: &Ruleset) -> BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>> {
+    let held = |set: &NamedSet| {
+        let elements = (set.elements)(&ruleset.sets);
+        let raw = elements.iter().map(Element::raw);
+        raw.map(|raw| (raw.key, raw.data)).collect()
     };
-    SETS.iter().map(|set| (set.name, keys(set))).collect()
+    SETS.iter().map(|set| (set.name, held(set))).collect()
 }
 
 proptest! {
     #[test]
     fn the_changes_make_the_shown_elements_the_wanted_ones(shown in sets(), wanted in sets()) {
         let (shown, wanted) = (ruleset(shown), ruleset(wanted));
-        let mut kernel = keys(&shown);
+        let mut kernel = held(&shown);
         for change in wanted.since(&shown).unwrap() {
             let elements = kernel.get_mut(change.set).unwrap();
-            for key in change.keys {
-                // The kernel refuses to delete what is not there.
+            for element in change.elements {
+                // The kernel refuses to delete what is not there, and to add what is there with
+                // other data.
                 let changed = match change.add {
-                    true => elements.insert(key),
-                    false => elements.remove(&key),
+                    true => elements.insert(element.key, element.data).is_none(),
+                    false => elements.remove(&element.key).is_some(),
                 };
                 prop_assert!(changed, "{}", change.set);
             }
         }
-        prop_assert_eq!(kernel, keys(&wanted));
+        prop_assert_eq!(kernel, held(&wanted));
         prop_assert!(wanted.since(&wanted).unwrap().is_empty());
     }
 
@@ -86,7 +107,12 @@ proptest! {
             prop_assert!(text.contains(&peer.to_string()));
         }
         let content = rules.content();
-        prop_assert_eq!(&content.elements, &keys(&rules));
+        for (set, elements) in held(&rules) {
+            // No two elements are found by the same.
+            prop_assert_eq!(content.elements[set].len(), elements.len());
+            let whole = elements.into_iter().map(|(key, data)| Raw { key, data }.whole());
+            prop_assert_eq!(&content.elements[set], &whole.collect());
+        }
         // The rules are the same whatever the sets hold.
         prop_assert_eq!(content.rules, ruleset(Sets::default()).content().rules);
     }
@@ -103,11 +129,81 @@ fn other_rules_are_written_whole() {
 #[test]
 fn a_network_that_is_let_in_is_sent_on_under_the_gateways_address() {
     let mut rules = ruleset(Sets::default());
-    assert!(!rules.text().contains("snat"));
+    assert!(!rules.text().contains("chain routed_on"));
     rules.frame.routed_from = ["192.168.7.0/24".parse().unwrap()].into();
     let text = rules.text();
     assert!(text.contains("elements = { 192.168.7.0/24 }"), "{text}");
     assert!(text.contains("snat ip to 10.42.1.1"), "{text}");
+}
+
+fn range(host_address: Option<&str>, protocol: Protocol, first: u16, count: u16) -> Published {
+    Published {
+        protocol,
+        host_address: host_address.map(|address| address.parse().unwrap()),
+        host_port: first,
+        container_port: 80,
+        count,
+    }
+}
+
+fn with(published: &[(Ipv4Addr, Published)]) -> String {
+    let published = published.iter().cloned().collect();
+    let doors = doors(&published, SUBNET);
+    ruleset(Sets {
+        doors,
+        ..Sets::default()
+    })
+    .text()
+}
+
+#[test]
+fn a_published_range_is_an_element_a_port_with_the_offset_kept() {
+    let container = Ipv4Addr::new(10, 42, 1, 2);
+    let text = with(&[
+        (container, range(None, Protocol::Tcp, 8000, 2)),
+        (container, range(Some("192.0.2.2"), Protocol::Udp, 53, 1)),
+    ]);
+    for line in [
+        "{ tcp . 8000 : 10.42.1.2 . 80, tcp . 8001 : 10.42.1.2 . 81 }",
+        "{ 192.0.2.2 . udp . 53 : 10.42.1.2 . 80 }",
+        "{ tcp . 8000 . 10.42.1.2 . 80, tcp . 8001 . 10.42.1.2 . 81, udp . 53 . 10.42.1.2 . 80 }",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn the_overlays_port_and_what_is_no_container_of_this_node_are_not_published() {
+    let text = with(&[
+        (
+            Ipv4Addr::new(10, 42, 1, 2),
+            range(None, Protocol::Udp, VXLAN_PORT, 1),
+        ),
+        (
+            Ipv4Addr::new(10, 42, 2, 2),
+            range(None, Protocol::Tcp, 80, 1),
+        ),
+    ]);
+    assert!(!text.contains("elements"), "{text}");
+}
+
+#[test]
+fn of_two_containers_that_want_one_port_the_lower_address_has_it() {
+    let port = range(None, Protocol::Tcp, 8080, 1);
+    let text = with(&[
+        (Ipv4Addr::new(10, 42, 1, 9), port.clone()),
+        (Ipv4Addr::new(10, 42, 1, 3), port),
+    ]);
+    assert!(text.contains("{ tcp . 8080 : 10.42.1.3 . 80 }"), "{text}");
+}
+
+#[test]
+fn without_masquerading_there_is_no_rule_of_the_way_out() {
+    let mut rules = ruleset(Sets::default());
+    assert!(rules.text().contains("masquerade fully-random"));
+    rules.frame.masquerade = false;
+    let text = rules.text();
+    assert!(!text.contains("masquerade fully-random"), "{text}");
 }
 
 #[test]
@@ -181,6 +277,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> (u32, Li
         master,
         far_end,
         filters_vlans: false,
+        hairpin: false,
     };
     (index, link)
 }

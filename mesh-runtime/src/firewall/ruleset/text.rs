@@ -5,12 +5,17 @@ use std::fmt::Write as _;
 use ipnet::Ipv4Net;
 use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT, VNI, VXLAN_PORT};
 
-use super::{Element, Frame, Ruleset, SETS};
+use super::{Element, Frame, Ruleset, SETS, ways::MASQUERADED};
 use crate::{firewall::TABLE, kernel::change::DisplayMac, subnet::gateway};
 
 /// The addresses that mean a whole subnet, or everybody there, as elements of a set.
 fn everybody(subnet: Ipv4Net) -> String {
     format!("{}, {}", subnet.network(), subnet.broadcast())
+}
+
+/// A priority as nft writes it: a class of traffic.
+pub(super) fn class(mark: u32) -> String {
+    format!("{:x}:{:x}", mark >> 16, mark & 0xffff)
 }
 
 impl Ruleset {
@@ -40,8 +45,10 @@ impl Ruleset {
             // A String takes everything.
             let _ = writeln!(
                 text,
-                "\tset {} {{ type {}; {elements}}}",
-                set.name, set.kind
+                "\t{} {} {{ type {}; {elements}}}",
+                set.what(),
+                set.name,
+                set.kind
             );
         }
         text
@@ -105,8 +112,12 @@ impl Ruleset {
                  \t}}\n"
             ),
         };
+        let (counters, passages) = (self.frame.passage_counters(), self.frame.passages());
+        let (ways, masqueraded) = (self.frame.ways(), self.frame.masqueraded());
         format!(
             "table inet {TABLE} {{\n\
+             \tcounter {MASQUERADED} {{ }}\n\
+             {counters}\
              {sets}\
              \tset routed_from {{ type ipv4_addr; flags interval; auto-merge; {networks}}}\n\
              \tchain vxlan_in {{\n\
@@ -189,8 +200,11 @@ impl Ruleset {
              \tchain late {{\n\
              \t\ttype filter hook postrouting priority srcnat + 10;\n\
              \t\t{vxlan} jump vxlan_out\n\
+             {masqueraded}\
              \t}}\n\
              {source_nat}\
+             {ways}\
+             {passages}\
              }}\n"
         )
     }
@@ -215,8 +229,6 @@ impl Ruleset {
         let gateway = gateway(*subnet);
         let sets = self.sets_of("bridge");
         let mac = DisplayMac(*bridge_mac);
-        // As nft writes a class of traffic.
-        let class = |mark: u32| format!("{:x}:{:x}", mark >> 16, mark & 0xffff);
         let claim = class(PRIORITY_ANOTHERS_CLAIM);
         // What becomes of a fragment that leaves its checksum to others no rule can tell (port_guard.rs of
         // mesh-ebpf can), and that it was one is forgotten where the bridge's own traffic is filtered as IP.

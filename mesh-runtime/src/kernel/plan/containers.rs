@@ -30,6 +30,33 @@ pub(super) fn plan_containers(
             .map(|address| Change::ForgetContainer { address }),
     );
     pin(wanted, observed, bridge.index, plan);
+    plan.changes.extend(
+        published(wanted, observed, bridge.index, subnet)
+            .into_iter()
+            .map(|port| Change::GiveBack { port }),
+    );
+}
+
+/// Ports of published containers that do not get their own frames back yet. One that is published no more
+/// keeps it: somebody else may have set it.
+fn published(wanted: &Wanted, observed: &Observed, bridge: u32, subnet: Ipv4Net) -> BTreeSet<u32> {
+    if wanted.published.is_empty() {
+        return BTreeSet::new();
+    }
+    let endpoints = endpoints(observed, bridge, subnet, &wanted.endpoints);
+    let paths = wanted
+        .published
+        .iter()
+        .filter_map(|(address, _)| endpoints.get(address));
+    let ports: BTreeSet<u32> = observed
+        .ports_of(bridge)
+        .filter(|port| !port.hairpin)
+        .map(|port| port.index)
+        .collect();
+    paths
+        .map(|path| path.link)
+        .filter(|port| ports.contains(port))
+        .collect()
 }
 
 /// Addresses of which the host remembers another MAC address than that of the container which is

@@ -46,6 +46,7 @@ fn link(index: u32, name: &str, kind: LinkKind, mac: [u8; 6]) -> Link {
         master: None,
         far_end: None,
         filters_vlans: false,
+        hairpin: false,
     }
 }
 
@@ -91,6 +92,7 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
             })
             .collect(),
         injected: injected.iter().map(|&third| net(third)).collect(),
+        published: Default::default(),
         own_bridge: None,
         bridge_ports: Default::default(),
         endpoints: Default::default(),

@@ -1,0 +1,455 @@
+//! The way in: by the ports that an endpoint is published by.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+};
+
+use mesh_client::{
+    Client,
+    mesh::{AttachEndpointRequest, Owner, PublishedPort},
+};
+use mesh_testbed::{Container, Host, NetNs, wait_until};
+
+use crate::{
+    conversation::{Echo, Server, client, v4},
+    inside::{filter_bridges, ip, run, try_run},
+    pair::SOON,
+    scene::{ALIVE, Mode, Plan, Scene, gateway_of, in_modes, kill},
+    tables::{first_rules, nft},
+};
+
+const INSIDE: u16 = 80;
+const OUTSIDE: u16 = 8080;
+
+pub(crate) fn port(
+    protocol: &str,
+    host_port: u16,
+    container_port: u16,
+    count: u16,
+) -> PublishedPort {
+    PublishedPort {
+        protocol: protocol.to_owned(),
+        host_address: String::new(),
+        host_port: host_port.into(),
+        container_port: container_port.into(),
+        count: count.into(),
+    }
+}
+
+fn owner(container: &Container) -> Owner {
+    Owner {
+        engine: "test".to_owned(),
+        network: "quilt".to_owned(),
+        container: container.name().to_owned(),
+        interface: "eth0".to_owned(),
+    }
+}
+
+/// Publishes ports of a container, in the place of those it had: the runtime makes its interface anew.
+pub(crate) async fn publish(host: &Host, container: &Container, ports: &[PublishedPort]) {
+    detach(host, container).await;
+    // That of a container that was attached by hand.
+    if try_run(container.netns(), "ip", "link show eth0")
+        .status
+        .success()
+    {
+        ip(container.netns(), "link delete eth0");
+    }
+    let client = Client::connect(&host.runtime_socket()).await.unwrap();
+    let request = AttachEndpointRequest {
+        owner: Some(owner(container)),
+        network_namespace: container.netns().path().display().to_string(),
+        address: container.address().to_string(),
+        default_route: true,
+        ports: ports.to_vec(),
+        ..AttachEndpointRequest::default()
+    };
+    // Its address is in use until the runtime has seen that the interface is gone.
+    wait_until("a published container", SOON, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move {
+            let attached = client.attach(request).await;
+            attached.map(drop).map_err(|error| error.to_string())
+        }
+    })
+    .await
+    .unwrap();
+}
+
+async fn detach(host: &Host, container: &Container) {
+    let mut client = Client::connect(&host.runtime_socket()).await.unwrap();
+    client.detach(owner(container)).await.unwrap();
+}
+
+/// Publishes the sibling's port, and has a client see it by each of `doors` while the runtime lives, and after
+/// it was killed. The server takes it for `whom`.
+async fn reached(
+    from: fn(&Scene) -> &NetNs,
+    doors: fn(&Scene) -> Vec<Ipv4Addr>,
+    whom: fn(&Scene, Ipv4Addr) -> Ipv4Addr,
+) {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let sibling = scene.sibling();
+        publish(scene.home(), sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(sibling.netns(), INSIDE);
+        let gateway = scene.gateway();
+        let via = scene.home().address();
+        let route = format!("route add {gateway} via {via}");
+        ip(scene.pair.stranger().netns(), &route);
+        let converse = async |when: &str| {
+            for door in doors(scene) {
+                let seen = server.sees(from(scene), door, OUTSIDE).await;
+                assert_eq!(seen, whom(scene, door), "by {door} {when}");
+            }
+        };
+        converse("alive").await;
+        kill(&scene.pair).await;
+        converse("killed").await;
+    })
+    .await;
+}
+
+fn both(scene: &Scene) -> Vec<Ipv4Addr> {
+    vec![scene.home().address(), scene.gateway()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_the_lan_by_a_client_that_keeps_its_address() {
+    reached(
+        |scene| scene.pair.stranger().netns(),
+        both,
+        |scene, _| scene.pair.stranger().address(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_its_own_host() {
+    reached(|scene| scene.home().netns(), both, |_, door| door).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_another_node() {
+    reached(
+        |scene| scene.away().netns(),
+        |scene| vec![scene.home().address()],
+        |scene, _| scene.away().address(),
+    )
+    .await;
+}
+
+/// Another node's host speaks to a gateway from its own, which is of the mesh.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_another_node_by_the_gateway() {
+    reached(
+        |scene| scene.away().netns(),
+        |scene| vec![scene.gateway()],
+        |scene, _| scene.gateway(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_a_sibling_under_the_gateways_address() {
+    reached(
+        |scene| scene.attacker.netns(),
+        both,
+        |scene, _| scene.gateway(),
+    )
+    .await;
+}
+
+/// By the host's address it goes out masqueraded, as anywhere; by the gateway it stays inside the mesh.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_a_container_of_another_node() {
+    reached(
+        |scene| scene.far().netns(),
+        both,
+        |scene, door| match door == scene.gateway() {
+            true => door,
+            false => scene.away().address(),
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_the_container_itself() {
+    reached(
+        |scene| scene.sibling().netns(),
+        both,
+        |scene, _| scene.gateway(),
+    )
+    .await;
+}
+
+/// The same where the host's packet filter does not see what its bridges carry, as without the module
+/// br_netfilter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_a_sibling_and_the_container_itself_where_bridges_are_not_filtered()
+{
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        filter_bridges(scene.home().netns(), false);
+        let sibling = scene.sibling();
+        publish(scene.home(), sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(sibling.netns(), INSIDE);
+        for from in [scene.attacker.netns(), sibling.netns()] {
+            for door in both(scene) {
+                let seen = server.sees(from, door, OUTSIDE).await;
+                assert_eq!(seen, scene.gateway(), "by {door}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_ports_keeps_its_offset() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let (sibling, stranger) = (scene.sibling(), scene.pair.stranger().netns());
+        publish(scene.home(), sibling, &[port("tcp", 9000, 7000, 1000)]).await;
+        for offset in [0, 1, 999] {
+            let server = Server::on(sibling.netns(), 7000 + offset);
+            server
+                .sees(stranger, scene.home().address(), 9000 + offset)
+                .await;
+        }
+        assert!(!listens(stranger, scene.home().address(), 10_000));
+    })
+    .await;
+}
+
+fn listens(from: &NetNs, to: Ipv4Addr, port: u16) -> bool {
+    from.run(|| TcpStream::connect((to, port)).is_ok()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_udp_is_reached_from_everywhere_and_answers_from_where_it_was_asked() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let sibling = scene.sibling();
+        publish(scene.home(), sibling, &[port("udp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Echo::on(sibling.netns(), INSIDE);
+        let (host, gateway) = (scene.home().address(), scene.gateway());
+        let stranger = scene.pair.stranger();
+        for (from, to, whom) in [
+            (stranger.netns(), host, stranger.address()),
+            (scene.home().netns(), host, host),
+            (scene.home().netns(), gateway, gateway),
+            (scene.attacker.netns(), host, gateway),
+            (scene.attacker.netns(), gateway, gateway),
+            (scene.far().netns(), host, scene.away().address()),
+            (scene.far().netns(), gateway, gateway),
+            (sibling.netns(), host, gateway),
+        ] {
+            let seen = server
+                .sees(&client(from), SocketAddrV4::new(to, OUTSIDE))
+                .await;
+            assert_eq!(seen, whom, "{} to {to}", from.name());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_one_address_of_the_host_is_reached_by_that_alone() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let (sibling, home) = (scene.sibling(), scene.home());
+        ip(home.netns(), "address add 192.0.2.88/24 dev eth0");
+        let one = PublishedPort {
+            host_address: "192.0.2.88".to_owned(),
+            ..port("tcp", OUTSIDE, INSIDE, 1)
+        };
+        publish(home, sibling, &[one]).await;
+        let server = Server::on(sibling.netns(), INSIDE);
+        for from in [scene.pair.stranger().netns(), home.netns()] {
+            server
+                .sees(from, Ipv4Addr::new(192, 0, 2, 88), OUTSIDE)
+                .await;
+            assert!(!listens(from, home.address(), OUTSIDE));
+        }
+        let seen = server
+            .sees(
+                scene.attacker.netns(),
+                Ipv4Addr::new(192, 0, 2, 88),
+                OUTSIDE,
+            )
+            .await;
+        assert_eq!(seen, scene.gateway());
+        assert!(!listens(scene.attacker.netns(), scene.gateway(), OUTSIDE));
+    })
+    .await;
+}
+
+/// An address that is not this host's is none of its doors, whoever names it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_an_address_that_is_not_the_hosts_takes_nobodys_packets() {
+    in_modes(&[Mode::Off], Plan::default(), async |scene| {
+        let stranger = scene.pair.stranger();
+        let anothers = PublishedPort {
+            host_address: stranger.address().to_string(),
+            ..port("tcp", OUTSIDE, INSIDE, 1)
+        };
+        publish(scene.home(), scene.sibling(), &[anothers]).await;
+        let server = Server::on(stranger.netns(), OUTSIDE);
+        for from in [scene.attacker.netns(), scene.home().netns()] {
+            server.sees(from, stranger.address(), OUTSIDE).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loopback_is_no_door() {
+    in_modes(&[Mode::Off], Plan::default(), async |scene| {
+        let (home, sibling) = (scene.home().netns(), scene.sibling());
+        publish(scene.home(), sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(home, OUTSIDE);
+        let seen = server.sees(home, Ipv4Addr::LOCALHOST, OUTSIDE).await;
+        assert_eq!(seen, Ipv4Addr::LOCALHOST);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_published_no_more_leads_nowhere() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let (home, sibling) = (scene.home(), scene.sibling());
+        let stranger = scene.pair.stranger().netns();
+        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(sibling.netns(), INSIDE);
+        server.sees(stranger, home.address(), OUTSIDE).await;
+        detach(home, sibling).await;
+        wait_until("a closed port", SOON, || async {
+            let open = listens(stranger, home.address(), OUTSIDE);
+            (!open).then_some(()).ok_or("it is open")
+        })
+        .await
+        .unwrap();
+    })
+    .await;
+}
+
+/// Ports come and go as elements of maps: the rules stay as they are, and none is away for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_come_and_go_without_a_rule_being_written() {
+    in_modes(&[Mode::Fast], Plan::default(), async |scene| {
+        let (home, sibling) = (scene.home(), scene.sibling());
+        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let before = first_rules(home.netns(), "inet quilt_mesh");
+        for number in 1..20 {
+            publish(
+                home,
+                sibling,
+                &[port("tcp", OUTSIDE + number, INSIDE, 1000)],
+            )
+            .await;
+            publish(home, sibling, &[]).await;
+        }
+        // The same port leads somewhere else.
+        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE + 1, 1)]).await;
+        let server = Server::on(sibling.netns(), INSIDE + 1);
+        let stranger = scene.pair.stranger().netns();
+        server.sees(stranger, home.address(), OUTSIDE).await;
+        assert_eq!(first_rules(home.netns(), "inet quilt_mesh"), before);
+    })
+    .await;
+}
+
+/// What somebody else publishes by a rule of their own is theirs, with whose address it carries.
+#[tokio::test(flavor = "multi_thread")]
+async fn anothers_destination_nat_stays_as_it_is() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let (home, sibling) = (scene.home(), scene.sibling());
+        publish(home, sibling, &[port("udp", OUTSIDE, INSIDE, 1)]).await;
+        let address = sibling.address();
+        nft(
+            home.netns(),
+            &format!(
+                "table ip operator {{
+                    chain prerouting {{
+                        type nat hook prerouting priority dstnat
+                        udp dport {{ 9090, {OUTSIDE} }} fib daddr type local dnat to {address}:81
+                    }}
+                }}"
+            ),
+        );
+        let server = Echo::on(sibling.netns(), 81);
+        for (from, own) in [
+            (
+                scene.pair.stranger().netns(),
+                scene.pair.stranger().address(),
+            ),
+            (scene.far().netns(), scene.far().address()),
+        ] {
+            // Where both want a port, it is theirs; and its clients keep their addresses.
+            for port in [9090, OUTSIDE] {
+                let to = match from.name() == scene.far().netns().name() {
+                    true => gateway_of(address),
+                    false => home.address(),
+                };
+                let client = client(from);
+                let seen = wait_until("a datagram", SOON, || async {
+                    server
+                        .hears(&client, SocketAddrV4::new(to, port))
+                        .map_err(|error: io::Error| error.to_string())
+                });
+                assert_eq!(v4(seen.await.unwrap()), own, "{to}:{port}");
+            }
+        }
+    })
+    .await;
+}
+
+/// As Docker's rules: nothing is forwarded, and nothing between containers, but what is allowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_beside_an_engines_nat_rules() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let (home, sibling) = (scene.home(), scene.sibling());
+        for rule in [
+            "-t nat -N DOCKER",
+            "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+            "-t nat -A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER",
+            "-t nat -A POSTROUTING -s 10.42.1.0/24 ! -o quilt0 -j MASQUERADE",
+            "-t nat -A DOCKER -i quilt0 -j RETURN",
+            "-t nat -A DOCKER ! -i quilt0 -p tcp --dport 9090 -j DNAT --to 10.42.1.2:81",
+        ] {
+            run(home.netns(), "iptables-legacy", rule);
+        }
+        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(sibling.netns(), INSIDE);
+        let stranger = scene.pair.stranger();
+        for (from, whom) in [
+            (stranger.netns(), stranger.address()),
+            (scene.attacker.netns(), scene.gateway()),
+        ] {
+            let seen = server.sees(from, home.address(), OUTSIDE).await;
+            assert_eq!(seen, whom);
+        }
+    })
+    .await;
+}
+
+/// A client that never pauses, and keeps its port: the kernel would lead it where it was led at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_find_the_container_that_takes_the_place_of_another() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let home = scene.home();
+        let to = SocketAddrV4::new(home.address(), OUTSIDE);
+        let client = client(scene.pair.stranger().netns());
+        let ports = [port("udp", OUTSIDE, INSIDE, 1)];
+        // Before anything is published.
+        client.send_to(b"nobody yet", to).unwrap();
+        for container in [scene.sibling(), &scene.other, scene.sibling()] {
+            publish(home, container, &ports).await;
+            let server = Echo::on(container.netns(), INSIDE);
+            let seen = server.sees(&client, to).await;
+            assert_eq!(seen, scene.pair.stranger().address());
+            publish(home, container, &[]).await;
+            // Also while it leads nowhere.
+            client.send_to(b"nobody any more", to).unwrap();
+        }
+    })
+    .await;
+}
