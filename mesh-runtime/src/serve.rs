@@ -41,11 +41,12 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut mesh = MeshRuntime::start(options.runtime_options()).await?;
+    // Whoever is served on the port finds the socket as well.
+    let (socket, callers) = Socket::bind(&options.socket, options.socket_group.as_deref())?;
     let listener = match options.grpc_addr {
         GrpcAddress::At(address) => Some(listen(address).await?),
         GrpcAddress::Off => None,
     };
-    let (socket, callers) = Socket::bind(&options.socket, options.socket_group.as_deref())?;
 
     let stop = CancellationToken::new();
     let mut servers = JoinSet::new();

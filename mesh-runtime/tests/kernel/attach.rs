@@ -6,9 +6,9 @@ use mesh_client::{
     Attached, Client, ClientError,
     mesh::{AllocateAddressRequest, AttachEndpointRequest, ListAddressesRequest, Owner},
 };
-use mesh_testbed::{NetNs, Signal};
+use mesh_testbed::{NetNs, Signal, wait_reachable};
 
-use crate::host::{Daemon, Host};
+use crate::host::{DEADLINE, Daemon, Host};
 
 /// A host whose daemon knows its subnet, and a connection to its socket.
 pub(crate) async fn node(label: &str) -> (Host, Daemon, Client) {
@@ -116,7 +116,7 @@ async fn one_call_gives_a_container_all_that_it_needs_and_one_takes_it_away() {
     }
     let endpoints = daemon.status().await.endpoints;
     assert_eq!(endpoints, std::slice::from_ref(&attached.endpoint));
-    ping(&web, "10.42.1.1");
+    ping(&web, "10.42.1.1").await;
 
     client.detach(owner("web")).await.unwrap();
     assert_eq!(names(&web), ["lo"]);
@@ -128,10 +128,9 @@ async fn one_call_gives_a_container_all_that_it_needs_and_one_takes_it_away() {
 }
 
 /// One answer to a ping.
-fn ping(from: &NetNs, to: &str) {
-    let ping = from.command("ping").args(["-c1", "-W5", to]).output();
-    let ping = ping.unwrap();
-    assert!(ping.status.success(), "{ping:?}");
+async fn ping(from: &NetNs, to: &str) {
+    let to = to.parse().unwrap();
+    wait_reachable(from, to, DEADLINE).await.unwrap();
 }
 
 #[tokio::test]
@@ -279,7 +278,7 @@ async fn a_restarted_runtime_knows_the_endpoints_and_one_without_an_interface_is
     );
     let web_lease = client.lease(&owner("web")).await.unwrap().unwrap();
     assert_eq!(web_lease.leaked, "");
-    ping(&web, "10.42.1.1");
+    ping(&web, "10.42.1.1").await;
     client.detach(owner("db")).await.unwrap();
     assert_eq!(leased(&mut client).await, 1);
 }
@@ -291,7 +290,7 @@ async fn a_container_made_again_under_its_name_has_its_address_again() {
     inside(&web, "link delete eth0");
     let again = client.attach(request("web", &web)).await.unwrap();
     assert_eq!(again.inside, first.inside);
-    ping(&web, "10.42.1.1");
+    ping(&web, "10.42.1.1").await;
 }
 
 #[tokio::test]
@@ -351,7 +350,7 @@ async fn a_runtime_killed_in_the_middle_leaves_nothing_that_stays() {
                 .await;
         }
         client.attach(request("web", &web)).await.unwrap();
-        ping(&web, "10.42.1.1");
+        ping(&web, "10.42.1.1").await;
         client.detach(owner("web")).await.unwrap();
         assert_eq!(names(&host.netns), before, "after {pause}");
         assert_eq!(leased(&mut client).await, 0);

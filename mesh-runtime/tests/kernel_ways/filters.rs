@@ -3,16 +3,15 @@
 
 use std::net::SocketAddrV4;
 
-use mesh_client::mesh::PublishedPort;
 use mesh_testbed::{Host, NetNs, wait_reachable, wait_until};
 
 use crate::{
     conversation::{Server, client},
     inside::{filter_bridges, run},
     pair::SOON,
-    published::{port, publish},
     scene::{Mode, Plan, in_modes},
     tables::nft,
+    web::{Web, port},
 };
 
 /// As Docker 20.10 leaves it where it had to enable forwarding.
@@ -134,15 +133,15 @@ async fn where_a_filter_of_bridges_drops_between_siblings_the_problem_names_the_
 async fn where_a_published_port_is_dropped_the_problem_names_the_door() {
     in_modes(&[Mode::Fast], Plan::default(), async |scene| {
         let home = scene.home();
-        let ports: [PublishedPort; 2] = [port("udp", 8080, 80, 1), port("tcp", 8080, 80, 1)];
-        publish(home, scene.sibling(), &ports).await;
+        let ports = [port("udp", 8080, 80, 1), port("tcp", 8080, 80, 1)];
+        let web = Web::attach(home, &ports).await;
         drop_what_is_forwarded(home.netns());
         let stranger = scene.pair.stranger();
         let to = SocketAddrV4::new(home.address(), 8080);
         let words = "from elsewhere to published ports";
         let problem = problem(home, stranger.netns(), to, words).await;
         open_the_door(home, &problem, "DOCKER-USER");
-        let server = Server::on(scene.sibling().netns(), 80);
+        let server = Server::on(web.netns(), 80);
         let seen = server.sees(stranger.netns(), home.address(), 8080).await;
         assert_eq!(seen, stranger.address());
         gone(home).await;

@@ -1,6 +1,6 @@
 //! The way out of the mesh, and the way in by published ports, with real packets: whose address is
 //! seen, with the fast path, without it, and after SIGKILL of the runtime. Needs root, and the programs
-//! `nft`, `iptables-legacy`, `iptables-nft` and `conntrack`.
+//! `nft`, `iptables-legacy` and `iptables-nft`.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +27,7 @@ mod tables;
 mod witness;
 
 mod conversation;
+mod web;
 
 mod engines;
 mod filters;

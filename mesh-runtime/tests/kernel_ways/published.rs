@@ -5,101 +5,38 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
 };
 
-use mesh_client::{
-    Client,
-    mesh::{AttachEndpointRequest, Owner, PublishedPort},
-};
-use mesh_testbed::{Container, Host, NetNs, wait_until};
+use mesh_client::mesh::PublishedPort;
+use mesh_testbed::{NetNs, wait_until};
 
 use crate::{
     conversation::{Echo, Server, client, v4},
-    inside::{filter_bridges, ip, run, try_run},
+    inside::{filter_bridges, ip, run},
     pair::SOON,
     scene::{ALIVE, Mode, Plan, Scene, gateway_of, in_modes, kill},
     tables::{first_rules, nft},
+    web::{Web, port},
 };
 
 const INSIDE: u16 = 80;
 const OUTSIDE: u16 = 8080;
 
-pub(crate) fn port(
-    protocol: &str,
-    host_port: u16,
-    container_port: u16,
-    count: u16,
-) -> PublishedPort {
-    PublishedPort {
-        protocol: protocol.to_owned(),
-        host_address: String::new(),
-        host_port: host_port.into(),
-        container_port: container_port.into(),
-        count: count.into(),
-    }
-}
-
-fn owner(container: &Container) -> Owner {
-    Owner {
-        engine: "test".to_owned(),
-        network: "quilt".to_owned(),
-        container: container.name().to_owned(),
-        interface: "eth0".to_owned(),
-    }
-}
-
-/// Publishes ports of a container, in the place of those it had: the runtime makes its interface anew.
-pub(crate) async fn publish(host: &Host, container: &Container, ports: &[PublishedPort]) {
-    detach(host, container).await;
-    // That of a container that was attached by hand.
-    if try_run(container.netns(), "ip", "link show eth0")
-        .status
-        .success()
-    {
-        ip(container.netns(), "link delete eth0");
-    }
-    let client = Client::connect(&host.runtime_socket()).await.unwrap();
-    let request = AttachEndpointRequest {
-        owner: Some(owner(container)),
-        network_namespace: container.netns().path().display().to_string(),
-        address: container.address().to_string(),
-        default_route: true,
-        ports: ports.to_vec(),
-        ..AttachEndpointRequest::default()
-    };
-    // Its address is in use until the runtime has seen that the interface is gone.
-    wait_until("a published container", SOON, || {
-        let (mut client, request) = (client.clone(), request.clone());
-        async move {
-            let attached = client.attach(request).await;
-            attached.map(drop).map_err(|error| error.to_string())
-        }
-    })
-    .await
-    .unwrap();
-}
-
-async fn detach(host: &Host, container: &Container) {
-    let mut client = Client::connect(&host.runtime_socket()).await.unwrap();
-    client.detach(owner(container)).await.unwrap();
-}
-
-/// Publishes the sibling's port, and has a client see it by each of `doors` while the runtime lives, and after
+/// Publishes a container, and has a client see it by each of `doors` while the runtime lives, and after
 /// it was killed. The server takes it for `whom`.
 async fn reached(
-    from: fn(&Scene) -> &NetNs,
+    from: for<'a> fn(&'a Scene, &'a Web) -> &'a NetNs,
     doors: fn(&Scene) -> Vec<Ipv4Addr>,
     whom: fn(&Scene, Ipv4Addr) -> Ipv4Addr,
 ) {
     in_modes(ALIVE, Plan::default(), async |scene| {
-        let sibling = scene.sibling();
-        publish(scene.home(), sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
-        let server = Server::on(sibling.netns(), INSIDE);
+        let web = Web::attach(scene.home(), &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(web.netns(), INSIDE);
         let gateway = scene.gateway();
         let via = scene.home().address();
         let route = format!("route add {gateway} via {via}");
         ip(scene.pair.stranger().netns(), &route);
         let converse = async |when: &str| {
             for door in doors(scene) {
-                let seen = server.sees(from(scene), door, OUTSIDE).await;
+                let seen = server.sees(from(scene, &web), door, OUTSIDE).await;
                 assert_eq!(seen, whom(scene, door), "by {door} {when}");
             }
         };
@@ -117,7 +54,7 @@ fn both(scene: &Scene) -> Vec<Ipv4Addr> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_from_the_lan_by_a_client_that_keeps_its_address() {
     reached(
-        |scene| scene.pair.stranger().netns(),
+        |scene, _| scene.pair.stranger().netns(),
         both,
         |scene, _| scene.pair.stranger().address(),
     )
@@ -126,13 +63,13 @@ async fn a_port_is_reached_from_the_lan_by_a_client_that_keeps_its_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_from_its_own_host() {
-    reached(|scene| scene.home().netns(), both, |_, door| door).await;
+    reached(|scene, _| scene.home().netns(), both, |_, door| door).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_from_another_node() {
     reached(
-        |scene| scene.away().netns(),
+        |scene, _| scene.away().netns(),
         |scene| vec![scene.home().address()],
         |scene, _| scene.away().address(),
     )
@@ -143,7 +80,7 @@ async fn a_port_is_reached_from_another_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_from_another_node_by_the_gateway() {
     reached(
-        |scene| scene.away().netns(),
+        |scene, _| scene.away().netns(),
         |scene| vec![scene.gateway()],
         |scene, _| scene.gateway(),
     )
@@ -153,7 +90,7 @@ async fn a_port_is_reached_from_another_node_by_the_gateway() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_from_a_sibling_under_the_gateways_address() {
     reached(
-        |scene| scene.attacker.netns(),
+        |scene, _| scene.attacker.netns(),
         both,
         |scene, _| scene.gateway(),
     )
@@ -164,7 +101,7 @@ async fn a_port_is_reached_from_a_sibling_under_the_gateways_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_from_a_container_of_another_node() {
     reached(
-        |scene| scene.far().netns(),
+        |scene, _| scene.far().netns(),
         both,
         |scene, door| match door == scene.gateway() {
             true => door,
@@ -176,12 +113,7 @@ async fn a_port_is_reached_from_a_container_of_another_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_from_the_container_itself() {
-    reached(
-        |scene| scene.sibling().netns(),
-        both,
-        |scene, _| scene.gateway(),
-    )
-    .await;
+    reached(|_, web| web.netns(), both, |scene, _| scene.gateway()).await;
 }
 
 /// The same where the host's packet filter does not see what its bridges carry, as without the module
@@ -191,10 +123,9 @@ async fn a_port_is_reached_from_a_sibling_and_the_container_itself_where_bridges
 {
     in_modes(ALIVE, Plan::default(), async |scene| {
         filter_bridges(scene.home().netns(), false);
-        let sibling = scene.sibling();
-        publish(scene.home(), sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
-        let server = Server::on(sibling.netns(), INSIDE);
-        for from in [scene.attacker.netns(), sibling.netns()] {
+        let web = Web::attach(scene.home(), &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(web.netns(), INSIDE);
+        for from in [scene.attacker.netns(), web.netns()] {
             for door in both(scene) {
                 let seen = server.sees(from, door, OUTSIDE).await;
                 assert_eq!(seen, scene.gateway(), "by {door}");
@@ -207,10 +138,10 @@ async fn a_port_is_reached_from_a_sibling_and_the_container_itself_where_bridges
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_of_ports_keeps_its_offset() {
     in_modes(ALIVE, Plan::default(), async |scene| {
-        let (sibling, stranger) = (scene.sibling(), scene.pair.stranger().netns());
-        publish(scene.home(), sibling, &[port("tcp", 9000, 7000, 1000)]).await;
+        let stranger = scene.pair.stranger().netns();
+        let web = Web::attach(scene.home(), &[port("tcp", 9000, 7000, 1000)]).await;
         for offset in [0, 1, 999] {
-            let server = Server::on(sibling.netns(), 7000 + offset);
+            let server = Server::on(web.netns(), 7000 + offset);
             server
                 .sees(stranger, scene.home().address(), 9000 + offset)
                 .await;
@@ -227,9 +158,8 @@ fn listens(from: &NetNs, to: Ipv4Addr, port: u16) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_of_udp_is_reached_from_everywhere_and_answers_from_where_it_was_asked() {
     in_modes(ALIVE, Plan::default(), async |scene| {
-        let sibling = scene.sibling();
-        publish(scene.home(), sibling, &[port("udp", OUTSIDE, INSIDE, 1)]).await;
-        let server = Echo::on(sibling.netns(), INSIDE);
+        let web = Web::attach(scene.home(), &[port("udp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Echo::on(web.netns(), INSIDE);
         let (host, gateway) = (scene.home().address(), scene.gateway());
         let stranger = scene.pair.stranger();
         for (from, to, whom) in [
@@ -240,7 +170,7 @@ async fn a_port_of_udp_is_reached_from_everywhere_and_answers_from_where_it_was_
             (scene.attacker.netns(), gateway, gateway),
             (scene.far().netns(), host, scene.away().address()),
             (scene.far().netns(), gateway, gateway),
-            (sibling.netns(), host, gateway),
+            (web.netns(), host, gateway),
         ] {
             let seen = server
                 .sees(&client(from), SocketAddrV4::new(to, OUTSIDE))
@@ -254,14 +184,14 @@ async fn a_port_of_udp_is_reached_from_everywhere_and_answers_from_where_it_was_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_of_one_address_of_the_host_is_reached_by_that_alone() {
     in_modes(ALIVE, Plan::default(), async |scene| {
-        let (sibling, home) = (scene.sibling(), scene.home());
+        let home = scene.home();
         ip(home.netns(), "address add 192.0.2.88/24 dev eth0");
         let one = PublishedPort {
             host_address: "192.0.2.88".to_owned(),
             ..port("tcp", OUTSIDE, INSIDE, 1)
         };
-        publish(home, sibling, &[one]).await;
-        let server = Server::on(sibling.netns(), INSIDE);
+        let web = Web::attach(home, &[one]).await;
+        let server = Server::on(web.netns(), INSIDE);
         for from in [scene.pair.stranger().netns(), home.netns()] {
             server
                 .sees(from, Ipv4Addr::new(192, 0, 2, 88), OUTSIDE)
@@ -290,7 +220,7 @@ async fn a_port_of_an_address_that_is_not_the_hosts_takes_nobodys_packets() {
             host_address: stranger.address().to_string(),
             ..port("tcp", OUTSIDE, INSIDE, 1)
         };
-        publish(scene.home(), scene.sibling(), &[anothers]).await;
+        let _web = Web::attach(scene.home(), &[anothers]).await;
         let server = Server::on(stranger.netns(), OUTSIDE);
         for from in [scene.attacker.netns(), scene.home().netns()] {
             server.sees(from, stranger.address(), OUTSIDE).await;
@@ -302,8 +232,8 @@ async fn a_port_of_an_address_that_is_not_the_hosts_takes_nobodys_packets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn loopback_is_no_door() {
     in_modes(&[Mode::Off], Plan::default(), async |scene| {
-        let (home, sibling) = (scene.home().netns(), scene.sibling());
-        publish(scene.home(), sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let home = scene.home().netns();
+        let _web = Web::attach(scene.home(), &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
         let server = Server::on(home, OUTSIDE);
         let seen = server.sees(home, Ipv4Addr::LOCALHOST, OUTSIDE).await;
         assert_eq!(seen, Ipv4Addr::LOCALHOST);
@@ -314,12 +244,12 @@ async fn loopback_is_no_door() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_published_no_more_leads_nowhere() {
     in_modes(ALIVE, Plan::default(), async |scene| {
-        let (home, sibling) = (scene.home(), scene.sibling());
+        let home = scene.home();
         let stranger = scene.pair.stranger().netns();
-        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
-        let server = Server::on(sibling.netns(), INSIDE);
+        let web = Web::attach(home, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(web.netns(), INSIDE);
         server.sees(stranger, home.address(), OUTSIDE).await;
-        detach(home, sibling).await;
+        web.detach(home).await;
         wait_until("a closed port", SOON, || async {
             let open = listens(stranger, home.address(), OUTSIDE);
             (!open).then_some(()).ok_or("it is open")
@@ -334,22 +264,17 @@ async fn a_port_that_is_published_no_more_leads_nowhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_come_and_go_without_a_rule_being_written() {
     in_modes(&[Mode::Fast], Plan::default(), async |scene| {
-        let (home, sibling) = (scene.home(), scene.sibling());
-        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let home = scene.home();
+        let web = Web::attach(home, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
         let before = first_rules(home.netns(), "inet quilt_mesh");
-        for number in 1..20 {
-            publish(
-                home,
-                sibling,
-                &[port("tcp", OUTSIDE + number, INSIDE, 1000)],
-            )
-            .await;
-            publish(home, sibling, &[]).await;
+        web.detach(home).await;
+        for number in 1..10 {
+            let ports = [port("tcp", OUTSIDE + number, INSIDE, 1000)];
+            Web::attach(home, &ports).await.detach(home).await;
         }
         // The same port leads somewhere else.
-        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
-        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE + 1, 1)]).await;
-        let server = Server::on(sibling.netns(), INSIDE + 1);
+        let web = Web::attach(home, &[port("tcp", OUTSIDE, INSIDE + 1, 1)]).await;
+        let server = Server::on(web.netns(), INSIDE + 1);
         let stranger = scene.pair.stranger().netns();
         server.sees(stranger, home.address(), OUTSIDE).await;
         assert_eq!(first_rules(home.netns(), "inet quilt_mesh"), before);
@@ -361,9 +286,9 @@ async fn ports_come_and_go_without_a_rule_being_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn anothers_destination_nat_stays_as_it_is() {
     in_modes(ALIVE, Plan::default(), async |scene| {
-        let (home, sibling) = (scene.home(), scene.sibling());
-        publish(home, sibling, &[port("udp", OUTSIDE, INSIDE, 1)]).await;
-        let address = sibling.address();
+        let home = scene.home();
+        let web = Web::attach(home, &[port("udp", OUTSIDE, INSIDE, 1)]).await;
+        let address = web.address();
         nft(
             home.netns(),
             &format!(
@@ -375,7 +300,7 @@ async fn anothers_destination_nat_stays_as_it_is() {
                 }}"
             ),
         );
-        let server = Echo::on(sibling.netns(), 81);
+        let server = Echo::on(web.netns(), 81);
         for (from, own) in [
             (
                 scene.pair.stranger().netns(),
@@ -406,7 +331,7 @@ async fn anothers_destination_nat_stays_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_beside_an_engines_nat_rules() {
     in_modes(ALIVE, Plan::default(), async |scene| {
-        let (home, sibling) = (scene.home(), scene.sibling());
+        let home = scene.home();
         for rule in [
             "-t nat -N DOCKER",
             "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
@@ -417,8 +342,8 @@ async fn a_port_is_reached_beside_an_engines_nat_rules() {
         ] {
             run(home.netns(), "iptables-legacy", rule);
         }
-        publish(home, sibling, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
-        let server = Server::on(sibling.netns(), INSIDE);
+        let web = Web::attach(home, &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let server = Server::on(web.netns(), INSIDE);
         let stranger = scene.pair.stranger();
         for (from, whom) in [
             (stranger.netns(), stranger.address()),
@@ -441,12 +366,12 @@ async fn datagrams_find_the_container_that_takes_the_place_of_another() {
         let ports = [port("udp", OUTSIDE, INSIDE, 1)];
         // Before anything is published.
         client.send_to(b"nobody yet", to).unwrap();
-        for container in [scene.sibling(), &scene.other, scene.sibling()] {
-            publish(home, container, &ports).await;
-            let server = Echo::on(container.netns(), INSIDE);
+        for _ in 0..3 {
+            let web = Web::attach(home, &ports).await;
+            let server = Echo::on(web.netns(), INSIDE);
             let seen = server.sees(&client, to).await;
             assert_eq!(seen, scene.pair.stranger().address());
-            publish(home, container, &[]).await;
+            web.detach(home).await;
             // Also while it leads nowhere.
             client.send_to(b"nobody any more", to).unwrap();
         }
