@@ -15,6 +15,8 @@ use mesh_proto::mesh::{
 use tokio::net::UnixStream;
 use tonic::{
     Status,
+    client::GrpcService,
+    codegen::{Body, Bytes, StdError},
     transport::{self, Channel, Uri},
 };
 
@@ -68,10 +70,11 @@ pub struct Attached {
     pub inside: InsideContainer,
 }
 
-/// A connection to the runtime of this host. It connects anew by itself after a restart of the runtime.
+/// The runtime of this host: behind its socket, to which it connects anew by itself after a restart of the
+/// runtime, or in this process, `T` being the runtime's service itself.
 #[derive(Clone, Debug)]
-pub struct Client {
-    runtime: MeshDataplaneClient<Channel>,
+pub struct Client<T = Channel> {
+    runtime: MeshDataplaneClient<T>,
 }
 
 impl Client {
@@ -100,9 +103,23 @@ impl Client {
             .connect_with_connector(tower::service_fn(connect))
             .await
             .map_err(|error| failed(io::Error::other(error)))?;
-        Ok(Self {
-            runtime: MeshDataplaneClient::new(channel).max_decoding_message_size(ANSWER_LIMIT),
-        })
+        Ok(Self::new(channel))
+    }
+}
+
+impl<T> Client<T>
+where
+    T: GrpcService<tonic::body::Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: Body<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as Body>::Error: Into<StdError> + Send,
+{
+    /// Calls a service, such as that of a runtime in this process (`MeshRuntime::local_dataplane`), which takes
+    /// neither a socket nor a connection.
+    pub fn new(service: T) -> Self {
+        Self {
+            runtime: MeshDataplaneClient::new(service).max_decoding_message_size(ANSWER_LIMIT),
+        }
     }
 
     /// Puts a container on the mesh: the runtime makes its interface, and this process, which has to be root

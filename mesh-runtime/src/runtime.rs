@@ -153,6 +153,31 @@ impl MeshRuntime {
 
     /// The service `mesh.MeshDataplane` with all its calls. Whoever reaches it can do to this host's network
     /// what root can: serve it on a Unix socket that is for those who may.
+    ///
+    /// A container runtime that embeds this one calls it without a socket:
+    ///
+    /// ```no_run
+    /// # async fn attach(mesh: &mesh_runtime::MeshRuntime) -> Result<(), mesh_client::ClientError> {
+    /// use mesh_client::{Client, mesh::{AttachEndpointRequest, Owner}};
+    ///
+    /// let mut client = Client::new(mesh.local_dataplane());
+    /// let attached = client
+    ///     .attach(AttachEndpointRequest {
+    ///         owner: Some(Owner {
+    ///             engine: "mine".into(),
+    ///             network: "quilt".into(),
+    ///             container: "web".into(),
+    ///             interface: "eth0".into(),
+    ///         }),
+    ///         network_namespace: "/proc/4711/ns/net".into(),
+    ///         default_route: true,
+    ///         ..Default::default()
+    ///     })
+    ///     .await?;
+    /// println!("{}", attached.inside.address);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn local_dataplane(&self) -> MeshDataplaneServer<DataplaneService> {
         self.dataplane(self.registry.clone())
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
-    fs::{self, File},
+    fs::File,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
@@ -152,14 +152,10 @@ impl Engine {
         client: Client,
         configure: impl FnOnce(&Path, Ipv4Net) -> std::io::Result<()>,
     ) -> Result<(Self, Ipv4Net)> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let busybox = find_program("busybox", &path);
-        let busybox = busybox.ok_or(Error::EngineMissing { what: "busybox" })?;
         let bridge = host.bridge_address(BRIDGE).await?;
         let dir = engine_dir(host, client.program);
-        fs::create_dir_all(&dir)
-            .and_then(|()| image::write(&dir.join("image"), &busybox))
-            .and_then(|()| configure(&dir, bridge))
+        write_root(&dir.join("image"))?;
+        configure(&dir, bridge)
             .map_err(|error| Error::system("write", dir.display().to_string(), error))?;
         let netns = host.netns();
         let control_group = ControlGroup::new(netns.name(), netns.registration())?;
@@ -272,6 +268,19 @@ fn engine_dir(host: &Host, program: &str) -> PathBuf {
 }
 
 /// Where a program is. The system's folders count although a user's PATH often leaves them out.
+/// Writes a root directory for containers: this machine's busybox, as `sh`, `sleep`, `ping`, `ip` and `nc`.
+///
+/// # Errors
+///
+/// [`Error::EngineMissing`] where there is no busybox, or what the file system says.
+pub fn write_root(dir: &Path) -> Result<()> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let busybox = find_program("busybox", &path);
+    let busybox = busybox.ok_or(Error::EngineMissing { what: "busybox" })?;
+    image::write(dir, &busybox)
+        .map_err(|error| Error::system("write", dir.display().to_string(), error))
+}
+
 fn find_program(program: &str, path: &OsStr) -> Option<PathBuf> {
     env::split_paths(path)
         .chain(env::split_paths(PATH))

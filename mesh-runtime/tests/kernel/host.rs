@@ -130,7 +130,8 @@ impl Host {
             .arg(self.state_dir())
             .arg("--socket")
             .arg(self.socket())
-            .args(args);
+            .args(args)
+            .stdin(Stdio::null());
         command
     }
 
@@ -166,14 +167,15 @@ impl Host {
         self.start_command(command).await
     }
 
-    async fn start_command(&self, mut command: Command) -> Daemon {
+    /// Starts a daemon by its command and waits until it serves.
+    pub(crate) async fn start_command(&self, mut command: Command) -> Daemon {
         let log = self.dir.path().join("log");
         let file = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
-        let child = command.stderr(file).stdin(Stdio::null()).spawn().unwrap();
+        let child = command.stderr(file).spawn().unwrap();
         let mut daemon = Daemon {
             child,
             log,

@@ -10,6 +10,7 @@ mod attach;
 mod calls;
 mod cleanup;
 mod containers;
+mod embedded;
 mod endpoints;
 mod entries;
 mod headroom;
