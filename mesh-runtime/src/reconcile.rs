@@ -159,6 +159,7 @@ impl Reconciler {
                     self.round(Dirty::default()).await;
                 }
                 _ = comparison.tick() => {
+                    self.registered.catch_up(&self.wanted).await;
                     self.firewall.look();
                     self.round(Dirty::ALL).await;
                 }
@@ -226,7 +227,9 @@ impl Reconciler {
                 },
                 "took over what an earlier run left"
             );
-            self.registered.serve(subnet).await;
+            if let Err(refusal) = self.registered.serve(subnet).await {
+                tracing::error!(reason = %refusal, "no addresses are leased until the node has their subnet again");
+            }
         }
         if let Some(address) = self.options.host_address {
             self.wanted.host_address = Some(address);

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use mesh_ipam::{EndpointPlan, Lease, NamedLabels, Owner, Published, gateway};
+use mesh_ipam::{EndpointPlan, Lease, NamedLabels, Owner, Protocol, Published, gateway};
+use mesh_layout::VXLAN_PORT;
 
 use crate::{command::Ground, fast_path::Mac, kernel::change::DisplayMac, registry::link_name};
 
@@ -31,6 +32,8 @@ pub(crate) struct Attachment {
 pub(crate) enum AttachmentError {
     #[error("mtu {given} is not between {MIN_MTU} and {largest}, the overlay's")]
     Mtu { given: u32, largest: u32 },
+    #[error("published ports {0}: UDP port {VXLAN_PORT} of a node is that of the mesh's own VXLAN")]
+    Vxlan(Published),
     #[error(
         "{owner} is attached already with {what} {held}, not {given}: detach it first, or attach another \
          under a name of its own"
@@ -52,6 +55,9 @@ impl Attachment {
                 given: mtu,
                 largest: ground.mtu,
             });
+        }
+        if let Some(range) = self.published.iter().find(|range| takes_vxlan(range)) {
+            return Err(AttachmentError::Vxlan(range.clone()));
         }
         Ok(EndpointPlan {
             link: link_name(&self.owner),
@@ -107,6 +113,13 @@ impl Attachment {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a range has the port by which nodes reach each other.
+fn takes_vxlan(range: &Published) -> bool {
+    let (first, port) = (range.host_port, VXLAN_PORT);
+    range.protocol == Protocol::Udp
+        && (first..=first.saturating_add(range.count.saturating_sub(1))).contains(&port)
 }
 
 /// What is left to do inside a container.

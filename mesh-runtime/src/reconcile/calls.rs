@@ -87,9 +87,7 @@ impl Reconciler {
                         )));
                     }
                 }
-                if let Some(ipam) = self.registered.ipam() {
-                    ipam.set_subnet(subnet).await.map_err(Refusal::because)?;
-                }
+                self.registered.serve(subnet).await?;
                 tracing::info!(%subnet, "subnet configured");
                 self.wanted.set_subnet(subnet);
                 self.keep.changed(self.wanted.generation);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_ipam::{Ipam, Lease, Published};
+use mesh_ipam::{Ipam, IpamError, Lease, Published};
 use tokio::sync::{oneshot, watch};
 
 use super::{Reconciler, waiting::Waiting};
@@ -69,12 +69,29 @@ impl Registered {
         self.addresses.as_ref().map(|addresses| &addresses.ipam)
     }
 
-    /// Leases addresses of the subnet that an earlier run had.
-    pub(super) async fn serve(&self, subnet: Ipv4Net) {
-        if let Some(ipam) = self.ipam()
+    /// Has the registry lease addresses of the node's subnet. Where the disk does not take that, the node works
+    /// without, and [`catch_up`](Self::catch_up) tries again.
+    pub(super) async fn serve(&self, subnet: Ipv4Net) -> Result<(), Refusal> {
+        let Some(ipam) = self.ipam() else {
+            return Ok(());
+        };
+        match ipam.set_subnet(subnet).await {
+            Err(error @ IpamError::Refused(_)) => Err(Refusal::because(error)),
+            Err(error) => {
+                tracing::warn!(%error, "no addresses are leased until the disk takes the node's subnet");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Tells the registry the node's subnet, if it lacks it.
+    pub(super) async fn catch_up(&self, wanted: &Wanted) {
+        if let (Some(ipam), Some(subnet)) = (self.ipam(), wanted.subnet)
+            && ipam.usage().subnet != Some(subnet)
             && let Err(error) = ipam.set_subnet(subnet).await
         {
-            tracing::error!(%error, "no addresses are leased until the node has the subnet of its leases again");
+            tracing::debug!(%error, "no addresses are leased yet");
         }
     }
 

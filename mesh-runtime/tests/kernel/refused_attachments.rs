@@ -178,6 +178,10 @@ async fn names_and_numbers_that_break_a_rule_are_refused_with_both() {
             Box::new(move |it| it.ports = vec![port(80, 2, "tcp", ""), port(81, 1, "tcp", "")]),
             "share a port",
         ),
+        (
+            Box::new(move |it| it.ports = vec![port(4780, 10, "udp", "")]),
+            "VXLAN",
+        ),
         (Box::new(|it| it.names = vec!["a b".into()]), "DNS name"),
     ];
     for (change, words) in cases {
