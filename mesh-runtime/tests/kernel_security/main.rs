@@ -42,6 +42,7 @@ mod rules;
 mod segments;
 mod spoof;
 mod tagged;
+mod taken;
 mod underlay;
 mod uplinks;
 mod vxlan;
