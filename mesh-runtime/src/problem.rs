@@ -82,9 +82,18 @@ pub(crate) enum Problem {
          program guards, and the underlay can reach into containers"
     )]
     NoFirewall(String),
+    /// The kernel cannot translate addresses.
+    #[error(
+        "the kernel refuses the nftables rules that translate addresses ({0}): the guards stand, but containers do \
+         not go out under their host's address, and published ports lead nowhere; load its modules (modprobe -a \
+         nft_chain_nat nft_nat nft_masq nft_objref), and it is tried again within five minutes"
+    )]
+    NoWays(String),
     /// Somebody else's rule gives what containers send to other nodes another source.
     #[error(
-        "a rule of somebody else masquerades what containers send to other nodes, which drop it there          (foreign_source): have it leave out the cluster (ip daddr != {cluster}; `nft list ruleset` and          `iptables-save -t nat` show it), and end what it has begun: conntrack -D -s {subnet} -d {cluster}"
+        "a rule of somebody else masquerades what containers send to other nodes, which drop it there \
+         (foreign_source): have it leave out the cluster (ip daddr != {cluster}; `nft list ruleset` and \
+         `iptables-save -t nat` show it), and end what it has begun: conntrack -D -s {subnet} -d {cluster}"
     )]
     Masqueraded { subnet: Ipv4Net, cluster: Ipv4Net },
     /// Somebody else's rules drop all that takes a way over this host.

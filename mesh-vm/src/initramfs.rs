@@ -19,7 +19,7 @@ const INIT: &str = include_str!("init.sh");
 /// What the product makes the kernel load: devices, for clsact the queueing discipline and its
 /// filters, and what its nftables tables ask for; and what stands between the checks' hosts. Those they depend on come with
 /// them.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 17] = [
     "vxlan",
     "veth",
     "bridge",
@@ -32,6 +32,8 @@ const MODULES: [&str; 15] = [
     "nf_tables",
     "nft_chain_nat",
     "nft_nat",
+    "nft_masq",
+    "nft_objref",
     "nft_ct",
     "nft_fib_inet",
     "nft_meta_bridge",

@@ -53,6 +53,8 @@ struct Frame {
     filters_vlans: bool,
     /// Whether no program judges what the rules mark.
     without_programs: bool,
+    /// Whether addresses are left as they are and nothing is counted by name, for a kernel that can do neither.
+    guards_alone: bool,
 }
 
 /// What the named sets hold.
@@ -336,6 +338,7 @@ impl Ruleset {
                 masquerade: settings.masquerade,
                 filters_vlans: bridge.filters_vlans,
                 without_programs,
+                guards_alone: false,
             },
             sets: Sets {
                 peers: wanted.peers.values().map(|peer| peer.address).collect(),
@@ -370,6 +373,12 @@ impl Ruleset {
                 doors: doors(&wanted.published, subnet),
             },
         })
+    }
+
+    /// The rules for a kernel that cannot translate addresses: it guards all the same.
+    pub(crate) fn guards_alone(mut self) -> Self {
+        self.frame.guards_alone = true;
+        self
     }
 
     /// Whether VXLAN from that address passes.

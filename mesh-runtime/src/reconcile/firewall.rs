@@ -14,6 +14,10 @@ use crate::{
 /// somebody destroys again and again are whole within a second all the same.
 const PACE: Duration = Duration::from_millis(500);
 
+/// How long a kernel that refused the whole has the guards alone, before the whole is tried again: somebody may
+/// have loaded what it lacks.
+const WIDEN: Duration = Duration::from_secs(300);
+
 /// The packet filter's rules, and who writes them.
 pub(crate) struct Firewall {
     wanted: Option<Ruleset>,
@@ -30,6 +34,8 @@ pub(crate) struct Firewall {
     early: bool,
     /// Why they are not in place, and when they are tried again.
     failed: Option<(String, Instant)>,
+    /// Why the kernel has the guards alone, and when the whole is tried again.
+    narrowed: Option<(String, Instant)>,
     counters: Counters,
     changed: Arc<Notify>,
     listener: Option<JoinHandle<()>>,
@@ -61,6 +67,7 @@ impl Firewall {
             free_at: Instant::now(),
             early: false,
             failed: None,
+            narrowed: None,
             counters: Counters::default(),
             changed,
             listener: listener.ok(),
@@ -143,8 +150,31 @@ impl Firewall {
                 self.free_at = now + PACE;
                 self.early = true;
             }
+            // It may be about what guards do not need: the kernel says which line, not why.
+            Err(NftError::Refused(reason)) if self.narrowed.is_none() => {
+                self.narrowed = Some((reason, now + WIDEN));
+                self.wanted = self.wanted.take().map(Ruleset::guards_alone);
+                self.free_at = now + PACE;
+                self.early = true;
+            }
             Err(error) => self.failed = Some((error.to_string(), now + super::FULL_COMPARISON)),
         }
+    }
+
+    /// Says what the rules are to be.
+    fn want(&mut self, ruleset: Ruleset) {
+        let now = Instant::now();
+        if self
+            .narrowed
+            .as_ref()
+            .is_some_and(|(_, again)| *again <= now)
+        {
+            self.narrowed = None;
+        }
+        self.wanted = Some(match self.narrowed {
+            Some(_) => ruleset.guards_alone(),
+            None => ruleset,
+        });
     }
 
     /// Whether the kernel does not show the rules yet, but will.
@@ -179,8 +209,8 @@ impl Reconciler {
             self.fast_path.is_missing(),
         );
         // Without a bridge for a moment, the rules stay as they are.
-        if wanted.is_some() {
-            self.firewall.wanted = wanted;
+        if let Some(wanted) = wanted {
+            self.firewall.want(wanted);
         }
     }
 
@@ -189,6 +219,11 @@ impl Reconciler {
         let failed = self.firewall.failed.as_ref();
         let failed = failed.map(|(reason, _)| Problem::NoFirewall(reason.clone()));
         let mut problems: Vec<Problem> = failed.into_iter().collect();
+        if problems.is_empty()
+            && let Some((reason, _)) = &self.firewall.narrowed
+        {
+            problems.push(Problem::NoWays(reason.clone()));
+        }
         let Some(subnet) = self.wanted.subnet else {
             return problems;
         };
@@ -215,7 +250,10 @@ impl Reconciler {
         problems.retain(|problem| {
             !matches!(
                 problem,
-                Problem::NoFirewall(_) | Problem::Masqueraded { .. } | Problem::Blocked { .. }
+                Problem::NoFirewall(_)
+                    | Problem::NoWays(_)
+                    | Problem::Masqueraded { .. }
+                    | Problem::Blocked { .. }
             )
         });
         problems.extend(self.firewall_problems());

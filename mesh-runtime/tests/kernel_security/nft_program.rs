@@ -28,12 +28,29 @@ impl Programs {
     /// With an `nft` that writes down when it runs, and then is the true one.
     fn logged() -> Self {
         let programs = Self::none();
-        let script = format!(
-            "#!/bin/sh\ndate +%s%N >> {}\nPATH=/usr/sbin:/sbin:/usr/bin:/bin exec nft \"$@\"\n",
-            programs.log().display()
-        );
+        let log = programs.log();
+        programs.wrap(&format!("date +%s%N >> {}\nexec nft \"$@\"", log.display()))
+    }
+
+    /// With an `nft` that says what the kernel says without its module nft_masq, and is the true one
+    /// about everything else.
+    fn without_nat() -> Self {
+        let programs = Self::none();
+        let input = programs.path().join("input");
+        programs.wrap(&format!(
+            "cat > {0}\nif grep -q masquerade {0}; then\n\
+             echo 'Error: Could not process rule: No such file or directory' >&2\nexit 1\nfi\n\
+             exec nft -f {0}",
+            input.display()
+        ))
+    }
+
+    /// With a script in the place of `nft`, that finds the true one.
+    fn wrap(self, script: &str) -> Self {
+        let programs = self;
+        let path = "PATH=/usr/sbin:/sbin:/usr/bin:/bin";
         let wrapper = programs.path().join("nft");
-        fs::write(&wrapper, script).unwrap();
+        fs::write(&wrapper, format!("#!/bin/sh\n{path}\n{script}\n")).unwrap();
         fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
         for program in ["sh", "date"] {
             symlink(
@@ -82,6 +99,34 @@ async fn a_host_without_the_nft_program_works_and_says_so() {
     .unwrap();
     let shown = try_run(pair.host_a().netns(), "nft", "list ruleset");
     assert_eq!(String::from_utf8_lossy(&shown.stdout), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_that_cannot_translate_addresses_has_the_guards_and_says_so() {
+    let programs = Programs::without_nat();
+    let options = DaemonOptions::new().env("PATH", programs.path());
+    let pair = Pair::start(&options).await;
+    pair.wait_fast().await;
+    wait_until("a problem that names the modules", SOON, || async {
+        let status = pair.host_a().status().await;
+        let problems = status.map_err(|error| error.to_string())?.problems;
+        let named = problems.iter().filter(|it| it.contains("nft_masq"));
+        match named.count() == 1 && problems.len() == 1 {
+            true => Ok(()),
+            false => Err(format!("{problems:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    let shown = try_run(pair.host_a().netns(), "nft", "list ruleset");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for chain in ["chain vxlan_in", "chain routed", "chain claims"] {
+        assert!(shown.contains(chain), "{chain} in {shown}");
+    }
+    assert!(!shown.contains("type nat"), "{shown}");
+    for (from, to) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+        reaches(from, to).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 //! An `accept` in our tables does not overrule a drop in another, and what another's rules mean is not for us to
 //! read. So the first packets of connections are counted before the others' chains, and behind them.
 
-use super::Frame;
+use super::{Frame, ways::MASQUERADED};
 use crate::subnet::gateway;
 
 /// A way over this host that others filter.
@@ -56,12 +56,12 @@ impl Passage {
 }
 
 impl Frame {
-    /// The counters.
-    pub(super) fn passage_counters(&self) -> String {
+    /// The counters that have names.
+    pub(super) fn counters(&self) -> String {
         let both = |passage: Passage| [passage.entered(), passage.passed()];
-        Passage::ALL
-            .into_iter()
-            .flat_map(both)
+        let of_passages = Passage::ALL.into_iter().flat_map(both);
+        std::iter::once(MASQUERADED.to_owned())
+            .chain(of_passages)
             .map(|name| format!("\tcounter {name} {{ }}\n"))
             .collect()
     }

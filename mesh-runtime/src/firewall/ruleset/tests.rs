@@ -21,6 +21,7 @@ fn ruleset(sets: Sets) -> Ruleset {
             masquerade: true,
             filters_vlans: false,
             without_programs: false,
+            guards_alone: false,
         },
         sets,
     }
@@ -306,4 +307,19 @@ fn another_bridge_with_containers_is_one_but_for_one_that_carries_the_underlay()
     };
     let bridges = container_bridges(&observed, &underlay, 2);
     assert_eq!(bridges, ["docker0".to_owned()].into());
+}
+
+#[test]
+fn a_kernel_that_cannot_translate_addresses_has_the_guards_alone() {
+    proptest!(|(sets in sets())| {
+        let rules = ruleset(sets);
+        let alone = rules.clone().guards_alone().text();
+        for word in [" nat ", "masquerade", "dnat ip to", "counter name", "\tcounter "] {
+            prop_assert!(rules.text().contains(word), "{word}");
+            prop_assert!(!alone.contains(word), "{word} in {alone}");
+        }
+        for guard in ["chain vxlan_in", "chain from_containers", "chain routed", "chain claims"] {
+            prop_assert!(alone.contains(guard), "{guard}");
+        }
+    });
 }

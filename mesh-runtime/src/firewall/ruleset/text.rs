@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ipnet::Ipv4Net;
 use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT, VNI, VXLAN_PORT};
 
-use super::{Element, Frame, Ruleset, SETS, ways::MASQUERADED};
+use super::{Element, Frame, Ruleset, SETS};
 use crate::{firewall::TABLE, kernel::change::DisplayMac, subnet::gateway};
 
 /// The addresses that mean a whole subnet, or everybody there, as elements of a set.
@@ -103,7 +103,7 @@ impl Ruleset {
             }
         };
         // Only its own address tells the other nodes where the answers go.
-        let source_nat = match routed_from.is_empty() {
+        let source_nat = match routed_from.is_empty() || self.frame.guards_alone {
             true => String::new(),
             false => format!(
                 "\tchain routed_on {{\n\
@@ -112,11 +112,15 @@ impl Ruleset {
                  \t}}\n"
             ),
         };
-        let (counters, passages) = (self.frame.passage_counters(), self.frame.passages());
-        let (ways, masqueraded) = (self.frame.ways(), self.frame.masqueraded());
+        let unless_alone = |text: fn(&Frame) -> String| match self.frame.guards_alone {
+            true => String::new(),
+            false => text(&self.frame),
+        };
+        let counters = unless_alone(Frame::counters);
+        let passages = unless_alone(Frame::passages);
+        let (ways, masqueraded) = (unless_alone(Frame::ways), unless_alone(Frame::masqueraded));
         format!(
             "table inet {TABLE} {{\n\
-             \tcounter {MASQUERADED} {{ }}\n\
              {counters}\
              {sets}\
              \tset routed_from {{ type ipv4_addr; flags interval; auto-merge; {networks}}}\n\
