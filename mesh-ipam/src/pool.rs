@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     Endpoint, Exhausted, Granted, Holder, Lease, Owner, Published, Refusal, Request, Usage,
-    leases::Leases, ports::Ports, subnet,
+    endpoint_mac, leases::Leases, ports::Ports, subnet,
 };
 
 mod change;
@@ -134,6 +134,7 @@ impl Pool {
             .filter(|_| lease.endpoint.is_none())
         {
             self.check_published(&plan.published, held.as_ref().map(|held| held.address))?;
+            self.check_mac(plan.mac, lease.address)?;
             lease.endpoint = Some(plan.at(lease.address, held.is_none()));
             new_endpoint = true;
         }
@@ -284,6 +285,25 @@ impl Pool {
             capacity: subnet::capacity(subnet),
             leased: self.leases.len(),
             most: most.map(|(network, &count)| (network.clone(), count)),
+        }
+    }
+
+    /// Whether the container that has `address` may have that MAC address.
+    fn check_mac(&self, given: Option<[u8; 6]>, address: Ipv4Addr) -> Result<(), Refusal> {
+        let Some(mac) = given.filter(|&mac| mac != endpoint_mac(address)) else {
+            // One that follows from an address is nobody else's.
+            return Ok(());
+        };
+        if mac[0] == 0x02 && (0x51..=0x53).contains(&mac[1]) {
+            return Err(Refusal::MacReserved(mac));
+        }
+        let has = |lease: &&Arc<Lease>| lease.endpoint.as_ref().is_some_and(|it| it.mac == mac);
+        match self.leases.iter().find(has) {
+            Some(lease) => Err(Refusal::MacHeld {
+                mac,
+                holder: Box::new(Holder::from(&**lease)),
+            }),
+            None => Ok(()),
         }
     }
 

@@ -86,6 +86,20 @@ pub enum Refusal {
     /// A path that cannot be kept.
     #[error("namespace {0:?} is not a path in UTF-8 of at most 4095 bytes")]
     Namespace(PathBuf),
+    /// A MAC address that belongs to this project's devices, or to another address.
+    #[error(
+        "MAC address {} is one of the mesh's own (02:51, 02:52), or that of another address (02:53 and the \
+         address' four bytes): name another, or none", show_mac(.0)
+    )]
+    MacReserved([u8; 6]),
+    /// A MAC address that another endpoint has.
+    #[error("MAC address {} is that of {holder}: name another, or none", show_mac(.mac))]
+    MacHeld {
+        /// The address that was given.
+        mac: [u8; 6],
+        /// Who has it.
+        holder: Box<Holder>,
+    },
     /// Ports that cannot be published.
     #[error(transparent)]
     Published(#[from] PublishedError),
@@ -99,6 +113,11 @@ pub enum Refusal {
         /// Whose it is.
         holder: Box<Holder>,
     },
+}
+
+fn show_mac(mac: &[u8; 6]) -> String {
+    let bytes = mac.map(|byte| format!("{byte:02x}"));
+    bytes.join(":")
 }
 
 /// Who holds something: `docker/quilt/3f…/eth0 (web)`.

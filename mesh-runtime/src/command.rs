@@ -56,6 +56,11 @@ pub(crate) enum Command {
         namespace: Namespace,
         reply: oneshot::Sender<Result<Made, Refusal>>,
     },
+    /// Lets an endpoint that is made send, by the name of its interface.
+    RaiseEndpoint {
+        link: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
     /// Deletes the interface of an endpoint, by its name.
     UnmakeEndpoint {
         link: String,

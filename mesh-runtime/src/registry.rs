@@ -195,7 +195,7 @@ impl Registry {
                 return Err(status.into());
             }
         };
-        match self.settle(lease).await {
+        match self.finish(lease).await {
             Ok(lease) => {
                 if made.new {
                     let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
@@ -209,23 +209,30 @@ impl Registry {
             }
             Err(error) => {
                 self.undo(&granted, async || self.unmake(lease).await).await;
-                Err(error.into())
+                Err(error)
             }
         }
     }
 
-    /// Notes that all of an endpoint is there.
-    async fn settle(&self, lease: &Lease) -> Result<Lease, IpamError> {
-        match lease.endpoint.clone() {
-            Some(endpoint) if !endpoint.settled => {
-                let settled = Endpoint {
-                    settled: true,
-                    ..endpoint
-                };
-                self.ipam.set_endpoint(&lease.owner, Some(settled)).await
-            }
-            _ => Ok(lease.clone()),
+    /// Lets an endpoint send that is guarded now, and notes that all of it is there.
+    async fn finish(&self, lease: &Lease) -> Result<Lease, CallError> {
+        let Some(endpoint) = lease.endpoint.clone() else {
+            return Ok(lease.clone());
+        };
+        let link = endpoint.link.clone();
+        ask(&self.commands, |reply| Command::RaiseEndpoint {
+            link,
+            reply,
+        })
+        .await??;
+        if endpoint.settled {
+            return Ok(lease.clone());
         }
+        let settled = Endpoint {
+            settled: true,
+            ..endpoint
+        };
+        Ok(self.ipam.set_endpoint(&lease.owner, Some(settled)).await?)
     }
 
     /// Undoes an attachment.

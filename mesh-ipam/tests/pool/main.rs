@@ -287,3 +287,37 @@ fn published_ranges_are_compared_wherever_they_begin() {
     assert!(!again.new && !again.new_endpoint);
     assert_eq!(again.lease.endpoint.unwrap().published[0].host_port, 8000);
 }
+
+#[test]
+fn a_mac_address_is_that_of_one_endpoint_and_none_of_the_meshs_own() {
+    let mut pool = Pool::default();
+    pool.set_subnet("10.42.1.0/24".parse().unwrap()).unwrap();
+    let mut try_mac = |id: &str, mac: [u8; 6]| {
+        let request = Request {
+            owner: Owner::new("docker", "quilt", id, "eth0").unwrap(),
+            wished: None,
+            named: NamedLabels::default(),
+            namespace: None,
+            lifetime: Lifetime::Released,
+            endpoint: Some(EndpointPlan {
+                link: "veth1".to_owned(),
+                mac: Some(mac),
+                mtu: 1450,
+                default_route: true,
+                published: Vec::new(),
+            }),
+        };
+        let done = pool.allocate(&request, 0);
+        done.map(drop).map_err(|error| error.to_string())
+    };
+    try_mac("a", [0x02, 0x42, 0, 0, 0, 1]).unwrap();
+    let error = try_mac("b", [0x02, 0x42, 0, 0, 0, 1]).unwrap_err();
+    assert!(error.contains("02:42:00:00:00:01 is that of docker/quilt/a/eth0"));
+    for (second, host) in [(0x51, 0), (0x52, 0), (0x53, 9)] {
+        let error = try_mac("b", [0x02, second, 10, 42, 1, host]).unwrap_err();
+        assert!(error.contains("the mesh's own"), "{error}");
+    }
+    // That of the address which it gets.
+    try_mac("b", [0x02, 0x53, 10, 42, 1, 3]).unwrap();
+    try_mac("a", [0x02, 0x42, 0, 0, 0, 1]).unwrap();
+}

@@ -34,8 +34,8 @@ pub(crate) struct VethPair<'a> {
     pub(crate) owner: String,
 }
 
-/// Makes a pair: the host's end up, at the bridge and of the MAC address that the kernel chooses, the
-/// container's end down in its namespace. It is one request, of which nothing stays if any of it
+/// Makes a pair: the host's end at the bridge and of the MAC address that the kernel chooses, the
+/// container's end in its namespace, both down. It is one request, of which nothing stays if any of it
 /// cannot be done.
 pub(crate) async fn create(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(), NetlinkError> {
     let inside = LinkMessageBuilder::<LinkUnspec>::new()
@@ -48,7 +48,6 @@ pub(crate) async fn create(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(),
         .set_info_data(InfoData::Veth(InfoVeth::Peer(inside)))
         .mtu(pair.mtu)
         .controller(pair.bridge)
-        .up()
         .build();
     answer(netlink.handle.link().add(message).execute()).await?;
     // A creation takes no name for people. It shows who has the port, and nothing leans on it.
@@ -60,6 +59,12 @@ pub(crate) async fn create(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(),
         tracing::debug!(link = pair.link, %error, "cannot name the owner at its interface");
     }
     Ok(())
+}
+
+/// Brings the host's end of a pair up: what the container sends arrives from now on.
+pub(crate) async fn raise(netlink: &Netlink, link: u32) -> Result<(), NetlinkError> {
+    let up = LinkUnspec::new_with_index(link).up().build();
+    answer(netlink.handle.link().change(up).execute()).await
 }
 
 /// Deletes a pair by the index of its host's end. One that is gone is success.

@@ -49,6 +49,9 @@ impl Reconciler {
                 namespace,
                 reply,
             } => self.make_endpoint(&lease, &namespace, reply).await,
+            Command::RaiseEndpoint { link, reply } => {
+                let _ = reply.send(self.raise_endpoint(&link).await);
+            }
             Command::UnmakeEndpoint { link, reply } => {
                 let _ = reply.send(self.unmake_endpoint(&link).await);
             }

@@ -310,6 +310,18 @@ impl Reconciler {
         })
     }
 
+    /// Brings an endpoint's interface up. Not before programs and rules know it: whoever is root inside could
+    /// send from what is not registered until then.
+    pub(super) async fn raise_endpoint(&self, link: &str) -> Result<(), Refusal> {
+        let found = ports(&self.observed, &self.settings.bridge)
+            .get(link)
+            .map(|port| port.index)
+            .ok_or_else(|| Refusal(format!("interface {link} is gone again: attach it anew")))?;
+        veth::raise(&self.netlink, found)
+            .await
+            .map_err(|error| Refusal(format!("cannot bring interface {link} up: {error}")))
+    }
+
     /// Deletes the interface of an endpoint. One that is gone is success.
     pub(super) async fn unmake_endpoint(&mut self, link: &str) -> Result<(), Refusal> {
         self.read(Dirty::STATE).await.map_err(Refusal::because)?;
