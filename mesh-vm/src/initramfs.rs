@@ -19,7 +19,7 @@ const INIT: &str = include_str!("init.sh");
 /// What the product makes the kernel load: devices, for clsact the queueing discipline and its
 /// filters, and what its nftables tables ask for; and what stands between the checks' hosts. Those they depend on come with
 /// them.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 16] = [
     "vxlan",
     "veth",
     "bridge",
@@ -33,11 +33,13 @@ const MODULES: [&str; 17] = [
     "nft_chain_nat",
     "nft_nat",
     "nft_masq",
-    "nft_objref",
     "nft_ct",
     "nft_fib_inet",
     "nft_meta_bridge",
 ];
+
+/// What newer kernels have as a part of another module.
+const OLDER_MODULES: [&str; 1] = ["nft_objref"];
 
 /// Folders of the guest that nothing is put into.
 const MOUNT_POINTS: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
@@ -176,6 +178,12 @@ fn modules(kernel: &Kernel) -> Result<BTreeSet<String>> {
             })?,
         );
     }
+    let older = OLDER_MODULES.into_iter();
+    wanted.extend(
+        older
+            .filter_map(|name| with_dependencies(&dependencies, name))
+            .flatten(),
+    );
     let indexes = fs::read_dir(&kernel.modules)
         .map_err(|source| file("read", &kernel.modules, source))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
