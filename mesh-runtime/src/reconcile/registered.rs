@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     os::fd::AsFd as _,
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
@@ -28,6 +29,9 @@ use crate::{
 /// The most ports that a bridge has: numbers of ten bits (`BR_PORT_BITS`, net/bridge/br_private.h), of
 /// which zero is none.
 const MAX_PORTS: u32 = 1023;
+
+/// The longest the loop waits for the disk.
+const DISK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What of the registry the loop goes by.
 pub(super) struct Registered {
@@ -75,8 +79,10 @@ impl Registered {
         let Some(ipam) = self.ipam() else {
             return Ok(());
         };
-        match ipam.set_subnet(subnet).await {
-            Err(error @ IpamError::Refused(_)) => Err(Refusal::because(error)),
+        match tell(ipam, subnet).await {
+            Err(error @ SubnetError::Registry(IpamError::Refused(_))) => {
+                Err(Refusal::because(error))
+            }
             Err(error) => {
                 tracing::warn!(%error, "no addresses are leased until the disk takes the node's subnet");
                 Ok(())
@@ -89,7 +95,7 @@ impl Registered {
     pub(super) async fn catch_up(&self, wanted: &Wanted) {
         if let (Some(ipam), Some(subnet)) = (self.ipam(), wanted.subnet)
             && ipam.usage().subnet != Some(subnet)
-            && let Err(error) = ipam.set_subnet(subnet).await
+            && let Err(error) = tell(ipam, subnet).await
         {
             tracing::debug!(%error, "no addresses are leased yet");
         }
@@ -141,6 +147,22 @@ impl Registered {
             addresses.ipam.occupy(occupied.clone());
             self.occupied = occupied;
         }
+    }
+}
+
+/// Why the registry does not have the node's subnet.
+#[derive(Debug, thiserror::Error)]
+enum SubnetError {
+    #[error(transparent)]
+    Registry(#[from] IpamError),
+    #[error("the disk does not answer within {} s", DISK_DEADLINE.as_secs())]
+    Slow,
+}
+
+async fn tell(ipam: &Ipam, subnet: Ipv4Net) -> Result<(), SubnetError> {
+    match tokio::time::timeout(DISK_DEADLINE, ipam.set_subnet(subnet)).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(SubnetError::Slow),
     }
 }
 
