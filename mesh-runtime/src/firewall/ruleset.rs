@@ -1,6 +1,7 @@
 //! What the tables should hold, from settings, wanted and observed state. Pure.
 
 mod datagrams;
+mod element;
 mod passages;
 mod published;
 #[cfg(test)]
@@ -10,7 +11,6 @@ mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::Ipv4Addr,
 };
 
@@ -18,15 +18,16 @@ use crate::{
     endpoint::{endpoints, macs, strict_ports},
     fast_path::Mac,
     kernel::{
-        change::DisplayMac,
         observed::{Link, LinkKind, Observed},
         plan::{Plan, Settings},
         underlay::Underlay,
     },
     wanted::Wanted,
 };
+use element::Element;
+pub(super) use element::Raw;
 use ipnet::Ipv4Net;
-use published::{Doors, Way, doors};
+use published::{Doors, doors};
 
 /// The rules of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,22 +112,6 @@ pub(super) struct ElementChange {
     pub(super) set: &'static str,
     pub(super) add: bool,
     pub(super) elements: Vec<Raw>,
-}
-
-/// An element as the kernel holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Raw {
-    /// What it is compared by.
-    pub(super) key: Vec<u8>,
-    /// What a map leads to; of a set nothing.
-    pub(super) data: Vec<u8>,
-}
-
-impl Raw {
-    /// All of it, as it is compared with what the kernel shows.
-    pub(super) fn whole(&self) -> Vec<u8> {
-        [&self.key[..], &self.data].concat()
-    }
 }
 
 pub(super) const SETS: [NamedSet; 13] = [
@@ -216,78 +201,6 @@ pub(super) const SETS: [NamedSet; 13] = [
 
 fn elements<T: IntoIterator>(all: T, element: fn(T::Item) -> Element) -> BTreeSet<Element> {
     all.into_iter().map(element).collect()
-}
-
-/// An element of a set.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Element {
-    Address(Ipv4Addr),
-    Interface(String),
-    Port(u32),
-    Holder(u32, Ipv4Addr),
-    Mac(Mac),
-    MacHolder(u32, Mac),
-    /// An element of a map.
-    Door(Way, Option<Ipv4Addr>),
-    /// The same as one key.
-    Way(Way),
-}
-
-impl Element {
-    fn raw(&self) -> Raw {
-        let data = match self {
-            Self::Door(way, _) => way.to(),
-            _ => Vec::new(),
-        };
-        Raw {
-            key: self.key(),
-            data,
-        }
-    }
-
-    /// As the kernel compares it: an address in network byte order, a name filled up with zeros
-    /// (`IFNAMSIZ`), an index in the host's byte order; of several, each filled up to four bytes.
-    fn key(&self) -> Vec<u8> {
-        match self {
-            Self::Port(port) => port.to_ne_bytes().to_vec(),
-            Self::Holder(port, address) => [port.to_ne_bytes(), address.octets()].concat(),
-            Self::Mac(mac) => mac.to_vec(),
-            Self::MacHolder(port, mac) => [&port.to_ne_bytes()[..], mac, &[0; 2]].concat(),
-            Self::Address(address) => address.octets().to_vec(),
-            Self::Door(way, None) => way.from(),
-            Self::Door(way, Some(address)) => [&address.octets()[..], &way.from()].concat(),
-            Self::Way(way) => [way.from(), way.to()].concat(),
-            Self::Interface(name) => {
-                let mut key = name.as_bytes().to_vec();
-                key.resize(16, 0);
-                key
-            }
-        }
-    }
-}
-
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => write!(f, "{address}"),
-            Self::Interface(name) => write!(f, "\"{name}\""),
-            Self::Port(port) => write!(f, "{port}"),
-            Self::Holder(port, address) => write!(f, "{port} . {address}"),
-            Self::Mac(mac) => write!(f, "{}", DisplayMac(*mac)),
-            Self::MacHolder(port, mac) => write!(f, "{port} . {}", DisplayMac(*mac)),
-            Self::Door(way, address) => {
-                if let Some(address) = address {
-                    write!(f, "{address} . ")?;
-                }
-                write!(f, "{} . {} : ", way.protocol, way.host_port)?;
-                write!(f, "{} . {}", way.container, way.container_port)
-            }
-            Self::Way(way) => {
-                write!(f, "{} . {} . ", way.protocol, way.host_port)?;
-                write!(f, "{} . {}", way.container, way.container_port)
-            }
-        }
-    }
 }
 
 /// Whether a name means itself between quotation marks: nft knows no way to escape one, and takes
