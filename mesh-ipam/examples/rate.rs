@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_ipam::{EndpointPlan, Ipam, Lifetime, NamedLabels, Owner, Request};
+use mesh_ipam::{EndpointPlan, Ipam, Lifetime, NamedLabels, NetworkNamespace, Owner, Request};
 use tokio::task::JoinSet;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -114,7 +114,10 @@ fn request(container: &str) -> Result<Request, Failure> {
             names: vec![format!("{container}.shop")],
             labels: labels.map(|(key, value)| (key.into(), value.into())).into(),
         },
-        namespace: Some(format!("/run/netns/{container}").into()),
+        namespace: Some(NetworkNamespace {
+            path: format!("/run/netns/{container}").into(),
+            inode: 4_026_532_000,
+        }),
         lifetime: Lifetime::Released,
         endpoint: Some(EndpointPlan {
             link: "veth0123456789a".into(),

@@ -28,7 +28,7 @@ pub struct Lease {
     pub named: NamedLabels,
     /// The container's network namespace, if its owner named it: the lease goes with it.
     #[serde(default)]
-    pub namespace: Option<PathBuf>,
+    pub namespace: Option<NetworkNamespace>,
     /// How long it may last.
     pub lifetime: Lifetime,
     /// When it was leased, in seconds since 1970.
@@ -37,6 +37,15 @@ pub struct Lease {
     /// What was made for the container.
     #[serde(default)]
     pub endpoint: Option<Endpoint>,
+}
+
+/// A container's network namespace, as its owner named it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NetworkNamespace {
+    /// The path that leads to it, or led to it: of processes such paths are used again.
+    pub path: PathBuf,
+    /// Inode of the namespace, which tells it from others while they all live.
+    pub inode: u64,
 }
 
 /// How long a lease may last.

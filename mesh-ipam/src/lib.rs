@@ -15,7 +15,7 @@
 //!         owner: Owner::new("podman", "quilt", "3f1c", "eth0")?,
 //!         wished: None,
 //!         named: NamedLabels::default(),
-//!         namespace: Some("/run/netns/3f1c".into()),
+//!         namespace: None,
 //!         lifetime: Lifetime::Life(life.to_owned()),
 //!         endpoint: None,
 //!     })
@@ -44,7 +44,10 @@ mod subnet;
 pub use endpoint::{Endpoint, MAX_PUBLISHED, Protocol, Published, PublishedError, endpoint_mac};
 pub use ipam::{Ipam, IpamError};
 pub use journal::{DiskError, OpenError};
-pub use lease::{Lease, LeaseError, Lifetime, MAX_LABEL_BYTES, MAX_LABELS, MAX_NAMES, NamedLabels};
+pub use lease::{
+    Lease, LeaseError, Lifetime, MAX_LABEL_BYTES, MAX_LABELS, MAX_NAMES, NamedLabels,
+    NetworkNamespace,
+};
 pub use owner::{Owner, OwnerError};
 pub use pool::{Applied, Change, Done, Pool};
 pub use refusal::{Exhausted, Holder, Refusal};

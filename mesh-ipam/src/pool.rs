@@ -101,8 +101,10 @@ impl Pool {
     /// Any [`Refusal`] that concerns subnets, addresses, names or ports.
     pub fn allocate(&mut self, request: &Request, now: u64) -> Result<Done<Granted>, Refusal> {
         request.named.check()?;
-        if let Some(path) = request.namespace.as_ref().filter(|path| !is_path(path)) {
-            return Err(Refusal::Namespace(path.clone()));
+        if let Some(named) = &request.namespace
+            && !is_path(&named.path)
+        {
+            return Err(Refusal::Namespace(named.path.clone()));
         }
         let held = self.leases.of(&request.owner).cloned();
         let mut lease = match (&held, request.wished) {

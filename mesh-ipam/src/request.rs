@@ -1,8 +1,10 @@
 //! What is asked of a pool, and what it grants.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::net::Ipv4Addr;
 
-use crate::{Endpoint, Lease, Lifetime, NamedLabels, Owner, Published, endpoint_mac};
+use crate::{
+    Endpoint, Lease, Lifetime, NamedLabels, NetworkNamespace, Owner, Published, endpoint_mac,
+};
 
 /// A wish for an address. Whoever holds one already gets the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub struct Request {
     /// Names and labels of the container. A repeated request replaces those of the lease.
     pub named: NamedLabels,
     /// The container's network namespace. A repeated request replaces that of the lease.
-    pub namespace: Option<PathBuf>,
+    pub namespace: Option<NetworkNamespace>,
     /// How long it may last. A repeated request replaces that of the lease.
     pub lifetime: Lifetime,
     /// The interface that is about to be made for the container. It is recorded with the lease,

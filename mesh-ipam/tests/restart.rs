@@ -4,14 +4,19 @@
 
 use std::{fs, net::Ipv4Addr, path::Path};
 
-use mesh_ipam::{EndpointPlan, Granted, Ipam, Lifetime, NamedLabels, Owner, Request};
+use mesh_ipam::{
+    EndpointPlan, Granted, Ipam, Lifetime, NamedLabels, NetworkNamespace, Owner, Request,
+};
 
 fn request(container: &str, lifetime: Lifetime) -> Request {
     Request {
         owner: Owner::new("docker", "quilt", container, "eth0").unwrap(),
         wished: None,
         named: NamedLabels::default(),
-        namespace: Some("/run/netns/a".into()),
+        namespace: Some(NetworkNamespace {
+            path: "/run/netns/a".into(),
+            inode: 4_026_532_000,
+        }),
         lifetime,
         endpoint: Some(EndpointPlan {
             link: format!("veth{container}"),

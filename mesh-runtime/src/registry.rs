@@ -5,7 +5,7 @@ pub(crate) mod message;
 mod sweep;
 mod turn;
 
-use std::{fmt, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{fmt, net::Ipv4Addr, sync::Arc};
 
 use mesh_ipam::{Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, Owner, Request};
 use sha2::{Digest as _, Sha256};
@@ -107,7 +107,7 @@ impl Registry {
     pub(crate) async fn allocate(&self, allocation: Allocation) -> Result<Lease, CallError> {
         let _turn = self.turns.take(&allocation.owner).await?;
         let namespace = match allocation.namespace {
-            Some(path) => Some(open(path).await?.path().to_owned()),
+            Some(path) => Some(open(path).await?.named().clone()),
             None => None,
         };
         let lifetime = match allocation.outlives_boot {
@@ -171,7 +171,7 @@ impl Registry {
                 owner: attachment.owner.clone(),
                 wished: attachment.wished,
                 named: attachment.named.clone(),
-                namespace: Some(PathBuf::from(&attachment.namespace)),
+                namespace: Some(namespace.named().clone()),
                 lifetime,
                 endpoint: Some(plan),
             })

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{EndpointPlan, Lifetime, NamedLabels, Owner, Request};
+use crate::{EndpointPlan, Lifetime, NamedLabels, NetworkNamespace, Owner, Request};
 
 const LIFE: &str = "this";
 
@@ -52,7 +52,10 @@ pub(crate) fn request(number: u8, endpoint: bool, bound: bool) -> Request {
             )]
             .into(),
         },
-        namespace: Some("/run/netns/x".into()),
+        namespace: Some(NetworkNamespace {
+            path: "/run/netns/x".into(),
+            inode: 4_026_532_000,
+        }),
         lifetime: match bound {
             true => Lifetime::Life(LIFE.to_owned()),
             false => Lifetime::Released,

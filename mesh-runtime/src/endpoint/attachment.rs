@@ -82,7 +82,7 @@ impl Attachment {
             })
         };
         let namespace = lease.namespace.as_ref();
-        let namespace = namespace.map_or_else(String::new, |path| path.display().to_string());
+        let namespace = namespace.map_or_else(String::new, |it| it.path.display().to_string());
         let list = |published: &[Published]| {
             let texts: Vec<String> = published.iter().map(Published::to_string).collect();
             format!("[{}]", texts.join(", "))

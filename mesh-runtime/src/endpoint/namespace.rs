@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mesh_ipam::NetworkNamespace;
 use nix::{
     errno::Errno,
     sys::statfs::{NSFS_MAGIC, fstatfs, statfs},
@@ -56,7 +57,7 @@ pub(crate) enum NamespaceError {
 #[derive(Debug)]
 pub(crate) struct Namespace {
     file: File,
-    path: PathBuf,
+    named: NetworkNamespace,
 }
 
 impl AsFd for Namespace {
@@ -96,7 +97,8 @@ impl Namespace {
             return Err(NamespaceError::NotOfNetworks(path));
         }
         let own = fs::metadata("/proc/thread-self/ns/net").map_err(failed)?;
-        if same(&file.metadata().map_err(failed)?, &own) {
+        let metadata = file.metadata().map_err(failed)?;
+        if same(&metadata, &own) {
             return Err(NamespaceError::OwnHost(path));
         }
         let owner = match owner(&file) {
@@ -109,18 +111,27 @@ impl Namespace {
         if !same(&owner.metadata().map_err(failed)?, &own) {
             return Err(NamespaceError::OtherUser(path));
         }
-        Ok(Self { file, path })
+        let inode = metadata.ino();
+        let named = NetworkNamespace { path, inode };
+        Ok(Self { file, named })
     }
 
     /// How the caller named it.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.named.path
+    }
+
+    /// By what it is known again.
+    pub(crate) fn named(&self) -> &NetworkNamespace {
+        &self.named
     }
 }
 
-/// Whether `path` leads to a namespace at the moment. Blocks, for microseconds.
-pub(crate) fn is_there(path: &Path) -> bool {
-    statfs(path).is_ok_and(|kind| kind.filesystem_type() == NSFS_MAGIC)
+/// Whether the path leads to that namespace at the moment, as far as its inode tells. Blocks, for microseconds.
+pub(crate) fn is_there(named: &NetworkNamespace) -> bool {
+    let is_namespace = || statfs(&named.path).map(|kind| kind.filesystem_type() == NSFS_MAGIC);
+    fs::metadata(&named.path).is_ok_and(|it| it.ino() == named.inode)
+        && is_namespace().unwrap_or_default()
 }
 
 /// The user namespace that a namespace belongs to.
@@ -133,4 +144,25 @@ fn owner(namespace: &File) -> Result<File, Errno> {
 
 fn same(one: &fs::Metadata, another: &fs::Metadata) -> bool {
     (one.dev(), one.ino()) == (another.dev(), another.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_leads_to_another_namespace_does_not_lead_to_the_named_one() {
+        let path = PathBuf::from("/proc/self/ns/net");
+        let inode = fs::metadata(&path).unwrap().ino();
+        let named = |path: &Path, inode| NetworkNamespace {
+            path: path.to_owned(),
+            inode,
+        };
+        assert!(is_there(&named(&path, inode)));
+        assert!(!is_there(&named(&path, inode + 1)));
+        let file = Path::new("/proc/self/status");
+        let its_inode = fs::metadata(file).unwrap().ino();
+        assert!(!is_there(&named(file, its_inode)));
+        assert!(!is_there(&named(Path::new("/proc/0/ns/net"), inode)));
+    }
 }

@@ -257,7 +257,7 @@ fn address_lease(lease: &Lease, leaked: &str) -> AddressLease {
         network_namespace: lease
             .namespace
             .as_ref()
-            .map_or_else(String::new, |path| path.display().to_string()),
+            .map_or_else(String::new, |it| it.path.display().to_string()),
         outlives_boot: lease.lifetime == Lifetime::Released,
         since: lease.since,
         endpoint: endpoint(lease),

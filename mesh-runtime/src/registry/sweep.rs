@@ -2,11 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use mesh_ipam::{Lease, Owner};
+use mesh_ipam::{Lease, NetworkNamespace, Owner};
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use tonic::Status;
 
@@ -51,8 +50,11 @@ impl Leak {
 ///
 /// `namespace` says whether the namespace that its owner named is there; `now` is in seconds since 1970.
 fn judge(lease: &Lease, shown: &Shown, namespace: Option<bool>, now: u64) -> Option<Leak> {
-    let path = lease.namespace.as_deref().unwrap_or(Path::new(""));
-    let gone = || Leak::Gone(format!("its namespace {} is gone", path.display()));
+    let path = lease.namespace.as_ref().map(|named| named.path.display());
+    let gone = || match &path {
+        Some(path) => Leak::Gone(format!("its namespace {path} is gone")),
+        None => Leak::Gone("its namespace is gone".to_owned()),
+    };
     if let Some(endpoint) = &lease.endpoint {
         if !endpoint.settled {
             return Some(Leak::Unfinished);
@@ -85,14 +87,14 @@ impl Registry {
         let shown = ask(&self.commands, |reply| Command::Shown { reply }).await?;
         // After the kernel was asked: a lease that is newer is not judged by what was older.
         let leases = self.ipam.leases();
-        let paths: BTreeSet<PathBuf> = leases
+        let named: Vec<NetworkNamespace> = leases
             .iter()
             .filter_map(|it| it.namespace.clone())
             .collect();
-        let look = move || -> BTreeMap<PathBuf, bool> {
-            let looked = paths.into_iter().map(|path| {
-                let there = is_there(&path);
-                (path, there)
+        let look = move || -> BTreeMap<NetworkNamespace, bool> {
+            let looked = named.into_iter().map(|named| {
+                let there = is_there(&named);
+                (named, there)
             });
             looked.collect()
         };
@@ -104,8 +106,8 @@ impl Registry {
         let judged = leases.iter().filter_map(|lease| {
             // Somebody is at it just now.
             let _turn = self.turns.try_take(&lease.owner)?;
-            let path = lease.namespace.as_ref();
-            let namespace = path.map(|path| there.get(path).copied().unwrap_or_default());
+            let named = lease.namespace.as_ref();
+            let namespace = named.map(|it| there.get(it).copied().unwrap_or_default());
             let leak = judge(lease, &shown, namespace, now)?;
             Some((lease.owner.clone(), (lease.clone(), leak)))
         });
@@ -139,7 +141,7 @@ impl Registry {
         };
         // Its owner may have come back meanwhile.
         let changed = self.ipam.lease_of(owner).as_ref() != Some(lease);
-        let back = lease.namespace.as_deref().is_some_and(is_there);
+        let back = lease.namespace.as_ref().is_some_and(is_there);
         let is_gone = matches!(leak, Leak::Gone(_));
         if changed || is_gone && back {
             return;
@@ -198,7 +200,10 @@ mod tests {
             address: [10, 42, 1, 2].into(),
             owner: Owner::new("test", "quilt", "web", "eth0").unwrap(),
             named: NamedLabels::default(),
-            namespace: namespace.map(PathBuf::from),
+            namespace: namespace.map(|path| NetworkNamespace {
+                path: path.into(),
+                inode: 4_026_532_000,
+            }),
             lifetime: Lifetime::Released,
             since: 1000,
             endpoint: endpoint.map(|settled| Endpoint {
