@@ -38,14 +38,14 @@ const ANSWER_LIMIT: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection.
-    #[error("no connection to the runtime's socket {path}: {hint}: {source}")]
+    #[error("no connection to the runtime's socket {path}: {reason}; {hint}")]
     Connect {
         /// The socket.
         path: PathBuf,
         /// What to do.
         hint: &'static str,
         /// The kernel's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The call failed; whether it did anything is not known. Repeating it is safe.
     #[error("the runtime failed ({}): {}", .0.code(), .0.message())]
@@ -54,7 +54,7 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(String),
     /// What is to be done inside the container could not be done; what was made outside is undone.
-    #[error("{0}")]
+    #[error(transparent)]
     Inside(#[from] InsideError),
     /// An answer that lacks what it promises.
     #[error("the runtime's answer has no {0}: are runtime and client of one version?")]
@@ -85,10 +85,10 @@ impl Client {
     /// [`ClientError::Connect`], with what to do.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
         // Tried once by hand: of an error of the channel little is left.
-        let failed = |source: io::Error| ClientError::Connect {
+        let failed = |reason: io::Error| ClientError::Connect {
             path: socket.to_owned(),
-            hint: hint(&source),
-            source,
+            hint: hint(&reason),
+            reason,
         };
         UnixStream::connect(socket).await.map_err(failed)?;
         let path = socket.to_owned();

@@ -12,7 +12,10 @@ use std::{
 use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use mesh_proto::mesh::InsideContainer;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::{
+    link::{LinkAttribute, LinkMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage},
+};
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::sync::oneshot;
@@ -24,12 +27,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum InsideError {
     /// The namespace cannot be entered.
-    #[error("cannot enter {path}, which takes root (CAP_SYS_ADMIN): {source}")]
+    #[error("cannot enter {path}, which takes root (CAP_SYS_ADMIN): {reason}")]
     Enter {
         /// The namespace.
         path: PathBuf,
         /// The kernel's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The kernel refused a step.
     #[error("inside {path}: cannot {step}: {reason}")]
@@ -73,6 +76,7 @@ impl From<ipnet::AddrParseError> for InsideError {
 struct Work {
     path: PathBuf,
     interface: String,
+    mac: String,
     address: Ipv4Net,
     gateway: Ipv4Addr,
     routes: Vec<Ipv4Net>,
@@ -89,12 +93,13 @@ pub async fn configure(namespace: &Path, inside: &InsideContainer) -> Result<(),
     let work = Work {
         path: namespace.to_owned(),
         interface: inside.interface.clone(),
+        mac: inside.mac.clone(),
         address: inside.address.parse()?,
         gateway: inside.gateway.parse()?,
         routes: routes?,
     };
     let path = namespace.to_owned();
-    let lost = |source| InsideError::Enter { path, source };
+    let lost = |reason| InsideError::Enter { path, reason };
     let (reply, answer) = oneshot::channel();
     // A namespace is entered by a thread, and this one is of no use for anything else afterwards.
     let spawned = thread::Builder::new()
@@ -117,9 +122,9 @@ impl Work {
                 .enable_all()
                 .build()
         };
-        let enter_failed = |source| InsideError::Enter {
+        let enter_failed = |reason| InsideError::Enter {
             path: self.path.clone(),
-            source,
+            reason,
         };
         let runtime = enter().map_err(enter_failed)?;
         runtime.block_on(async {
@@ -143,9 +148,13 @@ impl Work {
             .try_next()
             .await
             .map_err(|error| self.refused(&find, &error))?
-            .ok_or_else(|| self.failed(&find, "it is not there".to_owned()))?
-            .header
-            .index;
+            .ok_or_else(|| self.failed(&find, "it is not there".to_owned()))?;
+        // The path may lead elsewhere by now, and every host has an eth0.
+        if mac_of(&link).as_ref() != Some(&self.mac) {
+            let reason = format!("the one there is not that of the runtime ({})", self.mac);
+            return Err(self.failed(&find, reason));
+        }
+        let link = link.header.index;
         let address = self.address;
         let add = handle
             .address()
@@ -231,6 +240,16 @@ impl Work {
             reason,
         }
     }
+}
+
+/// The MAC address of an interface, as the runtime writes it.
+fn mac_of(link: &LinkMessage) -> Option<String> {
+    let address = link.attributes.iter().find_map(|it| match it {
+        LinkAttribute::Address(bytes) => Some(bytes),
+        _ => None,
+    })?;
+    let digits: Vec<String> = address.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(digits.join(":"))
 }
 
 fn is_route(route: &RouteMessage, link: u32, gateway: Ipv4Addr, destination: Ipv4Net) -> bool {

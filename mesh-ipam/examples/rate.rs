@@ -125,6 +125,7 @@ fn request(container: &str) -> Result<Request, Failure> {
             mtu: 1450,
             default_route: true,
             published: Vec::new(),
+            namespace: None,
         }),
     })
 }

@@ -4,6 +4,8 @@ use std::{fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::NetworkNamespace;
+
 /// The most ports that one endpoint is published by, ranges counted port by port.
 pub const MAX_PUBLISHED: usize = 1024;
 
@@ -33,6 +35,9 @@ pub struct Endpoint {
     /// Whether all of it was made. Of what was begun and never finished nothing stays.
     #[serde(default)]
     pub settled: bool,
+    /// The container's network namespace: the interface goes with it.
+    #[serde(default)]
+    pub namespace: Option<NetworkNamespace>,
     /// Whether the address was leased along with it, and is released along with it.
     #[serde(default)]
     pub leased_along: bool,
@@ -82,7 +87,7 @@ pub enum PublishedError {
     Range(Published),
     /// An address that no packet from elsewhere is for.
     #[error(
-        "published ports {0}: the host's address is one that others send to, none of loopback or a group"
+        "published ports {0}: no packet from elsewhere is for that address: name another of the host's, or none for all of them"
     )]
     HostAddress(Published),
     /// Two ranges of one endpoint share a port of the host.

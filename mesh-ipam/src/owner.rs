@@ -55,7 +55,7 @@ pub enum OwnerError {
     },
     /// Not what the kernel takes for an interface's name (`dev_valid_name`).
     #[error(
-        "owner: interface {0:?} is not a name: '/', ':' and white space are not allowed, nor are \".\" and \
+        "owner: interface {0:?} is not a name: '/', ':', '%' and white space are not allowed, nor are \".\" and \
          \"..\""
     )]
     Interface(String),
@@ -79,7 +79,8 @@ impl Owner {
         check("network", network, MAX_NAME)?;
         check("container", container, MAX_CONTAINER)?;
         check_length("interface", interface, MAX_INTERFACE)?;
-        let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        // The kernel puts a number in the place of "%d".
+        let bad = |c: char| "/:%".contains(c) || c.is_whitespace() || c.is_control();
         if interface == "." || interface == ".." || interface.contains(bad) {
             return Err(OwnerError::Interface(interface.to_owned()));
         }
@@ -174,6 +175,7 @@ mod tests {
             (["e", "n", "c", "an-interface-too-long"], "at most 15"),
             (["e", "n", "c", "a b"], "interface \"a b\""),
             (["e", "n", "c", ".."], "interface \"..\""),
+            (["e", "n", "c", "eth%d"], "interface \"eth%d\""),
             (["e", "n", "c", "eth0\u{7}"], "interface"),
         ] {
             let [engine, network, container, interface] = parts;

@@ -130,6 +130,12 @@ impl Pool {
         lease.namespace.clone_from(&request.namespace);
         lease.lifetime.clone_from(&request.lifetime);
         let mut new_endpoint = false;
+        if request.endpoint.is_none()
+            && let Some(endpoint) = &mut lease.endpoint
+        {
+            // It is wanted for itself from now on.
+            endpoint.leased_along = false;
+        }
         if let Some(plan) = request
             .endpoint
             .as_ref()

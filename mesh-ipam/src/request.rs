@@ -38,6 +38,8 @@ pub struct EndpointPlan {
     pub default_route: bool,
     /// The ports of the host by which it is reached.
     pub published: Vec<Published>,
+    /// The container's network namespace.
+    pub namespace: Option<NetworkNamespace>,
 }
 
 impl EndpointPlan {
@@ -50,6 +52,7 @@ impl EndpointPlan {
             default_route: self.default_route,
             published: self.published.clone(),
             settled: false,
+            namespace: self.namespace.clone(),
             leased_along,
         }
     }

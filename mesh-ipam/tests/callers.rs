@@ -129,6 +129,7 @@ async fn whoever_watches_is_told_of_every_change_and_of_nothing_else() {
         default_route: true,
         published: Vec::new(),
         settled: true,
+        namespace: None,
         leased_along: false,
     };
     let holder = owner("a");

@@ -24,6 +24,7 @@ fn request(container: &str, lifetime: Lifetime) -> Request {
             mtu: 1450,
             default_route: true,
             published: Vec::new(),
+            namespace: None,
         }),
     }
 }

@@ -101,8 +101,12 @@ pub(crate) struct Ground {
 /// An endpoint whose interface is there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made {
+    /// Index of the host's end.
+    pub(crate) port: u32,
     /// Whether this call made it.
     pub(crate) new: bool,
+    /// Whether programs and rules know it.
+    pub(crate) guarded: bool,
 }
 
 /// What the kernel shows of leases.

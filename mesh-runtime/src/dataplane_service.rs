@@ -197,6 +197,19 @@ impl MeshDataplane for DataplaneService {
         if request.owner.is_some() || !request.network_namespace.is_empty() {
             return self.registry()?.attach_endpoint(request).await;
         }
+        if request.mtu != 0
+            || request.default_route
+            || !request.ports.is_empty()
+            || !request.names.is_empty()
+            || !request.labels.is_empty()
+        {
+            return Ok(Response::new(AttachEndpointResponse {
+                error: "mtu, default_route, ports, names and labels are of containers with an owner: without one \
+                        the interface is made already, and nothing is kept with it"
+                    .to_owned(),
+                ..AttachEndpointResponse::default()
+            }));
+        }
         let request = EndpointRequest {
             interface: request.interface,
             address: request.address,

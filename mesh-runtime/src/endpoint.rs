@@ -22,6 +22,7 @@ use crate::{
 
 pub(crate) mod attachment;
 mod holders;
+pub(crate) mod listeners;
 pub(crate) mod namespace;
 pub(crate) mod request;
 #[cfg(test)]

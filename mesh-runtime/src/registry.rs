@@ -7,7 +7,9 @@ mod turn;
 
 use std::{fmt, net::Ipv4Addr, sync::Arc};
 
-use mesh_ipam::{Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, Owner, Request};
+use mesh_ipam::{
+    Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, Owner, Published, Request,
+};
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
@@ -16,6 +18,7 @@ use crate::{
     command::{Command, Commands, Refusal},
     endpoint::{
         attachment::{Attachment, Inside},
+        listeners,
         namespace::Namespace,
     },
 };
@@ -143,7 +146,7 @@ impl Registry {
         }) = self.ipam.lease_of(owner)
         {
             return Err(Refusal(format!(
-                "{address} of {owner} is that of an endpoint ({}): detach it (DetachEndpoint)",
+                "{address} of {owner} is that of an interface that is attached ({}): detach it instead",
                 endpoint.link
             ))
             .into());
@@ -163,15 +166,24 @@ impl Registry {
         if let Some(lease) = &known {
             attachment.check_same(lease).map_err(Refusal::because)?;
         }
-        let plan = attachment.plan(&ground).map_err(Refusal::because)?;
-        let lifetime = known.map_or_else(|| self.lifetime(), |lease| lease.lifetime);
+        let plan = attachment
+            .plan(&ground, namespace.named())
+            .map_err(Refusal::because)?;
+        if known.as_ref().is_none_or(|lease| lease.endpoint.is_none()) {
+            check_ports(plan.published.clone()).await?;
+        }
+        // What the lease itself is bound to stays; the endpoint is bound to its namespace.
+        let (lifetime, bound_to) = match known {
+            Some(lease) => (lease.lifetime, lease.namespace),
+            None => (self.lifetime(), None),
+        };
         let granted = self
             .ipam
             .allocate(Request {
                 owner: attachment.owner.clone(),
                 wished: attachment.wished,
                 named: attachment.named.clone(),
-                namespace: Some(namespace.named().clone()),
+                namespace: bound_to,
                 lifetime,
                 endpoint: Some(plan),
             })
@@ -183,7 +195,16 @@ impl Registry {
             reply,
         });
         let made = match made.await {
-            Ok(Ok(made)) => made,
+            Ok(Ok(made)) if made.guarded => made,
+            Ok(Ok(_)) => {
+                self.undo(&granted, async || self.unmake(lease).await).await;
+                return Err(Refusal(
+                    "programs and rules do not know the new interface yet, and it may not send without: the \
+                     host is busy, try again"
+                        .to_owned(),
+                )
+                .into());
+            }
             // Nothing was made.
             Ok(Err(refusal)) => {
                 self.undo(&granted, async || self.forget(lease).await).await;
@@ -239,8 +260,9 @@ impl Registry {
     pub(crate) async fn detach(&self, owner: &Owner) -> Result<(), CallError> {
         let _turn = self.turns.take(owner).await?;
         match self.ipam.lease_of(owner) {
-            Some(lease) => self.unmake(&lease).await,
-            None => Ok(()),
+            Some(lease) if lease.endpoint.is_some() => self.unmake(&lease).await,
+            // Of a lease that is lost an interface may be left.
+            _ => self.delete(link_name(owner)).await,
         }
     }
 
@@ -249,14 +271,25 @@ impl Registry {
         let Some(endpoint) = &lease.endpoint else {
             return Ok(());
         };
-        let link = endpoint.link.clone();
+        // Written first: on a full disk nothing is changed, and what is begun is swept up.
+        if endpoint.settled {
+            let begun = Endpoint {
+                settled: false,
+                ..endpoint.clone()
+            };
+            self.ipam.set_endpoint(&lease.owner, Some(begun)).await?;
+        }
         // Before the address can become another's.
-        ask(&self.commands, |reply| Command::UnmakeEndpoint {
+        self.delete(endpoint.link.clone()).await?;
+        self.forget(lease).await
+    }
+
+    async fn delete(&self, link: String) -> Result<(), CallError> {
+        let deleted = ask(&self.commands, |reply| Command::UnmakeEndpoint {
             link,
             reply,
-        })
-        .await??;
-        self.forget(lease).await
+        });
+        Ok(deleted.await??)
     }
 
     /// Forgets a lease's endpoint. An address that was leased along with it is released.
@@ -303,6 +336,18 @@ async fn open(path: String) -> Result<Namespace, CallError> {
     let opened = tokio::task::spawn_blocking(move || Namespace::open(&path)).await;
     let opened = opened.map_err(|error| Status::internal(error.to_string()))?;
     Ok(opened.map_err(Refusal::because)?)
+}
+
+/// Refuses ports that a process of this host has.
+async fn check_ports(published: Vec<Published>) -> Result<(), CallError> {
+    if published.is_empty() {
+        return Ok(());
+    }
+    let looked = tokio::task::spawn_blocking(listeners::listeners).await;
+    let found = looked
+        .map_err(|error| Status::internal(error.to_string()))?
+        .map_err(|error| Status::internal(format!("cannot tell which ports are taken: {error}")))?;
+    Ok(listeners::check(&published, &found).map_err(Refusal::because)?)
 }
 
 /// Name of the host's end of an owner's veth pair: the same whoever asks, and no other owner's.

@@ -23,7 +23,7 @@ use mesh_proto::{
 
 use crate::{
     daemon_options::{DaemonOptions, GrpcAddress},
-    socket::Socket,
+    socket::{Socket, find_group},
 };
 
 /// How long calls that are under way may take once a signal has come.
@@ -40,9 +40,11 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     // Before anything is touched: a signal that comes early must not leave half a start.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let group = options.socket_group.as_deref();
+    let group = group.map(find_group).transpose()?;
     let mut mesh = MeshRuntime::start(options.runtime_options()).await?;
     // Whoever is served on the port finds the socket as well.
-    let (socket, callers) = Socket::bind(&options.socket, options.socket_group.as_deref())?;
+    let (socket, callers) = Socket::bind(&options.socket, group)?;
     let listener = match options.grpc_addr {
         GrpcAddress::At(address) => Some(listen(address).await?),
         GrpcAddress::Off => None,

@@ -4,14 +4,17 @@ use std::{
     fs, io,
     os::unix::{
         ffi::OsStrExt as _,
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
+        fs::{FileTypeExt as _, MetadataExt as _, lchown},
         net::UnixStream,
     },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
-use nix::unistd::{Gid, Group, geteuid};
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::{Gid, Group, geteuid},
+};
 use tokio::net::UnixListener;
 use tonic::{Request, Status, transport::server::UdsConnectInfo};
 
@@ -53,18 +56,22 @@ pub(crate) struct Access {
 impl Socket {
     /// Binds the socket with mode 0600, or 0660 for a group. One that a runtime left behind is
     /// replaced, one that somebody serves is not.
-    pub(crate) fn bind(path: &Path, group: Option<&str>) -> anyhow::Result<(Self, UnixListener)> {
+    pub(crate) fn bind(path: &Path, group: Option<Gid>) -> anyhow::Result<(Self, UnixListener)> {
         let shown = path.display();
         if path.as_os_str().as_bytes().len() > MAX_PATH {
             bail!("--socket {shown}: a socket's path has at most {MAX_PATH} bytes");
         }
-        let group = group.map(find_group).transpose()?;
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)
                 .with_context(|| format!("--socket {shown}: cannot make its directory"))?;
         }
         remove_leftover(path)?;
-        let listener = UnixListener::bind(path).with_context(|| {
+        // From its first moment it is for nobody else. The mask is the process's, which makes no other file now.
+        let mask = if group.is_some() { 0o117 } else { 0o177 };
+        let before = umask(Mode::from_bits_truncate(mask));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        let listener = bound.with_context(|| {
             format!("cannot serve on the socket {shown}: choose another path with --socket")
         })?;
         let socket = Self {
@@ -75,9 +82,7 @@ impl Socket {
                 group,
             },
         };
-        let mode = if group.is_some() { 0o660 } else { 0o600 };
-        chown(path, None, group.map(Gid::as_raw))
-            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        lchown(path, None, group.map(Gid::as_raw))
             .with_context(|| format!("cannot give the socket {shown} to those who may call"))?;
         Ok((socket, listener))
     }
@@ -113,7 +118,8 @@ impl Access {
     }
 }
 
-fn find_group(name: &str) -> anyhow::Result<Gid> {
+/// The group of that name or number.
+pub(crate) fn find_group(name: &str) -> anyhow::Result<Gid> {
     if let Ok(number) = name.parse() {
         return Ok(Gid::from_raw(number));
     }
@@ -145,6 +151,8 @@ pub(crate) fn remove_leftover(path: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -191,12 +199,10 @@ mod tests {
         assert!(error.contains("at most 107 bytes"), "{error}");
     }
 
-    #[tokio::test]
-    async fn a_group_that_does_not_exist_is_refused_by_name() {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("runtime.sock");
-        let error = Socket::bind(&path, Some("no-such-group")).unwrap_err();
+    #[test]
+    fn a_group_that_does_not_exist_is_refused_by_name() {
+        let error = find_group("no-such-group").unwrap_err();
         assert!(format!("{error:#}").contains("no-such-group"), "{error:#}");
-        assert!(!path.exists());
+        assert_eq!(find_group("0").unwrap(), Gid::from_raw(0));
     }
 }

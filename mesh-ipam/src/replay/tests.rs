@@ -39,6 +39,7 @@ pub(crate) fn request(number: u8, endpoint: bool, bound: bool) -> Request {
         mtu: 1450,
         default_route: true,
         published: Vec::new(),
+        namespace: None,
     };
     Request {
         owner: owner(number),

@@ -45,6 +45,7 @@ fn call(pool: &mut Pool, model: &mut Model, call: &Call) -> Option<mesh_ipam::Ap
                 mtu: 1450,
                 default_route: true,
                 published: vec![published(port)],
+                namespace: None,
             };
             let request = Request {
                 owner: owner.clone(),
@@ -263,6 +264,7 @@ fn published_ranges_are_compared_wherever_they_begin() {
                 mtu: 1450,
                 default_route: false,
                 published: vec![range],
+                namespace: None,
             }),
         };
         pool.allocate(&request, 0).map(|done| done.answer)
@@ -305,6 +307,7 @@ fn a_mac_address_is_that_of_one_endpoint_and_none_of_the_meshs_own() {
                 mtu: 1450,
                 default_route: true,
                 published: Vec::new(),
+                namespace: None,
             }),
         };
         let done = pool.allocate(&request, 0);

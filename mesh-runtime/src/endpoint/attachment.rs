@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use mesh_ipam::{EndpointPlan, Lease, NamedLabels, Owner, Protocol, Published, gateway};
+use mesh_ipam::{
+    EndpointPlan, Lease, NamedLabels, NetworkNamespace, Owner, Protocol, Published, gateway,
+};
 use mesh_layout::VXLAN_PORT;
 
 use crate::{command::Ground, fast_path::Mac, kernel::change::DisplayMac, registry::link_name};
@@ -48,7 +50,11 @@ pub(crate) enum AttachmentError {
 
 impl Attachment {
     /// The endpoint that is wanted.
-    pub(crate) fn plan(&self, ground: &Ground) -> Result<EndpointPlan, AttachmentError> {
+    pub(crate) fn plan(
+        &self,
+        ground: &Ground,
+        namespace: &NetworkNamespace,
+    ) -> Result<EndpointPlan, AttachmentError> {
         let mtu = self.mtu.unwrap_or(ground.mtu);
         if !(MIN_MTU..=ground.mtu).contains(&mtu) {
             return Err(AttachmentError::Mtu {
@@ -65,6 +71,7 @@ impl Attachment {
             mtu,
             default_route: self.default_route,
             published: self.published.clone(),
+            namespace: Some(namespace.clone()),
         })
     }
 
@@ -81,7 +88,7 @@ impl Attachment {
                 given,
             })
         };
-        let namespace = lease.namespace.as_ref();
+        let namespace = endpoint.namespace.as_ref();
         let namespace = namespace.map_or_else(String::new, |it| it.path.display().to_string());
         let list = |published: &[Published]| {
             let texts: Vec<String> = published.iter().map(Published::to_string).collect();

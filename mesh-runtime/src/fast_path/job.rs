@@ -12,6 +12,13 @@ use super::{FastPathError, Programs, attach::Attaching, hook::Hook, sequence};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks(pub(super) BTreeMap<Hook, String>);
 
+impl Hooks {
+    /// Whether any of them is at that interface.
+    pub fn include(&self, link: u32) -> bool {
+        self.0.keys().any(|hook| hook.link == link)
+    }
+}
+
 /// Programs on their way to being attached. Dropping it leaves what is attached as it is.
 pub struct AttachJob {
     pub(super) programs: Programs,

@@ -299,6 +299,11 @@ impl Ruleset {
         self.sets.peers.contains(&peer)
     }
 
+    /// Whether a port sends from what is registered of it alone.
+    pub(crate) fn is_strict(&self, port: u32) -> bool {
+        self.sets.strict.contains(&port)
+    }
+
     /// How many peers it knows.
     pub(crate) fn peers(&self) -> usize {
         self.sets.peers.len()

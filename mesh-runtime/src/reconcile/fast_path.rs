@@ -158,9 +158,17 @@ impl FastPathSlot {
         }
     }
 
-    /// Whether programs are being loaded, or on their way to being attached.
-    pub(super) fn is_coming(&self) -> bool {
-        matches!(self, Self::Opening(_)) || self.is_attaching()
+    /// Whether the program of a port is attached, or will not be, whatever is still to come for others.
+    pub(super) fn guards(&self, port: u32) -> bool {
+        match self {
+            Self::Unopened | Self::Opening(_) => false,
+            Self::Unavailable(_) => true,
+            Self::Open(open) => {
+                let attached = open.attached.as_ref();
+                attached.is_some_and(|hooks| hooks.include(port))
+                    || open.attaching.is_none() && open.refused().is_some()
+            }
+        }
     }
 
     /// Whether programs are on their way to being attached.

@@ -182,6 +182,12 @@ impl Firewall {
         self.failed.is_none() && self.wanted.is_some() && self.shown != self.wanted
     }
 
+    /// Whether the rules hold a registered port to what is registered, or will not.
+    pub(super) fn guards(&self, port: u32) -> bool {
+        let shown = self.shown.as_ref();
+        self.failed.is_some() || shown.is_some_and(|rules| rules.is_strict(port))
+    }
+
     /// Lets what is under way come to its end.
     pub(super) async fn finish(&mut self) {
         if let Some(turn) = self.turn.take() {

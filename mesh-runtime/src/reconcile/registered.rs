@@ -212,7 +212,9 @@ fn occupied(
 impl Reconciler {
     /// What a container's interface is made on.
     pub(super) fn ground(&self) -> Result<Ground, Refusal> {
-        let subnet = self.subnet_before("AttachEndpoint")?;
+        let subnet = self.wanted.subnet.ok_or_else(|| {
+            Refusal("this node has no subnet yet: try again once its agent has joined".to_owned())
+        })?;
         let underlay = self.view.underlay.as_ref().ok_or_else(|| {
             let problem = self.problems.first();
             let why = problem.map_or_else(String::new, |problem| format!(" ({problem})"));
@@ -252,7 +254,11 @@ impl Reconciler {
         if let Some(link) = self.find_in(&endpoint.link, namespace).await? {
             if self.inside_mac(link) == Some(endpoint.mac) {
                 self.round(Dirty::default()).await;
-                return Ok(Made { new: false });
+                return Ok(Made {
+                    port: link,
+                    new: false,
+                    guarded: false,
+                });
             }
             // Its container has changed it, or it is of a lease that is lost: nothing would come through.
             veth::delete(&self.netlink, link)
@@ -278,7 +284,18 @@ impl Reconciler {
             .await
             .map_err(|error| self.explain(&error, lease, namespace))?;
         self.round(Dirty::STATE).await;
-        Ok(Made { new: true })
+        let made = self.observed.link_named(&endpoint.link);
+        let port = made.map(|link| link.index).ok_or_else(|| {
+            Refusal(format!(
+                "interface {} is gone again: attach it anew",
+                endpoint.link
+            ))
+        })?;
+        Ok(Made {
+            port,
+            new: true,
+            guarded: false,
+        })
     }
 
     /// The interface of that name, if it is there: it has to be a port of the bridge with its other end in that
@@ -347,9 +364,12 @@ impl Reconciler {
     /// Deletes the interface of an endpoint. One that is gone is success.
     pub(super) async fn unmake_endpoint(&mut self, link: &str) -> Result<(), Refusal> {
         self.read(Dirty::STATE).await.map_err(Refusal::because)?;
-        let found = ports(&self.observed, &self.settings.bridge)
-            .get(link)
-            .map(|port| port.index);
+        // Also if somebody has taken it off the bridge. Nobody else's pair has a name made of an owner's.
+        let found = self
+            .observed
+            .link_named(link)
+            .filter(|found| found.kind == LinkKind::Veth)
+            .map(|found| found.index);
         if let Some(index) = found {
             veth::delete(&self.netlink, index)
                 .await

@@ -10,6 +10,9 @@ use crate::command::{Made, PeerList, Refusal, Status, SyncAnswer};
 /// The longest a caller waits, when ports keep coming.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The longest that an endpoint waits to be guarded, which it is never let send without.
+const GUARD_PATIENCE: Duration = Duration::from_secs(7);
+
 /// A caller who waits.
 pub(super) struct Waiting {
     since: Instant,
@@ -40,6 +43,13 @@ impl Waiting {
     /// An endpoint whose interface is made, and which programs and rules do not know yet.
     pub(super) fn for_endpoint(reply: oneshot::Sender<Result<Made, Refusal>>, made: Made) -> Self {
         Self::for_answer(Question::Endpoint(reply, made))
+    }
+
+    fn patience(&self) -> Duration {
+        match self.question {
+            Question::Endpoint(..) => GUARD_PATIENCE,
+            _ => PATIENCE,
+        }
     }
 
     fn for_answer(question: Question) -> Self {
@@ -76,8 +86,9 @@ impl Reconciler {
 
     /// When the first of those who wait has waited long enough; `None` while nobody does.
     pub(super) fn patience_ends(&self) -> Option<tokio::time::Instant> {
-        let first = self.waiting.iter().map(|caller| caller.since).min()?;
-        Some(tokio::time::Instant::from_std(first + PATIENCE))
+        let ends = self.waiting.iter();
+        let first = ends.map(|caller| caller.since + caller.patience()).min()?;
+        Some(tokio::time::Instant::from_std(first))
     }
 
     /// Answers those who have waited for what is done now, or long enough.
@@ -85,14 +96,17 @@ impl Reconciler {
         let attached = !self.fast_path.is_attaching();
         let synced = !self.fast_path.is_starting() && !self.firewall.lags();
         for caller in std::mem::take(&mut self.waiting) {
-            let done = match caller.question {
+            let done = match &caller.question {
                 Question::Sync(..) => synced,
                 Question::Peers(_) => attached,
                 // Also what the rules hold of containers is in place then.
                 Question::Status(_) => attached && !self.firewall.lags(),
-                Question::Endpoint(..) => !self.fast_path.is_coming() && !self.firewall.lags(),
+                // With its own guards it may send, whatever is still to come for others.
+                Question::Endpoint(_, Made { port, .. }) => {
+                    self.fast_path.guards(*port) && self.firewall.guards(*port)
+                }
             };
-            if !done && caller.since.elapsed() < PATIENCE {
+            if !done && caller.since.elapsed() < caller.patience() {
                 self.waiting.push(caller);
                 continue;
             }
@@ -101,7 +115,10 @@ impl Reconciler {
                 Question::Peers(reply) => drop(reply.send(self.list_peers())),
                 Question::Status(reply) => drop(reply.send(self.status())),
                 Question::Sync(reply, answer) => drop(reply.send(answer)),
-                Question::Endpoint(reply, made) => drop(reply.send(Ok(made))),
+                Question::Endpoint(reply, made) => {
+                    let guarded = done;
+                    drop(reply.send(Ok(Made { guarded, ..made })));
+                }
             }
         }
     }

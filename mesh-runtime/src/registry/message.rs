@@ -10,7 +10,7 @@ use mesh_proto::mesh::{
 };
 use tonic::{Response, Status};
 
-use super::{Allocation, CallError, Registry};
+use super::{Allocation, CallError, Registry, sweep::bound_to};
 use crate::{
     command::Refusal,
     endpoint::{
@@ -254,9 +254,7 @@ fn address_lease(lease: &Lease, leaked: &str) -> AddressLease {
         }),
         names: lease.named.names.clone(),
         labels: lease.named.labels.clone().into_iter().collect(),
-        network_namespace: lease
-            .namespace
-            .as_ref()
+        network_namespace: bound_to(lease)
             .map_or_else(String::new, |it| it.path.display().to_string()),
         outlives_boot: lease.lifetime == Lifetime::Released,
         since: lease.since,

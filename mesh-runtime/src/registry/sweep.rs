@@ -50,7 +50,7 @@ impl Leak {
 ///
 /// `namespace` says whether the namespace that its owner named is there; `now` is in seconds since 1970.
 fn judge(lease: &Lease, shown: &Shown, namespace: Option<bool>, now: u64) -> Option<Leak> {
-    let path = lease.namespace.as_ref().map(|named| named.path.display());
+    let path = bound_to(lease).map(|named| named.path.display());
     let gone = || match &path {
         Some(path) => Leak::Gone(format!("its namespace {path} is gone")),
         None => Leak::Gone("its namespace is gone".to_owned()),
@@ -81,16 +81,21 @@ fn judge(lease: &Lease, shown: &Shown, namespace: Option<bool>, now: u64) -> Opt
     }
 }
 
+/// The namespace with which a lease's endpoint goes, or the lease itself where it has none.
+pub(super) fn bound_to(lease: &Lease) -> Option<&NetworkNamespace> {
+    match &lease.endpoint {
+        Some(endpoint) => endpoint.namespace.as_ref(),
+        None => lease.namespace.as_ref(),
+    }
+}
+
 impl Registry {
     /// What is the matter with the leases at the moment.
     pub(crate) async fn leaks(&self) -> Result<Leaks, Status> {
         let shown = ask(&self.commands, |reply| Command::Shown { reply }).await?;
         // After the kernel was asked: a lease that is newer is not judged by what was older.
         let leases = self.ipam.leases();
-        let named: Vec<NetworkNamespace> = leases
-            .iter()
-            .filter_map(|it| it.namespace.clone())
-            .collect();
+        let named: Vec<NetworkNamespace> = leases.iter().filter_map(bound_to).cloned().collect();
         let look = move || -> BTreeMap<NetworkNamespace, bool> {
             let looked = named.into_iter().map(|named| {
                 let there = is_there(&named);
@@ -106,8 +111,7 @@ impl Registry {
         let judged = leases.iter().filter_map(|lease| {
             // Somebody is at it just now.
             let _turn = self.turns.try_take(&lease.owner)?;
-            let named = lease.namespace.as_ref();
-            let namespace = named.map(|it| there.get(it).copied().unwrap_or_default());
+            let namespace = bound_to(lease).map(|it| there.get(it).copied().unwrap_or_default());
             let leak = judge(lease, &shown, namespace, now)?;
             Some((lease.owner.clone(), (lease.clone(), leak)))
         });
@@ -141,7 +145,9 @@ impl Registry {
         };
         // Its owner may have come back meanwhile.
         let changed = self.ipam.lease_of(owner).as_ref() != Some(lease);
-        let back = lease.namespace.as_ref().is_some_and(is_there);
+        let named = bound_to(lease).cloned();
+        let look = move || named.as_ref().is_some_and(is_there);
+        let back = tokio::task::spawn_blocking(look).await.unwrap_or(true);
         let is_gone = matches!(leak, Leak::Gone(_));
         if changed || is_gone && back {
             return;
@@ -149,7 +155,7 @@ impl Registry {
         tracing::info!(%owner, address = %lease.address, reason = leak.reason(), "reclaiming");
         let reclaimed = async {
             self.unmake(lease).await?;
-            if is_gone {
+            if is_gone && lease.endpoint.is_none() {
                 self.ipam.release(owner, None).await?;
             }
             Ok::<(), CallError>(())
@@ -213,6 +219,10 @@ mod tests {
                 default_route: true,
                 published: Vec::new(),
                 settled,
+                namespace: namespace.map(|path| NetworkNamespace {
+                    path: path.into(),
+                    inode: 4_026_532_000,
+                }),
                 leased_along: true,
             }),
         }

@@ -259,6 +259,50 @@ async fn a_lease_of_before_is_used_by_an_attachment_and_outlives_it() {
     let lease = client.lease(&owner("web")).await.unwrap().unwrap();
     assert_eq!(lease.address, "10.42.1.77");
     assert!(lease.outlives_boot && lease.endpoint.is_none());
+    assert_eq!(lease.network_namespace, "");
+}
+
+/// Whoever leases the address of a container that is attached wants it for itself.
+#[tokio::test]
+async fn an_address_that_is_leased_after_it_was_attached_outlives_the_attachment() {
+    let (host, _daemon, mut client) = node("after").await;
+    let (web, attached) = attach(&mut client, "web").await;
+    let wish = AllocateAddressRequest {
+        owner: Some(owner("web")),
+        outlives_boot: true,
+        ..Default::default()
+    };
+    client.allocate(wish).await.unwrap();
+    // What is attached stays what it is.
+    let again = client.attach(request("web", &web)).await.unwrap();
+    assert_eq!(again.endpoint, attached.endpoint);
+    let (_db, _) = attach(&mut client, "db").await;
+    drop(web);
+    host.eventually_async("the endpoint gone and the lease kept", async || {
+        let lease = client.lease(&owner("web")).await.unwrap().unwrap();
+        lease.endpoint.is_none()
+    })
+    .await;
+    assert_eq!(leased(&mut client).await, 2);
+}
+
+#[tokio::test]
+async fn an_interface_without_a_lease_goes_when_its_owner_is_detached() {
+    let (host, mut daemon, mut client) = node("no-lease").await;
+    let (web, attached) = attach(&mut client, "web").await;
+    // Off the bridge, it is found all the same.
+    host.ip(&format!(
+        "link set {} nomaster",
+        attached.endpoint.interface
+    ));
+    client.detach(owner("web")).await.unwrap();
+    assert_eq!(names(&web), ["lo"]);
+    client.attach(request("web", &web)).await.unwrap();
+    daemon.end(Signal::SIGKILL).await;
+    std::fs::remove_file(host.state_dir().join("leases")).unwrap();
+    let _daemon = host.start_with("off", &["--host-ip", "192.0.2.1"]).await;
+    client.detach(owner("web")).await.unwrap();
+    assert_eq!(names(&web), ["lo"]);
 }
 
 #[tokio::test]
@@ -404,7 +448,9 @@ async fn the_1024th_port_of_the_bridge_is_refused_with_the_reason() {
     }
     std::fs::write(&batch, text).unwrap();
     host.ip(&format!("-batch {}", batch.display()));
-    let _daemon = host.start_with("off", &["--host-ip", "192.0.2.1"]).await;
+    // Without programs: to attach a thousand keeps the whole machine's network busy.
+    let args = ["--host-ip", "192.0.2.1", "--bpffs", "/dev/null"];
+    let _daemon = host.start_with("off", &args).await;
     let web = namespace("web").await;
     let reason = refusal(client.attach(request("web", &web)).await);
     assert!(
@@ -413,5 +459,8 @@ async fn the_1024th_port_of_the_bridge_is_refused_with_the_reason() {
     );
     assert_eq!(leased(&mut client).await, 0);
     host.ip("link delete a0");
-    client.attach(request("web", &web)).await.unwrap();
+    host.eventually_async("an attachment", async || {
+        client.attach(request("web", &web)).await.is_ok()
+    })
+    .await;
 }

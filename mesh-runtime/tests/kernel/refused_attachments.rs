@@ -228,3 +228,63 @@ async fn before_the_underlay_is_known_an_attachment_is_refused_with_what_is_miss
     assert!(reason.contains("underlay"), "{reason}");
     assert_eq!(leased(&mut client).await, 0);
 }
+
+#[tokio::test]
+async fn a_port_that_a_process_of_the_host_listens_on_is_not_published() {
+    let (host, _daemon, mut client) = node("listener").await;
+    let (listener, on_loopback) = host
+        .netns
+        .run(|| {
+            let listen = |address: &str| std::net::TcpListener::bind(address).unwrap();
+            (listen("192.0.2.1:8080"), listen("127.0.0.1:8081"))
+        })
+        .unwrap();
+    let web = namespace("web").await;
+    let mut wanted = request("web", &web);
+    wanted.ports = vec![PublishedPort {
+        protocol: "tcp".to_owned(),
+        host_address: String::new(),
+        host_port: 8080,
+        container_port: 80,
+        count: 2,
+    }];
+    let reason = refusal(client.attach(wanted.clone()).await);
+    assert!(
+        reason.contains("192.0.2.1:8080/tcp") && reason.contains("8080-8081:80-81/tcp"),
+        "{reason}"
+    );
+    assert_eq!(leased(&mut client).await, 0);
+    drop(listener);
+    client.attach(wanted.clone()).await.unwrap();
+    // It is the container's by now, whoever comes later.
+    client.attach(wanted).await.unwrap();
+    drop(on_loopback);
+}
+
+/// A namespace that is another one by the time its inside is set up.
+#[tokio::test]
+async fn the_inside_of_another_namespace_is_left_alone() {
+    let (host, _daemon, mut client) = node("swapped").await;
+    let (_web, attached) = attach(&mut client, "web").await;
+    let before = host.ip("address show eth0");
+    let error = mesh_client::configure(&host.netns.path(), &attached.inside).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("not that of the runtime"), "{error}");
+    assert_eq!(host.ip("address show eth0"), before);
+}
+
+#[tokio::test]
+async fn what_only_a_container_with_an_owner_has_is_refused_without_one() {
+    let (_host, daemon, _client) = node("by-hand-fields").await;
+    let request = mesh_client::mesh::AttachEndpointRequest {
+        interface: "veth1".to_owned(),
+        names: vec!["web".to_owned()],
+        ..Default::default()
+    };
+    let answer = daemon.dataplane().await.attach_endpoint(request).await;
+    let answer = answer.unwrap().into_inner();
+    assert!(
+        !answer.success && answer.error.contains("names"),
+        "{answer:?}"
+    );
+}

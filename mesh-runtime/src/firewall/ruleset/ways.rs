@@ -14,6 +14,12 @@ pub(in crate::firewall) const MASQUERADED: &str = "masqueraded";
 /// decided about a connection.
 const BEFORE_OTHERS: &str = "srcnat - 200";
 
+/// The ports under which containers go out: those that the kernel itself gives to whoever asks for none
+/// (`ip_local_port_range`). By any other a container could have what others send to a service of the host, or
+/// to a published port.
+const FIRST_PORT: u16 = 32768;
+const LAST_PORT: u16 = 60999;
+
 impl Frame {
     /// The chains that translate addresses.
     ///
@@ -29,7 +35,9 @@ impl Frame {
     /// a packet up, and the program there would take one for another node's container for one that it may carry
     /// past all this: it is told.
     ///
-    /// **The way out** comes behind all others' chains: who has a rule of their own for it has their way.
+    /// **The way out** comes behind all others' chains: who has a rule of their own for it has their way. Another
+    /// node's own address is no router's, also where its network is let in: a peer takes from this node's address
+    /// alone what does not come from this node's subnet.
     pub(super) fn ways(&self) -> String {
         let Self {
             bridge,
@@ -47,8 +55,13 @@ impl Frame {
             true => format!(
                 "\tchain way_out {{\n\
                  \t\ttype nat hook postrouting priority srcnat + 5;\n\
-                 \t\tiifname \"{bridge}\" oifname != {ours} ip saddr {subnet} \
-                 ip daddr != {{ {cluster}, 224.0.0.0/4 }} ip daddr != @routed_from masquerade fully-random\n\
+                 \t\tiifname != \"{bridge}\" return\n\
+                 \t\toifname {ours} return\n\
+                 \t\tip saddr != {subnet} return\n\
+                 \t\tip daddr {{ {cluster}, 224.0.0.0/4 }} return\n\
+                 \t\tip daddr != @peers ip daddr @routed_from return\n\
+                 \t\tmeta l4proto {{ tcp, udp }} masquerade to :{FIRST_PORT}-{LAST_PORT} fully-random\n\
+                 \t\tmasquerade fully-random\n\
                  \t}}\n"
             ),
         };
