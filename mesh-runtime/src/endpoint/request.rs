@@ -7,11 +7,14 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{AttachedEndpoint, inside, may_hold, strict_ports};
+use super::{AttachedEndpoint, inside, macs, may_hold, strict_ports};
 use crate::{
     fast_path::Mac,
     interface::{InterfaceNameError, check_name},
-    kernel::observed::{Link, LinkKind, Observed},
+    kernel::{
+        change::DisplayMac,
+        observed::{Link, LinkKind, Observed},
+    },
     subnet::gateway,
 };
 
@@ -52,6 +55,8 @@ pub(crate) enum EndpointError {
          registered with: detach its owner's endpoint first"
     )]
     Registered(String),
+    #[error("MAC address {mac} is that of the container behind {holder}: no two have one")]
+    MacHeld { mac: String, holder: String },
     #[error("MAC address {0:?} is not six bytes in hexadecimal, such as 02:42:0a:2a:01:02")]
     NotAMac(String),
     #[error("MAC address {0} is not that of one interface: it is a group's, or all zeros")]
@@ -111,6 +116,12 @@ pub(crate) fn check(
     };
     if mac.or_else(|| found?.mac).is_none() {
         return Err(EndpointError::NoMac(interface));
+    }
+    if let Some(mac) = mac
+        && let Some(holder) = mac_holder(mac, port.index, observed, bridge, attached)
+    {
+        let mac = DisplayMac(mac).to_string();
+        return Err(EndpointError::MacHeld { mac, holder });
     }
     let address = match request.address.as_str() {
         "" => {
@@ -211,6 +222,19 @@ pub(crate) fn parse_mac(text: &str) -> Result<Mac, EndpointError> {
     Ok(mac)
 }
 
+/// The interface behind which another container has the MAC address.
+fn mac_holder(
+    mac: Mac,
+    port: u32,
+    observed: &Observed,
+    bridge: &str,
+    attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
+) -> Option<String> {
+    let bridge = observed.link_named(bridge)?.index;
+    let holder = *macs(observed, bridge, attached).get(&mac)?;
+    (holder != port).then(|| observed.name_of(holder))
+}
+
 /// The interface behind which another container has the address.
 fn holder(
     address: Ipv4Addr,
@@ -277,7 +301,7 @@ mod tests {
         fn a_mac_address_is_read_back_as_it_is_written(mut mac: Mac) {
             mac[0] &= 0xfe;
             mac[5] |= 1;
-            let text = crate::kernel::change::DisplayMac(mac).to_string();
+            let text = DisplayMac(mac).to_string();
             prop_assert_eq!(parse_mac(&text), Ok(mac));
             prop_assert_eq!(parse_mac(&text.to_uppercase()), Ok(mac));
         }

@@ -299,6 +299,12 @@ async fn what_a_call_may_not_say_of_a_container_is_refused_with_the_value_and_th
     }
     become_endpoints(&daemon, &[("10.42.1.22", "c2")]).await;
     daemon.attach("c1", "10.42.1.9", "").await.unwrap();
+    let mac = &daemon.attach("c1", "10.42.1.9", "").await.unwrap().mac;
+    let error = daemon.attach("c2", "10.42.1.11", mac).await.unwrap_err();
+    assert!(
+        error.contains(mac.as_str()) && error.contains("c1"),
+        "{error}"
+    );
     let error = daemon.attach("c2", "10.42.1.9", "").await.unwrap_err();
     assert!(
         error.contains("10.42.1.9 is held by the container behind c1"),
@@ -327,8 +333,10 @@ async fn what_a_call_said_outlives_the_daemon() {
     let (host, mut daemon) = node("kept").await;
     let _c1 = silent(&host, "c1").await;
     let _c2 = silent(&host, "c2").await;
-    for (interface, address) in [("c1", "10.42.1.9"), ("c2", "10.42.1.10")] {
-        let mac = "02:42:0a:2a:01:09";
+    for (interface, address, mac) in [
+        ("c1", "10.42.1.9", "02:42:0a:2a:01:09"),
+        ("c2", "10.42.1.10", "02:42:0a:2a:01:0a"),
+    ] {
         daemon.attach(interface, address, mac).await.unwrap();
     }
     daemon.end(Signal::SIGTERM).await;
