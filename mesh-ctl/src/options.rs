@@ -87,8 +87,8 @@ pub(crate) struct Attach {
     /// Leave the default route alone: the interface reaches the cluster only.
     #[arg(long)]
     pub(crate) no_default_route: bool,
-    /// A port of the host by which the container is reached, [HOST_ADDRESS:]PORT[-PORT][:PORT[-PORT]][/udp];
-    /// may be given several times.
+    /// A port of the host by which the container is reached, such as 8080:80, 53:53/udp or
+    /// 192.0.2.11:8000-8009:80-89; may be given several times.
     #[arg(long, short, value_name = "PORT")]
     pub(crate) publish: Vec<Port>,
     /// A name by which the container is known; may be given several times.
