@@ -71,10 +71,7 @@ pub(crate) async fn measure(calls: u16) -> anyhow::Result<Vec<Figure>> {
     let memory = PathBuf::from("/dev/shm");
     let disk = std::env::temp_dir();
     let mut figures = Vec::new();
-    for (name, state, latency, rate) in [
-        ("tmpfs", &memory, Some(1000.0), None),
-        ("disk", &disk, None, Some(2000.0)),
-    ] {
+    for (name, state, latency) in [("tmpfs", &memory, Some(1000.0)), ("disk", &disk, None)] {
         let node = Node::start(state, DaemonOptions::new(), "10.42.1.0/24").await?;
         let samples = one_by_one(node.host(), calls.into()).await?;
         let what = format!("AllocateAddress, one caller, {name}, p50");
@@ -83,7 +80,8 @@ pub(crate) async fn measure(calls: u16) -> anyhow::Result<Vec<Figure>> {
         figures.push(Figure {
             name: format!("leases and releases, {CALLERS} callers, {name}"),
             unit: "1/s",
-            goal: rate,
+            // At least 2,000 on a disk: goals of figures are upper bounds.
+            goal: None,
             measured: rate_measured,
             smallest: rate_measured,
             largest: rate_measured,
