@@ -108,10 +108,12 @@ async fn ports_beside_ours(engine: impl AsyncFn(&Host) -> Engine) {
             assert_eq!(seen, whom, "{} to port {port}", client.name());
         }
     }
-    // A sibling, and by the gateway's address from another node, where an engine's rules do not reach.
+    // Each other's, and ours by the gateway's address from another node: an engine's are not reached so.
     let gateway = first.bridge_address(mesh_testbed::BRIDGE).await.unwrap();
     let sibling = engine.entrance(&web).unwrap();
     let seen = ours.sees(&sibling, (first.address(), 8080)).await;
+    assert_eq!(seen, gateway.addr());
+    let seen = theirs.sees(shop.inside(), (first.address(), 8081)).await;
     assert_eq!(seen, gateway.addr());
     let far = db.netns().entrance();
     let seen = ours.sees(&far, (gateway.addr(), 8080)).await;
