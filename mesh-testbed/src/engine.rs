@@ -26,10 +26,12 @@ mod control_group;
 mod docker;
 mod image;
 mod namespaces;
+mod network;
 mod podman;
 
 use control_group::ControlGroup;
 use namespaces::{INSIDE, Namespaces};
+pub use network::EngineNetwork;
 pub use podman::cni_plugins;
 
 const NETWORK: &str = "quilt";
@@ -69,6 +71,8 @@ pub struct EngineContainerOptions {
     pub address: Option<Ipv4Addr>,
     /// The MAC address of its `eth0`; `None` leaves the choice to the engine.
     pub mac: Option<String>,
+    /// A port of the host by which the engine publishes it, and the container's.
+    pub publish: Option<(u16, u16)>,
 }
 
 /// A container that runs, as its engine describes it.
@@ -92,6 +96,15 @@ impl Engine {
     /// [`Error::EngineMissing`], which says what to install; [`Error::PodmanUnfit`];
     /// [`Error::NoInterface`] when the host has no bridge with an address yet; what Podman said.
     pub async fn podman(host: &Host) -> Result<Self> {
+        Self::podman_with(host, EngineNetwork::default()).await
+    }
+
+    /// As [`podman`](Self::podman), with another network.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`podman`](Self::podman).
+    pub async fn podman_with(host: &Host, network: EngineNetwork) -> Result<Self> {
         let installation = podman::Installation::find()?;
         let client = Client {
             program: "podman",
@@ -100,7 +113,7 @@ impl Engine {
                 .to_vec(),
             remove: &["rm", "--force", "--time", "0"],
         };
-        let configure = |dir: &Path, bridge| installation.configure(dir, bridge);
+        let configure = |dir: &Path, bridge| installation.configure(dir, bridge, network);
         let (engine, _) = Self::create(host, client, configure).await?;
         engine.import()?;
         Ok(engine)
@@ -113,6 +126,15 @@ impl Engine {
     /// [`Error::EngineMissing`], which says what to install; [`Error::NoInterface`] when the host
     /// has no bridge with an address yet; what Docker said.
     pub async fn docker(host: &Host) -> Result<Self> {
+        Self::docker_with(host, EngineNetwork::default()).await
+    }
+
+    /// As [`docker`](Self::docker), with another network.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`docker`](Self::docker).
+    pub async fn docker_with(host: &Host, network: EngineNetwork) -> Result<Self> {
         let installation = docker::Installation::find()?;
         let client = Client {
             program: "docker",
@@ -137,7 +159,7 @@ impl Engine {
             }
         }
         engine.import()?;
-        let network = docker::network(bridge);
+        let network = docker::network(bridge, network);
         engine.run(&network.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(engine)
     }
@@ -197,9 +219,7 @@ impl Engine {
     ///
     /// What the engine said.
     pub fn start(&self, name: &str, options: &EngineContainerOptions) -> Result<EngineContainer> {
-        let parent = self.control_group.path();
-        let mut args = vec!["run", "--detach", "--name", name, "--network", NETWORK];
-        args.extend(["--cgroup-parent", &parent, "--cap-add", "NET_RAW"]);
+        let mut args = vec!["--network", NETWORK];
         let address = options.address.map(|address| address.to_string());
         if let Some(address) = &address {
             args.extend(["--ip", address]);
@@ -207,13 +227,39 @@ impl Engine {
         if let Some(mac) = &options.mac {
             args.extend(["--mac-address", mac]);
         }
-        args.extend([IMAGE, "sleep", "1000000"]);
-        self.run(&args)?;
+        let publish = options
+            .publish
+            .map(|(host, container)| format!("{host}:{container}"));
+        if let Some(publish) = &publish {
+            args.extend(["--publish", publish]);
+        }
+        self.run_detached(name, &args)?;
         let settings = self.run(&["inspect", "--format", "{{json .NetworkSettings}}", name])?;
         read_settings(name, &settings).ok_or_else(|| Error::Invalid {
             value: settings,
             rule: format!("the description of {name} names its address in {NETWORK}"),
         })
+    }
+
+    /// Starts a container that has no network yet, and returns the file that stands for its network
+    /// namespace, as it is seen outside the engine's namespaces.
+    ///
+    /// # Errors
+    ///
+    /// What the engine said.
+    pub fn start_without_network(&self, name: &str) -> Result<PathBuf> {
+        self.run_detached(name, &["--network", "none"])?;
+        let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", name])?;
+        let file = format!("/proc/{}/ns/net", pid.trim());
+        Ok(self.namespaces.seen_from_outside(Path::new(&file)))
+    }
+
+    fn run_detached(&self, name: &str, options: &[&str]) -> Result<String> {
+        let parent = self.control_group.path();
+        let common = ["run", "--detach", "--name", name, "--cap-add", "NET_RAW"];
+        let grouped = ["--cgroup-parent", &parent];
+        let what = [IMAGE, "sleep", "1000000"];
+        self.run(&[&common[..], &grouped, options, &what].concat())
     }
 
     /// Kills a container and removes it.
@@ -267,7 +313,6 @@ fn engine_dir(host: &Host, program: &str) -> PathBuf {
     host.dir().join(program)
 }
 
-/// Where a program is. The system's folders count although a user's PATH often leaves them out.
 /// Writes a root directory for containers: this machine's busybox, as `sh`, `sleep`, `ping`, `ip` and `nc`.
 ///
 /// # Errors
@@ -281,6 +326,7 @@ pub fn write_root(dir: &Path) -> Result<()> {
         .map_err(|error| Error::system("write", dir.display().to_string(), error))
 }
 
+/// Where a program is. The system's folders count although a user's PATH often leaves them out.
 fn find_program(program: &str, path: &OsStr) -> Option<PathBuf> {
     env::split_paths(path)
         .chain(env::split_paths(PATH))

@@ -26,7 +26,8 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    pub(crate) fn new(name: &str, fd: OwnedFd) -> Self {
+    /// Into the namespace that a descriptor stands for. The name is what errors call it.
+    pub fn new(name: &str, fd: OwnedFd) -> Self {
         Self {
             name: name.into(),
             fd: Arc::new(fd),

@@ -91,7 +91,9 @@ pub use container::{CONTAINER_MTU, Container, ContainerOptions};
 pub use control_plane::{ControlPlane, Node, RestAnswer};
 pub use daemons::{Daemon, binary};
 pub use deadline::{Deadline, TimeUp, wait_until};
-pub use engine::{Engine, EngineContainer, EngineContainerOptions, cni_plugins, write_root};
+pub use engine::{
+    Engine, EngineContainer, EngineContainerOptions, EngineNetwork, cni_plugins, write_root,
+};
 pub use entrance::Entrance;
 pub use error::{Error, Result};
 pub use host::{BRIDGE, Host, RUNTIME_PORT};

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::find_program;
+use super::{find_program, network::EngineNetwork};
 use crate::{
     error::{Error, Result},
     host::BRIDGE,
@@ -82,11 +82,18 @@ pub(super) fn configure(dir: &Path) -> io::Result<()> {
 
 /// The arguments by which docs/CONTAINER_ENGINES.md tells operators to make the network, for a
 /// bridge with this address.
-pub(super) fn network(bridge: Ipv4Net) -> Vec<String> {
+pub(super) fn network(bridge: Ipv4Net, network: EngineNetwork) -> Vec<String> {
+    let part = network
+        .part
+        .map_or_else(String::new, |part| format!("--ip-range {part} "));
+    let masquerade = match network.masquerade {
+        // Docker's own choice.
+        true => "",
+        false => "-o com.docker.network.bridge.enable_ip_masquerade=false ",
+    };
     let line = format!(
-        "network create -d bridge --subnet {} --gateway {} -o com.docker.network.bridge.name={BRIDGE} \
-         -o com.docker.network.bridge.enable_ip_masquerade=false \
-         -o com.docker.network.driver.mtu=1450 quilt",
+        "network create -d bridge --subnet {} --gateway {} {part}-o com.docker.network.bridge.name={BRIDGE} \
+         {masquerade}-o com.docker.network.driver.mtu=1450 quilt",
         bridge.trunc(),
         bridge.addr(),
     );
@@ -98,9 +105,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operators_read_the_command_that_the_tests_use() {
-        let command = network("10.42.1.1/24".parse().unwrap()).join(" ");
+    fn operators_read_the_commands_that_the_tests_use() {
         let page = include_str!("../../../docs/CONTAINER_ENGINES.md");
-        assert!(page.contains(&format!("# docker {command}\n")), "{command}");
+        let part = Some("10.42.1.128/25".parse().unwrap());
+        for part in [None, part] {
+            let masquerade = false;
+            let bridge = "10.42.1.1/24".parse().unwrap();
+            let command = network(bridge, EngineNetwork { masquerade, part }).join(" ");
+            assert!(page.contains(&format!("# docker {command}\n")), "{command}");
+        }
     }
 }

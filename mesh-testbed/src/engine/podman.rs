@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{find_program, namespaces::INSIDE};
+use super::{find_program, namespaces::INSIDE, network::EngineNetwork};
 use crate::{
     error::{Error, Result},
     process::output,
@@ -61,10 +61,15 @@ impl Installation {
     /// What containers.conf(5) and containers-storage.conf(5) say, in words that hold wherever a
     /// test may run: Podman's own limits need `CAP_SYS_RESOURCE`, crun refuses hybrid control
     /// groups, and overlayfs does not stack on itself.
-    pub(super) fn configure(&self, dir: &Path, bridge: Ipv4Net) -> io::Result<()> {
+    pub(super) fn configure(
+        &self,
+        dir: &Path,
+        bridge: Ipv4Net,
+        network: EngineNetwork,
+    ) -> io::Result<()> {
         let networks = dir.join("networks");
         fs::create_dir_all(&networks)?;
-        fs::write(networks.join("quilt.conflist"), conflist(bridge))?;
+        fs::write(networks.join("quilt.conflist"), conflist(bridge, network))?;
         fs::write(dir.join("storage.conf"), STORAGE_CONF)?;
         let plugins = self.plugins.display();
         let containers_conf = format!(
@@ -118,8 +123,18 @@ fn major(version: &str) -> Option<u32> {
 }
 
 /// The network as an operator writes it, for a bridge with this address.
-fn conflist(bridge: Ipv4Net) -> String {
+fn conflist(bridge: Ipv4Net, network: EngineNetwork) -> String {
+    let gateway = format!("\"gateway\": \"{CONFLIST_GATEWAY}\"");
+    let part = match network.range(bridge) {
+        Some((first, last)) => {
+            format!("{gateway}, \"rangeStart\": \"{first}\", \"rangeEnd\": \"{last}\"")
+        }
+        None => gateway.clone(),
+    };
+    let masquerade = format!("\"ipMasq\": {}", network.masquerade);
     CONFLIST
+        .replace("\"ipMasq\": false", &masquerade)
+        .replace(&gateway, &part)
         .replace(CONFLIST_SUBNET, &bridge.trunc().to_string())
         .replace(CONFLIST_GATEWAY, &bridge.addr().to_string())
 }
@@ -130,16 +145,38 @@ mod tests {
 
     #[test]
     fn the_network_of_another_host_has_that_hosts_subnet_and_gateway() {
-        let other = conflist("10.42.17.1/24".parse().unwrap());
+        let other = conflist("10.42.17.1/24".parse().unwrap(), EngineNetwork::default());
         let expected = r#""ranges": [[{ "subnet": "10.42.17.0/24", "gateway": "10.42.17.1" }]],"#;
         assert!(other.contains(expected), "{other}");
         serde_json::from_str::<serde_json::Value>(&other).unwrap();
     }
 
     #[test]
+    fn a_network_that_masquerades_in_a_part_of_the_subnet_says_so() {
+        let network = EngineNetwork {
+            masquerade: true,
+            part: Some("10.42.17.128/25".parse().unwrap()),
+        };
+        let written = conflist("10.42.17.1/24".parse().unwrap(), network);
+        let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+        let bridge = &written["plugins"][0];
+        assert_eq!(bridge["ipMasq"], true);
+        let range = &bridge["ipam"]["ranges"][0][0];
+        assert_eq!(range["rangeStart"], "10.42.17.128");
+        assert_eq!(range["rangeEnd"], "10.42.17.254");
+    }
+
+    #[test]
     fn operators_read_the_network_that_the_tests_use() {
         let page = include_str!("../../../docs/CONTAINER_ENGINES.md");
         assert!(page.contains(CONFLIST), "the page says something else");
+        let part = EngineNetwork {
+            part: Some("10.42.1.128/25".parse().unwrap()),
+            ..EngineNetwork::default()
+        };
+        let conflist = conflist("10.42.1.1/24".parse().unwrap(), part);
+        let ranges = conflist.lines().find(|line| line.contains("rangeEnd"));
+        assert!(page.contains(ranges.unwrap().trim()), "{conflist}");
     }
 
     #[test]

@@ -76,6 +76,7 @@ async fn containers_get_the_fast_path(engine: impl AsyncFn(&Host) -> Engine) {
     let options = EngineContainerOptions {
         address: Some(Ipv4Addr::new(10, 42, 2, 40)),
         mac: Some("02:00:5e:00:53:01".into()),
+        ..EngineContainerOptions::default()
     };
     let db = engines[1].start("db", &options).unwrap();
     assert_eq!(

@@ -6,9 +6,13 @@
     reason = "functions of tests, which may panic like tests"
 )]
 
+mod addresses;
+mod attached;
 #[path = "../child/mod.rs"]
 mod child;
 mod containers;
 mod mesh;
 mod plugin;
 mod remains;
+mod seen;
+mod ways;
