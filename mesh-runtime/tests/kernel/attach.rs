@@ -402,6 +402,7 @@ async fn a_runtime_killed_in_the_middle_leaves_nothing_that_stays() {
             let (mut client, request) = (client.clone(), request("web", &web));
             tokio::spawn(async move { client.attach(request).await })
         };
+        // Not to wait for anything: each round is killed at another moment.
         tokio::time::sleep(Duration::from_micros(400 * pause)).await;
         daemon.end(Signal::SIGKILL).await;
         let whole = call.await.unwrap().is_ok();

@@ -57,6 +57,23 @@ async fn a_container_reaches_another_nodes_own_address_under_that_of_its_host() 
     .await;
 }
 
+/// Another node takes nothing from outside its peers' subnets back: the underlay's own network may be let in.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_is_reached_under_the_hosts_address_also_where_its_network_is_let_in() {
+    let plan = Plan {
+        arguments: vec!["--routed-from".into(), "192.0.2.0/24".into()],
+        ..Plan::default()
+    };
+    in_modes(HOST_MODES, plan, async |scene| {
+        let away = scene.away();
+        let server = Server::on(away.netns(), OUTSIDE);
+        let from = scene.attacker.netns();
+        let seen = server.sees(from, away.address(), OUTSIDE).await;
+        assert_eq!(seen, scene.home().address());
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn inside_the_mesh_a_container_keeps_its_address() {
     in_modes(MODES, Plan::default(), async |scene| {
