@@ -17,9 +17,9 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// What the product makes the kernel load: devices, for clsact the queueing discipline and its
-/// filters, and what its nftables tables ask for; and what stands between the checks' hosts. Those they depend on come with
-/// them.
-const MODULES: [&str; 16] = [
+/// filters, and what its nftables tables ask for; and what stands between the checks' hosts. Those
+/// they depend on come with them.
+pub const MODULES: [&str; 16] = [
     "vxlan",
     "veth",
     "bridge",

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_vm::{Check, Doing, Outcome};
+use mesh_vm::{Check, Doing, Outcome, initramfs::MODULES};
 use tempfile::TempDir;
 
 const RELEASE: &str = "6.1.0-56-cloud-amd64";
@@ -39,8 +39,7 @@ const DPKG_DEB: &str = r#"package=${2##*/}; release=${package#linux-image-}; rel
 modules=$3/lib/modules/$release
 mkdir -p "$3/boot" "$3/bin" "$modules"
 : >"$3/boot/vmlinuz-$release"; : >"$3/bin/busybox"; : >"$modules/modules.dep"
-for module in vxlan veth bridge sch_ingress cls_bpf act_bpf 8021q bonding sch_netem \
-    nf_tables nft_chain_nat nft_nat nft_ct nft_fib_inet nft_meta_bridge; do
+for module in $MODULES; do
     echo "kernel/net/$module.ko" >>"$modules/modules.builtin"
 done"#;
 
@@ -96,6 +95,7 @@ impl Machine {
             .arg("--dir")
             .arg(self.path("vm"))
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .env("MODULES", MODULES.join(" "))
             .env("APT_LOG", self.path("apt.log"))
             .env("PID_FILE", self.path("pid"))
             .env("QUILT_MESH_BIN_DIR", self.path("bin"));
