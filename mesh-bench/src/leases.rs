@@ -32,6 +32,9 @@ const PAIRS: usize = 1000;
 /// Leases that a half full pool of a /16 holds.
 const HALF_FULL: usize = 32_767;
 
+/// How often two pools take turns.
+const ROUNDS: usize = 20;
+
 /// A node, with its state directory on a file system of choice.
 struct Node {
     testbed: Testbed,
@@ -102,9 +105,9 @@ async fn large_pool(state: &Path, calls: usize) -> anyhow::Result<Figure> {
     fill(large.host(), HALF_FULL).await?;
     fill(small.host(), 127).await?;
     let mut ratios = Vec::new();
-    for _ in 0..5 {
-        let of_large = median(one_by_one(large.host(), calls / 5).await?);
-        let of_small = median(one_by_one(small.host(), calls / 5).await?);
+    for _ in 0..ROUNDS {
+        let of_large = median(one_by_one(large.host(), calls / ROUNDS).await?);
+        let of_small = median(one_by_one(small.host(), calls / ROUNDS).await?);
         ratios.push(of_large / of_small);
     }
     let what = "AllocateAddress, pool of 65,534 to one of 254, both half full";

@@ -32,6 +32,9 @@ struct Fault {
 enum Damage {
     /// A tool with its arguments.
     Run(&'static str, &'static str),
+    /// Arguments of `ip` that delete again and again until nothing is left. It fails where it meets the
+    /// repair of what it has deleted.
+    Flush(&'static str),
     /// A sysctl and the value it gets.
     Sysctl(&'static str, &'static str),
     /// The entry of the first peer is deleted from `peers`.
@@ -94,7 +97,7 @@ const FAULTS: [Fault; 14] = [
     },
     Fault {
         name: "routes flushed",
-        damage: Damage::Run("ip", "route flush proto 81"),
+        damage: Damage::Flush("route flush proto 81"),
         whole: &[ROUTES],
     },
     Fault {
@@ -109,7 +112,7 @@ const FAULTS: [Fault; 14] = [
     },
     Fault {
         name: "neighbours flushed",
-        damage: Damage::Run("ip", "neighbour flush dev vxlan100 nud permanent"),
+        damage: Damage::Flush("neighbour flush dev vxlan100 nud permanent"),
         whole: &[NEIGHBOURS],
     },
     Fault {
@@ -191,11 +194,20 @@ async fn lasts(host: &Host, fault: &Fault) -> anyhow::Result<Duration> {
 fn harm(host: &Host, damage: &Damage) -> anyhow::Result<()> {
     match damage {
         Damage::Run(program, words) => run(host, program, words).map(drop),
+        Damage::Flush(words) => {
+            let mut ip: Command = host.netns().command("ip");
+            let flushed = ip.args(words.split_whitespace()).output();
+            flushed.map(drop).context("ip is needed")
+        }
         Damage::Sysctl(key, value) => Ok(host.netns().sysctl(key, value)?),
         Damage::DeleteEntry => delete_entries(host, 1),
         Damage::EmptyMap => delete_entries(host, PEERS),
         Damage::RemovePins => {
-            fs::remove_dir_all(host.bpffs_dir().join("quilt-mesh")).context("cannot remove pins")
+            let gone = host.bpffs_dir().join("gone");
+            // At once: a directory that is emptied name by name is mended name by name meanwhile.
+            fs::rename(host.bpffs_dir().join("quilt-mesh"), &gone)
+                .and_then(|()| fs::remove_dir_all(&gone))
+                .context("cannot remove pins")
         }
     }
 }

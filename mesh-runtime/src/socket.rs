@@ -151,14 +151,49 @@ pub(crate) fn remove_leftover(path: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{
+        collections::BTreeSet,
+        os::unix::fs::PermissionsExt as _,
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
 
     use tempfile::TempDir;
 
     use super::*;
 
+    /// The mask of modes is the process's, and tests share one.
+    static MASK: Mutex<()> = Mutex::new(());
+
     fn bind(path: &Path) -> anyhow::Result<(Socket, UnixListener)> {
+        let _turn = MASK.lock();
         Socket::bind(path, None)
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_for_others_at_no_moment() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("runtime.sock");
+        let ended = AtomicBool::new(false);
+        let seen = thread::scope(|scope| {
+            let watching = scope.spawn(|| {
+                let mut modes = BTreeSet::new();
+                while !ended.load(Ordering::Relaxed) {
+                    modes.extend(fs::metadata(&path).map(|it| it.permissions().mode() & 0o777));
+                }
+                modes
+            });
+            // Each has a moment between its binding and what follows.
+            for _ in 0..500 {
+                drop(bind(&path).unwrap());
+            }
+            ended.store(true, Ordering::Relaxed);
+            watching.join().unwrap()
+        });
+        assert_eq!(seen, BTreeSet::from([0o600]));
     }
 
     #[tokio::test]

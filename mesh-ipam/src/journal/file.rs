@@ -55,6 +55,14 @@ impl LeaseFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             other => Some(other?),
         };
+        // A pipe would be waited for.
+        if let Some(file) = &file
+            && !file.metadata()?.is_file()
+        {
+            return Err(io::Error::other(format!(
+                "{LEASES} is no regular file: remove it"
+            )));
+        }
         Ok(Self {
             directory: directory.to_owned(),
             file,

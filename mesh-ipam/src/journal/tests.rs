@@ -405,3 +405,12 @@ fn a_directory_that_cannot_be_used_is_named() {
     let error = open(&path, LIFE).err().unwrap().to_string();
     assert!(error.contains(&path.display().to_string()), "{error}");
 }
+
+#[test]
+fn a_pipe_by_the_files_name_is_refused_and_not_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let mode = nix::sys::stat::Mode::S_IRUSR;
+    nix::unistd::mkfifo(&dir.path().join("leases"), mode).unwrap();
+    let error = open(dir.path(), LIFE).err().unwrap().to_string();
+    assert!(error.contains("leases is no regular file"), "{error}");
+}

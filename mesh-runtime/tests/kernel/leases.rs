@@ -269,6 +269,8 @@ async fn on_a_full_disk_nothing_is_leased_and_nothing_is_lost_and_it_goes_on_wit
     daemon.configure("10.42.1.0/24").await.unwrap();
     let mut client = Client::connect(&host.socket()).await.unwrap();
     allocate(&mut client, "a").await;
+    let early = namespace("early").await;
+    client.attach(request("early", &early)).await.unwrap();
     let filler = tiny.0.join("filler");
     // It ends with an error, when there is no room for more.
     Command::new("dd")
@@ -277,9 +279,12 @@ async fn on_a_full_disk_nothing_is_leased_and_nothing_is_lost_and_it_goes_on_wit
         .output()
         .unwrap();
     let mut refusals = 0;
-    for number in 0..40 {
+    // The last of them fill the page that the others do not fit into.
+    for number in 0..60 {
         let mut request = wish(&format!("c{number}"), "");
-        request.labels = [("filler".to_owned(), "x".repeat(4000))].into();
+        if number < 40 {
+            request.labels = [("filler".to_owned(), "x".repeat(4000))].into();
+        }
         match client.allocate(request).await {
             Ok(_) => {}
             Err(ClientError::Refused(reason)) => {
@@ -296,6 +301,9 @@ async fn on_a_full_disk_nothing_is_leased_and_nothing_is_lost_and_it_goes_on_wit
     attachment.labels = [("filler".to_owned(), "x".repeat(4000))].into();
     refusal(client.attach(attachment).await);
     assert_eq!(crate::attach::names(&web), ["lo"]);
+    // A container that stays attached stays as it is.
+    refusal(client.detach(owner("early")).await);
+    assert_eq!(crate::attach::names(&early), ["lo", "eth0"]);
     assert_eq!(leased(&mut client).await, held);
     daemon.end(Signal::SIGKILL).await;
     let _daemon = host.start_with("off", &["--host-ip", "192.0.2.1"]).await;
@@ -303,6 +311,8 @@ async fn on_a_full_disk_nothing_is_leased_and_nothing_is_lost_and_it_goes_on_wit
     fs::remove_file(filler).unwrap();
     allocate(&mut client, "b").await;
     client.attach(request("web", &web)).await.unwrap();
+    client.detach(owner("early")).await.unwrap();
+    assert_eq!(crate::attach::names(&early), ["lo"]);
 }
 
 /// Each holds one address or two at any time.

@@ -10,7 +10,7 @@ use std::{
 use mesh_testbed::{NetNs, wait_until};
 
 use crate::{
-    conversation::Server,
+    conversation::{Echo, Server},
     inside::{as_nobody, ip, run, send_or_refused, udp_socket},
     pair::{Forged, SOON},
     scene::{HOST_MODES, MODES, Plan, Scene, gateway_of, in_modes},
@@ -53,6 +53,28 @@ async fn a_container_reaches_another_nodes_own_address_under_that_of_its_host() 
         let from = scene.attacker.netns();
         let seen = server.sees(from, away.address(), OUTSIDE).await;
         assert_eq!(seen, scene.home().address());
+    })
+    .await;
+}
+
+/// Under that of a published one it would take the answers that are meant for the container behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_goes_out_under_none_of_the_ports_that_are_published_below_the_ephemeral_ones()
+{
+    in_modes(MODES, Plan::default(), async |scene| {
+        let (inside, stranger) = (scene.attacker.netns(), scene.pair.stranger());
+        let source = SocketAddrV4::new(scene.attacker.address(), 5353);
+        let to = SocketAddrV4::new(stranger.address(), OUTSIDE);
+        stranger_sees(scene, inside).await;
+        let server = Server::on(stranger.netns(), OUTSIDE);
+        let tcp = server.try_converse_from(inside, source, to).unwrap();
+        let echo = Echo::on(stranger.netns(), OUTSIDE);
+        let bound = inside.run(|| UdpSocket::bind(source)).unwrap().unwrap();
+        let udp = echo.hears(&bound, to).unwrap();
+        for seen in [tcp, udp] {
+            assert_eq!(seen.ip(), scene.home().address());
+            assert!((32_768..=60_999).contains(&seen.port()), "{seen}");
+        }
     })
     .await;
 }
