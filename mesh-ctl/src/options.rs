@@ -76,10 +76,15 @@ pub(crate) struct Attach {
     #[arg(long, value_name = "PATH")]
     pub(crate) netns: Option<PathBuf>,
     /// The address it shall have; any that is free if it is not given.
-    #[arg(long, value_name = "ADDRESS", default_value_t)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value_t,
+        hide_default_value = true
+    )]
     pub(crate) address: String,
     /// The MAC address it shall have.
-    #[arg(long, value_name = "MAC", default_value_t)]
+    #[arg(long, value_name = "MAC", default_value_t, hide_default_value = true)]
     pub(crate) mac: String,
     /// The most it sends at once, in bytes; the overlay's MTU if it is not given.
     #[arg(long, value_name = "BYTES", default_value_t, hide_default_value = true)]
@@ -117,10 +122,10 @@ pub(crate) struct Release {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Addresses {
     /// Those of one engine alone.
-    #[arg(long, value_name = "NAME", default_value_t)]
+    #[arg(long, value_name = "NAME", default_value_t, hide_default_value = true)]
     pub(crate) engine: String,
     /// Those of one network alone.
-    #[arg(long, value_name = "NAME", default_value_t)]
+    #[arg(long, value_name = "NAME", default_value_t, hide_default_value = true)]
     pub(crate) network: String,
     /// Print a document for a machine.
     #[arg(long)]

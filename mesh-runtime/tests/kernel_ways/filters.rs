@@ -171,7 +171,8 @@ async fn where_a_raw_rule_keeps_other_nodes_from_a_container_the_problem_names_t
     .await;
 }
 
-/// Its door is opened over a message bus, which is not here: what it does is imitated.
+/// Its door is opened over a message bus, which is not here: what it does is imitated, and the door is not
+/// opened.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_firewalld_rejects_what_is_forwarded_the_problem_names_its_zone() {
     in_modes(&[Mode::Fast], Plan::default(), async |scene| {
