@@ -5,10 +5,11 @@ pub(crate) mod message;
 mod sweep;
 mod turn;
 
-use std::{fmt, net::Ipv4Addr, sync::Arc};
+use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use mesh_ipam::{
-    Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, Owner, Published, Request,
+    Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, NetworkNamespace, Owner,
+    Published, Request,
 };
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
@@ -24,6 +25,9 @@ use crate::{
 };
 pub(crate) use sweep::Sweeper;
 use turn::Turns;
+
+/// The longest a look at files waits.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a call did not do what it asks.
 #[derive(Debug)]
@@ -161,14 +165,13 @@ impl Registry {
     ) -> Result<AttachedContainer, CallError> {
         let _turn = self.turns.take(&attachment.owner).await?;
         let namespace = open(attachment.namespace.clone()).await?;
+        let named = namespace.named().clone();
         let ground = ask(&self.commands, |reply| Command::Ground { reply }).await??;
         let known = self.ipam.lease_of(&attachment.owner);
         if let Some(lease) = &known {
             attachment.check_same(lease).map_err(Refusal::because)?;
         }
-        let plan = attachment
-            .plan(&ground, namespace.named())
-            .map_err(Refusal::because)?;
+        let plan = attachment.plan(&ground, &named).map_err(Refusal::because)?;
         if known.as_ref().is_none_or(|lease| lease.endpoint.is_none()) {
             check_ports(plan.published.clone()).await?;
         }
@@ -189,6 +192,14 @@ impl Registry {
             })
             .await?;
         let lease = &granted.lease;
+        if !ground.subnet.contains(&lease.address) {
+            self.undo(&granted, async || self.forget(lease).await).await;
+            return Err(Refusal(format!(
+                "{} is not of {}: this node has got another subnet just now, try again",
+                lease.address, ground.subnet
+            ))
+            .into());
+        }
         let made = ask(&self.commands, |reply| Command::MakeEndpoint {
             lease: Box::new(lease.clone()),
             namespace,
@@ -196,8 +207,12 @@ impl Registry {
         });
         let made = match made.await {
             Ok(Ok(made)) if made.guarded => made,
-            Ok(Ok(_)) => {
+            Ok(Ok(made)) => {
                 self.undo(&granted, async || self.unmake(lease).await).await;
+                if made.new && !granted.new_endpoint {
+                    // The endpoint was there before this call, its interface was not.
+                    self.delete(link_name(&lease.owner)).await?;
+                }
                 return Err(Refusal(
                     "programs and rules do not know the new interface yet, and it may not send without: the \
                      host is busy, try again"
@@ -216,7 +231,7 @@ impl Registry {
                 return Err(status.into());
             }
         };
-        match self.finish(lease).await {
+        match self.finish(lease, named).await {
             Ok(lease) => {
                 if made.new {
                     let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
@@ -235,8 +250,9 @@ impl Registry {
         }
     }
 
-    /// Lets an endpoint send that is guarded now, and notes that all of it is there.
-    async fn finish(&self, lease: &Lease) -> Result<Lease, CallError> {
+    /// Lets an endpoint send that is guarded now, and notes that all of it is there, and in which namespace: by the
+    /// same path there may be another than before.
+    async fn finish(&self, lease: &Lease, namespace: NetworkNamespace) -> Result<Lease, CallError> {
         let Some(endpoint) = lease.endpoint.clone() else {
             return Ok(lease.clone());
         };
@@ -246,11 +262,9 @@ impl Registry {
             reply,
         })
         .await??;
-        if endpoint.settled {
-            return Ok(lease.clone());
-        }
         let settled = Endpoint {
             settled: true,
+            namespace: Some(namespace),
             ..endpoint
         };
         Ok(self.ipam.set_endpoint(&lease.owner, Some(settled)).await?)
@@ -331,11 +345,22 @@ impl Registry {
     }
 }
 
-/// Opens a namespace, which may wait for a file system.
+/// Opens a namespace.
 async fn open(path: String) -> Result<Namespace, CallError> {
-    let opened = tokio::task::spawn_blocking(move || Namespace::open(&path)).await;
-    let opened = opened.map_err(|error| Status::internal(error.to_string()))?;
+    let opened = look(move || Namespace::open(&path)).await?;
     Ok(opened.map_err(Refusal::because)?)
+}
+
+/// Looks at files, whose file systems may not answer: the look is given up then, its thread waits on.
+async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    let looking = tokio::task::spawn_blocking(at);
+    match tokio::time::timeout(LOOK_DEADLINE, looking).await {
+        Ok(looked) => looked.map_err(|error| Status::internal(error.to_string())),
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "a file system does not answer within {} s: see which one hangs (dmesg, mount), then try again",
+            LOOK_DEADLINE.as_secs()
+        ))),
+    }
 }
 
 /// Refuses ports that a process of this host has.
@@ -343,9 +368,8 @@ async fn check_ports(published: Vec<Published>) -> Result<(), CallError> {
     if published.is_empty() {
         return Ok(());
     }
-    let looked = tokio::task::spawn_blocking(listeners::listeners).await;
-    let found = looked
-        .map_err(|error| Status::internal(error.to_string()))?
+    let found = look(listeners::listeners)
+        .await?
         .map_err(|error| Status::internal(format!("cannot tell which ports are taken: {error}")))?;
     Ok(listeners::check(&published, &found).map_err(Refusal::because)?)
 }

@@ -9,7 +9,7 @@ use mesh_ipam::{Lease, NetworkNamespace, Owner};
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use tonic::Status;
 
-use super::{CallError, Registry};
+use super::{CallError, Registry, look};
 use crate::{
     calling::ask,
     command::{Command, Shown},
@@ -96,18 +96,15 @@ impl Registry {
         // After the kernel was asked: a lease that is newer is not judged by what was older.
         let leases = self.ipam.leases();
         let named: Vec<NetworkNamespace> = leases.iter().filter_map(bound_to).cloned().collect();
-        let look = move || -> BTreeMap<NetworkNamespace, bool> {
+        let there = look(move || -> BTreeMap<NetworkNamespace, bool> {
             let looked = named.into_iter().map(|named| {
                 let there = is_there(&named);
                 (named, there)
             });
             looked.collect()
-        };
-        let there = tokio::task::spawn_blocking(look)
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.map_or(0, |now| now.as_secs());
+        })
+        .await?;
+        let now = now();
         let judged = leases.iter().filter_map(|lease| {
             // Somebody is at it just now.
             let _turn = self.turns.try_take(&lease.owner)?;
@@ -122,7 +119,7 @@ impl Registry {
     /// whose namespaces are gone now.
     async fn sweep(&self, gone: &BTreeSet<Owner>) -> Result<BTreeSet<Owner>, Status> {
         let mut still = BTreeSet::new();
-        for (owner, (lease, leak)) in self.leaks().await? {
+        for (owner, (_, leak)) in self.leaks().await? {
             let reclaim = match leak {
                 Leak::Unfinished => true,
                 Leak::Gone(_) => {
@@ -132,30 +129,28 @@ impl Registry {
                 Leak::Unused(_) => false,
             };
             if reclaim {
-                self.reclaim(&lease, &leak).await;
+                self.reclaim(&owner).await?;
             }
         }
         Ok(still)
     }
 
-    async fn reclaim(&self, lease: &Lease, leak: &Leak) {
-        let owner = &lease.owner;
+    /// Reclaims what an owner has, if something is the matter with it by now.
+    async fn reclaim(&self, owner: &Owner) -> Result<(), Status> {
         let Some(_turn) = self.turns.try_take(owner) else {
-            return;
+            return Ok(());
         };
-        // Its owner may have come back meanwhile.
-        let changed = self.ipam.lease_of(owner).as_ref() != Some(lease);
-        let named = bound_to(lease).cloned();
-        let look = move || named.as_ref().is_some_and(is_there);
-        let back = tokio::task::spawn_blocking(look).await.unwrap_or(true);
-        let is_gone = matches!(leak, Leak::Gone(_));
-        if changed || is_gone && back {
-            return;
+        // Its owner may have come back while others were reclaimed, and nothing of that has to show in the lease.
+        let Some((lease, leak)) = self.leak_of(owner).await? else {
+            return Ok(());
+        };
+        if matches!(leak, Leak::Unused(_)) {
+            return Ok(());
         }
         tracing::info!(%owner, address = %lease.address, reason = leak.reason(), "reclaiming");
         let reclaimed = async {
-            self.unmake(lease).await?;
-            if is_gone && lease.endpoint.is_none() {
+            self.unmake(&lease).await?;
+            if matches!(leak, Leak::Gone(_)) && lease.endpoint.is_none() {
                 self.ipam.release(owner, None).await?;
             }
             Ok::<(), CallError>(())
@@ -163,7 +158,27 @@ impl Registry {
         if let Err(error) = reclaimed.await {
             tracing::warn!(%owner, %error, "cannot reclaim an address at once: trying again in a moment");
         }
+        Ok(())
     }
+
+    /// What is the matter with an owner's lease at the moment. Nobody else may be at it.
+    async fn leak_of(&self, owner: &Owner) -> Result<Option<(Lease, Leak)>, Status> {
+        let shown = ask(&self.commands, |reply| Command::Shown { reply }).await?;
+        let Some(lease) = self.ipam.lease_of(owner) else {
+            return Ok(None);
+        };
+        let there = match bound_to(&lease).cloned() {
+            Some(named) => Some(look(move || is_there(&named)).await?),
+            None => None,
+        };
+        Ok(judge(&lease, &shown, there, now()).map(|leak| (lease, leak)))
+    }
+}
+
+/// In seconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
 }
 
 /// Looks at the leases again and again, until it is dropped.

@@ -24,5 +24,6 @@ mod refusals;
 mod refused_attachments;
 mod repair;
 mod restart;
+mod returned;
 mod state;
 mod underlays;
