@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::Ipv4Addr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -69,6 +70,22 @@ impl Ipam {
     /// The directory or the file cannot be used.
     pub fn open(directory: &Path, life: &str) -> Result<Self, OpenError> {
         let (journal, pool) = journal::open(directory, life)?;
+        Self::start(journal, pool)
+    }
+
+    /// Opens the registry in `directory` to read it, because it cannot be opened to write for this reason: what
+    /// containers have they keep, and every change is refused with the reason. Nothing is made or written.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read either.
+    pub fn open_to_read(directory: &Path, life: &str, why: &io::Error) -> Result<Self, OpenError> {
+        let opened = journal::open_to_read(directory, life, why);
+        let (journal, pool) = opened.map_err(|source| OpenError::File {
+            action: "read leases in",
+            path: directory.to_owned(),
+            source,
+        })?;
         Self::start(journal, pool)
     }
 

@@ -12,15 +12,12 @@ mod open;
 mod tests;
 
 pub use open::OpenError;
-pub(crate) use open::open;
+pub(crate) use open::{open, open_to_read};
 
 use file::{Replaced, Storage};
 
-/// How many times the size of what it tells a journal may have, beyond `SPARE`.
+/// How many times the size of what it tells a journal may have, beyond what is spare.
 const FACTOR: u64 = 4;
-/// The size to which a journal grows without being written anew, and by which it grows before that is
-/// tried again if it failed.
-const SPARE: u64 = 1 << 20;
 /// About the size of a line that tells of a released address.
 const RELEASED_LINE: u64 = 42;
 
@@ -157,7 +154,10 @@ impl Journal {
     /// goes on as it is.
     pub(crate) fn compact(&mut self, pool: &Pool) {
         let live = self.live + RELEASED_LINE * pool.resting() as u64;
-        if self.renew || self.len < self.patience || self.len <= FACTOR * live + SPARE {
+        if self.renew
+            || self.len < self.patience
+            || self.len <= FACTOR * live + self.storage.spare()
+        {
             return;
         }
         let before = self.len;
@@ -166,7 +166,7 @@ impl Journal {
                 path = %self.path.display(), before, after = self.len, "leases written anew"
             ),
             Err(error) => {
-                self.patience = self.len + SPARE;
+                self.patience = self.len + self.storage.spare();
                 tracing::warn!(
                     path = %self.path.display(),
                     length = self.len,

@@ -7,6 +7,7 @@ mod socket;
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -14,6 +15,9 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use daemon_options::DaemonOptions;
+
+/// How long the end waits for threads that are at files.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let options = DaemonOptions::parse();
@@ -57,7 +61,10 @@ fn run(options: &DaemonOptions) -> anyhow::Result<()> {
         socket::remove_leftover(&options.socket)?;
         return print_report(&report).context("cannot write to standard output");
     }
-    runtime.block_on(serve::serve(options))
+    let served = runtime.block_on(serve::serve(options));
+    // A file system that does not answer keeps a thread, and shall not keep the process.
+    runtime.shutdown_timeout(GOODBYE);
+    served
 }
 
 fn print_report(report: &mesh_runtime::CleanupReport) -> std::io::Result<()> {

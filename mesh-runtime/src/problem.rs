@@ -60,8 +60,9 @@ pub(crate) enum Problem {
     NoWay(Vec<Ipv4Addr>),
     /// The disk does not take the wanted state.
     #[error(
-        "the wanted state is not kept on disk ({0}): everything works, but after a reboot the \
-         overlay waits for the agent; make room or permit writing, or choose --state-dir"
+        "the wanted state is not kept on disk ({0}): packets pass, but after a reboot the overlay waits \
+         for the agent, and addresses are neither leased nor given back; make room or permit writing, or \
+         choose --state-dir"
     )]
     StateNotKept(String),
     /// Underlay interfaces that the fast path cannot use.

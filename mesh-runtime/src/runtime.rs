@@ -1,6 +1,6 @@
 //! A running node runtime, for a daemon or for a container runtime that embeds it.
 
-use std::{io, time::Duration};
+use std::{error::Error, io, path::Path, time::Duration};
 
 use mesh_ipam::Ipam;
 use mesh_proto::{
@@ -39,6 +39,9 @@ const NOT_HERE: &str = "this call is served on the runtime's Unix socket alone (
 
 /// How long a shutdown waits for the change that is under way.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a start waits for the file system of the state directory.
+const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why a runtime did not start.
 #[derive(Debug, thiserror::Error)]
@@ -222,8 +225,9 @@ impl MeshRuntime {
     }
 }
 
-/// Opens the state directory, and the leases in it. One that cannot be used keeps nobody from working:
-/// that is reported, the state is kept in the kernel alone, and no addresses are leased.
+/// Opens the state directory, and the leases in it. One that cannot be used keeps nobody from working: that is
+/// reported, the state is kept in the kernel alone, and leases are read, if they can be, so that containers keep
+/// what they have.
 async fn open_state(
     options: &RuntimeOptions,
 ) -> Result<(Keep, Result<Ipam, String>), StateDirError> {
@@ -232,27 +236,65 @@ async fn open_state(
         return Ok((Keep::new(None), Err(reason)));
     };
     let cluster = Cluster::from(options);
-    let open = move || -> Result<_, StateDirError> {
-        let directory = Directory::open(&path, cluster)?;
-        // Under its lock.
-        let addresses = Ipam::open(&path, &current_life().to_string());
-        Ok((directory, addresses.map_err(|error| error.to_string())))
-    };
-    let opened = tokio::task::spawn_blocking(open)
-        .await
-        .map_err(|error| StartError::Netlink(io::Error::other(error)));
-    match opened {
-        Ok(Ok((directory, addresses))) => {
-            if let Err(error) = &addresses {
-                tracing::error!(%error, "no addresses are leased");
+    let open = move || {
+        let life = current_life().to_string();
+        match Directory::open(&path, cluster) {
+            Ok(directory) => {
+                // Under its lock.
+                let opened = Ipam::open(&path, &life);
+                let addresses = opened.or_else(|error| read_leases(&path, &life, &error));
+                Ok((Keep::new(Some(Ok(directory))), addresses))
             }
-            Ok((Keep::new(Some(Ok(directory))), addresses))
+            Err(error @ StateDirError::InUse { .. }) => Err(error),
+            Err(error) => {
+                let addresses = read_leases(&path, &life, &error);
+                Ok((Keep::new(Some(Err(error))), addresses))
+            }
         }
-        Ok(Err(error @ StateDirError::InUse { .. })) => Err(error),
-        Ok(Err(error)) => {
-            let reason = error.to_string();
-            Ok((Keep::new(Some(Err(error))), Err(reason)))
+    };
+    let opening = tokio::task::spawn_blocking(open);
+    match tokio::time::timeout(OPEN_DEADLINE, opening).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => Ok((Keep::new(None), Err(error.to_string()))),
+        Err(_) => {
+            let reason = format!(
+                "the state directory's file system does not answer within {} s",
+                OPEN_DEADLINE.as_secs()
+            );
+            tracing::error!(reason, "no addresses are leased");
+            Ok((Keep::new(None), Err(reason)))
         }
-        Err(error) => Ok((Keep::new(None), Err(error.to_string()))),
+    }
+}
+
+/// Reads the leases that cannot be written.
+fn read_leases(
+    path: &Path,
+    life: &str,
+    why: &(dyn Error + Send + Sync + 'static),
+) -> Result<Ipam, String> {
+    let source = why
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>());
+    let kind = source.map_or(io::ErrorKind::Other, io::Error::kind);
+    let reason = why.to_string();
+    match Ipam::open_to_read(path, life, &io::Error::new(kind, reason.clone())) {
+        Ok(ipam) => {
+            tracing::error!(
+                reason,
+                "leases can be read and not written: containers keep what they have, and nothing is leased, \
+                 attached or detached until that is mended and the runtime is started anew"
+            );
+            Ok(ipam)
+        }
+        Err(error) => {
+            tracing::error!(
+                reason,
+                %error,
+                "leases can neither be written nor read: what was attached loses its published ports and may \
+                 take other addresses, until that is mended and the runtime is started anew"
+            );
+            Err(reason)
+        }
     }
 }

@@ -7,10 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::statvfs::{Statvfs, statvfs};
+
 /// Name of the file.
-const LEASES: &str = "leases";
+pub(super) const LEASES: &str = "leases";
 /// Name of the one that is about to replace it.
 const NEW: &str = "leases.new";
+/// The size to which a journal grows without being written anew, and by which it grows before that is
+/// tried again if it failed.
+pub(super) const SPARE: u64 = 1 << 20;
+/// The part of its file system that it does not grow beyond, as there has to be room for a new one.
+const PART: u64 = 16;
 /// How many files that were damaged are kept; the last makes room for the next.
 const MAX_DAMAGED: u32 = 4;
 
@@ -24,6 +31,10 @@ pub(super) trait Storage: Send {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Replaces the file, so that whatever happens there is either the old one or the new one.
     fn replace(&mut self, bytes: &[u8]) -> Result<(), Replaced>;
+    /// How much larger than what it tells the file may grow before it is written anew.
+    fn spare(&self) -> u64 {
+        SPARE
+    }
 }
 
 /// Whether a file was replaced when replacing it failed.
@@ -50,23 +61,17 @@ impl LeaseFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let path = directory.join(LEASES);
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            other => Some(other?),
-        };
-        // A pipe would be waited for.
-        if let Some(file) = &file
-            && !file.metadata()?.is_file()
-        {
-            return Err(io::Error::other(format!(
-                "{LEASES} is no regular file: remove it"
-            )));
-        }
+        let mut options = OpenOptions::new();
+        let file = open_existing(directory, options.read(true).write(true))?;
         Ok(Self {
             directory: directory.to_owned(),
             file,
         })
+    }
+
+    /// Opens the file of a directory to read it. Nothing is made or changed.
+    pub(super) fn open_to_read(directory: &Path) -> io::Result<Option<File>> {
+        open_existing(directory, OpenOptions::new().read(true))
     }
 
     /// Where the file is.
@@ -121,8 +126,7 @@ impl Storage for LeaseFile {
             let mut file = OpenOptions::new()
                 .read(true)
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .mode(0o600)
                 .open(&new)?;
             file.write_all(bytes)?;
@@ -141,5 +145,53 @@ impl Storage for LeaseFile {
         File::open(&self.directory)
             .and_then(|directory| directory.sync_all())
             .map_err(Replaced::Perhaps)
+    }
+
+    fn spare(&self) -> u64 {
+        let of = |it: Statvfs| it.blocks().saturating_mul(it.fragment_size()) / PART;
+        statvfs(&self.directory).map_or(SPARE, |it| SPARE.min(of(it)))
+    }
+}
+
+/// Opens the file of a directory, if there is one.
+fn open_existing(directory: &Path, options: &OpenOptions) -> io::Result<Option<File>> {
+    let path = directory.join(LEASES);
+    // What has the name is no matter of course, and a pipe would be waited for.
+    let found = match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if !found.is_file() {
+        return Err(io::Error::other(format!(
+            "{LEASES} is no regular file: put back what was there, or remove it"
+        )));
+    }
+    options.open(path).map(Some)
+}
+
+/// A file that was opened to read it, and why.
+pub(super) struct ReadOnly(pub(super) io::ErrorKind, pub(super) String);
+
+impl ReadOnly {
+    fn refusal<T>(&self) -> io::Result<T> {
+        Err(io::Error::new(self.0, self.1.clone()))
+    }
+}
+
+impl Storage for ReadOnly {
+    fn write_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+        self.refusal()
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.refusal()
+    }
+
+    fn truncate(&mut self, _: u64) -> io::Result<()> {
+        self.refusal()
+    }
+
+    fn replace(&mut self, _: &[u8]) -> Result<(), Replaced> {
+        self.refusal().map_err(Replaced::No)
     }
 }

@@ -1,13 +1,14 @@
 //! A journal as it is found.
 
 use std::{
+    fs::File,
     io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
 use super::{
     Journal,
-    file::{LeaseFile, Storage as _},
+    file::{LEASES, LeaseFile, ReadOnly, Storage as _},
 };
 use crate::{
     Pool,
@@ -32,6 +33,41 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
+/// What a file tells in this life, if there is one.
+fn read(file: Option<&File>, life: &str) -> io::Result<Replay> {
+    let Some(file) = file else {
+        return Ok(Replay::default());
+    };
+    let mut found = replay(BufReader::new(file), life)?;
+    if found.whole == 0 {
+        // It begins with a line that was there before it had its name.
+        let nothing = "not even its first line is there".to_owned();
+        found.damage.get_or_insert((nothing, 1));
+    }
+    Ok(found)
+}
+
+/// Opens the journal of a directory to read it, because of `why`: no change is ever taken.
+pub(crate) fn open_to_read(
+    directory: &Path,
+    life: &str,
+    why: &io::Error,
+) -> io::Result<(Journal, Pool)> {
+    let file = LeaseFile::open_to_read(directory)?;
+    let found = read(file.as_ref(), life)?;
+    if let Some(version) = found.version {
+        return Err(io::Error::other(format!(
+            "it is of another version, {version}"
+        )));
+    }
+    let reason =
+        format!("{why} when the runtime started, which has to be started anew once that is mended");
+    let storage = Box::new(ReadOnly(why.kind(), reason));
+    let path = directory.join(LEASES);
+    let journal = Journal::new(storage, path, life, found.whole, true, &found.pool);
+    Ok((journal, found.pool))
+}
+
 /// Opens the journal of a directory in this life, and the pool that it tells of.
 pub(crate) fn open(directory: &Path, life: &str) -> Result<(Journal, Pool), OpenError> {
     let failed = |action, path: &Path| {
@@ -44,10 +80,7 @@ pub(crate) fn open(directory: &Path, life: &str) -> Result<(Journal, Pool), Open
     };
     let mut storage = LeaseFile::open(directory).map_err(failed("use", directory))?;
     let path = storage.path();
-    let found = match storage.file() {
-        Some(file) => replay(BufReader::new(file), life).map_err(failed("read", &path))?,
-        None => Replay::default(),
-    };
+    let found = read(storage.file(), life).map_err(failed("read", &path))?;
     let mut renew = found.whole == 0 || found.ended;
     if let Some(version) = &found.version {
         let aside = storage.keep_aside().map_err(failed("set aside", &path))?;

@@ -310,7 +310,8 @@ fn the_file_does_not_grow_beyond_what_it_tells() {
             longest = longest.max(length);
         }
     }
-    assert!(longest > SPARE && longest < SPARE + 16 * 1024, "{longest}");
+    let spare = journal.storage.spare();
+    assert!(longest > spare && longest < spare + 16 * 1024, "{longest}");
     let found = file(dir.path());
     let changes = |pool: &Pool| pool.changes().collect::<Vec<_>>();
     assert_eq!(changes(&found), changes(&pool));
@@ -413,4 +414,38 @@ fn a_pipe_by_the_files_name_is_refused_and_not_waited_for() {
     nix::unistd::mkfifo(&dir.path().join("leases"), mode).unwrap();
     let error = open(dir.path(), LIFE).err().unwrap().to_string();
     assert!(error.contains("leases is no regular file"), "{error}");
+}
+
+#[test]
+fn an_empty_file_is_damage_and_is_kept_aside() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("leases"), "").unwrap();
+    let (_, pool) = open(dir.path(), LIFE).unwrap();
+    assert_eq!(leases(&pool), []);
+    assert_eq!(names(dir.path()), ["leases", "leases.damaged-1"]);
+}
+
+#[tokio::test]
+async fn a_file_that_can_only_be_read_is_told_and_never_changed() {
+    let dir = TempDir::new().unwrap();
+    let ipam = Ipam::open(dir.path(), LIFE).unwrap();
+    ipam.set_subnet(subnet(1)).await.unwrap();
+    let held = ipam.allocate(request(0, true, false)).await.unwrap().lease;
+    drop(ipam);
+    let before = fs::read(dir.path().join("leases")).unwrap();
+    let why = io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "it is mounted so");
+    let ipam = Ipam::open_to_read(dir.path(), LIFE, &why).unwrap();
+    assert_eq!(ipam.leases(), std::slice::from_ref(&held));
+    ipam.set_subnet(subnet(1)).await.unwrap();
+    for error in [
+        ipam.allocate(request(1, false, false)).await.unwrap_err(),
+        ipam.release(&held.owner, None).await.unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("it is mounted so"), "{text}");
+        assert!(text.contains("started anew"), "{text}");
+    }
+    assert_eq!(ipam.leases(), [held]);
+    drop(ipam);
+    assert_eq!(fs::read(dir.path().join("leases")).unwrap(), before);
 }

@@ -14,6 +14,9 @@ use crate::{
 /// microseconds, and the disk takes milliseconds.
 const WRITE_DELAY: Duration = Duration::from_millis(50);
 
+/// How long a start waits for the file.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long to wait after a write that failed.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
@@ -48,11 +51,22 @@ impl Keep {
         let Some(directory) = self.directory.clone() else {
             return Found::default();
         };
-        let found = tokio::task::spawn_blocking(move || directory.read()).await;
-        found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "reading the state file ended early");
-            Found::default()
-        })
+        let reading = tokio::task::spawn_blocking(move || directory.read());
+        match tokio::time::timeout(READ_DEADLINE, reading).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "reading the state file ended early");
+                Found::default()
+            }
+            Err(_) => {
+                let seconds = READ_DEADLINE.as_secs();
+                tracing::warn!(
+                    seconds,
+                    "the disk does not give the state file: going on without"
+                );
+                Found::default()
+            }
+        }
     }
 
     /// Notes that the wanted state has changed. To be called before the kernel is changed.

@@ -123,10 +123,15 @@ impl Directory {
     }
 
     fn read_state(&self) -> Result<Option<Wanted>, String> {
-        let file = match File::open(self.path.join(STATE)) {
+        let path = self.path.join(STATE);
+        match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|error| error.to_string())?,
-        };
+            Err(error) => return Err(error.to_string()),
+            Ok(found) if found.is_file() => {}
+            // A pipe would be waited for.
+            Ok(_) => return Err("it is no regular file".to_owned()),
+        }
+        let file = File::open(path).map_err(|error| error.to_string())?;
         let mut bytes = Vec::new();
         // One byte more than is taken tells that there is more.
         file.take(MAX_LEN as u64 + 1)
@@ -157,10 +162,16 @@ impl Directory {
     pub(crate) fn write(&self, wanted: &Wanted) -> Result<(), StateDirError> {
         let bytes = record::encode(wanted, &self.cluster, &self.life);
         let new = self.path.join(NEW);
+        // What was left of a write that was cut off, and whatever else has the name.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &new)(error));
+            }
+            _ => {}
+        }
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&new)
             .map_err(failed("create", &new))?;
@@ -339,6 +350,19 @@ mod tests {
         );
         let last = fs::read_to_string(dir.path().join("state.damaged-4")).unwrap();
         assert_eq!(last, "round 9");
+    }
+
+    #[test]
+    fn pipes_by_the_names_of_files_are_not_waited_for() {
+        let dir = TempDir::new().unwrap();
+        let directory = open(dir.path()).unwrap();
+        for name in [STATE, NEW] {
+            nix::unistd::mkfifo(&dir.path().join(name), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        }
+        assert_eq!(directory.read().kept, None);
+        assert!(dir.path().join("state.damaged-1").exists());
+        directory.write(&wanted(1)).unwrap();
+        assert_eq!(directory.read().kept, Some(wanted(1)));
     }
 
     #[test]

@@ -27,3 +27,4 @@ mod restart;
 mod returned;
 mod state;
 mod underlays;
+mod unwritable;
