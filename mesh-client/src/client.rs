@@ -14,7 +14,7 @@ use mesh_proto::mesh::{
 };
 use tokio::net::UnixStream;
 use tonic::{
-    Status,
+    Code, Status,
     client::GrpcService,
     codegen::{Body, Bytes, StdError},
     transport::{self, Channel, Uri},
@@ -49,7 +49,10 @@ pub enum ClientError {
     },
     /// The call failed; whether it did anything is not known. Repeating it is safe.
     #[error("the runtime failed ({}): {}", .0.code(), .0.message())]
-    Failed(#[from] Status),
+    Failed(Status),
+    /// No answer: it hangs, or was stopped. Whether the call did anything is not known; repeating it is safe.
+    #[error("the runtime does not answer within {} s: see whether it runs, and what its log says last", CALL_DEADLINE.as_secs())]
+    Silent,
     /// The runtime refuses, and says why.
     #[error("{0}")]
     Refused(String),
@@ -59,6 +62,17 @@ pub enum ClientError {
     /// An answer that lacks what it promises.
     #[error("the runtime's answer has no {0}: are runtime and client of one version?")]
     Incomplete(&'static str),
+}
+
+// No `#[from]`: the message says all that the status does.
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            // What the deadline of the connection makes of a call.
+            Code::Cancelled if status.message().contains("Timeout expired") => Self::Silent,
+            _ => Self::Failed(status),
+        }
+    }
 }
 
 /// A container that is on the mesh.

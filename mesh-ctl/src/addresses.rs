@@ -9,7 +9,7 @@ use mesh_client::{
 };
 use serde_json::json;
 
-use crate::{options::Addresses, port::show};
+use crate::{options::Addresses, port::show, say};
 
 /// Prints the leased addresses.
 pub(crate) async fn list(client: &mut Client, options: Addresses) -> anyhow::Result<()> {
@@ -20,23 +20,21 @@ pub(crate) async fn list(client: &mut Client, options: Addresses) -> anyhow::Res
         })
         .await?;
     if options.json {
-        println!("{:#}", document(&list));
-        return Ok(());
+        return say(format_args!("{:#}", document(&list)));
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.as_ref().map_or(0, Duration::as_secs);
     if list.subnet.is_empty() {
-        println!("this node has no subnet yet");
-        return Ok(());
+        return say("this node has no subnet yet");
     }
-    println!(
+    say(format_args!(
         "{}: {} of {} addresses leased",
         list.subnet, list.leased, list.capacity
-    );
-    if !list.leases.is_empty() {
-        println!("{}", table(&list.leases, now));
+    ))?;
+    match list.leases.is_empty() {
+        true => Ok(()),
+        false => say(table(&list.leases, now)),
     }
-    Ok(())
 }
 
 fn owner(lease: &AddressLease) -> String {
@@ -52,7 +50,6 @@ fn owner(lease: &AddressLease) -> String {
 
 fn table(leases: &[AddressLease], now: u64) -> String {
     let mut table = Table::new();
-    table.load_style(TableStyle::new());
     table.load_style(TableStyle::new());
     table.set_header(["ADDRESS", "OWNER", "NAMES", "SINCE", "BEHIND", "PORTS", ""]);
     for lease in leases {

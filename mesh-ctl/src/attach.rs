@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use mesh_client::{Client, mesh::AttachEndpointRequest};
 use serde_json::json;
 
-use crate::{options::Attach, port::show};
+use crate::{options::Attach, port::show, say};
 
 /// Attaches a container, and prints what it has.
 pub(crate) async fn attach(client: &mut Client, options: Attach) -> anyhow::Result<()> {
@@ -47,19 +47,14 @@ pub(crate) async fn attach(client: &mut Client, options: Attach) -> anyhow::Resu
             "host_interface": endpoint.interface,
             "ports": shown,
         });
-        println!("{document:#}");
-    } else {
-        println!(
-            "{container}: {} on {} via {}, behind {}{}",
-            inside.address,
-            inside.interface,
-            inside.gateway,
-            endpoint.interface,
-            match shown.is_empty() {
-                true => String::new(),
-                false => format!(", published {}", shown.join(" ")),
-            }
-        );
+        return say(format_args!("{document:#}"));
     }
-    Ok(())
+    let published = match shown.is_empty() {
+        true => String::new(),
+        false => format!(", published {}", shown.join(" ")),
+    };
+    say(format_args!(
+        "{container}: {} on {} via {}, behind {}{published}",
+        inside.address, inside.interface, inside.gateway, endpoint.interface
+    ))
 }

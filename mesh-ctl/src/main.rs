@@ -5,7 +5,11 @@ mod attach;
 mod options;
 mod port;
 
-use std::process::ExitCode;
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -38,4 +42,12 @@ fn run(options: Options) -> anyhow::Result<()> {
             Command::Release(release) => Ok(client.release(release.whose.owner()).await?),
         }
     })
+}
+
+/// Prints a line. Whoever closes our output has read enough.
+fn say(line: impl Display) -> anyhow::Result<()> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }

@@ -109,3 +109,20 @@ async fn what_goes_wrong_is_said_on_standard_error_with_what_to_do() {
     let gone = complains(host, "addresses");
     assert!(gone.contains("is quilt-runtime running"), "{gone}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_the_first_line_alone_makes_nothing_fail() {
+    let testbed = node().await;
+    let host = &testbed.hosts()[0];
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .env_clear()
+        .arg("--socket")
+        .arg(host.runtime_socket())
+        .arg("addresses")
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}

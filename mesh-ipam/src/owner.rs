@@ -55,8 +55,8 @@ pub enum OwnerError {
     },
     /// Not what the kernel takes for an interface's name (`dev_valid_name`).
     #[error(
-        "owner: interface {0:?} is not a name: '/', ':', '%' and white space are not allowed, nor are \".\" and \
-         \"..\""
+        "owner: interface {0:?} is not a name: '/', ':', '%' and white space are not allowed, nor are \".\", \
+         \"..\", \"all\" and \"default\""
     )]
     Interface(String),
 }
@@ -81,7 +81,9 @@ impl Owner {
         check_length("interface", interface, MAX_INTERFACE)?;
         // The kernel puts a number in the place of "%d".
         let bad = |c: char| "/:%".contains(c) || c.is_whitespace() || c.is_control();
-        if interface == "." || interface == ".." || interface.contains(bad) {
+        // Of the last two the kernel has settings by these names (net.ipv4.conf).
+        let taken = [".", "..", "all", "default"].contains(&interface);
+        if taken || interface.contains(bad) {
             return Err(OwnerError::Interface(interface.to_owned()));
         }
         Ok(Self {
@@ -176,6 +178,7 @@ mod tests {
             (["e", "n", "c", "a b"], "interface \"a b\""),
             (["e", "n", "c", ".."], "interface \"..\""),
             (["e", "n", "c", "eth%d"], "interface \"eth%d\""),
+            (["e", "n", "c", "all"], "interface \"all\""),
             (["e", "n", "c", "eth0\u{7}"], "interface"),
         ] {
             let [engine, network, container, interface] = parts;

@@ -32,12 +32,12 @@ const PROBES_AT_A_TIME: usize = 4;
 pub struct DataplaneService {
     commands: Commands,
     /// Or why its calls are refused here.
-    registry: Result<Registry, String>,
+    registry: Result<Registry, Status>,
     probes: Arc<Semaphore>,
 }
 
 impl DataplaneService {
-    pub(crate) fn new(commands: Commands, registry: Result<Registry, String>) -> Self {
+    pub(crate) fn new(commands: Commands, registry: Result<Registry, Status>) -> Self {
         Self {
             commands,
             registry,
@@ -46,9 +46,7 @@ impl DataplaneService {
     }
 
     fn registry(&self) -> Result<&Registry, Status> {
-        self.registry
-            .as_ref()
-            .map_err(|reason| Status::permission_denied(reason.as_str()))
+        self.registry.as_ref().map_err(Status::clone)
     }
 }
 

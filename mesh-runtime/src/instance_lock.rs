@@ -1,11 +1,13 @@
 //! One runtime per network namespace.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+        unix::fs::{
+            DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+        },
     },
     path::Path,
     time::Duration,
@@ -29,6 +31,9 @@ const NAME: &[u8] = b"quilt-mesh-runtime";
 /// Where root keeps what nobody else may take: a file for each network namespace. Abstract names are
 /// anybody's.
 const DIRECTORY: &str = "/run/quilt-mesh";
+
+/// The socket is in it as well: whoever may call has to get through, and needs to list nothing.
+const MODE: u32 = 0o711;
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +114,12 @@ impl InstanceLock {
 fn lock_file() -> io::Result<Option<Flock<File>>> {
     let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
     let mut directory = DirBuilder::new();
-    directory.recursive(true).mode(0o700).create(DIRECTORY)?;
+    directory.recursive(true).mode(MODE).create(DIRECTORY)?;
+    // One that an earlier version made.
+    let found = fs::metadata(DIRECTORY)?;
+    if found.uid() == geteuid().as_raw() && found.mode() & 0o7777 == 0o700 {
+        fs::set_permissions(DIRECTORY, Permissions::from_mode(MODE))?;
+    }
     let path = Path::new(DIRECTORY).join(format!("net-{namespace}.lock"));
     let mut options = OpenOptions::new();
     let file = options

@@ -9,6 +9,7 @@ use mesh_proto::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
 
 use crate::{
     command::Commands,
@@ -151,7 +152,7 @@ impl MeshRuntime {
     /// plane's state. Without it the agent goes on with the three calls alone. The calls that lease
     /// addresses and make endpoints are refused: any local process may be calling.
     pub fn mesh_dataplane(&self) -> MeshDataplaneServer<DataplaneService> {
-        self.dataplane(Err(NOT_HERE.to_owned()))
+        self.dataplane(Err(Status::permission_denied(NOT_HERE)))
     }
 
     /// The service `mesh.MeshDataplane` with all its calls. Whoever reaches it can do to this host's network
@@ -182,12 +183,13 @@ impl MeshRuntime {
     /// # }
     /// ```
     pub fn local_dataplane(&self) -> MeshDataplaneServer<DataplaneService> {
-        self.dataplane(self.registry.clone())
+        let registry = self.registry.clone();
+        self.dataplane(registry.map_err(Status::failed_precondition))
     }
 
     fn dataplane(
         &self,
-        registry: Result<Registry, String>,
+        registry: Result<Registry, Status>,
     ) -> MeshDataplaneServer<DataplaneService> {
         MeshDataplaneServer::new(DataplaneService::new(self.commands.clone(), registry))
             .max_decoding_message_size(DATAPLANE_MESSAGE_LIMIT)

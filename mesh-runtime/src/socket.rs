@@ -84,12 +84,37 @@ impl Socket {
         };
         lchown(path, None, group.map(Gid::as_raw))
             .with_context(|| format!("cannot give the socket {shown} to those who may call"))?;
+        if let Some(group) = group {
+            warn_of_closed_directories(path, group);
+        }
         Ok((socket, listener))
     }
 
     /// Who may call.
     pub(crate) fn access(&self) -> Access {
         self.access
+    }
+}
+
+/// Says which directories above a socket keep a group from it.
+fn warn_of_closed_directories(path: &Path, group: Gid) {
+    let closed = |directory: &&Path| {
+        fs::metadata(directory).is_ok_and(|it| {
+            let needed = if it.gid() == group.as_raw() {
+                0o010
+            } else {
+                0o001
+            };
+            it.mode() & needed == 0
+        })
+    };
+    // The first is the socket itself.
+    if let Some(directory) = path.ancestors().skip(1).find(closed) {
+        tracing::warn!(
+            socket = %path.display(),
+            "the group of --socket-group cannot reach the socket: {} is closed to it (chmod o+x {0})",
+            directory.display()
+        );
     }
 }
 

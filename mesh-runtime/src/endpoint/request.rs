@@ -23,6 +23,11 @@ use crate::{
 pub(crate) enum EndpointError {
     #[error("interface: {0}")]
     Name(#[from] InterfaceNameError),
+    #[error(
+        "{0} was attached by its owner, who detaches it over the runtime's Unix socket: meshctl addresses \
+         names the owner"
+    )]
+    Owned(Ipv4Addr),
     #[error("interface {0:?} is not there: create the veth pair before this call")]
     UnknownInterface(String),
     #[error(
@@ -263,7 +268,7 @@ fn holder(
 ///
 /// # Errors
 ///
-/// A call that names nothing, or what cannot be a name or an address.
+/// A call that names nothing, or what cannot be a name or an address, or a registered one alone.
 pub(crate) fn matching(
     interface: &str,
     address: &str,
@@ -279,15 +284,15 @@ pub(crate) fn matching(
     if named.is_none() || !interface.is_empty() {
         check_name(interface)?;
     }
-    Ok(attached
-        .iter()
-        .filter(|(held, endpoint)| {
-            !endpoint.strict
-                && named.is_none_or(|named| named == **held)
-                && (interface.is_empty() || interface == endpoint.interface)
-        })
-        .map(|(&held, _)| held)
-        .collect())
+    let meant = attached.iter().filter(|(held, endpoint)| {
+        named.is_none_or(|named| named == **held)
+            && (interface.is_empty() || interface == endpoint.interface)
+    });
+    let (owned, by_hand): (Vec<_>, Vec<_>) = meant.partition(|(_, endpoint)| endpoint.strict);
+    match owned.first() {
+        Some((held, _)) if by_hand.is_empty() => Err(EndpointError::Owned(**held)),
+        _ => Ok(by_hand.into_iter().map(|(&held, _)| held).collect()),
+    }
 }
 
 #[cfg(test)]

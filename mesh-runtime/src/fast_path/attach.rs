@@ -227,20 +227,14 @@ impl Attachments {
 
     /// Detaches the filters of an earlier life that attached by clsact while this one does
     /// not: an interface would run the program twice, or go on over a fast path that this life says
-    /// it cannot have. `whole` is whether what it attaches instead is in place; then it is enough
-    /// to look where we made a qdisc.
+    /// it cannot have. It is looked for everywhere: marks of qdiscs are lost with the BPF file system. `whole` is
+    /// whether what is attached instead is in place; then this was the last look.
     pub(super) fn remove_stale_filters(&mut self, wanted: &BTreeMap<Hook, String>, whole: bool) {
         if self.way == Way::Clsact || self.filters_removed {
             return;
         }
         self.filters_removed = whole;
-        // What cannot be read has no marks of ours.
-        let ours = own_qdiscs(&self.links).unwrap_or_default();
-        let interfaces: BTreeSet<&String> = wanted
-            .iter()
-            .filter(|(hook, _)| !whole || ours.contains(&hook.link))
-            .map(|(_, interface)| interface)
-            .collect();
+        let interfaces: BTreeSet<&String> = wanted.values().collect();
         let interfaces: Vec<String> = interfaces.into_iter().cloned().collect();
         detach_filters(&interfaces);
     }

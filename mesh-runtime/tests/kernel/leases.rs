@@ -416,7 +416,13 @@ fn call_as_nobody(socket: &Path) -> String {
 #[tokio::test]
 async fn members_of_the_sockets_group_may_call() {
     let host = Host::new("group").await;
-    let _daemon = host.start_with("off", &["--socket-group", "65534"]).await;
+    fs::set_permissions(host.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let daemon = host.start_with("off", &["--socket-group", "65534"]).await;
+    let log = daemon.log();
+    assert!(log.contains("cannot reach the socket"), "{log}");
+    // Where it is if nobody says another path.
+    let directory = fs::metadata("/run/quilt-mesh").unwrap();
+    assert_eq!(directory.permissions().mode() & 0o777, 0o711);
     fs::set_permissions(host.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     connect_as(65534, &host.socket()).unwrap();
     let denied = connect_as(65533, &host.socket()).unwrap_err();

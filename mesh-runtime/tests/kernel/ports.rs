@@ -1,10 +1,13 @@
 //! Ports get their programs, whoever makes them, and get them back when somebody takes them.
 
 use std::{
+    fs,
     path::Path,
     process::Output,
     time::{Duration, Instant},
 };
+
+use mesh_testbed::Signal;
 
 use crate::host::{DEADLINE, Daemon, Host};
 
@@ -27,7 +30,7 @@ fn add_port(host: &Host, name: &str) {
 /// links show it.
 async fn attached(host: &Host, program: &str, count: usize) {
     host.eventually(&format!("{count} {program}"), |host| {
-        let links = std::fs::read_dir(host.bpffs().join("quilt-mesh/links"));
+        let links = fs::read_dir(host.bpffs().join("quilt-mesh/links"));
         let names = links
             .into_iter()
             .flatten()
@@ -74,7 +77,7 @@ async fn every_port_gets_its_program_one_by_one_and_fifty_at_once() {
     let lines: Vec<String> = (0..50)
         .map(|number| format!("link set all{number} master quilt0 up"))
         .collect();
-    std::fs::write(&batch, lines.join("\n")).unwrap();
+    fs::write(&batch, lines.join("\n")).unwrap();
     host.ip(&format!("-batch {}", batch.display()));
     let appeared = Instant::now();
     // A repair that falls into it has its turn between two of them.
@@ -97,7 +100,7 @@ async fn every_port_gets_its_program_one_by_one_and_fifty_at_once() {
 async fn attached_at_least(host: &Host, count: usize) {
     let until = Instant::now() + DEADLINE;
     let links = host.bpffs().join("quilt-mesh/links");
-    while std::fs::read_dir(&links).map_or(0, Iterator::count) < count + 4 {
+    while fs::read_dir(&links).map_or(0, Iterator::count) < count + 4 {
         assert!(Instant::now() < until, "{count} programs");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -126,7 +129,7 @@ async fn a_link_that_somebody_detaches_and_a_pin_that_somebody_removes_come_back
     add_port(&host, "c1");
     attached(&host, "encapsulate", 1).await;
     let before = daemon.status().await.fast_path.unwrap().attachments;
-    let links: Vec<_> = std::fs::read_dir(host.bpffs().join("quilt-mesh/links"))
+    let links: Vec<_> = fs::read_dir(host.bpffs().join("quilt-mesh/links"))
         .unwrap()
         .map(|it| it.unwrap().path())
         .collect();
@@ -156,7 +159,7 @@ async fn a_link_that_somebody_detaches_and_a_pin_that_somebody_removes_come_back
     );
     assert_eq!(daemon.status().await.fast_path.unwrap().attachments, before);
     let link = link_id(&host, &links[0]);
-    std::fs::remove_file(&links[0]).unwrap();
+    fs::remove_file(&links[0]).unwrap();
     host.eventually("the pin", |_| links[0].exists()).await;
     assert_eq!(link_id(&host, &links[0]), link, "the link itself stayed");
     assert_eq!(daemon.status().await.fast_path.unwrap().attachments, before);
@@ -167,7 +170,7 @@ async fn a_detached_link_is_found_without_waiting_for_the_next_comparison() {
     let (host, daemon) = node("looks", "tcx").await;
     add_port(&host, "c1");
     attached(&host, "encapsulate", 1).await;
-    let links: Vec<_> = std::fs::read_dir(host.bpffs().join("quilt-mesh/links"))
+    let links: Vec<_> = fs::read_dir(host.bpffs().join("quilt-mesh/links"))
         .unwrap()
         .map(|it| it.unwrap().path())
         .collect();
@@ -202,6 +205,31 @@ fn filters(host: &Host, interface: &str, side: &str) -> String {
         .output()
         .unwrap();
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// As after a reboot of everything but the network namespace, or a BPF file system that nobody keeps.
+#[tokio::test]
+async fn filters_of_an_earlier_run_go_also_where_its_marks_are_lost() {
+    let (host, mut daemon) = node("lost-marks", "clsact").await;
+    add_port(&host, "c1");
+    let there = |interface, program| filters(&host, interface, "ingress").contains(program);
+    host.eventually("the filters", |_| there("c1", "encapsulate"))
+        .await;
+    daemon.end(Signal::SIGTERM).await;
+    fs::remove_dir_all(host.bpffs().join("quilt-mesh")).unwrap();
+    let daemon = host.start_with("required", &["--attach", "tcx"]).await;
+    for (interface, program) in [
+        ("c1", "encapsulate"),
+        ("quilt0", "catch_all"),
+        ("eth0", "decapsulate"),
+        ("vxlan100", "safety_net"),
+    ] {
+        host.eventually(&format!("{interface} without {program}"), |_| {
+            !there(interface, program)
+        })
+        .await;
+    }
+    assert_eq!(daemon.status().await.problems, [""; 0]);
 }
 
 #[tokio::test]

@@ -274,6 +274,20 @@ async fn the_inside_of_another_namespace_is_left_alone() {
 }
 
 #[tokio::test]
+async fn what_an_owner_has_attached_is_detached_by_no_other_call() {
+    let (_host, daemon, mut client) = node("by-hand").await;
+    let (_web, attached) = attach(&mut client, "web").await;
+    for (interface, address) in [
+        (attached.endpoint.interface.as_str(), ""),
+        ("", attached.endpoint.address.as_str()),
+    ] {
+        let refused = daemon.detach(interface, address).await.unwrap_err();
+        assert!(refused.contains("its owner"), "{refused}");
+    }
+    assert_eq!(daemon.status().await.endpoints, [attached.endpoint]);
+}
+
+#[tokio::test]
 async fn what_only_a_container_with_an_owner_has_is_refused_without_one() {
     let (_host, daemon, _client) = node("by-hand-fields").await;
     let request = mesh_client::mesh::AttachEndpointRequest {

@@ -71,7 +71,7 @@ async fn what_is_attached_keeps_its_guards_where_leases_can_only_be_read() {
     assert_eq!(leased(&mut client).await, 1);
     assert!(strict());
     let status = daemon.status().await;
-    assert_eq!(status.endpoints, [attached.endpoint.clone()]);
+    assert_eq!(status.endpoints, std::slice::from_ref(&attached.endpoint));
     for refused in [
         refusal(client.detach(owner("web")).await),
         refusal(client.attach(request("db", &namespace("db").await)).await),
