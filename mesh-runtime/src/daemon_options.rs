@@ -16,8 +16,7 @@ use mesh_runtime::{
 /// device, routes to the other nodes, and the eBPF programs that carry the traffic.
 ///
 /// It serves quilt.QuiltRuntime and mesh.MeshDataplane over gRPC to the agent on this node,
-/// and needs CAP_NET_ADMIN, with the fast path also CAP_BPF and CAP_PERFMON (on older kernels
-/// CAP_SYS_ADMIN). The data plane stays in the kernel when the daemon stops; --cleanup
+/// and runs as root (docs/RUNTIME_IMPLEMENTATION.md lists what another user needs). The data plane stays in the kernel when the daemon stops; --cleanup
 /// removes it.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "quilt-runtime", version, args_override_self = true)]

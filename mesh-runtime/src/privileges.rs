@@ -9,8 +9,8 @@ const CAP_NET_ADMIN: u32 = 12;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "CAP_NET_ADMIN is missing: this process may not change the network. Run it as root (sudo \
-     {program}), or grant it what it needs: sudo setcap \
-     cap_net_admin,cap_net_broadcast,cap_net_raw,cap_bpf,cap_perfmon,cap_sys_admin+ep {program}"
+     {program}), or as a user with the ambient capabilities net_admin, net_broadcast, net_raw, bpf, perfmon, \
+     sys_ptrace and sys_admin (systemd's AmbientCapabilities=; those of a file do not pass to the program nft)"
 )]
 pub struct MissingPrivilege {
     /// The program to run or to grant it to.

@@ -66,7 +66,8 @@ impl Socket {
                 .with_context(|| format!("--socket {shown}: cannot make its directory"))?;
         }
         remove_leftover(path)?;
-        // From its first moment it is for nobody else. The mask is the process's, which makes no other file now.
+        // From its first moment it is for nobody else. The mask is the process's: what is made beside it in this
+        // moment has less rights than it would have, never more.
         let mask = if group.is_some() { 0o117 } else { 0o177 };
         let before = umask(Mode::from_bits_truncate(mask));
         let bound = UnixListener::bind(path);
