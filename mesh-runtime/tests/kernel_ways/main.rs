@@ -31,5 +31,6 @@ mod web;
 
 mod engines;
 mod filters;
+mod numbers;
 mod out;
 mod published;

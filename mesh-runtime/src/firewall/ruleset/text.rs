@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ipnet::Ipv4Net;
 use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT, VNI, VXLAN_PORT};
 
-use super::{Element, Frame, Ruleset, SETS};
+use super::{Element, Frame, Ruleset, SETS, element::NOWHERE};
 use crate::{firewall::TABLE, kernel::change::DisplayMac, subnet::gateway};
 
 /// The addresses that mean a whole subnet, or everybody there, as elements of a set.
@@ -85,7 +85,7 @@ impl Ruleset {
             u32::from(cluster.network())
         );
         let own_address = host_address.map_or_else(String::new, |address| {
-            format!("\t\tmeta iif != 0 {vni} ip saddr {address} counter drop\n")
+            format!("\t\tmeta iif != {NOWHERE} {vni} ip saddr {address} counter drop\n")
         });
         // Of a flow of this host's own address over UDP, as the one to a peer is, no other bridge's container
         // has anything to say: this host speaks to those from its address there.
@@ -198,7 +198,7 @@ impl Ruleset {
              \t\toifname {ours} return\n\
              \t\tiifname \"{overlay}\" return\n\
              {own_address}\
-             \t\tmeta iif != 0 return\n\
+             \t\tmeta iif != {NOWHERE} return\n\
              \t\tmeta skuid != 0 counter drop\n\
              \t}}\n\
              \tchain late {{\n\
