@@ -29,6 +29,7 @@ mod witness;
 mod conversation;
 mod web;
 
+mod datagrams;
 mod engines;
 mod filters;
 mod numbers;

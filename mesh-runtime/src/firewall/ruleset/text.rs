@@ -56,8 +56,10 @@ impl Ruleset {
 
     /// The rules about what this host takes in, routes and sends.
     ///
-    /// Fragments inside the mesh are not tracked, in front of the kernel's own hook that puts them together
-    /// (-400): the programs carry those that fit, and it would wait for them until the others are lost.
+    /// Fragments between containers are not tracked, in front of the kernel's own hook that puts them together
+    /// (-400): the programs carry those that fit, and it would wait for them until the others are lost. What is
+    /// for an address of this host no program carries: it ends here, or is translated here, as an answer by a
+    /// published port is, and so all of it has to be known.
     fn inet_table(&self) -> String {
         let Frame {
             bridge,
@@ -145,7 +147,8 @@ impl Ruleset {
              \t}}\n\
              \tchain fragments {{\n\
              \t\ttype filter hook prerouting priority -450;\n\
-             \t\tiifname {ours} ip frag-off & 0x3fff != 0 ip daddr {cluster} notrack\n\
+             \t\tiifname {ours} ip frag-off & 0x3fff != 0 ip daddr {cluster} \
+             fib daddr type != local notrack\n\
              \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority raw;\n\
