@@ -1,6 +1,7 @@
-//! Datagrams by published ports that come in fragments.
+//! Datagrams by published ports: those that come in fragments, and flows that have nothing to do with a port
+//! that is published meanwhile.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use mesh_testbed::NetNs;
 
@@ -112,6 +113,61 @@ async fn a_long_answer_to_the_host_itself_is_one_to_its_packet_filter() {
             let client = client(home.netns());
             let seen = server.sees_in_lengths(&client, to, (9, LONG)).await;
             assert_eq!(seen, scene.gateway());
+        }
+    })
+    .await;
+}
+
+const QUERIES: u16 = 5353;
+
+/// A query that has been sent, and waits for its answer.
+struct Query {
+    client: UdpSocket,
+    server: UdpSocket,
+    server_address: SocketAddrV4,
+}
+
+impl Query {
+    fn sent(from: &NetNs, to: &NetNs, address: Ipv4Addr) -> Self {
+        let server = to.run(|| UdpSocket::bind((address, QUERIES)));
+        let query = Self {
+            client: client(from),
+            server: server.unwrap().unwrap(),
+            server_address: SocketAddrV4::new(address, QUERIES),
+        };
+        query
+            .client
+            .send_to(b"query", query.server_address)
+            .unwrap();
+        query
+    }
+
+    fn is_answered(self) {
+        let (_, seen) = self.server.recv_from(&mut [0; 64]).unwrap();
+        self.server.send_to(b"answer", seen).unwrap();
+        let answer = self.client.recv_from(&mut [0; 64]);
+        let from = answer.unwrap_or_else(|error| panic!("{}: {error}", self.server_address));
+        assert_eq!(from.1, self.server_address.into());
+    }
+}
+
+/// Only what would go another way now begins anew: not what asked others by a port of that number.
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_to_others_by_a_port_of_the_same_number_outlive_its_publishing() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let (home, stranger) = (scene.home(), scene.pair.stranger());
+        let_answers_alone_in(home.netns(), QUERIES);
+        // A stub resolver, as systemd's.
+        let stub = Ipv4Addr::new(127, 0, 0, 53);
+        let queries = [
+            Query::sent(home.netns(), stranger.netns(), stranger.address()),
+            Query::sent(home.netns(), home.netns(), stub),
+            Query::sent(home.netns(), scene.far().netns(), scene.far().address()),
+            Query::sent(home.netns(), scene.other.netns(), scene.other.address()),
+        ];
+        let _web = Web::attach(home, &[port("udp", QUERIES, 53, 1)]).await;
+        for query in queries {
+            query.is_answered();
         }
     })
     .await;
