@@ -35,3 +35,4 @@ mod filters;
 mod numbers;
 mod out;
 mod published;
+mod untranslated;

@@ -55,6 +55,7 @@ impl Frame {
             true => format!(
                 "\tchain way_out {{\n\
                  \t\ttype nat hook postrouting priority srcnat + 5;\n\
+                 \t\tmeta nfproto != ipv4 return\n\
                  \t\tiifname != \"{bridge}\" return\n\
                  \t\toifname {ours} return\n\
                  \t\tip saddr != {subnet} return\n\
