@@ -101,7 +101,7 @@ fn let_answers_alone_in(netns: &NetNs, port: u16) {
     );
 }
 
-/// The host's own answers of a container, whatever their length, are answers to its packet filter.
+/// Whoever lets in nothing but answers loses none of them for its length.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_answer_to_the_host_itself_is_one_to_its_packet_filter() {
     in_modes(ALIVE, Plan::default(), async |scene| {
@@ -142,7 +142,7 @@ impl Query {
         query
     }
 
-    fn is_answered(self) {
+    fn gets_its_answer(&self) {
         let (_, seen) = self.server.recv_from(&mut [0; 64]).unwrap();
         self.server.send_to(b"answer", seen).unwrap();
         let answer = self.client.recv_from(&mut [0; 64]);
@@ -167,7 +167,7 @@ async fn flows_to_others_by_a_port_of_the_same_number_outlive_its_publishing() {
         ];
         let _web = Web::attach(home, &[port("udp", QUERIES, 53, 1)]).await;
         for query in queries {
-            query.is_answered();
+            query.gets_its_answer();
         }
     })
     .await;

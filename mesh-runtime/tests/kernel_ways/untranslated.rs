@@ -112,7 +112,8 @@ fn reach(scene: &Scene, netns: &NetNs, target: Ipv4Addr) {
     for packet in of_no_connection(own, target) {
         // From the source address on, all of it but what routers change.
         let unchanged = packet[12..].to_vec();
-        sees(&unchanged, &sniffer, |_| send(scene, &[packet.clone()]));
+        let packet = std::slice::from_ref(&packet);
+        sees(&unchanged, &sniffer, |_| send(scene, packet));
     }
     // And nothing was lost besides.
     let listener = Listener::on(netns);
