@@ -6,6 +6,7 @@
 use std::{io, net::Ipv4Addr};
 
 use super::{
+    local::Local,
     netlink::{
         NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Reader, attribute, attribute_of, body, message,
     },
@@ -41,11 +42,13 @@ pub(super) fn forget(
         [FAMILY, 0, 0, 0],
         &[],
     );
+    let mut local = Local::open()?;
     let mut astray = Vec::new();
     reader.ask(&request, |message| {
         let attributes = body(message)?;
         // Other protocols, and what has no ports, are none of ours.
-        let flow = read(attributes).filter(|flow| ruleset.leaves_astray(changed, flow));
+        let flow = read(attributes)
+            .filter(|flow| ruleset.leaves_astray(changed, flow, |address| local.has(address)));
         if flow.is_some() {
             let names = [CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE];
             let named = names.into_iter().filter_map(|name| {

@@ -85,7 +85,12 @@ pub(super) struct Reader(Socket);
 
 impl Reader {
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        Self::of(NETLINK_NETFILTER)
+    }
+
+    /// Speaks with another part of the kernel.
+    pub(super) fn of(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
         setsockopt(&socket, ReceiveTimeout, &patience)?;

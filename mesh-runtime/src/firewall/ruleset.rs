@@ -210,12 +210,6 @@ fn is_plain(name: &str) -> bool {
         .all(|byte| byte.is_ascii_alphanumeric() || b"._-:@+".contains(&byte))
 }
 
-/// Indexes that are the name of an interface: nft would take them for that.
-fn mistakable(observed: &Observed) -> BTreeSet<u32> {
-    let names = observed.links.values().map(|link| link.name.parse());
-    names.filter_map(Result::ok).collect()
-}
-
 pub(super) use datagrams::{ChangedWays, Flow};
 pub(crate) use passages::Passage;
 pub(super) use ways::MASQUERADED;
@@ -234,9 +228,7 @@ impl Ruleset {
             .link_named(&settings.bridge)
             .filter(|link| link.kind == LinkKind::Bridge)?;
         let accepted = |subnet: &&Ipv4Net| !plan.blocked.contains(*subnet);
-        let mistakable = mistakable(observed);
         let ports = observed.ports_of(bridge.index).map(|port| port.index);
-        let ports = ports.filter(|port| !mistakable.contains(port)).collect();
         let endpoints = endpoints(observed, bridge.index, subnet, &wanted.endpoints);
         let macs = macs(observed, bridge.index, &wanted.endpoints);
         Some(Self {
@@ -268,21 +260,14 @@ impl Ruleset {
                     .map_or_else(BTreeSet::new, |underlay| {
                         container_bridges(observed, underlay, bridge.index)
                     }),
-                ports,
+                ports: ports.collect(),
                 held: endpoints
                     .iter()
                     .filter(|(_, path)| path.held)
                     .map(|(&address, path)| (address, path.link))
-                    .filter(|(_, port)| !mistakable.contains(port))
                     .collect(),
-                macs: macs
-                    .into_iter()
-                    .filter(|(_, port)| !mistakable.contains(port))
-                    .collect(),
-                strict: strict_ports(&wanted.endpoints)
-                    .difference(&mistakable)
-                    .copied()
-                    .collect(),
+                macs,
+                strict: strict_ports(&wanted.endpoints),
                 doors: doors(&wanted.published, subnet),
             },
         })

@@ -122,6 +122,47 @@ impl Echo {
         }
     }
 
+    /// The same with a request and an answer of these lengths, of which all arrives.
+    fn answers_in_lengths(
+        &self,
+        client: &UdpSocket,
+        to: SocketAddrV4,
+        (request, answer): (usize, usize),
+    ) -> io::Result<SocketAddr> {
+        let whole = |length, wanted| match length == wanted {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("{length} bytes of {wanted} came"))),
+        };
+        let mut buffer = vec![0; 65_536];
+        client.send_to(&vec![b'?'; request], to)?;
+        let (length, seen) = self.0.recv_from(&mut buffer)?;
+        whole(length, request)?;
+        self.0.send_to(&vec![b'!'; answer], seen)?;
+        let (length, from) = client.recv_from(&mut buffer)?;
+        whole(length, answer)?;
+        match from == SocketAddr::V4(to) {
+            true => Ok(seen),
+            false => Err(io::Error::other(format!("{from} answers for {to}"))),
+        }
+    }
+
+    /// The same as soon as it works. What narrow ways have cut off is sent once more.
+    pub(crate) async fn sees_in_lengths(
+        &self,
+        client: &UdpSocket,
+        to: SocketAddrV4,
+        lengths: (usize, usize),
+    ) -> Ipv4Addr {
+        let what = format!("an answer of {to} over UDP in {lengths:?} bytes");
+        let seen = wait_until(&what, SOON, || async {
+            let answered = self.answers_in_lengths(client, to, lengths);
+            answered.map_err(|error| error.to_string())
+        })
+        .await
+        .unwrap();
+        v4(seen)
+    }
+
     /// The same as soon as it works.
     pub(crate) async fn sees(&self, client: &UdpSocket, to: SocketAddrV4) -> Ipv4Addr {
         let what = format!("an answer of {to} over UDP");

@@ -29,7 +29,10 @@ mod witness;
 mod conversation;
 mod web;
 
+mod datagrams;
 mod engines;
 mod filters;
+mod numbers;
 mod out;
 mod published;
+mod untranslated;

@@ -69,15 +69,29 @@ impl Element {
     }
 }
 
+/// An index in nft's language. nft takes a number for the name of an interface where there is one of that
+/// name, also between quotation marks; but no interface's name begins with a space, and before a number nft passes
+/// over it (`ifindex_type_parse`).
+pub(super) struct Index(pub(super) u32);
+
+/// The number of no interface: where a packet is the host's own.
+pub(super) const NOWHERE: Index = Index(0);
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\" {}\"", self.0)
+    }
+}
+
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(f, "{address}"),
             Self::Interface(name) => write!(f, "\"{name}\""),
-            Self::Port(port) => write!(f, "{port}"),
-            Self::Holder(port, address) => write!(f, "{port} . {address}"),
+            Self::Port(port) => write!(f, "{}", Index(*port)),
+            Self::Holder(port, address) => write!(f, "{} . {address}", Index(*port)),
             Self::Mac(mac) => write!(f, "{}", DisplayMac(*mac)),
-            Self::MacHolder(port, mac) => write!(f, "{port} . {}", DisplayMac(*mac)),
+            Self::MacHolder(port, mac) => write!(f, "{} . {}", Index(*port), DisplayMac(*mac)),
             Self::Door(way, address) => {
                 if let Some(address) = address {
                     write!(f, "{address} . ")?;

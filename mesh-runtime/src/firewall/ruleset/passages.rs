@@ -3,7 +3,7 @@
 //! An `accept` in our tables does not overrule a drop in another, and what another's rules mean is not for us to
 //! read. So the first packets of connections are counted before the others' chains, and behind them.
 
-use super::{Frame, ways::MASQUERADED};
+use super::{Frame, element::NOWHERE, ways::MASQUERADED};
 use crate::subnet::gateway;
 
 /// A way over this host that others filter.
@@ -92,7 +92,7 @@ impl Frame {
         let between = format!("iifname \"{bridge}\" oifname \"{bridge}\" ip saddr {subnet}");
         let out = format!("iifname \"{bridge}\" oifname != {ours}");
         let from_elsewhere =
-            format!("meta iif != 0 iifname != {ours} oifname \"{bridge}\" ct status dnat");
+            format!("meta iif != {NOWHERE} iifname != {ours} oifname \"{bridge}\" ct status dnat");
         let new = |entered: bool| {
             let counter = |passage: Passage| match entered {
                 true => passage.entered(),

@@ -205,6 +205,7 @@ fn without_masquerading_there_is_no_rule_of_the_way_out() {
     rules.frame.masquerade = false;
     let text = rules.text();
     assert!(!text.contains("masquerade fully-random"), "{text}");
+    assert!(!text.contains("chain untranslatable"), "{text}");
 }
 
 #[test]
@@ -314,7 +315,7 @@ fn a_kernel_that_cannot_translate_addresses_has_the_guards_alone() {
     proptest!(|(sets in sets())| {
         let rules = ruleset(sets);
         let alone = rules.clone().guards_alone().text();
-        for word in [" nat ", "masquerade", "dnat ip to", "counter name", "\n\tcounter "] {
+        for word in [" nat ", "masquerade", "untranslatable", "dnat ip to", "counter name", "\n\tcounter "] {
             prop_assert!(rules.text().contains(word), "{word}");
             prop_assert!(!alone.contains(word), "{word} in {alone}");
         }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ipnet::Ipv4Net;
 use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT, VNI, VXLAN_PORT};
 
-use super::{Element, Frame, Ruleset, SETS};
+use super::{Element, Frame, Ruleset, SETS, element::NOWHERE};
 use crate::{firewall::TABLE, kernel::change::DisplayMac, subnet::gateway};
 
 /// The addresses that mean a whole subnet, or everybody there, as elements of a set.
@@ -56,8 +56,10 @@ impl Ruleset {
 
     /// The rules about what this host takes in, routes and sends.
     ///
-    /// Fragments inside the mesh are not tracked, in front of the kernel's own hook that puts them together
-    /// (-400): the programs carry those that fit, and it would wait for them until the others are lost.
+    /// Fragments between containers are not tracked, in front of the kernel's own hook that puts them together
+    /// (-400): the programs carry those that fit, and it would wait for them until the others are lost. What is
+    /// for an address of this host no program carries: it ends here, or is translated here, as an answer by a
+    /// published port is, and so all of it has to be known.
     fn inet_table(&self) -> String {
         let Frame {
             bridge,
@@ -85,7 +87,7 @@ impl Ruleset {
             u32::from(cluster.network())
         );
         let own_address = host_address.map_or_else(String::new, |address| {
-            format!("\t\tmeta iif != 0 {vni} ip saddr {address} counter drop\n")
+            format!("\t\tmeta iif != {NOWHERE} {vni} ip saddr {address} counter drop\n")
         });
         // Of a flow of this host's own address over UDP, as the one to a peer is, no other bridge's container
         // has anything to say: this host speaks to those from its address there.
@@ -145,7 +147,8 @@ impl Ruleset {
              \t}}\n\
              \tchain fragments {{\n\
              \t\ttype filter hook prerouting priority -450;\n\
-             \t\tiifname {ours} ip frag-off & 0x3fff != 0 ip daddr {cluster} notrack\n\
+             \t\tiifname {ours} ip frag-off & 0x3fff != 0 ip daddr {cluster} \
+             fib daddr type != local notrack\n\
              \t}}\n\
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority raw;\n\
@@ -198,7 +201,7 @@ impl Ruleset {
              \t\toifname {ours} return\n\
              \t\tiifname \"{overlay}\" return\n\
              {own_address}\
-             \t\tmeta iif != 0 return\n\
+             \t\tmeta iif != {NOWHERE} return\n\
              \t\tmeta skuid != 0 counter drop\n\
              \t}}\n\
              \tchain late {{\n\

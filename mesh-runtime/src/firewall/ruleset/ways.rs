@@ -37,7 +37,8 @@ impl Frame {
     ///
     /// **The way out** comes behind all others' chains: who has a rule of their own for it has their way. Another
     /// node's own address is no router's, also where its network is let in: a peer takes from this node's address
-    /// alone what does not come from this node's subnet.
+    /// alone what does not come from this node's subnet. What is of no connection that the kernel knows, nobody
+    /// translates: it would leave under the container's own address, to which no answer comes.
     pub(super) fn ways(&self) -> String {
         let Self {
             bridge,
@@ -50,16 +51,26 @@ impl Frame {
         let translated = class(PRIORITY_TRANSLATED);
         let fragment = class(PRIORITY_UNKNOWN_FRAGMENT);
         let ours = format!("{{ \"{bridge}\", \"{overlay}\" }}");
+        // Whatever does not go out under the host's address. IPv6, too: this is a table of both.
+        let unless_out = format!(
+            "\t\tmeta nfproto != ipv4 return\n\
+             \t\tiifname != \"{bridge}\" return\n\
+             \t\toifname {ours} return\n\
+             \t\tip saddr != {subnet} return\n\
+             \t\tip daddr {{ {cluster}, 224.0.0.0/4 }} return\n\
+             \t\tip daddr != @peers ip daddr @routed_from return\n"
+        );
         let masquerade = match self.masquerade {
             false => String::new(),
             true => format!(
-                "\tchain way_out {{\n\
+                "\tchain untranslatable {{\n\
+                 \t\ttype filter hook forward priority filter - 10;\n\
+                 {unless_out}\
+                 \t\tct state invalid,untracked counter drop\n\
+                 \t}}\n\
+                 \tchain way_out {{\n\
                  \t\ttype nat hook postrouting priority srcnat + 5;\n\
-                 \t\tiifname != \"{bridge}\" return\n\
-                 \t\toifname {ours} return\n\
-                 \t\tip saddr != {subnet} return\n\
-                 \t\tip daddr {{ {cluster}, 224.0.0.0/4 }} return\n\
-                 \t\tip daddr != @peers ip daddr @routed_from return\n\
+                 {unless_out}\
                  \t\tmeta l4proto {{ tcp, udp }} masquerade to :{FIRST_PORT}-{LAST_PORT} fully-random\n\
                  \t\tmasquerade fully-random\n\
                  \t}}\n"
