@@ -1,9 +1,10 @@
 //! What two sides say to each other, and whom the server takes the client for.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use mesh_testbed::{NetNs, wait_until};
@@ -17,13 +18,29 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// More than fits into one packet.
 const ANSWER: usize = 20_000;
 
+/// Binds a port that an earlier server may just have left: a process that another test starts has that one's
+/// socket as well, until it has become its program.
+fn bind<T>(netns: &NetNs, bind: impl Fn() -> io::Result<T> + Copy + Send) -> T
+where
+    T: Send,
+{
+    let began = Instant::now();
+    loop {
+        match netns.run(bind).unwrap() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound.unwrap(),
+        }
+    }
+}
+
 /// A server of TCP, which answers one client at a time.
 pub(crate) struct Server(TcpListener);
 
 impl Server {
     pub(crate) fn on(netns: &NetNs, port: u16) -> Self {
-        let bound = netns.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
-        let listener = bound.unwrap().unwrap();
+        let listener = bind(netns, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
         // Also of accept(2).
         SockRef::from(&listener)
             .set_read_timeout(Some(PATIENCE))
@@ -98,8 +115,7 @@ pub(crate) struct Echo(UdpSocket);
 
 impl Echo {
     pub(crate) fn on(netns: &NetNs, port: u16) -> Self {
-        let bound = netns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
-        let socket = bound.unwrap().unwrap();
+        let socket = bind(netns, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)
     }
