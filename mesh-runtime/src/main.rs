@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 use daemon_options::DaemonOptions;
 
 /// How long the end waits for threads that are at files.
-const GOODBYE: Duration = Duration::from_secs(2);
+const END_DEADLINE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let options = DaemonOptions::parse();
@@ -63,7 +63,7 @@ fn run(options: &DaemonOptions) -> anyhow::Result<()> {
     }
     let served = runtime.block_on(serve::serve(options));
     // A file system that does not answer keeps a thread, and shall not keep the process.
-    runtime.shutdown_timeout(GOODBYE);
+    runtime.shutdown_timeout(END_DEADLINE);
     served
 }
 

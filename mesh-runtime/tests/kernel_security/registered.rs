@@ -288,7 +288,9 @@ async fn the_first_packet_of_a_registered_container_in_either_direction_takes_th
         let inside = registered.netns();
         let (home, far) = (scene.home(), scene.far());
         // Nothing of its own but what is sent here: no discovery of neighbours.
-        inside.sysctl("net/ipv6/conf/eth0/disable_ipv6", "1").unwrap();
+        inside
+            .sysctl("net/ipv6/conf/eth0/disable_ipv6", "1")
+            .unwrap();
         let status = home.status().await.unwrap();
         let endpoint = status
             .endpoints

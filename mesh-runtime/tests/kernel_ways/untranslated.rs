@@ -65,32 +65,22 @@ async fn nothing_leaves_under_a_containers_own_address_also_if_it_is_of_no_conne
 /// Who knows the way back may be told whatever it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_of_no_connection_reaches_a_lan_that_is_let_in() {
-    let plan = Plan {
-        arguments: vec!["--routed-from".into(), "192.0.2.4/32".into()],
-        ..Plan::default()
-    };
-    in_modes(HOST_MODES, plan, async |scene| {
-        reach(
-            scene,
-            scene.pair.stranger().netns(),
-            scene.pair.stranger().address(),
-        );
-    })
-    .await;
+    reaches_the_stranger(["--routed-from", "192.0.2.4/32"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_of_no_connection_reaches_the_outside_without_masquerading() {
+    reaches_the_stranger(["--masquerade", "off"]).await;
+}
+
+async fn reaches_the_stranger(arguments: [&str; 2]) {
     let plan = Plan {
-        arguments: vec!["--masquerade".into(), "off".into()],
+        arguments: arguments.map(Into::into).to_vec(),
         ..Plan::default()
     };
     in_modes(HOST_MODES, plan, async |scene| {
-        reach(
-            scene,
-            scene.pair.stranger().netns(),
-            scene.pair.stranger().address(),
-        );
+        let stranger = scene.pair.stranger();
+        reach(scene, stranger.netns(), stranger.address());
     })
     .await;
 }
