@@ -64,7 +64,12 @@ async fn no_request_made_from_the_description_is_answered_with_500_or_outside_of
         "schemathesis has findings, above; QUILT_MESH_FUZZ_SEED={seed} repeats them"
     );
 
-    // It got past the front door.
-    assert!(!Api::of(&control_plane).nodes().await.is_empty());
+    // It got past the front door: something was changed. What is left of it says nothing, because whatever was
+    // registered can have been released again (seed 1795912597 ends so).
+    let revision = Api::of(&control_plane).list().await["revision"].as_u64();
+    assert!(
+        revision > Some(0),
+        "no request changed anything: revision {revision:?}"
+    );
     assert!(control_plane.stop().success());
 }
