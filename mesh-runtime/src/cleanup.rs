@@ -5,25 +5,20 @@ use std::{collections::BTreeSet, io};
 use mesh_layout::{VNI, overlay_mac};
 
 use crate::{
-    fast_path::{FastPathError, detach_leftovers},
-    firewall,
+    apply::{Applier, firewall, qdisc::remove_unused, veth},
+    diff::{
+        change::{Change, Device},
+        is_own_bridge_mac, subnet_of_mac,
+    },
+    ebpf::{FastPathError, detach_leftovers},
     headroom::{self, HeadroomChange},
     instance_lock::{InstanceLock, LockError},
-    kernel::{
-        apply::Applier,
-        change::{Change, Device},
-        events::Dirty,
-        netlink::Netlink,
-        observe::observe,
-        observed::{LinkKind, Observed},
-        plan::{Settings, is_own_bridge_mac, subnet_of_mac},
-        qdisc::remove_unused,
-        veth,
-    },
+    netlink::Netlink,
+    observed::{LinkKind, Observed, events::Dirty, read::observe},
     options::{OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
-    state,
-    subnet::Cluster,
+    settings::Settings,
+    wanted::{state, subnet::Cluster},
 };
 
 /// Why cleaning up did not take place, or not in full.

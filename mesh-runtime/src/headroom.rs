@@ -17,11 +17,9 @@ use std::{fmt, net::Ipv4Addr};
 use rtnetlink::{Handle, LinkUnspec, LinkVxlan};
 
 use crate::{
-    fast_path::Mac,
-    kernel::{
-        netlink::{NetlinkError, answer},
-        observed::{Link, LinkKind, Observed},
-    },
+    ebpf::Mac,
+    netlink::{NetlinkError, answer},
+    observed::{Link, LinkKind, Observed},
 };
 
 /// The device's name.
@@ -124,7 +122,7 @@ impl fmt::Display for HeadroomChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::observed::Vxlan;
+    use crate::observed::Vxlan;
 
     const BRIDGE: u32 = 3;
 

@@ -4,12 +4,12 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::Reconciler;
 use crate::{
-    data_plane::{fast_path_state, without_ethernet},
-    fast_path::{
+    desired::fast_path::{fast_path_state, without_ethernet},
+    ebpf::{
         AttachDone, FastPath, FastPathError, FastPathOptions, FastPathState, Hooks,
         detach_leftovers,
     },
-    kernel::observed::Observed,
+    observed::Observed,
     options::RuntimeOptions,
     problem::Problem,
 };

@@ -6,7 +6,7 @@ use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use super::Reconciler;
 use crate::{
-    firewall::{Counters, NftError, Outcome, Ruleset, Wanted, Writer, listen},
+    apply::firewall::{Counters, NftError, Outcome, Ruleset, Wanted, Writer, listen},
     problem::Problem,
 };
 

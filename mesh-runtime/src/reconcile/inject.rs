@@ -5,18 +5,15 @@ use mesh_layout::{VNI, overlay_mac};
 
 use super::Reconciler;
 use crate::{
-    command::Refusal,
-    interface,
-    kernel::{
-        apply::Applier,
+    api::command::Refusal,
+    apply::Applier,
+    diff::{
         change::{Change, OverlayRoute},
-        events::Dirty,
-        observe::route_to,
-        observed::{LinkKind, Route},
-        plan::describe,
+        describe,
     },
+    observed::{LinkKind, Route, events::Dirty, read::route_to},
     problem::Problem,
-    subnet::gateway,
+    wanted::{interface, subnet::gateway},
 };
 
 impl Reconciler {
@@ -34,7 +31,7 @@ impl Reconciler {
             .map_err(Refusal::because)?;
         let new = self.wanted.injected.insert(destination);
         if new {
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
         }
         let goal = OverlayRoute {
             destination,
@@ -57,7 +54,7 @@ impl Reconciler {
         // What passes by itself is tried again; a route of somebody else stays.
         if new && matches!(problem, Problem::ForeignRoute { .. }) {
             self.wanted.injected.remove(&destination);
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
         }
         Err(Refusal::because(problem))
     }

@@ -14,16 +14,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Reconciler, waiting::Waiting};
 use crate::{
-    command::{Ground, Made, Refusal, Shown},
-    endpoint::{AttachedEndpoint, namespace::Namespace},
-    fast_path::Mac,
-    kernel::{
-        events::Dirty,
-        netlink::NetlinkError,
-        observed::{Link, LinkKind, Observed},
-        veth::{self, VethPair},
-    },
-    wanted::Wanted,
+    api::command::{Ground, Made, Refusal, Shown},
+    apply::veth::{self, VethPair},
+    ebpf::Mac,
+    netlink::NetlinkError,
+    observed::{Link, LinkKind, Observed, events::Dirty, namespace::Namespace},
+    wanted::{Wanted, endpoint::AttachedEndpoint},
 };
 
 /// The most ports that a bridge has: numbers of ten bits (`BR_PORT_BITS`, net/bridge/br_private.h), of

@@ -6,14 +6,13 @@ use ipnet::Ipv4Net;
 
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
-    command::{EndpointView, FastPathView, PeerList, PeerView, Status},
-    endpoint::endpoints,
-    kernel::{
+    api::command::{EndpointView, FastPathView, PeerList, PeerView, Status},
+    desired::endpoints::endpoints,
+    diff::{
         change::{Change, DisplayMac},
-        events::Dirty,
-        observed::LinkKind,
-        plan::plan,
+        plan,
     },
+    observed::{LinkKind, events::Dirty},
 };
 
 impl Reconciler {
