@@ -63,6 +63,7 @@ impl Node {
                 generation,
                 host_address: self.host().address().to_string(),
                 peers,
+                node_settings: None,
             })
             .await?
             .into_inner();
@@ -99,7 +100,7 @@ pub(crate) fn peers() -> Vec<Peer> {
             subnet: subnet(number).to_string(),
             host_address: peer_address(number).to_string(),
             hostname: format!("paper{number}"),
-            suspect: false,
+            ..Peer::default()
         })
         .collect()
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     observed::{Address, Link, LinkKind, NextHop, ROUTE_PROTOCOL, Route},
     options::RuntimeOptions,
-    wanted::{adopt::adopt, peer::Peer},
+    wanted::{adopt::adopt, node_settings::NodeSettings, peer::Peer},
 };
 
 const NIC: u32 = 2;
@@ -77,6 +77,7 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
     Wanted {
         subnet: Some(net(1)),
         host_address: Some(HOST),
+        node_settings: NodeSettings::default(),
         generation: 1,
         peers: peers
             .iter()
@@ -85,6 +86,7 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
                     address: Ipv4Addr::new(192, 0, 2, third),
                     hostname: String::new(),
                     suspect: false,
+                    mtu: None,
                 };
                 (net(third), peer)
             })

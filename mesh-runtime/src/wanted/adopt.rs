@@ -62,6 +62,7 @@ pub(crate) fn adopt(settings: &Settings, observed: &Observed) -> Wanted {
                     address,
                     hostname: String::new(),
                     suspect: false,
+                    mtu: None,
                 };
                 wanted.peers.insert(destination, peer);
             }
