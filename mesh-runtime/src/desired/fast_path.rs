@@ -1,20 +1,19 @@
 //! What the fast path is to show, from wanted and observed state. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
 
 use super::{
-    endpoints::{endpoints, macs},
+    Desired,
+    firewall::is_card,
     underlay::{Underlay, carries_underlay},
 };
 use crate::{
-    apply::firewall::is_card,
     ebpf::{Device, FastPathState, PeerPath},
     observed::{Link, LinkKind, Observed},
     settings::Settings,
-    wanted::{Wanted, endpoint::strict_ports},
+    wanted::Wanted,
 };
 
 /// The fast path's state; `None` until subnet, underlay and both devices are there.
@@ -22,11 +21,11 @@ pub(crate) fn fast_path_state(
     settings: &Settings,
     wanted: &Wanted,
     observed: &Observed,
-    underlay: Option<&Underlay>,
-    blocked: &BTreeSet<Ipv4Net>,
+    desired: &Desired,
 ) -> Option<FastPathState> {
     let subnet = wanted.subnet?;
-    let underlay = underlay?;
+    let underlay = desired.underlay.as_ref()?;
+    let containers = &desired.containers;
     let bridge = observed
         .link_named(&settings.bridge)
         .filter(|link| link.kind == LinkKind::Bridge)?;
@@ -36,7 +35,7 @@ pub(crate) fn fast_path_state(
     let peers = wanted
         .peers
         .iter()
-        .filter(|(subnet, _)| !blocked.contains(subnet))
+        .filter(|(subnet, _)| !desired.entries.blocked.contains(subnet))
         .map(|(&subnet, peer)| {
             let next_hop = observed
                 .next_hops
@@ -67,9 +66,9 @@ pub(crate) fn fast_path_state(
         peers,
         underlay: receiving(settings, observed, underlay),
         ports,
-        endpoints: endpoints(observed, bridge.index, subnet, &wanted.endpoints),
-        macs: macs(observed, bridge.index, &wanted.endpoints),
-        strict_ports: strict_ports(&wanted.endpoints),
+        endpoints: containers.endpoints.clone(),
+        macs: containers.macs.clone(),
+        strict_ports: containers.strict_ports.clone(),
         filters_vlans: bridge.filters_vlans,
         forwarding: settings.forwarding,
     })
@@ -240,14 +239,11 @@ mod tests {
             overlay_mtu: 1450,
         };
         let settings = Settings::from(&RuntimeOptions::default());
-        fast_path_state(
-            &settings,
-            &wanted,
-            &observed,
-            Some(&underlay),
-            &BTreeSet::new(),
-        )
-        .unwrap()
+        let desired = Desired {
+            underlay: Some(underlay),
+            ..Desired::default()
+        };
+        fast_path_state(&settings, &wanted, &observed, &desired).unwrap()
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
 
-use super::change::{Change, Device, OverlayRoute};
+use super::change::Change;
 use crate::{
-    desired::holders::Holders,
+    desired::{entries::OverlayRoute, holders::Holders},
     headroom::{self, HeadroomChange},
-    observed::{Address, Forwarding, Link, LinkKind, Observed, Route, Vxlan},
-    settings::Settings,
+    observed::{Address, Forwarding, Link, LinkKind, Observed, Programs, Route, Vxlan},
+    settings::{Device, Settings},
 };
 
 /// A kernel that only has state.
@@ -108,15 +108,8 @@ impl ModelKernel<'_> {
         Ok(())
     }
 
-    fn name(&self, device: Device) -> &str {
-        match device {
-            Device::Bridge => &self.settings.bridge,
-            Device::Overlay => &self.settings.overlay,
-        }
-    }
-
     fn link(&mut self, device: Device) -> Result<&mut Link, String> {
-        let name = self.name(device).to_owned();
+        let name = self.settings.name(device).to_owned();
         self.state
             .links
             .values_mut()
@@ -137,7 +130,7 @@ impl ModelKernel<'_> {
         let index = self.state.links.keys().max().map_or(1, |last| last + 1);
         let link = Link {
             index,
-            name: self.name(device).to_owned(),
+            name: self.settings.name(device).to_owned(),
             kind,
             mac: Some(mac),
             mtu,
@@ -286,5 +279,6 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
         holders: Holders::default(),
         trusting: BTreeSet::new(),
         ip_forward: false,
+        programs: Programs::default(),
     }
 }

@@ -8,14 +8,16 @@ use proptest::prelude::*;
 use states::{any_observed, any_wanted};
 
 use super::{
-    change::Device,
     model::{ModelKernel, foreign},
     *,
 };
 use crate::{
+    desired::desired,
     observed::{Address, Link, LinkKind, NextHop, ROUTE_PROTOCOL, Route},
     options::RuntimeOptions,
-    wanted::{adopt::adopt, peer::Peer},
+    problem::Problem,
+    settings::Device,
+    wanted::{Wanted, adopt::adopt, peer::Peer},
 };
 
 const NIC: u32 = 2;
@@ -97,6 +99,27 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
     }
 }
 
+/// What the kernel is to show, and what makes it do so.
+#[derive(Debug)]
+struct Plan {
+    desired: Desired,
+    changes: Vec<Change>,
+    problems: Vec<Problem>,
+}
+
+fn plan(settings: &Settings, wanted: &Wanted, observed: &Observed) -> Plan {
+    let mut desired = desired(settings, wanted, observed, None);
+    let changes = diff(settings, &desired, observed);
+    // What keeps entries from the kernel; that peers cannot be reached keeps none.
+    let mut problems = std::mem::take(&mut desired.problems);
+    problems.retain(|problem| !matches!(problem, Problem::NoWay(_)));
+    Plan {
+        desired,
+        changes,
+        problems,
+    }
+}
+
 /// Makes every change of a plan on a model kernel.
 fn converge(settings: &Settings, wanted: &Wanted, observed: Observed) -> (Observed, Plan) {
     let planned = plan(settings, wanted, &observed);
@@ -117,7 +140,8 @@ fn nothing_is_done_before_the_node_has_a_subnet() {
     let mut observed = bare_host();
     observed.routes.push(own_route(9, OTHER, 0));
     let plan = plan(&settings(), &Wanted::default(), &observed);
-    assert_eq!(plan, Plan::default());
+    assert_eq!(plan.changes, []);
+    assert_eq!(plan.desired, Desired::default());
 }
 
 #[test]
@@ -171,9 +195,9 @@ fn the_overlays_mtu_is_that_of_the_smallest_underlay_in_use() {
     };
     observed.next_hops.insert(Ipv4Addr::new(192, 0, 2, 2), way);
     let with_peer = plan(&settings, &wanted(&[2], &[]), &observed);
-    assert_eq!(with_peer.underlay.unwrap().overlay_mtu, 1350);
+    assert_eq!(with_peer.desired.underlay.unwrap().overlay_mtu, 1350);
     let without = plan(&settings, &wanted(&[], &[]), &observed);
-    assert_eq!(without.underlay.unwrap().overlay_mtu, 1450);
+    assert_eq!(without.desired.underlay.unwrap().overlay_mtu, 1450);
 }
 
 #[test]
@@ -207,7 +231,7 @@ fn a_route_of_ours_that_works_stays_when_a_foreign_one_joins_it() {
     let plan = plan(&settings, &wanted, &state);
     assert_eq!(plan.changes, []);
     assert_eq!(plan.problems.len(), 1);
-    assert!(plan.blocked.is_empty());
+    assert!(plan.desired.entries.blocked.is_empty());
 }
 
 fn own_route(third: u8, link: u32, metric: u32) -> Route {

@@ -16,10 +16,7 @@ use std::{
 use ipnet::Ipv4Net;
 
 use crate::{
-    desired::holders::Holders,
-    diff::change::{Change, Device},
-    ebpf::Mac,
-    headroom,
+    desired::holders::Holders, diff::change::Change, ebpf::Mac, headroom, settings::Device,
 };
 use containers::{Container, FarEnd};
 
@@ -54,6 +51,20 @@ pub(crate) struct Observed {
     pub(crate) trusting: BTreeSet<Device>,
     /// `net.ipv4.ip_forward`.
     pub(crate) ip_forward: bool,
+    /// Where the programs stand.
+    pub(crate) programs: Programs,
+}
+
+/// Where the programs stand: the packet filter guards for those that are missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Programs {
+    /// They are being loaded.
+    #[default]
+    Pending,
+    /// They are loaded, and attached or about to be.
+    Loaded,
+    /// There are none, and there will be none.
+    Missing,
 }
 
 /// An interface.

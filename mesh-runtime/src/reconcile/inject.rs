@@ -7,10 +7,8 @@ use super::Reconciler;
 use crate::{
     api::command::Refusal,
     apply::Applier,
-    diff::{
-        change::{Change, OverlayRoute},
-        describe,
-    },
+    desired::entries::{OverlayRoute, describe},
+    diff::change::Change,
     observed::{LinkKind, Route, events::Dirty, read::route_to},
     problem::Problem,
     wanted::{interface, subnet::gateway},
@@ -62,7 +60,7 @@ impl Reconciler {
     /// The short way: add this one route without reading everything. `Ok(false)`: this case
     /// needs a round.
     async fn inject_directly(&mut self, goal: OverlayRoute) -> Result<bool, Problem> {
-        if self.outdated.devices || self.view.underlay.is_none() {
+        if self.outdated.devices || self.desired.underlay.is_none() {
             return Ok(false);
         }
         let overlay = self

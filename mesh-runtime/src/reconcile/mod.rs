@@ -31,11 +31,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::command::Command,
     apply::{Applier, sysctl::trusts_neighbours},
-    desired::holders::contests,
+    desired::{Desired, desired, devices::is_own_bridge_mac},
     diff::{
-        Plan,
-        change::{Change, Device, Stage},
-        is_own_bridge_mac, plan,
+        change::{Change, Stage},
+        diff,
     },
     ebpf::{shown_generation, shown_holders},
     netlink::{Netlink, NetlinkError},
@@ -48,7 +47,7 @@ use crate::{
     },
     options::RuntimeOptions,
     problem::Problem,
-    settings::Settings,
+    settings::{Device, Settings},
     wanted::{
         Wanted,
         adopt::adopt,
@@ -77,8 +76,8 @@ pub(crate) struct Reconciler {
     events: Events,
     wanted: Wanted,
     observed: Observed,
-    /// What the last plan said, without its changes.
-    view: Plan,
+    /// What the kernel is to show, as the last round had it.
+    desired: Desired,
     problems: Vec<Problem>,
     /// Parts of `observed` that a change of our own has outdated.
     outdated: Dirty,
@@ -116,7 +115,7 @@ impl Reconciler {
             events,
             wanted: Wanted::default(),
             observed: Observed::default(),
-            view: Plan::default(),
+            desired: Desired::default(),
             problems: Vec::new(),
             outdated: Dirty::ALL,
             unplanned: false,
@@ -351,13 +350,12 @@ impl Reconciler {
     /// path show what is wanted.
     async fn round(&mut self, dirty: Dirty) {
         let mut problems = match self.reconcile_kernel(dirty).await {
-            Ok(mut problems) => {
-                problems.extend(self.missing_ways());
-                problems.extend(self.left_to_the_kernel());
+            Ok(failed) => {
+                let mut problems = self.desired.problems.clone();
+                problems.extend(failed);
                 let anew = std::mem::take(&mut self.look_at_programs);
                 problems.extend(self.show_fast_path(anew));
                 self.show_firewall();
-                problems.extend(self.contested());
                 problems.extend(self.unguarded());
                 problems
             }
@@ -371,25 +369,13 @@ impl Reconciler {
         self.note_problems(problems);
     }
 
-    /// Addresses that more than one container holds.
-    fn contested(&self) -> Vec<Problem> {
-        let bridge = self.observed.link_named(&self.settings.bridge);
-        let (Some(subnet), Some(bridge)) = (self.wanted.subnet, bridge) else {
-            return Vec::new();
-        };
-        let contests = contests(&self.observed, bridge.index, subnet, &self.wanted.endpoints);
-        contests.into_iter().map(Problem::Contested).collect()
-    }
-
+    /// Makes the kernel's network show what is wanted, and says what it refused.
     async fn reconcile_kernel(&mut self, dirty: Dirty) -> Result<Vec<Problem>, NetlinkError> {
         self.read(dirty).await?;
+        let changes = self.compare();
         self.unplanned = false;
-        let mut plan = plan(&self.settings, &self.wanted, &self.observed);
-        let changes = std::mem::take(&mut plan.changes);
-        let mut problems = std::mem::take(&mut plan.problems);
-        self.view = plan;
         if changes.is_empty() {
-            return Ok(problems);
+            return Ok(Vec::new());
         }
         let failed = Applier::new(&self.netlink, &self.settings, &self.observed)
             .apply(&changes)
@@ -405,32 +391,22 @@ impl Reconciler {
                 }
             }
         }
-        let all_made = failed.is_empty();
-        problems.extend(failed);
         if changes.iter().any(of_devices) {
             // The fast path needs the devices as they are now.
             self.read(Dirty::ALL).await?;
-            let mut plan = crate::diff::plan(&self.settings, &self.wanted, &self.observed);
+            let left = self.compare();
             // Somebody may have changed something in between. What failed has its own pace.
-            self.unplanned = !plan.changes.is_empty() && all_made;
-            plan.changes.clear();
-            plan.problems.clear();
-            self.view = plan;
+            self.unplanned = !left.is_empty() && failed.is_empty();
         }
-        Ok(problems)
+        Ok(failed)
     }
 
-    /// Hosts of peers that this host has no route to.
-    fn missing_ways(&self) -> Option<Problem> {
-        self.view.underlay.as_ref()?;
-        let missing: Vec<Ipv4Addr> = self
-            .wanted
-            .peers
-            .values()
-            .map(|peer| peer.address)
-            .filter(|address| !self.observed.next_hops.contains_key(address))
-            .collect();
-        (!missing.is_empty()).then_some(Problem::NoWay(missing))
+    /// Computes what the kernel is to show, and what has to be changed for it.
+    fn compare(&mut self) -> Vec<Change> {
+        self.observed.programs = self.fast_path.programs();
+        let before = &self.desired.entries;
+        self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));
+        diff(&self.settings, &self.desired, &self.observed)
     }
 
     /// Goes on from the generation that the fast path's maps show, so that a call from

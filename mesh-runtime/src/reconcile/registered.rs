@@ -211,7 +211,7 @@ impl Reconciler {
         let subnet = self.wanted.subnet.ok_or_else(|| {
             Refusal("this node has no subnet yet: try again once its agent has joined".to_owned())
         })?;
-        let underlay = self.view.underlay.as_ref().ok_or_else(|| {
+        let underlay = self.desired.underlay.as_ref().ok_or_else(|| {
             let problem = self.problems.first();
             let why = problem.map_or_else(String::new, |problem| format!(" ({problem})"));
             Refusal(format!(

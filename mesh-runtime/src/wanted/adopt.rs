@@ -6,7 +6,7 @@ use mesh_layout::{VNI, bridge_mac, overlay_mac};
 
 use super::{Wanted, peer::Peer};
 use crate::{
-    diff::{gateway_in, subnet_of_mac},
+    desired::devices::{gateway_in, subnet_of_mac},
     observed::{LinkKind, Observed},
     settings::Settings,
 };

@@ -14,20 +14,17 @@ use std::{
     net::Ipv4Addr,
 };
 
-use super::{
-    endpoints::{endpoints, macs},
-    underlay::Underlay,
-};
+use ipnet::Ipv4Net;
+
+use super::{Desired, underlay::Underlay};
 use crate::{
-    diff::Plan,
     ebpf::Mac,
-    observed::{Link, LinkKind, Observed},
+    observed::{Link, LinkKind, Observed, Programs},
     settings::Settings,
-    wanted::{Wanted, endpoint::strict_ports},
+    wanted::Wanted,
 };
 use element::Element;
 pub(crate) use element::Raw;
-use ipnet::Ipv4Net;
 use published::{Doors, doors};
 
 /// The rules of a node.
@@ -221,17 +218,16 @@ impl Ruleset {
         settings: &Settings,
         wanted: &Wanted,
         observed: &Observed,
-        plan: &Plan,
-        without_programs: bool,
+        desired: &Desired,
     ) -> Option<Self> {
         let subnet = wanted.subnet?;
         let bridge = observed
             .link_named(&settings.bridge)
             .filter(|link| link.kind == LinkKind::Bridge)?;
-        let accepted = |subnet: &&Ipv4Net| !plan.blocked.contains(*subnet);
+        let underlay = desired.underlay.as_ref();
+        let containers = &desired.containers;
+        let accepted = |subnet: &&Ipv4Net| !desired.entries.blocked.contains(*subnet);
         let ports = observed.ports_of(bridge.index).map(|port| port.index);
-        let endpoints = endpoints(observed, bridge.index, subnet, &wanted.endpoints);
-        let macs = macs(observed, bridge.index, &wanted.endpoints);
         Some(Self {
             frame: Frame {
                 bridge: settings.bridge.clone(),
@@ -239,11 +235,11 @@ impl Ruleset {
                 cluster: settings.cluster.cidr,
                 subnet,
                 bridge_mac: bridge.mac?,
-                host_address: plan.underlay.as_ref().map(|underlay| underlay.address),
+                host_address: underlay.map(|underlay| underlay.address),
                 routed_from: settings.routed_from.clone(),
                 masquerade: settings.masquerade,
                 filters_vlans: bridge.filters_vlans,
-                without_programs,
+                without_programs: observed.programs == Programs::Missing,
                 guards_alone: false,
             },
             sets: Sets {
@@ -254,21 +250,19 @@ impl Ruleset {
                     .filter(accepted)
                     .map(Ipv4Net::network)
                     .collect(),
-                uplinks: uplinks(observed, plan.underlay.as_ref()),
-                bridges: plan
-                    .underlay
-                    .as_ref()
-                    .map_or_else(BTreeSet::new, |underlay| {
-                        container_bridges(observed, underlay, bridge.index)
-                    }),
+                uplinks: uplinks(observed, underlay),
+                bridges: underlay.map_or_else(BTreeSet::new, |underlay| {
+                    container_bridges(observed, underlay, bridge.index)
+                }),
                 ports: ports.collect(),
-                held: endpoints
+                held: containers
+                    .endpoints
                     .iter()
                     .filter(|(_, path)| path.held)
                     .map(|(&address, path)| (address, path.link))
                     .collect(),
-                macs,
-                strict: strict_ports(&wanted.endpoints),
+                macs: containers.macs.clone(),
+                strict: containers.strict_ports.clone(),
                 doors: doors(&wanted.published, subnet),
             },
         })
