@@ -39,7 +39,7 @@ pub(crate) fn fast_path_state(
         .map(|(&subnet, peer)| {
             let next_hop = observed
                 .next_hops
-                .get(&peer.address)
+                .to(peer.address)
                 .filter(|next_hop| ethernet(settings, observed, next_hop.link).is_some())
                 .map(|next_hop| (next_hop.address, next_hop.link));
             let path = PeerPath {
@@ -140,14 +140,14 @@ fn device(link: &Link) -> Option<Device> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{net::Ipv4Addr, sync::Arc};
 
     use ipnet::Ipv4Net;
     use mesh_layout::{bridge_mac, overlay_mac};
 
     use super::*;
     use crate::{
-        observed::{Address, NextHop, Vxlan},
+        observed::{Address, NextHop, NextHops, Vxlan},
         options::RuntimeOptions,
         wanted::peer::Peer,
     };
@@ -212,14 +212,16 @@ mod tests {
                 held(SECOND, Ipv4Addr::new(198, 51, 100, 1)),
                 held(TUNNEL, Ipv4Addr::new(203, 0, 113, 1)),
             ],
-            next_hops: [(
-                PEER,
-                NextHop {
-                    address: PEER,
-                    link: way,
-                },
-            )]
-            .into(),
+            next_hops: Arc::new(NextHops::new(
+                [(
+                    PEER,
+                    Some(NextHop {
+                        address: PEER,
+                        link: way,
+                    }),
+                )]
+                .into(),
+            )),
             ..Observed::default()
         };
         let peer = Peer {
@@ -229,7 +231,7 @@ mod tests {
         };
         let wanted = Wanted {
             subnet: Some(SUBNET),
-            peers: [(PEER_SUBNET, peer)].into(),
+            peers: Arc::new([(PEER_SUBNET, peer)].into()),
             ..Wanted::default()
         };
         let underlay = Underlay {

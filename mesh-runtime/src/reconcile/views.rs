@@ -8,13 +8,13 @@ use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
     api::command::{EndpointView, FastPathView, PeerList, PeerView, Status},
     diff::{change::DisplayMac, missing},
-    observed::{LinkKind, events::Dirty},
+    observed::{LinkKind, dirty::Dirty},
 };
 
 impl Reconciler {
     /// Makes a round and reads what it left, so that the answer is the kernel's.
     pub(super) async fn look(&mut self) {
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         if !self.outdated.is_clean()
             && let Err(error) = self.read(Dirty::default()).await
         {
