@@ -1,6 +1,6 @@
 //! What holds for the life of a runtime.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use ipnet::Ipv4Net;
 
@@ -35,5 +35,34 @@ impl From<&RuntimeOptions> for Settings {
             routed_from: options.routed_from.iter().copied().collect(),
             masquerade: options.masquerade,
         }
+    }
+}
+
+impl Settings {
+    /// Name of a device.
+    pub(crate) fn name(&self, device: Device) -> &str {
+        match device {
+            Device::Bridge => &self.bridge,
+            Device::Overlay => &self.overlay,
+        }
+    }
+}
+
+/// One of the two devices this project makes. Changes name the device rather than its
+/// index, because one change may create what the next refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Device {
+    /// The bridge of the containers.
+    Bridge,
+    /// The VXLAN device.
+    Overlay,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bridge => "bridge",
+            Self::Overlay => "overlay interface",
+        })
     }
 }

@@ -27,12 +27,13 @@ use rtnetlink::{
 };
 
 use crate::{
-    diff::change::{Change, Device, OverlayRoute, Stage},
+    desired::entries::OverlayRoute,
+    diff::change::{Change, Stage},
     headroom,
     netlink::{Netlink, NetlinkError, answer},
     observed::{Observed, ROUTE_PROTOCOL, port_holder},
     problem::Problem,
-    settings::Settings,
+    settings::{Device, Settings},
 };
 
 /// MAC addresses that our bridge learns at most: four for each of the ports that a bridge can have.
@@ -131,7 +132,7 @@ impl<'a> Applier<'a> {
         match change {
             Change::EnableForwarding => sysctl::enable_ip_forward().map_err(of_setting),
             Change::DistrustNeighbours(device) => {
-                sysctl::distrust_neighbours(self.name(*device)).map_err(of_setting)
+                sysctl::distrust_neighbours(self.settings.name(*device)).map_err(of_setting)
             }
             Change::DeleteDevice(device) => {
                 let index = self.index(*device)?;
@@ -333,15 +334,8 @@ impl<'a> Applier<'a> {
             })
     }
 
-    fn name(&self, device: Device) -> &str {
-        match device {
-            Device::Bridge => &self.settings.bridge,
-            Device::Overlay => &self.settings.overlay,
-        }
-    }
-
     async fn learn_index(&mut self, device: Device) -> Result<(), NetlinkError> {
-        let name = self.name(device).to_owned();
+        let name = self.settings.name(device).to_owned();
         let links = self.netlink.handle.link().get().match_name(name).execute();
         let link = answer(std::pin::pin!(links).try_next()).await?;
         let link = link.ok_or(NetlinkError::Refused {

@@ -1,20 +1,19 @@
 //! What the fast path is to show, from wanted and observed state. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
 
 use super::{
-    endpoints::{endpoints, macs},
+    Desired,
+    firewall::is_card,
     underlay::{Underlay, carries_underlay},
 };
 use crate::{
-    apply::firewall::is_card,
     ebpf::{Device, FastPathState, PeerPath},
     observed::{Link, LinkKind, Observed},
     settings::Settings,
-    wanted::{Wanted, endpoint::strict_ports},
+    wanted::Wanted,
 };
 
 /// The fast path's state; `None` until subnet, underlay and both devices are there.
@@ -22,11 +21,11 @@ pub(crate) fn fast_path_state(
     settings: &Settings,
     wanted: &Wanted,
     observed: &Observed,
-    underlay: Option<&Underlay>,
-    blocked: &BTreeSet<Ipv4Net>,
+    desired: &Desired,
 ) -> Option<FastPathState> {
     let subnet = wanted.subnet?;
-    let underlay = underlay?;
+    let underlay = desired.underlay.as_ref()?;
+    let containers = &desired.containers;
     let bridge = observed
         .link_named(&settings.bridge)
         .filter(|link| link.kind == LinkKind::Bridge)?;
@@ -36,11 +35,11 @@ pub(crate) fn fast_path_state(
     let peers = wanted
         .peers
         .iter()
-        .filter(|(subnet, _)| !blocked.contains(subnet))
+        .filter(|(subnet, _)| !desired.entries.blocked.contains(subnet))
         .map(|(&subnet, peer)| {
             let next_hop = observed
                 .next_hops
-                .get(&peer.address)
+                .to(peer.address)
                 .filter(|next_hop| ethernet(settings, observed, next_hop.link).is_some())
                 .map(|next_hop| (next_hop.address, next_hop.link));
             let path = PeerPath {
@@ -67,9 +66,9 @@ pub(crate) fn fast_path_state(
         peers,
         underlay: receiving(settings, observed, underlay),
         ports,
-        endpoints: endpoints(observed, bridge.index, subnet, &wanted.endpoints),
-        macs: macs(observed, bridge.index, &wanted.endpoints),
-        strict_ports: strict_ports(&wanted.endpoints),
+        endpoints: containers.endpoints.clone(),
+        macs: containers.macs.clone(),
+        strict_ports: containers.strict_ports.clone(),
         filters_vlans: bridge.filters_vlans,
         forwarding: settings.forwarding,
     })
@@ -141,14 +140,14 @@ fn device(link: &Link) -> Option<Device> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{net::Ipv4Addr, sync::Arc};
 
     use ipnet::Ipv4Net;
     use mesh_layout::{bridge_mac, overlay_mac};
 
     use super::*;
     use crate::{
-        observed::{Address, NextHop, Vxlan},
+        observed::{Address, NextHop, NextHops, Vxlan},
         options::RuntimeOptions,
         wanted::peer::Peer,
     };
@@ -213,14 +212,16 @@ mod tests {
                 held(SECOND, Ipv4Addr::new(198, 51, 100, 1)),
                 held(TUNNEL, Ipv4Addr::new(203, 0, 113, 1)),
             ],
-            next_hops: [(
-                PEER,
-                NextHop {
-                    address: PEER,
-                    link: way,
-                },
-            )]
-            .into(),
+            next_hops: Arc::new(NextHops::new(
+                [(
+                    PEER,
+                    Some(NextHop {
+                        address: PEER,
+                        link: way,
+                    }),
+                )]
+                .into(),
+            )),
             ..Observed::default()
         };
         let peer = Peer {
@@ -231,7 +232,7 @@ mod tests {
         };
         let wanted = Wanted {
             subnet: Some(SUBNET),
-            peers: [(PEER_SUBNET, peer)].into(),
+            peers: Arc::new([(PEER_SUBNET, peer)].into()),
             ..Wanted::default()
         };
         let underlay = Underlay {
@@ -241,14 +242,11 @@ mod tests {
             overlay_mtu: 1450,
         };
         let settings = Settings::from(&RuntimeOptions::default());
-        fast_path_state(
-            &settings,
-            &wanted,
-            &observed,
-            Some(&underlay),
-            &BTreeSet::new(),
-        )
-        .unwrap()
+        let desired = Desired {
+            underlay: Some(underlay),
+            ..Desired::default()
+        };
+        fast_path_state(&settings, &wanted, &observed, &desired).unwrap()
     }
 
     #[test]

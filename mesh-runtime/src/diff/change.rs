@@ -5,20 +5,8 @@ use std::{fmt, net::Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use crate::{
-    ebpf::Mac,
-    headroom::HeadroomChange,
-    observed::{ROUTE_PROTOCOL, Route},
+    desired::entries::OverlayRoute, ebpf::Mac, headroom::HeadroomChange, settings::Device,
 };
-
-/// One of the two devices this project makes. Changes name the device rather than its
-/// index, because one change may create what the next refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Device {
-    /// The bridge of the containers.
-    Bridge,
-    /// The VXLAN device.
-    Overlay,
-}
 
 /// One change to the kernel's network state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,37 +61,6 @@ pub(crate) enum Change {
     SetForwarding { mac: Mac, remote: Ipv4Addr },
     /// Remove a forwarding entry from the VXLAN device.
     RemoveForwarding { mac: Mac, remote: Option<Ipv4Addr> },
-}
-
-/// `destination via gateway dev <overlay> onlink proto 81 src source`, as flannel has it:
-/// the gateway is the network address of the peer's subnet, whose neighbour entry names the
-/// peer's VXLAN device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OverlayRoute {
-    pub(crate) destination: Ipv4Net,
-    /// Preferred source of what this host itself sends.
-    pub(crate) source: Ipv4Addr,
-}
-
-impl OverlayRoute {
-    /// The next hop: the network address of the subnet.
-    pub(crate) fn gateway(&self) -> Ipv4Addr {
-        self.destination.network()
-    }
-
-    /// The route as the kernel shows it, over the VXLAN device with that index.
-    pub(crate) fn on(&self, overlay: u32) -> Route {
-        Route {
-            destination: self.destination,
-            gateway: Some(self.gateway()),
-            link: Some(overlay),
-            source: Some(self.source),
-            metric: 0,
-            protocol: ROUTE_PROTOCOL,
-            onlink: true,
-            unicast: true,
-        }
-    }
 }
 
 /// When a change takes its turn. Changes of one stage do not depend on each other.
@@ -210,15 +167,6 @@ impl fmt::Display for DisplayMac {
             write!(f, "{colon}{byte:02x}")?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bridge => "bridge",
-            Self::Overlay => "overlay interface",
-        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! From wanted and observed state to the changes that make one the other. Pure.
+//! From what the kernel is to show, and what it shows, to the changes that make one the other. Pure.
 
 pub(crate) mod change;
 mod containers;
@@ -6,73 +6,93 @@ mod devices;
 mod entries;
 #[cfg(test)]
 mod model;
+pub(crate) mod removal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-pub(crate) use devices::{gateway_in, is_own_bridge_mac, subnet_of_mac};
-pub(crate) use entries::describe;
 use ipnet::Ipv4Net;
 
 use crate::{
-    desired::underlay::{Underlay, underlay},
-    observed::Observed,
-    problem::Problem,
+    desired::{Desired, entries::Entries},
+    observed::{Observed, OverlayEntries, Routes},
     settings::Settings,
-    wanted::Wanted,
 };
 use change::Change;
 
-/// What is to be done, and what cannot be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// In the order in which they are to be made.
-    pub(crate) changes: Vec<Change>,
-    /// What is in the way.
-    pub(crate) problems: Vec<Problem>,
-    /// Destinations that a foreign route keeps from being taken: they get no entry at all.
-    pub(crate) blocked: BTreeSet<Ipv4Net>,
-    /// The host's side, if it is known.
-    pub(crate) underlay: Option<Underlay>,
+/// Entries, and what the kernel showed of them when nothing was to be changed. As long as all three are the same,
+/// nothing is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settled {
+    entries: Arc<Entries>,
+    routes: Arc<Routes>,
+    overlay: Arc<OverlayEntries>,
 }
 
-/// Computes what turns the observed state into the wanted one.
+impl Settled {
+    fn of(desired: &Desired, observed: &Observed) -> Self {
+        Self {
+            entries: Arc::clone(&desired.entries),
+            routes: Arc::clone(&observed.routes),
+            overlay: Arc::clone(&observed.overlay),
+        }
+    }
+
+    fn holds(&self, desired: &Desired, observed: &Observed) -> bool {
+        Arc::ptr_eq(&self.entries, &desired.entries)
+            && Arc::ptr_eq(&self.routes, &observed.routes)
+            && Arc::ptr_eq(&self.overlay, &observed.overlay)
+    }
+}
+
+/// The changes that make the kernel show what it is to show, in the order in which they are to be made.
 ///
-/// Nothing is wanted, and nothing removed, before the node has a subnet. Only what this
-/// project makes is ever changed or removed: its two devices by name and kind, neighbours
-/// and forwarding entries on its VXLAN device, and routes with its protocol number inside
-/// the cluster's network.
-pub(crate) fn plan(settings: &Settings, wanted: &Wanted, observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
-    let Some(subnet) = wanted.subnet else {
-        return plan;
-    };
-    match underlay(settings, wanted, observed) {
-        Ok(underlay) => plan.underlay = Some(underlay),
-        Err(problem) => plan.problems.push(problem),
+/// Entries, of which there may be thousands, are compared if they have changed since they `settled`.
+pub(crate) fn diff(
+    settings: &Settings,
+    desired: &Desired,
+    observed: &Observed,
+    settled: &mut Settled,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if !desired.configured {
+        return changes;
     }
     if !observed.ip_forward {
-        plan.changes.push(Change::EnableForwarding);
+        changes.push(Change::EnableForwarding);
     }
-    let stale_addresses = devices::plan_bridge(settings, wanted, observed, subnet, &mut plan);
-    let mut overlay = devices::plan_overlay(settings, observed, subnet, &mut plan);
-    if stale_addresses.is_none() {
-        // Without the bridge's address our routes have no source, and the kernel refuses them.
-        overlay = devices::OverlayState::Absent;
+    devices::diff(settings, &desired.devices, observed, &mut changes);
+    containers::diff(&desired.containers, observed, &mut changes);
+    if !settled.holds(desired, observed) {
+        let before = changes.len();
+        entries::diff(settings, &desired.entries, observed, &mut changes);
+        if changes.len() == before {
+            *settled = Settled::of(desired, observed);
+        }
     }
-    entries::plan_entries(
-        &entries::Context {
-            settings,
-            wanted,
-            observed,
-            subnet,
-            overlay,
-            stale_addresses: stale_addresses.unwrap_or_default(),
-        },
-        &mut plan,
-    );
     // Stable, so that devices keep the order in which they were planned.
-    plan.changes.sort_by_key(Change::stage);
-    plan
+    changes.sort_by_key(Change::stage);
+    changes
+}
+
+/// The destinations whose entries the kernel does not show as they are to be.
+pub(crate) fn missing(
+    settings: &Settings,
+    desired: &Desired,
+    observed: &Observed,
+) -> BTreeSet<Ipv4Net> {
+    let mut changes = Vec::new();
+    entries::diff(settings, &desired.entries, observed, &mut changes);
+    let subnet_of = |address| settings.cluster.subnet_of(address);
+    let missing = changes.iter().filter_map(|change| match change {
+        Change::AddRoute(route) | Change::ReplaceRoute(route) => Some(route.destination),
+        Change::SetNeighbour { address, .. } => subnet_of(*address),
+        Change::SetForwarding {
+            mac: [_, _, a, b, c, d],
+            ..
+        } => subnet_of([*a, *b, *c, *d].into()),
+        _ => None,
+    });
+    missing.chain(desired.entries.blocked.clone()).collect()
 }

@@ -9,7 +9,6 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
-mod inject;
 mod probe;
 mod registered;
 mod schedule;
@@ -19,7 +18,7 @@ mod views;
 mod waiting;
 mod watch;
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, time::Duration};
+use std::{io, time::Duration};
 
 use mesh_ipam::Ipam;
 use tokio::{
@@ -30,21 +29,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::command::Command,
-    apply::{Applier, sysctl::trusts_neighbours},
-    desired::holders::contests,
+    apply::Applier,
+    desired::{Desired, desired, devices::is_own_bridge_mac},
     diff::{
-        Plan,
-        change::{Change, Device, Stage},
-        is_own_bridge_mac, plan,
+        Settled,
+        change::{Change, Stage},
+        diff,
     },
     ebpf::{shown_generation, shown_holders},
     netlink::{Netlink, NetlinkError},
     observed::{
         Observed,
         containers::{far_ends, look_inside},
-        events::{Dirty, Events},
+        dirty::{Dirty, Parts},
+        events::Events,
         namespace_events::Changed,
-        read::observe,
+        read::{Scope, observe},
     },
     options::RuntimeOptions,
     problem::Problem,
@@ -77,8 +77,10 @@ pub(crate) struct Reconciler {
     events: Events,
     wanted: Wanted,
     observed: Observed,
-    /// What the last plan said, without its changes.
-    view: Plan,
+    /// What the kernel is to show, as the last round had it.
+    desired: Desired,
+    /// The entries that are as they are to be.
+    settled: Settled,
     problems: Vec<Problem>,
     /// Parts of `observed` that a change of our own has outdated.
     outdated: Dirty,
@@ -108,17 +110,19 @@ impl Reconciler {
         addresses: Option<Ipam>,
     ) -> io::Result<Self> {
         let netlink = Netlink::connect()?;
-        let events = Events::listen(netlink.port)?;
+        let settings = Settings::from(&options);
+        let events = Events::listen(netlink.port, settings.cluster.cidr)?;
         Ok(Self {
-            settings: Settings::from(&options),
+            settings,
             options,
             netlink,
             events,
             wanted: Wanted::default(),
             observed: Observed::default(),
-            view: Plan::default(),
+            desired: Desired::default(),
+            settled: Settled::default(),
             problems: Vec::new(),
-            outdated: Dirty::ALL,
+            outdated: Dirty::all(),
             unplanned: false,
             fast_path,
             firewall: Firewall::listen(),
@@ -166,7 +170,7 @@ impl Reconciler {
                 _ = comparison.tick() => {
                     self.registered.catch_up(&self.wanted).await;
                     self.firewall.look();
-                    self.round(Dirty::ALL).await;
+                    self.round(Dirty::all()).await;
                 }
                 () = rules_changed.notified() => self.firewall.look(),
                 () = sleep_until(firewall_at.unwrap_or(quiet_until)), if firewall_at.is_some() => {
@@ -177,11 +181,11 @@ impl Reconciler {
                     self.answer_waiting();
                 }
                 () = sleep_until(retry_at.unwrap_or(quiet_until)), if retry_at.is_some() => {
-                    self.round(Dirty::ALL).await;
+                    self.round(Dirty::all()).await;
                 }
                 () = sleep_until(look_at.unwrap_or(quiet_until)), if look_at.is_some() => {
                     self.silent_containers.take(tokio::time::Instant::now());
-                    self.round(Dirty::CONTAINERS).await;
+                    self.round(Parts::CONTAINERS.into()).await;
                 }
                 () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
                     self.state_writer.begin(&self.wanted);
@@ -211,7 +215,7 @@ impl Reconciler {
     async fn start(&mut self) {
         let found = self.state_writer.read().await;
         self.observed.holders = shown_holders(&self.options.bpffs);
-        if let Err(error) = self.read(Dirty::ALL).await {
+        if let Err(error) = self.read(Dirty::all()).await {
             tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
         }
         let kept = found.kept.clone().filter(|_| !found.behind);
@@ -250,45 +254,46 @@ impl Reconciler {
 
     /// Reads the parts of the kernel's state that may be out of date.
     async fn read(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
-        let dirty = dirty.and(self.outdated).and(self.events.take());
-        self.look_at_programs |= dirty.programs;
+        let dirty = dirty | std::mem::take(&mut self.outdated) | self.events.take();
+        self.look_at_programs |= dirty.any(Parts::PROGRAMS);
         self.unplanned = true;
         // Until it has worked, nothing is known.
-        self.outdated = Dirty::ALL;
-        let peers: BTreeSet<Ipv4Addr> = self
-            .wanted
-            .peers
-            .values()
-            .map(|peer| peer.address)
-            .collect();
+        self.outdated = Dirty::all();
         let previous = std::mem::take(&mut self.observed);
         // Not the kernel's to tell, so not lost where reading fails.
         self.observed.holders = previous.holders.clone();
-        self.observed = observe(
-            &self.netlink,
-            previous,
-            dirty,
-            self.settings.cluster.cidr,
-            &peers,
-        )
-        .await?;
+        let scope = Scope {
+            cluster: self.settings.cluster.cidr,
+            bridge: &self.settings.bridge,
+            overlay: &self.settings.overlay,
+            peers: &self.wanted.peers,
+        };
+        self.observed = observe(&self.netlink, previous, dirty.clone(), scope).await?;
         self.note_devices();
         if forget_gone(&mut self.wanted, &self.observed) {
             self.state_writer.changed(self.wanted.generation);
         }
         self.registered
             .show(&mut self.wanted, &self.observed, &self.settings.bridge);
-        self.look_inside(dirty).await?;
+        self.look_inside(dirty.any(Parts::CONTAINERS)).await?;
         self.registered.occupy(&self.wanted, &self.observed);
         self.outdated = Dirty::default();
         Ok(())
     }
 
+    /// What the kernel has not told of, where it tells nothing of containers: their inside.
+    fn containers_unheard(&self) -> Dirty {
+        match self.events.hears_containers() {
+            true => Dirty::default(),
+            false => Parts::CONTAINERS.into(),
+        }
+    }
+
     /// Looks into the containers that are new, or of which the kernel has told something.
-    async fn look_inside(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
+    async fn look_inside(&mut self, all: bool) -> Result<(), NetlinkError> {
         // Taken before looking, so that what changes meanwhile is looked at again.
         let changed = match self.events.take_namespaces() {
-            _ if dirty.containers => Changed::All,
+            _ if all => Changed::All,
             some => Changed::Only(some),
         };
         let far_ends = far_ends(&self.observed, &self.settings.bridge);
@@ -315,14 +320,6 @@ impl Reconciler {
 
     /// Remembers which bridge is ours, and whose neighbours are worth a look.
     fn note_devices(&mut self) {
-        let devices = [
-            (Device::Bridge, &self.settings.bridge),
-            (Device::Overlay, &self.settings.overlay),
-        ];
-        let trusting = devices
-            .into_iter()
-            .filter(|(_, name)| trusts_neighbours(name));
-        self.observed.trusting = trusting.map(|(device, _)| device).collect();
         let bridge = self.observed.link_named(&self.settings.bridge);
         let overlay = self.observed.link_named(&self.settings.overlay);
         if let Some(bridge) = bridge
@@ -351,13 +348,12 @@ impl Reconciler {
     /// path show what is wanted.
     async fn round(&mut self, dirty: Dirty) {
         let mut problems = match self.reconcile_kernel(dirty).await {
-            Ok(mut problems) => {
-                problems.extend(self.missing_ways());
-                problems.extend(self.left_to_the_kernel());
+            Ok(failed) => {
+                let mut problems = self.desired.problems.clone();
+                problems.extend(failed);
                 let anew = std::mem::take(&mut self.look_at_programs);
                 problems.extend(self.show_fast_path(anew));
                 self.show_firewall();
-                problems.extend(self.contested());
                 problems.extend(self.unguarded());
                 problems
             }
@@ -371,32 +367,20 @@ impl Reconciler {
         self.note_problems(problems);
     }
 
-    /// Addresses that more than one container holds.
-    fn contested(&self) -> Vec<Problem> {
-        let bridge = self.observed.link_named(&self.settings.bridge);
-        let (Some(subnet), Some(bridge)) = (self.wanted.subnet, bridge) else {
-            return Vec::new();
-        };
-        let contests = contests(&self.observed, bridge.index, subnet, &self.wanted.endpoints);
-        contests.into_iter().map(Problem::Contested).collect()
-    }
-
+    /// Makes the kernel's network show what is wanted, and says what it refused.
     async fn reconcile_kernel(&mut self, dirty: Dirty) -> Result<Vec<Problem>, NetlinkError> {
         self.read(dirty).await?;
+        let changes = self.compare();
         self.unplanned = false;
-        let mut plan = plan(&self.settings, &self.wanted, &self.observed);
-        let changes = std::mem::take(&mut plan.changes);
-        let mut problems = std::mem::take(&mut plan.problems);
-        self.view = plan;
         if changes.is_empty() {
-            return Ok(problems);
+            return Ok(Vec::new());
         }
         let failed = Applier::new(&self.netlink, &self.settings, &self.observed)
             .apply(&changes)
             .await;
         let of_devices = |change: &Change| change.stage() == Stage::Devices;
         if !failed.is_empty() {
-            self.outdated = Dirty::ALL;
+            self.outdated = Dirty::all();
         } else if !changes.iter().any(of_devices) {
             let overlay = self.observed.link_named(&self.settings.overlay);
             if let Some(overlay) = overlay.map(|link| link.index) {
@@ -405,32 +389,27 @@ impl Reconciler {
                 }
             }
         }
-        let all_made = failed.is_empty();
-        problems.extend(failed);
         if changes.iter().any(of_devices) {
             // The fast path needs the devices as they are now.
-            self.read(Dirty::ALL).await?;
-            let mut plan = crate::diff::plan(&self.settings, &self.wanted, &self.observed);
+            self.read(Dirty::default()).await?;
+            let left = self.compare();
             // Somebody may have changed something in between. What failed has its own pace.
-            self.unplanned = !plan.changes.is_empty() && all_made;
-            plan.changes.clear();
-            plan.problems.clear();
-            self.view = plan;
+            self.unplanned = !left.is_empty() && failed.is_empty();
         }
-        Ok(problems)
+        Ok(failed)
     }
 
-    /// Hosts of peers that this host has no route to.
-    fn missing_ways(&self) -> Option<Problem> {
-        self.view.underlay.as_ref()?;
-        let missing: Vec<Ipv4Addr> = self
-            .wanted
-            .peers
-            .values()
-            .map(|peer| peer.address)
-            .filter(|address| !self.observed.next_hops.contains_key(address))
-            .collect();
-        (!missing.is_empty()).then_some(Problem::NoWay(missing))
+    /// Computes what the kernel is to show, and what has to be changed for it.
+    fn compare(&mut self) -> Vec<Change> {
+        self.observed.programs = self.fast_path.programs();
+        let before = &self.desired.entries;
+        self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));
+        diff(
+            &self.settings,
+            &self.desired,
+            &self.observed,
+            &mut self.settled,
+        )
     }
 
     /// Goes on from the generation that the fast path's maps show, so that a call from
@@ -453,7 +432,7 @@ impl Reconciler {
             return;
         }
         let connected = Netlink::connect().and_then(|netlink| {
-            let events = Events::listen(netlink.port)?;
+            let events = Events::listen(netlink.port, self.settings.cluster.cidr)?;
             Ok((netlink, events))
         });
         match connected {

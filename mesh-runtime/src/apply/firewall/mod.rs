@@ -15,7 +15,6 @@ mod nft;
 mod shown;
 mod writer;
 
-pub(crate) use crate::desired::firewall::{Passage, Ruleset, is_card};
 pub(crate) use counters::Counters;
 pub(crate) use nft::NftError;
 pub(crate) use shown::listen;
