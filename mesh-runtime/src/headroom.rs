@@ -28,7 +28,7 @@ pub(crate) const NAME: &str = "quilt-headroom";
 /// there is, far from what overlays use.
 pub(crate) const VNI: u32 = 0xff_fffe;
 /// Its UDP port, which nobody opens while it is down.
-const PORT: u16 = 4790;
+pub(crate) const PORT: u16 = 4790;
 /// Its MAC address. A bridge without one of its own takes the lowest of its ports', and this
 /// is higher than the containers' usual ones.
 pub(crate) const MAC: Mac = [0xfe, 0x51, 0, 0, 0, 0];

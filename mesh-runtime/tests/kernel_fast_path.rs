@@ -455,3 +455,59 @@ async fn pins_of_maps_that_somebody_removed_come_back_and_the_next_runtime_takes
     assert!(before.tx_packets > 0, "{before:?}");
     assert!(after.tx_packets >= before.tx_packets, "{after:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_paths_use_the_port_and_the_vni_that_were_told() {
+    for fast_path in ["required", "off"] {
+        let pair = Pair::start(&DaemonOptions::new().args(["--fast-path", fast_path])).await;
+        let (a, b) = (pair.host_a(), pair.host_b());
+        let settings = mesh_proto::mesh::NodeSettings {
+            vxlan_port: 8472,
+            vni: 7,
+        };
+        for (host, peer) in [
+            (a, pair::peer_of(b, "10.42.2.0/24")),
+            (b, pair::peer_of(a, "10.42.1.0/24")),
+        ] {
+            let answer = pair::sync_with(host, 2, vec![peer], Some(settings)).await;
+            assert!(answer.success, "{}", answer.error);
+        }
+        if fast_path == "required" {
+            pair.wait_fast().await;
+        }
+        for (from, to) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+            mesh_testbed::wait_reachable(from.netns(), to.address(), pair::SOON)
+                .await
+                .unwrap();
+        }
+        let before = counters(a).await;
+        let copied = transfer(
+            pair.a.netns(),
+            pair.b.netns(),
+            pair.b.address(),
+            1_000_000,
+            Duration::from_secs(30),
+        )
+        .await
+        .unwrap();
+        assert!(copied.is_intact());
+        let after = counters(a).await;
+        let sent = |status: &mesh_proto::mesh::PeerStatus| {
+            let fast = status.fast_path.unwrap_or_default().tx_packets;
+            (fast, status.kernel_path.unwrap_or_default().tx_packets)
+        };
+        let (fast, kernel) = (
+            sent(&after).0 - sent(&before).0,
+            sent(&after).1 - sent(&before).1,
+        );
+        match fast_path {
+            "off" => assert_eq!(fast, 0),
+            _ => assert_eq!(kernel, 0),
+        }
+        assert!(fast + kernel > 0);
+        let status = a.status().await.unwrap();
+        assert_eq!((status.vxlan_port, status.vni), (8472, 7));
+        // Nothing else than what was told is taken for the mesh's.
+        assert_eq!(status.problems, [""; 0]);
+    }
+}

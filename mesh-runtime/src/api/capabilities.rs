@@ -7,7 +7,7 @@ use super::command::FastPathView;
 
 /// What it can do beyond what every runtime with `SyncPeers` can; `mesh.proto` says what each
 /// name means.
-pub(crate) const NAMES: [&str; 1] = ["peer-mtu"];
+pub(crate) const NAMES: [&str; 3] = ["vxlan-port", "vni", "peer-mtu"];
 
 /// The kernel that it runs on.
 ///

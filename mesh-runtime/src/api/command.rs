@@ -96,6 +96,8 @@ pub(crate) struct Ground {
     pub(crate) cluster: Ipv4Net,
     /// The overlay's, in bytes.
     pub(crate) mtu: u32,
+    /// The UDP port that is nobody's to publish.
+    pub(crate) vxlan_port: u16,
 }
 
 /// An endpoint whose interface is there.

@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use ipnet::Ipv4Net;
-use mesh_layout::{VNI, VXLAN_PORT};
 use netlink_packet_route::{
     AddressFamily,
     link::{
@@ -31,9 +30,10 @@ use crate::{
     diff::change::{Change, Stage},
     headroom,
     netlink::{Netlink, NetlinkError, answer},
-    observed::{Observed, ROUTE_PROTOCOL, port_holder},
+    observed::{LinkKind, Observed, ROUTE_PROTOCOL, port_holder},
     problem::Problem,
     settings::{Device, Settings},
+    wanted::node_settings::NodeSettings,
 };
 
 /// MAC addresses that our bridge learns at most: four for each of the ports that a bridge can have.
@@ -47,6 +47,8 @@ pub(crate) struct Applier<'a> {
     netlink: &'a Netlink,
     settings: &'a Settings,
     indexes: BTreeMap<Device, u32>,
+    /// The UDP port of the VXLAN device, as observed or made.
+    vxlan_port: u16,
 }
 
 impl<'a> Applier<'a> {
@@ -57,9 +59,15 @@ impl<'a> Applier<'a> {
             (Device::Bridge, index(&settings.bridge)),
             (Device::Overlay, index(&settings.overlay)),
         ];
+        let overlay = observed.link_named(&settings.overlay);
+        let vxlan_port = match overlay.map(|link| &link.kind) {
+            Some(LinkKind::Vxlan(vxlan)) => vxlan.port,
+            _ => NodeSettings::default().vxlan_port,
+        };
         Self {
             netlink,
             settings,
+            vxlan_port,
             indexes: indexes
                 .into_iter()
                 .filter_map(|(device, index)| Some((device, index?)))
@@ -123,7 +131,7 @@ impl<'a> Applier<'a> {
     async fn failed(&self, change: &Change, error: &NetlinkError) -> Problem {
         Problem::ChangeFailed {
             change: change.clone(),
-            reason: explain(change, error, self.settings).await,
+            reason: explain(change, error, self.settings, self.vxlan_port).await,
         }
     }
 
@@ -150,9 +158,15 @@ impl<'a> Applier<'a> {
                 answer(handle.link().add(message.build()).execute()).await?;
                 self.learn_index(Device::Bridge).await
             }
-            Change::CreateOverlay { mac, mtu, local } => {
-                let message = LinkVxlan::new(&self.settings.overlay, VNI)
-                    .port(VXLAN_PORT)
+            Change::CreateOverlay {
+                mac,
+                mtu,
+                local,
+                settings,
+            } => {
+                self.vxlan_port = settings.vxlan_port;
+                let message = LinkVxlan::new(&self.settings.overlay, settings.vni)
+                    .port(settings.vxlan_port)
                     .local(*local)
                     .learning(false)
                     // RFC 7348 has none; with one, every packet would leave the fast path of
@@ -382,26 +396,33 @@ fn there_is_fine(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
 }
 
 /// The kernel's reason, with what is known about its likely cause.
-async fn explain(change: &Change, error: &NetlinkError, settings: &Settings) -> String {
+async fn explain(
+    change: &Change,
+    error: &NetlinkError,
+    settings: &Settings,
+    vxlan_port: u16,
+) -> String {
     match (change, error.errno()) {
         (Change::SetUp(Device::Overlay), Some(libc::EADDRINUSE)) => {
-            let holder = tokio::task::spawn_blocking(|| port_holder::describe_holder(VXLAN_PORT))
-                .await
-                .ok()
-                .flatten()
-                .unwrap_or_else(|| "another VXLAN device or a tunnel of the kernel".to_owned());
+            let holder =
+                tokio::task::spawn_blocking(move || port_holder::describe_holder(vxlan_port))
+                    .await
+                    .ok()
+                    .flatten()
+                    .unwrap_or_else(|| "another VXLAN device or a tunnel of the kernel".to_owned());
             format!(
-                "UDP port {VXLAN_PORT} is taken by {holder}: stop it, {} needs the port \
-                 (ss -lunp 'sport = :{VXLAN_PORT}' shows who has it)",
+                "UDP port {vxlan_port} is taken by {holder}: stop it, {} needs the port \
+                 (ss -lunp 'sport = :{vxlan_port}' shows who has it)",
                 settings.overlay
             )
         }
         (Change::AddRoute(_), Some(libc::EEXIST)) => {
             "somebody else has made one in this moment: it is left alone".to_owned()
         }
-        (Change::CreateOverlay { .. }, Some(libc::EEXIST)) => format!(
-            "another VXLAN device has VNI {VNI} on UDP port {VXLAN_PORT} \
-             (ip -details link show type vxlan lists them): delete it"
+        (Change::CreateOverlay { settings, .. }, Some(libc::EEXIST)) => format!(
+            "another VXLAN device has VNI {} on UDP port {vxlan_port} \
+             (ip -details link show type vxlan lists them): delete it",
+            settings.vni
         ),
         (Change::CreateOverlay { .. }, Some(libc::EOPNOTSUPP)) => {
             "the kernel has no VXLAN support: load it with modprobe vxlan".to_owned()

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use mesh_layout::{VNI, VXLAN_PORT, bridge_mac, overlay_mac};
+use mesh_layout::{bridge_mac, overlay_mac};
 
 use super::underlay::Underlay;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     settings::{Device, Settings},
     wanted::{
         Wanted,
+        node_settings::NodeSettings,
         subnet::{Cluster, gateway},
     },
 };
@@ -46,6 +47,8 @@ pub(crate) struct Bridge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) mac: Mac,
+    /// UDP port and VNI of one that is made. One that is to stay has them.
+    pub(crate) settings: NodeSettings,
     /// Outer source address and MTU; `None` for one that stays as it is while the underlay is not known.
     pub(crate) underlay: Option<(Ipv4Addr, u32)>,
     /// Index of the one that is there, if it can stay.
@@ -63,7 +66,7 @@ pub(super) fn devices(
 ) -> Devices {
     Devices {
         bridge: bridge(settings, wanted, observed, subnet, underlay, problems),
-        overlay: overlay(settings, observed, subnet, underlay, problems),
+        overlay: overlay(settings, wanted, observed, subnet, underlay, problems),
     }
 }
 
@@ -116,6 +119,7 @@ fn bridge(
 
 fn overlay(
     settings: &Settings,
+    wanted: &Wanted,
     observed: &Observed,
     subnet: Ipv4Net,
     underlay: Option<&Underlay>,
@@ -124,13 +128,18 @@ fn overlay(
     let existing = observed.link_named(&settings.overlay);
     let overlay = |staying| Overlay {
         mac: overlay_mac(subnet.network().octets()),
+        settings: wanted.node_settings,
         underlay: underlay.map(|it| (it.address, it.overlay_mtu)),
         staying,
     };
     if let Some(link) = existing {
         match &link.kind {
-            LinkKind::Vxlan(vxlan) if vxlan.vni == VNI => {
-                if can_stay(vxlan) || underlay.is_none() {
+            // Made by this project, with these settings or with others.
+            LinkKind::Vxlan(vxlan)
+                if vxlan.vni == wanted.node_settings.vni
+                    || is_own_overlay_mac(&settings.cluster, link.mac) =>
+            {
+                if can_stay(vxlan, wanted.node_settings) || underlay.is_none() {
                     return Some(overlay(Some(link.index)));
                 }
             }
@@ -141,18 +150,18 @@ fn overlay(
         }
     }
     underlay?;
-    if let Some(problem) = port_taken(observed, &settings.overlay) {
+    if let Some(problem) = port_taken(observed, &settings.overlay, wanted.node_settings) {
         problems.push(problem);
         return None;
     }
     Some(overlay(None))
 }
 
-/// Whether the kernel's `vxlan_changelink` can make the device right. Port, lower device,
+/// Whether the kernel's `vxlan_changelink` can make the device right. Port, VNI, lower device,
 /// outer checksums and external mode cannot be changed, nor can an address be set where none
 /// was.
-fn can_stay(vxlan: &Vxlan) -> bool {
-    vxlan.port == VXLAN_PORT
+fn can_stay(vxlan: &Vxlan, settings: NodeSettings) -> bool {
+    settings.are_of(vxlan)
         && vxlan.local.is_some()
         && vxlan.lower.is_none()
         && !vxlan.external
@@ -162,11 +171,9 @@ fn can_stay(vxlan: &Vxlan) -> bool {
 }
 
 /// Another VXLAN device with our VNI on our port: the kernel refuses a second one.
-fn port_taken(observed: &Observed, overlay: &str) -> Option<Problem> {
+fn port_taken(observed: &Observed, overlay: &str, settings: NodeSettings) -> Option<Problem> {
     observed.links.values().find_map(|link| match &link.kind {
-        LinkKind::Vxlan(vxlan)
-            if link.name != overlay && vxlan.vni == VNI && vxlan.port == VXLAN_PORT =>
-        {
+        LinkKind::Vxlan(vxlan) if link.name != overlay && settings.are_of(vxlan) => {
             Some(Problem::PortTakenByVxlan {
                 name: link.name.clone(),
                 vni: vxlan.vni,
@@ -196,6 +203,12 @@ pub(crate) fn gateway_in(subnet: Ipv4Net) -> Ipv4Net {
 /// of a subnet of this cluster.
 pub(crate) fn is_own_bridge_mac(cluster: &Cluster, mac: Option<Mac>) -> bool {
     subnet_of_mac(cluster, mac, bridge_mac).is_some()
+}
+
+/// Whether a VXLAN device with this MAC address was made by this project: `02:51` and the
+/// address of a subnet of this cluster.
+pub(crate) fn is_own_overlay_mac(cluster: &Cluster, mac: Option<Mac>) -> bool {
+    subnet_of_mac(cluster, mac, overlay_mac).is_some()
 }
 
 /// The subnet from which a MAC address was made, if it was.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use mesh_layout::{VNI, VXLAN_PORT};
-
 use super::{
     Desired,
     firewall::is_card,
@@ -29,9 +27,9 @@ pub(crate) fn fast_path_state(
     let bridge = observed
         .link_named(&settings.bridge)
         .filter(|link| link.kind == LinkKind::Bridge)?;
-    let overlay = observed
-        .link_named(&settings.overlay)
-        .filter(|link| matches!(&link.kind, LinkKind::Vxlan(vxlan) if vxlan.vni == VNI))?;
+    let overlay = observed.link_named(&settings.overlay).filter(
+        |link| matches!(&link.kind, LinkKind::Vxlan(vxlan) if wanted.node_settings.are_of(vxlan)),
+    )?;
     let peers = wanted
         .peers
         .iter()
@@ -61,8 +59,8 @@ pub(crate) fn fast_path_state(
         overlay: device(overlay)?,
         overlay_mtu: overlay.mtu,
         bridge: device(bridge)?,
-        port: VXLAN_PORT,
-        vni: VNI,
+        port: wanted.node_settings.vxlan_port,
+        vni: wanted.node_settings.vni,
         peers,
         underlay: receiving(settings, observed, underlay),
         ports,
@@ -181,7 +179,8 @@ mod tests {
     fn shown(way: u32) -> FastPathState {
         let hardware = || LinkKind::Other(String::new());
         let vxlan = Vxlan {
-            vni: VNI,
+            vni: mesh_layout::VNI,
+            port: mesh_layout::VXLAN_PORT,
             ..Vxlan::default()
         };
         let octets = SUBNET.network().octets();

@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     desired::entries::OverlayRoute, ebpf::Mac, headroom::HeadroomChange, settings::Device,
+    wanted::node_settings::NodeSettings,
 };
 
 /// One change to the kernel's network state.
@@ -18,7 +19,12 @@ pub(crate) enum Change {
     /// Create the bridge, down.
     CreateBridge { mac: Mac },
     /// Create the VXLAN device, down.
-    CreateOverlay { mac: Mac, mtu: u32, local: Ipv4Addr },
+    CreateOverlay {
+        mac: Mac,
+        mtu: u32,
+        local: Ipv4Addr,
+        settings: NodeSettings,
+    },
     /// Set a device's hardware address.
     SetMac(Device, Mac),
     /// Set a device's MTU.
@@ -176,9 +182,15 @@ impl fmt::Display for Change {
             Self::EnableForwarding => write!(f, "set net.ipv4.ip_forward to 1"),
             Self::DeleteDevice(device) => write!(f, "delete the {device}"),
             Self::CreateBridge { mac } => write!(f, "create the bridge ({})", DisplayMac(*mac)),
-            Self::CreateOverlay { mac, mtu, local } => write!(
+            Self::CreateOverlay {
+                mac,
+                mtu,
+                local,
+                settings: NodeSettings { vxlan_port, vni },
+            } => write!(
                 f,
-                "create the overlay interface ({}, MTU {mtu}, local {local})",
+                "create the overlay interface ({}, MTU {mtu}, local {local}, UDP port {vxlan_port}, \
+                 VNI {vni})",
                 DisplayMac(*mac)
             ),
             Self::SetMac(device, mac) => {

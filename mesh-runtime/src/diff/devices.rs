@@ -116,6 +116,7 @@ fn create_overlay(overlay: &Overlay, existing: Option<&Link>, changes: &mut Vec<
         mac: overlay.mac,
         mtu,
         local,
+        settings: overlay.settings,
     });
     changes.push(Change::DistrustNeighbours(Device::Overlay));
     changes.push(Change::SetUp(Device::Overlay));

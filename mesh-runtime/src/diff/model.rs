@@ -8,7 +8,6 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_layout::{VNI, VXLAN_PORT};
 
 use super::change::Change;
 use crate::{
@@ -33,14 +32,20 @@ impl ModelKernel<'_> {
             Change::CreateBridge { mac } => {
                 self.create(Device::Bridge, LinkKind::Bridge, *mac, 1500)?;
             }
-            Change::CreateOverlay { mac, mtu, local } => {
-                let taken = |link: &Link| matches!(&link.kind, LinkKind::Vxlan(it) if it.vni == VNI && it.port == VXLAN_PORT);
+            Change::CreateOverlay {
+                mac,
+                mtu,
+                local,
+                settings,
+            } => {
+                let taken =
+                    |link: &Link| matches!(&link.kind, LinkKind::Vxlan(it) if settings.are_of(it));
                 if self.state.links.values().any(taken) {
                     return Err("EEXIST: VNI and port".to_owned());
                 }
                 let vxlan = Vxlan {
-                    vni: VNI,
-                    port: VXLAN_PORT,
+                    vni: settings.vni,
+                    port: settings.vxlan_port,
                     local: Some(*local),
                     ..Vxlan::default()
                 };

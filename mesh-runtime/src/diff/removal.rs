@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use mesh_layout::{VNI, overlay_mac};
-
 use super::change::Change;
 use crate::{
-    desired::devices::{is_own_bridge_mac, subnet_of_mac},
+    desired::devices::{is_own_bridge_mac, is_own_overlay_mac},
     headroom::{self, HeadroomChange},
     observed::{LinkKind, Observed},
     settings::{Device, Settings},
@@ -25,8 +23,8 @@ pub(crate) struct Removal {
 pub(crate) fn removal(settings: &Settings, observed: &Observed) -> Removal {
     let mut removal = Removal::default();
     if let Some(overlay) = observed.link_named(&settings.overlay) {
-        let ours = matches!(&overlay.kind, LinkKind::Vxlan(vxlan) if vxlan.vni == VNI)
-            && subnet_of_mac(&settings.cluster, overlay.mac, overlay_mac).is_some();
+        let ours = matches!(&overlay.kind, LinkKind::Vxlan(_))
+            && is_own_overlay_mac(&settings.cluster, overlay.mac);
         if ours {
             removal.changes.push(Change::DeleteDevice(Device::Overlay));
         } else {

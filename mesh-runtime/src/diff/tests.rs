@@ -163,6 +163,28 @@ fn a_bare_host_gets_everything_in_one_round() {
 }
 
 #[test]
+fn other_settings_make_the_overlay_device_anew_and_are_taken_over_as_they_are() {
+    let settings = settings();
+    let mut wanted = wanted(&[2, 3], &[9]);
+    let (state, _) = converge(&settings, &wanted, bare_host());
+    for (vxlan_port, vni) in [(8472, 100), (8472, 7), (4789, 7), (4789, 100)] {
+        wanted.node_settings = NodeSettings { vxlan_port, vni };
+        let (state, planned) = converge(&settings, &wanted, state.clone());
+        assert_eq!(planned.problems, []);
+        let overlay = state.link_named("vxlan100").unwrap();
+        let LinkKind::Vxlan(vxlan) = &overlay.kind else {
+            panic!("{overlay:?}");
+        };
+        assert_eq!((vxlan.port, vxlan.vni), (vxlan_port, vni));
+        assert_eq!(state.overlay.forwarding.len(), 2);
+        assert_eq!(plan(&settings, &wanted, &state).changes, []);
+        let adopted = adopt(&settings, &state);
+        assert_eq!(adopted.node_settings, wanted.node_settings);
+        assert_eq!(adopted.peers, wanted.peers);
+    }
+}
+
+#[test]
 fn what_was_set_up_is_taken_over_as_it_is() {
     let settings = settings();
     let wanted = wanted(&[2, 3], &[9]);

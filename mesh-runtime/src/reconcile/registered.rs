@@ -223,6 +223,7 @@ impl Reconciler {
             subnet,
             cluster: self.settings.cluster.cidr,
             mtu: underlay.overlay_mtu,
+            vxlan_port: self.wanted.node_settings.vxlan_port,
         })
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mesh_layout::{VNI, bridge_mac, overlay_mac};
+use mesh_layout::{bridge_mac, overlay_mac};
 
-use super::{Wanted, peer::Peer};
+use super::{Wanted, node_settings::NodeSettings, peer::Peer};
 use crate::{
-    desired::devices::{gateway_in, subnet_of_mac},
+    desired::devices::{gateway_in, is_own_overlay_mac, subnet_of_mac},
     observed::{LinkKind, Observed},
     settings::Settings,
 };
@@ -41,7 +41,15 @@ pub(crate) fn adopt(settings: &Settings, observed: &Observed) -> Wanted {
         return wanted;
     };
     match &overlay.kind {
-        LinkKind::Vxlan(vxlan) if vxlan.vni == VNI => wanted.host_address = vxlan.local,
+        LinkKind::Vxlan(vxlan)
+            if is_own_overlay_mac(&settings.cluster, overlay.mac)
+                || NodeSettings::default().are_of(vxlan) =>
+        {
+            wanted.host_address = vxlan.local;
+            // What it has that no call could have wanted is put right.
+            wanted.node_settings =
+                NodeSettings::new(vxlan.port.into(), vxlan.vni).unwrap_or_default();
+        }
         _ => return wanted,
     }
     let remotes: BTreeMap<_, _> = observed

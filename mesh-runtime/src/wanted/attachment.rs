@@ -6,7 +6,6 @@ use ipnet::Ipv4Net;
 use mesh_ipam::{
     EndpointPlan, Lease, NamedLabels, NetworkNamespace, Owner, Protocol, Published, gateway,
 };
-use mesh_layout::VXLAN_PORT;
 
 use super::registry::link_name;
 use crate::{api::command::Ground, diff::change::DisplayMac, ebpf::Mac};
@@ -35,8 +34,8 @@ pub(crate) struct Attachment {
 pub(crate) enum AttachmentError {
     #[error("mtu {given} is not between {MIN_MTU} and {largest}, the overlay's")]
     Mtu { given: u32, largest: u32 },
-    #[error("published ports {0}: UDP port {VXLAN_PORT} of a node is that of the mesh's own VXLAN")]
-    Vxlan(Published),
+    #[error("published ports {0}: UDP port {1} of a node is that of the mesh's own VXLAN")]
+    Vxlan(Published, u16),
     #[error(
         "{owner} is attached already with {what} {held}, not {given}: detach it first, or attach another \
          under a name of its own"
@@ -63,8 +62,10 @@ impl Attachment {
                 largest: ground.mtu,
             });
         }
-        if let Some(range) = self.published.iter().find(|range| takes_vxlan(range)) {
-            return Err(AttachmentError::Vxlan(range.clone()));
+        let vxlan_port = ground.vxlan_port;
+        let takes_it = |range: &&Published| takes_vxlan(range, vxlan_port);
+        if let Some(range) = self.published.iter().find(takes_it) {
+            return Err(AttachmentError::Vxlan(range.clone(), vxlan_port));
         }
         Ok(EndpointPlan {
             link: link_name(&self.owner),
@@ -124,8 +125,8 @@ impl Attachment {
 }
 
 /// Whether a range has the port by which nodes reach each other.
-fn takes_vxlan(range: &Published) -> bool {
-    let (first, port) = (range.host_port, VXLAN_PORT);
+fn takes_vxlan(range: &Published, port: u16) -> bool {
+    let first = range.host_port;
     range.protocol == Protocol::Udp
         && (first..=first.saturating_add(range.count.saturating_sub(1))).contains(&port)
 }

@@ -3,6 +3,8 @@
 use mesh_layout::{VNI, VXLAN_PORT};
 use mesh_proto::mesh as wire;
 
+use crate::{headroom, observed::Vxlan};
+
 /// The settings of this node's overlay, which its peers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NodeSettings {
@@ -34,17 +36,21 @@ pub(crate) enum SettingsError {
     /// No VNI.
     #[error("vni {0} is not a VXLAN network identifier: 1 to {LARGEST_VNI}")]
     Vni(u32),
-    /// Another port than the programs and rules are made for.
+    /// What the device has that makes headroom: the kernel has one for each port and VNI.
     #[error(
-        "vxlan_port {0} is not {VXLAN_PORT}, the only one that this version of quilt-runtime can use"
+        "vxlan_port {port} with vni {vni} is what the device {name} has, which this runtime makes: \
+         take another of the two",
+        port = headroom::PORT, vni = headroom::VNI, name = headroom::NAME
     )]
-    OtherPort(u16),
-    /// Another VNI than the programs and rules are made for.
-    #[error("vni {0} is not {VNI}, the only one that this version of quilt-runtime can use")]
-    OtherVni(u32),
+    Headroom,
 }
 
 impl NodeSettings {
+    /// Whether a VXLAN device has them.
+    pub(crate) fn are_of(self, device: &Vxlan) -> bool {
+        (device.port, device.vni) == (self.vxlan_port, self.vni)
+    }
+
     /// Reads those of a sync. Absent is what a node without settings has.
     ///
     /// # Errors
@@ -68,12 +74,8 @@ impl NodeSettings {
         if !(1..=LARGEST_VNI).contains(&vni) {
             return Err(SettingsError::Vni(vni));
         }
-        let own = Self::default();
-        if port != own.vxlan_port {
-            return Err(SettingsError::OtherPort(port));
-        }
-        if vni != own.vni {
-            return Err(SettingsError::OtherVni(vni));
+        if (port, vni) == (headroom::PORT, headroom::VNI) {
+            return Err(SettingsError::Headroom);
         }
         Ok(Self {
             vxlan_port: port,
@@ -84,6 +86,8 @@ impl NodeSettings {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(vxlan_port: u32, vni: u32) -> Result<NodeSettings, String> {
@@ -97,6 +101,17 @@ mod tests {
         assert_eq!(read(4789, 100), Ok(settings));
     }
 
+    proptest! {
+        #[test]
+        fn whatever_else_vxlan_has_room_for_can_be_followed(
+            port in 1..=u16::MAX, vni in 1..=LARGEST_VNI,
+        ) {
+            let settings = NodeSettings { vxlan_port: port, vni };
+            let other = (port, vni) != (headroom::PORT, headroom::VNI);
+            prop_assert_eq!(read(port.into(), vni).ok(), other.then_some(settings));
+        }
+    }
+
     #[test]
     fn settings_that_cannot_be_are_refused_naming_value_and_rule() {
         for (port, vni, value, rule) in [
@@ -105,6 +120,7 @@ mod tests {
             (u32::MAX, 100, "vxlan_port 4294967295", "1 to 65535"),
             (4789, 0, "vni 0", "1 to 16777215"),
             (4789, 1 << 24, "vni 16777216", "1 to 16777215"),
+            (4790, 16_777_214, "vni 16777214", "quilt-headroom"),
         ] {
             let error = read(port, vni).unwrap_err();
             assert!(error.contains(value) && error.contains(rule), "{error}");

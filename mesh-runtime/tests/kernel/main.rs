@@ -25,6 +25,7 @@ mod refused_attachments;
 mod repair;
 mod restart;
 mod returned;
+mod settings;
 mod state;
 mod underlays;
 mod unwritable;

@@ -8,7 +8,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use mesh_proto::{
     mesh::{
-        GetStatusResponse, Peer, PeerStatus, SyncPeersRequest, SyncPeersResponse,
+        GetStatusResponse, NodeSettings, Peer, PeerStatus, SyncPeersRequest, SyncPeersResponse,
         mesh_dataplane_client::MeshDataplaneClient,
     },
     quilt::{
@@ -169,13 +169,22 @@ pub(crate) async fn sync_peers(
     generation: u64,
     peers: Vec<Peer>,
 ) -> SyncPeersResponse {
+    sync_with(host, generation, peers, None).await
+}
+
+pub(crate) async fn sync_with(
+    host: &Host,
+    generation: u64,
+    peers: Vec<Peer>,
+    node_settings: Option<NodeSettings>,
+) -> SyncPeersResponse {
     let channel = host.runtime_channel().await.unwrap();
     MeshDataplaneClient::new(channel)
         .sync_peers(SyncPeersRequest {
             generation,
             host_address: host.address().to_string(),
             peers,
-            node_settings: None,
+            node_settings,
         })
         .await
         .unwrap()

@@ -22,7 +22,7 @@ use crate::{
     ebpf::Mac,
     observed::{Link, LinkKind, Observed, Programs},
     settings::Settings,
-    wanted::Wanted,
+    wanted::{Wanted, node_settings::NodeSettings},
 };
 use element::Element;
 pub(crate) use element::Raw;
@@ -46,6 +46,8 @@ struct Frame {
     bridge_mac: Mac,
     /// This node's address on the underlay, once it is known.
     host_address: Option<Ipv4Addr>,
+    /// UDP port and VNI.
+    settings: NodeSettings,
     routed_from: BTreeSet<Ipv4Net>,
     /// Whether containers go out under the host's address.
     masquerade: bool,
@@ -251,6 +253,7 @@ impl Ruleset {
                 subnet,
                 bridge_mac: bridge.mac?,
                 host_address: underlay.map(|underlay| underlay.address),
+                settings: wanted.node_settings,
                 routed_from: settings.routed_from.clone(),
                 masquerade: settings.masquerade,
                 filters_vlans: bridge.filters_vlans,
@@ -273,7 +276,7 @@ impl Ruleset {
                     .collect(),
                 macs: containers.macs.clone(),
                 strict: containers.strict_ports.clone(),
-                doors: doors(&wanted.published, subnet),
+                doors: doors(&wanted.published, subnet, wanted.node_settings.vxlan_port),
             },
         })
     }

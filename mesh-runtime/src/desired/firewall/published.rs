@@ -9,7 +9,6 @@ use std::{
 
 use ipnet::Ipv4Net;
 use mesh_ipam::{Protocol, Published};
-use mesh_layout::VXLAN_PORT;
 
 use super::Element;
 
@@ -52,7 +51,11 @@ fn port(number: u16) -> [u8; 4] {
 
 /// The ports one by one, of containers of `subnet`. Of two containers that want one, the lower address
 /// has it. The overlay's own port is nobody's: other nodes' packets come to it.
-pub(super) fn doors(published: &BTreeSet<(Ipv4Addr, Published)>, subnet: Ipv4Net) -> Doors {
+pub(super) fn doors(
+    published: &BTreeSet<(Ipv4Addr, Published)>,
+    subnet: Ipv4Net,
+    vxlan_port: u16,
+) -> Doors {
     let mut doors = Doors::new();
     for (container, range) in published {
         let ports = (0..range.count).filter_map(|offset| {
@@ -60,7 +63,7 @@ pub(super) fn doors(published: &BTreeSet<(Ipv4Addr, Published)>, subnet: Ipv4Net
             Some((host, range.container_port.checked_add(offset)?))
         });
         for (host, inside) in ports {
-            let overlay = range.protocol == Protocol::Udp && host == VXLAN_PORT;
+            let overlay = range.protocol == Protocol::Udp && host == vxlan_port;
             if subnet.contains(container) && !overlay {
                 let door = (range.host_address, range.protocol, host);
                 doors.entry(door).or_insert((*container, inside));

@@ -17,6 +17,7 @@ fn ruleset(sets: Sets) -> Ruleset {
             subnet: SUBNET,
             bridge_mac: [2, 0x52, 10, 42, 1, 0],
             host_address: Some(Ipv4Addr::new(192, 0, 2, 2)),
+            settings: NodeSettings::default(),
             routed_from: BTreeSet::new(),
             masquerade: true,
             filters_vlans: false,
@@ -40,7 +41,7 @@ fn sets() -> impl Strategy<Value = Sets> {
     let strict = prop::collection::btree_set(port(), 0..6);
     (of_inet, ports, held, macs, strict).prop_map(
         |((peers, subnets, uplinks, bridges, published), ports, held, macs, strict)| Sets {
-            doors: doors(&published, SUBNET),
+            doors: doors(&published, SUBNET, VXLAN_PORT),
             peers: Arc::new(peers),
             subnets: Arc::new(subnets),
             uplinks,
@@ -149,7 +150,7 @@ fn range(host_address: Option<&str>, protocol: Protocol, first: u16, count: u16)
 
 fn with(published: &[(Ipv4Addr, Published)]) -> String {
     let published = published.iter().cloned().collect();
-    let doors = doors(&published, SUBNET);
+    let doors = doors(&published, SUBNET, VXLAN_PORT);
     ruleset(Sets {
         doors,
         ..Sets::default()

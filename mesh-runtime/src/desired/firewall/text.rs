@@ -3,10 +3,14 @@
 use std::fmt::Write as _;
 
 use ipnet::Ipv4Net;
-use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT, VNI, VXLAN_PORT};
+use mesh_layout::{PRIORITY_ANOTHERS_CLAIM, PRIORITY_UNKNOWN_FRAGMENT};
 
 use super::{Element, Frame, Ruleset, SETS, element::NOWHERE};
-use crate::{apply::firewall::TABLE, diff::change::DisplayMac, wanted::subnet::gateway};
+use crate::{
+    apply::firewall::TABLE,
+    diff::change::DisplayMac,
+    wanted::{node_settings::NodeSettings, subnet::gateway},
+};
 
 /// The addresses that mean a whole subnet, or everybody there, as elements of a set.
 fn everybody(subnet: Ipv4Net) -> String {
@@ -67,15 +71,20 @@ impl Ruleset {
             cluster,
             subnet,
             host_address,
+            settings,
             routed_from,
             ..
         } = &self.frame;
+        let NodeSettings {
+            vxlan_port,
+            vni: number,
+        } = settings;
         let (mask, gateway) = (subnet.netmask(), gateway(*subnet));
         let everybody = everybody(*subnet);
         let sets = self.sets_of("inet");
-        let vxlan = format!("udp dport {VXLAN_PORT}");
-        let vni = format!("@th,96,24 {VNI}");
-        let other_vni = format!("@th,96,24 != {VNI}");
+        let vxlan = format!("udp dport {vxlan_port}");
+        let vni = format!("@th,96,24 {number}");
+        let other_vni = format!("@th,96,24 != {number}");
         let ours = format!("{{ \"{bridge}\", \"{overlay}\" }}");
         let errors = "icmp type { destination-unreachable, source-quench, time-exceeded, \
                       parameter-problem }";
