@@ -78,9 +78,7 @@ impl PinnedMaps {
 
 /// Whether the entry of a peer is what was made of it.
 fn is_peer(entry: Option<&Peer>, subnet: Ipv4Net, path: &PeerPath, vni: u32) -> bool {
-    entry.is_some_and(|entry| {
-        *entry == peers::peer(peer_key(subnet), path, vni, entry.counters)
-    })
+    entry.is_some_and(|entry| *entry == peers::peer(peer_key(subnet), path, vni, entry.counters))
 }
 
 /// Whether the entry of an endpoint is what was made of it.
