@@ -208,7 +208,14 @@ async fn bpftool_shows_the_maps_with_the_names_of_their_fields() {
     pair.wait_fast().await;
     let dump = pair.host_a().bpftool_dump("peers").unwrap();
     for field in [
-        "subnet", "address", "next_hop", "link", "vni", "counters", "mac",
+        "subnet",
+        "address",
+        "transport",
+        "flags",
+        "mtu",
+        "vni",
+        "counters",
+        "mac",
     ] {
         assert!(dump.contains(&format!("\"{field}\"")), "{field} in {dump}");
     }

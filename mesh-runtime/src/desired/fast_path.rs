@@ -37,14 +37,16 @@ pub(crate) fn fast_path_state(
         .iter()
         .filter(|(subnet, _)| !desired.entries.blocked.contains(subnet))
         .map(|(&subnet, peer)| {
-            let next_hop = observed
+            let has_route = observed
                 .next_hops
                 .to(peer.address)
-                .filter(|next_hop| ethernet(settings, observed, next_hop.link).is_some())
-                .map(|next_hop| (next_hop.address, next_hop.link));
+                .is_some_and(|next_hop| ethernet(settings, observed, next_hop.link).is_some());
             let path = PeerPath {
                 address: peer.address,
-                next_hop,
+                mtu: 0,
+                kernel: false,
+                multipath: false,
+                has_route,
             };
             (subnet, path)
         })
@@ -256,14 +258,15 @@ mod tests {
 
     #[test]
     fn the_way_to_a_peer_over_ethernet_is_the_fast_paths() {
-        let path = shown(SECOND).peers[&PEER_SUBNET];
-        assert_eq!(path.next_hop, Some((PEER, SECOND)));
+        let state = shown(SECOND);
+        assert!(state.peers[&PEER_SUBNET].has_route);
+        assert!(state.underlay.contains_key(&SECOND));
     }
 
     #[test]
     fn the_way_to_a_peer_over_a_tunnel_without_ethernet_headers_is_the_kernels() {
         let state = shown(TUNNEL);
-        assert_eq!(state.peers[&PEER_SUBNET].next_hop, None);
+        assert!(!state.peers[&PEER_SUBNET].has_route);
         assert!(!state.underlay.contains_key(&TUNNEL));
     }
 }

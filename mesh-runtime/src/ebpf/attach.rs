@@ -13,10 +13,10 @@ use aya::{Ebpf, programs::tc::qdisc_detach_program, util::KernelVersion};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{
-    AttachMode, FastPathError, StrangerGuard,
+    AttachMode, FastPathError,
     bpf::{self, link_interface, open_pinned},
     hook::{Hook, Role},
-    link::{Failure, attach_clsact, attach_tcx, attach_xdp, detach_clsact, is_live},
+    link::{Failure, attach_clsact, attach_tcx, detach_clsact, is_live},
     sequence::Attacher,
 };
 
@@ -31,7 +31,6 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct Attachments {
     way: Way,
-    guard: StrangerGuard,
     links: PathBuf,
     /// Inode of this network namespace: interface indexes mean nothing outside it.
     namespace: u64,
@@ -43,16 +42,12 @@ pub(super) struct Attachments {
 #[derive(Debug)]
 struct Attached {
     interface: String,
-    /// The tcx or XDP link; a clsact filter has none.
+    /// The tcx link; a clsact filter has none.
     link: Option<OwnedFd>,
 }
 
 impl Attachments {
-    pub(super) fn new(
-        mode: AttachMode,
-        guard: StrangerGuard,
-        links: PathBuf,
-    ) -> Result<Self, FastPathError> {
+    pub(super) fn new(mode: AttachMode, links: PathBuf) -> Result<Self, FastPathError> {
         let way = match mode {
             AttachMode::Tcx => Way::Tcx,
             AttachMode::Clsact => Way::Clsact,
@@ -66,7 +61,6 @@ impl Attachments {
         };
         Ok(Self {
             way,
-            guard,
             links,
             namespace: own_namespace()?,
             attached: BTreeMap::new(),
@@ -166,16 +160,13 @@ impl Attachments {
         let before = self.attached.remove(&hook);
         let pin = self.pin(hook);
         let mut done = true;
-        let link = match (hook.role.attach_type(), self.way) {
-            (None, _) => {
-                attach_xdp(ebpf, self.guard, hook.role, interface, &pin)?;
-                Some(open_pinned(&pin)?)
-            }
-            (Some(side), Way::Tcx) => {
+        let side = hook.role.side();
+        let link = match self.way {
+            Way::Tcx => {
                 attach_tcx(ebpf, hook.role, side, interface, &pin)?;
                 Some(open_pinned(&pin)?)
             }
-            (Some(side), Way::Clsact) => {
+            Way::Clsact => {
                 let ours = before.is_some();
                 let change = attach_clsact(ebpf, hook.role, side, interface, ours)?;
                 if change.qdisc_made {
@@ -204,11 +195,7 @@ impl Attachments {
             }
             // A filter dies with its interface, which is the usual reason to be here.
             None if if_nametoindex(attached.interface.as_str()) != Ok(hook.link) => Ok(()),
-            None => match hook.role.attach_type() {
-                Some(side) => detach_clsact(side, &attached.interface),
-                // XDP is always a link.
-                None => Ok(()),
-            },
+            None => detach_clsact(hook.role.side(), &attached.interface),
         };
         let program = hook.role.program();
         let interface = attached.interface;
@@ -327,9 +314,7 @@ pub(super) fn detach_leftovers(links: &Path, interfaces: &[String]) -> Result<()
 /// Detaches clsact filters with the names of our programs.
 pub(super) fn detach_filters(interfaces: &[String]) {
     for role in Role::ALL.into_iter().rev() {
-        let Some(side) = role.attach_type() else {
-            continue;
-        };
+        let side = role.side();
         for interface in interfaces {
             // Most interfaces have no clsact, and most that have one have no filter of ours;
             // the kernel answers both with an error.

@@ -88,7 +88,7 @@ struct InfoAttr {
     info: u64,
 }
 
-/// `struct bpf_link_info` as far as tcx and XDP links fill it in. The union behind the three
+/// `struct bpf_link_info` as far as tcx links fill it in. The union behind the three
 /// numbers holds pointers for other links, and is aligned for them.
 #[repr(C, align(8))]
 #[derive(Default)]
@@ -101,8 +101,8 @@ struct LinkInfo {
     attach_type: u32,
 }
 
-/// Index of the interface that a tcx or XDP link is on; zero if it has been detached
-/// (`tcx_link_fill_info`, `bpf_xdp_link_fill_link_info`).
+/// Index of the interface that a tcx link is on; zero if it has been detached
+/// (`tcx_link_fill_info`).
 pub(super) fn link_interface(link: &OwnedFd) -> io::Result<u32> {
     let mut info = LinkInfo::default();
     let mut attr = InfoAttr {

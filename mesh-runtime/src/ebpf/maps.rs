@@ -9,8 +9,8 @@ use aya::{
 };
 use mesh_layout::{
     CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, DropReason, Drops, ENDPOINT_HELD, Endpoint,
-    EndpointKey, MacHolder, MacKey, PassReason, Passes, Peer, PeerKey, PeerStats, PortKey,
-    StrictPort, Vtep, VtepKey, map_names,
+    EndpointKey, MacHolder, MacKey, PORT_STRICT, PassReason, Passes, Peer, PeerKey, PeerStats,
+    PortKey, StrictPort, Underlay, UnderlayKey, Vtep, VtepKey, map_names,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -21,6 +21,7 @@ use crate::desired::holders::Holders;
 pub(super) struct Maps {
     pub(super) peers: Table<PeerKey, Peer>,
     pub(super) vteps: Table<VtepKey, Vtep>,
+    pub(super) underlays: Table<UnderlayKey, Underlay>,
     pub(super) endpoints: Table<EndpointKey, Endpoint>,
     pub(super) macs: Table<MacKey, MacHolder>,
     pub(super) strict_ports: Table<PortKey, StrictPort>,
@@ -57,6 +58,7 @@ impl Maps {
         let maps = Self {
             peers: Table::take(ebpf, map_names::PEERS)?,
             vteps: Table::take(ebpf, map_names::VTEPS)?,
+            underlays: Table::take(ebpf, map_names::UNDERLAYS)?,
             endpoints: Table::take(ebpf, map_names::ENDPOINTS)?,
             macs: Table::take(ebpf, map_names::MACS)?,
             strict_ports: Table::take(ebpf, map_names::STRICT_PORTS)?,
@@ -202,18 +204,20 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
         }
     }
 
-    /// Makes the map show exactly `wanted`, changing nothing that is right already.
+    /// Makes the map show exactly `wanted`, changing nothing that is right already. What the kernel refuses
+    /// keeps nothing else from being written; the first refusal is returned.
     pub(super) fn show(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), FastPathError> {
         let shown = self.entries()?;
+        let mut refused = Ok(());
         for key in shown.keys().filter(|key| !wanted.contains_key(key)) {
-            self.remove(*key)?;
+            refused = refused.and(self.remove(*key));
         }
         for (key, value) in wanted {
             if shown.get(key) != Some(value) {
-                self.set(*key, *value)?;
+                refused = refused.and(self.set(*key, *value));
             }
         }
-        Ok(())
+        refused
     }
 }
 
@@ -229,6 +233,7 @@ pub(super) fn endpoint(path: &EndpointPath) -> Endpoint {
         link: path.link,
         mac: path.mac,
         flags: if path.held { ENDPOINT_HELD } else { 0 },
+        identity: 0,
     }
 }
 
@@ -243,7 +248,15 @@ pub(super) fn macs(wanted: &FastPathState) -> BTreeMap<MacKey, MacHolder> {
 pub(super) fn strict_ports(wanted: &FastPathState) -> BTreeMap<PortKey, StrictPort> {
     let ports = wanted.strict_ports.iter();
     ports
-        .map(|&link| (PortKey { link }, StrictPort::default()))
+        .map(|&link| (PortKey { link }, StrictPort { flags: PORT_STRICT }))
+        .collect()
+}
+
+/// The entries of the interfaces by which packets may leave: those that packets of peers arrive on.
+pub(super) fn underlays(wanted: &FastPathState) -> BTreeMap<UnderlayKey, Underlay> {
+    let links = wanted.underlay.keys();
+    links
+        .map(|&link| (UnderlayKey { link }, Underlay::default()))
         .collect()
 }
 

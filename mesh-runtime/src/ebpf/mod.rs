@@ -24,12 +24,9 @@ use std::{
     time::Duration,
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{SchedClassifier, Xdp},
-};
+use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use ipnet::Ipv4Net;
-use mesh_layout::{Config, EndpointKey, map_names};
+use mesh_layout::{CONFIG_GUARD_ONLY, Config, EndpointKey, map_names};
 
 use crate::desired::holders::Holders;
 use attach::Attachments;
@@ -62,8 +59,6 @@ pub struct FastPathOptions {
     pub max_peers: u32,
     /// How programs are attached.
     pub attach: AttachMode,
-    /// Whether and how VXLAN from strangers is dropped by XDP already.
-    pub guard: StrangerGuard,
     /// Whether the programs' own log statements are loaded. They cost nothing otherwise: the
     /// verifier removes them.
     pub log_programs: bool,
@@ -81,19 +76,6 @@ pub enum AttachMode {
     Clsact,
 }
 
-/// Whether VXLAN from addresses that are no peer's is dropped by XDP on the underlay
-/// interfaces, before the kernel spends a socket buffer on it. It is dropped later otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StrangerGuard {
-    /// No XDP.
-    #[default]
-    Off,
-    /// In the kernel's generic XDP, which every interface has.
-    Generic,
-    /// In the driver, which has to support it.
-    Native,
-}
-
 /// The loaded programs and maps.
 ///
 /// Dropping it leaves maps, programs and attachments in the kernel: the data plane outlives
@@ -108,7 +90,6 @@ pub struct FastPath {
     pinned: PinnedMaps,
     pins: PinDirectory,
     max_peers: u32,
-    guard: StrangerGuard,
     _events: Events,
 }
 
@@ -151,7 +132,7 @@ impl FastPath {
         }
         let (maps, drops) = Maps::take(&mut ebpf)?;
         let events = Events::start(&mut ebpf, drops, options.log_programs)?;
-        let attachments = Attachments::new(options.attach, options.guard, pins.links())?;
+        let attachments = Attachments::new(options.attach, pins.links())?;
         Ok(Self {
             attach_mode: attachments.mode(),
             attachments: Vec::new(),
@@ -160,7 +141,6 @@ impl FastPath {
             pinned: PinnedMaps::open(&pins)?,
             pins,
             max_peers: options.max_peers,
-            guard: options.guard,
             _events: events,
         })
     }
@@ -171,9 +151,10 @@ impl FastPath {
     /// # Errors
     ///
     /// The first change the kernel refuses. What was changed before stays; the next call goes
-    /// on from what the kernel shows.
+    /// on from what the kernel shows. What is known of containers never keeps peers from being
+    /// written, nor the other way round.
     pub fn show_maps(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
-        self.maps.set_config(Config {
+        let config = Config {
             generation: wanted.generation,
             subnet: wanted.subnet.network().octets(),
             mask: wanted.subnet.netmask().octets(),
@@ -186,7 +167,22 @@ impl FastPath {
             overlay_mtu: wanted.overlay_mtu,
             flags: maps::config_flags(wanted),
             pad: [0; 4],
+        };
+        // Forwarding that was stopped begins again once everything is written.
+        let stopped = self.maps.config()?.flags & CONFIG_GUARD_ONLY;
+        self.maps.set_config(Config {
+            flags: config.flags | stopped,
+            ..config
         })?;
+        let peers = self.show_peers(wanted);
+        let containers = self.show_containers(wanted);
+        let changes = peers?;
+        containers?;
+        self.maps.set_config(config)?;
+        Ok(changes)
+    }
+
+    fn show_containers(&mut self, wanted: &FastPathState) -> Result<(), FastPathError> {
         let endpoints = wanted
             .endpoints
             .iter()
@@ -197,11 +193,12 @@ impl FastPath {
                 (key, maps::endpoint(path))
             })
             .collect();
-        self.maps.endpoints.show(&endpoints)?;
-        self.maps.macs.show(&maps::macs(wanted))?;
-        // After what such a port may send from.
-        self.maps.strict_ports.show(&maps::strict_ports(wanted))?;
-        self.show_peers(wanted)
+        let endpoints = self.maps.endpoints.show(&endpoints);
+        let macs = self.maps.macs.show(&maps::macs(wanted));
+        endpoints?;
+        macs?;
+        // After what such a port may send from: without, its container would be silenced.
+        self.maps.strict_ports.show(&maps::strict_ports(wanted))
     }
 
     /// Has the programs leave forwarding to the kernel path, because the maps cannot be made to
@@ -230,10 +227,11 @@ impl FastPath {
 
     /// What is to be attached, for comparison.
     pub fn hooks(&self, wanted: &FastPathState) -> Hooks {
-        Hooks(hook::wanted(wanted, self.guard != StrangerGuard::Off))
+        Hooks(hook::wanted(wanted))
     }
 
     fn show_peers(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
+        self.maps.underlays.show(&maps::underlays(wanted))?;
         let changes = peers::plan(
             &wanted.peers,
             wanted.vni,
@@ -378,7 +376,9 @@ fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPath
     for name in map_names::ALL {
         let path = pins.map(name);
         let capacity = match name {
-            map_names::PEERS | map_names::VTEPS | map_names::PEER_STATS => Some(options.max_peers),
+            map_names::PEERS | map_names::VTEPS | map_names::PEER_STATS | map_names::PATHS => {
+                Some(options.max_peers)
+            }
             map_names::ENDPOINTS | map_names::MACS | map_names::STRICT_PORTS => Some(MAX_ENDPOINTS),
             _ => None,
         };
@@ -407,12 +407,9 @@ fn load_program(ebpf: &mut Ebpf, role: Role) -> Result<(), FastPathError> {
         what: "program",
         name: program,
     })?;
-    let result = if role.attach_type().is_some() {
-        <&mut SchedClassifier>::try_from(loaded).and_then(SchedClassifier::load)
-    } else {
-        <&mut Xdp>::try_from(loaded).and_then(Xdp::load)
-    };
-    result.map_err(failed)
+    <&mut SchedClassifier>::try_from(loaded)
+        .and_then(SchedClassifier::load)
+        .map_err(failed)
 }
 
 /// The error number at the bottom of an error, if there is one.

@@ -15,13 +15,16 @@ use aya::{
 };
 use ipnet::Ipv4Net;
 use mesh_layout::{
-    Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, PortKey, StrictPort, Vtep, VtepKey,
-    map_names,
+    Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, PortKey, StrictPort, Underlay,
+    UnderlayKey, Vtep, VtepKey, map_names,
 };
 
 use super::{
-    EndpointPath, FastPath, FastPathError, FastPathState, PeerPath, bpf, bpffs::PinDirectory,
-    hook::Hook, maps, peers::peer_key,
+    EndpointPath, FastPath, FastPathError, FastPathState, PeerPath, bpf,
+    bpffs::PinDirectory,
+    hook::Hook,
+    maps,
+    peers::{self, peer_key},
 };
 
 /// Links that one look reads, and peers and endpoints of maps with more than [`WHOLE`].
@@ -74,13 +77,8 @@ impl PinnedMaps {
 }
 
 /// Whether the entry of a peer is what was made of it.
-fn is_peer(entry: Option<&Peer>, path: &PeerPath) -> bool {
-    let (next_hop, link) = path
-        .next_hop
-        .map_or(([0; 4], 0), |(address, link)| (address.octets(), link));
-    entry.is_some_and(|entry| {
-        entry.address == path.address.octets() && entry.next_hop == next_hop && entry.link == link
-    })
+fn is_peer(entry: Option<&Peer>, subnet: Ipv4Net, path: &PeerPath, vni: u32) -> bool {
+    entry.is_some_and(|entry| *entry == peers::peer(peer_key(subnet), path, vni, entry.counters))
 }
 
 /// Whether the entry of an endpoint is what was made of it.
@@ -122,9 +120,17 @@ impl FastPath {
             && config.flags == maps::config_flags(shown);
         Ok(same_node
             && self.peers_show(shown, turn)?
+            && self.underlays_show(shown)?
             && self.endpoints_show(shown, turn)?
             && self.macs_show(shown)?
             && self.strict_ports_show(shown)?)
+    }
+
+    fn underlays_show(&self, shown: &FastPathState) -> Result<bool, FastPathError> {
+        let name = map_names::UNDERLAYS;
+        let entries = self.pinned.entries::<UnderlayKey, Underlay>(name)?;
+        // One too many would have packets leave where they must not.
+        Ok(maps::underlays(shown) == entries)
     }
 
     fn strict_ports_show(&self, shown: &FastPathState) -> Result<bool, FastPathError> {
@@ -157,7 +163,8 @@ impl FastPath {
             let peers = self.pinned.entries::<PeerKey, Peer>(map_names::PEERS)?;
             let vteps = self.pinned.entries::<VtepKey, Vtep>(map_names::VTEPS)?;
             return Ok(shown.peers.iter().all(|(&subnet, path)| {
-                is_peer(peers.get(&peer_key(subnet)), path) && vteps.contains_key(&vtep_key(path))
+                is_peer(peers.get(&peer_key(subnet)), subnet, path, shown.vni)
+                    && vteps.contains_key(&vtep_key(path))
             }));
         }
         let from = turn.peer.map_or(Bound::Unbounded, Bound::Excluded);
@@ -165,7 +172,9 @@ impl FastPath {
         let mut seen = 0;
         for (&subnet, path) in shown.peers.range((from, Bound::Unbounded)).take(SHARE) {
             let entry = self.maps.peers.get(peer_key(subnet))?;
-            if !is_peer(entry.as_ref(), path) || self.maps.vteps.get(vtep_key(path))?.is_none() {
+            if !is_peer(entry.as_ref(), subnet, path, shown.vni)
+                || self.maps.vteps.get(vtep_key(path))?.is_none()
+            {
                 return Ok(false);
             }
             last = Some(subnet);

@@ -224,7 +224,6 @@ pub(crate) fn fast_path_options(options: &RuntimeOptions) -> FastPathOptions {
         bpffs: options.bpffs.clone(),
         max_peers: options.max_peers(),
         attach: options.attach,
-        guard: options.guard,
         log_programs: tracing::enabled!(tracing::Level::DEBUG),
     }
 }

@@ -53,7 +53,7 @@ impl Reconciler {
                 fast_path_ready: counters.contains_key(subnet)
                     && shown
                         .and_then(|state| state.peers.get(subnet))
-                        .is_some_and(|path| path.next_hop.is_some()),
+                        .is_some_and(|path| path.has_route),
             })
             .collect();
         PeerList {
