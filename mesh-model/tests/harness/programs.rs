@@ -78,7 +78,7 @@ impl Programs {
         }
         loader.override_global(aya_log::LEVEL, &0_u8, true);
         let mut ebpf = loader
-            .load(mesh_runtime::fast_path::OBJECT)
+            .load(mesh_runtime::ebpf::OBJECT)
             .expect("loading eBPF needs root");
         for program in Program::ALL {
             classifier(&mut ebpf, program).load().unwrap();

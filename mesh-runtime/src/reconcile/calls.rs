@@ -4,10 +4,14 @@ use ipnet::Ipv4Net;
 
 use super::{Reconciler, waiting::Waiting};
 use crate::{
-    command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
-    kernel::{change::Change, events::Dirty, observed::NeighbourState},
-    peers::{self, CheckedPeers},
+    api::command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
+    diff::change::Change,
+    observed::{NeighbourState, dirty::Dirty},
     problem::Problem,
+    wanted::{
+        interface::check_via,
+        peer::{self, CheckedPeers},
+    },
 };
 
 impl Reconciler {
@@ -80,7 +84,9 @@ impl Reconciler {
             Some(current) if current == subnet => {}
             current => {
                 if let Some(current) = current {
-                    self.read(Dirty::STATE).await.map_err(Refusal::because)?;
+                    self.read(Dirty::default())
+                        .await
+                        .map_err(Refusal::because)?;
                     let uses = self.uses_of(current);
                     if !uses.is_empty() {
                         return Err(Refusal(format!(
@@ -93,10 +99,10 @@ impl Reconciler {
                 self.registered.serve(subnet).await?;
                 tracing::info!(%subnet, "subnet configured");
                 self.wanted.set_subnet(subnet);
-                self.keep.changed(self.wanted.generation);
+                self.state_writer.changed(self.wanted.generation);
             }
         }
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         self.device_problem().map_or(Ok(()), Err)
     }
 
@@ -122,6 +128,34 @@ impl Reconciler {
         ports.chain(neighbours).collect()
     }
 
+    async fn inject_route(&mut self, destination: &str, via: &str) -> Result<(), Refusal> {
+        check_via(via, &self.settings.overlay).map_err(Refusal::because)?;
+        let own = self.subnet_before("InjectRoute")?;
+        let destination = self
+            .settings
+            .cluster
+            .parse_destination(destination, own)
+            .map_err(Refusal::because)?;
+        let new = self.wanted.inject(destination);
+        if new {
+            self.state_writer.changed(self.wanted.generation);
+        }
+        self.round(Dirty::default()).await;
+        let Some(problem) = self.route_problem(destination).cloned() else {
+            if new && !self.wanted.peers.contains_key(&destination) {
+                tracing::info!(%destination, "route injected");
+            }
+            return Ok(());
+        };
+        // What passes by itself is tried again; a route of somebody else stays.
+        if new && matches!(problem, Problem::ForeignRoute { .. }) {
+            self.wanted.take_back(destination);
+            self.state_writer.changed(self.wanted.generation);
+            self.unplanned = true;
+        }
+        Err(Refusal::because(problem))
+    }
+
     async fn remove_route(&mut self, destination: &str) -> Result<(), Refusal> {
         let cluster = self.settings.cluster;
         let destination = match self.wanted.subnet {
@@ -130,10 +164,10 @@ impl Reconciler {
         }
         .map_err(Refusal::because)?;
         if self.wanted.remove(destination) {
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
             tracing::info!(%destination, "route removed");
         }
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         let failed = |problem: &&Problem| {
             matches!(
                 problem,
@@ -161,12 +195,12 @@ impl Reconciler {
             .iter()
             .map(|(index, error)| (*index, error.to_string()))
             .collect();
-        let news = self.wanted.peers != checked.peers;
+        let news = *self.wanted.peers != checked.peers;
         let changes = self.wanted.sync_peers(sync.generation, checked.peers);
         if news {
-            self.keep.changed(sync.generation);
+            self.state_writer.changed(sync.generation);
         }
-        self.keep.generation(sync.generation);
+        self.state_writer.generation(sync.generation);
         // What the kernel's notifications have not outdated is not read again: an agent syncs
         // every few seconds, mostly without news, and everything is compared as often anyway.
         self.round(Dirty::default()).await;
@@ -213,7 +247,7 @@ impl Reconciler {
         let own = self.subnet_before("SyncPeers")?;
         let cluster = self.settings.cluster;
         let told =
-            peers::parse_address(&sync.host_address, cluster.cidr).map_err(Refusal::because)?;
+            peer::parse_address(&sync.host_address, cluster.cidr).map_err(Refusal::because)?;
         self.wanted
             .check_generation(sync.generation)
             .map_err(Refusal::because)?;
@@ -221,9 +255,9 @@ impl Reconciler {
         let address = self.options.host_address.unwrap_or(told);
         if self.wanted.host_address != Some(address) {
             self.wanted.host_address = Some(address);
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
         }
-        Ok(peers::check_peers(&sync.peers, &cluster, own, address))
+        Ok(peer::check_peers(&sync.peers, &cluster, own, address))
     }
 
     /// The node's subnet, without which a call makes no sense.
