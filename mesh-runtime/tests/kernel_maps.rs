@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT, bridge_mac, overlay_mac};
-use mesh_runtime::fast_path::{
+use mesh_runtime::ebpf::{
     AttachMode, Device, EndpointPath, FastPath, FastPathOptions, FastPathState, PeerPath,
 };
 use mesh_testbed::NetNs;
@@ -103,5 +103,5 @@ async fn a_container_too_many_is_told_of_and_keeps_no_peer_from_being_written() 
     fast_path.show_maps(&state).unwrap();
 
     drop(fast_path);
-    mesh_runtime::fast_path::detach_leftovers(&options.bpffs, &[], true).unwrap();
+    mesh_runtime::ebpf::detach_leftovers(&options.bpffs, &[], true).unwrap();
 }
