@@ -192,7 +192,7 @@ fn both_paths_write_the_same_format_but_for_what_is_documented() {
         };
         let ours = Program::Encapsulate.judge(&two_peers(2), &arrival).packet;
 
-        // The outer Ethernet header, which the program writes once it knows the neighbour.
+        // The outer Ethernet header, which the kernel writes in both cases, after our program.
         let expected = Ethernet {
             destination: NEIGHBOUR_MAC,
             source: HOST_MAC,
