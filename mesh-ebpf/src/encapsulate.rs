@@ -25,7 +25,7 @@ use crate::{
         ECN_CE, ECN_ECT0, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP, OUTER_UDP,
         Packet, UdpVxlan, VERSION_4_NO_OPTIONS, mac,
     },
-    path::{self, Way, outer_length},
+    path::{self, outer_length},
     port_guard::{self, ANOTHER_PORT, ANY_PORT},
     verdict::{Dropped, Verdict},
 };
@@ -165,7 +165,7 @@ fn try_encapsulate(packet: Packet, port: u32, carries: bool) -> Result<i32, Verd
         source_port,
         identification: way.identify(wire.packets),
     };
-    if write_headers(packet, config, peer, &way, outer).is_none() {
+    if write_headers(packet, config, peer, outer).is_none() {
         return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
     }
     count(peer.counters, |stats| {
@@ -205,13 +205,12 @@ struct Outer {
 }
 
 #[inline(always)]
-fn write_headers(packet: Packet, config: &Config, peer: &Peer, way: &Way, of: Outer) -> Option<()> {
+fn write_headers(packet: Packet, config: &Config, peer: &Peer, of: Outer) -> Option<()> {
     // The furthest header first: its check covers the others.
     let inner_ip: *mut Ipv4 = packet.at(INNER_IP)?;
     let inner_ethernet: *mut Ethernet = packet.at(INNER_ETHERNET)?;
     let udp: *mut UdpVxlan = packet.at(OUTER_UDP)?;
     let ip: *mut Ipv4 = packet.at(OUTER_IP)?;
-    let ethernet: *mut Ethernet = packet.at(0)?;
 
     let udp_length = of.inner_length + (ENCAPSULATION_LEN - IPV4_LEN) as u32;
     let mut outer = Ipv4 {
@@ -235,9 +234,6 @@ fn write_headers(packet: Packet, config: &Config, peer: &Peer, way: &Way, of: Ou
 
     // SAFETY: `at` proved that the headers are in the packet.
     unsafe {
-        if way.is_remembered() {
-            (*ethernet).set(&way.path.source_mac, &way.path.destination_mac);
-        }
         (*inner_ip).decrement_ttl();
         *ip = outer;
         *udp = UdpVxlan {

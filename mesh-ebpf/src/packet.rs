@@ -12,8 +12,7 @@ use aya_ebpf::{
 };
 use mesh_layout::{
     Config, ETHERNET_LEN, ETHERTYPE_IPV4, Endpoint, IPV4_LEN, PRIORITY_ANOTHERS_CLAIM,
-    PRIORITY_TRANSLATED, PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, Path, Peer, UDP_LEN,
-    VXLAN_FLAG_VNI,
+    PRIORITY_TRANSLATED, PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, Peer, UDP_LEN, VXLAN_FLAG_VNI,
 };
 
 /// IP protocol number of TCP.
@@ -73,8 +72,6 @@ const _: () = {
     assert!(core::mem::offset_of!(Config, bridge_mac).is_multiple_of(2));
     assert!(core::mem::offset_of!(Peer, mac).is_multiple_of(2));
     assert!(core::mem::offset_of!(Endpoint, mac).is_multiple_of(2));
-    assert!(core::mem::offset_of!(Path, destination_mac).is_multiple_of(2));
-    assert!(core::mem::offset_of!(Path, source_mac).is_multiple_of(2));
 };
 
 /// An IPv4 header without options.

@@ -162,10 +162,6 @@ pub struct Path {
     /// The neighbour to send to, the peer itself or a gateway, of either family; IPv4 in the first four
     /// bytes.
     pub next_hop: [u8; 16],
-    /// The neighbour's MAC address.
-    pub destination_mac: [u8; 6],
-    /// MAC address of the interface.
-    pub source_mac: [u8; 6],
     /// Family of the neighbour's address: `AF_INET` or `AF_INET6`; 0 in an entry that was never filled.
     pub family: u16,
     /// Identification of the next outer IPv4 header (RFC 6864), in the byte order of the host.
@@ -503,7 +499,7 @@ const _: () = {
     assert!(size_of::<Peer>() == 28);
     assert!(size_of::<Vtep>() == 4);
     assert!(size_of::<PeerStats>() == 80);
-    assert!(size_of::<Path>() == 48);
+    assert!(size_of::<Path>() == 36);
     assert!(size_of::<UnderlayKey>() == 4);
     assert!(size_of::<Underlay>() == 4);
     assert!(size_of::<Endpoint>() == 16);

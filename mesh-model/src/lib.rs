@@ -28,8 +28,7 @@
 //! The kernel's `BPF_PROG_TEST_RUN` cannot make a packet whose headers are not in its linear
 //! part, or one of a known kind of segmentation; of those the model says nothing. Nor can it make
 //! one with a VLAN tag taken off, which those tests send over real interfaces. What the programs remember
-//! of the way to a peer makes a difference to speed alone, and to who writes the outer Ethernet header:
-//! the model asks for every packet.
+//! of the way to a peer makes a difference to speed alone: the model asks for every packet.
 
 mod checksum;
 mod congestion;

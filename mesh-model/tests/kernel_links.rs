@@ -183,7 +183,7 @@ async fn an_encapsulated_packet_leaves_by_its_peers_link_to_its_next_hop() {
         let mut frame = from_container(b"out");
         frame.ip.destination = remote;
         let sent = frame.bytes();
-        // The first goes to the kernel's neighbour, the ones after it to the MAC address that is remembered.
+        // The kernel is asked for the first, and its word taken for those after it.
         let mut identifications = BTreeSet::new();
         for _ in 0..20 {
             on.containers[0].send(&sent);

@@ -72,9 +72,13 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
                 true => TRANSPORT_VXLAN,
                 false => 7,
             },
-            flags: random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, PEER_MULTIPATH, PEER_KERNEL]),
+            flags: match random.below(100) {
+                0..4 => PEER_MULTIPATH,
+                4..7 => PEER_KERNEL,
+                _ => 0,
+            },
             reserved: [0; 2],
-            mtu: random.pick(&[0, 0, 0, 0, 1200, 9000]),
+            mtu: random.pick(&[0, 0, 0, 0, 0, 0, 1200, 9000]),
             vni,
             counters,
             mac: overlay_mac(key.subnet),
@@ -166,7 +170,11 @@ fn endpoints(
                 flags: match random.chance(60) {
                     true => ENDPOINT_HELD,
                     false => 0,
-                } | random.pick(&[0, 0, 0, 0, 0, 0, ENDPOINT_KERNEL, ENDPOINT_PORT_KERNEL]),
+                } | match random.below(100) {
+                    0..3 => ENDPOINT_KERNEL,
+                    3..6 => ENDPOINT_PORT_KERNEL,
+                    _ => 0,
+                },
                 identity: random.next() as u32,
             };
             (EndpointKey { address }, endpoint)

@@ -11,7 +11,7 @@ use mesh_model::{ArpFrame, Frame, Ipv6Frame, Node, Program, Redirect, Verdict, t
 
 use super::{Cases, drop, pass, with};
 use crate::harness::node::{
-    CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, OTHER_REMOTE, PEER, PORT, SIBLING, SIBLING_MAC,
+    CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, OTHER_REMOTE, PEER, SIBLING, SIBLING_MAC,
     SIBLING_PORT, STRANGER, UNDERLAY, UNKNOWN_CONTAINER, from_container, from_peer, vxlan_from,
 };
 
