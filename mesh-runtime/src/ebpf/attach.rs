@@ -4,17 +4,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    ops::Bound,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use aya::{Ebpf, programs::tc::qdisc_detach_program, util::KernelVersion};
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
 use super::{
     AttachMode, FastPathError,
-    bpf::{self, link_interface, open_pinned},
+    bpf::{self, open_pinned},
     hook::{Hook, Role},
     link::{Failure, attach_clsact, attach_tcx, detach_clsact, is_live},
     sequence::Attacher,
@@ -92,26 +91,6 @@ impl Attachments {
             .get(&hook)
             .is_some_and(|attached| attached.link.is_some());
         linked && is_live(&self.pin(hook), hook.link)
-    }
-
-    /// Whether the next `share` links are on their interfaces, beginning after the hook in
-    /// `turn`. The kernel tells nobody when somebody detaches one; it does of filters.
-    pub(super) fn share_holds(&self, turn: &mut Option<Hook>, share: usize) -> bool {
-        let from = turn.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut last = None;
-        let mut seen = 0;
-        for (&hook, attached) in self.attached.range((from, Bound::Unbounded)).take(share) {
-            let detached = |link| link_interface(link).is_ok_and(|index| index != hook.link);
-            // A link that went with its interface is no damage.
-            if attached.link.as_ref().is_some_and(detached) && if_indextoname(hook.link).is_ok() {
-                return false;
-            }
-            last = Some(hook);
-            seen += 1;
-        }
-        // The last share begins anew.
-        *turn = last.filter(|_| seen == share);
-        true
     }
 
     /// Those links whose pins somebody has removed. The programs stay attached for as long as this

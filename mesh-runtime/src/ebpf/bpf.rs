@@ -134,13 +134,10 @@ struct BatchAttr {
 }
 
 /// The elements of a hash map, some hundred with each system call (Linux 5.6, commit
-/// 057996380a42), and no more than `most` of them and a batch.
+/// 057996380a42).
 ///
 /// `K` and `V` must be the map's types.
-pub(super) fn read_hash<K: Pod + Ord, V: Pod>(
-    map: BorrowedFd<'_>,
-    most: usize,
-) -> io::Result<BTreeMap<K, V>> {
+pub(super) fn read_hash<K: Pod + Ord, V: Pod>(map: BorrowedFd<'_>) -> io::Result<BTreeMap<K, V>> {
     // Of a hash the place to go on is the number of a bucket.
     let (mut place, mut next): (u32, u32) = (0, 0);
     let mut elements = BTreeMap::new();
@@ -177,7 +174,7 @@ pub(super) fn read_hash<K: Pod + Ord, V: Pod>(
             // SAFETY: written by the kernel, and any bytes are a value of a `Pod`.
             elements.insert(unsafe { key.assume_init() }, unsafe { value.assume_init() });
         }
-        if at_the_end || elements.len() > most {
+        if at_the_end {
             return Ok(elements);
         }
         (place, first) = (next, false);

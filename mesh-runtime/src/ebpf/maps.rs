@@ -1,6 +1,12 @@
 //! The maps, opened with their types.
 
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    time::Duration,
+};
 
 use aya::{
     Ebpf, Pod,
@@ -14,7 +20,10 @@ use mesh_layout::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::{EndpointPath, FastPathError, FastPathState, Mac, PeerCounters, bpf::RawMap};
+use super::{
+    EndpointPath, FastPathError, FastPathState, Mac, PeerCounters,
+    bpf::{self, RawMap},
+};
 use crate::desired::holders::Holders;
 
 /// The maps of the object.
@@ -35,6 +44,8 @@ pub(super) struct Maps {
 pub(super) struct Table<K: Pod, V: Pod> {
     name: &'static str,
     map: HashMap<MapData, K, V>,
+    /// The map once more, to be read as a whole.
+    fd: OwnedFd,
 }
 
 fn failed(map: &'static str) -> impl Fn(MapError) -> FastPathError {
@@ -168,18 +179,26 @@ impl Maps {
 
 impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
     fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, FastPathError> {
+        let map = ebpf
+            .take_map(name)
+            .ok_or(FastPathError::Missing { what: "map", name })?;
+        let fd = match &map {
+            Map::HashMap(data) => data.fd().as_fd().try_clone_to_owned(),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        };
         Ok(Self {
             name,
-            map: take(ebpf, name)?,
+            fd: fd.map_err(|error| failed(name)(MapError::IoError(error)))?,
+            map: HashMap::try_from(map).map_err(failed(name))?,
         })
     }
 
     /// All entries, as the kernel has them.
     pub(super) fn entries(&self) -> Result<BTreeMap<K, V>, FastPathError> {
-        self.map
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(failed(self.name))
+        bpf::read_hash(self.fd.as_fd()).map_err(|source| FastPathError::Map {
+            map: self.name,
+            source: source.into(),
+        })
     }
 
     /// The entry of `key`, if there is one.

@@ -14,9 +14,9 @@ mod link;
 mod maps;
 mod migrate;
 mod peers;
+mod pins;
 mod sequence;
 mod state;
-mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -36,12 +36,11 @@ use events::Events;
 use hook::Role;
 pub use job::{AttachDone, AttachJob, AttachOutcome, Hooks};
 use maps::Maps;
+use pins::PinnedMaps;
 pub use state::{
     Device, EndpointPath, FastPathChanges, FastPathReport, FastPathState, Mac, PeerCounters,
     PeerPath,
 };
-use watch::PinnedMaps;
-pub use watch::WatchTurn;
 
 /// The object that `cargo xtask build-ebpf` builds, as part of this library: for tests and
 /// benchmarks of the programs themselves.
@@ -89,6 +88,8 @@ pub struct FastPath {
     attach_mode: &'static str,
     pinned: PinnedMaps,
     pins: PinDirectory,
+    /// What the maps were made to show last; `None` if that failed.
+    shown: Option<FastPathState>,
     max_peers: u32,
     _events: Events,
 }
@@ -140,20 +141,29 @@ impl FastPath {
             maps,
             pinned: PinnedMaps::open(&pins)?,
             pins,
+            shown: None,
             max_peers: options.max_peers,
             _events: events,
         })
     }
 
     /// Makes the maps show `wanted`, which must come before programs are attached: one that
-    /// does not know its peers drops their packets.
+    /// does not know its peers drops their packets. What has not changed since the last call is left
+    /// alone, unless it is to be read `anew`: the kernel tells nobody when somebody else changes it.
     ///
     /// # Errors
     ///
     /// The first change the kernel refuses. What was changed before stays; the next call goes
     /// on from what the kernel shows. What is known of containers never keeps peers from being
     /// written, nor the other way round.
-    pub fn show_maps(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
+    pub fn show_maps(
+        &mut self,
+        wanted: &FastPathState,
+        anew: bool,
+    ) -> Result<FastPathChanges, FastPathError> {
+        // Nothing is known again until all is written.
+        let before = self.shown.take().filter(|_| !anew);
+        let known = before.as_ref();
         let config = Config {
             generation: wanted.generation,
             subnet: wanted.subnet.network().octets(),
@@ -174,15 +184,27 @@ impl FastPath {
             flags: config.flags | stopped,
             ..config
         })?;
-        let peers = self.show_peers(wanted);
-        let containers = self.show_containers(wanted);
+        let peers = self.show_peers(wanted, known);
+        let containers = self.show_containers(wanted, known);
         let changes = peers?;
         containers?;
         self.maps.set_config(config)?;
+        self.shown = Some(wanted.clone());
         Ok(changes)
     }
 
-    fn show_containers(&mut self, wanted: &FastPathState) -> Result<(), FastPathError> {
+    fn show_containers(
+        &mut self,
+        wanted: &FastPathState,
+        known: Option<&FastPathState>,
+    ) -> Result<(), FastPathError> {
+        if known.is_some_and(|known| {
+            known.endpoints == wanted.endpoints
+                && known.macs == wanted.macs
+                && known.strict_ports == wanted.strict_ports
+        }) {
+            return Ok(());
+        }
         let endpoints = wanted
             .endpoints
             .iter()
@@ -230,8 +252,17 @@ impl FastPath {
         Hooks(hook::wanted(wanted))
     }
 
-    fn show_peers(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
-        self.maps.underlays.show(&maps::underlays(wanted))?;
+    fn show_peers(
+        &mut self,
+        wanted: &FastPathState,
+        known: Option<&FastPathState>,
+    ) -> Result<FastPathChanges, FastPathError> {
+        if known.is_none_or(|known| known.underlay != wanted.underlay) {
+            self.maps.underlays.show(&maps::underlays(wanted))?;
+        }
+        if known.is_some_and(|known| known.peers == wanted.peers && known.vni == wanted.vni) {
+            return Ok(FastPathChanges::default());
+        }
         let changes = peers::plan(
             &wanted.peers,
             wanted.vni,

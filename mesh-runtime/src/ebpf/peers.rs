@@ -139,14 +139,13 @@ mod tests {
             (
                 0_u8..6,
                 prop_oneof![Just(0), Just(1400)],
-                any::<[bool; 3]>(),
+                any::<[bool; 2]>(),
             )
-                .prop_map(|(host, mtu, [kernel, multipath, has_route])| PeerPath {
+                .prop_map(|(host, mtu, [kernel, multipath])| PeerPath {
                     address: Ipv4Addr::new(192, 0, 2, host),
                     mtu,
                     kernel,
                     multipath,
-                    has_route,
                 }),
             0..=CAPACITY as usize,
         )
@@ -255,7 +254,6 @@ mod tests {
                         mtu: 0,
                         kernel: false,
                         multipath: false,
-                        has_route: true,
                     },
                 )
             })

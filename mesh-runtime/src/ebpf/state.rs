@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
@@ -31,7 +32,7 @@ pub struct FastPathState {
     /// VXLAN network identifier.
     pub vni: u32,
     /// Peers by subnet.
-    pub peers: BTreeMap<Ipv4Net, PeerPath>,
+    pub peers: Arc<BTreeMap<Ipv4Net, PeerPath>>,
     /// Interfaces on which VXLAN to this host may arrive, by index with their names: the one
     /// that holds the host address, those over which routes to peers lead, and those with any
     /// other address of the host's.
@@ -74,9 +75,6 @@ pub struct PeerPath {
     pub kernel: bool,
     /// Whether several routes of equal cost lead to it, over which the kernel spreads flows.
     pub multipath: bool,
-    /// Whether the kernel's route leads over an Ethernet interface of the underlay, by what was
-    /// observed last: what status says, and no program goes by.
-    pub has_route: bool,
 }
 
 /// Where packets for a container are delivered.

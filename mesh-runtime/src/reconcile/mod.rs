@@ -16,7 +16,6 @@ mod silent_containers;
 mod state_writer;
 mod views;
 mod waiting;
-mod watch;
 
 use std::{io, time::Duration};
 
@@ -64,7 +63,6 @@ use schedule::Schedule;
 use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
-use watch::Watch;
 
 /// How often everything is compared, whatever the notifications said.
 const FULL_COMPARISON: Duration = Duration::from_secs(5);
@@ -96,7 +94,6 @@ pub(crate) struct Reconciler {
     schedule: Schedule,
     state_writer: StateWriter,
     registered: Registered,
-    watch: Watch,
     silent_containers: SilentContainers,
 }
 
@@ -131,7 +128,6 @@ impl Reconciler {
             schedule: Schedule::default(),
             state_writer,
             registered: Registered::new(addresses),
-            watch: Watch::default(),
             silent_containers: SilentContainers::default(),
         })
     }
@@ -151,7 +147,6 @@ impl Reconciler {
             let retry_at = self.schedule.retry_at();
             let look_at = self.silent_containers.next();
             let write_at = self.state_writer.due();
-            let watch_at = self.look_at_maps();
             let firewall_at = self.firewall.due();
             let rules_changed = self.firewall.changed();
             let patience_ends = self.patience_ends();
@@ -189,9 +184,6 @@ impl Reconciler {
                 }
                 () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
                     self.state_writer.begin(&self.wanted);
-                }
-                () = sleep_until(watch_at.unwrap_or(quiet_until)), if watch_at.is_some() => {
-                    self.watch_maps().await;
                 }
                 written = self.state_writer.written() => {
                     self.state_writer.settle(written, self.wanted.generation);

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
     api::command::{EndpointView, FastPathView, PeerList, PeerView, Status},
+    desired::fast_path::may_carry,
     diff::{change::DisplayMac, missing},
     observed::{LinkKind, dirty::Dirty},
 };
@@ -51,9 +52,8 @@ impl Reconciler {
                     .as_ref()
                     .is_some_and(|unready| !unready.contains(subnet)),
                 fast_path_ready: counters.contains_key(subnet)
-                    && shown
-                        .and_then(|state| state.peers.get(subnet))
-                        .is_some_and(|path| path.has_route),
+                    && shown.is_some_and(|state| state.peers.contains_key(subnet))
+                    && may_carry(&self.settings, &self.observed, peer.address),
             })
             .collect();
         PeerList {
