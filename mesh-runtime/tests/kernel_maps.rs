@@ -46,7 +46,6 @@ fn crowded(peer: Ipv4Net) -> FastPathState {
         mtu: 0,
         kernel: false,
         multipath: false,
-        has_route: true,
     };
     FastPathState {
         generation: 1,
@@ -57,7 +56,7 @@ fn crowded(peer: Ipv4Net) -> FastPathState {
         bridge: device(3, bridge_mac(own.octets())),
         port: VXLAN_PORT,
         vni: VNI,
-        peers: BTreeMap::from([(peer, path)]),
+        peers: BTreeMap::from([(peer, path)]).into(),
         underlay: BTreeMap::from([(2, "eth0".to_owned())]),
         ports: BTreeMap::new(),
         endpoints: (first..=first + MOST).map(container).collect(),
@@ -93,14 +92,14 @@ async fn a_container_too_many_is_told_of_and_keeps_no_peer_from_being_written() 
         .unwrap()
         .unwrap();
 
-    let error = fast_path.show_maps(&state).unwrap_err();
+    let error = fast_path.show_maps(&state, false).unwrap_err();
     assert!(error.to_string().contains("endpoints"), "{error}");
     let shown = fast_path.peer_counters().unwrap();
     assert_eq!(shown.into_keys().collect::<Vec<_>>(), [peer]);
 
     // Once it is gone there is nothing to be told of.
     state.endpoints.pop_last();
-    fast_path.show_maps(&state).unwrap();
+    fast_path.show_maps(&state, false).unwrap();
 
     drop(fast_path);
     mesh_runtime::ebpf::detach_leftovers(&options.bpffs, &[], true).unwrap();
