@@ -99,7 +99,7 @@ pub(crate) fn peers() -> Vec<Peer> {
             subnet: subnet(number).to_string(),
             host_address: peer_address(number).to_string(),
             hostname: format!("paper{number}"),
-            suspect: false,
+            ..Peer::default()
         })
         .collect()
 }

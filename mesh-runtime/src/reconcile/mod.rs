@@ -64,6 +64,9 @@ use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
 
+/// Readings in a row while the kernel keeps telling of changes.
+const READINGS: usize = 8;
+
 /// How often everything is compared, whatever the notifications said.
 const FULL_COMPARISON: Duration = Duration::from_secs(5);
 
@@ -246,30 +249,40 @@ impl Reconciler {
 
     /// Reads the parts of the kernel's state that may be out of date.
     async fn read(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
-        let dirty = dirty | std::mem::take(&mut self.outdated) | self.events.take();
-        self.look_at_programs |= dirty.any(Parts::PROGRAMS);
+        let mut dirty = dirty | std::mem::take(&mut self.outdated) | self.events.take();
         self.unplanned = true;
         // Until it has worked, nothing is known.
         self.outdated = Dirty::all();
-        let previous = std::mem::take(&mut self.observed);
-        // Not the kernel's to tell, so not lost where reading fails.
-        self.observed.holders = previous.holders.clone();
-        let scope = Scope {
-            cluster: self.settings.cluster.cidr,
-            bridge: &self.settings.bridge,
-            overlay: &self.settings.overlay,
-            peers: &self.wanted.peers,
-        };
-        self.observed = observe(&self.netlink, previous, dirty.clone(), scope).await?;
+        let mut all_containers = false;
+        for _ in 0..READINGS {
+            self.look_at_programs |= dirty.any(Parts::PROGRAMS);
+            all_containers |= dirty.any(Parts::CONTAINERS);
+            let previous = std::mem::take(&mut self.observed);
+            // Not the kernel's to tell, so not lost where reading fails.
+            self.observed.holders = previous.holders.clone();
+            let scope = Scope {
+                cluster: self.settings.cluster.cidr,
+                bridge: &self.settings.bridge,
+                overlay: &self.settings.overlay,
+                peers: &self.wanted.peers,
+            };
+            self.observed = observe(&self.netlink, previous, dirty, scope).await?;
+            // What was told meanwhile belongs to the same change: a bridge that is deleted lets go of its ports
+            // first, one after the other.
+            dirty = self.events.take();
+            if dirty.is_clean() {
+                break;
+            }
+        }
         self.note_devices();
         if forget_gone(&mut self.wanted, &self.observed) {
             self.state_writer.changed(self.wanted.generation);
         }
         self.registered
             .show(&mut self.wanted, &self.observed, &self.settings.bridge);
-        self.look_inside(dirty.any(Parts::CONTAINERS)).await?;
+        self.look_inside(all_containers).await?;
         self.registered.occupy(&self.wanted, &self.observed);
-        self.outdated = Dirty::default();
+        self.outdated = dirty;
         Ok(())
     }
 
