@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use mesh_rest::overlay::Overlay;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -19,7 +20,7 @@ use crate::{
     node::{RegisterRequest, Registration},
     peers::PeerSet,
     probe::{self, ProbeSettings},
-    register::{self, Revocation},
+    register::{self, Revocation, Told},
     report::Reporter,
     sync::{self, Graces},
 };
@@ -73,6 +74,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
     let host_address = watch::Sender::new(settings.host_address.at_start());
     let listed = watch::Sender::<Option<Listed>>::new(None);
     let peers = watch::Sender::<Option<Arc<PeerSet>>>::new(None);
+    let overlay = watch::Sender::new(Overlay::default());
     let doubtful = watch::Sender::new(BTreeSet::new());
     let lookup = watch::Sender::new(());
     let (reports, reported) = mpsc::channel(WAITING_REPORTS);
@@ -95,6 +97,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
         settings.dataplane,
         registration.subscribe(),
         host_address.subscribe(),
+        overlay.subscribe(),
         peers.subscribe(),
         tasks_stop.clone(),
     ));
@@ -126,6 +129,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
         settings.feed,
         registration.subscribe(),
         lookup.subscribe(),
+        overlay.clone(),
         listed,
         tasks_stop.clone(),
     ));
@@ -135,7 +139,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
         settings.node,
         host_address.subscribe(),
         revocation,
-        registration,
+        Told {
+            registration,
+            overlay,
+        },
         tasks_stop.clone(),
     ));
     tasks.spawn(host_address::run(

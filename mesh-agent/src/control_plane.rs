@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
-use mesh_rest::heartbeat::Heartbeat;
+use mesh_rest::{heartbeat::Heartbeat, overlay::Overlay};
 use reqwest::{Client, Method, Url, redirect};
 use tokio::{sync::watch, time::sleep};
 use tracing::warn;
@@ -55,6 +55,8 @@ pub struct Lease {
     pub node_id: String,
     /// Its subnet.
     pub subnet: ipnet::Ipv4Net,
+    /// What all nodes have in common.
+    pub overlay: Overlay,
 }
 
 impl ControlPlane {
@@ -270,10 +272,18 @@ fn lease(call: String, answer: RegisterAnswer) -> Result<Lease, ControlPlaneErro
         let reason = format!("node_id {} is no id", Excerpt(&answer.node_id));
         return Err(ControlPlaneError::Malformed { call, reason });
     }
+    let overlay = match Overlay::told(answer.vxlan_port, answer.vni) {
+        Ok(overlay) => overlay,
+        Err(error) => {
+            let reason = error.to_string();
+            return Err(ControlPlaneError::Malformed { call, reason });
+        }
+    };
     match parse_subnet(&answer.subnet) {
         Ok(subnet) => Ok(Lease {
             node_id: answer.node_id,
             subnet,
+            overlay,
         }),
         Err(error) => Err(ControlPlaneError::Subnet {
             call,

@@ -3,7 +3,8 @@
 //! One pass over the runtime goes through four steps, whose order keeps a route from ever
 //! pointing at nothing:
 //!
-//! 1. `ConfigureNodeSubnet`, on a new connection or with another subnet;
+//! 1. `ConfigureNodeSubnet`, on a new connection or with another subnet. A runtime that cannot follow
+//!    the cluster's settings gets no further: it would be reached by nobody;
 //! 2. `RemoveRoute` for who left, while the peer behind the route is still in place;
 //! 3. `SyncPeers` with the whole set: who left goes, who joined gets forwarding entry,
 //!    neighbour and map entry;
@@ -16,6 +17,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
 use ipnet::Ipv4Net;
+use mesh_rest::overlay::Overlay;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, sleep},
@@ -33,8 +35,10 @@ use crate::{
     runtime_client::{CallError, RuntimeAddress, RuntimeConnection, RuntimeLost, unless_lost},
 };
 
+mod capabilities;
 mod peer_set;
 
+use capabilities::Capabilities;
 use peer_set::FastPath;
 
 /// A pass stops calling after this many deadlines' worth of time, and goes on at the next
@@ -55,12 +59,13 @@ pub struct DataplaneSettings {
 }
 
 /// Passes over the runtime every interval, and at once when the peers, the registration or
-/// the node's own address change, until `stop`. Leaves everything in place at the end: the data plane outlives
+/// the node's own address or the settings of the overlay change, until `stop`. Leaves everything in place at the end: the data plane outlives
 /// the daemons.
 pub async fn run(
     settings: DataplaneSettings,
     mut registration: watch::Receiver<Option<Registration>>,
     mut host_address: watch::Receiver<Ipv4Addr>,
+    mut overlay: watch::Receiver<Overlay>,
     mut peers: watch::Receiver<Option<Arc<PeerSet>>>,
     stop: CancellationToken,
 ) {
@@ -72,6 +77,7 @@ pub async fn run(
             () = stop.cancelled() => return,
             changed = registration.changed() => if changed.is_err() { return },
             changed = host_address.changed() => if changed.is_err() { return },
+            changed = overlay.changed() => if changed.is_err() { return },
             changed = peers.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {}
         }
@@ -79,6 +85,7 @@ pub async fn run(
             continue;
         };
         dataplane.host_address = *host_address.borrow_and_update();
+        dataplane.overlay = *overlay.borrow_and_update();
         let peers = peers.borrow_and_update().clone();
         let peers = peers.map(|peers| without_own(&peers, subnet));
         tokio::select! {
@@ -92,6 +99,7 @@ pub async fn run(
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Runtime,
+    Overlay,
     OwnSubnet,
     PeerSet,
     Peer(Ipv4Net),
@@ -101,6 +109,10 @@ enum Subject {
 struct Dataplane {
     settings: DataplaneSettings,
     host_address: Ipv4Addr,
+    /// What all nodes have in common, as the control plane told last.
+    overlay: Overlay,
+    /// Of the runtime behind the connection, once it said.
+    capabilities: Option<Capabilities>,
     connection: Option<RuntimeConnection>,
     configured: Option<Ipv4Net>,
     fast_path: FastPath,
@@ -115,6 +127,8 @@ impl Dataplane {
         Self {
             settings,
             host_address,
+            overlay: Overlay::default(),
+            capabilities: None,
             connection: None,
             configured: None,
             fast_path: FastPath::Untried,
@@ -150,6 +164,9 @@ impl Dataplane {
         let Some(peers) = peers else {
             return Ok(());
         };
+        let Some(node_settings) = self.node_settings(&mut runtime).await? else {
+            return Ok(());
+        };
         let wanted: BTreeSet<Ipv4Net> = peers.keys().copied().collect();
         self.reasons.retain(|subject| match subject {
             Subject::Peer(subnet) => wanted.contains(subnet),
@@ -163,7 +180,7 @@ impl Dataplane {
             }
             self.remove(&mut runtime, destination).await?;
         }
-        let placed = self.sync_peers(&mut runtime, peers).await?;
+        let placed = self.sync_peers(&mut runtime, peers, node_settings).await?;
         for destination in self.routes.joining(&wanted) {
             if Instant::now() >= end {
                 debug!("the runtime is slow; the other routes follow at the next sync");
@@ -183,6 +200,7 @@ impl Dataplane {
         }
         self.configured = None;
         self.fast_path = FastPath::Untried;
+        self.capabilities = None;
         self.routes.doubt_all();
         let connection = self.settings.runtime.connect().await?;
         Ok(self.connection.insert(connection).clone())

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_rest::overlay::Overlay;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -22,6 +23,7 @@ use crate::{
     node::{Node, Registration},
     node_list::{NodeList, Outcome, Question},
     reasons::Reasons,
+    register::note,
     retry,
 };
 
@@ -57,12 +59,13 @@ pub struct Listed {
 }
 
 /// Follows the list while the node is registered, until `stop`. Publishes after every answer,
-/// also when nothing changed. After each `lookup` it asks once without waiting for a change.
+/// also when nothing changed, and what the answer says that all nodes have in common. After each `lookup` it asks once without waiting for a change.
 pub async fn run(
     control_plane: ControlPlane,
     settings: FeedSettings,
     mut registration: watch::Receiver<Option<Registration>>,
     mut lookup: watch::Receiver<()>,
+    overlay: watch::Sender<Overlay>,
     published: watch::Sender<Option<Listed>>,
     stop: CancellationToken,
 ) {
@@ -118,10 +121,16 @@ pub async fn run(
                 continue;
             }
         };
-        let answer = match answer {
-            Ok(answer) => answer,
+        let told = answer
+            .map_err(|error| error.to_string())
+            .and_then(|answer| {
+                let told = Overlay::told(answer.vxlan_port, answer.vni);
+                Ok((answer, told.map_err(|error| error.to_string())?))
+            });
+        let (answer, told) = match told {
+            Ok(told) => told,
             Err(error) => {
-                log.failed(&error.to_string());
+                log.failed(&error);
                 next = asked + retry::next_round(wait);
                 continue;
             }
@@ -143,6 +152,7 @@ pub async fn run(
             };
         at_once = false;
         if let Outcome::Current { .. } = outcome {
+            note(&overlay, told);
             published.send_replace(Some(Listed {
                 epoch,
                 nodes: list.nodes(),

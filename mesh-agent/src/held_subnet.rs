@@ -1,8 +1,11 @@
-//! The subnet that this node's containers have addresses of.
+//! What the node holds from before its registration: the subnet that its containers have addresses of, and
+//! the overlay that they use.
 
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use mesh_proto::mesh::GetStatusResponse;
+use mesh_rest::mtu::mtu;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -14,23 +17,34 @@ use crate::{
 /// How long a registration waits for the runtime to say it.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// Asks the runtime, which remembers the subnet longer than this process. `None` if it is away
+/// What the runtime says that the node holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The node's subnet.
+    pub subnet: Option<Ipv4Net>,
+    /// The MTU of its overlay in bytes.
+    pub overlay_mtu: Option<u32>,
+}
+
+/// Asks the runtime, which remembers the subnet longer than this process. Nothing if it is away
 /// or has none yet, and of a runtime that has no call for it.
-pub async fn held_subnet(runtime: &RuntimeAddress) -> Option<Ipv4Net> {
+pub async fn held(runtime: &RuntimeAddress) -> Held {
     match timeout(DEADLINE, ask(runtime)).await {
-        Ok(Ok(subnet)) => parse_subnet(&subnet).ok(),
+        Ok(Ok(status)) => Held {
+            subnet: parse_subnet(&status.subnet).ok(),
+            overlay_mtu: mtu(status.overlay_mtu.into()),
+        },
         Ok(Err(reason)) => {
             debug!(%reason, "the runtime does not say which subnet this node holds");
-            None
+            Held::default()
         }
         Err(_) => {
             debug!("the runtime does not say within {DEADLINE:?} which subnet this node holds");
-            None
+            Held::default()
         }
     }
 }
 
-async fn ask(runtime: &RuntimeAddress) -> Result<String, CallError> {
-    let mut runtime = runtime.connect().await?;
-    Ok(runtime.get_status().await?.subnet)
+async fn ask(runtime: &RuntimeAddress) -> Result<GetStatusResponse, CallError> {
+    runtime.connect().await?.get_status().await
 }

@@ -6,8 +6,8 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use mesh_rest::digest::DigestedNode;
-use serde::{Deserialize, Serialize};
+use mesh_rest::{digest::DigestedNode, mtu::mtu};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Body of `POST /api/nodes/register`.
 #[derive(Debug, Clone, Serialize)]
@@ -30,6 +30,9 @@ pub struct RegisterRequest {
     /// else holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Ipv4Net>,
+    /// The MTU of the node's overlay in bytes, if the runtime has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay_mtu: Option<u32>,
 }
 
 /// Answer to `POST /api/nodes/register`.
@@ -39,6 +42,10 @@ pub struct RegisterAnswer {
     pub node_id: String,
     /// The subnet leased to the node.
     pub subnet: String,
+    /// The UDP port of VXLAN. Absent, as `vni`, in the answer of a control plane without settings.
+    pub vxlan_port: Option<u64>,
+    /// The VXLAN network identifier.
+    pub vni: Option<u64>,
 }
 
 /// Answer to `GET /api/nodes`: a list, or what changed in it.
@@ -60,6 +67,10 @@ pub struct NodesAnswer {
     pub digest: Option<String>,
     /// Whether `nodes` is the whole list. Absent where the whole list was asked for.
     pub full: Option<bool>,
+    /// The UDP port of VXLAN. Absent, as `vni`, in the answer of a control plane without settings.
+    pub vxlan_port: Option<u64>,
+    /// The VXLAN network identifier.
+    pub vni: Option<u64>,
 }
 
 /// One node as the control plane lists it.
@@ -82,6 +93,14 @@ pub struct Node {
     /// Unix seconds.
     #[serde(default)]
     pub registered_at: i64,
+    /// The MTU of its overlay in bytes, if it told. What cannot be one counts as not told.
+    #[serde(default, deserialize_with = "told_mtu")]
+    pub overlay_mtu: Option<u32>,
+}
+
+fn told_mtu<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u32>, D::Error> {
+    let told = serde_json::Value::deserialize(value)?;
+    Ok(told.as_u64().and_then(mtu))
 }
 
 impl Node {
@@ -226,5 +245,27 @@ mod tests {
         assert_eq!(list.nodes[0].digested().status, "draining");
         assert!(!list.nodes[0].deregistered);
         assert_eq!((list.digest, list.full), (None, None));
+        assert_eq!((list.vxlan_port, list.vni), (None, None));
+    }
+
+    #[test]
+    fn an_mtu_that_cannot_be_one_is_as_if_it_was_not_told() {
+        for (told, expected) in [
+            ("1450", Some(1450)),
+            ("null", None),
+            ("0", None),
+            ("65536", None),
+            ("-1", None),
+            ("1450.5", None),
+            (r#""1450""#, None),
+            ("[1450]", None),
+        ] {
+            let node = format!(
+                r#"{{"node_id": "a", "host_ip": "192.0.2.1", "subnet": "10.42.1.0/24",
+                "status": "up", "overlay_mtu": {told}}}"#
+            );
+            let node: Node = serde_json::from_str(&node).unwrap();
+            assert_eq!(node.overlay_mtu, expected, "{told}");
+        }
     }
 }

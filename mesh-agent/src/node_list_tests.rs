@@ -39,6 +39,7 @@ impl Server {
             status,
             deregistered: false,
             registered_at: 0,
+            overlay_mtu: None,
         };
         self.removed.remove(node_id);
         self.nodes.insert(node_id.to_owned(), (self.revision, node));
@@ -88,6 +89,8 @@ impl Server {
                 Question::Whole => None,
                 Question::News { .. } => Some(since.is_none()),
             },
+            vxlan_port: None,
+            vni: None,
         }
     }
 }
@@ -99,6 +102,19 @@ fn taken(copy: &mut NodeList, server: &Server) -> Outcome {
 
 const CHANGED: Outcome = Outcome::Current { changed: true };
 const SAME: Outcome = Outcome::Current { changed: false };
+
+#[test]
+fn a_changed_mtu_is_taken_over_although_it_is_in_no_digest() {
+    let (mut server, mut copy) = (Server::new("db"), NodeList::default());
+    server.set("a", 1, Status::Up);
+    assert_eq!(taken(&mut copy, &server), CHANGED);
+    server.set("a", 1, Status::Up);
+    let (_, node) = server.nodes.get_mut("a").unwrap();
+    node.overlay_mtu = Some(1400);
+    assert_eq!(taken(&mut copy, &server), CHANGED);
+    assert_eq!(copy.nodes()["a"].overlay_mtu, Some(1400));
+    assert_eq!(taken(&mut copy, &server), SAME);
+}
 
 #[test]
 fn after_the_whole_list_only_changes_are_asked_for_and_taken_over() {

@@ -309,6 +309,7 @@ impl Options {
                 ram_mb: machine::ram_mb(),
                 node_key,
                 subnet: None,
+                overlay_mtu: None,
             },
             host_address,
             heartbeat_interval: self.heartbeat_interval,

@@ -43,6 +43,8 @@ pub struct Peer {
     pub host_address: Ipv4Addr,
     /// Its name, for people.
     pub hostname: String,
+    /// The largest packet of a container that it takes out of the overlay, in bytes, if it told.
+    pub mtu: Option<u32>,
 }
 
 /// A peer as the data plane wants it.
@@ -363,6 +365,7 @@ impl<'a> Candidate<'a> {
             peer: Peer {
                 host_address,
                 hostname: hostname.take(HOSTNAME_LIMIT).collect(),
+                mtu: node.overlay_mtu,
             },
             novelty,
         })

@@ -10,6 +10,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use mesh_proto::mesh;
+use mesh_rest::mtu::mtu;
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, sleep, sleep_until},
@@ -254,6 +255,7 @@ fn known(answer: &mesh::ListPeersResponse) -> KnownPeers {
             let peer = Peer {
                 host_address,
                 hostname,
+                mtu: mtu(peer.mtu.into()),
             };
             Some((subnet, KnownPeer::unnamed(peer)))
         })

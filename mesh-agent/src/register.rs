@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use mesh_rest::overlay::Overlay;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -11,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::{
     control_plane::{ControlPlane, Lease},
-    held_subnet::held_subnet,
+    held_subnet::held,
     node::{RegisterRequest, Registration},
     retry,
     runtime_client::RuntimeAddress,
@@ -59,6 +60,31 @@ impl Default for Revocation {
     }
 }
 
+/// What the answers to registrations say.
+#[derive(Debug)]
+pub struct Told {
+    /// The node as registered.
+    pub registration: watch::Sender<Option<Registration>>,
+    /// What all nodes have in common.
+    pub overlay: watch::Sender<Overlay>,
+}
+
+/// Notes what the control plane told last that all nodes have in common.
+pub fn note(overlay: &watch::Sender<Overlay>, told: Overlay) {
+    let changed = overlay.send_if_modified(|current| {
+        let changed = *current != told;
+        *current = told;
+        changed
+    });
+    if changed {
+        info!(
+            vxlan_port = told.vxlan_port,
+            vni = told.vni,
+            "the control plane tells other settings of the overlay"
+        );
+    }
+}
+
 /// Registers, and again each time the registration is revoked or the node's address changes,
 /// until `stop`. Published registrations count up from epoch 1. Each says which subnet the
 /// node holds: the runtime's, or else that of the registration before.
@@ -68,13 +94,13 @@ pub async fn run(
     mut node: RegisterRequest,
     mut host_address: watch::Receiver<Ipv4Addr>,
     revocation: Revocation,
-    published: watch::Sender<Option<Registration>>,
+    told: Told,
     stop: CancellationToken,
 ) {
     let mut epoch = 0;
     loop {
         node.host_ip = *host_address.borrow_and_update();
-        let before = published.borrow().as_ref().map(|r| r.subnet);
+        let before = told.registration.borrow().as_ref().map(|r| r.subnet);
         node.subnet = before;
         let lease = tokio::select! {
             () = stop.cancelled() => return,
@@ -94,7 +120,8 @@ pub async fn run(
                  addresses of the old one cannot be reached until they are recreated"
             );
         }
-        published.send_replace(Some(Registration {
+        note(&told.overlay, lease.overlay);
+        told.registration.send_replace(Some(Registration {
             epoch,
             node_id: lease.node_id,
             subnet: lease.subnet,
@@ -125,7 +152,9 @@ async fn register(
     loop {
         let mut node = node.clone();
         // Each time: the runtime may have started in the meantime.
-        node.subnet = held_subnet(runtime).await.or(node.subnet);
+        let held = held(runtime).await;
+        node.subnet = held.subnet.or(node.subnet);
+        node.overlay_mtu = held.overlay_mtu;
         let error = match control_plane.register(&node).await {
             Ok(lease) => return lease,
             Err(error) => error.to_string(),

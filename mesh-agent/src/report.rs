@@ -5,7 +5,10 @@ use std::cmp::Reverse;
 use mesh_proto::mesh::{
     GetStatusResponse, ListPeersResponse, PeerStatus, TrafficCounters, fast_path_status::State,
 };
-use mesh_rest::heartbeat::{DataPlane, Heartbeat, PeerTraffic};
+use mesh_rest::{
+    heartbeat::{DataPlane, Heartbeat, PeerTraffic},
+    mtu::mtu,
+};
 
 use crate::runtime_client::{CallError, RuntimeAddress, RuntimeConnection};
 
@@ -69,6 +72,9 @@ fn report(
     traffic.sort_by_key(|peer| Reverse(bytes(peer)));
     traffic.truncate(PEERS_LIMIT);
     Some(Heartbeat {
+        overlay_mtu: status
+            .as_ref()
+            .and_then(|status| mtu(status.overlay_mtu.into())),
         data_plane: status.map(data_plane),
         peers: traffic,
     })
@@ -164,6 +170,7 @@ mod tests {
             version: "1.2.3".to_owned(),
             host_address: "192.0.2.1".to_owned(),
             generation: 7,
+            overlay_mtu: 1350,
             fast_path: Some(FastPathStatus {
                 state: State::Unavailable.into(),
                 reason: "no tcx".to_owned(),
@@ -179,6 +186,7 @@ mod tests {
         };
         let report = report(Some(status), Some(peers)).unwrap();
         let data_plane = report.data_plane.unwrap();
+        assert_eq!(report.overlay_mtu, Some(1350));
         assert_eq!(data_plane.fast_path, "unavailable");
         assert_eq!(data_plane.reason, "no tcx");
         assert_eq!(data_plane.host_address, Some([192, 0, 2, 1].into()));
@@ -221,6 +229,10 @@ mod tests {
     fn a_runtime_that_tells_nothing_is_no_report() {
         assert_eq!(report(None, None), None);
         let status_only = report(Some(GetStatusResponse::default()), None).unwrap();
+        assert_eq!(
+            status_only.overlay_mtu, None,
+            "without an overlay there is no MTU"
+        );
         assert_eq!(status_only.data_plane.unwrap().fast_path, "unknown");
     }
 }

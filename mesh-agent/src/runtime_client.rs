@@ -6,9 +6,9 @@ use hyper_util::rt::TokioIo;
 use ipnet::Ipv4Net;
 use mesh_proto::{
     mesh::{
-        GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse,
-        ProbePeersRequest, ProbePeersResponse, SyncPeersRequest, SyncPeersResponse,
-        mesh_dataplane_client::MeshDataplaneClient,
+        GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest, GetStatusResponse,
+        ListPeersRequest, ListPeersResponse, ProbePeersRequest, ProbePeersResponse,
+        SyncPeersRequest, SyncPeersResponse, mesh_dataplane_client::MeshDataplaneClient,
     },
     quilt::{
         ConfigureNodeSubnetRequest, InjectRouteRequest, RemoveRouteRequest,
@@ -264,6 +264,15 @@ impl RuntimeConnection {
     pub async fn get_status(&mut self) -> Result<GetStatusResponse, CallError> {
         let call = self.mesh.get_status(GetStatusRequest {});
         within(self.deadline, "GetStatus", call).await
+    }
+
+    /// `GetCapabilities`.
+    ///
+    /// # Errors
+    /// If the runtime does not serve the call, fails or is lost.
+    pub async fn get_capabilities(&mut self) -> Result<GetCapabilitiesResponse, CallError> {
+        let call = self.mesh.get_capabilities(GetCapabilitiesRequest {});
+        within(self.deadline, "GetCapabilities", call).await
     }
 
     /// `ProbePeers`, which may take as long as it is told to wait.

@@ -63,6 +63,7 @@ impl Node {
                 generation,
                 host_address: self.host().address().to_string(),
                 peers,
+                node_settings: None,
             })
             .await?
             .into_inner();

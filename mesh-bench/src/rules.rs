@@ -67,7 +67,7 @@ fn peers() -> Vec<Peer> {
             subnet: format!("10.{}.{low}.0/24", 100 + high),
             host_address: Ipv4Addr::new(198, 18, high, low).to_string(),
             hostname: format!("paper{number}"),
-            suspect: false,
+            ..Peer::default()
         }
     };
     (1..=PEERS).map(peer).collect()

@@ -163,7 +163,8 @@ async fn register(
 /// Tell that a node lives
 ///
 /// The body is optional: what is not `application/json` is not read. JSON is the state of the node's data plane and
-/// its traffic with each peer, the latest of which `GET /api/traffic` shows. A heartbeat that is refused has not
+/// its traffic with each peer, the latest of which `GET /api/traffic` shows, and the node's MTU, which the node list
+/// shows within some seconds. A heartbeat that is refused has not
 /// happened. A 404 means that the node has to register again.
 #[utoipa::path(
     post,
@@ -184,7 +185,8 @@ async fn heartbeat(
         Some(body) => Some(Report::read(body).await?),
         None => None,
     };
-    match body::within_deadline(registry.heartbeat(&id)).await? {
+    let overlay_mtu = report.as_ref().and_then(|report| report.overlay_mtu);
+    match body::within_deadline(registry.heartbeat(&id, overlay_mtu)).await? {
         Ok(()) => {}
         Err(ChangeError::UnknownNode) => {
             let detail = format!(

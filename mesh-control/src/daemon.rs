@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use mesh_rest::overlay::Overlay;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .context("--cluster-cidr and --node-prefix do not fit")?;
     raise_file_limit();
     // The database first: a second control plane on a file is told so, rather than that its port is taken.
-    let store = open(&options.database(), &plan).await?;
+    let store = open(&options.database(), &plan, options.overlay()).await?;
     let database = store.name().to_owned();
     let listener = serve::listen(options.bind)
         .with_context(|| format!("cannot listen on {} (see --bind)", options.bind))?;
@@ -108,10 +109,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open(database: &Database, plan: &SubnetPlan) -> anyhow::Result<Store> {
+async fn open(database: &Database, plan: &SubnetPlan, overlay: Overlay) -> anyhow::Result<Store> {
     let path = match database {
         Database::File(path) => path,
-        Database::Server(url) => return Ok(Store::connect(url, plan).await?),
+        Database::Server(url) => return Ok(Store::connect(url, plan, overlay).await?),
     };
     if path == Path::new(DEFAULT_DB_PATH)
         && let Some(directory) = path.parent()
@@ -123,7 +124,7 @@ async fn open(database: &Database, plan: &SubnetPlan) -> anyhow::Result<Store> {
             )
         })?;
     }
-    Ok(Store::open(path, plan).await?)
+    Ok(Store::open(path, plan, overlay).await?)
 }
 
 /// Every agent's connections take a descriptor each, and the usual soft limit is 1024, kept low only for

@@ -28,6 +28,8 @@ pub struct Unwritten {
     pub status: Option<Status>,
     /// Unix seconds of its last heartbeat.
     pub last_heartbeat: i64,
+    /// The MTU of its overlay in bytes, if it told another.
+    pub overlay_mtu: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,8 @@ struct Pulse {
     heartbeat_unwritten: bool,
     /// The other replicas do not know of its last heartbeat yet.
     heartbeat_untold: bool,
+    /// The MTU that it told, if that is another than the database has.
+    mtu_unwritten: Option<u32>,
 }
 
 /// Every node that a heartbeat can keep, or bring, up.
@@ -74,6 +78,7 @@ impl Liveness {
                 status_unwritten: false,
                 heartbeat_unwritten: false,
                 heartbeat_untold: false,
+                mtu_unwritten: None,
             },
         );
     }
@@ -108,6 +113,14 @@ impl Liveness {
         pulse.status = Status::Up;
         pulse.status_unwritten = true;
         Some(Beat::CameUp)
+    }
+
+    /// Takes the MTU in bytes that a node told with a heartbeat; the database has `known`. A heartbeat that tells
+    /// none changes nothing.
+    pub fn tell_mtu(&mut self, node_id: &str, told: Option<u32>, known: Option<u32>) {
+        if let (Some(pulse), Some(_)) = (self.pulses.get_mut(node_id), told) {
+            pulse.mtu_unwritten = told.filter(|_| told != known);
+        }
     }
 
     /// Takes a heartbeat that another replica received and tells of, when this one hears of it. That one writes it; and if it
@@ -210,6 +223,7 @@ impl Liveness {
                         node_id: node_id.clone(),
                         status: pulse.status_unwritten.then_some(pulse.status),
                         last_heartbeat: pulse.last_heartbeat,
+                        overlay_mtu: pulse.mtu_unwritten.take(),
                     });
                     pulse.status_unwritten = false;
                     pulse.heartbeat_unwritten = false;
@@ -226,6 +240,7 @@ impl Liveness {
             if let Some(pulse) = self.pulses.get_mut(&entry.node_id) {
                 pulse.heartbeat_unwritten = true;
                 pulse.status_unwritten |= entry.status.is_some();
+                pulse.mtu_unwritten = pulse.mtu_unwritten.or(entry.overlay_mtu);
             }
         }
     }

@@ -82,6 +82,10 @@ pub struct Node {
     /// Memory in MiB, if the agent told.
     #[schema(required)]
     pub ram_mb: Option<u64>,
+    /// The largest packet that it takes out of the overlay, in bytes; absent if it has not told.
+    #[schema(minimum = 68, maximum = 65_535, example = 1450)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay_mtu: Option<u32>,
     /// Whether its heartbeats arrive.
     pub status: Status,
     /// Whether it is down because it left, or lost its address to another node, and not because
@@ -102,6 +106,12 @@ pub struct NodeList {
     pub database: String,
     /// Of these nodes: 16 hexadecimal digits, see `mesh_rest::digest`.
     pub digest: String,
+    /// The UDP port on which all nodes speak VXLAN (`--vxlan-port`).
+    #[schema(minimum = 1, example = 4789)]
+    pub vxlan_port: u16,
+    /// The VXLAN network identifier that all nodes use (`--vni`).
+    #[schema(minimum = 1, maximum = 16_777_215, example = 100)]
+    pub vni: u32,
     /// Every node that was ever registered and not removed since.
     pub nodes: Vec<Node>,
 }
@@ -115,6 +125,12 @@ pub struct NodeChanges<'a> {
     pub database: &'a str,
     /// Of the whole list at `revision`, so that the asker can prove its copy right.
     pub digest: String,
+    /// The UDP port on which all nodes speak VXLAN (`--vxlan-port`).
+    #[schema(minimum = 1, example = 4789)]
+    pub vxlan_port: u16,
+    /// The VXLAN network identifier that all nodes use (`--vni`).
+    #[schema(minimum = 1, maximum = 16_777_215, example = 100)]
+    pub vni: u32,
     /// Whether `nodes` is the whole list, so that whatever else the asker has is gone.
     pub full: bool,
     /// The nodes that changed or are new, or all of them.

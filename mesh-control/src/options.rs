@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ipnet::Ipv4Net;
+use mesh_rest::overlay::{LARGEST_VNI, Overlay};
 use tracing_subscriber::EnvFilter;
 
 use crate::duration_text;
@@ -63,6 +64,20 @@ pub struct Options {
     )]
     pub node_prefix: u8,
 
+    /// The UDP port on which all nodes speak VXLAN
+    ///
+    /// Nodes are told when they register, and again with every list, so that it may change: while some have
+    /// the new one and some the old one they do not reach each other. The same for all replicas. For networks on which
+    /// something swallows 4789, as hypervisors do that use VXLAN themselves
+    #[arg(long, value_name = "PORT", env = "QUILT_MESH_VXLAN_PORT", default_value_t = Overlay::default().vxlan_port,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: u16,
+
+    /// The VXLAN network identifier that all nodes use (1 to 16777215); told as --vxlan-port is
+    #[arg(long, value_name = "VNI", env = "QUILT_MESH_VNI", default_value_t = Overlay::default().vni,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_VNI)))]
+    pub vni: u32,
+
     /// A node that is silent for this long is down: 500ms, 30s or 2m (from 100ms to a day)
     #[arg(long, value_name = "DURATION", env = "QUILT_MESH_NODE_TIMEOUT", default_value = "30s",
         value_parser = node_timeout)]
@@ -94,6 +109,14 @@ impl fmt::Debug for Database {
 }
 
 impl Options {
+    /// What nodes are told to have in common.
+    pub fn overlay(&self) -> Overlay {
+        Overlay {
+            vxlan_port: self.vxlan_port,
+            vni: self.vni,
+        }
+    }
+
     /// Where the nodes and leases are kept.
     pub fn database(&self) -> Database {
         self.database_url
@@ -168,6 +191,31 @@ mod tests {
                 Some(variable.as_str())
             );
         }
+    }
+
+    #[test]
+    fn port_and_vni_are_what_vxlan_has_room_for() {
+        let read = |port, vni| {
+            let line = ["quilt-mesh-control", "--vxlan-port", port, "--vni", vni];
+            Options::try_parse_from(line).map(|options| options.overlay())
+        };
+        let overlay = |vxlan_port, vni| Overlay { vxlan_port, vni };
+        assert_eq!(read("1", "1").unwrap(), overlay(1, 1));
+        assert_eq!(
+            read("65535", "16777215").unwrap(),
+            overlay(65_535, 16_777_215)
+        );
+        for (port, vni) in [
+            ("0", "1"),
+            ("65536", "1"),
+            ("1", "0"),
+            ("1", "16777216"),
+            ("x", "1"),
+        ] {
+            assert!(read(port, vni).is_err(), "{port} {vni}");
+        }
+        let unset = Options::try_parse_from(["quilt-mesh-control"]).unwrap();
+        assert_eq!(unset.overlay(), overlay(4789, 100));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use mesh_rest::mtu::{MTU_RANGE, mtu};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -54,6 +55,9 @@ pub struct Registration {
         example = "10.42.7.0/24"
     )]
     pub subnet: Option<Ipv4Net>,
+    /// The MTU of the node's overlay in bytes, as heartbeats tell it, too; absent if it has none yet.
+    #[schema(minimum = 68, maximum = 65_535, example = 1450)]
+    pub overlay_mtu: Option<u32>,
 }
 
 /// A field that is missing or wrong, as in the example of RFC 9457 section 3.
@@ -90,6 +94,7 @@ impl Registration {
         let cpu_cores = fields.optional("cpu_cores", |value| whole_number(value, MOST_CPU_CORES));
         let ram_mb = fields.optional("ram_mb", |value| whole_number(value, MOST_RAM_MB));
         let subnet = fields.optional("subnet", subnet);
+        let overlay_mtu = fields.optional("overlay_mtu", overlay_mtu);
         match (hostname, host_ip) {
             (Some(hostname), Some(host_ip)) if fields.errors.is_empty() => Ok(Self {
                 node_key,
@@ -98,6 +103,7 @@ impl Registration {
                 cpu_cores: cpu_cores.and_then(|cores| u32::try_from(cores).ok()),
                 ram_mb,
                 subnet,
+                overlay_mtu,
             }),
             _ => Err(fields.errors),
         }
@@ -226,14 +232,24 @@ fn subnet(value: &Value) -> Result<Ipv4Net, String> {
 
 /// A JSON integer. `4.0` is one, too: JSON does not tell the two apart (RFC 8259 section 6).
 fn whole_number(value: &Value, most: u64) -> Result<u64, String> {
-    let number = value.as_u64().or_else(|| {
+    whole(value, most)
+        .filter(|number| *number <= most)
+        .ok_or_else(|| format!("must be a whole number from 0 to {most}"))
+}
+
+fn whole(value: &Value, most: u64) -> Option<u64> {
+    value.as_u64().or_else(|| {
         let float = value.as_f64()?;
         // `most` is at most 2^40, far below 2^53, so that the conversion is exact.
         (float.fract() == 0.0 && (0.0..=most as f64).contains(&float)).then_some(float as u64)
-    });
-    number
-        .filter(|number| *number <= most)
-        .ok_or_else(|| format!("must be a whole number from 0 to {most}"))
+    })
+}
+
+fn overlay_mtu(value: &Value) -> Result<u32, String> {
+    let (least, most) = (MTU_RANGE.start(), MTU_RANGE.end());
+    whole(value, (*most).into())
+        .and_then(mtu)
+        .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
 }
 
 /// A value for an error message: short, whatever was sent, and never the content of an array or object.
@@ -276,7 +292,7 @@ mod tests {
     #[test]
     fn a_registration_with_every_field_is_read() {
         let body = json!({"hostname": "a", "host_ip": "192.0.2.1", "cpu_cores": 4, "ram_mb": 8192.0,
-            "node_key": "k-1", "subnet": "10.42.7.0/24", "favourite_colour": ["blue"]});
+            "node_key": "k-1", "subnet": "10.42.7.0/24", "overlay_mtu": 1450.0, "favourite_colour": ["blue"]});
         assert_eq!(
             read(&body).unwrap(),
             Registration {
@@ -286,6 +302,7 @@ mod tests {
                 cpu_cores: Some(4),
                 ram_mb: Some(8192),
                 subnet: Some("10.42.7.0/24".parse().unwrap()),
+                overlay_mtu: Some(1450),
             }
         );
     }
@@ -348,6 +365,17 @@ mod tests {
             ("node_key", json!("k".repeat(129)), "1 to 128"),
             ("node_key", json!("k k"), "printable ASCII"),
             ("node_key", json!("clé"), "printable ASCII"),
+            ("overlay_mtu", json!(67), "whole number from 68 to 65535"),
+            (
+                "overlay_mtu",
+                json!(65_536),
+                "whole number from 68 to 65535",
+            ),
+            (
+                "overlay_mtu",
+                json!("1450"),
+                "whole number from 68 to 65535",
+            ),
             ("subnet", json!(7), "subnet must be a string"),
             (
                 "subnet",

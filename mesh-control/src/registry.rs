@@ -47,6 +47,12 @@ pub struct Admitted {
     /// The subnet it leases.
     #[schema(value_type = String, example = "10.42.1.0/24")]
     pub subnet: Ipv4Net,
+    /// The UDP port on which all nodes speak VXLAN (`--vxlan-port`).
+    #[schema(minimum = 1, example = 4789)]
+    pub vxlan_port: u16,
+    /// The VXLAN network identifier that all nodes use (`--vni`).
+    #[schema(minimum = 1, maximum = 16_777_215, example = 100)]
+    pub vni: u32,
 }
 
 /// The live node that has what another one claimed.
@@ -211,7 +217,24 @@ impl Registry {
     /// [`ChangeError::UnknownNode`], also for a node that deregistered or lost its address: a heartbeat
     /// that was delayed on its way must not revive it, and an agent that lives registers again.
     /// [`ChangeError::Store`], when this is a replica that the heartbeat would be lost on.
-    pub async fn heartbeat(&self, node_id: &str) -> Result<(), ChangeError> {
+    ///
+    /// `overlay_mtu` is what the node told with it, in bytes. Another than it told before is written with the
+    /// next batch of heartbeats, and the nodes are told then.
+    pub async fn heartbeat(
+        &self,
+        node_id: &str,
+        overlay_mtu: Option<u32>,
+    ) -> Result<(), ChangeError> {
+        self.take_heartbeat(node_id).await?;
+        let known = self
+            .roster()
+            .node(node_id)
+            .and_then(|node| node.overlay_mtu);
+        self.liveness().tell_mtu(node_id, overlay_mtu, known);
+        Ok(())
+    }
+
+    async fn take_heartbeat(&self, node_id: &str) -> Result<(), ChangeError> {
         self.check_contact()?;
         let known = self.beat(node_id, unix_seconds());
         if known.is_some() || self.replica.is_none() {

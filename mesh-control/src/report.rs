@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 
 use ipnet::Ipv4Net;
 use mesh_rest::heartbeat::{DataPlane, PeerTraffic};
+use mesh_rest::mtu::{MTU_RANGE, mtu};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -33,6 +34,8 @@ pub struct Report {
     pub data_plane: Option<DataPlane>,
     /// Its traffic with each peer that it had any with, ordered by subnet, each subnet once.
     pub peers: Vec<(Ipv4Net, Counters)>,
+    /// The MTU of its overlay in bytes, if it told. Of the node list, and not kept with the rest.
+    pub overlay_mtu: Option<u32>,
 }
 
 /// Traffic between two nodes as the reporting one counts it.
@@ -102,7 +105,18 @@ impl Report {
             Ok(told) => told,
             Err(error) => return Err(refusal(json, &error)),
         };
-        let Told { data_plane, peers } = told.map(|Object(told)| told).unwrap_or_default();
+        let Told {
+            data_plane,
+            peers,
+            overlay_mtu,
+        } = told.map(|Object(told)| told).unwrap_or_default();
+        if let Some(told) = overlay_mtu
+            && mtu(told.into()).is_none()
+        {
+            let (least, most) = (MTU_RANGE.start(), MTU_RANGE.end());
+            let detail = format!("overlay_mtu must be from {least} to {most}, but is {told}");
+            return Err(invalid("#/overlay_mtu", &detail));
+        }
         if peers.len() > MOST_PEERS {
             let detail = format!("peers has {} entries, more than {MOST_PEERS}", peers.len());
             return Err(invalid("#/peers", &detail));
@@ -129,6 +143,7 @@ impl Report {
         Ok(Self {
             data_plane: data_plane.map(|Object(data_plane)| bounded(data_plane)),
             peers: counted,
+            overlay_mtu,
         })
     }
 }
@@ -139,6 +154,7 @@ impl Report {
 struct Told {
     data_plane: Option<Object<DataPlane>>,
     peers: Vec<Object<PeerTraffic>>,
+    overlay_mtu: Option<u32>,
 }
 
 /// Reads a JSON object and nothing else. What `serde` derives for a structure takes an array as well, which

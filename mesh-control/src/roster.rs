@@ -118,6 +118,14 @@ impl Roster {
         })
     }
 
+    /// The node with this id.
+    pub fn node(&self, node_id: &str) -> Option<&Node> {
+        match self.entries.get(node_id) {
+            Some((Entry::Present(node), _)) => Some(node),
+            Some((Entry::Removed, _)) | None => None,
+        }
+    }
+
     /// What changed after `revision`, oldest change first. `None`: the roster cannot tell, because
     /// the feed does not reach back that far or `revision` is yet to come.
     pub fn since(&self, revision: i64) -> Option<Changed<'_>> {
@@ -190,6 +198,7 @@ mod tests {
             subnet: format!("10.42.{}.0/24", n + 1).parse().unwrap(),
             cpu_cores: None,
             ram_mb: None,
+            overlay_mtu: None,
             status: if version.is_multiple_of(2) {
                 Status::Up
             } else {

@@ -25,6 +25,7 @@ mod transaction;
 
 use std::net::Ipv4Addr;
 
+use mesh_rest::overlay::Overlay;
 use sqlx::AnyPool;
 
 use crate::node::{NodeId, Status};
@@ -57,6 +58,8 @@ pub struct StoredNode {
     pub cpu_cores: Option<u32>,
     /// Memory in MiB.
     pub ram_mb: Option<u64>,
+    /// The MTU of its overlay in bytes, if it told.
+    pub overlay_mtu: Option<u32>,
     /// The status that was last written.
     pub status: Status,
     /// Whether only a registration brings it back.
@@ -74,6 +77,8 @@ pub struct StoredNode {
 pub struct Changes {
     /// The database's id.
     pub database: String,
+    /// What the control plane that started last tells nodes.
+    pub overlay: Overlay,
     /// Its revision.
     pub revision: i64,
     /// Removals up to and including this revision are not in `removed`.
@@ -90,6 +95,7 @@ pub struct Store {
     pool: AnyPool,
     home: Home,
     plan: SubnetPlan,
+    overlay: Overlay,
     /// What messages call the database: its path, or where it is on which server.
     name: String,
     /// The database's id.
@@ -113,14 +119,16 @@ impl Store {
     /// [`StoreError`], when the database does not answer or holds what cannot be.
     pub async fn changes_since(&self, revision: i64) -> Result<Changes, StoreError> {
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
-        let (database, current, forgotten_revision) = sqlx::query_as(
-            "SELECT database_id, revision, forgotten_revision FROM cluster WHERE id = 1",
-        )
-        .fetch_one(transaction.connection()?)
-        .await?;
+        let (database, current, forgotten_revision, vxlan_port, vni): (_, _, _, i64, i64) =
+            sqlx::query_as(
+                "SELECT database_id, revision, forgotten_revision, vxlan_port, vni \
+                 FROM cluster WHERE id = 1",
+            )
+            .fetch_one(transaction.connection()?)
+            .await?;
         let nodes: Vec<NodeRow> = sqlx::query_as(
-            "SELECT node_id, node_key, hostname, host_ip, subnet_index, cpu_cores, ram_mb, status, \
-             must_register, registered_at, last_heartbeat, revision \
+            "SELECT node_id, node_key, hostname, host_ip, subnet_index, cpu_cores, ram_mb, overlay_mtu, \
+             status, must_register, registered_at, last_heartbeat, revision \
              FROM nodes JOIN leases USING (node_id) WHERE revision > $1",
         )
         .bind(revision)
@@ -142,6 +150,7 @@ impl Store {
             .collect();
         Ok(Changes {
             database,
+            overlay: overlay(vxlan_port, vni)?,
             revision: current,
             forgotten_revision,
             nodes,
@@ -171,7 +180,17 @@ impl Store {
         if let Home::File(file) = &self.home {
             file.check_in_place()?;
         }
-        Change::begin(&self.pool, self.dialect(), step, &self.plan, &self.database).await
+        let expected = change::Expected {
+            plan: &self.plan,
+            overlay: self.overlay,
+            database: &self.database,
+        };
+        Change::begin(&self.pool, self.dialect(), step, expected).await
+    }
+
+    /// What nodes are told to have in common: the options of this control plane.
+    pub fn overlay(&self) -> Overlay {
+        self.overlay
     }
 
     /// What messages call the database.
@@ -211,6 +230,7 @@ struct NodeRow {
     subnet_index: i64,
     cpu_cores: Option<i64>,
     ram_mb: Option<i64>,
+    overlay_mtu: Option<i64>,
     status: String,
     must_register: i64,
     registered_at: i64,
@@ -235,6 +255,10 @@ impl TryFrom<NodeRow> for StoredNode {
             .ram_mb
             .map(|ram| u64::try_from(ram).map_err(|_| wrong("ram_mb", ram)))
             .transpose()?;
+        let overlay_mtu = row
+            .overlay_mtu
+            .map(|mtu| u32::try_from(mtu).map_err(|_| wrong("overlay_mtu", mtu)))
+            .transpose()?;
         Ok(Self {
             node_id: NodeId::from(row.node_id),
             node_key: row.node_key,
@@ -243,6 +267,7 @@ impl TryFrom<NodeRow> for StoredNode {
             subnet,
             cpu_cores,
             ram_mb,
+            overlay_mtu,
             status: status(&row.status),
             must_register: row.must_register != 0,
             registered_at: row.registered_at,
@@ -264,6 +289,13 @@ fn status(text: &str) -> Status {
 fn address(node_id: &str, text: &str) -> Result<Ipv4Addr, StoreError> {
     text.parse()
         .map_err(|_| StoreError::Damaged(format!("node {node_id} has host_ip {text:?}")))
+}
+
+/// The schema admits what can be.
+fn overlay(vxlan_port: i64, vni: i64) -> Result<Overlay, StoreError> {
+    let told = |number| u64::try_from(number).ok();
+    Overlay::told(told(vxlan_port), told(vni))
+        .map_err(|error| StoreError::Damaged(format!("the cluster's settings: {error}")))
 }
 
 fn subnet_index(number: i64) -> Result<SubnetIndex, StoreError> {

@@ -19,6 +19,15 @@ pub struct Heartbeat {
     #[cfg_attr(feature = "openapi", schema(max_items = 65_536))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerTraffic>,
+    /// The largest packet of a container that the node takes out of the overlay, in bytes: its
+    /// overlay's MTU. The other nodes are told of it. Absent while the node has no overlay; the
+    /// control plane then keeps what it was told before.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(minimum = 68, maximum = 65_535, example = 1450)
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay_mtu: Option<u32>,
 }
 
 /// The state of one node's data plane.

@@ -3,6 +3,10 @@
 //! - [`digest`]: by which an agent finds that its copy of the node list is not the control
 //!   plane's, without fetching the list.
 //! - [`heartbeat`]: what a heartbeat may carry.
+//! - [`mtu`]: which MTUs a node can have.
+//! - [`overlay`]: what is the same on all nodes.
 
 pub mod digest;
 pub mod heartbeat;
+pub mod mtu;
+pub mod overlay;

@@ -80,7 +80,7 @@ fn peer(subnet: &str, address: &str) -> Peer {
         subnet: subnet.to_owned(),
         host_address: address.to_owned(),
         hostname: String::new(),
-        suspect: false,
+        ..Peer::default()
     }
 }
 

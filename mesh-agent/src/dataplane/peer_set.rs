@@ -7,7 +7,7 @@ use mesh_proto::mesh;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Dataplane, Subject};
+use super::{Dataplane, Subject, capabilities::NodeSettings};
 use crate::{
     excerpt::Excerpt,
     peers::PeerSet,
@@ -51,6 +51,7 @@ impl Dataplane {
         &mut self,
         runtime: &mut RuntimeConnection,
         peers: &PeerSet,
+        node_settings: NodeSettings,
     ) -> Result<Placed, RuntimeLost> {
         if let FastPath::Missing {
             ask_again,
@@ -71,7 +72,7 @@ impl Dataplane {
         }
         // Twice, for the one refusal that can be answered: a generation that is too low.
         for _ in 0..2 {
-            let request = self.request(peers);
+            let request = self.request(peers, node_settings);
             let sent = request.generation;
             match unless_lost(runtime.sync_peers(request).await)? {
                 Ok(answer) => {
@@ -101,7 +102,7 @@ impl Dataplane {
         Ok(Placed::None)
     }
 
-    fn request(&mut self, peers: &PeerSet) -> mesh::SyncPeersRequest {
+    fn request(&mut self, peers: &PeerSet, settings: NodeSettings) -> mesh::SyncPeersRequest {
         mesh::SyncPeersRequest {
             generation: self.generation.advance(),
             host_address: self.host_address.to_string(),
@@ -112,8 +113,11 @@ impl Dataplane {
                     host_address: wanted.peer.host_address.to_string(),
                     hostname: wanted.peer.hostname.clone(),
                     suspect: wanted.suspect,
+                    mtu: wanted.peer.mtu.unwrap_or_default(),
+                    ..mesh::Peer::default()
                 })
                 .collect(),
+            node_settings: settings,
         }
     }
 

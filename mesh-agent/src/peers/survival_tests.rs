@@ -37,6 +37,7 @@ fn any_node() -> impl Strategy<Value = Node> {
             status,
             deregistered,
             registered_at,
+            overlay_mtu: None,
         },
     )
 }
@@ -79,6 +80,7 @@ fn who_takes_the_place_of_one_that_left_and_leaves_too_has_a_grace_of_its_own() 
         deregistered: status == Status::Down,
         status,
         registered_at: 0,
+        overlay_mtu: None,
     };
     let (up, left) = (Status::Up, Status::Down);
     let (place, none) = ("10.42.4.0/24", "");
@@ -188,7 +190,7 @@ proptest! {
             for net in heard.iter().filter(|net| **net != own().subnet) {
                 let third = net.addr().octets()[2];
                 let host_address = Ipv4Addr::new(198, 51, 100, third);
-                let peer = Peer { host_address, hostname: String::new() };
+                let peer = Peer { host_address, hostname: String::new(), mtu: None };
                 known.insert(*net, KnownPeer::unnamed(peer));
             }
         }

@@ -28,6 +28,7 @@ pub(super) fn node(node_id: &str, subnet: &str, host_ip: &str) -> Node {
         status: Status::Up,
         deregistered: false,
         registered_at: 0,
+        overlay_mtu: None,
     }
 }
 
@@ -204,6 +205,7 @@ fn a_peer_left_by_an_earlier_life_is_named_by_the_list_or_doubted() {
         KnownPeer::unnamed(Peer {
             host_address: Ipv4Addr::new(192, 0, 2, last),
             hostname: String::new(),
+            mtu: None,
         })
     };
     let present: KnownPeers = [

@@ -195,6 +195,7 @@ mod tests {
                 let peer = Peer {
                     host_address: address.parse().unwrap(),
                     hostname: format!("host-{node_id}"),
+                    mtu: None,
                 };
                 let known = KnownPeer {
                     node_id: Some((*node_id).to_owned()),

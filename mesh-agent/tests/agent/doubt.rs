@@ -113,7 +113,7 @@ fn a_wiped_control_plane_removes_nobody_who_is_heard_however_long_it_takes() {
 
     // Somebody else registers, and gets the subnet.
     control.add_peer(9);
-    control.set(9, "subnet", &subnet(2));
+    control.set(9, "subnet", subnet(2));
     agent.until_logged("peer replaced");
     agent.until("no suspect", || suspects(&runtime).is_empty());
 }

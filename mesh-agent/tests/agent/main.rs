@@ -19,4 +19,5 @@ mod real_control_plane;
 mod registration;
 mod replicas;
 mod runtime;
+mod settings;
 mod wait;

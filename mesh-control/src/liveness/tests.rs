@@ -95,7 +95,8 @@ fn a_heartbeat_that_another_replica_tells_of_counts_and_is_not_told_again() {
 enum Step {
     Watch(u8, bool),
     Forget(u8),
-    Heartbeat(u8),
+    /// And the MTU that it tells.
+    Heartbeat(u8, Option<u32>),
     Wait(u64),
     /// A batch is taken; whether the database takes it, too.
     Write(usize, bool),
@@ -106,7 +107,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         1 => (node.clone(), any::<bool>()).prop_map(|(n, up)| Step::Watch(n, up)),
         1 => node.clone().prop_map(Step::Forget),
-        5 => node.prop_map(Step::Heartbeat),
+        5 => (node, prop::option::of(1400_u32..1403)).prop_map(|(n, mtu)| Step::Heartbeat(n, mtu)),
         5 => (0_u64..40).prop_map(Step::Wait),
         3 => (0_usize..5, any::<bool>()).prop_map(|(most, works)| Step::Write(most, works)),
     ];
@@ -117,6 +118,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Expected {
     last_seen: u64,
     up: bool,
+    /// What it told last, or the database has of it.
+    mtu: Option<u32>,
 }
 
 proptest! {
@@ -127,26 +130,29 @@ proptest! {
         let mut now = 0_u64;
         let mut table = Liveness::new(TIMEOUT);
         let mut model: BTreeMap<u8, Expected> = BTreeMap::new();
-        let mut written: BTreeMap<NodeId, (Status, i64)> = BTreeMap::new();
+        let mut written: BTreeMap<NodeId, (Status, i64, Option<u32>)> = BTreeMap::new();
         for step in steps {
             let at = start + Duration::from_secs(now);
             match step {
                 Step::Watch(n, up) => {
                     let status = if up { Status::Up } else { Status::Down };
                     table.watch(id(n), status, now as i64, at);
-                    written.insert(id(n), (status, now as i64));
-                    model.insert(n, Expected { last_seen: now, up });
+                    let mtu = written.get(&id(n)).and_then(|row| row.2);
+                    written.insert(id(n), (status, now as i64, mtu));
+                    model.insert(n, Expected { last_seen: now, up, mtu });
                 }
                 Step::Forget(n) => {
                     table.forget(&id(n));
                     written.remove(&id(n));
                     model.remove(&n);
                 }
-                Step::Heartbeat(n) => {
+                Step::Heartbeat(n, mtu) => {
+                    let known = written.get(&id(n)).and_then(|row| row.2);
+                    table.tell_mtu(id(n).as_str(), mtu, known);
                     let beat = table.heartbeat(id(n).as_str(), at, now as i64);
                     let expected = model.get_mut(&n).map(|node| {
                         let beat = if node.up { Beat::StillUp } else { Beat::CameUp };
-                        *node = Expected { last_seen: now, up: true };
+                        *node = Expected { last_seen: now, up: true, mtu: mtu.or(node.mtu) };
                         beat
                     });
                     prop_assert_eq!(beat, expected);
@@ -173,6 +179,7 @@ proptest! {
                             let row = written.get_mut(&entry.node_id).unwrap();
                             row.0 = entry.status.unwrap_or(row.0);
                             row.1 = entry.last_heartbeat;
+                            row.2 = entry.overlay_mtu.or(row.2);
                         }
                     } else {
                         table.put_back(&batch);
@@ -189,10 +196,13 @@ proptest! {
             let row = written.get_mut(&entry.node_id).unwrap();
             row.0 = entry.status.unwrap_or(row.0);
             row.1 = entry.last_heartbeat;
+            row.2 = entry.overlay_mtu.or(row.2);
         }
         prop_assert_eq!(table.take_unwritten(usize::MAX), []);
-        for (node_id, row) in written {
-            prop_assert_eq!(table.look_up(&node_id), Some(row));
+        for (n, node) in model {
+            let row = written[&id(n)];
+            prop_assert_eq!(table.look_up(&id(n)), Some((row.0, row.1)));
+            prop_assert_eq!(row.2, node.mtu);
         }
     }
 }

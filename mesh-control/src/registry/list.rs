@@ -45,6 +45,8 @@ impl Registry {
             revision: roster.revision(),
             database: self.store.database().to_owned(),
             digest: roster.digest_with(changed_status.into_iter()).to_string(),
+            vxlan_port: self.store.overlay().vxlan_port,
+            vni: self.store.overlay().vni,
             nodes,
         }
     }
@@ -126,6 +128,8 @@ impl Registry {
             revision: roster.revision(),
             database: self.store.database(),
             digest: roster.digest().to_string(),
+            vxlan_port: self.store.overlay().vxlan_port,
+            vni: self.store.overlay().vni,
             full,
             nodes,
             removed,
@@ -143,6 +147,9 @@ impl Registry {
     pub(super) async fn try_catch_up(&self) -> Result<(), StoreError> {
         let known = self.roster().revision();
         let changes = within(READ_DEADLINE, self.store.changes_since(known)).await?;
+        if let Some(replica) = &self.replica {
+            replica.compare(self.store.overlay(), changes.overlay);
+        }
         self.take_in(changes)
     }
 
@@ -192,6 +199,7 @@ impl Registry {
             subnet: self.subnet(node.subnet)?,
             cpu_cores: node.cpu_cores,
             ram_mb: node.ram_mb,
+            overlay_mtu: node.overlay_mtu,
             status: node.status,
             deregistered: node.must_register,
             registered_at: node.registered_at,

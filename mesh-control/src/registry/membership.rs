@@ -89,6 +89,8 @@ impl Request for Register {
             admitted: Admitted {
                 subnet: registry.subnet(index)?,
                 node_id,
+                vxlan_port: registry.store.overlay().vxlan_port,
+                vni: registry.store.overlay().vni,
             },
             returning: node.is_some(),
             changed,
@@ -99,7 +101,9 @@ impl Request for Register {
     }
 
     fn done(&self, registry: &Registry, let_in: &LetIn, revision: i64) {
-        let Admitted { node_id, subnet } = &let_in.admitted;
+        let Admitted {
+            node_id, subnet, ..
+        } = &let_in.admitted;
         if let (Some(claim), Some(claimed)) = (&let_in.subnet_claim, self.0.subnet) {
             claim.tell(claimed, &let_in.admitted, &self.0.hostname);
         }

@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mesh_rest::overlay::Overlay;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::commit::{BATCH_DEADLINE, within};
 use super::{ChangeError, Registry, unix_seconds};
@@ -56,6 +57,8 @@ pub(super) struct Replica {
     fences: AtomicU64,
     /// The last fence that came back.
     fence: watch::Sender<u64>,
+    /// Other settings than this replica's, if another was started with them since.
+    outvoted: Mutex<Option<Overlay>>,
 }
 
 impl Replica {
@@ -65,7 +68,24 @@ impl Replica {
             contact: Mutex::new(Instant::now()),
             fences: AtomicU64::new(0),
             fence: watch::Sender::new(0),
+            outvoted: Mutex::default(),
         }
+    }
+
+    /// Takes note of the settings that the database has: those of whoever started last.
+    pub(super) fn compare(&self, given: Overlay, current: Overlay) {
+        let other = Some(current).filter(|current| *current != given);
+        let mut outvoted = self.outvoted.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *outvoted, other) != other
+            && let Some(current) = other
+        {
+            let error = StoreError::OtherOverlay { given, current };
+            error!(%error, "this replica refuses its clients, so that they ask another one");
+        }
+    }
+
+    fn outvoted(&self) -> Option<Overlay> {
+        *self.outvoted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_contact(&self) {
@@ -278,12 +298,24 @@ impl Registry {
         .await
     }
 
-    /// Refuses when this replica has lost the database, so that its clients ask another one.
+    /// Refuses when this replica tells nodes other settings than the one that started last, so that its clients ask
+    /// that one.
+    fn check_settings(&self) -> Result<(), ChangeError> {
+        let Some(current) = self.replica.as_ref().and_then(Replica::outvoted) else {
+            return Ok(());
+        };
+        let given = self.store.overlay();
+        let error = StoreError::OtherOverlay { given, current };
+        Err(ChangeError::Store(Arc::new(error)))
+    }
+
+    /// Refuses when this replica has lost the database, or has other settings than the one that started last.
     ///
     /// # Errors
     ///
     /// [`ChangeError::Store`].
     pub(super) fn check_contact(&self) -> Result<(), ChangeError> {
+        self.check_settings()?;
         let lost = self.replica.as_ref().is_some_and(Replica::is_lost);
         if lost {
             let why = "no answer for some seconds; ask another replica meanwhile".to_owned();
@@ -296,14 +328,14 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`ChangeError::Store`], when this replica has lost the database. If it does not answer just
+    /// [`ChangeError::Store`], when this replica has lost the database, or has other settings than others. If it does not answer just
     /// now, what is in memory is at most some seconds old.
     pub async fn refresh(&self) -> Result<(), ChangeError> {
         let Some(replica) = &self.replica else {
             return Ok(());
         };
         if !replica.is_lost() && self.try_catch_up().await.is_ok() {
-            return Ok(());
+            return self.check_settings();
         }
         self.check_contact()
     }

@@ -306,7 +306,7 @@ mod tests {
         for name in ["one", "two"] {
             let report = Report {
                 data_plane: Some(told.clone()),
-                peers: Vec::new(),
+                ..Report::default()
             };
             traffic.keep(id(name), report, Instant::now(), 0);
         }

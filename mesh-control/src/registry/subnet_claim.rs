@@ -61,7 +61,9 @@ impl SubnetClaim {
 
     /// Tells operators what came of it.
     pub(super) fn tell(&self, claimed: Ipv4Net, admitted: &Admitted, hostname: &str) {
-        let Admitted { node_id, subnet } = admitted;
+        let Admitted {
+            node_id, subnet, ..
+        } = admitted;
         match self {
             Self::Free(_) => info!(%node_id, hostname, %subnet,
                 "a node without a lease was leased the subnet that it says it holds"),

@@ -103,9 +103,11 @@ impl Registry {
         if unwritten.is_empty() {
             return Ok(0);
         }
-        let with_status = unwritten.iter().any(|entry| entry.status.is_some());
+        let with_news = unwritten
+            .iter()
+            .any(|entry| entry.status.is_some() || entry.overlay_mtu.is_some());
         let written = within(BATCH_DEADLINE, async {
-            let mut change = if with_status {
+            let mut change = if with_news {
                 self.store.begin_change().await?
             } else {
                 self.store.begin_heartbeats().await?
@@ -115,7 +117,7 @@ impl Registry {
         });
         match written.await {
             Ok(_) => {
-                if with_status {
+                if with_news {
                     self.catch_up().await;
                 }
                 Ok(unwritten.len())

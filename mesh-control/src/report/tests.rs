@@ -51,6 +51,9 @@ fn what_is_not_json_is_malformed_and_what_does_not_fit_names_the_field() {
             r#"{"data_plane":{"generation":-1}}"#,
             "#/data_plane/generation",
         ),
+        (r#"{"overlay_mtu":67}"#, "#/overlay_mtu"),
+        (r#"{"overlay_mtu":65536}"#, "#/overlay_mtu"),
+        (r#"{"overlay_mtu":"1450"}"#, "#/overlay_mtu"),
         (r#"{"peers":[{}]}"#, "#/peers/0/subnet"),
         (
             r#"{"peers":[{"subnet":"10.42.2.0/24"},{"subnet":"10.42.2.1/24"}]}"#,

@@ -1,5 +1,6 @@
 //! Changes of nodes: one transaction for as many as come together.
 
+use mesh_rest::overlay::Overlay;
 use sqlx::AnyPool;
 
 use super::transaction::{Dialect, Transaction};
@@ -36,6 +37,14 @@ pub struct Change {
     unheld: Option<Unheld>,
 }
 
+/// What the database has to be when a change begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected<'a> {
+    pub(super) plan: &'a SubnetPlan,
+    pub(super) overlay: Overlay,
+    pub(super) database: &'a str,
+}
+
 /// What a registration makes of a node.
 #[derive(Debug, Clone, Copy)]
 pub struct NewState<'a> {
@@ -50,28 +59,41 @@ pub struct NewState<'a> {
 impl Change {
     /// The first statement raises the revision by `step`: it takes SQLite's write lock, or PostgreSQL's lock of the
     /// row, before anything is read that the change depends on. It also proves that this is still the
-    /// database that was opened, with the plan it was opened for.
+    /// database that was opened, with the plan and the settings it was opened for.
     pub(super) async fn begin(
         pool: &AnyPool,
         dialect: Dialect,
         step: i64,
-        plan: &SubnetPlan,
-        database: &str,
+        expected: Expected<'_>,
     ) -> Result<Self, StoreError> {
+        let Expected {
+            plan,
+            overlay,
+            database,
+        } = expected;
         let mut transaction = Transaction::writing(pool, dialect).await?;
-        let (revision, id, cidr, prefix): (i64, String, String, i64) = sqlx::query_as(
-            "UPDATE cluster SET revision = revision + $1 WHERE id = 1 \
-             RETURNING revision, database_id, cluster_cidr, node_prefix",
-        )
-        .bind(step)
-        .fetch_one(transaction.connection()?)
-        .await?;
+        let (revision, id, cidr, prefix, vxlan_port, vni): (i64, String, String, i64, i64, i64) =
+            sqlx::query_as(
+                "UPDATE cluster SET revision = revision + $1 WHERE id = 1 \
+                 RETURNING revision, database_id, cluster_cidr, node_prefix, vxlan_port, vni",
+            )
+            .bind(step)
+            .fetch_one(transaction.connection()?)
+            .await?;
         if id != database
             || cidr != plan.cluster().to_string()
             || prefix != i64::from(plan.node_prefix())
         {
             transaction.roll_back().await?;
             return Err(StoreError::Gone);
+        }
+        let current = super::overlay(vxlan_port, vni)?;
+        if current != overlay {
+            transaction.roll_back().await?;
+            return Err(StoreError::OtherOverlay {
+                given: overlay,
+                current,
+            });
         }
         Ok(Self {
             transaction,
@@ -126,8 +148,8 @@ impl Change {
         let registration = new.registration;
         sqlx::query(
             "INSERT INTO nodes (node_id, node_key, hostname, host_ip, cpu_cores, ram_mb, status, \
-             must_register, registered_at, last_heartbeat, revision) \
-             VALUES ($1, $2, $3, $4, $5, $6, 'up', 0, $7, $7, $8)",
+             must_register, registered_at, last_heartbeat, revision, overlay_mtu) \
+             VALUES ($1, $2, $3, $4, $5, $6, 'up', 0, $7, $7, $8, $9)",
         )
         .bind(new.node_id.as_str())
         .bind(registration.node_key.as_deref())
@@ -137,6 +159,7 @@ impl Change {
         .bind(ram(registration))
         .bind(new.unix_seconds)
         .bind(self.revision)
+        .bind(registration.overlay_mtu.map(i64::from))
         .execute(self.transaction.connection()?)
         .await?;
         self.changed = true;
@@ -153,10 +176,10 @@ impl Change {
         // IS NOT DISTINCT FROM compares NULLs in both databases (SQLite since 3.39).
         let changed = sqlx::query(
             "UPDATE nodes SET node_key = $2, hostname = $3, host_ip = $4, cpu_cores = $5, ram_mb = $6, \
-             status = 'up', must_register = 0, last_heartbeat = $7, revision = $8 \
+             status = 'up', must_register = 0, last_heartbeat = $7, revision = $8, overlay_mtu = $9 \
              WHERE node_id = $1 AND NOT (node_key IS NOT DISTINCT FROM $2 AND hostname = $3 \
              AND host_ip = $4 AND cpu_cores IS NOT DISTINCT FROM $5 AND ram_mb IS NOT DISTINCT FROM $6 \
-             AND status = 'up' AND must_register = 0)",
+             AND overlay_mtu IS NOT DISTINCT FROM $9 AND status = 'up' AND must_register = 0)",
         )
         .bind(new.node_id.as_str())
         .bind(registration.node_key.as_deref())
@@ -166,6 +189,7 @@ impl Change {
         .bind(ram(registration))
         .bind(new.unix_seconds)
         .bind(self.revision)
+        .bind(registration.overlay_mtu.map(i64::from))
         .execute(self.transaction.connection()?)
         .await?;
         let changed = changed.rows_affected() > 0;

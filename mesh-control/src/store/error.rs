@@ -1,5 +1,6 @@
 //! Why the database did not answer.
 
+use mesh_rest::overlay::Overlay;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 use thiserror::Error;
@@ -30,12 +31,28 @@ pub enum StoreError {
     /// The database is no longer the one that was opened, or another control plane set it up anew.
     #[error("the database was removed or replaced while in use; restart the control plane")]
     Gone,
+    /// Another control plane on the database was started with other settings.
+    #[error(
+        "another quilt-mesh-control on this database was started with {}, this one with {}: nodes must not be told \
+         both; restart all of them with the same --vxlan-port and --vni",
+        options(.current), options(.given)
+    )]
+    OtherOverlay {
+        /// The options of this one.
+        given: Overlay,
+        /// Those of the one that was started last.
+        current: Overlay,
+    },
     /// The PostgreSQL server cannot be reached, starts, stops, or has too much to do.
     #[error("the PostgreSQL server does not answer; it is tried again with every request ({0})")]
     Unreachable(String),
     /// Anything else: a bug.
     #[error("the database refused a statement ({0})")]
     Statement(sqlx::Error),
+}
+
+fn options(overlay: &Overlay) -> String {
+    format!("--vxlan-port {} --vni {}", overlay.vxlan_port, overlay.vni)
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -67,7 +84,11 @@ impl StoreError {
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
-            Self::Locked(_) | Self::Queued(_) | Self::Gone | Self::Unreachable(_)
+            Self::Locked(_)
+                | Self::Queued(_)
+                | Self::Gone
+                | Self::OtherOverlay { .. }
+                | Self::Unreachable(_)
         )
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use mesh_rest::overlay::Overlay;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
@@ -134,17 +135,18 @@ impl Store {
     /// # Errors
     ///
     /// [`OpenError`]. A database that was there before is then as it was before.
-    pub async fn open(path: &Path, plan: &SubnetPlan) -> Result<Self, OpenError> {
+    pub async fn open(path: &Path, plan: &SubnetPlan, overlay: Overlay) -> Result<Self, OpenError> {
         let at = Where { path };
         let file = DatabaseFile::open(path).map_err(|cause| at.file(cause))?;
         if !file.try_lock().map_err(|cause| at.file(cause))? {
             return Err(OpenError::InUse(path.to_owned()));
         }
-        match at.set_up(&file, plan).await {
+        match at.set_up(&file, plan, overlay).await {
             Ok((pool, database)) => Ok(Self {
                 pool,
                 home: Home::File(file),
                 plan: *plan,
+                overlay,
                 name: at.name(),
                 database,
             }),
@@ -165,6 +167,7 @@ impl Where<'_> {
         &self,
         file: &DatabaseFile,
         plan: &SubnetPlan,
+        overlay: Overlay,
     ) -> Result<(AnyPool, String), OpenError> {
         self.inspect(file).await?;
         // Whatever there is to say against the file is said here: a pool would try until its timeout.
@@ -202,7 +205,7 @@ impl Where<'_> {
             .close()
             .await
             .map_err(|error| self.store(error.into()))?;
-        match schema::prepare(&pool, Dialect::Sqlite, plan, &self.name()).await {
+        match schema::prepare(&pool, Dialect::Sqlite, (plan, overlay), &self.name()).await {
             Ok(database) => Ok((pool, database)),
             Err(error) => {
                 pool.close().await;

@@ -1,7 +1,9 @@
 //! What every database has to have before it is used: the tables, and the plan of the cluster.
 
+use mesh_rest::overlay::Overlay;
 use sqlx::AnyPool;
 use sqlx::migrate::{MigrateError, Migrator};
+use tracing::warn;
 
 use super::open::OpenError;
 use super::{Dialect, StoreError, Transaction};
@@ -9,12 +11,12 @@ use crate::subnet_plan::SubnetPlan;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
-/// Makes the tables, or brings them up to date, and settles the plan. Returns the database's id.
+/// Makes the tables, or brings them up to date, and settles plan and settings. Returns the database's id.
 /// `name` is what messages call the database.
 pub(super) async fn prepare(
     pool: &AnyPool,
     dialect: Dialect,
-    plan: &SubnetPlan,
+    (plan, overlay): (&SubnetPlan, Overlay),
     name: &str,
 ) -> Result<String, OpenError> {
     MIGRATIONS.run(pool).await.map_err(|error| match error {
@@ -26,7 +28,7 @@ pub(super) async fn prepare(
             cause,
         },
     })?;
-    match settle_plan(pool, dialect, plan).await {
+    match settle(pool, dialect, plan, overlay).await {
         Ok(Settled::Id(id)) => Ok(id),
         Ok(Settled::Other { cidr, prefix }) => Err(OpenError::OtherPlan {
             database: name.to_owned(),
@@ -38,32 +40,37 @@ pub(super) async fn prepare(
 }
 
 enum Settled {
-    /// The database has the plan now; this is its id.
+    /// The database has plan and settings now; this is its id.
     Id(String),
     /// It holds leases, or reservations, of another plan.
     Other { cidr: String, prefix: i64 },
 }
 
-/// Stores the plan, or compares it with the stored one. Writes in any case: a database that
+/// Stores the plan, or compares it with the stored one. The settings bind nothing that is stored: those of whoever
+/// starts last hold, and a replica that runs with others finds out. Writes in any case: a database that
 /// cannot be written is better found now than at the first registration.
-async fn settle_plan(
+async fn settle(
     pool: &AnyPool,
     dialect: Dialect,
     plan: &SubnetPlan,
+    overlay: Overlay,
 ) -> Result<Settled, StoreError> {
     let (cidr, prefix) = (plan.cluster().to_string(), i64::from(plan.node_prefix()));
+    let (vxlan_port, vni) = (i64::from(overlay.vxlan_port), i64::from(overlay.vni));
     let mut transaction = Transaction::writing(pool, dialect).await?;
     // The lock first: a replica that starts at the same time may have another plan.
-    let stored: (String, i64, String) = sqlx::query_as(
-        "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id) \
-         VALUES (1, $1, $2, 0, $3) \
+    let stored: (String, i64, String, i64, i64) = sqlx::query_as(
+        "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id, vxlan_port, vni) \
+         VALUES (1, $1, $2, 0, $3, $4, $5) \
          ON CONFLICT (id) DO UPDATE SET database_id = \
          CASE cluster.database_id WHEN '' THEN $3 ELSE cluster.database_id END \
-         RETURNING cluster_cidr, node_prefix, database_id",
+         RETURNING cluster_cidr, node_prefix, database_id, vxlan_port, vni",
     )
     .bind(&cidr)
     .bind(prefix)
     .bind(uuid::Uuid::new_v4().to_string())
+    .bind(vxlan_port)
+    .bind(vni)
     .fetch_one(transaction.connection()?)
     .await?;
     let bound: i64 = sqlx::query_scalar(
@@ -71,7 +78,7 @@ async fn settle_plan(
     )
     .fetch_one(transaction.connection()?)
     .await?;
-    let (stored_cidr, stored_prefix, id) = stored;
+    let (stored_cidr, stored_prefix, id, stored_port, stored_vni) = stored;
     if bound > 0 && (&stored_cidr, stored_prefix) != (&cidr, prefix) {
         transaction.roll_back().await?;
         return Ok(Settled::Other {
@@ -79,11 +86,84 @@ async fn settle_plan(
             prefix: stored_prefix,
         });
     }
-    sqlx::query("UPDATE cluster SET cluster_cidr = $1, node_prefix = $2 WHERE id = 1")
-        .bind(&cidr)
-        .bind(prefix)
-        .execute(transaction.connection()?)
-        .await?;
+    // Other settings are news, so that nobody waits for some who has the old ones.
+    let other_settings = (stored_port, stored_vni) != (vxlan_port, vni);
+    sqlx::query(
+        "UPDATE cluster SET cluster_cidr = $1, node_prefix = $2, vxlan_port = $3, vni = $4, \
+         revision = revision + $5 WHERE id = 1",
+    )
+    .bind(&cidr)
+    .bind(prefix)
+    .bind(vxlan_port)
+    .bind(vni)
+    .bind(i64::from(other_settings))
+    .execute(transaction.connection()?)
+    .await?;
     transaction.commit().await?;
+    if other_settings {
+        warn!(
+            stored_port,
+            stored_vni,
+            vxlan_port,
+            vni,
+            "other settings than before: nodes are told the new ones, and cannot reach each other until all have them"
+        );
+    }
     Ok(Settled::Id(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::store::Store;
+    use crate::subnet_plan::parse_cidr;
+
+    /// A database as the version before the settings left it, with one node.
+    async fn older(path: &std::path::Path) {
+        sqlx::any::install_default_drivers();
+        let url = format!("sqlite:{}?mode=rwc", path.display());
+        let pool = AnyPool::connect(&url).await.unwrap();
+        let before = MIGRATIONS.iter().filter(|it| it.version < 5).cloned();
+        let older = Migrator {
+            migrations: Cow::Owned(before.collect()),
+            ..Migrator::DEFAULT
+        };
+        older.run(&pool).await.unwrap();
+        sqlx::raw_sql(
+            "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id) \
+             VALUES (1, '10.42.0.0/16', 24, 7, 'd'); \
+             INSERT INTO nodes VALUES ('n', 'k', 'alpha', '192.0.2.1', 4, 8192, 'up', 0, 1, 2, 7); \
+             INSERT INTO leases VALUES (1, 'n', 1, NULL)",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_database_of_an_earlier_version_has_the_settings_of_old_and_no_mtu() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.db");
+        older(&path).await;
+        let plan = SubnetPlan::new(parse_cidr("10.42.0.0/16").unwrap(), 24).unwrap();
+        let store = Store::open(&path, &plan, Overlay::default()).await.unwrap();
+        let changes = store.changes_since(-1).await.unwrap();
+        assert_eq!((changes.revision, changes.overlay), (7, Overlay::default()));
+        assert_eq!(changes.nodes[0].hostname, "alpha");
+        assert_eq!(changes.nodes[0].overlay_mtu, None);
+        store.close().await;
+        drop(store);
+        // Others are one more revision.
+        let other = Overlay {
+            vxlan_port: 8472,
+            vni: 7,
+        };
+        let store = Store::open(&path, &plan, other).await.unwrap();
+        let changes = store.changes_since(7).await.unwrap();
+        assert_eq!((changes.revision, changes.overlay), (8, other));
+        assert_eq!(changes.nodes, []);
+    }
 }

@@ -3,6 +3,7 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use mesh_rest::overlay::Overlay;
 use sqlx::ConnectOptions as _;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
@@ -41,7 +42,11 @@ impl Store {
     /// # Errors
     ///
     /// [`OpenError`].
-    pub async fn connect(url: &str, plan: &SubnetPlan) -> Result<Self, OpenError> {
+    pub async fn connect(
+        url: &str,
+        plan: &SubnetPlan,
+        overlay: Overlay,
+    ) -> Result<Self, OpenError> {
         sqlx::any::install_default_drivers();
         let wrong = |error: sqlx::Error| OpenError::Url(error.to_string());
         let options = PgConnectOptions::from_str(url).map_err(wrong)?;
@@ -68,13 +73,14 @@ impl Store {
             .connect_with(AnyConnectOptions::from_str(url).map_err(wrong)?)
             .await
             .map_err(|error| OpenError::store(&name, error.into()))?;
-        match schema::prepare(&pool, Dialect::Postgres, plan, &name).await {
+        match schema::prepare(&pool, Dialect::Postgres, (plan, overlay), &name).await {
             Ok(database) => Ok(Self {
                 pool,
                 home: Home::Server(Address {
                     options: Box::new(options),
                 }),
                 plan: *plan,
+                overlay,
                 name,
                 database,
             }),

@@ -189,7 +189,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_packed_is_what_is_unpacked(peers in prop::collection::vec(counted(), 0..20)) {
-            let report = Report { data_plane: None, peers };
+            let report = Report { peers, ..Report::default() };
             prop_assert_eq!(unpack(&pack(&report).unwrap().flows, 0), report.peers);
         }
 
@@ -212,6 +212,7 @@ mod tests {
         Report {
             data_plane: Some(data_plane),
             peers: vec![("10.42.2.0/24".parse().unwrap(), counters)],
+            ..Report::default()
         }
     }
 

@@ -21,8 +21,8 @@ fn report(peers: &[u8]) -> Report {
         (format!("10.42.{n}.0/24").parse().unwrap(), counters)
     };
     Report {
-        data_plane: None,
         peers: peers.iter().map(counted).collect(),
+        ..Report::default()
     }
 }
 
@@ -38,6 +38,7 @@ fn node(n: u8) -> Node {
         subnet: format!("10.42.{n}.0/24").parse().unwrap(),
         cpu_cores: None,
         ram_mb: None,
+        overlay_mtu: None,
         status: Status::Up,
         deregistered: false,
         registered_at: 1,

@@ -23,6 +23,7 @@ mod liveness;
 mod operators;
 mod registration;
 mod replicas;
+mod settings;
 mod subnet_claims;
 mod traffic;
 mod traffic_of_replicas;

@@ -190,9 +190,12 @@ impl<'a> Run<'a> {
         let Some(id) = self.picked(node) else { return };
         let sent = Instant::now();
         let life = self.lively(sent);
+        // Now and then another MTU, of which followers are told as of everything else.
+        let told = serde_json::json!({"overlay_mtu": 1400 + u32::from(replica) % 3});
         match ask(self
             .api(replica)
-            .post(&format!("/api/nodes/{id}/heartbeat")))
+            .post(&format!("/api/nodes/{id}/heartbeat"))
+            .json(&told))
         .await
         {
             Some(answer) => {

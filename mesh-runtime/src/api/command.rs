@@ -14,7 +14,7 @@ use crate::{
     ebpf::{FastPathReport, PeerCounters},
     observed::namespace::Namespace,
     probe::ProbeStart,
-    wanted::{endpoint_request::EndpointRequest, peer::NamedPeer},
+    wanted::{endpoint_request::EndpointRequest, node_settings::NodeSettings, peer::Peer},
 };
 
 /// A request, with the place its answer goes to.
@@ -123,7 +123,9 @@ pub(crate) struct Shown {
 pub(crate) struct Sync {
     pub(crate) generation: u64,
     pub(crate) host_address: String,
-    pub(crate) peers: Vec<NamedPeer>,
+    pub(crate) peers: Vec<mesh_proto::mesh::Peer>,
+    /// `None`, from an agent that knows of none.
+    pub(crate) node_settings: Option<mesh_proto::mesh::NodeSettings>,
 }
 
 /// Why a request was refused or could not be carried out, in words for its caller.
@@ -144,8 +146,8 @@ pub(crate) struct SyncAnswer {
     pub(crate) outcome: Result<SyncCounts, Refusal>,
     /// The generation that is applied now.
     pub(crate) generation: u64,
-    /// Peers that were refused, by their position in the request.
-    pub(crate) rejected: Vec<(usize, String)>,
+    /// Peers that were refused, each with the reason.
+    pub(crate) rejected: Vec<(mesh_proto::mesh::Peer, String)>,
 }
 
 /// How many peers a sync added, changed, removed and left.
@@ -161,16 +163,12 @@ pub(crate) struct SyncCounts {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerList {
     pub(crate) generation: u64,
-    pub(crate) peers: Vec<PeerView>,
+    pub(crate) peers: BTreeMap<Ipv4Net, (Peer, PeerShown)>,
 }
 
-/// One peer.
+/// What kernel and programs show of one peer.
 #[derive(Clone, Debug)]
-pub(crate) struct PeerView {
-    pub(crate) subnet: Ipv4Net,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) hostname: String,
-    pub(crate) suspect: bool,
+pub(crate) struct PeerShown {
     pub(crate) counters: PeerCounters,
     pub(crate) kernel_path_ready: bool,
     pub(crate) fast_path_ready: bool,
@@ -183,6 +181,7 @@ pub(crate) struct Status {
     pub(crate) host_address: Option<Ipv4Addr>,
     pub(crate) underlay_interface: String,
     pub(crate) overlay_mtu: u32,
+    pub(crate) node_settings: NodeSettings,
     pub(crate) generation: u64,
     pub(crate) peers: usize,
     pub(crate) suspect_peers: usize,

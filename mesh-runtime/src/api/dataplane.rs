@@ -2,26 +2,29 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use ipnet::Ipv4Net;
+use mesh_layout::LAYOUT_VERSION;
 use mesh_proto::mesh::{
     AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest, AttachEndpointResponse,
-    DetachEndpointRequest, DetachEndpointResponse, Endpoint, FastPathStatus, GetStatusRequest,
-    GetStatusResponse, ListAddressesRequest, ListAddressesResponse, ListPeersRequest,
-    ListPeersResponse, Peer, PeerProbe, PeerStatus, ProbePeersRequest, ProbePeersResponse,
-    RejectedPeer, ReleaseAddressRequest, ReleaseAddressResponse, SyncPeersRequest,
-    SyncPeersResponse, TrafficCounters, fast_path_status::State,
-    mesh_dataplane_server::MeshDataplane,
+    DetachEndpointRequest, DetachEndpointResponse, Endpoint, FastPathStatus,
+    GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest, GetStatusResponse,
+    ListAddressesRequest, ListAddressesResponse, ListPeersRequest, ListPeersResponse, PeerProbe,
+    PeerStatus, ProbePeersRequest, ProbePeersResponse, RejectedPeer, ReleaseAddressRequest,
+    ReleaseAddressResponse, SyncPeersRequest, SyncPeersResponse, TrafficCounters,
+    fast_path_status::State, mesh_dataplane_server::MeshDataplane,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{
     ask::ask,
-    command::{self, Command, Commands, EndpointView, FastPathView, PeerView},
+    capabilities,
+    command::{self, Command, Commands, EndpointView, FastPathView, PeerShown},
 };
 use crate::{
     ebpf::FastPathReport,
     probe::{self, ProbeRequest},
-    wanted::{endpoint_request::EndpointRequest, peer::NamedPeer, registry::Registry},
+    wanted::{endpoint_request::EndpointRequest, peer::Peer, registry::Registry},
 };
 
 /// Probes at a time: each holds two sockets and asks up to thousands of peers.
@@ -60,27 +63,20 @@ impl MeshDataplane for DataplaneService {
             generation,
             host_address,
             peers,
+            node_settings,
         } = request.into_inner();
-        let named = peers
-            .iter()
-            .map(|peer| NamedPeer {
-                subnet: peer.subnet.clone(),
-                host_address: peer.host_address.clone(),
-                hostname: peer.hostname.clone(),
-                suspect: peer.suspect,
-            })
-            .collect();
         let sync = command::Sync {
             generation,
             host_address,
-            peers: named,
+            peers,
+            node_settings,
         };
         let answer = ask(&self.commands, |reply| Command::SyncPeers { sync, reply }).await?;
         let rejected = answer
             .rejected
             .into_iter()
-            .map(|(index, reason)| RejectedPeer {
-                peer: peers.get(index).cloned(),
+            .map(|(peer, reason)| RejectedPeer {
+                peer: Some(peer),
                 reason,
             })
             .collect();
@@ -107,7 +103,11 @@ impl MeshDataplane for DataplaneService {
         let list = ask(&self.commands, |reply| Command::ListPeers { reply }).await?;
         Ok(Response::new(ListPeersResponse {
             generation: list.generation,
-            peers: list.peers.into_iter().map(peer_status).collect(),
+            peers: list
+                .peers
+                .into_iter()
+                .map(|(subnet, (peer, shown))| peer_status(subnet, &peer, shown))
+                .collect(),
         }))
     }
 
@@ -140,6 +140,25 @@ impl MeshDataplane for DataplaneService {
             passes,
             problems: status.problems,
             suspect_peers: count(status.suspect_peers),
+            vxlan_port: status.node_settings.vxlan_port.into(),
+            vni: status.node_settings.vni,
+        }))
+    }
+
+    async fn get_capabilities(
+        &self,
+        _request: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<GetCapabilitiesResponse>, Status> {
+        let status = ask(&self.commands, |reply| Command::GetStatus { reply }).await?;
+        Ok(Response::new(GetCapabilitiesResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: capabilities::NAMES.map(str::to_owned).to_vec(),
+            layout_version: LAYOUT_VERSION,
+            kernel_release: capabilities::kernel_release()?,
+            fast_path_modes: capabilities::fast_path_modes(&status.fast_path)
+                .iter()
+                .map(|&mode| mode.to_owned())
+                .collect(),
         }))
     }
 
@@ -273,15 +292,10 @@ impl MeshDataplane for DataplaneService {
     }
 }
 
-fn peer_status(view: PeerView) -> PeerStatus {
-    let stats = view.counters.stats;
+fn peer_status(subnet: Ipv4Net, peer: &Peer, shown: PeerShown) -> PeerStatus {
+    let stats = shown.counters.stats;
     PeerStatus {
-        peer: Some(Peer {
-            subnet: view.subnet.to_string(),
-            host_address: view.address.to_string(),
-            hostname: view.hostname,
-            suspect: view.suspect,
-        }),
+        peer: Some(peer.to_message(subnet)),
         fast_path: Some(TrafficCounters {
             tx_packets: stats.tx_packets,
             tx_bytes: stats.tx_bytes,
@@ -295,9 +309,9 @@ fn peer_status(view: PeerView) -> PeerStatus {
             rx_bytes: stats.kernel_rx_bytes,
         }),
         dropped_packets: stats.drops,
-        last_packet_age_ms: view.counters.last_packet_age_ms,
-        kernel_path_ready: view.kernel_path_ready,
-        fast_path_ready: view.fast_path_ready,
+        last_packet_age_ms: shown.counters.last_packet_age_ms,
+        kernel_path_ready: shown.kernel_path_ready,
+        fast_path_ready: shown.fast_path_ready,
     }
 }
 

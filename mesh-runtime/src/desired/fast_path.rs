@@ -216,6 +216,7 @@ mod tests {
             address: PEER,
             hostname: String::new(),
             suspect: false,
+            mtu: None,
         };
         let wanted = Wanted {
             subnet: Some(SUBNET),

@@ -17,7 +17,7 @@ use crate::{
     options::RuntimeOptions,
     problem::Problem,
     settings::Device,
-    wanted::{Wanted, adopt::adopt, peer::Peer},
+    wanted::{Wanted, adopt::adopt, node_settings::NodeSettings, peer::Peer},
 };
 
 const NIC: u32 = 2;
@@ -79,6 +79,7 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
     Wanted {
         subnet: Some(net(1)),
         host_address: Some(HOST),
+        node_settings: NodeSettings::default(),
         generation: 1,
         peers: peers
             .iter()
@@ -87,6 +88,7 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
                     address: Ipv4Addr::new(192, 0, 2, third),
                     hostname: String::new(),
                     suspect: false,
+                    mtu: None,
                 };
                 (net(third), peer)
             })

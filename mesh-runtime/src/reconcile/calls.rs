@@ -10,6 +10,7 @@ use crate::{
     problem::Problem,
     wanted::{
         interface::check_via,
+        node_settings::NodeSettings,
         peer::{self, CheckedPeers},
     },
 };
@@ -190,10 +191,10 @@ impl Reconciler {
                 };
             }
         };
-        let mut rejected: Vec<(usize, String)> = checked
+        let mut rejected: Vec<_> = checked
             .refused
             .iter()
-            .map(|(index, error)| (*index, error.to_string()))
+            .filter_map(|(index, error)| Some((sync.peers.get(*index)?.clone(), error.to_string())))
             .collect();
         let news = *self.wanted.peers != checked.peers;
         let changes = self.wanted.sync_peers(sync.generation, checked.peers);
@@ -218,8 +219,8 @@ impl Reconciler {
                     None => *total += 1,
                     Some(problem) => {
                         let text = subnet.to_string();
-                        let named = sync.peers.iter().position(|peer| peer.subnet == text);
-                        rejected.extend(named.map(|index| (index, problem.to_string())));
+                        let named = sync.peers.iter().find(|peer| peer.subnet == text);
+                        rejected.extend(named.map(|peer| (peer.clone(), problem.to_string())));
                     }
                 }
             }
@@ -242,7 +243,7 @@ impl Reconciler {
         }
     }
 
-    /// Checks a sync as a whole and takes over the host address it tells.
+    /// Checks a sync as a whole and takes over the settings and the host address it tells.
     fn check_sync(&mut self, sync: &Sync) -> Result<CheckedPeers, Refusal> {
         let own = self.subnet_before("SyncPeers")?;
         let cluster = self.settings.cluster;
@@ -251,6 +252,16 @@ impl Reconciler {
         self.wanted
             .check_generation(sync.generation)
             .map_err(Refusal::because)?;
+        let settings = NodeSettings::read(sync.node_settings.as_ref()).map_err(Refusal::because)?;
+        if self.wanted.node_settings != settings {
+            tracing::info!(
+                vxlan_port = settings.vxlan_port,
+                vni = settings.vni,
+                "other settings"
+            );
+            self.wanted.node_settings = settings;
+            self.state_writer.changed(self.wanted.generation);
+        }
         // The operator's word stands above the agent's.
         let address = self.options.host_address.unwrap_or(told);
         if self.wanted.host_address != Some(address) {

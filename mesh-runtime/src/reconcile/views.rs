@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
-    api::command::{EndpointView, FastPathView, PeerList, PeerView, Status},
+    api::command::{EndpointView, FastPathView, PeerList, PeerShown, Status},
     desired::fast_path::may_carry,
     diff::{change::DisplayMac, missing},
     observed::{LinkKind, dirty::Dirty},
@@ -42,18 +42,17 @@ impl Reconciler {
             .wanted
             .peers
             .iter()
-            .map(|(subnet, peer)| PeerView {
-                subnet: *subnet,
-                address: peer.address,
-                hostname: peer.hostname.clone(),
-                suspect: peer.suspect,
-                counters: counters.get(subnet).copied().unwrap_or_default(),
-                kernel_path_ready: unready
-                    .as_ref()
-                    .is_some_and(|unready| !unready.contains(subnet)),
-                fast_path_ready: counters.contains_key(subnet)
-                    && shown.is_some_and(|state| state.peers.contains_key(subnet))
-                    && may_carry(&self.settings, &self.observed, peer.address),
+            .map(|(subnet, peer)| {
+                let shown = PeerShown {
+                    counters: counters.get(subnet).copied().unwrap_or_default(),
+                    kernel_path_ready: unready
+                        .as_ref()
+                        .is_some_and(|unready| !unready.contains(subnet)),
+                    fast_path_ready: counters.contains_key(subnet)
+                        && shown.is_some_and(|state| state.peers.contains_key(subnet))
+                        && may_carry(&self.settings, &self.observed, peer.address),
+                };
+                (*subnet, (peer.clone(), shown))
             })
             .collect();
         PeerList {
@@ -88,6 +87,7 @@ impl Reconciler {
                 .or(self.wanted.host_address),
             underlay_interface: underlay.map_or_else(String::new, |it| it.interface.clone()),
             overlay_mtu: overlay.map_or(0, |link| link.mtu),
+            node_settings: self.wanted.node_settings,
             generation: self.wanted.generation,
             peers: self.wanted.peers.len(),
             suspect_peers: self

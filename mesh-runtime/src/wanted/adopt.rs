@@ -63,6 +63,7 @@ pub(crate) fn adopt(settings: &Settings, observed: &Observed) -> Wanted {
                     address,
                     hostname: String::new(),
                     suspect: false,
+                    mtu: None,
                 };
                 peers.insert(destination, peer);
             }

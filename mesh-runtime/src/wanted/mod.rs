@@ -5,6 +5,7 @@ pub(crate) mod attachment;
 pub(crate) mod endpoint;
 pub(crate) mod endpoint_request;
 pub(crate) mod interface;
+pub(crate) mod node_settings;
 pub(crate) mod peer;
 pub(crate) mod registry;
 pub(crate) mod state;
@@ -20,6 +21,7 @@ use ipnet::Ipv4Net;
 use mesh_ipam::Published;
 
 use endpoint::AttachedEndpoint;
+use node_settings::NodeSettings;
 use peer::Peer;
 
 /// The wanted state, as the calls so far have made it.
@@ -30,6 +32,8 @@ pub(crate) struct Wanted {
     /// This node's underlay address: by option, else as the agent says. `None` leaves the
     /// choice to what the host's routes and addresses say.
     pub(crate) host_address: Option<Ipv4Addr>,
+    /// What is the same on all nodes of the cluster, as the agent says.
+    pub(crate) node_settings: NodeSettings,
     /// Generation of the peer set.
     pub(crate) generation: u64,
     /// The other nodes, by subnet.
@@ -110,7 +114,9 @@ impl Wanted {
         for (&subnet, peer) in &peers {
             let set = match self.peers.get(&subnet) {
                 None => &mut changes.added,
-                Some(before) if before.address != peer.address => &mut changes.changed,
+                Some(before) if (before.address, before.mtu) != (peer.address, peer.mtu) => {
+                    &mut changes.changed
+                }
                 Some(_) => &mut changes.unchanged,
             };
             set.insert(subnet);
@@ -172,6 +178,7 @@ mod tests {
                     address: Ipv4Addr::new(192, 0, 2, host),
                     hostname: String::new(),
                     suspect: false,
+                    mtu: None,
                 };
                 (net(third), peer)
             })
@@ -189,6 +196,17 @@ mod tests {
         assert_eq!(changes.unchanged, [net(3)].into());
         assert_eq!(wanted.generation, 2);
         assert_eq!(wanted.destinations(), [net(3), net(4), net(5)].into());
+    }
+
+    #[test]
+    fn a_peer_whose_mtu_is_another_has_changed() {
+        let mut wanted = Wanted::default();
+        wanted.sync_peers(1, peers(&[(2, 2), (3, 3)]));
+        let mut set = peers(&[(2, 2), (3, 3)]);
+        set.get_mut(&net(3)).unwrap().mtu = Some(1400);
+        let changes = wanted.sync_peers(2, set);
+        assert_eq!(changes.changed, [net(3)].into());
+        assert_eq!(changes.unchanged, [net(2)].into());
     }
 
     #[test]

@@ -350,9 +350,10 @@ impl Daemon {
                     subnet: subnet.to_owned(),
                     host_address: address.to_owned(),
                     hostname: String::new(),
-                    suspect: false,
+                    ..Peer::default()
                 })
                 .collect(),
+            node_settings: None,
         };
         let answer = self.dataplane().await.sync_peers(request).await;
         answer.expect("a refusal is gRPC OK").into_inner()

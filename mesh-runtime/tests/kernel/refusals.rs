@@ -177,6 +177,7 @@ async fn a_bad_host_address_refuses_the_whole_sync() {
         generation: 2,
         host_address: "10.42.3.4".to_owned(),
         peers: Vec::new(),
+        node_settings: None,
     };
     let answer = daemon
         .dataplane()

@@ -168,11 +168,13 @@ async fn names_and_suspicions_survive_a_restart() {
         host_address: "192.0.2.2".to_owned(),
         hostname: "beta".to_owned(),
         suspect: true,
+        ..Peer::default()
     };
     let request = SyncPeersRequest {
         generation: 1,
         host_address: ADDRESS.to_owned(),
         peers: vec![peer.clone()],
+        node_settings: None,
     };
     daemon.dataplane().await.sync_peers(request).await.unwrap();
     daemon.end(Signal::SIGTERM).await;

@@ -145,7 +145,7 @@ async fn peers_that_join_in_a_burst_are_written_with_at_most_one_run_a_second() 
             subnet: format!("10.42.{}.0/24", number + 1),
             host_address: format!("192.0.2.{}", number + 100),
             hostname: String::new(),
-            suspect: false,
+            ..Peer::default()
         })
         .collect();
     let before = programs.runs().len();

@@ -135,7 +135,7 @@ pub(crate) fn peer_of(host: &Host, subnet: &str) -> Peer {
         subnet: subnet.into(),
         host_address: host.address().to_string(),
         hostname: host.name().into(),
-        suspect: false,
+        ..Peer::default()
     }
 }
 
@@ -175,6 +175,7 @@ pub(crate) async fn sync_peers(
             generation,
             host_address: host.address().to_string(),
             peers,
+            node_settings: None,
         })
         .await
         .unwrap()

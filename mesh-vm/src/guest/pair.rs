@@ -124,8 +124,9 @@ impl Pair {
                         subnet: subnet.into(),
                         host_address: peer.address().to_string(),
                         hostname: peer.name().into(),
-                        suspect: false,
+                        ..Peer::default()
                     }],
+                    node_settings: None,
                 })
                 .await
                 .context("SyncPeers")?

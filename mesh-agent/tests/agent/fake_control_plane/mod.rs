@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) refuse_carried: Option<u16>,
     pub(crate) deregistered: Vec<String>,
     pub(crate) lists: usize,
+    /// UDP port and VNI that it tells; `None` is a control plane from before there were any.
+    pub(crate) overlay: Option<(u16, u32)>,
     /// Third octet of the subnet that the agent's node gets.
     pub(crate) lease: u8,
     born: usize,
@@ -92,6 +94,7 @@ impl FakeControlPlane {
             refuse_carried: None,
             deregistered: Vec::new(),
             lists: 0,
+            overlay: Some((4789, 100)),
             lease: 1,
             born: 0,
         };
@@ -170,8 +173,8 @@ impl FakeControlPlane {
     }
 
     /// Changes one field of node `n`.
-    pub(crate) fn set(&self, n: u8, field: &str, value: &str) {
-        self.change(n, |node| node[field] = json!(value));
+    pub(crate) fn set(&self, n: u8, field: &str, value: impl Into<Value>) {
+        self.change(n, |node| node[field] = value.into());
     }
 
     fn change(&self, n: u8, change: impl FnOnce(&mut Value)) {
@@ -268,6 +271,14 @@ async fn called(
     }
 }
 
+fn with_overlay(mut answer: Value, overlay: Option<(u16, u32)>) -> Value {
+    if let Some((vxlan_port, vni)) = overlay {
+        answer["vxlan_port"] = json!(vxlan_port);
+        answer["vni"] = json!(vni);
+    }
+    answer
+}
+
 async fn register(Shared((state, _)): States, body: Bytes) -> Response {
     let answer = state.lock().unwrap().register_answer.clone();
     if let Some(response) = improper(answer).await {
@@ -289,7 +300,9 @@ async fn register(Shared((state, _)): States, body: Bytes) -> Response {
     if let Some(node) = known {
         node["status"] = json!("up");
         node["host_ip"] = request["host_ip"].clone();
-        return Json(json!({"node_id": node["node_id"], "subnet": node["subnet"]})).into_response();
+        node["overlay_mtu"] = request["overlay_mtu"].clone();
+        let answer = json!({"node_id": node["node_id"], "subnet": node["subnet"]});
+        return Json(with_overlay(answer, state.overlay)).into_response();
     }
     state.born += 1;
     let node_id = format!("own-{}", state.born);
@@ -300,7 +313,8 @@ async fn register(Shared((state, _)): States, body: Bytes) -> Response {
     node["status"] = json!("up");
     node["registered_at"] = json!(1_700_000_001);
     state.nodes.push(node);
-    Json(json!({"node_id": node_id, "subnet": subnet})).into_response()
+    let answer = json!({"node_id": node_id, "subnet": subnet});
+    Json(with_overlay(answer, state.overlay)).into_response()
 }
 
 async fn list(
@@ -327,12 +341,14 @@ async fn list(
             state.feed.answer(nodes, &query, stuck_at)
         };
         if let Some(answer) = answer {
-            return Json(answer).into_response();
+            let overlay = state.lock().unwrap().overlay;
+            return Json(with_overlay(answer, overlay)).into_response();
         }
         if Instant::now() >= end {
             let mut state = state.lock().unwrap();
             let nodes = state.nodes.clone();
-            return Json(state.feed.nothing_new(nodes)).into_response();
+            let answer = state.feed.nothing_new(nodes);
+            return Json(with_overlay(answer, state.overlay)).into_response();
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

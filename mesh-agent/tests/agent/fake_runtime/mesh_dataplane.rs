@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use mesh_proto::mesh::{
     self, AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest,
-    DetachEndpointResponse, GetStatusRequest, GetStatusResponse, ListPeersRequest,
-    ListPeersResponse, PeerProbe, PeerStatus, ProbePeersRequest, ProbePeersResponse, RejectedPeer,
-    SyncPeersRequest, SyncPeersResponse, TrafficCounters, mesh_dataplane_server::MeshDataplane,
+    DetachEndpointResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest,
+    GetStatusResponse, ListPeersRequest, ListPeersResponse, PeerProbe, PeerStatus,
+    ProbePeersRequest, ProbePeersResponse, RejectedPeer, SyncPeersRequest, SyncPeersResponse,
+    TrafficCounters, mesh_dataplane_server::MeshDataplane,
 };
 use tonic::{Request, Response, Status};
 
@@ -46,6 +47,7 @@ impl MeshDataplane for Service {
             .into_iter()
             .partition(|peer| state.reject_peers.contains(&peer.subnet));
         state.entries.clone_from(&taken);
+        state.settings = request.node_settings;
         let taken: BTreeSet<String> = taken.into_iter().map(|peer| peer.subnet).collect();
         let nothing: Vec<_> = state.routes.difference(&taken).cloned().collect();
         for destination in nothing {
@@ -105,7 +107,24 @@ impl MeshDataplane for Service {
             version: "0.0.0-fake".to_owned(),
             subnet: state.subnet.clone(),
             generation: state.generation,
+            overlay_mtu: state.overlay_mtu,
             ..GetStatusResponse::default()
+        }))
+    }
+
+    async fn get_capabilities(
+        &self,
+        _: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<GetCapabilitiesResponse>, Status> {
+        self.hang_if_told().await;
+        let state = self.0.lock().unwrap();
+        let Some(capabilities) = state.capabilities.clone() else {
+            return Err(Status::unimplemented("an older runtime"));
+        };
+        Ok(Response::new(GetCapabilitiesResponse {
+            version: "0.0.0-fake".to_owned(),
+            capabilities,
+            ..GetCapabilitiesResponse::default()
         }))
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_proto::{
-    mesh::{Peer, mesh_dataplane_server::MeshDataplaneServer},
+    mesh::{NodeSettings, Peer, mesh_dataplane_server::MeshDataplaneServer},
     quilt::quilt_runtime_server::QuiltRuntimeServer,
 };
 use tokio::{net::TcpListener, runtime::Runtime};
@@ -53,6 +53,11 @@ pub(crate) struct State {
     pub(crate) serves_sync: bool,
     /// What the last sync that was taken said.
     pub(crate) entries: Vec<Peer>,
+    pub(crate) settings: Option<NodeSettings>,
+    /// What it says that it can do; `None` is a runtime from before it was asked.
+    pub(crate) capabilities: Option<Vec<String>>,
+    /// The MTU of its overlay.
+    pub(crate) overlay_mtu: u32,
     pub(crate) serves_probe: bool,
     /// Subnets of the peers that answer probes.
     pub(crate) alive: BTreeSet<String>,
@@ -78,10 +83,19 @@ impl FakeRuntime {
         Self::new(false)
     }
 
+    /// One that serves what runtimes did before there were settings and capabilities.
+    pub(crate) fn from_before() -> Self {
+        let runtime = Self::start();
+        runtime.state().capabilities = None;
+        runtime
+    }
+
     fn new(serves_sync: bool) -> Self {
         let state = State {
             serves_sync,
             serves_probe: true,
+            capabilities: Some(Vec::new()),
+            overlay_mtu: 1450,
             ..State::default()
         };
         let mut runtime = Self {

@@ -46,8 +46,9 @@ pub(crate) async fn start(
                 subnet: peer.subnet.to_string(),
                 host_address: peer.host.address().to_string(),
                 hostname: peer.host.name().to_owned(),
-                suspect: false,
+                ..Peer::default()
             }],
+            node_settings: None,
         })
         .await?
         .into_inner();

@@ -21,10 +21,12 @@ impl Change {
             return Ok(());
         }
         // Both databases call the columns of VALUES so.
-        let rows = rows(unwritten.len(), 2, &["TEXT", "BIGINT", "TEXT"]);
+        let rows = rows(unwritten.len(), 2, &["TEXT", "BIGINT", "TEXT", "BIGINT"]);
         let mut query = sqlx::query(AssertSqlSafe(format!(
             "UPDATE nodes SET last_heartbeat = column2, status = COALESCE(column3, status), \
-             revision = CASE WHEN column3 IS NULL THEN revision ELSE $1 END \
+             overlay_mtu = COALESCE(column4, overlay_mtu), \
+             revision = CASE WHEN column3 IS NULL \
+             AND COALESCE(column4, overlay_mtu) IS NOT DISTINCT FROM overlay_mtu THEN revision ELSE $1 END \
              FROM (VALUES {rows}) AS unwritten WHERE node_id = column1 AND must_register = 0"
         )))
         .persistent(false)
@@ -33,7 +35,8 @@ impl Change {
             query = query
                 .bind(entry.node_id.as_str())
                 .bind(entry.last_heartbeat)
-                .bind(entry.status.map(Status::as_str));
+                .bind(entry.status.map(Status::as_str))
+                .bind(entry.overlay_mtu.map(i64::from));
         }
         query.execute(self.transaction.connection()?).await?;
         self.changed = true;

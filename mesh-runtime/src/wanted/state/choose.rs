@@ -95,6 +95,7 @@ mod tests {
                         address: Ipv4Addr::new(192, 0, 2, third),
                         hostname: hostname.to_owned(),
                         suspect: false,
+                        mtu: None,
                     };
                     (net(third), peer)
                 })

@@ -24,7 +24,13 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     ebpf::Mac,
     options::underlay_address,
-    wanted::{Wanted, endpoint::AttachedEndpoint, peer::Peer, subnet::Cluster},
+    wanted::{
+        Wanted,
+        endpoint::AttachedEndpoint,
+        node_settings::NodeSettings,
+        peer::{MTU_RANGE, Peer},
+        subnet::Cluster,
+    },
 };
 
 /// The longest file that is read or written: four times what 65,536 peers with host names of
@@ -86,6 +92,8 @@ struct Body {
     #[serde(default)]
     generation: u64,
     #[serde(default)]
+    node_settings: SettingsRecord,
+    #[serde(default)]
     peers: Vec<PeerRecord>,
     #[serde(default)]
     injected: Vec<Ipv4Net>,
@@ -101,6 +109,32 @@ struct PeerRecord {
     hostname: String,
     #[serde(default)]
     suspect: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
+}
+
+/// What all nodes share. A file from before has none, and a member that is missing is as
+/// without settings.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct SettingsRecord {
+    vxlan_port: u32,
+    vni: u32,
+}
+
+impl From<NodeSettings> for SettingsRecord {
+    fn from(settings: NodeSettings) -> Self {
+        Self {
+            vxlan_port: settings.vxlan_port.into(),
+            vni: settings.vni,
+        }
+    }
+}
+
+impl Default for SettingsRecord {
+    fn default() -> Self {
+        NodeSettings::default().into()
+    }
 }
 
 /// What holds for one life of the namespace.
@@ -129,6 +163,7 @@ pub(super) fn encode(wanted: &Wanted, cluster: &Cluster, life: &Life) -> Vec<u8>
         subnet: wanted.subnet,
         host_address: wanted.host_address,
         generation: wanted.generation,
+        node_settings: wanted.node_settings.into(),
         peers: wanted
             .peers
             .iter()
@@ -137,6 +172,7 @@ pub(super) fn encode(wanted: &Wanted, cluster: &Cluster, life: &Life) -> Vec<u8>
                 host_address: peer.address,
                 hostname: peer.hostname.clone(),
                 suspect: peer.suspect,
+                mtu: peer.mtu,
             })
             .collect(),
         injected: wanted.injected.iter().copied().collect(),
@@ -216,6 +252,13 @@ fn check(body: Body, cluster: &Cluster, life: &Life) -> Result<Wanted, RecordErr
         underlay_address(address, cluster.cidr)
             .map_err(|what| RecordError::Rule(format!("{address} is {what}")))?;
     }
+    for mtu in body.peers.iter().filter_map(|peer| peer.mtu) {
+        if !MTU_RANGE.contains(&mtu) {
+            return Err(RecordError::Rule(format!("{mtu} is no peer's MTU")));
+        }
+    }
+    let node_settings = NodeSettings::new(body.node_settings.vxlan_port, body.node_settings.vni)
+        .map_err(|error| RecordError::Rule(error.to_string()))?;
     let is_own = |subnet: &Ipv4Net| Some(*subnet) == body.subnet;
     let peers: BTreeMap<Ipv4Net, Peer> = body
         .peers
@@ -226,6 +269,7 @@ fn check(body: Body, cluster: &Cluster, life: &Life) -> Result<Wanted, RecordErr
                 address: peer.host_address,
                 hostname: peer.hostname,
                 suspect: peer.suspect,
+                mtu: peer.mtu,
             };
             (peer.subnet, value)
         })
@@ -235,6 +279,7 @@ fn check(body: Body, cluster: &Cluster, life: &Life) -> Result<Wanted, RecordErr
     Ok(Wanted {
         subnet: body.subnet,
         host_address: body.host_address,
+        node_settings,
         generation: body.generation,
         peers: Arc::new(peers),
         injected: body
@@ -300,7 +345,11 @@ mod tests {
             subnet in prop::option::weighted(0.8, Just(net(1))),
             host_address in prop::option::of(Just(Ipv4Addr::new(192, 0, 2, 1))),
             generation: u64,
-            peers in prop::collection::btree_map(2..60_u8, (".{0,12}", any::<bool>()), 0..8),
+            peers in prop::collection::btree_map(
+                2..60_u8,
+                (".{0,12}", any::<bool>(), prop::option::of(MTU_RANGE)),
+                0..8,
+            ),
             injected in prop::collection::btree_set((2..60_u8).prop_map(net), 0..4),
             endpoints in prop::collection::btree_map(
                 (2..250_u8).prop_map(|host| Ipv4Addr::new(10, 42, 1, host)),
@@ -312,12 +361,13 @@ mod tests {
             Wanted {
                 subnet,
                 host_address,
+                node_settings: NodeSettings::default(),
                 generation,
                 peers: peers
                     .into_iter()
-                    .map(|(third, (hostname, suspect))| {
+                    .map(|(third, (hostname, suspect, mtu))| {
                         let address = Ipv4Addr::new(192, 0, 2, third);
-                        (net(third), Peer { address, hostname, suspect })
+                        (net(third), Peer { address, hostname, suspect, mtu })
                     })
                     .collect::<BTreeMap<_, _>>()
                     .into(),
@@ -439,6 +489,12 @@ mod tests {
     #[test]
     fn what_no_call_could_have_made_is_refused() {
         for (members, rule) in [
+            (
+                r#""peers":[{"subnet":"10.42.2.0/24","host_address":"192.0.2.2","mtu":9}]"#,
+                "9 is no peer's MTU",
+            ),
+            (r#""node_settings":{"vxlan_port":0}"#, "vxlan_port 0"),
+            (r#""node_settings":{"vni":16777216}"#, "vni 16777216"),
             (r#""injected":["10.43.2.0/24"]"#, "no node's subnet"),
             (r#""subnet":"10.42.0.0/24""#, "no node's subnet"),
             (
