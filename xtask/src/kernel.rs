@@ -25,7 +25,7 @@ pub(crate) const TOOLS: [Tool; 5] = [
 pub(crate) fn collect(kernels: &[impl AsRef<str>]) -> anyhow::Result<Summary> {
     setup::ensure(&TOOLS)?;
     let checkout = cargo::checkout()?;
-    let binaries = cargo::build_release(&checkout)?;
+    let binaries = cargo::build_ci(&checkout)?;
     let kernels: Vec<&str> = kernels.iter().map(AsRef::as_ref).collect();
     let mut command = Command::new(binaries.join("mesh-vm"));
     for kernel in &kernels {
