@@ -25,7 +25,7 @@ fn load(level: u8) -> Ebpf {
     }
     let mut ebpf = loader
         .override_global(aya_log::LEVEL, &level, true)
-        .load(mesh_runtime::fast_path::OBJECT)
+        .load(mesh_runtime::ebpf::OBJECT)
         .expect("loading eBPF needs root");
     for name in program_names::ALL {
         let program = ebpf.program_mut(name).unwrap();

@@ -2,28 +2,17 @@
 
 use std::{collections::BTreeSet, io};
 
-use mesh_layout::{VNI, overlay_mac};
-
 use crate::{
-    fast_path::{FastPathError, detach_leftovers},
-    firewall,
-    headroom::{self, HeadroomChange},
+    apply::{Applier, firewall, qdisc::remove_unused, veth},
+    diff::removal::removal,
+    ebpf::{FastPathError, detach_leftovers},
     instance_lock::{InstanceLock, LockError},
-    kernel::{
-        apply::Applier,
-        change::{Change, Device},
-        events::Dirty,
-        netlink::Netlink,
-        observe::observe,
-        observed::{LinkKind, Observed},
-        plan::{Settings, is_own_bridge_mac, subnet_of_mac},
-        qdisc::remove_unused,
-        veth,
-    },
+    netlink::Netlink,
+    observed::{LinkKind, Observed, events::Dirty, read::observe},
     options::{OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
-    state,
-    subnet::Cluster,
+    settings::Settings,
+    wanted::{state, subnet::Cluster},
 };
 
 /// Why cleaning up did not take place, or not in full.
@@ -94,13 +83,13 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
         Ok(Err(error)) => left.push(format!("the nftables tables quilt_mesh: {error}")),
         Err(error) => left.push(error.to_string()),
     }
-    let plan = plan(&settings, &observed);
+    let removal = removal(&settings, &observed);
     let failed = Applier::new(&netlink, &settings, &observed)
-        .apply(&plan.changes)
+        .apply(&removal.changes)
         .await;
     left.extend(failed.iter().map(ToString::to_string));
     // Last: what is left would be wanted again by the next start otherwise.
-    removed.extend(plan.changes.iter().map(ToString::to_string));
+    removed.extend(removal.changes.iter().map(ToString::to_string));
     if let Some(path) = &options.state_dir {
         match state::remove(path, settings.cluster) {
             Ok(true) => removed.push(format!("remove the state in {}", path.display())),
@@ -113,7 +102,7 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
     }
     Ok(CleanupReport {
         removed,
-        kept: plan.kept,
+        kept: removal.kept,
     })
 }
 
@@ -174,77 +163,4 @@ async fn detach(options: &RuntimeOptions, observed: &Observed) -> Result<Vec<u32
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// What cleaning up does, and what it leaves.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct CleanupPlan {
-    changes: Vec<Change>,
-    kept: Vec<String>,
-}
-
-/// Computes what is ours. Pure.
-fn plan(settings: &Settings, observed: &Observed) -> CleanupPlan {
-    let mut plan = CleanupPlan::default();
-    if let Some(overlay) = observed.link_named(&settings.overlay) {
-        let ours = matches!(&overlay.kind, LinkKind::Vxlan(vxlan) if vxlan.vni == VNI)
-            && subnet_of_mac(&settings.cluster, overlay.mac, overlay_mac).is_some();
-        if ours {
-            plan.changes.push(Change::DeleteDevice(Device::Overlay));
-        } else {
-            plan.kept.push(format!(
-                "{} is {} that this project did not make",
-                overlay.name,
-                overlay.kind.describe()
-            ));
-        }
-    }
-    if let Some(link) = observed
-        .link_named(headroom::NAME)
-        .filter(|link| headroom::is_ours(link))
-    {
-        let index = link.index;
-        plan.changes
-            .push(Change::Headroom(HeadroomChange::Delete { index }));
-    }
-    if let Some(bridge) = observed.link_named(&settings.bridge) {
-        let ports: Vec<&str> = observed
-            .ports_of(bridge.index)
-            .map(|port| port.name.as_str())
-            .collect();
-        if bridge.kind != LinkKind::Bridge || !is_own_bridge_mac(&settings.cluster, bridge.mac) {
-            plan.kept.push(format!(
-                "{} is {} that this project did not make",
-                bridge.name,
-                bridge.kind.describe()
-            ));
-        } else if !ports.is_empty() {
-            plan.kept.push(format!(
-                "{} has ports ({}): stop their containers first",
-                bridge.name,
-                ports.join(", ")
-            ));
-        } else {
-            plan.changes.push(Change::DeleteDevice(Device::Bridge));
-        }
-    }
-    let pinned = observed.forwarding.iter().filter(|entry| {
-        let port = observed.links.get(&entry.link);
-        let of_container = port.is_some_and(|port| port.kind == LinkKind::Veth);
-        let bridge = observed.link_named(&settings.bridge).map(|it| it.index);
-        entry.sticky && of_container && entry.bridge == bridge && bridge.is_some()
-    });
-    // One of each VLAN, which go together.
-    let pinned: BTreeSet<_> = pinned.map(|entry| (entry.mac, entry.link)).collect();
-    let unpin = |(mac, port)| Change::UnpinContainer { mac, port };
-    plan.changes.extend(pinned.into_iter().map(unpin));
-    let ours = observed
-        .routes
-        .iter()
-        .filter(|route| route.is_ours() && settings.cluster.cidr.contains(&route.destination));
-    plan.changes.extend(ours.map(|route| Change::RemoveRoute {
-        destination: route.destination,
-        metric: route.metric,
-    }));
-    plan
 }

@@ -17,11 +17,9 @@ use std::{fmt, net::Ipv4Addr};
 use rtnetlink::{Handle, LinkUnspec, LinkVxlan};
 
 use crate::{
-    fast_path::Mac,
-    kernel::{
-        netlink::{NetlinkError, answer},
-        observed::{Link, LinkKind, Observed},
-    },
+    ebpf::Mac,
+    netlink::{NetlinkError, answer},
+    observed::{Link, LinkKind, Observed},
 };
 
 /// The device's name.
@@ -59,7 +57,7 @@ pub(crate) fn is_ours(link: &Link) -> bool {
 
 /// What is to be done about the device, given the index of the bridge, if it is there yet, and
 /// the MTU of the overlay. Nothing, if somebody else's interface has its name. Pure.
-pub(crate) fn plan(observed: &Observed, bridge: Option<u32>, mtu: u32) -> Vec<HeadroomChange> {
+pub(crate) fn diff(observed: &Observed, bridge: Option<u32>, mtu: u32) -> Vec<HeadroomChange> {
     let Some(link) = observed.link_named(NAME) else {
         return vec![HeadroomChange::Create { mtu }];
     };
@@ -124,7 +122,7 @@ impl fmt::Display for HeadroomChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::observed::Vxlan;
+    use crate::observed::Vxlan;
 
     const BRIDGE: u32 = 3;
 
@@ -152,7 +150,7 @@ mod tests {
             links: [(link.index, link)].into(),
             ..Observed::default()
         };
-        plan(&observed, Some(BRIDGE), 1450)
+        diff(&observed, Some(BRIDGE), 1450)
     }
 
     #[test]

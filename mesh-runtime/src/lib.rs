@@ -2,40 +2,48 @@
 //! gRPC calls that steer them.
 //!
 //! [`MeshRuntime::start`] is all that a container runtime needs to embed it.
+//!
+//! A change passes the folders in this order:
+//!
+//! | folder | holds |
+//! |---|---|
+//! | `api/` | the gRPC services: from messages to commands and back |
+//! | `wanted/` | what callers want, its rules, and the files that keep it |
+//! | `observed/` | what the kernel shows: how it is read, and what tells that it has changed |
+//! | `desired/` | pure: from settings, wanted and observed state to all that the kernel is to show |
+//! | `diff/` | pure: from desired and observed state to changes, in their order |
+//! | `apply/` | makes the changes: netlink, sysctl, nftables |
+//! | `ebpf/` | the programs and their maps: loaded, attached, filled, migrated |
+//! | `reconcile/` | the loop that owns all of it |
+//! | `probe/` | asks peers for a sign of life |
+//!
+//! Beside them: `settings`, what holds for the life of a runtime; `problem`, what keeps the kernel
+//! from the desired state; `cleanup`, which removes all that was made.
 
-mod adopt;
-mod calling;
+mod api;
+mod apply;
 mod cleanup;
-mod command;
-mod data_plane;
-mod dataplane_service;
-mod endpoint;
-pub mod fast_path;
-mod firewall;
+mod desired;
+mod diff;
+pub mod ebpf;
 mod headroom;
 mod instance_lock;
-mod interface;
-mod kernel;
+mod netlink;
+mod observed;
 mod options;
-mod peers;
 mod privileges;
 mod probe;
 mod problem;
-mod quilt_service;
 mod reconcile;
-mod registry;
 mod runtime;
-mod state;
-mod subnet;
+mod settings;
 mod wanted;
 
+pub use api::{dataplane::DataplaneService, quilt::QuiltService};
 pub use cleanup::{CleanupError, CleanupReport, cleanup};
-pub use dataplane_service::DataplaneService;
 pub use instance_lock::LockError;
-pub use interface::InterfaceNameError;
-pub use kernel::ROUTE_PROTOCOL;
+pub use observed::ROUTE_PROTOCOL;
 pub use options::{FastPathMode, OptionsError, RuntimeOptions};
 pub use privileges::MissingPrivilege;
-pub use quilt_service::QuiltService;
 pub use runtime::{MeshRuntime, StartError};
-pub use state::StateDirError;
+pub use wanted::{interface::InterfaceNameError, state::StateDirError};

@@ -1,8 +1,6 @@
 //! The daemon: the runtime behind a gRPC server.
 
-mod daemon_options;
-mod serve;
-mod socket;
+mod daemon;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -14,7 +12,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use daemon_options::DaemonOptions;
+use daemon::{options::DaemonOptions, serve, socket};
 
 /// How long the end waits for threads that are at files.
 const END_DEADLINE: Duration = Duration::from_secs(2);

@@ -5,8 +5,8 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use ipnet::Ipv4Net;
 
 use crate::{
-    fast_path::{AttachMode, StrangerGuard},
-    interface::{self, InterfaceNameError},
+    ebpf::{AttachMode, StrangerGuard},
+    wanted::interface::{self, InterfaceNameError},
 };
 
 /// Options of a [`MeshRuntime`](crate::MeshRuntime). The defaults suit a node of a cluster

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::{
-    endpoint::Contest,
-    firewall::Passage,
-    kernel::change::{Change, Device, Stage},
+    desired::firewall::Passage,
+    desired::holders::Contest,
+    diff::change::{Change, Stage},
+    settings::Device,
 };
 
 /// What keeps the kernel from the wanted state. It is reported until it is gone, and what

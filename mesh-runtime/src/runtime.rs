@@ -12,17 +12,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
 use crate::{
-    command::Commands,
-    dataplane_service::DataplaneService,
-    fast_path::{FastPath, FastPathError},
+    api::{command::Commands, dataplane::DataplaneService, quilt::QuiltService},
+    ebpf::{FastPath, FastPathError},
     instance_lock::{InstanceLock, LockError},
     options::{FastPathMode, OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
-    quilt_service::QuiltService,
-    reconcile::{FastPathSlot, Keep, Reconciler, fast_path_options},
-    registry::{Registry, Sweeper},
-    state::{Directory, StateDirError, current_life},
-    subnet::Cluster,
+    reconcile::{FastPathSlot, Reconciler, StateWriter, fast_path_options},
+    wanted::{
+        registry::{Registry, Sweeper},
+        state::{Directory, StateDirError, current_life},
+        subnet::Cluster,
+    },
 };
 
 /// Calls that wait for their turn at a time; more wait in their connections.
@@ -108,7 +108,7 @@ impl MeshRuntime {
         options.check()?;
         privileges::check()?;
         let lock = InstanceLock::take()?;
-        let (keep, addresses) = open_state(&options).await?;
+        let (state_writer, addresses) = open_state(&options).await?;
         let fast_path = match options.fast_path {
             FastPathMode::Required => {
                 let options = fast_path_options(&options);
@@ -122,7 +122,7 @@ impl MeshRuntime {
         };
         let ipam = addresses.as_ref().ok().cloned();
         let reconciler =
-            Reconciler::new(options, fast_path, keep, ipam).map_err(StartError::Netlink)?;
+            Reconciler::new(options, fast_path, state_writer, ipam).map_err(StartError::Netlink)?;
         let (commands, queue) = mpsc::channel(WAITING_CALLS);
         let life = current_life().to_string();
         let registry = addresses.map(|ipam| Registry::new(ipam, commands.clone(), &life));
@@ -232,10 +232,10 @@ impl MeshRuntime {
 /// what they have.
 async fn open_state(
     options: &RuntimeOptions,
-) -> Result<(Keep, Result<Ipam, String>), StateDirError> {
+) -> Result<(StateWriter, Result<Ipam, String>), StateDirError> {
     let Some(path) = options.state_dir.clone() else {
         let reason = "addresses are leased with a state directory alone (--state-dir)".to_owned();
-        return Ok((Keep::new(None), Err(reason)));
+        return Ok((StateWriter::new(None), Err(reason)));
     };
     let cluster = Cluster::from(options);
     let open = move || {
@@ -245,26 +245,26 @@ async fn open_state(
                 // Under its lock.
                 let opened = Ipam::open(&path, &life);
                 let addresses = opened.or_else(|error| read_leases(&path, &life, &error));
-                Ok((Keep::new(Some(Ok(directory))), addresses))
+                Ok((StateWriter::new(Some(Ok(directory))), addresses))
             }
             Err(error @ StateDirError::InUse { .. }) => Err(error),
             Err(error) => {
                 let addresses = read_leases(&path, &life, &error);
-                Ok((Keep::new(Some(Err(error))), addresses))
+                Ok((StateWriter::new(Some(Err(error))), addresses))
             }
         }
     };
     let opening = tokio::task::spawn_blocking(open);
     match tokio::time::timeout(OPEN_DEADLINE, opening).await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(error)) => Ok((Keep::new(None), Err(error.to_string()))),
+        Ok(Err(error)) => Ok((StateWriter::new(None), Err(error.to_string()))),
         Err(_) => {
             let reason = format!(
                 "the state directory's file system does not answer within {} s",
                 OPEN_DEADLINE.as_secs()
             );
             tracing::error!(reason, "no addresses are leased");
-            Ok((Keep::new(None), Err(reason)))
+            Ok((StateWriter::new(None), Err(reason)))
         }
     }
 }

@@ -193,7 +193,7 @@ impl Programs {
         }
         let mut ebpf = loader
             .override_global(aya_log::LEVEL, &0_u8, true)
-            .load(mesh_runtime::fast_path::OBJECT)
+            .load(mesh_runtime::ebpf::OBJECT)
             .context("the kernel does not take the eBPF object")?;
         for name in program_names::ALL {
             match name {

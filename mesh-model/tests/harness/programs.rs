@@ -76,7 +76,7 @@ impl Programs {
         }
         loader.override_global(aya_log::LEVEL, &0_u8, true);
         let mut ebpf = loader
-            .load(mesh_runtime::fast_path::OBJECT)
+            .load(mesh_runtime::ebpf::OBJECT)
             .expect("loading eBPF needs root");
         for program in Program::ALL {
             match program {

@@ -3,7 +3,7 @@
 use ipnet::Ipv4Net;
 
 use super::Reconciler;
-use crate::{command::Refusal, problem::Problem};
+use crate::{api::command::Refusal, problem::Problem};
 
 impl Reconciler {
     /// What keeps one of the devices from being as it should.

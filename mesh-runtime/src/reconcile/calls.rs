@@ -4,10 +4,11 @@ use ipnet::Ipv4Net;
 
 use super::{Reconciler, waiting::Waiting};
 use crate::{
-    command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
-    kernel::{change::Change, events::Dirty, observed::NeighbourState},
-    peers::{self, CheckedPeers},
+    api::command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
+    diff::change::Change,
+    observed::{NeighbourState, events::Dirty},
     problem::Problem,
+    wanted::peer::{self, CheckedPeers},
 };
 
 impl Reconciler {
@@ -93,7 +94,7 @@ impl Reconciler {
                 self.registered.serve(subnet).await?;
                 tracing::info!(%subnet, "subnet configured");
                 self.wanted.set_subnet(subnet);
-                self.keep.changed(self.wanted.generation);
+                self.state_writer.changed(self.wanted.generation);
             }
         }
         self.round(Dirty::STATE).await;
@@ -130,7 +131,7 @@ impl Reconciler {
         }
         .map_err(Refusal::because)?;
         if self.wanted.remove(destination) {
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
             tracing::info!(%destination, "route removed");
         }
         self.round(Dirty::STATE).await;
@@ -164,9 +165,9 @@ impl Reconciler {
         let news = self.wanted.peers != checked.peers;
         let changes = self.wanted.sync_peers(sync.generation, checked.peers);
         if news {
-            self.keep.changed(sync.generation);
+            self.state_writer.changed(sync.generation);
         }
-        self.keep.generation(sync.generation);
+        self.state_writer.generation(sync.generation);
         // What the kernel's notifications have not outdated is not read again: an agent syncs
         // every few seconds, mostly without news, and everything is compared as often anyway.
         self.round(Dirty::default()).await;
@@ -213,7 +214,7 @@ impl Reconciler {
         let own = self.subnet_before("SyncPeers")?;
         let cluster = self.settings.cluster;
         let told =
-            peers::parse_address(&sync.host_address, cluster.cidr).map_err(Refusal::because)?;
+            peer::parse_address(&sync.host_address, cluster.cidr).map_err(Refusal::because)?;
         self.wanted
             .check_generation(sync.generation)
             .map_err(Refusal::because)?;
@@ -221,9 +222,9 @@ impl Reconciler {
         let address = self.options.host_address.unwrap_or(told);
         if self.wanted.host_address != Some(address) {
             self.wanted.host_address = Some(address);
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
         }
-        Ok(peers::check_peers(&sync.peers, &cluster, own, address))
+        Ok(peer::check_peers(&sync.peers, &cluster, own, address))
     }
 
     /// The node's subnet, without which a call makes no sense.

@@ -4,13 +4,14 @@ use std::net::Ipv4Addr;
 
 use super::Reconciler;
 use crate::{
-    command::{EndpointView, Refusal},
-    endpoint::{
-        AttachedEndpoint,
-        request::{EndpointRequest, check, matching},
+    api::command::{EndpointView, Refusal},
+    diff::change::DisplayMac,
+    observed::{Observed, events::Dirty},
+    wanted::{
+        Wanted,
+        endpoint::AttachedEndpoint,
+        endpoint_request::{EndpointRequest, check, matching},
     },
-    kernel::{change::DisplayMac, events::Dirty, observed::Observed},
-    wanted::Wanted,
 };
 
 impl Reconciler {
@@ -33,7 +34,7 @@ impl Reconciler {
         let view = self.view_of(address, &endpoint);
         let interface = endpoint.interface.clone();
         if self.wanted.endpoints.insert(address, endpoint.clone()) != Some(endpoint) {
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
             tracing::info!(%address, interface, mac = view.mac, "endpoint attached");
         }
         self.round(Dirty::default()).await;
@@ -61,7 +62,7 @@ impl Reconciler {
             matching(interface, address, &self.wanted.endpoints).map_err(Refusal::because)?;
         for address in endpoints {
             if let Some(endpoint) = self.wanted.endpoints.remove(&address) {
-                self.keep.changed(self.wanted.generation);
+                self.state_writer.changed(self.wanted.generation);
                 tracing::info!(%address, interface = endpoint.interface, "endpoint detached");
             }
         }

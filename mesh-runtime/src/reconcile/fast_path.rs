@@ -4,12 +4,11 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::Reconciler;
 use crate::{
-    data_plane::{fast_path_state, without_ethernet},
-    fast_path::{
+    ebpf::{
         AttachDone, FastPath, FastPathError, FastPathOptions, FastPathState, Hooks,
         detach_leftovers,
     },
-    kernel::observed::Observed,
+    observed::{Observed, Programs},
     options::RuntimeOptions,
     problem::Problem,
 };
@@ -106,12 +105,12 @@ impl FastPathSlot {
         }))
     }
 
-    /// Whether there is no program to guard what containers send, and there will be none.
-    pub(super) fn is_missing(&self) -> bool {
+    /// Where the programs stand.
+    pub(super) fn programs(&self) -> Programs {
         match self {
-            Self::Unopened | Self::Opening(_) => false,
-            Self::Unavailable(_) => true,
-            Self::Open(open) => !open.is_attached() && open.refused().is_some(),
+            Self::Unopened | Self::Opening(_) => Programs::Pending,
+            Self::Open(open) if open.is_attached() || open.refused().is_none() => Programs::Loaded,
+            Self::Open(_) | Self::Unavailable(_) => Programs::Missing,
         }
     }
 
@@ -236,13 +235,7 @@ impl Reconciler {
         let FastPathSlot::Open(open) = &mut self.fast_path else {
             return None;
         };
-        let state = fast_path_state(
-            &self.settings,
-            &self.wanted,
-            &self.observed,
-            self.view.underlay.as_ref(),
-            &self.view.blocked,
-        )?;
+        let state = self.desired.fast_path.clone()?;
         match open.fast_path.show_maps(&state) {
             Ok(_) => {
                 open.shown = Some(state);
@@ -266,14 +259,6 @@ impl Reconciler {
             FastPathSlot::Unavailable(reason) => Some(Problem::Unguarded(reason.clone())),
             _ => None,
         }
-    }
-
-    /// Underlay interfaces that an open fast path leaves to the kernel path.
-    pub(super) fn left_to_the_kernel(&self) -> Option<Problem> {
-        let underlay = self.view.underlay.as_ref()?;
-        let names = without_ethernet(&self.observed, underlay);
-        let open = matches!(self.fast_path, FastPathSlot::Open(_)) && self.settings.forwarding;
-        (open && !names.is_empty()).then_some(Problem::NotEthernet(names))
     }
 
     /// Takes what became of attaching.

@@ -6,7 +6,8 @@ use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use super::Reconciler;
 use crate::{
-    firewall::{Counters, NftError, Outcome, Ruleset, Wanted, Writer, listen},
+    apply::firewall::{Counters, NftError, Outcome, Wanted, Writer, listen},
+    desired::firewall::Ruleset,
     problem::Problem,
 };
 
@@ -207,16 +208,9 @@ impl Firewall {
 impl Reconciler {
     /// Says what the rules are to be, as a round has found.
     pub(super) fn show_firewall(&mut self) {
-        let wanted = Ruleset::new(
-            &self.settings,
-            &self.wanted,
-            &self.observed,
-            &self.view,
-            self.fast_path.is_missing(),
-        );
         // Without a bridge for a moment, the rules stay as they are.
-        if let Some(wanted) = wanted {
-            self.firewall.want(wanted);
+        if let Some(rules) = self.desired.firewall.clone() {
+            self.firewall.want(rules);
         }
     }
 

@@ -5,18 +5,13 @@ use mesh_layout::{VNI, overlay_mac};
 
 use super::Reconciler;
 use crate::{
-    command::Refusal,
-    interface,
-    kernel::{
-        apply::Applier,
-        change::{Change, OverlayRoute},
-        events::Dirty,
-        observe::route_to,
-        observed::{LinkKind, Route},
-        plan::describe,
-    },
+    api::command::Refusal,
+    apply::Applier,
+    desired::entries::{OverlayRoute, describe},
+    diff::change::Change,
+    observed::{LinkKind, Route, events::Dirty, read::route_to},
     problem::Problem,
-    subnet::gateway,
+    wanted::{interface, subnet::gateway},
 };
 
 impl Reconciler {
@@ -34,7 +29,7 @@ impl Reconciler {
             .map_err(Refusal::because)?;
         let new = self.wanted.injected.insert(destination);
         if new {
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
         }
         let goal = OverlayRoute {
             destination,
@@ -57,7 +52,7 @@ impl Reconciler {
         // What passes by itself is tried again; a route of somebody else stays.
         if new && matches!(problem, Problem::ForeignRoute { .. }) {
             self.wanted.injected.remove(&destination);
-            self.keep.changed(self.wanted.generation);
+            self.state_writer.changed(self.wanted.generation);
         }
         Err(Refusal::because(problem))
     }
@@ -65,7 +60,7 @@ impl Reconciler {
     /// The short way: add this one route without reading everything. `Ok(false)`: this case
     /// needs a round.
     async fn inject_directly(&mut self, goal: OverlayRoute) -> Result<bool, Problem> {
-        if self.outdated.devices || self.view.underlay.is_none() {
+        if self.outdated.devices || self.desired.underlay.is_none() {
             return Ok(false);
         }
         let overlay = self

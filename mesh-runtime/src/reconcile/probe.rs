@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use super::{FastPathSlot, Reconciler};
 use crate::{
     probe::{ProbeSocket, ProbeStart},
-    subnet::gateway,
+    wanted::subnet::gateway,
 };
 
 impl Reconciler {

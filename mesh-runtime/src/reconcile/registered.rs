@@ -14,16 +14,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Reconciler, waiting::Waiting};
 use crate::{
-    command::{Ground, Made, Refusal, Shown},
-    endpoint::{AttachedEndpoint, namespace::Namespace},
-    fast_path::Mac,
-    kernel::{
-        events::Dirty,
-        netlink::NetlinkError,
-        observed::{Link, LinkKind, Observed},
-        veth::{self, VethPair},
-    },
-    wanted::Wanted,
+    api::command::{Ground, Made, Refusal, Shown},
+    apply::veth::{self, VethPair},
+    ebpf::Mac,
+    netlink::NetlinkError,
+    observed::{Link, LinkKind, Observed, events::Dirty, namespace::Namespace},
+    wanted::{Wanted, endpoint::AttachedEndpoint},
 };
 
 /// The most ports that a bridge has: numbers of ten bits (`BR_PORT_BITS`, net/bridge/br_private.h), of
@@ -215,7 +211,7 @@ impl Reconciler {
         let subnet = self.wanted.subnet.ok_or_else(|| {
             Refusal("this node has no subnet yet: try again once its agent has joined".to_owned())
         })?;
-        let underlay = self.view.underlay.as_ref().ok_or_else(|| {
+        let underlay = self.desired.underlay.as_ref().ok_or_else(|| {
             let problem = self.problems.first();
             let why = problem.map_or_else(String::new, |problem| format!(" ({problem})"));
             Refusal(format!(

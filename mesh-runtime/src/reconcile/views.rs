@@ -6,14 +6,9 @@ use ipnet::Ipv4Net;
 
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
-    command::{EndpointView, FastPathView, PeerList, PeerView, Status},
-    endpoint::endpoints,
-    kernel::{
-        change::{Change, DisplayMac},
-        events::Dirty,
-        observed::LinkKind,
-        plan::plan,
-    },
+    api::command::{EndpointView, FastPathView, PeerList, PeerView, Status},
+    diff::{change::DisplayMac, missing},
+    observed::{LinkKind, events::Dirty},
 };
 
 impl Reconciler {
@@ -72,30 +67,20 @@ impl Reconciler {
         self.observed
             .link_named(&self.settings.overlay)
             .filter(|link| link.up && matches!(link.kind, LinkKind::Vxlan(_)))?;
-        let plan = plan(&self.settings, &self.wanted, &self.observed);
-        let subnet_of = |address| self.settings.cluster.subnet_of(address);
-        let missing = plan.changes.iter().filter_map(|change| match change {
-            Change::AddRoute(route) | Change::ReplaceRoute(route) => Some(route.destination),
-            Change::SetNeighbour { address, .. } => subnet_of(*address),
-            Change::SetForwarding {
-                mac: [_, _, a, b, c, d],
-                ..
-            } => subnet_of([*a, *b, *c, *d].into()),
-            _ => None,
-        });
         let kept_out = self
             .wanted
             .peers
             .iter()
             .filter(|(_, peer)| self.firewall.keeps_out(peer.address))
             .map(|(&subnet, _)| subnet);
-        let blocked = plan.blocked.iter().copied();
-        Some(missing.chain(blocked).chain(kept_out).collect())
+        let mut unready = missing(&self.settings, &self.desired, &self.observed);
+        unready.extend(kept_out);
+        Some(unready)
     }
 
     pub(super) fn status(&self) -> Status {
         let overlay = self.observed.link_named(&self.settings.overlay);
-        let underlay = self.view.underlay.as_ref();
+        let underlay = self.desired.underlay.as_ref();
         Status {
             subnet: self.wanted.subnet,
             host_address: underlay
@@ -155,7 +140,7 @@ impl Reconciler {
             "the programs are being attached"
         } else if self.wanted.subnet.is_none() {
             "this node has no subnet yet"
-        } else if self.view.underlay.is_none() {
+        } else if self.desired.underlay.is_none() {
             "this node's underlay address is not known, or on no interface"
         } else {
             "bridge or overlay interface are not there"
@@ -167,13 +152,9 @@ impl Reconciler {
     }
 
     fn endpoint_views(&self) -> Vec<EndpointView> {
-        let bridge = self.observed.link_named(&self.settings.bridge);
-        let (Some(subnet), Some(bridge)) = (self.wanted.subnet, bridge) else {
-            return Vec::new();
-        };
-        endpoints(&self.observed, bridge.index, subnet, &self.wanted.endpoints)
-            .into_iter()
-            .map(|(address, path)| EndpointView {
+        let endpoints = self.desired.containers.endpoints.iter();
+        endpoints
+            .map(|(&address, path)| EndpointView {
                 address,
                 mac: DisplayMac(path.mac).to_string(),
                 interface: self.observed.name_of(path.link),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Reconciler;
-use crate::command::{Made, PeerList, Refusal, Status, SyncAnswer};
+use crate::api::command::{Made, PeerList, Refusal, Status, SyncAnswer};
 
 /// The longest a caller waits, when ports keep coming.
 const PATIENCE: Duration = Duration::from_secs(1);

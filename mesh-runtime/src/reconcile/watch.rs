@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Reconciler, fast_path::FastPathSlot};
-use crate::{fast_path::WatchTurn, kernel::events::Dirty};
+use crate::{ebpf::WatchTurn, observed::events::Dirty};
 
 /// How often a share of the maps and links is looked at: damage is to be repaired within 100 ms.
 const LOOK: Duration = Duration::from_millis(50);

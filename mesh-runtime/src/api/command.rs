@@ -1,0 +1,217 @@
+//! What the services ask of the reconciler.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Instant,
+};
+
+use ipnet::Ipv4Net;
+use mesh_ipam::Lease;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    ebpf::{FastPathReport, PeerCounters},
+    observed::namespace::Namespace,
+    probe::ProbeStart,
+    wanted::{endpoint_request::EndpointRequest, peer::NamedPeer},
+};
+
+/// A request, with the place its answer goes to.
+#[derive(Debug)]
+pub(crate) enum Command {
+    ConfigureSubnet {
+        subnet: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    InjectRoute {
+        destination: String,
+        via: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    RemoveRoute {
+        destination: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    SyncPeers {
+        sync: Sync,
+        reply: oneshot::Sender<SyncAnswer>,
+    },
+    AttachEndpoint {
+        request: EndpointRequest,
+        reply: oneshot::Sender<Result<EndpointView, Refusal>>,
+    },
+    DetachEndpoint {
+        interface: String,
+        address: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// What a container's interface is made on.
+    Ground {
+        reply: oneshot::Sender<Result<Ground, Refusal>>,
+    },
+    /// Makes the interface of a lease's endpoint.
+    MakeEndpoint {
+        lease: Box<Lease>,
+        namespace: Namespace,
+        reply: oneshot::Sender<Result<Made, Refusal>>,
+    },
+    /// Lets an endpoint that is made send, by the name of its interface.
+    RaiseEndpoint {
+        link: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// Deletes the interface of an endpoint, by its name.
+    UnmakeEndpoint {
+        link: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// What the kernel shows of leases.
+    Shown {
+        reply: oneshot::Sender<Shown>,
+    },
+    ListPeers {
+        reply: oneshot::Sender<PeerList>,
+    },
+    GetStatus {
+        reply: oneshot::Sender<Status>,
+    },
+    /// The first half of a probe, which itself does not hold up anybody.
+    StartProbe {
+        /// As the caller wrote them; empty for all peers.
+        subnets: Vec<String>,
+        reply: oneshot::Sender<ProbeStart>,
+    },
+    /// When each of these peers was heard last, as far as the programs counted.
+    LastSeen {
+        peers: Vec<Ipv4Net>,
+        reply: oneshot::Sender<BTreeMap<Ipv4Net, Instant>>,
+    },
+}
+
+/// What a container's interface is made on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ground {
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) cluster: Ipv4Net,
+    /// The overlay's, in bytes.
+    pub(crate) mtu: u32,
+}
+
+/// An endpoint whose interface is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    /// Index of the host's end.
+    pub(crate) port: u32,
+    /// Whether this call made it.
+    pub(crate) new: bool,
+    /// Whether programs and rules know it.
+    pub(crate) guarded: bool,
+}
+
+/// What the kernel shows of leases.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown {
+    /// Names of the host's interfaces.
+    pub(crate) links: BTreeSet<String>,
+    /// Addresses that containers at the bridge hold.
+    pub(crate) held: BTreeSet<Ipv4Addr>,
+}
+
+/// The whole peer set.
+#[derive(Clone, Debug)]
+pub(crate) struct Sync {
+    pub(crate) generation: u64,
+    pub(crate) host_address: String,
+    pub(crate) peers: Vec<NamedPeer>,
+}
+
+/// Why a request was refused or could not be carried out, in words for its caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refusal(pub(crate) String);
+
+impl Refusal {
+    /// A refusal with the text of an error.
+    pub(crate) fn because(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What became of a sync.
+#[derive(Clone, Debug)]
+pub(crate) struct SyncAnswer {
+    pub(crate) outcome: Result<SyncCounts, Refusal>,
+    /// The generation that is applied now.
+    pub(crate) generation: u64,
+    /// Peers that were refused, by their position in the request.
+    pub(crate) rejected: Vec<(usize, String)>,
+}
+
+/// How many peers a sync added, changed, removed and left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SyncCounts {
+    pub(crate) added: u32,
+    pub(crate) changed: u32,
+    pub(crate) removed: u32,
+    pub(crate) unchanged: u32,
+}
+
+/// The peers as the kernel shows them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PeerList {
+    pub(crate) generation: u64,
+    pub(crate) peers: Vec<PeerView>,
+}
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerView {
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) hostname: String,
+    pub(crate) suspect: bool,
+    pub(crate) counters: PeerCounters,
+    pub(crate) kernel_path_ready: bool,
+    pub(crate) fast_path_ready: bool,
+}
+
+/// The state of the node.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    pub(crate) subnet: Option<Ipv4Net>,
+    pub(crate) host_address: Option<Ipv4Addr>,
+    pub(crate) underlay_interface: String,
+    pub(crate) overlay_mtu: u32,
+    pub(crate) generation: u64,
+    pub(crate) peers: usize,
+    pub(crate) suspect_peers: usize,
+    pub(crate) routes: usize,
+    pub(crate) fast_path: FastPathView,
+    pub(crate) endpoints: Vec<EndpointView>,
+    pub(crate) problems: Vec<String>,
+}
+
+/// The state of the fast path.
+#[derive(Clone, Debug)]
+pub(crate) enum FastPathView {
+    /// The programs guard alone.
+    Off(Option<Box<FastPathReport>>),
+    Unavailable(String),
+    Waiting {
+        reason: String,
+        report: Option<Box<FastPathReport>>,
+    },
+    Active(Box<FastPathReport>),
+}
+
+/// A container of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct EndpointView {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) mac: String,
+    pub(crate) interface: String,
+}
+
+/// Where the services send their commands.
+pub(crate) type Commands = mpsc::Sender<Command>;

@@ -1,0 +1,7 @@
+//! The gRPC services: from messages to commands of the loop, and from its answers back.
+
+pub(crate) mod ask;
+pub(crate) mod command;
+pub(crate) mod dataplane;
+pub(crate) mod quilt;
+mod registry;

@@ -1,0 +1,371 @@
+//! The messages of the kernel's packet filter that need no `nft`: what rules and elements there
+//! are, and changes of elements.
+//!
+//! linux/netfilter/nfnetlink.h and nf_tables.h; attributes as in linux/netlink.h.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
+
+use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
+use nix::sys::{
+    socket::{setsockopt, sockopt::ReceiveTimeout},
+    time::TimeVal,
+};
+
+use super::{TABLE, counters::Reading};
+use crate::desired::firewall::{ElementChange, Raw, SETS};
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFT_MSG_GETRULE: u16 = 7;
+const NFT_MSG_NEWSETELEM: u16 = 12;
+const NFT_MSG_GETSETELEM: u16 = 13;
+const NFT_MSG_DELSETELEM: u16 = 14;
+const NFT_MSG_GETGEN: u16 = 16;
+const NFT_MSG_GETOBJ: u16 = 19;
+const NFT_OBJECT_COUNTER: u32 = 1;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_GEN_ID: u16 = 1;
+const NFTA_OBJ_TABLE: u16 = 1;
+const NFTA_OBJ_NAME: u16 = 2;
+const NFTA_OBJ_TYPE: u16 = 3;
+const NFTA_OBJ_DATA: u16 = 4;
+const NFTA_COUNTER_PACKETS: u16 = 2;
+
+const NFPROTO_INET: u8 = 1;
+const NFPROTO_BRIDGE: u8 = 7;
+const FAMILIES: [(&str, u8); 2] = [("inet", NFPROTO_INET), ("bridge", NFPROTO_BRIDGE)];
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_CREATE: u16 = 0x400;
+/// Set where the state changed while it was being read.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const HEADER_LEN: usize = 16;
+/// `nlmsghdr` and `nfgenmsg`.
+const BODY: usize = HEADER_LEN + 4;
+/// The flags in an attribute's type (`NLA_TYPE_MASK`).
+const TYPE_MASK: u16 = 0x3fff;
+const NLA_F_NESTED: u16 = 0x8000;
+
+/// Elements in one message: an attribute's length has 16 bits.
+const ELEMENTS: usize = 1000;
+
+/// The kernel answers at once; this is for one that does not.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The rules' numbers, and the elements of the sets: what the kernel compares, and what a map leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tables {
+    pub(super) rules: Vec<(u8, u64)>,
+    pub(super) elements: BTreeMap<&'static str, BTreeSet<Vec<u8>>>,
+}
+
+/// Speaks with the kernel's packet filter.
+#[derive(Debug)]
+pub(super) struct Reader(Socket);
+
+impl Reader {
+    pub(super) fn open() -> io::Result<Self> {
+        Self::of(NETLINK_NETFILTER)
+    }
+
+    /// Speaks with another part of the kernel.
+    pub(super) fn of(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
+        setsockopt(&socket, ReceiveTimeout, &patience)?;
+        Ok(Self(socket))
+    }
+
+    /// Number of the kernel's state, of all tables.
+    pub(super) fn generation(&self) -> io::Result<u32> {
+        let request = request(NFT_MSG_GETGEN, NLM_F_REQUEST, 0, &[]);
+        let mut generation = None;
+        self.ask(&request, |message| {
+            let id = attribute(body(message)?, NFTA_GEN_ID)?;
+            generation = Some(u32::from_be_bytes(id.try_into().ok()?));
+            Some(())
+        })?;
+        generation.ok_or_else(|| io::Error::other("the kernel tells no generation"))
+    }
+
+    /// Our tables; `None` if they changed meanwhile.
+    pub(super) fn tables(&self) -> io::Result<Option<Tables>> {
+        let mut tables = Tables::default();
+        for (name, family) in FAMILIES {
+            let table = [(NFTA_RULE_TABLE, TABLE)];
+            let question = request(NFT_MSG_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, family, &table);
+            let rules = &mut tables.rules;
+            let whole = self.ask(&question, |message| {
+                let attributes = body(message)?;
+                // Kernels that do not know the filter tell the rules of all tables.
+                if text(attribute(attributes, NFTA_RULE_TABLE)?) == TABLE.as_bytes() {
+                    let handle = attribute(attributes, NFTA_RULE_HANDLE)?;
+                    rules.push((family, u64::from_be_bytes(handle.try_into().ok()?)));
+                }
+                Some(())
+            })?;
+            if !whole {
+                return Ok(None);
+            }
+            for set in SETS.iter().filter(|set| set.family == name) {
+                match self.elements(family, set.name) {
+                    Ok(Some(keys)) => tables.elements.insert(set.name, keys),
+                    Ok(None) => return Ok(None),
+                    // Neither set nor table.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+                    Err(error) => return Err(error),
+                };
+            }
+        }
+        tables.rules.sort_unstable();
+        Ok(Some(tables))
+    }
+
+    fn elements(&self, family: u8, set: &str) -> io::Result<Option<BTreeSet<Vec<u8>>>> {
+        let names = [
+            (NFTA_SET_ELEM_LIST_TABLE, TABLE),
+            (NFTA_SET_ELEM_LIST_SET, set),
+        ];
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let request = request(NFT_MSG_GETSETELEM, flags, family, &names);
+        let mut keys = BTreeSet::new();
+        let whole = self.ask(&request, |message| {
+            if u16_at(message, 4)? & 0xff != NFT_MSG_NEWSETELEM {
+                return Some(());
+            }
+            let elements = attribute(body(message)?, NFTA_SET_ELEM_LIST_ELEMENTS);
+            for (_, element) in attributes(elements.unwrap_or_default()) {
+                let value = |name| attribute(attribute(element, name)?, NFTA_DATA_VALUE);
+                let data = value(NFTA_SET_ELEM_DATA).unwrap_or_default();
+                keys.insert([value(NFTA_SET_ELEM_KEY)?, data].concat());
+            }
+            Some(())
+        })?;
+        Ok(whole.then_some(keys))
+    }
+
+    /// The counters of our table, by name, in packets.
+    pub(super) fn counters(&self) -> io::Result<Reading> {
+        let mut attributes = text_attribute(NFTA_OBJ_TABLE, TABLE);
+        let kind = NFT_OBJECT_COUNTER.to_be_bytes();
+        attributes.extend(attribute_of(NFTA_OBJ_TYPE, &kind));
+        let request = message(
+            NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETOBJ,
+            NLM_F_REQUEST | NLM_F_DUMP,
+            [NFPROTO_INET, 0, 0, 0],
+            &attributes,
+        );
+        let mut counters = Reading::new();
+        self.ask(&request, |message| {
+            let attributes = body(message)?;
+            if text(attribute(attributes, NFTA_OBJ_TABLE)?) == TABLE.as_bytes() {
+                let name = text(attribute(attributes, NFTA_OBJ_NAME)?);
+                let data = attribute(attributes, NFTA_OBJ_DATA)?;
+                let packets = attribute(data, NFTA_COUNTER_PACKETS)?.try_into().ok()?;
+                let name = String::from_utf8_lossy(name).into_owned();
+                counters.insert(name, u64::from_be_bytes(packets));
+            }
+            Some(())
+        })?;
+        Ok(counters)
+    }
+
+    /// Adds and deletes elements, all or none.
+    pub(super) fn change(&self, changes: &[ElementChange]) -> io::Result<()> {
+        let mut batch = batch_mark(NFNL_MSG_BATCH_BEGIN);
+        let mut acknowledged = 0;
+        for change in changes {
+            for elements in change.elements.chunks(ELEMENTS) {
+                batch.extend(element_message(change, elements));
+                acknowledged += 1;
+            }
+        }
+        batch.extend(batch_mark(NFNL_MSG_BATCH_END));
+        self.0.send(&batch, 0)?;
+        while acknowledged > 0 {
+            let (datagram, _) = self.0.recv_from_full()?;
+            let mut rest = datagram.as_slice();
+            while let Some((message, following)) = split(rest) {
+                rest = following;
+                acknowledged -= 1;
+                refusal(message).map_or(Ok(()), Err)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request and reads its answers. Returns whether nothing changed meanwhile.
+    pub(super) fn ask(
+        &self,
+        request: &[u8],
+        mut take: impl FnMut(&[u8]) -> Option<()>,
+    ) -> io::Result<bool> {
+        self.0.send(request, 0)?;
+        let dump = u16_at(request, 6).is_some_and(|flags| flags & NLM_F_DUMP == NLM_F_DUMP);
+        let mut whole = true;
+        loop {
+            let (datagram, _) = self.0.recv_from_full()?;
+            let mut rest = datagram.as_slice();
+            while let Some((message, following)) = split(rest) {
+                rest = following;
+                whole &= u16_at(message, 6).is_none_or(|flags| flags & NLM_F_DUMP_INTR == 0);
+                match u16_at(message, 4) {
+                    Some(NLMSG_DONE) => return Ok(whole),
+                    Some(NLMSG_ERROR) => return refusal(message).map_or(Ok(whole), Err),
+                    _ => take(message).ok_or_else(|| {
+                        io::Error::other("the kernel's answer cannot be understood")
+                    })?,
+                }
+                if !dump {
+                    return Ok(whole);
+                }
+            }
+        }
+    }
+}
+
+/// What the kernel says in an error message; `None` for an acknowledgement.
+fn refusal(message: &[u8]) -> Option<io::Error> {
+    let errno = message.get(HEADER_LEN..HEADER_LEN + 4)?;
+    match i32::from_ne_bytes(errno.try_into().ok()?) {
+        0 => None,
+        errno => Some(io::Error::from_raw_os_error(-errno)),
+    }
+}
+
+/// A request with text attributes. Its sequence number is that of the only one on the socket.
+fn request(kind: u16, flags: u16, family: u8, attributes: &[(u16, &str)]) -> Vec<u8> {
+    let attributes: Vec<u8> = attributes
+        .iter()
+        .flat_map(|(name, value)| text_attribute(*name, value))
+        .collect();
+    message(
+        NFNL_SUBSYS_NFTABLES << 8 | kind,
+        flags,
+        [family, 0, 0, 0],
+        &attributes,
+    )
+}
+
+/// The beginning or the end of a transaction.
+fn batch_mark(kind: u16) -> Vec<u8> {
+    let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+    message(kind, NLM_F_REQUEST, [0, 0, high, low], &[])
+}
+
+fn element_message(change: &ElementChange, elements: &[Raw]) -> Vec<u8> {
+    let part = |name, value: &[u8]| {
+        let value = attribute_of(NFTA_DATA_VALUE, value);
+        attribute_of(NLA_F_NESTED | name, &value)
+    };
+    let elements: Vec<u8> = elements
+        .iter()
+        .flat_map(|element| {
+            let mut parts = part(NFTA_SET_ELEM_KEY, &element.key);
+            // A map's element is deleted by its key, whatever it leads to.
+            if change.add && !element.data.is_empty() {
+                parts.extend(part(NFTA_SET_ELEM_DATA, &element.data));
+            }
+            attribute_of(NLA_F_NESTED | NFTA_LIST_ELEM, &parts)
+        })
+        .collect();
+    let mut attributes = text_attribute(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+    attributes.extend(text_attribute(NFTA_SET_ELEM_LIST_SET, change.set));
+    attributes.extend(attribute_of(
+        NLA_F_NESTED | NFTA_SET_ELEM_LIST_ELEMENTS,
+        &elements,
+    ));
+    let (kind, flags) = match change.add {
+        true => (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
+        false => (NFT_MSG_DELSETELEM, 0),
+    };
+    let family = FAMILIES.iter().find(|(name, _)| *name == change.family);
+    message(
+        NFNL_SUBSYS_NFTABLES << 8 | kind,
+        NLM_F_REQUEST | NLM_F_ACK | flags,
+        [family.map_or(0, |(_, number)| *number), 0, 0, 0],
+        &attributes,
+    )
+}
+
+/// `nlmsghdr`, `nfgenmsg` and attributes.
+pub(super) fn message(kind: u16, flags: u16, nfgenmsg: [u8; 4], attributes: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(BODY + attributes.len());
+    message.extend(((BODY + attributes.len()) as u32).to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(nfgenmsg);
+    message.extend(attributes);
+    message
+}
+
+fn text_attribute(kind: u16, value: &str) -> Vec<u8> {
+    attribute_of(kind, &[value.as_bytes(), &[0]].concat())
+}
+
+/// An attribute, filled up to four bytes. None here comes near the 64 KiB that it can have.
+pub(super) fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut attribute = Vec::with_capacity(value.len() + 8);
+    attribute.extend(((4 + value.len()) as u16).to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+/// The first message of a datagram, and what follows it.
+fn split(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = u32::from_ne_bytes(datagram.get(..4)?.try_into().ok()?) as usize;
+    let message = datagram.get(..length).filter(|it| it.len() >= HEADER_LEN)?;
+    let rest = datagram.get(length.next_multiple_of(4)..);
+    Some((message, rest.unwrap_or_default()))
+}
+
+/// The attributes of a message.
+pub(super) fn body(message: &[u8]) -> Option<&[u8]> {
+    message.get(BODY..)
+}
+
+/// Each attribute's type and value.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0)?);
+        let kind = u16_at(bytes, 2)? & TYPE_MASK;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find_map(|(it, value)| (it == kind).then_some(value))
+}
+
+/// A text attribute without its final zero.
+fn text(value: &[u8]) -> &[u8] {
+    value.strip_suffix(&[0]).unwrap_or(value)
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    let field = bytes.get(offset..offset + 2)?;
+    field.try_into().ok().map(u16::from_ne_bytes)
+}

@@ -1,0 +1,149 @@
+//! Makes the kernel show the rules.
+
+use std::time::Instant;
+
+use super::{
+    TABLE, connections,
+    counters::Reading,
+    netlink::Reader,
+    nft::{self, NftError},
+    shown::{Fingerprint, tables_exist},
+};
+use crate::desired::firewall::Ruleset;
+
+/// What the rules are to be.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) ruleset: Ruleset,
+    /// Whether nft may run, which takes a tenth of a second of a processor.
+    pub(crate) may_run: bool,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The kernel shows the rules.
+    InPlace,
+    /// They were written, by running nft.
+    Written,
+    /// They differ, but it is too early to run nft.
+    Early,
+    /// They were written, and somebody has changed them since.
+    Overtaken,
+}
+
+/// Writes the rules, and remembers how to tell that they are as they were written. All calls
+/// block, and act on the network namespace of the calling thread.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    written: Option<Written>,
+    counters: Reading,
+}
+
+#[derive(Debug)]
+struct Written {
+    ruleset: Ruleset,
+    fingerprint: Fingerprint,
+}
+
+impl Writer {
+    /// The rules that were written last, and not seen changed since.
+    pub(crate) fn written(&self) -> Option<&Ruleset> {
+        self.written.as_ref().map(|written| &written.ruleset)
+    }
+
+    /// The counters as they were when the rules were last looked at.
+    pub(crate) fn counters(&self) -> &Reading {
+        &self.counters
+    }
+
+    /// Looks at the kernel's rules, and writes them where they are not what is wanted.
+    ///
+    /// # Errors
+    ///
+    /// No nft, or one that refuses; rules that cannot be read.
+    pub(crate) fn turn(&mut self, wanted: &Wanted) -> Result<Outcome, NftError> {
+        let reader = Reader::open().map_err(NftError::Read)?;
+        let mut damaged = false;
+        if let Some(written) = &mut self.written {
+            // A table that is gone has counted nothing.
+            self.counters = reader.counters().unwrap_or_default();
+            damaged = !written.fingerprint.holds(&reader).map_err(NftError::Read)?;
+            if !damaged && written.ruleset == wanted.ruleset {
+                return Ok(Outcome::InPlace);
+            }
+        }
+        let mut changes = match &self.written {
+            Some(written) if !damaged => wanted.ruleset.since(&written.ruleset),
+            _ => None,
+        };
+        if changes.is_none() && !wanted.may_run {
+            return Ok(Outcome::Early);
+        }
+        // Not known again until all has worked.
+        let before = self.written.take();
+        let before = before.as_ref().map(|written| &written.ruleset);
+        let changed_ways = wanted.ruleset.changed_ways(before);
+        let started = Instant::now();
+        if let Some(elements) = &changes
+            && let Err(error) = reader.change(elements)
+        {
+            // Somebody was quicker, and the sets are not what they were.
+            tracing::debug!(%error, "cannot change the packet filter's sets: writing all anew");
+            changes = None;
+            if !wanted.may_run {
+                return Ok(Outcome::Early);
+            }
+        }
+        if changes.is_none() {
+            nft::run(&wanted.ruleset.text())?;
+        }
+        let took_ms = started.elapsed().as_millis();
+        let fingerprint = Fingerprint::read(&reader).map_err(NftError::Read)?;
+        if !fingerprint.is_of(&wanted.ruleset.content()) {
+            return Ok(Outcome::Overtaken);
+        }
+        if !changed_ways.is_empty() {
+            match connections::forget(&reader, &wanted.ruleset, &changed_ways) {
+                Ok(flows) => tracing::debug!(flows, "flows to published ports begin anew"),
+                Err(error) => tracing::warn!(
+                    %error,
+                    "cannot have the kernel forget flows to published ports: clients that never pause \
+                     reach what was there before; conntrack -D -p udp ends them"
+                ),
+            }
+        }
+        self.written = Some(Written {
+            ruleset: wanted.ruleset.clone(),
+            fingerprint,
+        });
+        let peers = wanted.ruleset.peers();
+        match (damaged, changes.is_some()) {
+            (true, _) => tracing::warn!(
+                peers,
+                took_ms,
+                "somebody changed the packet filter's tables named {TABLE}: written anew"
+            ),
+            (_, false) => tracing::info!(peers, took_ms, "packet filter's rules written"),
+            (_, true) => tracing::debug!(peers, took_ms, "packet filter's sets changed"),
+        }
+        Ok(match changes {
+            Some(_) => Outcome::InPlace,
+            None => Outcome::Written,
+        })
+    }
+}
+
+/// Removes both tables, and says whether there were any.
+///
+/// # Errors
+///
+/// As [`Writer::turn`].
+pub(crate) fn remove() -> Result<bool, NftError> {
+    if !tables_exist().map_err(NftError::Read)? {
+        return Ok(false);
+    }
+    let gone = |family: &str| format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n");
+    nft::run(&(gone("inet") + &gone("bridge")))?;
+    Ok(true)
+}

@@ -1,0 +1,141 @@
+//! Serves gRPC until a signal comes.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, bail};
+use mesh_runtime::{DataplaneService, MeshRuntime, QuiltService};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::InterceptorLayer,
+    transport::{Server, server::Router},
+};
+
+use mesh_proto::{
+    mesh::mesh_dataplane_server::MeshDataplaneServer,
+    quilt::quilt_runtime_server::QuiltRuntimeServer,
+};
+
+use super::{
+    options::{DaemonOptions, GrpcAddress},
+    socket::{Socket, find_group},
+};
+
+/// How long calls that are under way may take once a signal has come.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
+/// The longest a call may take; the services' own deadline is shorter and says more.
+const CALL_DEADLINE: Duration = Duration::from_secs(15);
+/// Calls at a time on one connection. One agent makes one.
+const CALLS_PER_CONNECTION: usize = 32;
+/// Finds out that a peer has gone without a word.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
+    // Before anything is touched: a signal that comes early must not leave half a start.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let group = options.socket_group.as_deref();
+    let group = group.map(find_group).transpose()?;
+    let mut mesh = MeshRuntime::start(options.runtime_options()).await?;
+    // Whoever is served on the port finds the socket as well.
+    let (socket, callers) = Socket::bind(&options.socket, group)?;
+    let listener = match options.grpc_addr {
+        GrpcAddress::At(address) => Some(listen(address).await?),
+        GrpcAddress::Off => None,
+    };
+
+    let stop = CancellationToken::new();
+    let mut servers = JoinSet::new();
+    let address = match listener {
+        Some(listener) => {
+            let address = listener
+                .local_addr()
+                .context("cannot tell the gRPC address")?;
+            let router = router(Server::builder(), mesh.mesh_dataplane(), &mesh).await?;
+            let stopped = stop.clone().cancelled_owned();
+            servers.spawn(
+                router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped),
+            );
+            address.to_string()
+        }
+        None => "off".to_owned(),
+    };
+    let access = socket.access();
+    let layer = InterceptorLayer::new(move |request| access.check(request));
+    let builder = Server::builder().layer(layer);
+    let router = router(builder, mesh.local_dataplane(), &mesh).await?;
+    let stopped = stop.clone().cancelled_owned();
+    servers.spawn(router.serve_with_incoming_shutdown(UnixListenerStream::new(callers), stopped));
+    tracing::info!(%address, socket = %options.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+
+    let ended = tokio::select! {
+        name = signalled(&mut terminate, &mut interrupt) => {
+            tracing::info!(signal = name, "stopping; the data plane stays in place");
+            None
+        }
+        result = servers.join_next() => result,
+        () = mesh.ended() => bail!("the runtime ended by itself; this is a defect, the log says more"),
+    };
+    if let Some(result) = ended {
+        result.context("a gRPC server ended early")??;
+        bail!("a gRPC server ended by itself");
+    }
+    stop.cancel();
+    let drained = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
+        tracing::warn!("calls under way did not come to an end in time and are given up");
+        servers.abort_all();
+    }
+    drop(socket);
+    mesh.shutdown().await;
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot serve gRPC on {address}: stop what listens there (ss -ltnp), or choose another address with --grpc-addr")
+    })
+}
+
+async fn signalled(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+/// Builds a server with the runtime's services, health and reflection.
+async fn router<L: Clone>(
+    server: Server<L>,
+    dataplane: MeshDataplaneServer<DataplaneService>,
+    mesh: &MeshRuntime,
+) -> anyhow::Result<Router<L>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health
+        .set_serving::<QuiltRuntimeServer<QuiltService>>()
+        .await;
+    health
+        .set_serving::<MeshDataplaneServer<DataplaneService>>()
+        .await;
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(mesh_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(server
+        .timeout(CALL_DEADLINE)
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .tcp_nodelay(true)
+        .add_service(health_service)
+        .add_service(descriptors().build_v1().map_err(io::Error::other)?)
+        .add_service(descriptors().build_v1alpha().map_err(io::Error::other)?)
+        .add_service(mesh.quilt_runtime())
+        .add_service(dataplane))
+}

@@ -1,0 +1,380 @@
+//! What the tables should hold, from settings, wanted and observed state. Pure.
+
+mod datagrams;
+mod element;
+mod passages;
+mod published;
+#[cfg(test)]
+mod tests;
+mod text;
+mod ways;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+
+use super::{Desired, underlay::Underlay};
+use crate::{
+    ebpf::Mac,
+    observed::{Link, LinkKind, Observed, Programs},
+    settings::Settings,
+    wanted::Wanted,
+};
+use element::Element;
+pub(crate) use element::Raw;
+use published::{Doors, doors};
+
+/// The rules of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ruleset {
+    /// What the rules are made of; a change of it writes the tables anew.
+    frame: Frame,
+    /// What the sets hold; a change of it changes elements alone.
+    pub(crate) sets: Sets,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Frame {
+    bridge: String,
+    overlay: String,
+    cluster: Ipv4Net,
+    subnet: Ipv4Net,
+    bridge_mac: Mac,
+    /// This node's address on the underlay, once it is known.
+    host_address: Option<Ipv4Addr>,
+    routed_from: BTreeSet<Ipv4Net>,
+    /// Whether containers go out under the host's address.
+    masquerade: bool,
+    /// Whether our bridge takes VLAN tags off.
+    filters_vlans: bool,
+    /// Whether no program judges what the rules mark.
+    without_programs: bool,
+    /// Whether addresses are left as they are and nothing is counted by name, for a kernel that can do neither.
+    guards_alone: bool,
+}
+
+/// What the named sets hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sets {
+    /// Underlay addresses of peers: who may send VXLAN to this host.
+    peers: BTreeSet<Ipv4Addr>,
+    /// Network addresses of peers' subnets: what may be inside.
+    subnets: BTreeSet<Ipv4Addr>,
+    /// Interfaces over which peers are believed wherever the way to them leads.
+    uplinks: BTreeSet<String>,
+    /// Bridges of other containers on this host.
+    bridges: BTreeSet<String>,
+    /// Ports of our bridge.
+    ports: BTreeSet<u32>,
+    /// Addresses that containers hold, each with its port.
+    held: BTreeMap<Ipv4Addr, u32>,
+    /// Their MAC addresses.
+    macs: BTreeMap<Mac, u32>,
+    /// Ports that may send from no others than those.
+    strict: BTreeSet<u32>,
+    /// Ports of this host by which containers are reached.
+    doors: Doors,
+}
+
+/// How many rules there are, and the elements of each named set, as the kernel compares them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) rules: usize,
+    pub(crate) elements: BTreeMap<&'static str, BTreeSet<Vec<u8>>>,
+}
+
+/// A named set or map: its family, name and type, and how to get its elements.
+pub(crate) struct NamedSet {
+    pub(crate) family: &'static str,
+    pub(crate) name: &'static str,
+    kind: &'static str,
+    elements: fn(&Sets) -> BTreeSet<Element>,
+}
+
+impl NamedSet {
+    /// What nft calls it.
+    fn what(&self) -> &'static str {
+        match self.kind.contains(" : ") {
+            true => "map",
+            false => "set",
+        }
+    }
+}
+
+/// Elements of a set that come or go.
+pub(crate) struct ElementChange {
+    pub(crate) family: &'static str,
+    pub(crate) set: &'static str,
+    pub(crate) add: bool,
+    pub(crate) elements: Vec<Raw>,
+}
+
+pub(crate) const SETS: [NamedSet; 13] = [
+    NamedSet {
+        family: "inet",
+        name: "peers",
+        kind: "ipv4_addr",
+        elements: |sets| elements(&sets.peers, |&address| Element::Address(address)),
+    },
+    NamedSet {
+        family: "inet",
+        name: "subnets",
+        kind: "ipv4_addr",
+        elements: |sets| elements(&sets.subnets, |&address| Element::Address(address)),
+    },
+    NamedSet {
+        family: "inet",
+        name: "uplinks",
+        kind: "ifname",
+        elements: |sets| elements(&sets.uplinks, |name| Element::Interface(name.clone())),
+    },
+    NamedSet {
+        family: "inet",
+        name: "bridges",
+        kind: "ifname",
+        elements: |sets| elements(&sets.bridges, |name| Element::Interface(name.clone())),
+    },
+    NamedSet {
+        family: "inet",
+        name: "published",
+        kind: "inet_proto . inet_service : ipv4_addr . inet_service",
+        elements: |sets| published::elements(&sets.doors, false),
+    },
+    NamedSet {
+        family: "inet",
+        name: "published_at",
+        kind: "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+        elements: |sets| published::elements(&sets.doors, true),
+    },
+    NamedSet {
+        family: "inet",
+        name: "ways_in",
+        kind: "inet_proto . inet_service . ipv4_addr . inet_service",
+        elements: |sets| published::ways(&sets.doors),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "ports",
+        kind: "iface_index",
+        elements: |sets| elements(&sets.ports, |&port| Element::Port(port)),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "held",
+        kind: "ipv4_addr",
+        elements: |sets| elements(&sets.held, |(&address, _)| Element::Address(address)),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "holders",
+        kind: "iface_index . ipv4_addr",
+        elements: |sets| {
+            elements(&sets.held, |(&address, &port)| {
+                Element::Holder(port, address)
+            })
+        },
+    },
+    NamedSet {
+        family: "bridge",
+        name: "macs",
+        kind: "ether_addr",
+        elements: |sets| elements(&sets.macs, |(&mac, _)| Element::Mac(mac)),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "mac_holders",
+        kind: "iface_index . ether_addr",
+        elements: |sets| elements(&sets.macs, |(&mac, &port)| Element::MacHolder(port, mac)),
+    },
+    NamedSet {
+        family: "bridge",
+        name: "strict",
+        kind: "iface_index",
+        elements: |sets| elements(&sets.strict, |&port| Element::Port(port)),
+    },
+];
+
+fn elements<T: IntoIterator>(all: T, element: fn(T::Item) -> Element) -> BTreeSet<Element> {
+    all.into_iter().map(element).collect()
+}
+
+/// Whether a name means itself between quotation marks: nft knows no way to escape one, and takes
+/// an asterisk for a pattern. Others' interfaces may be named as they like.
+fn is_plain(name: &str) -> bool {
+    name.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._-:@+".contains(&byte))
+}
+
+pub(crate) use datagrams::{ChangedWays, Flow};
+pub(crate) use passages::Passage;
+pub(crate) use ways::MASQUERADED;
+
+impl Ruleset {
+    /// The rules for a node; `None` until it has a subnet and its bridge.
+    pub(crate) fn new(
+        settings: &Settings,
+        wanted: &Wanted,
+        observed: &Observed,
+        desired: &Desired,
+    ) -> Option<Self> {
+        let subnet = wanted.subnet?;
+        let bridge = observed
+            .link_named(&settings.bridge)
+            .filter(|link| link.kind == LinkKind::Bridge)?;
+        let underlay = desired.underlay.as_ref();
+        let containers = &desired.containers;
+        let accepted = |subnet: &&Ipv4Net| !desired.entries.blocked.contains(*subnet);
+        let ports = observed.ports_of(bridge.index).map(|port| port.index);
+        Some(Self {
+            frame: Frame {
+                bridge: settings.bridge.clone(),
+                overlay: settings.overlay.clone(),
+                cluster: settings.cluster.cidr,
+                subnet,
+                bridge_mac: bridge.mac?,
+                host_address: underlay.map(|underlay| underlay.address),
+                routed_from: settings.routed_from.clone(),
+                masquerade: settings.masquerade,
+                filters_vlans: bridge.filters_vlans,
+                without_programs: observed.programs == Programs::Missing,
+                guards_alone: false,
+            },
+            sets: Sets {
+                peers: wanted.peers.values().map(|peer| peer.address).collect(),
+                subnets: wanted
+                    .destinations()
+                    .iter()
+                    .filter(accepted)
+                    .map(Ipv4Net::network)
+                    .collect(),
+                uplinks: uplinks(observed, underlay),
+                bridges: underlay.map_or_else(BTreeSet::new, |underlay| {
+                    container_bridges(observed, underlay, bridge.index)
+                }),
+                ports: ports.collect(),
+                held: containers
+                    .endpoints
+                    .iter()
+                    .filter(|(_, path)| path.held)
+                    .map(|(&address, path)| (address, path.link))
+                    .collect(),
+                macs: containers.macs.clone(),
+                strict: containers.strict_ports.clone(),
+                doors: doors(&wanted.published, subnet),
+            },
+        })
+    }
+
+    /// The rules for a kernel that cannot translate addresses: it guards all the same.
+    pub(crate) fn guards_alone(mut self) -> Self {
+        self.frame.guards_alone = true;
+        self
+    }
+
+    /// Whether VXLAN from that address passes.
+    pub(crate) fn takes_from(&self, peer: Ipv4Addr) -> bool {
+        self.sets.peers.contains(&peer)
+    }
+
+    /// Whether a port sends from what is registered of it alone.
+    pub(crate) fn is_strict(&self, port: u32) -> bool {
+        self.sets.strict.contains(&port)
+    }
+
+    /// How many peers it knows.
+    pub(crate) fn peers(&self) -> usize {
+        self.sets.peers.len()
+    }
+
+    /// The changes of elements that turn `shown` into this; `None` where the rules differ.
+    pub(crate) fn since(&self, shown: &Self) -> Option<Vec<ElementChange>> {
+        if self.frame != shown.frame {
+            return None;
+        }
+        let mut changes = Vec::new();
+        for set in &SETS {
+            let (new, old) = ((set.elements)(&self.sets), (set.elements)(&shown.sets));
+            for (add, elements) in [(false, old.difference(&new)), (true, new.difference(&old))] {
+                let elements: Vec<Raw> = elements.map(Element::raw).collect();
+                if !elements.is_empty() {
+                    changes.push(ElementChange {
+                        family: set.family,
+                        set: set.name,
+                        add,
+                        elements,
+                    });
+                }
+            }
+        }
+        Some(changes)
+    }
+
+    /// What the kernel shows once all is written.
+    pub(crate) fn content(&self) -> Content {
+        // The text has a line for each rule, deeper than the chain that it is in.
+        let text = self.text();
+        let rules = text.lines().filter(|line| {
+            let line = line.strip_prefix("\t\t");
+            line.is_some_and(|line| !line.starts_with("type "))
+        });
+        Content {
+            rules: rules.count(),
+            elements: SETS
+                .iter()
+                .map(|set| {
+                    let elements = (set.elements)(&self.sets);
+                    let whole = elements.iter().map(|element| element.raw().whole());
+                    (set.name, whole.collect())
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Cards, and whatever carries the underlay. On others, such as a container's veth that is routed to
+/// or a virtual machine's bridge, a peer is believed only where the way to it leads back there: none of
+/// them can be told from a container by its kind.
+fn uplinks(observed: &Observed, underlay: Option<&Underlay>) -> BTreeSet<String> {
+    let carries = |index| underlay.is_some_and(|it| it.links.contains_key(&index));
+    observed
+        .links
+        .values()
+        .filter(|link| is_card(link) || carries(link.index))
+        .map(|link| link.name.clone())
+        .filter(|name| is_plain(name) && name != "lo")
+        .collect()
+}
+
+/// Whether an interface is one that a host is connected by, whatever its address: an underlay
+/// may be unnumbered, and the host's address on loopback. A port of a bridge or bond hands its
+/// packets to that.
+pub(crate) fn is_card(link: &Link) -> bool {
+    let kind = match &link.kind {
+        LinkKind::Other(kind) => kind.as_str(),
+        _ => return false,
+    };
+    link.up && link.master.is_none() && matches!(kind, "" | "vlan" | "bond" | "team")
+}
+
+/// Bridges on which other containers of this host are, so that no peer is behind them: those with
+/// a veth port whose other end is in another namespace, unless they carry the underlay.
+pub(crate) fn container_bridges(
+    observed: &Observed,
+    underlay: &Underlay,
+    own: u32,
+) -> BTreeSet<String> {
+    let containers = observed
+        .links
+        .values()
+        .filter(|link| link.kind == LinkKind::Veth && link.far_end.is_some());
+    containers
+        .filter_map(|link| observed.links.get(&link.master?))
+        .filter(|bridge| bridge.kind == LinkKind::Bridge && bridge.index != own)
+        .filter(|bridge| !underlay.links.contains_key(&bridge.index))
+        .map(|bridge| bridge.name.clone())
+        .filter(|name| is_plain(name))
+        .collect()
+}

@@ -1,0 +1,122 @@
+//! The rules of the way out of the mesh, and of the way in by published ports: whose address a
+//! packet carries.
+
+use mesh_layout::{PRIORITY_TRANSLATED, PRIORITY_UNKNOWN_FRAGMENT};
+
+use super::{Frame, text::class};
+use crate::wanted::subnet::gateway;
+
+/// Name of the counter of what somebody else's rule has masqueraded inside the mesh.
+pub(crate) const MASQUERADED: &str = "masqueraded";
+
+/// A priority before that of anybody else's chain of this kind, and behind what the kernel demands of
+/// one (-200). All of them are called in the place of the first, one after the other, until one of them has
+/// decided about a connection.
+const BEFORE_OTHERS: &str = "srcnat - 200";
+
+/// The ports under which containers go out: those that the kernel itself gives to whoever asks for none
+/// (`ip_local_port_range`). By any other a container could have what others send to a service of the host, or
+/// to a published port.
+const FIRST_PORT: u16 = 32768;
+const LAST_PORT: u16 = 60999;
+
+impl Frame {
+    /// The chains that translate addresses.
+    ///
+    /// **Inside the mesh a container keeps its address**: a node is believed only for its own subnet. So what
+    /// goes to a container is "translated" to the address that it has, before anybody else's chain is
+    /// asked: a connection is decided about once, and an engine's masquerading rule that forgot the
+    /// other nodes has nothing to say any more. This is what the kernel does itself with a connection that
+    /// nobody translates (`nf_nat_alloc_null_binding`). What takes the place of a client inside the mesh is the
+    /// gateway's address alone, where it comes by a published port: its answers would find a shorter way
+    /// past the translation otherwise.
+    ///
+    /// Where the host's filter sees what its bridges carry, destinations are translated before the bridge hands
+    /// a packet up, and the program there would take one for another node's container for one that it may carry
+    /// past all this: it is told.
+    ///
+    /// **The way out** comes behind all others' chains: who has a rule of their own for it has their way. Another
+    /// node's own address is no router's, also where its network is let in: a peer takes from this node's address
+    /// alone what does not come from this node's subnet. What is of no connection that the kernel knows, nobody
+    /// translates: it would leave under the container's own address, to which no answer comes.
+    pub(super) fn ways(&self) -> String {
+        let Self {
+            bridge,
+            overlay,
+            cluster,
+            subnet,
+            ..
+        } = self;
+        let gateway = gateway(*subnet);
+        let translated = class(PRIORITY_TRANSLATED);
+        let fragment = class(PRIORITY_UNKNOWN_FRAGMENT);
+        let ours = format!("{{ \"{bridge}\", \"{overlay}\" }}");
+        // Whatever does not go out under the host's address. IPv6, too: this is a table of both.
+        let unless_out = format!(
+            "\t\tmeta nfproto != ipv4 return\n\
+             \t\tiifname != \"{bridge}\" return\n\
+             \t\toifname {ours} return\n\
+             \t\tip saddr != {subnet} return\n\
+             \t\tip daddr {{ {cluster}, 224.0.0.0/4 }} return\n\
+             \t\tip daddr != @peers ip daddr @routed_from return\n"
+        );
+        let masquerade = match self.masquerade {
+            false => String::new(),
+            true => format!(
+                "\tchain untranslatable {{\n\
+                 \t\ttype filter hook forward priority filter - 10;\n\
+                 {unless_out}\
+                 \t\tct state invalid,untracked counter drop\n\
+                 \t}}\n\
+                 \tchain way_out {{\n\
+                 \t\ttype nat hook postrouting priority srcnat + 5;\n\
+                 {unless_out}\
+                 \t\tmeta l4proto {{ tcp, udp }} masquerade to :{FIRST_PORT}-{LAST_PORT} fully-random\n\
+                 \t\tmasquerade fully-random\n\
+                 \t}}\n"
+            ),
+        };
+        format!(
+            "\tchain way_in {{\n\
+             \t\tfib daddr type != local return\n\
+             \t\tip daddr 127.0.0.0/8 return\n\
+             \t\tip saddr 127.0.0.0/8 return\n\
+             \t\tmeta l4proto {{ tcp, udp }} dnat ip to ip daddr . meta l4proto . th dport map @published_at\n\
+             \t\tmeta l4proto {{ tcp, udp }} dnat ip to meta l4proto . th dport map @published\n\
+             \t}}\n\
+             \tchain in_from_elsewhere {{\n\
+             \t\ttype nat hook prerouting priority dstnat + 5;\n\
+             \t\tjump way_in\n\
+             \t}}\n\
+             \tchain in_from_this_host {{\n\
+             \t\ttype nat hook output priority -95;\n\
+             \t\tjump way_in\n\
+             \t}}\n\
+             \tchain translated {{\n\
+             \t\ttype filter hook prerouting priority dstnat + 10;\n\
+             \t\tiifname \"{bridge}\" ct status dnat meta priority != {fragment} meta priority set {translated}\n\
+             \t}}\n\
+             \tchain inside {{\n\
+             \t\ttype nat hook postrouting priority {BEFORE_OTHERS};\n\
+             \t\toifname \"{bridge}\" ip saddr {cluster} ct status dnat meta l4proto {{ tcp, udp }} \
+             meta l4proto . ct original proto-dst . ip daddr . th dport @ways_in snat ip to {gateway}\n\
+             \t\tct status dnat return\n\
+             \t\toifname {ours} ip saddr {cluster} ip daddr {cluster} \
+             snat ip prefix to ip saddr map {{ {cluster} : {cluster} }}\n\
+             \t}}\n\
+             {masquerade}"
+        )
+    }
+
+    /// The rule that counts what leaves for other nodes under another address all the same, in a chain
+    /// behind all that translate.
+    pub(super) fn masqueraded(&self) -> String {
+        let Self {
+            overlay, subnet, ..
+        } = self;
+        format!(
+            "\t\toifname \"{overlay}\" ct status snat ct original ip saddr {subnet} ip saddr != {subnet} \
+             counter name \"{MASQUERADED}\"\n"
+        )
+    }
+}

@@ -1,0 +1,100 @@
+//! When the next round may, and when it must, take place.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
+
+/// Notifications within this time after a round wait for the next one: a container's set-up
+/// causes dozens, and an endpoint has 100 ms to appear.
+const QUIET: Duration = Duration::from_millis(10);
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// When rounds take place.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    quiet_until: Instant,
+    retry: Option<(ExponentialBackoff, Instant)>,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            quiet_until: Instant::now(),
+            retry: None,
+        }
+    }
+}
+
+impl Schedule {
+    /// Notes the end of a round; `failed` if what went wrong is worth another attempt.
+    pub(super) fn round_done(&mut self, now: Instant, failed: bool) {
+        self.quiet_until = now + QUIET;
+        if !failed {
+            self.retry = None;
+            return;
+        }
+        // A round in between does not put off the attempt that is due.
+        if let Some((_, at)) = &self.retry
+            && *at > now
+        {
+            return;
+        }
+        let mut backoff = match self.retry.take() {
+            Some((backoff, _)) => backoff,
+            None => ExponentialBuilder::default()
+                .with_min_delay(FIRST_RETRY)
+                .with_max_delay(LAST_RETRY)
+                .with_jitter()
+                .without_max_times()
+                .build(),
+        };
+        let delay = backoff.next().unwrap_or(LAST_RETRY);
+        self.retry = Some((backoff, now + delay));
+    }
+
+    /// Before this, notifications wait.
+    pub(super) fn quiet_until(&self) -> Instant {
+        self.quiet_until
+    }
+
+    /// When the next attempt is due, after one that failed.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry.as_ref().map(|(_, at)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_grow_rarer_until_one_succeeds() {
+        let mut schedule = Schedule::default();
+        let mut now = Instant::now();
+        let mut delay = Duration::ZERO;
+        for _ in 0..12 {
+            schedule.round_done(now, true);
+            let due = schedule.retry_at().unwrap();
+            delay = due - now;
+            // Jitter adds up to as much again.
+            assert!(delay <= LAST_RETRY * 2, "{delay:?}");
+            now = due;
+        }
+        assert!(delay >= LAST_RETRY, "{delay:?}");
+        schedule.round_done(now, false);
+        assert_eq!(schedule.retry_at(), None);
+    }
+
+    #[test]
+    fn a_round_for_another_reason_does_not_put_off_an_attempt() {
+        let mut schedule = Schedule::default();
+        let now = Instant::now();
+        schedule.round_done(now, true);
+        let due = schedule.retry_at();
+        schedule.round_done(now + Duration::from_millis(1), true);
+        assert_eq!(schedule.retry_at(), due);
+    }
+}

@@ -1,0 +1,164 @@
+//! What a call to attach a container asks for, and what is left to its caller. Pure.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use mesh_ipam::{
+    EndpointPlan, Lease, NamedLabels, NetworkNamespace, Owner, Protocol, Published, gateway,
+};
+use mesh_layout::VXLAN_PORT;
+
+use super::registry::link_name;
+use crate::{api::command::Ground, diff::change::DisplayMac, ebpf::Mac};
+
+/// The smallest MTU: what every IPv4 host takes (RFC 791).
+const MIN_MTU: u32 = 576;
+
+/// A container that is to have an interface.
+#[derive(Clone, Debug)]
+pub(crate) struct Attachment {
+    pub(crate) owner: Owner,
+    /// Path of its network namespace.
+    pub(crate) namespace: String,
+    pub(crate) wished: Option<Ipv4Addr>,
+    /// `None`: it follows from the address.
+    pub(crate) mac: Option<Mac>,
+    /// `None`: the overlay's.
+    pub(crate) mtu: Option<u32>,
+    pub(crate) default_route: bool,
+    pub(crate) published: Vec<Published>,
+    pub(crate) named: NamedLabels,
+}
+
+/// Why a container cannot be attached. Each names the value and the rule.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum AttachmentError {
+    #[error("mtu {given} is not between {MIN_MTU} and {largest}, the overlay's")]
+    Mtu { given: u32, largest: u32 },
+    #[error("published ports {0}: UDP port {VXLAN_PORT} of a node is that of the mesh's own VXLAN")]
+    Vxlan(Published),
+    #[error(
+        "{owner} is attached already with {what} {held}, not {given}: detach it first, or attach another \
+         under a name of its own"
+    )]
+    Other {
+        owner: String,
+        what: &'static str,
+        held: String,
+        given: String,
+    },
+}
+
+impl Attachment {
+    /// The endpoint that is wanted.
+    pub(crate) fn plan(
+        &self,
+        ground: &Ground,
+        namespace: &NetworkNamespace,
+    ) -> Result<EndpointPlan, AttachmentError> {
+        let mtu = self.mtu.unwrap_or(ground.mtu);
+        if !(MIN_MTU..=ground.mtu).contains(&mtu) {
+            return Err(AttachmentError::Mtu {
+                given: mtu,
+                largest: ground.mtu,
+            });
+        }
+        if let Some(range) = self.published.iter().find(|range| takes_vxlan(range)) {
+            return Err(AttachmentError::Vxlan(range.clone()));
+        }
+        Ok(EndpointPlan {
+            link: link_name(&self.owner),
+            mac: self.mac,
+            mtu,
+            default_route: self.default_route,
+            published: self.published.clone(),
+            namespace: Some(namespace.clone()),
+        })
+    }
+
+    /// Whether what the owner has already is what is asked for. A lease without an endpoint may get any.
+    pub(crate) fn check_same(&self, lease: &Lease) -> Result<(), AttachmentError> {
+        let Some(endpoint) = &lease.endpoint else {
+            return Ok(());
+        };
+        let differs = |what, held: String, given: String| {
+            (held != given).then(|| AttachmentError::Other {
+                owner: self.owner.to_string(),
+                what,
+                held,
+                given,
+            })
+        };
+        let namespace = endpoint.namespace.as_ref();
+        let namespace = namespace.map_or_else(String::new, |it| it.path.display().to_string());
+        let list = |published: &[Published]| {
+            let texts: Vec<String> = published.iter().map(Published::to_string).collect();
+            format!("[{}]", texts.join(", "))
+        };
+        let (held, given) = (endpoint.mac, self.mac.unwrap_or(endpoint.mac));
+        let mtu = self.mtu.unwrap_or(endpoint.mtu);
+        let differences = [
+            differs("the namespace", namespace, self.namespace.clone()),
+            differs(
+                "the MAC address",
+                DisplayMac(held).to_string(),
+                DisplayMac(given).to_string(),
+            ),
+            differs("the MTU", endpoint.mtu.to_string(), mtu.to_string()),
+            differs(
+                "default_route",
+                endpoint.default_route.to_string(),
+                self.default_route.to_string(),
+            ),
+            differs(
+                "the ports",
+                list(&endpoint.published),
+                list(&self.published),
+            ),
+        ];
+        match differences.into_iter().flatten().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a range has the port by which nodes reach each other.
+fn takes_vxlan(range: &Published) -> bool {
+    let (first, port) = (range.host_port, VXLAN_PORT);
+    range.protocol == Protocol::Udp
+        && (first..=first.saturating_add(range.count.saturating_sub(1))).contains(&port)
+}
+
+/// What is left to do inside a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Inside {
+    pub(crate) interface: String,
+    pub(crate) address: Ipv4Net,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) routes: Vec<Ipv4Net>,
+    pub(crate) mtu: u32,
+    pub(crate) mac: Mac,
+}
+
+impl Inside {
+    /// What is left to do for an endpoint that was made on `ground`.
+    pub(crate) fn of(lease: &Lease, ground: &Ground) -> Self {
+        let endpoint = lease.endpoint.as_ref();
+        let default_route = endpoint.is_some_and(|endpoint| endpoint.default_route);
+        // Through a second interface the cluster alone is reached: what is outside has its way already.
+        let route = match default_route {
+            true => Ipv4Net::default(),
+            false => ground.cluster,
+        };
+        let prefix = ground.subnet.prefix_len();
+        Self {
+            interface: lease.owner.interface().to_owned(),
+            address: Ipv4Net::new(lease.address, prefix).unwrap_or(lease.address.into()),
+            gateway: gateway(ground.subnet),
+            routes: vec![route],
+            mtu: endpoint.map_or(ground.mtu, |endpoint| endpoint.mtu),
+            mac: endpoint.map_or_else(Mac::default, |endpoint| endpoint.mac),
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The registry of leases and endpoints, behind the calls: what is durable is written here, what is
+//! of the kernel is asked of the loop, and what fails half way is undone.
+
+pub(crate) mod sweep;
+mod turn;
+
+use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use mesh_ipam::{
+    Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, NetworkNamespace, Owner,
+    Published, Request,
+};
+use sha2::{Digest as _, Sha256};
+use tonic::Status;
+
+use super::attachment::{Attachment, Inside};
+use crate::{
+    api::{
+        ask::ask,
+        command::{Command, Commands, Refusal},
+    },
+    observed::{listeners, namespace::Namespace},
+};
+pub(crate) use sweep::Sweeper;
+use turn::Turns;
+
+/// The longest a look at files waits.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a call did not do what it asks.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// It is refused.
+    Refused(Refusal),
+    /// It failed; what it did is undone as far as that was possible.
+    Failed(Status),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Failed(status) => f.write_str(status.message()),
+        }
+    }
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        Self::Failed(status)
+    }
+}
+
+impl From<IpamError> for CallError {
+    fn from(error: IpamError) -> Self {
+        Self::Refused(Refusal::because(error))
+    }
+}
+
+/// What a lease is asked for with.
+#[derive(Clone, Debug)]
+pub(crate) struct Allocation {
+    pub(crate) owner: Owner,
+    pub(crate) wished: Option<Ipv4Addr>,
+    /// Path of the namespace with which it ends.
+    pub(crate) namespace: Option<String>,
+    pub(crate) outlives_boot: bool,
+    pub(crate) named: NamedLabels,
+}
+
+/// A container that has its interface.
+#[derive(Clone, Debug)]
+pub(crate) struct AttachedContainer {
+    pub(crate) lease: Lease,
+    /// What is left to do inside.
+    pub(crate) inside: Inside,
+    /// Whether this call made the interface.
+    pub(crate) new: bool,
+}
+
+/// The registry.
+#[derive(Clone, Debug)]
+pub(crate) struct Registry {
+    ipam: Ipam,
+    commands: Commands,
+    /// This life of the host's network namespace.
+    life: Arc<str>,
+    turns: Turns,
+}
+
+impl Registry {
+    pub(crate) fn new(ipam: Ipam, commands: Commands, life: &str) -> Self {
+        Self {
+            ipam,
+            commands,
+            life: life.into(),
+            turns: Turns::default(),
+        }
+    }
+
+    pub(crate) fn ipam(&self) -> &Ipam {
+        &self.ipam
+    }
+
+    /// Leases an address.
+    pub(crate) async fn allocate(&self, allocation: Allocation) -> Result<Lease, CallError> {
+        let _turn = self.turns.take(&allocation.owner).await?;
+        let namespace = match allocation.namespace {
+            Some(path) => Some(open(path).await?.named().clone()),
+            None => None,
+        };
+        let lifetime = match allocation.outlives_boot {
+            true => Lifetime::Released,
+            false => self.lifetime(),
+        };
+        let request = Request {
+            owner: allocation.owner,
+            wished: allocation.wished,
+            named: allocation.named,
+            namespace,
+            lifetime,
+            endpoint: None,
+        };
+        let granted = self.ipam.allocate(request).await?;
+        if granted.new {
+            tracing::info!(address = %granted.lease.address, owner = %granted.lease.owner, "address leased");
+        }
+        Ok(granted.lease)
+    }
+
+    /// Takes an address back.
+    pub(crate) async fn release(
+        &self,
+        owner: &Owner,
+        address: Option<Ipv4Addr>,
+    ) -> Result<(), CallError> {
+        let _turn = self.turns.take(owner).await?;
+        if let Some(Lease {
+            address,
+            endpoint: Some(endpoint),
+            ..
+        }) = self.ipam.lease_of(owner)
+        {
+            return Err(Refusal(format!(
+                "{address} of {owner} is that of an interface that is attached ({}): detach it instead",
+                endpoint.link
+            ))
+            .into());
+        }
+        self.let_go(owner, address, "address released").await
+    }
+
+    /// Makes a container's interface, with an address, and says what is left to do inside.
+    pub(crate) async fn attach(
+        &self,
+        attachment: Attachment,
+    ) -> Result<AttachedContainer, CallError> {
+        let _turn = self.turns.take(&attachment.owner).await?;
+        let namespace = open(attachment.namespace.clone()).await?;
+        let named = namespace.named().clone();
+        let ground = ask(&self.commands, |reply| Command::Ground { reply }).await??;
+        let known = self.ipam.lease_of(&attachment.owner);
+        if let Some(lease) = &known {
+            attachment.check_same(lease).map_err(Refusal::because)?;
+        }
+        let plan = attachment.plan(&ground, &named).map_err(Refusal::because)?;
+        if known.as_ref().is_none_or(|lease| lease.endpoint.is_none()) {
+            check_ports(plan.published.clone()).await?;
+        }
+        // What the lease itself is bound to stays; the endpoint is bound to its namespace.
+        let (lifetime, bound_to) = match known {
+            Some(lease) => (lease.lifetime, lease.namespace),
+            None => (self.lifetime(), None),
+        };
+        let granted = self
+            .ipam
+            .allocate(Request {
+                owner: attachment.owner.clone(),
+                wished: attachment.wished,
+                named: attachment.named.clone(),
+                namespace: bound_to,
+                lifetime,
+                endpoint: Some(plan),
+            })
+            .await?;
+        let lease = &granted.lease;
+        if !ground.subnet.contains(&lease.address) {
+            self.undo(&granted, async || self.forget(lease).await).await;
+            return Err(Refusal(format!(
+                "{} is not of {}: this node has got another subnet just now, try again",
+                lease.address, ground.subnet
+            ))
+            .into());
+        }
+        let made = ask(&self.commands, |reply| Command::MakeEndpoint {
+            lease: Box::new(lease.clone()),
+            namespace,
+            reply,
+        });
+        let made = match made.await {
+            Ok(Ok(made)) if made.guarded => made,
+            Ok(Ok(made)) => {
+                self.undo(&granted, async || self.unmake(lease).await).await;
+                if made.new && !granted.new_endpoint {
+                    // The endpoint was there before this call, its interface was not.
+                    self.delete(link_name(&lease.owner)).await?;
+                }
+                return Err(Refusal(
+                    "programs and rules do not know the new interface yet, and it may not send without: the \
+                     host is busy, try again"
+                        .to_owned(),
+                )
+                .into());
+            }
+            // Nothing was made.
+            Ok(Err(refusal)) => {
+                self.undo(&granted, async || self.forget(lease).await).await;
+                return Err(refusal.into());
+            }
+            // It may have been.
+            Err(status) => {
+                self.undo(&granted, async || self.unmake(lease).await).await;
+                return Err(status.into());
+            }
+        };
+        match self.finish(lease, named).await {
+            Ok(lease) => {
+                if made.new {
+                    let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
+                    tracing::info!(address = %lease.address, owner = %lease.owner, link, "endpoint attached");
+                }
+                Ok(AttachedContainer {
+                    inside: Inside::of(&lease, &ground),
+                    lease,
+                    new: made.new,
+                })
+            }
+            Err(error) => {
+                self.undo(&granted, async || self.unmake(lease).await).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets an endpoint send that is guarded now, and notes that all of it is there, and in which namespace: by the
+    /// same path there may be another than before.
+    async fn finish(&self, lease: &Lease, namespace: NetworkNamespace) -> Result<Lease, CallError> {
+        let Some(endpoint) = lease.endpoint.clone() else {
+            return Ok(lease.clone());
+        };
+        let link = endpoint.link.clone();
+        ask(&self.commands, |reply| Command::RaiseEndpoint {
+            link,
+            reply,
+        })
+        .await??;
+        let settled = Endpoint {
+            settled: true,
+            namespace: Some(namespace),
+            ..endpoint
+        };
+        Ok(self.ipam.set_endpoint(&lease.owner, Some(settled)).await?)
+    }
+
+    /// Undoes an attachment.
+    pub(crate) async fn detach(&self, owner: &Owner) -> Result<(), CallError> {
+        let _turn = self.turns.take(owner).await?;
+        match self.ipam.lease_of(owner) {
+            Some(lease) if lease.endpoint.is_some() => self.unmake(&lease).await,
+            // Of a lease that is lost an interface may be left.
+            _ => self.delete(link_name(owner)).await,
+        }
+    }
+
+    /// Deletes the interface of a lease's endpoint, and forgets that there is one.
+    async fn unmake(&self, lease: &Lease) -> Result<(), CallError> {
+        let Some(endpoint) = &lease.endpoint else {
+            return Ok(());
+        };
+        // Written first: on a full disk nothing is changed, and what is begun is swept up.
+        if endpoint.settled {
+            let begun = Endpoint {
+                settled: false,
+                ..endpoint.clone()
+            };
+            self.ipam.set_endpoint(&lease.owner, Some(begun)).await?;
+        }
+        // Before the address can become another's.
+        self.delete(endpoint.link.clone()).await?;
+        self.forget(lease).await
+    }
+
+    async fn delete(&self, link: String) -> Result<(), CallError> {
+        let deleted = ask(&self.commands, |reply| Command::UnmakeEndpoint {
+            link,
+            reply,
+        });
+        Ok(deleted.await??)
+    }
+
+    /// Forgets a lease's endpoint. An address that was leased along with it is released.
+    async fn forget(&self, lease: &Lease) -> Result<(), CallError> {
+        let along = lease.endpoint.as_ref().is_some_and(|it| it.leased_along);
+        if along {
+            return self.let_go(&lease.owner, None, "endpoint detached").await;
+        }
+        self.ipam.set_endpoint(&lease.owner, None).await?;
+        tracing::info!(address = %lease.address, owner = %lease.owner, "endpoint detached");
+        Ok(())
+    }
+
+    /// Undoes what an attachment that failed has begun, if it was that one. What cannot be undone now is
+    /// swept up later.
+    async fn undo(&self, granted: &Granted, undo: impl AsyncFnOnce() -> Result<(), CallError>) {
+        if granted.new_endpoint
+            && let Err(error) = undo().await
+        {
+            let owner = &granted.lease.owner;
+            tracing::warn!(%owner, %error, "cannot undo an attachment at once: trying again in a moment");
+        }
+    }
+
+    async fn let_go(
+        &self,
+        owner: &Owner,
+        address: Option<Ipv4Addr>,
+        event: &'static str,
+    ) -> Result<(), CallError> {
+        if let Some(lease) = self.ipam.release(owner, address).await? {
+            tracing::info!(address = %lease.address, owner = %lease.owner, "{event}");
+        }
+        Ok(())
+    }
+
+    fn lifetime(&self) -> Lifetime {
+        Lifetime::Life(self.life.to_string())
+    }
+}
+
+/// Opens a namespace.
+async fn open(path: String) -> Result<Namespace, CallError> {
+    let opened = look(move || Namespace::open(&path)).await?;
+    Ok(opened.map_err(Refusal::because)?)
+}
+
+/// Looks at files, whose file systems may not answer: the look is given up then, its thread waits on.
+async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    let looking = tokio::task::spawn_blocking(at);
+    match tokio::time::timeout(LOOK_DEADLINE, looking).await {
+        Ok(looked) => looked.map_err(|error| Status::internal(error.to_string())),
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "a file system does not answer within {} s: see which one hangs (dmesg, mount), then try again",
+            LOOK_DEADLINE.as_secs()
+        ))),
+    }
+}
+
+/// Refuses ports that a process of this host has.
+async fn check_ports(published: Vec<Published>) -> Result<(), CallError> {
+    if published.is_empty() {
+        return Ok(());
+    }
+    let found = look(listeners::listeners)
+        .await?
+        .map_err(|error| Status::internal(format!("cannot tell which ports are taken: {error}")))?;
+    Ok(listeners::check(&published, &found).map_err(Refusal::because)?)
+}
+
+/// Name of the host's end of an owner's veth pair: the same whoever asks, and no other owner's.
+pub(crate) fn link_name(owner: &Owner) -> String {
+    let digest = Sha256::digest(owner.to_string());
+    // Six bytes: two of a node's thousand interfaces have one name once in 500 million nodes.
+    let digits = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
+    digits.fold("qm".to_owned(), |name, digits| name + &digits)
+}
