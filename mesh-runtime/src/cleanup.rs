@@ -1,6 +1,6 @@
 //! Removes what this project made on a host.
 
-use std::{collections::BTreeSet, io};
+use std::{io, sync::Arc};
 
 use crate::{
     apply::{Applier, firewall, qdisc::remove_unused, veth},
@@ -8,7 +8,11 @@ use crate::{
     ebpf::{FastPathError, detach_leftovers},
     instance_lock::{InstanceLock, LockError},
     netlink::Netlink,
-    observed::{LinkKind, Observed, events::Dirty, read::observe},
+    observed::{
+        LinkKind, Observed,
+        dirty::Dirty,
+        read::{Scope, observe},
+    },
     options::{OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
     settings::Settings,
@@ -107,8 +111,13 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
 }
 
 async fn look(netlink: &Netlink, options: &RuntimeOptions) -> Result<Observed, CleanupError> {
-    let (before, cluster) = (Observed::default(), options.cluster_cidr);
-    observe(netlink, before, Dirty::ALL, cluster, &BTreeSet::new())
+    let scope = Scope {
+        cluster: options.cluster_cidr,
+        bridge: &options.bridge,
+        overlay: &options.overlay_interface,
+        peers: &Arc::default(),
+    };
+    observe(netlink, Observed::default(), Dirty::all(), scope)
         .await
         .map_err(|error| CleanupError::Read(io::Error::other(error)))
 }

@@ -11,11 +11,11 @@ use mesh_layout::overlay_mac;
 
 use super::devices::Devices;
 use crate::{
-    ebpf::Mac,
-    observed::{Observed, ROUTE_PROTOCOL, Route},
+    ebpf::{Mac, PeerPath},
+    observed::{Observed, ROUTE_PROTOCOL, Route, Routes},
     problem::Problem,
     settings::Settings,
-    wanted::{Wanted, subnet::gateway},
+    wanted::{Wanted, peer::Peer, subnet::gateway},
 };
 
 /// `RTPROT_KERNEL`: routes the kernel makes for the addresses of interfaces.
@@ -52,7 +52,7 @@ impl OverlayRoute {
     }
 }
 
-/// What they lean on: as long as that is the same, and peers and routes are, so are they.
+/// What they lean on: as long as that is the same, so are they.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Basis {
     subnet: Option<Ipv4Net>,
@@ -62,6 +62,9 @@ struct Basis {
     staying: Option<Option<u32>>,
     /// Addresses of earlier subnets, which take routes along, with their interface.
     stale_addresses: Vec<(u32, Ipv4Net)>,
+    peers: Arc<BTreeMap<Ipv4Net, Peer>>,
+    injected: Arc<BTreeSet<Ipv4Net>>,
+    routes: Arc<Routes>,
 }
 
 /// The entries of a node.
@@ -74,14 +77,20 @@ pub(crate) struct Entries {
     pub(crate) neighbours: BTreeMap<Ipv4Addr, Mac>,
     /// Underlay addresses behind these MAC addresses.
     pub(crate) forwarding: BTreeMap<Mac, Ipv4Addr>,
+    /// What the programs are told of the peers.
+    pub(crate) paths: Arc<BTreeMap<Ipv4Net, PeerPath>>,
+    /// Underlay addresses of the peers: who may send VXLAN to this host.
+    pub(crate) vteps: Arc<BTreeSet<Ipv4Addr>>,
+    /// Network addresses of the subnets that routes lead to: what may be inside.
+    pub(crate) subnets: Arc<BTreeSet<Ipv4Addr>>,
     /// Destinations that a foreign route keeps from being taken: they get no entry at all.
     pub(crate) blocked: BTreeSet<Ipv4Net>,
     problems: Vec<Problem>,
 }
 
 impl Entries {
-    /// The entries of a node with these devices. Those of `before` are as good while their basis is the same,
-    /// and what its caller knows to be: the peers, and the routes that were seen.
+    /// The entries of a node with these devices. Those of `before` are as good while what they lean on is the
+    /// same, which is quickly told: there may be thousands of them.
     pub(super) fn new(
         settings: &Settings,
         wanted: &Wanted,
@@ -103,6 +112,9 @@ impl Entries {
                 .bridge
                 .as_ref()
                 .map_or_else(Vec::new, |bridge| bridge.stale_addresses.clone()),
+            peers: Arc::clone(&wanted.peers),
+            injected: Arc::clone(&wanted.injected),
+            routes: Arc::clone(&observed.routes),
         };
         match before.filter(|before| before.basis == basis) {
             Some(before) => Arc::clone(before),
@@ -137,7 +149,7 @@ impl Basis {
         // Ours of the preferred metric: whether one is as it should be, and how many there are.
         let mut preferred: BTreeMap<Ipv4Net, (bool, usize)> = BTreeMap::new();
         let source = gateway(subnet);
-        let routes = observed.routes.iter();
+        let routes = self.routes.iter();
         for route in routes.filter(|route| cluster.contains(&route.destination)) {
             let destination = route.destination;
             let goal = OverlayRoute {
@@ -180,6 +192,15 @@ impl Basis {
                 entries.forwarding.insert(mac, peer.address);
             }
         }
+        let peers = self.peers.iter();
+        let accepted = peers.filter(|(subnet, _)| !entries.blocked.contains(subnet));
+        entries.paths = Arc::new(
+            accepted
+                .map(|(&subnet, peer)| (subnet, path(peer)))
+                .collect(),
+        );
+        entries.vteps = Arc::new(self.peers.values().map(|peer| peer.address).collect());
+        entries.subnets = Arc::new(entries.routes.keys().map(Ipv4Net::network).collect());
         entries.basis = self;
         entries
     }
@@ -200,6 +221,15 @@ impl Basis {
             made_for_it || route.source == Some(address.addr())
         });
         with_device || with_address
+    }
+}
+
+fn path(peer: &Peer) -> PeerPath {
+    PeerPath {
+        address: peer.address,
+        mtu: 0,
+        kernel: false,
+        multipath: false,
     }
 }
 

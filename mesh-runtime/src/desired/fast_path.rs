@@ -1,6 +1,6 @@
 //! What the fast path is to show, from wanted and observed state. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use mesh_layout::{VNI, VXLAN_PORT};
 
@@ -10,7 +10,7 @@ use super::{
     underlay::{Underlay, carries_underlay},
 };
 use crate::{
-    ebpf::{Device, FastPathState, PeerPath},
+    ebpf::{Device, FastPathState},
     observed::{Link, LinkKind, Observed},
     settings::Settings,
     wanted::Wanted,
@@ -32,23 +32,6 @@ pub(crate) fn fast_path_state(
     let overlay = observed
         .link_named(&settings.overlay)
         .filter(|link| matches!(&link.kind, LinkKind::Vxlan(vxlan) if vxlan.vni == VNI))?;
-    let peers = wanted
-        .peers
-        .iter()
-        .filter(|(subnet, _)| !desired.entries.blocked.contains(subnet))
-        .map(|(&subnet, peer)| {
-            let next_hop = observed
-                .next_hops
-                .get(&peer.address)
-                .filter(|next_hop| ethernet(settings, observed, next_hop.link).is_some())
-                .map(|next_hop| (next_hop.address, next_hop.link));
-            let path = PeerPath {
-                address: peer.address,
-                next_hop,
-            };
-            (subnet, path)
-        })
-        .collect();
     let ports: BTreeMap<u32, String> = observed
         .ports_of(bridge.index)
         .filter(|port| port.index != overlay.index)
@@ -63,7 +46,7 @@ pub(crate) fn fast_path_state(
         bridge: device(bridge)?,
         port: VXLAN_PORT,
         vni: VNI,
-        peers,
+        peers: Arc::clone(&desired.entries.paths),
         underlay: receiving(settings, observed, underlay),
         ports,
         endpoints: containers.endpoints.clone(),
@@ -119,6 +102,13 @@ fn ethernet<'a>(settings: &Settings, observed: &'a Observed, index: u32) -> Opti
         .filter(|link| link.mac.is_some() && carries_underlay(settings, observed, index))
 }
 
+/// Whether the kernel's way to a peer leads over an interface that the fast path uses, by what was observed last:
+/// what status says. The programs ask the kernel themselves.
+pub(crate) fn may_carry(settings: &Settings, observed: &Observed, peer: Ipv4Addr) -> bool {
+    let next_hop = observed.next_hops.to(peer);
+    next_hop.is_some_and(|next_hop| ethernet(settings, observed, next_hop.link).is_some())
+}
+
 /// Underlay interfaces that the fast path leaves to the kernel path, because packets have no
 /// Ethernet header there.
 pub(crate) fn without_ethernet(observed: &Observed, underlay: &Underlay) -> Vec<String> {
@@ -140,14 +130,12 @@ fn device(link: &Link) -> Option<Device> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use ipnet::Ipv4Net;
     use mesh_layout::{bridge_mac, overlay_mac};
 
     use super::*;
     use crate::{
-        observed::{Address, NextHop, Vxlan},
+        observed::{Address, NextHop, NextHops, Vxlan},
         options::RuntimeOptions,
         wanted::peer::Peer,
     };
@@ -177,8 +165,8 @@ mod tests {
         (index, link)
     }
 
-    /// A node whose way to its peer leads over `way`.
-    fn shown(way: u32) -> FastPathState {
+    /// A node whose way to its peer leads over `way`, and whether that may be the fast path's.
+    fn shown(way: u32) -> (FastPathState, bool) {
         let hardware = || LinkKind::Other(String::new());
         let vxlan = Vxlan {
             vni: VNI,
@@ -212,14 +200,16 @@ mod tests {
                 held(SECOND, Ipv4Addr::new(198, 51, 100, 1)),
                 held(TUNNEL, Ipv4Addr::new(203, 0, 113, 1)),
             ],
-            next_hops: [(
-                PEER,
-                NextHop {
-                    address: PEER,
-                    link: way,
-                },
-            )]
-            .into(),
+            next_hops: Arc::new(NextHops::new(
+                [(
+                    PEER,
+                    Some(NextHop {
+                        address: PEER,
+                        link: way,
+                    }),
+                )]
+                .into(),
+            )),
             ..Observed::default()
         };
         let peer = Peer {
@@ -229,7 +219,7 @@ mod tests {
         };
         let wanted = Wanted {
             subnet: Some(SUBNET),
-            peers: [(PEER_SUBNET, peer)].into(),
+            peers: Arc::new([(PEER_SUBNET, peer)].into()),
             ..Wanted::default()
         };
         let underlay = Underlay {
@@ -243,25 +233,27 @@ mod tests {
             underlay: Some(underlay),
             ..Desired::default()
         };
-        fast_path_state(&settings, &wanted, &observed, &desired).unwrap()
+        let state = fast_path_state(&settings, &wanted, &observed, &desired).unwrap();
+        (state, may_carry(&settings, &observed, PEER))
     }
 
     #[test]
     fn vxlan_is_guarded_on_every_ethernet_interface_with_an_address_of_the_hosts() {
         let expected = [(NIC, "eth0".to_owned()), (SECOND, "eth1".to_owned())];
-        assert_eq!(shown(NIC).underlay, expected.into());
+        assert_eq!(shown(NIC).0.underlay, expected.into());
     }
 
     #[test]
     fn the_way_to_a_peer_over_ethernet_is_the_fast_paths() {
-        let path = shown(SECOND).peers[&PEER_SUBNET];
-        assert_eq!(path.next_hop, Some((PEER, SECOND)));
+        let (state, may_carry) = shown(SECOND);
+        assert!(may_carry);
+        assert!(state.underlay.contains_key(&SECOND));
     }
 
     #[test]
     fn the_way_to_a_peer_over_a_tunnel_without_ethernet_headers_is_the_kernels() {
-        let state = shown(TUNNEL);
-        assert_eq!(state.peers[&PEER_SUBNET].next_hop, None);
+        let (state, may_carry) = shown(TUNNEL);
+        assert!(!may_carry);
         assert!(!state.underlay.contains_key(&TUNNEL));
     }
 }

@@ -12,7 +12,7 @@ pub(crate) mod firewall;
 pub(crate) mod holders;
 pub(crate) mod underlay;
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     ebpf::FastPathState,
@@ -54,8 +54,7 @@ pub(crate) struct Desired {
 /// and forwarding entries on its VXLAN device, and routes with its protocol number inside the
 /// cluster's network.
 ///
-/// The entries of `before` are taken over where what they lean on is the same. Its caller gives it if neither the
-/// peers nor the routes that were seen have changed since: there may be thousands of them.
+/// The entries of `before` are taken over where what they lean on is the same.
 pub(crate) fn desired(
     settings: &Settings,
     wanted: &Wanted,
@@ -101,7 +100,8 @@ pub(crate) fn desired(
     desired.fast_path = fast_path::fast_path_state(settings, wanted, observed, &desired);
     desired.firewall = Ruleset::new(settings, wanted, observed, &desired);
     if let Some(underlay) = &desired.underlay {
-        let unreachable = unreachable(wanted, observed);
+        let missing = observed.next_hops.unreachable();
+        let unreachable = (!missing.is_empty()).then_some(Problem::NoWay(missing));
         let bare = fast_path::without_ethernet(observed, underlay);
         let carries = settings.forwarding && observed.programs == Programs::Loaded;
         let bare = (carries && !bare.is_empty()).then_some(Problem::NotEthernet(bare));
@@ -109,15 +109,4 @@ pub(crate) fn desired(
         desired.problems.extend(bare);
     }
     desired
-}
-
-/// Hosts of peers that this host has no route to.
-fn unreachable(wanted: &Wanted, observed: &Observed) -> Option<Problem> {
-    let missing: Vec<Ipv4Addr> = wanted
-        .peers
-        .values()
-        .map(|peer| peer.address)
-        .filter(|address| !observed.next_hops.contains_key(address))
-        .collect();
-    (!missing.is_empty()).then_some(Problem::NoWay(missing))
 }

@@ -41,11 +41,11 @@ pub(crate) fn underlay(
         .find(|held| held.address.addr() == address)
         .and_then(|held| observed.links.get(&held.link))
         .ok_or(Problem::HostAddressNotHere(address))?;
-    let ways = wanted
-        .peers
-        .values()
-        .filter_map(|peer| observed.next_hops.get(&peer.address))
-        .filter_map(|next_hop| observed.links.get(&next_hop.link))
+    let ways = observed
+        .next_hops
+        .links()
+        .iter()
+        .filter_map(|link| observed.links.get(link))
         .filter(|link| carries_underlay(settings, observed, link.index));
     let mut links = BTreeMap::new();
     let mut mtu = holder.mtu;

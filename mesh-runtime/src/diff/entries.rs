@@ -1,17 +1,11 @@
 //! Routes, neighbours and forwarding entries over the VXLAN device.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
-
-use ipnet::Ipv4Net;
+use std::collections::BTreeMap;
 
 use super::change::Change;
 use crate::{
     desired::entries::{Entries, OverlayRoute},
-    ebpf::Mac,
-    observed::{Forwarding, Neighbour, NeighbourState, Observed, Route},
+    observed::{Forwarding, NeighbourState, Observed, OverlayEntries, Route},
     settings::Settings,
 };
 
@@ -31,20 +25,16 @@ pub(super) fn diff(
 }
 
 fn routes(settings: &Settings, desired: &Entries, observed: &Observed, changes: &mut Vec<Change>) {
-    let mut ours: BTreeMap<Ipv4Net, Vec<&Route>> = BTreeMap::new();
-    for route in &observed.routes {
-        if route.is_ours() && settings.cluster.cidr.contains(&route.destination) {
-            ours.entry(route.destination).or_default().push(route);
-        }
-    }
-    for (destination, routes) in &ours {
-        if !desired.routes.contains_key(destination) {
-            remove(routes.iter().copied(), changes);
-        }
-    }
-    for (destination, goal) in &desired.routes {
-        let here = ours.get(destination).map_or(&[][..], Vec::as_slice);
-        route(desired, goal, here, changes);
+    let unwanted = observed.routes.iter().filter(|route| {
+        route.is_ours()
+            && settings.cluster.cidr.contains(&route.destination)
+            && !desired.routes.contains_key(&route.destination)
+    });
+    remove(unwanted, changes);
+    for (&destination, goal) in &desired.routes {
+        let here = observed.routes.to(destination).iter();
+        let ours: Vec<&Route> = here.filter(|route| route.is_ours()).collect();
+        route(desired, goal, &ours, changes);
     }
 }
 
@@ -89,12 +79,8 @@ fn neighbours(
     overlay: Option<u32>,
     changes: &mut Vec<Change>,
 ) {
-    let there: BTreeMap<Ipv4Addr, &Neighbour> = observed
-        .neighbours
-        .iter()
-        .filter(|neighbour| Some(neighbour.link) == overlay)
-        .map(|neighbour| (neighbour.address, neighbour))
-        .collect();
+    let nothing = BTreeMap::new();
+    let there = overlay.map_or(&nothing, |_| &observed.overlay.neighbours);
     for (&address, &mac) in &desired.neighbours {
         let in_place = there.get(&address).is_some_and(|neighbour| {
             neighbour.state == NeighbourState::Permanent && neighbour.mac == Some(mac)
@@ -103,7 +89,7 @@ fn neighbours(
             changes.push(Change::SetNeighbour { address, mac });
         }
     }
-    for (&address, neighbour) in &there {
+    for (&address, neighbour) in there {
         if !desired.neighbours.contains_key(&address) && neighbour.state != NeighbourState::Unusable
         {
             changes.push(Change::RemoveNeighbour { address });
@@ -117,23 +103,21 @@ fn forwarding(
     overlay: Option<u32>,
     changes: &mut Vec<Change>,
 ) {
-    let mut in_place: BTreeSet<Mac> = BTreeSet::new();
-    let held = |entry: &&Forwarding| Some(entry.link) == overlay && entry.bridge.is_none();
-    for entry in observed.forwarding.iter().filter(held) {
-        match desired.forwarding.get(&entry.mac) {
-            Some(&remote) if entry.permanent && entry.remote == Some(remote) => {
-                in_place.insert(entry.mac);
-            }
-            // Setting an entry replaces the one with the same address.
-            Some(_) => {}
-            None => changes.push(Change::RemoveForwarding {
+    let nothing = OverlayEntries::default();
+    let there = overlay.map_or(&nothing, |_| &*observed.overlay);
+    let unwanted = there.forwarding.values();
+    changes.extend(
+        unwanted
+            .filter(|entry| !desired.forwarding.contains_key(&entry.mac))
+            .map(|entry| Change::RemoveForwarding {
                 mac: entry.mac,
                 remote: entry.remote,
             }),
-        }
-    }
+    );
     for (&mac, &remote) in &desired.forwarding {
-        if !in_place.contains(&mac) {
+        let in_place = |entry: &Forwarding| entry.permanent && entry.remote == Some(remote);
+        // Setting an entry replaces the one with the same address.
+        if !there.of(mac).any(in_place) {
             changes.push(Change::SetForwarding { mac, remote });
         }
     }

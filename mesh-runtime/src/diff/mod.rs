@@ -10,15 +10,51 @@ pub(crate) mod removal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ipnet::Ipv4Net;
 
-use crate::{desired::Desired, observed::Observed, settings::Settings};
+use crate::{
+    desired::{Desired, entries::Entries},
+    observed::{Observed, OverlayEntries, Routes},
+    settings::Settings,
+};
 use change::Change;
 
+/// Entries, and what the kernel showed of them when nothing was to be changed. As long as all three are the same,
+/// nothing is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settled {
+    entries: Arc<Entries>,
+    routes: Arc<Routes>,
+    overlay: Arc<OverlayEntries>,
+}
+
+impl Settled {
+    fn of(desired: &Desired, observed: &Observed) -> Self {
+        Self {
+            entries: Arc::clone(&desired.entries),
+            routes: Arc::clone(&observed.routes),
+            overlay: Arc::clone(&observed.overlay),
+        }
+    }
+
+    fn holds(&self, desired: &Desired, observed: &Observed) -> bool {
+        Arc::ptr_eq(&self.entries, &desired.entries)
+            && Arc::ptr_eq(&self.routes, &observed.routes)
+            && Arc::ptr_eq(&self.overlay, &observed.overlay)
+    }
+}
+
 /// The changes that make the kernel show what it is to show, in the order in which they are to be made.
-pub(crate) fn diff(settings: &Settings, desired: &Desired, observed: &Observed) -> Vec<Change> {
+///
+/// Entries, of which there may be thousands, are compared if they have changed since they `settled`.
+pub(crate) fn diff(
+    settings: &Settings,
+    desired: &Desired,
+    observed: &Observed,
+    settled: &mut Settled,
+) -> Vec<Change> {
     let mut changes = Vec::new();
     if !desired.configured {
         return changes;
@@ -28,7 +64,13 @@ pub(crate) fn diff(settings: &Settings, desired: &Desired, observed: &Observed) 
     }
     devices::diff(settings, &desired.devices, observed, &mut changes);
     containers::diff(&desired.containers, observed, &mut changes);
-    entries::diff(settings, &desired.entries, observed, &mut changes);
+    if !settled.holds(desired, observed) {
+        let before = changes.len();
+        entries::diff(settings, &desired.entries, observed, &mut changes);
+        if changes.len() == before {
+            *settled = Settled::of(desired, observed);
+        }
+    }
     // Stable, so that devices keep the order in which they were planned.
     changes.sort_by_key(Change::stage);
     changes

@@ -2,7 +2,10 @@
 //!
 //! What it is taught here, the tests in `tests/kernel` anchor on the real one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT};
@@ -11,7 +14,7 @@ use super::change::Change;
 use crate::{
     desired::{entries::OverlayRoute, holders::Holders},
     headroom::{self, HeadroomChange},
-    observed::{Address, Forwarding, Link, LinkKind, Observed, Programs, Route, Vxlan},
+    observed::{Address, Forwarding, Link, LinkKind, Observed, Programs, Route, Routes, Vxlan},
     settings::{Device, Settings},
 };
 
@@ -75,7 +78,7 @@ impl ModelKernel<'_> {
                     .retain(|held| held.link != link || held.address != *address);
                 // The kernel drops its own route for the address, and all that prefer it
                 // as their source.
-                self.state.routes.retain(|route| {
+                Arc::make_mut(&mut self.state.routes).retain(|route| {
                     route.source != Some(address.addr())
                         && !(route.link == Some(link)
                             && route.protocol == 2
@@ -191,9 +194,13 @@ impl ModelKernel<'_> {
         let index = self.link(device)?.index;
         self.state.links.remove(&index);
         self.state.addresses.retain(|it| it.link != index);
-        self.state.routes.retain(|it| it.link != Some(index));
+        Arc::make_mut(&mut self.state.routes).retain(|it| it.link != Some(index));
         self.state.neighbours.retain(|it| it.link != index);
-        self.state.forwarding.retain(|it| it.link != index);
+        let left = |it: &Forwarding| it.link != index && it.bridge != Some(index);
+        self.state.forwarding.retain(left);
+        if device == Device::Overlay {
+            self.state.overlay = Arc::default();
+        }
         Ok(())
     }
 
@@ -261,20 +268,18 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
                 !(of_device || by_our_address || route.is_ours() && inside)
             })
             .cloned()
-            .collect(),
-        neighbours: state
-            .neighbours
-            .iter()
-            .filter(|it| elsewhere(&it.link))
-            .copied()
-            .collect(),
+            .collect::<Routes>()
+            .into(),
+        neighbours: Vec::new(),
         forwarding: state
             .forwarding
             .iter()
             .filter(|it| elsewhere(&it.link) && !is_pin(it))
             .copied()
             .collect(),
-        next_hops: BTreeMap::new(),
+        overlay: Arc::default(),
+        next_hops: Arc::default(),
+        asked_about: Arc::default(),
         containers: BTreeMap::new(),
         holders: Holders::default(),
         trusting: BTreeSet::new(),

@@ -1,6 +1,6 @@
 mod states;
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 use mesh_layout::{bridge_mac, overlay_mac};
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     desired::desired,
-    observed::{Address, Link, LinkKind, NextHop, ROUTE_PROTOCOL, Route},
+    observed::{Address, Link, LinkKind, NextHop, NextHops, ROUTE_PROTOCOL, Route},
     options::RuntimeOptions,
     problem::Problem,
     settings::Device,
@@ -90,8 +90,9 @@ fn wanted(peers: &[u8], injected: &[u8]) -> Wanted {
                 };
                 (net(third), peer)
             })
-            .collect(),
-        injected: injected.iter().map(|&third| net(third)).collect(),
+            .collect::<BTreeMap<_, _>>()
+            .into(),
+        injected: Arc::new(injected.iter().map(|&third| net(third)).collect()),
         published: Default::default(),
         own_bridge: None,
         bridge_ports: Default::default(),
@@ -109,7 +110,7 @@ struct Plan {
 
 fn plan(settings: &Settings, wanted: &Wanted, observed: &Observed) -> Plan {
     let mut desired = desired(settings, wanted, observed, None);
-    let changes = diff(settings, &desired, observed);
+    let changes = diff(settings, &desired, observed, &mut Settled::default());
     // What keeps entries from the kernel; that peers cannot be reached keeps none.
     let mut problems = std::mem::take(&mut desired.problems);
     problems.retain(|problem| !matches!(problem, Problem::NoWay(_)));
@@ -138,7 +139,7 @@ fn converge(settings: &Settings, wanted: &Wanted, observed: Observed) -> (Observ
 #[test]
 fn nothing_is_done_before_the_node_has_a_subnet() {
     let mut observed = bare_host();
-    observed.routes.push(own_route(9, OTHER, 0));
+    Arc::make_mut(&mut observed.routes).add(own_route(9, OTHER, 0));
     let plan = plan(&settings(), &Wanted::default(), &observed);
     assert_eq!(plan.changes, []);
     assert_eq!(plan.desired, Desired::default());
@@ -153,9 +154,9 @@ fn a_bare_host_gets_everything_in_one_round() {
     let overlay = state.link_named("vxlan100").unwrap();
     assert_eq!(overlay.mac, Some(overlay_mac([10, 42, 1, 0])));
     assert_eq!(overlay.mtu, 1450);
-    assert_eq!(state.routes.len(), 3);
-    assert_eq!(state.neighbours.len(), 3);
-    assert_eq!(state.forwarding.len(), 2);
+    assert_eq!(state.routes.iter().count(), 3);
+    assert_eq!(state.overlay.neighbours.len(), 3);
+    assert_eq!(state.overlay.forwarding.len(), 2);
     assert_eq!(plan(&settings, &wanted, &state).changes, []);
 }
 
@@ -193,9 +194,11 @@ fn the_overlays_mtu_is_that_of_the_smallest_underlay_in_use() {
         address: Ipv4Addr::new(198, 51, 100, 1),
         link: OTHER,
     };
-    observed.next_hops.insert(Ipv4Addr::new(192, 0, 2, 2), way);
+    let answers = [(Ipv4Addr::new(192, 0, 2, 2), Some(way))];
+    observed.next_hops = Arc::new(NextHops::new(answers.into()));
     let with_peer = plan(&settings, &wanted(&[2], &[]), &observed);
     assert_eq!(with_peer.desired.underlay.unwrap().overlay_mtu, 1350);
+    observed.next_hops = Arc::default();
     let without = plan(&settings, &wanted(&[], &[]), &observed);
     assert_eq!(without.desired.underlay.unwrap().overlay_mtu, 1450);
 }
@@ -222,7 +225,7 @@ fn a_route_of_ours_that_works_stays_when_a_foreign_one_joins_it() {
     let settings = settings();
     let wanted = wanted(&[2], &[]);
     let (mut state, _) = converge(&settings, &wanted, bare_host());
-    state.routes.push(Route {
+    Arc::make_mut(&mut state.routes).add(Route {
         metric: 100,
         protocol: 4,
         link: Some(NIC),
@@ -284,11 +287,12 @@ proptest! {
             prop_assert_eq!(routes[0].link, Some(overlay));
             prop_assert_eq!(routes[0].gateway, Some(destination.network()));
         }
-        for (subnet, peer) in &wanted.peers {
+        for (subnet, peer) in wanted.peers.iter() {
             let mac = overlay_mac(subnet.network().octets());
-            let there = state.forwarding.iter().any(|entry| {
-                entry.link == overlay && entry.mac == mac && entry.remote == Some(peer.address)
-            });
+            let there = state
+                .overlay
+                .of(mac)
+                .any(|entry| entry.link == overlay && entry.remote == Some(peer.address));
             prop_assert!(there, "{}", subnet);
         }
     }

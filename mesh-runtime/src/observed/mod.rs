@@ -1,6 +1,7 @@
 //! The part of the kernel's network state that matters here, as it was when it was read.
 
 pub(crate) mod containers;
+pub(crate) mod dirty;
 pub(crate) mod events;
 pub(crate) mod listeners;
 pub(crate) mod namespace;
@@ -11,12 +12,14 @@ pub(crate) mod read;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
 
 use crate::{
     desired::holders::Holders, diff::change::Change, ebpf::Mac, headroom, settings::Device,
+    wanted::peer::Peer,
 };
 use containers::{Container, FarEnd};
 
@@ -35,13 +38,17 @@ pub(crate) struct Observed {
     /// IPv4 addresses.
     pub(crate) addresses: Vec<Address>,
     /// IPv4 routes of the main table: defaults, and those inside the cluster's network.
-    pub(crate) routes: Vec<Route>,
-    /// IPv4 neighbours.
+    pub(crate) routes: Arc<Routes>,
+    /// IPv4 neighbours on the bridge.
     pub(crate) neighbours: Vec<Neighbour>,
-    /// Forwarding database entries of bridges and VXLAN devices.
+    /// What the bridge forwards by.
     pub(crate) forwarding: Vec<Forwarding>,
-    /// The kernel's way to each peer's underlay address; an address without a way is absent.
-    pub(crate) next_hops: BTreeMap<Ipv4Addr, NextHop>,
+    /// Neighbours and forwarding entries of the VXLAN device.
+    pub(crate) overlay: Arc<OverlayEntries>,
+    /// The kernel's way to each peer's underlay address.
+    pub(crate) next_hops: Arc<NextHops>,
+    /// The peers for which they were asked.
+    pub(crate) asked_about: Arc<BTreeMap<Ipv4Net, Peer>>,
     /// What is at the far ends of the bridge's ports, by the ports' indexes.
     pub(crate) containers: BTreeMap<u32, Container>,
     /// Who held the containers' addresses at the last look.
@@ -160,6 +167,93 @@ impl Route {
     }
 }
 
+/// Routes by destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Routes(BTreeMap<Ipv4Net, Vec<Route>>);
+
+impl FromIterator<Route> for Routes {
+    fn from_iter<T: IntoIterator<Item = Route>>(routes: T) -> Self {
+        let mut all = Self::default();
+        for route in routes {
+            all.add(route);
+        }
+        all
+    }
+}
+
+impl Routes {
+    /// All of them, in the order of their destinations.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.0.values().flatten()
+    }
+
+    /// Those to exactly that destination, in the order in which the kernel has them.
+    pub(crate) fn to(&self, destination: Ipv4Net) -> &[Route] {
+        self.0.get(&destination).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn add(&mut self, route: Route) {
+        self.0.entry(route.destination).or_default().push(route);
+    }
+
+    /// Takes out the first of ours to a destination with that metric.
+    pub(crate) fn remove_ours(&mut self, destination: Ipv4Net, metric: u32) {
+        if let Some(routes) = self.0.get_mut(&destination) {
+            let first = routes
+                .iter()
+                .position(|route| route.is_ours() && route.metric == metric);
+            first.map(|first| routes.remove(first));
+            if routes.is_empty() {
+                self.0.remove(&destination);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Route) -> bool) {
+        self.0.retain(|_, routes| {
+            routes.retain(&keep);
+            !routes.is_empty()
+        });
+    }
+}
+
+/// What the VXLAN device leads by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OverlayEntries {
+    pub(crate) neighbours: BTreeMap<Ipv4Addr, Neighbour>,
+    /// By MAC address and where it leads: there may be several of one MAC address.
+    pub(crate) forwarding: BTreeMap<(Mac, Option<Ipv4Addr>), Forwarding>,
+}
+
+impl OverlayEntries {
+    pub(crate) fn new(neighbours: Vec<Neighbour>, forwarding: Vec<Forwarding>) -> Self {
+        Self {
+            neighbours: neighbours.into_iter().map(|it| (it.address, it)).collect(),
+            forwarding: forwarding
+                .into_iter()
+                .map(|it| ((it.mac, it.remote), it))
+                .collect(),
+        }
+    }
+
+    /// The entries of a MAC address.
+    pub(crate) fn of(&self, mac: Mac) -> impl Iterator<Item = &Forwarding> {
+        let all = (mac, None)..=(mac, Some(Ipv4Addr::BROADCAST));
+        self.forwarding.range(all).map(|(_, entry)| entry)
+    }
+
+    fn forget_forwarding(&mut self, mac: Mac) {
+        let gone: Vec<_> = self
+            .of(mac)
+            .map(|entry| (entry.mac, entry.remote))
+            .collect();
+        for key in gone {
+            self.forwarding.remove(&key);
+        }
+    }
+}
+
 /// An IPv4 neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
@@ -208,6 +302,57 @@ pub(crate) struct NextHop {
     pub(crate) link: u32,
 }
 
+/// The kernel's ways to the peers' underlay addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NextHops {
+    /// By the peer's address; one without a way is absent.
+    by_peer: BTreeMap<Ipv4Addr, NextHop>,
+    /// The peers that were asked about.
+    peers: BTreeSet<Ipv4Addr>,
+    /// Interfaces over which they lead.
+    links: BTreeSet<u32>,
+}
+
+impl NextHops {
+    /// What the kernel answered for each of some peers.
+    pub(crate) fn new(answers: BTreeMap<Ipv4Addr, Option<NextHop>>) -> Self {
+        let peers = answers.keys().copied().collect();
+        let answered = answers.into_iter();
+        let by_peer: BTreeMap<_, _> = answered
+            .filter_map(|(peer, next_hop)| Some((peer, next_hop?)))
+            .collect();
+        Self {
+            links: by_peer.values().map(|next_hop| next_hop.link).collect(),
+            by_peer,
+            peers,
+        }
+    }
+
+    /// The way to a peer.
+    pub(crate) fn to(&self, peer: Ipv4Addr) -> Option<&NextHop> {
+        self.by_peer.get(&peer)
+    }
+
+    /// Interfaces over which ways lead.
+    pub(crate) fn links(&self) -> &BTreeSet<u32> {
+        &self.links
+    }
+
+    /// Whether it was asked about a peer.
+    pub(crate) fn knows(&self, peer: Ipv4Addr) -> bool {
+        self.peers.contains(&peer)
+    }
+
+    /// Peers that this host has no way to.
+    pub(crate) fn unreachable(&self) -> Vec<Ipv4Addr> {
+        if self.by_peer.len() == self.peers.len() {
+            return Vec::new();
+        }
+        let missing = |peer: &&Ipv4Addr| !self.by_peer.contains_key(*peer);
+        self.peers.iter().filter(missing).copied().collect()
+    }
+}
+
 impl Observed {
     /// The interface of that name.
     pub(crate) fn link_named(&self, name: &str) -> Option<&Link> {
@@ -219,31 +364,34 @@ impl Observed {
     /// many consequences and are read again.
     pub(crate) fn note(&mut self, overlay: u32, change: &Change) {
         match change {
-            Change::ForgetContainer { address } => self
-                .neighbours
-                .retain(|it| it.link == overlay || it.address != *address),
-            Change::AddRoute(route) => self.routes.push(route.on(overlay)),
+            Change::ForgetContainer { address } => {
+                self.neighbours.retain(|it| it.address != *address);
+            }
+            Change::AddRoute(route) => Arc::make_mut(&mut self.routes).add(route.on(overlay)),
             Change::ReplaceRoute(route) => {
-                self.forget_route(route.destination, 0);
-                self.routes.push(route.on(overlay));
+                let routes = Arc::make_mut(&mut self.routes);
+                routes.remove_ours(route.destination, 0);
+                routes.add(route.on(overlay));
             }
             Change::RemoveRoute {
                 destination,
                 metric,
-            } => self.forget_route(*destination, *metric),
+            } => Arc::make_mut(&mut self.routes).remove_ours(*destination, *metric),
             Change::SetNeighbour { address, mac } => {
-                self.forget_neighbour(overlay, *address);
-                self.neighbours.push(Neighbour {
+                let neighbour = Neighbour {
                     link: overlay,
                     address: *address,
                     mac: Some(*mac),
                     state: NeighbourState::Permanent,
-                });
+                };
+                let entries = Arc::make_mut(&mut self.overlay);
+                entries.neighbours.insert(*address, neighbour);
             }
-            Change::RemoveNeighbour { address } => self.forget_neighbour(overlay, *address),
+            Change::RemoveNeighbour { address } => {
+                Arc::make_mut(&mut self.overlay).neighbours.remove(address);
+            }
             Change::SetForwarding { mac, remote } => {
-                self.forget_forwarding(overlay, *mac);
-                self.forwarding.push(Forwarding {
+                let entry = Forwarding {
                     link: overlay,
                     mac: *mac,
                     remote: Some(*remote),
@@ -251,7 +399,10 @@ impl Observed {
                     permanent: true,
                     pinned: false,
                     sticky: false,
-                });
+                };
+                let entries = Arc::make_mut(&mut self.overlay);
+                entries.forget_forwarding(*mac);
+                entries.forwarding.insert((*mac, Some(*remote)), entry);
             }
             Change::PinContainer { mac, port } => {
                 let bridge = self.links.get(port).and_then(|link| link.master);
@@ -275,28 +426,11 @@ impl Observed {
                     port.hairpin = true;
                 }
             }
-            Change::RemoveForwarding { mac, .. } => self.forget_forwarding(overlay, *mac),
+            Change::RemoveForwarding { mac, .. } => {
+                Arc::make_mut(&mut self.overlay).forget_forwarding(*mac);
+            }
             _ => {}
         }
-    }
-
-    fn forget_route(&mut self, destination: Ipv4Net, metric: u32) {
-        let same = |route: &Route| {
-            route.is_ours() && route.destination == destination && route.metric == metric
-        };
-        if let Some(first) = self.routes.iter().position(same) {
-            self.routes.remove(first);
-        }
-    }
-
-    fn forget_neighbour(&mut self, link: u32, address: Ipv4Addr) {
-        self.neighbours
-            .retain(|it| it.link != link || it.address != address);
-    }
-
-    fn forget_forwarding(&mut self, link: u32, mac: Mac) {
-        self.forwarding
-            .retain(|it| it.link != link || it.mac != mac || it.bridge.is_some());
     }
 
     /// Forgets what a bridge has of a MAC address but for a port's own.
@@ -310,6 +444,12 @@ impl Observed {
         self.links
             .get(&index)
             .map_or_else(|| format!("interface {index}"), |link| link.name.clone())
+    }
+
+    /// Whether an interface holds an address of this host, or leads to a peer.
+    pub(crate) fn leads_somewhere(&self, index: u32) -> bool {
+        self.addresses.iter().any(|held| held.link == index)
+            || self.next_hops.links().contains(&index)
     }
 
     /// Ports of the bridge with that index, but for the one of ours that only asks for

@@ -9,7 +9,6 @@ use std::{
     collections::BTreeSet,
     io::{self, IoSliceMut},
     os::fd::AsRawFd as _,
-    sync::Arc,
 };
 
 use netlink_sys::{Socket, SocketAddr};
@@ -18,9 +17,9 @@ use nix::{
     errno::Errno,
     sys::socket::{ControlMessageOwned, MsgFlags, NetlinkAddr, recvmsg},
 };
-use tokio::{io::unix::AsyncFd, task::JoinHandle};
+use tokio::io::unix::AsyncFd;
 
-use super::events::{RECEIVE_BUFFER, RTNLGRP_IPV4_IFADDR, RTNLGRP_LINK, Shared, group};
+use super::events::{RECEIVE_BUFFER, RTNLGRP_IPV4_IFADDR, RTNLGRP_LINK, group};
 
 /// Id of a network namespace, as this process's namespace numbers it (`nsid`, ip-netns(8)).
 pub(crate) type NamespaceId = i32;
@@ -54,7 +53,7 @@ impl Default for Changed {
 ///
 /// The kernel asks for `CAP_NET_BROADCAST`, which a process may lack that has all the rest:
 /// the caller then has to look from time to time.
-pub(super) fn listen(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+pub(super) fn listen() -> io::Result<AsyncFd<Socket>> {
     let mut socket = Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
     socket.set_non_blocking(true)?;
     socket.set_listen_all_namespaces(true)?;
@@ -62,35 +61,11 @@ pub(super) fn listen(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
     let groups = group(RTNLGRP_LINK) | group(RTNLGRP_IPV4_IFADDR);
     socket.bind(&SocketAddr::new(0, groups))?;
     // SAFETY: the descriptor is the socket's, which owns it and never exchanges it.
-    let socket = unsafe { AsyncFd::register(socket) }?;
-    Ok(tokio::spawn(receive(socket, shared)))
-}
-
-async fn receive(socket: AsyncFd<Socket>, shared: Arc<Shared>) {
-    loop {
-        let Ok(mut readiness) = socket.readable().await else {
-            return;
-        };
-        match readiness.try_io(|socket| receive_one(socket.get_ref())) {
-            // The namespace's own notifications, which have a socket of their own.
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(namespace))) => shared.note_namespace(namespace),
-            Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                tracing::debug!("notifications of containers were lost: looking at all of them");
-                shared.note_all_namespaces();
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "notifications of containers ended: looking now and then");
-                shared.note_all_namespaces();
-                return;
-            }
-            Err(_not_readable) => {}
-        }
-    }
+    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 /// Takes one notification and says in which namespace it arose; `None` for our own.
-fn receive_one(socket: &Socket) -> io::Result<Option<NamespaceId>> {
+pub(super) fn receive(socket: &Socket) -> io::Result<Option<NamespaceId>> {
     // Where it arose is all that matters: the rest of the datagram is cut off.
     let mut start = [0; 16];
     let mut control = cmsg_space!(NamespaceId);

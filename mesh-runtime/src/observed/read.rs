@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, stream};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use ipnet::Ipv4Net;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage, AddressScope},
     link::{
         InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute,
@@ -19,57 +21,179 @@ use netlink_packet_route::{
 };
 
 use super::{
-    Address, Forwarding, Link, LinkKind, Neighbour, NeighbourState, NextHop, Observed, Route,
-    Vxlan, containers::FarEnd, events::Dirty,
+    Address, Forwarding, Link, LinkKind, Neighbour, NeighbourState, NextHop, NextHops, Observed,
+    OverlayEntries, Route, Routes, Vxlan,
+    containers::FarEnd,
+    dirty::{Dirty, Parts},
 };
 use crate::{
     apply::sysctl,
     ebpf::Mac,
     netlink::{Netlink, NetlinkError, answer, dump},
+    settings::Device,
+    wanted::peer::Peer,
 };
 
 /// Requests in flight at a time: few enough for their answers to fit a socket's buffer.
 const IN_FLIGHT: usize = 32;
 
-/// Reads again what may have changed, and the ways to `peers`.
+/// What is to be read, and of what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    /// The cluster's network.
+    pub(crate) cluster: Ipv4Net,
+    /// Names of our two devices.
+    pub(crate) bridge: &'a str,
+    pub(crate) overlay: &'a str,
+    /// The peers, whose hosts are asked about.
+    pub(crate) peers: &'a Arc<BTreeMap<Ipv4Net, Peer>>,
+}
+
+/// Reads again what may have changed, and the ways to peers that are new.
 pub(crate) async fn observe(
     netlink: &Netlink,
     previous: Observed,
-    dirty: Dirty,
-    cluster: Ipv4Net,
-    peers: &BTreeSet<Ipv4Addr>,
+    mut dirty: Dirty,
+    scope: Scope<'_>,
 ) -> Result<Observed, NetlinkError> {
     let mut observed = previous;
-    if dirty.devices {
-        // One after the other: a netlink socket carries one dump at a time (EBUSY).
-        observed.links = links(netlink).await?;
+    dirty.parts |= read_links(netlink, &mut observed, &dirty, scope).await?;
+    // One after the other: a netlink socket carries one dump at a time (EBUSY).
+    if dirty.any(Parts::ADDRESSES) {
         observed.addresses = addresses(netlink).await?;
+    }
+    if dirty.any(Parts::SETTINGS) {
         observed.ip_forward = sysctl::ip_forward();
+        observed.trusting = trusting(scope);
     }
-    if dirty.devices || dirty.routes {
-        observed.routes = routes(netlink, cluster).await?;
+    if dirty.any(Parts::ROUTES) {
+        let routes = Routes::from_iter(routes(netlink, scope.cluster).await?);
+        keep_or_replace(&mut observed.routes, routes);
     }
-    if dirty.devices || dirty.neighbours {
-        observed.neighbours = neighbours(netlink).await?;
-        observed.forwarding = forwarding(netlink).await?;
+    let index = |name| observed.link_named(name).map(|link| link.index);
+    let (bridge, overlay) = (index(scope.bridge), index(scope.overlay));
+    if dirty.any(Parts::BRIDGE) {
+        observed.neighbours = neighbours(netlink, bridge).await?;
+        observed.forwarding = forwarding_of_ports(netlink, bridge).await?;
     }
-    if dirty.ways {
-        observed.next_hops.clear();
+    if dirty.any(Parts::OVERLAY) {
+        let neighbours = neighbours(netlink, overlay).await?;
+        let forwarding = forwarding_of(netlink, overlay).await?;
+        let entries = OverlayEntries::new(neighbours, forwarding);
+        keep_or_replace(&mut observed.overlay, entries);
     }
-    observed.next_hops.retain(|peer, _| peers.contains(peer));
+    let anew = dirty.any(Parts::WAYS);
+    if anew || !Arc::ptr_eq(&observed.asked_about, scope.peers) {
+        read_ways(netlink, &mut observed, anew, scope.peers).await?;
+        observed.asked_about = Arc::clone(scope.peers);
+    }
+    Ok(observed)
+}
+
+/// Keeps what was there if it is the same still: what was computed from it is, then, too.
+fn keep_or_replace<T: PartialEq>(kept: &mut Arc<T>, read: T) {
+    if **kept != read {
+        *kept = Arc::new(read);
+    }
+}
+
+/// Reads interfaces, and says what else is to be read because of what became of them.
+async fn read_links(
+    netlink: &Netlink,
+    observed: &mut Observed,
+    dirty: &Dirty,
+    scope: Scope<'_>,
+) -> Result<Parts, NetlinkError> {
+    if dirty.any(Parts::LINKS) {
+        observed.links = links(netlink).await?;
+        return Ok(Parts::ROUTES | Parts::BRIDGE | Parts::OVERLAY | Parts::WAYS | Parts::SETTINGS);
+    }
+    let mut more = Parts::empty();
+    for &index in &dirty.links {
+        let before = observed.links.remove(&index);
+        let now = link(netlink, index).await?;
+        more |= consequences(observed, before.as_ref(), now.as_ref(), scope);
+        observed.links.extend(now.map(|link| (index, link)));
+    }
+    Ok(more)
+}
+
+/// What else may have changed along with an interface. The kernel drops the routes of a device that goes down
+/// without a word, and it may have come up again since.
+fn consequences(
+    observed: &Observed,
+    before: Option<&Link>,
+    now: Option<&Link>,
+    scope: Scope<'_>,
+) -> Parts {
+    let mut more = Parts::empty();
+    for link in before.into_iter().chain(now) {
+        if link.name == scope.bridge {
+            more |= Parts::ROUTES | Parts::BRIDGE | Parts::SETTINGS;
+        } else if link.name == scope.overlay {
+            more |= Parts::ROUTES | Parts::OVERLAY | Parts::SETTINGS;
+        } else if observed.leads_somewhere(link.index) {
+            more |= Parts::ROUTES | Parts::WAYS;
+        }
+        if link.master.is_some() {
+            // The bridge forgets what it knows of a port that goes.
+            more |= Parts::BRIDGE;
+        }
+    }
+    more
+}
+
+/// Those of our devices on which the host would take IPv6 routes or addresses from what arrives.
+fn trusting(scope: Scope<'_>) -> BTreeSet<Device> {
+    [
+        (Device::Bridge, scope.bridge),
+        (Device::Overlay, scope.overlay),
+    ]
+    .into_iter()
+    .filter(|(_, name)| sysctl::trusts_neighbours(name))
+    .map(|(device, _)| device)
+    .collect()
+}
+
+/// Reads the ways to peers: those that are new, or all.
+async fn read_ways(
+    netlink: &Netlink,
+    observed: &mut Observed,
+    anew: bool,
+    peers: &BTreeMap<Ipv4Net, Peer>,
+) -> Result<(), NetlinkError> {
+    let known = &observed.next_hops;
+    let mut answered = BTreeMap::new();
     let mut questions = Vec::new();
-    for &peer in peers {
-        if !observed.next_hops.contains_key(&peer) {
+    for peer in peers.values().map(|peer| peer.address) {
+        if known.knows(peer) && !anew {
+            answered.insert(peer, known.to(peer).copied());
+        } else {
             questions.push(async move { (peer, next_hop(netlink, peer).await) }.boxed());
         }
     }
     let mut answers = stream::iter(questions).buffer_unordered(IN_FLIGHT);
     while let Some((peer, next_hop)) = answers.next().await {
-        if let Some(next_hop) = next_hop? {
-            observed.next_hops.insert(peer, next_hop);
-        }
+        answered.insert(peer, next_hop?);
     }
-    Ok(observed)
+    keep_or_replace(&mut observed.next_hops, NextHops::new(answered));
+    Ok(())
+}
+
+/// An interface, if it is there.
+async fn link(netlink: &Netlink, index: u32) -> Result<Option<Link>, NetlinkError> {
+    let request = netlink
+        .handle
+        .link()
+        .get()
+        .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
+        .match_index(index);
+    let mut answers = std::pin::pin!(request.execute());
+    match answer(async { answers.next().await.transpose() }).await {
+        Ok(message) => Ok(message.as_ref().map(read_link)),
+        Err(NetlinkError::Refused { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn links(netlink: &Netlink) -> Result<BTreeMap<u32, Link>, NetlinkError> {
@@ -101,22 +225,70 @@ async fn routes(netlink: &Netlink, cluster: Ipv4Net) -> Result<Vec<Route>, Netli
     .await
 }
 
-async fn neighbours(netlink: &Netlink) -> Result<Vec<Neighbour>, NetlinkError> {
-    let request = netlink
-        .handle
-        .neighbours()
-        .get()
-        .set_address_family(AddressFamily::Inet);
-    dump(request.execute(), read_neighbour).await
+/// The IPv4 neighbours on an interface; none without one.
+async fn neighbours(netlink: &Netlink, link: Option<u32>) -> Result<Vec<Neighbour>, NetlinkError> {
+    let Some(link) = link else {
+        return Ok(Vec::new());
+    };
+    let only = NeighbourAttribute::IfIndex(link);
+    let answers = get_neighbours(netlink, AddressFamily::Inet, only)?;
+    // Kernels that do not know the filter tell all.
+    let of_link = |neighbour: &Neighbour| neighbour.link == link;
+    dump(answers, |message| read_neighbour(message).filter(of_link)).await
 }
 
-async fn forwarding(netlink: &Netlink) -> Result<Vec<Forwarding>, NetlinkError> {
-    let request = netlink
-        .handle
-        .neighbours()
-        .get()
-        .set_address_family(AddressFamily::Bridge);
-    dump(request.execute(), read_forwarding).await
+/// What a bridge forwards by, of all its ports; nothing without one.
+async fn forwarding_of_ports(
+    netlink: &Netlink,
+    bridge: Option<u32>,
+) -> Result<Vec<Forwarding>, NetlinkError> {
+    let Some(bridge) = bridge else {
+        return Ok(Vec::new());
+    };
+    let only = NeighbourAttribute::Controller(bridge);
+    let answers = get_neighbours(netlink, AddressFamily::Bridge, only)?;
+    let of_bridge = |entry: &Forwarding| entry.bridge == Some(bridge);
+    dump(answers, |message| {
+        read_forwarding(message).filter(of_bridge)
+    })
+    .await
+}
+
+/// The forwarding entries of a VXLAN device; none without one.
+async fn forwarding_of(
+    netlink: &Netlink,
+    overlay: Option<u32>,
+) -> Result<Vec<Forwarding>, NetlinkError> {
+    let Some(overlay) = overlay else {
+        return Ok(Vec::new());
+    };
+    let only = NeighbourAttribute::IfIndex(overlay);
+    let answers = get_neighbours(netlink, AddressFamily::Bridge, only)?;
+    let of_device = |entry: &Forwarding| entry.link == overlay && entry.bridge.is_none();
+    dump(answers, |message| {
+        read_forwarding(message).filter(of_device)
+    })
+    .await
+}
+
+/// Asks for the neighbours of a family, with a filter that strict checking makes the kernel heed.
+fn get_neighbours(
+    netlink: &Netlink,
+    family: AddressFamily,
+    only: NeighbourAttribute,
+) -> Result<impl Stream<Item = Result<NeighbourMessage, rtnetlink::Error>> + use<>, NetlinkError> {
+    let mut question = NeighbourMessage::default();
+    question.header.family = family;
+    question.attributes.push(only);
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(question));
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut handle = netlink.handle.clone();
+    let answers = handle.request(request).map_err(NetlinkError::from)?;
+    Ok(answers.map(|answer| match answer.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => Ok(message),
+        NetlinkPayload::Error(error) => Err(rtnetlink::Error::NetlinkError(error)),
+        _ => Err(rtnetlink::Error::UnexpectedMessage(answer)),
+    }))
 }
 
 /// Asks the kernel for its way to `address`.
@@ -127,28 +299,6 @@ async fn next_hop(netlink: &Netlink, address: Ipv4Addr) -> Result<Option<NextHop
     match first {
         Ok(message) => Ok(message.as_ref().and_then(|route| read_way(route, address))),
         // ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole): no way there.
-        Err(NetlinkError::Refused { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The route of the main table that the kernel would use for `destination`, if its prefix
-/// is exactly that.
-pub(crate) async fn route_to(
-    netlink: &Netlink,
-    destination: Ipv4Net,
-    inside: Ipv4Addr,
-) -> Result<Option<Route>, NetlinkError> {
-    let mut message = lookup(inside);
-    message.header.flags = RouteFlags::FibMatch;
-    let request = netlink.handle.route().get(message);
-    let mut answers = std::pin::pin!(request.execute());
-    match answer(async { answers.next().await.transpose() }).await {
-        Ok(message) => Ok(message
-            .as_ref()
-            .filter(|message| message.header.table == RouteHeader::RT_TABLE_MAIN)
-            .and_then(read_route)
-            .filter(|route| route.destination == destination)),
         Err(NetlinkError::Refused { .. }) => Ok(None),
         Err(error) => Err(error),
     }

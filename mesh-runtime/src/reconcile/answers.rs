@@ -25,7 +25,11 @@ impl Reconciler {
                 Problem::NoHostAddress { .. } | Problem::HostAddressNotHere(_)
             )
         };
+        // A route of ours that was there before a foreign one joined it carries on.
+        let carries = !self.desired.entries.blocked.contains(&destination);
+        let foreign = |problem: &&Problem| matches!(problem, Problem::ForeignRoute { .. });
         self.peer_problem(destination)
+            .filter(|problem| !(carries && foreign(problem)))
             .or_else(|| self.problems.iter().find(|problem| problem.of_device()))
             .or_else(|| {
                 // Without an underlay there is no overlay to route over.

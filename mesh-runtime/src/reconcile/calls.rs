@@ -6,9 +6,12 @@ use super::{Reconciler, waiting::Waiting};
 use crate::{
     api::command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
     diff::change::Change,
-    observed::{NeighbourState, events::Dirty},
+    observed::{NeighbourState, dirty::Dirty},
     problem::Problem,
-    wanted::peer::{self, CheckedPeers},
+    wanted::{
+        interface::check_via,
+        peer::{self, CheckedPeers},
+    },
 };
 
 impl Reconciler {
@@ -81,7 +84,9 @@ impl Reconciler {
             Some(current) if current == subnet => {}
             current => {
                 if let Some(current) = current {
-                    self.read(Dirty::STATE).await.map_err(Refusal::because)?;
+                    self.read(Dirty::default())
+                        .await
+                        .map_err(Refusal::because)?;
                     let uses = self.uses_of(current);
                     if !uses.is_empty() {
                         return Err(Refusal(format!(
@@ -97,7 +102,7 @@ impl Reconciler {
                 self.state_writer.changed(self.wanted.generation);
             }
         }
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         self.device_problem().map_or(Ok(()), Err)
     }
 
@@ -123,6 +128,34 @@ impl Reconciler {
         ports.chain(neighbours).collect()
     }
 
+    async fn inject_route(&mut self, destination: &str, via: &str) -> Result<(), Refusal> {
+        check_via(via, &self.settings.overlay).map_err(Refusal::because)?;
+        let own = self.subnet_before("InjectRoute")?;
+        let destination = self
+            .settings
+            .cluster
+            .parse_destination(destination, own)
+            .map_err(Refusal::because)?;
+        let new = self.wanted.inject(destination);
+        if new {
+            self.state_writer.changed(self.wanted.generation);
+        }
+        self.round(Dirty::default()).await;
+        let Some(problem) = self.route_problem(destination).cloned() else {
+            if new && !self.wanted.peers.contains_key(&destination) {
+                tracing::info!(%destination, "route injected");
+            }
+            return Ok(());
+        };
+        // What passes by itself is tried again; a route of somebody else stays.
+        if new && matches!(problem, Problem::ForeignRoute { .. }) {
+            self.wanted.take_back(destination);
+            self.state_writer.changed(self.wanted.generation);
+            self.unplanned = true;
+        }
+        Err(Refusal::because(problem))
+    }
+
     async fn remove_route(&mut self, destination: &str) -> Result<(), Refusal> {
         let cluster = self.settings.cluster;
         let destination = match self.wanted.subnet {
@@ -134,7 +167,7 @@ impl Reconciler {
             self.state_writer.changed(self.wanted.generation);
             tracing::info!(%destination, "route removed");
         }
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         let failed = |problem: &&Problem| {
             matches!(
                 problem,
@@ -162,7 +195,7 @@ impl Reconciler {
             .iter()
             .map(|(index, error)| (*index, error.to_string()))
             .collect();
-        let news = self.wanted.peers != checked.peers;
+        let news = *self.wanted.peers != checked.peers;
         let changes = self.wanted.sync_peers(sync.generation, checked.peers);
         if news {
             self.state_writer.changed(sync.generation);

@@ -6,7 +6,7 @@ use super::Reconciler;
 use crate::{
     api::command::{EndpointView, Refusal},
     diff::change::DisplayMac,
-    observed::{Observed, events::Dirty},
+    observed::{Observed, dirty::Dirty},
     wanted::{
         Wanted,
         endpoint::AttachedEndpoint,
@@ -20,9 +20,9 @@ impl Reconciler {
         request: &EndpointRequest,
     ) -> Result<EndpointView, Refusal> {
         let subnet = self.subnet_before("AttachEndpoint")?;
-        // What the container's runtime has just done may not have been read yet.
-        let now = Dirty::STATE.and(Dirty::CONTAINERS);
-        self.read(now).await.map_err(Refusal::because)?;
+        self.read(self.containers_unheard())
+            .await
+            .map_err(Refusal::because)?;
         let (address, endpoint) = check(
             request,
             &self.observed,
@@ -66,7 +66,7 @@ impl Reconciler {
                 tracing::info!(%address, interface = endpoint.interface, "endpoint detached");
             }
         }
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         Ok(())
     }
 }

@@ -9,7 +9,6 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
-mod inject;
 mod probe;
 mod registered;
 mod schedule;
@@ -17,9 +16,8 @@ mod silent_containers;
 mod state_writer;
 mod views;
 mod waiting;
-mod watch;
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, time::Duration};
+use std::{io, time::Duration};
 
 use mesh_ipam::Ipam;
 use tokio::{
@@ -30,9 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::command::Command,
-    apply::{Applier, sysctl::trusts_neighbours},
+    apply::Applier,
     desired::{Desired, desired, devices::is_own_bridge_mac},
     diff::{
+        Settled,
         change::{Change, Stage},
         diff,
     },
@@ -41,13 +40,14 @@ use crate::{
     observed::{
         Observed,
         containers::{far_ends, look_inside},
-        events::{Dirty, Events},
+        dirty::{Dirty, Parts},
+        events::Events,
         namespace_events::Changed,
-        read::observe,
+        read::{Scope, observe},
     },
     options::RuntimeOptions,
     problem::Problem,
-    settings::{Device, Settings},
+    settings::Settings,
     wanted::{
         Wanted,
         adopt::adopt,
@@ -63,7 +63,6 @@ use schedule::Schedule;
 use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
-use watch::Watch;
 
 /// How often everything is compared, whatever the notifications said.
 const FULL_COMPARISON: Duration = Duration::from_secs(5);
@@ -78,6 +77,8 @@ pub(crate) struct Reconciler {
     observed: Observed,
     /// What the kernel is to show, as the last round had it.
     desired: Desired,
+    /// The entries that are as they are to be.
+    settled: Settled,
     problems: Vec<Problem>,
     /// Parts of `observed` that a change of our own has outdated.
     outdated: Dirty,
@@ -93,7 +94,6 @@ pub(crate) struct Reconciler {
     schedule: Schedule,
     state_writer: StateWriter,
     registered: Registered,
-    watch: Watch,
     silent_containers: SilentContainers,
 }
 
@@ -107,17 +107,19 @@ impl Reconciler {
         addresses: Option<Ipam>,
     ) -> io::Result<Self> {
         let netlink = Netlink::connect()?;
-        let events = Events::listen(netlink.port)?;
+        let settings = Settings::from(&options);
+        let events = Events::listen(netlink.port, settings.cluster.cidr)?;
         Ok(Self {
-            settings: Settings::from(&options),
+            settings,
             options,
             netlink,
             events,
             wanted: Wanted::default(),
             observed: Observed::default(),
             desired: Desired::default(),
+            settled: Settled::default(),
             problems: Vec::new(),
-            outdated: Dirty::ALL,
+            outdated: Dirty::all(),
             unplanned: false,
             fast_path,
             firewall: Firewall::listen(),
@@ -126,7 +128,6 @@ impl Reconciler {
             schedule: Schedule::default(),
             state_writer,
             registered: Registered::new(addresses),
-            watch: Watch::default(),
             silent_containers: SilentContainers::default(),
         })
     }
@@ -146,7 +147,6 @@ impl Reconciler {
             let retry_at = self.schedule.retry_at();
             let look_at = self.silent_containers.next();
             let write_at = self.state_writer.due();
-            let watch_at = self.look_at_maps();
             let firewall_at = self.firewall.due();
             let rules_changed = self.firewall.changed();
             let patience_ends = self.patience_ends();
@@ -165,7 +165,7 @@ impl Reconciler {
                 _ = comparison.tick() => {
                     self.registered.catch_up(&self.wanted).await;
                     self.firewall.look();
-                    self.round(Dirty::ALL).await;
+                    self.round(Dirty::all()).await;
                 }
                 () = rules_changed.notified() => self.firewall.look(),
                 () = sleep_until(firewall_at.unwrap_or(quiet_until)), if firewall_at.is_some() => {
@@ -176,17 +176,14 @@ impl Reconciler {
                     self.answer_waiting();
                 }
                 () = sleep_until(retry_at.unwrap_or(quiet_until)), if retry_at.is_some() => {
-                    self.round(Dirty::ALL).await;
+                    self.round(Dirty::all()).await;
                 }
                 () = sleep_until(look_at.unwrap_or(quiet_until)), if look_at.is_some() => {
                     self.silent_containers.take(tokio::time::Instant::now());
-                    self.round(Dirty::CONTAINERS).await;
+                    self.round(Parts::CONTAINERS.into()).await;
                 }
                 () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
                     self.state_writer.begin(&self.wanted);
-                }
-                () = sleep_until(watch_at.unwrap_or(quiet_until)), if watch_at.is_some() => {
-                    self.watch_maps().await;
                 }
                 written = self.state_writer.written() => {
                     self.state_writer.settle(written, self.wanted.generation);
@@ -210,7 +207,7 @@ impl Reconciler {
     async fn start(&mut self) {
         let found = self.state_writer.read().await;
         self.observed.holders = shown_holders(&self.options.bpffs);
-        if let Err(error) = self.read(Dirty::ALL).await {
+        if let Err(error) = self.read(Dirty::all()).await {
             tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
         }
         let kept = found.kept.clone().filter(|_| !found.behind);
@@ -249,45 +246,46 @@ impl Reconciler {
 
     /// Reads the parts of the kernel's state that may be out of date.
     async fn read(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
-        let dirty = dirty.and(self.outdated).and(self.events.take());
-        self.look_at_programs |= dirty.programs;
+        let dirty = dirty | std::mem::take(&mut self.outdated) | self.events.take();
+        self.look_at_programs |= dirty.any(Parts::PROGRAMS);
         self.unplanned = true;
         // Until it has worked, nothing is known.
-        self.outdated = Dirty::ALL;
-        let peers: BTreeSet<Ipv4Addr> = self
-            .wanted
-            .peers
-            .values()
-            .map(|peer| peer.address)
-            .collect();
+        self.outdated = Dirty::all();
         let previous = std::mem::take(&mut self.observed);
         // Not the kernel's to tell, so not lost where reading fails.
         self.observed.holders = previous.holders.clone();
-        self.observed = observe(
-            &self.netlink,
-            previous,
-            dirty,
-            self.settings.cluster.cidr,
-            &peers,
-        )
-        .await?;
+        let scope = Scope {
+            cluster: self.settings.cluster.cidr,
+            bridge: &self.settings.bridge,
+            overlay: &self.settings.overlay,
+            peers: &self.wanted.peers,
+        };
+        self.observed = observe(&self.netlink, previous, dirty.clone(), scope).await?;
         self.note_devices();
         if forget_gone(&mut self.wanted, &self.observed) {
             self.state_writer.changed(self.wanted.generation);
         }
         self.registered
             .show(&mut self.wanted, &self.observed, &self.settings.bridge);
-        self.look_inside(dirty).await?;
+        self.look_inside(dirty.any(Parts::CONTAINERS)).await?;
         self.registered.occupy(&self.wanted, &self.observed);
         self.outdated = Dirty::default();
         Ok(())
     }
 
+    /// What the kernel has not told of, where it tells nothing of containers: their inside.
+    fn containers_unheard(&self) -> Dirty {
+        match self.events.hears_containers() {
+            true => Dirty::default(),
+            false => Parts::CONTAINERS.into(),
+        }
+    }
+
     /// Looks into the containers that are new, or of which the kernel has told something.
-    async fn look_inside(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
+    async fn look_inside(&mut self, all: bool) -> Result<(), NetlinkError> {
         // Taken before looking, so that what changes meanwhile is looked at again.
         let changed = match self.events.take_namespaces() {
-            _ if dirty.containers => Changed::All,
+            _ if all => Changed::All,
             some => Changed::Only(some),
         };
         let far_ends = far_ends(&self.observed, &self.settings.bridge);
@@ -314,14 +312,6 @@ impl Reconciler {
 
     /// Remembers which bridge is ours, and whose neighbours are worth a look.
     fn note_devices(&mut self) {
-        let devices = [
-            (Device::Bridge, &self.settings.bridge),
-            (Device::Overlay, &self.settings.overlay),
-        ];
-        let trusting = devices
-            .into_iter()
-            .filter(|(_, name)| trusts_neighbours(name));
-        self.observed.trusting = trusting.map(|(device, _)| device).collect();
         let bridge = self.observed.link_named(&self.settings.bridge);
         let overlay = self.observed.link_named(&self.settings.overlay);
         if let Some(bridge) = bridge
@@ -382,7 +372,7 @@ impl Reconciler {
             .await;
         let of_devices = |change: &Change| change.stage() == Stage::Devices;
         if !failed.is_empty() {
-            self.outdated = Dirty::ALL;
+            self.outdated = Dirty::all();
         } else if !changes.iter().any(of_devices) {
             let overlay = self.observed.link_named(&self.settings.overlay);
             if let Some(overlay) = overlay.map(|link| link.index) {
@@ -393,7 +383,7 @@ impl Reconciler {
         }
         if changes.iter().any(of_devices) {
             // The fast path needs the devices as they are now.
-            self.read(Dirty::ALL).await?;
+            self.read(Dirty::default()).await?;
             let left = self.compare();
             // Somebody may have changed something in between. What failed has its own pace.
             self.unplanned = !left.is_empty() && failed.is_empty();
@@ -406,7 +396,12 @@ impl Reconciler {
         self.observed.programs = self.fast_path.programs();
         let before = &self.desired.entries;
         self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));
-        diff(&self.settings, &self.desired, &self.observed)
+        diff(
+            &self.settings,
+            &self.desired,
+            &self.observed,
+            &mut self.settled,
+        )
     }
 
     /// Goes on from the generation that the fast path's maps show, so that a call from
@@ -429,7 +424,7 @@ impl Reconciler {
             return;
         }
         let connected = Netlink::connect().and_then(|netlink| {
-            let events = Events::listen(netlink.port)?;
+            let events = Events::listen(netlink.port, self.settings.cluster.cidr)?;
             Ok((netlink, events))
         });
         match connected {

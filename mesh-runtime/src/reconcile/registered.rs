@@ -18,7 +18,7 @@ use crate::{
     apply::veth::{self, VethPair},
     ebpf::Mac,
     netlink::NetlinkError,
-    observed::{Link, LinkKind, Observed, events::Dirty, namespace::Namespace},
+    observed::{Link, LinkKind, Observed, dirty::Dirty, namespace::Namespace},
     wanted::{Wanted, endpoint::AttachedEndpoint},
 };
 
@@ -245,8 +245,9 @@ impl Reconciler {
             .endpoint
             .as_ref()
             .ok_or_else(|| Refusal(format!("{} has no endpoint to be made", lease.owner)))?;
-        let now = Dirty::STATE.and(Dirty::CONTAINERS);
-        self.read(now).await.map_err(Refusal::because)?;
+        self.read(self.containers_unheard())
+            .await
+            .map_err(Refusal::because)?;
         if let Some(link) = self.find_in(&endpoint.link, namespace).await? {
             if self.inside_mac(link) == Some(endpoint.mac) {
                 self.round(Dirty::default()).await;
@@ -279,7 +280,7 @@ impl Reconciler {
         veth::create(&self.netlink, &pair)
             .await
             .map_err(|error| self.explain(&error, lease, namespace))?;
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         let made = self.observed.link_named(&endpoint.link);
         let port = made.map(|link| link.index).ok_or_else(|| {
             Refusal(format!(
@@ -359,7 +360,9 @@ impl Reconciler {
 
     /// Deletes the interface of an endpoint. One that is gone is success.
     pub(super) async fn unmake_endpoint(&mut self, link: &str) -> Result<(), Refusal> {
-        self.read(Dirty::STATE).await.map_err(Refusal::because)?;
+        self.read(Dirty::default())
+            .await
+            .map_err(Refusal::because)?;
         // Also if somebody has taken it off the bridge. Nobody else's pair has a name made of an owner's.
         let found = self
             .observed
@@ -371,7 +374,7 @@ impl Reconciler {
                 .await
                 .map_err(|error| Refusal(format!("cannot delete interface {link}: {error}")))?;
         }
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         Ok(())
     }
 

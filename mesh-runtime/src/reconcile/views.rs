@@ -7,14 +7,15 @@ use ipnet::Ipv4Net;
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
     api::command::{EndpointView, FastPathView, PeerList, PeerView, Status},
+    desired::fast_path::may_carry,
     diff::{change::DisplayMac, missing},
-    observed::{LinkKind, events::Dirty},
+    observed::{LinkKind, dirty::Dirty},
 };
 
 impl Reconciler {
     /// Makes a round and reads what it left, so that the answer is the kernel's.
     pub(super) async fn look(&mut self) {
-        self.round(Dirty::STATE).await;
+        self.round(Dirty::default()).await;
         if !self.outdated.is_clean()
             && let Err(error) = self.read(Dirty::default()).await
         {
@@ -51,9 +52,8 @@ impl Reconciler {
                     .as_ref()
                     .is_some_and(|unready| !unready.contains(subnet)),
                 fast_path_ready: counters.contains_key(subnet)
-                    && shown
-                        .and_then(|state| state.peers.get(subnet))
-                        .is_some_and(|path| path.next_hop.is_some()),
+                    && shown.is_some_and(|state| state.peers.contains_key(subnet))
+                    && may_carry(&self.settings, &self.observed, peer.address),
             })
             .collect();
         PeerList {

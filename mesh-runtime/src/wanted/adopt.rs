@@ -45,12 +45,13 @@ pub(crate) fn adopt(settings: &Settings, observed: &Observed) -> Wanted {
         _ => return wanted,
     }
     let remotes: BTreeMap<_, _> = observed
+        .overlay
         .forwarding
-        .iter()
-        .filter(|entry| entry.link == overlay.index && entry.bridge.is_none())
+        .values()
         .filter(|entry| entry.permanent)
         .filter_map(|entry| Some((entry.mac, entry.remote?)))
         .collect();
+    let mut peers = BTreeMap::new();
     for route in observed.routes.iter().filter(|route| route.is_ours()) {
         let destination = route.destination;
         if destination == subnet || !settings.cluster.is_node_subnet(destination) {
@@ -63,12 +64,13 @@ pub(crate) fn adopt(settings: &Settings, observed: &Observed) -> Wanted {
                     hostname: String::new(),
                     suspect: false,
                 };
-                wanted.peers.insert(destination, peer);
+                peers.insert(destination, peer);
             }
             None => {
-                wanted.injected.insert(destination);
+                wanted.inject(destination);
             }
         }
     }
+    wanted.peers = peers.into();
     wanted
 }

@@ -13,6 +13,7 @@ pub(crate) mod subnet;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
@@ -32,9 +33,9 @@ pub(crate) struct Wanted {
     /// Generation of the peer set.
     pub(crate) generation: u64,
     /// The other nodes, by subnet.
-    pub(crate) peers: BTreeMap<Ipv4Net, Peer>,
+    pub(crate) peers: Arc<BTreeMap<Ipv4Net, Peer>>,
     /// Destinations of `InjectRoute`. A sync leaves them alone.
-    pub(crate) injected: BTreeSet<Ipv4Net>,
+    pub(crate) injected: Arc<BTreeSet<Ipv4Net>>,
     /// Containers that somebody has attached by call, by their addresses.
     pub(crate) endpoints: BTreeMap<Ipv4Addr, AttachedEndpoint>,
     /// The ports of this host by which containers are reached, each with its container's address. The registry
@@ -82,8 +83,7 @@ impl Wanted {
     /// one subnet cannot both be right, and this call is the newer word.
     pub(crate) fn set_subnet(&mut self, subnet: Ipv4Net) {
         self.subnet = Some(subnet);
-        self.peers.remove(&subnet);
-        self.injected.remove(&subnet);
+        self.remove(subnet);
         self.endpoints.retain(|address, _| subnet.contains(address));
         self.published
             .retain(|(address, _)| subnet.contains(address));
@@ -122,14 +122,36 @@ impl Wanted {
             .copied()
             .collect();
         self.generation = generation;
-        self.peers = peers;
+        // What was computed of a set that is the same stays.
+        if *self.peers != peers {
+            self.peers = Arc::new(peers);
+        }
         changes
+    }
+
+    /// Adds a destination. Returns whether it is new.
+    pub(crate) fn inject(&mut self, destination: Ipv4Net) -> bool {
+        !self.injected.contains(&destination)
+            && Arc::make_mut(&mut self.injected).insert(destination)
+    }
+
+    /// Takes back what [`inject`](Self::inject) added.
+    pub(crate) fn take_back(&mut self, destination: Ipv4Net) {
+        Arc::make_mut(&mut self.injected).remove(&destination);
     }
 
     /// Forgets a destination, as a peer and as an injected route. Returns whether it was known.
     pub(crate) fn remove(&mut self, destination: Ipv4Net) -> bool {
-        let injected = self.injected.remove(&destination);
-        let peer = self.peers.remove(&destination).is_some();
+        let (injected, peer) = (
+            self.injected.contains(&destination),
+            self.peers.contains_key(&destination),
+        );
+        if injected {
+            Arc::make_mut(&mut self.injected).remove(&destination);
+        }
+        if peer {
+            Arc::make_mut(&mut self.peers).remove(&destination);
+        }
         injected || peer
     }
 }
@@ -172,7 +194,7 @@ mod tests {
     #[test]
     fn a_sync_leaves_injected_routes_alone() {
         let mut wanted = Wanted::default();
-        wanted.injected.insert(net(9));
+        wanted.inject(net(9));
         wanted.sync_peers(1, peers(&[(2, 2)]));
         wanted.sync_peers(2, peers(&[]));
         assert_eq!(wanted.destinations(), [net(9)].into());
@@ -182,7 +204,7 @@ mod tests {
     fn removing_a_destination_forgets_it_as_peer_and_as_injected_route() {
         let mut wanted = Wanted::default();
         wanted.sync_peers(1, peers(&[(2, 2)]));
-        wanted.injected.insert(net(2));
+        wanted.inject(net(2));
         assert!(wanted.remove(net(2)));
         assert!(wanted.destinations().is_empty());
         assert!(!wanted.remove(net(2)));
@@ -204,7 +226,7 @@ mod tests {
     fn a_subnet_that_becomes_ours_is_no_peers_any_more() {
         let mut wanted = Wanted::default();
         wanted.sync_peers(1, peers(&[(2, 2), (3, 3)]));
-        wanted.injected.insert(net(2));
+        wanted.inject(net(2));
         wanted.set_subnet(net(2));
         assert_eq!(wanted.destinations(), [net(3)].into());
     }

@@ -25,6 +25,7 @@ const NFT_MSG_GETRULE: u16 = 7;
 const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_GETSETELEM: u16 = 13;
 const NFT_MSG_DELSETELEM: u16 = 14;
+const NFT_MSG_NEWGEN: u16 = 15;
 const NFT_MSG_GETGEN: u16 = 16;
 const NFT_MSG_GETOBJ: u16 = 19;
 const NFT_OBJECT_COUNTER: u32 = 1;
@@ -242,6 +243,22 @@ impl Reader {
     }
 }
 
+/// Whether a datagram of notifications tells of a change of the table with that name, whatever changed in it. The
+/// table's name is the first attribute of every message but the generation's (`NFTA_*_TABLE`).
+pub(super) fn concerns(datagram: &[u8], table: &str) -> bool {
+    let mut rest = datagram;
+    while let Some((message, following)) = split(rest) {
+        rest = following;
+        let of_table =
+            || Some(text(attribute(body(message)?, NFTA_RULE_TABLE)?) == table.as_bytes());
+        let generation = u16_at(message, 4).is_some_and(|kind| kind & 0xff == NFT_MSG_NEWGEN);
+        if !generation && of_table().unwrap_or(true) {
+            return true;
+        }
+    }
+    false
+}
+
 /// What the kernel says in an error message; `None` for an acknowledgement.
 fn refusal(message: &[u8]) -> Option<io::Error> {
     let errno = message.get(HEADER_LEN..HEADER_LEN + 4)?;
@@ -368,4 +385,37 @@ fn text(value: &[u8]) -> &[u8] {
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     let field = bytes.get(offset..offset + 2)?;
     field.try_into().ok().map(u16::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn notification(kind: u16, attributes: &[u8]) -> Vec<u8> {
+        let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
+        message(kind, 0, [NFPROTO_INET, 0, 0, 0], attributes)
+    }
+
+    #[test]
+    fn changes_of_others_tables_are_no_news_and_one_of_ours_among_them_is() {
+        let generation = notification(NFT_MSG_NEWGEN, &attribute_of(NFTA_GEN_ID, &[0, 0, 0, 7]));
+        let of = |table| notification(NFT_MSG_NEWSETELEM, &text_attribute(1, table));
+        assert!(!concerns(&generation, TABLE));
+        assert!(!concerns(&[of("nat"), of("filter")].concat(), TABLE));
+        assert!(concerns(
+            &[of("nat"), of(TABLE), generation].concat(),
+            TABLE
+        ));
+        // One that says nothing may be about anything.
+        assert!(concerns(&notification(NFT_MSG_NEWSETELEM, &[]), TABLE));
+    }
+
+    proptest! {
+        #[test]
+        fn no_notification_makes_the_reader_panic(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
+            concerns(&datagram, TABLE);
+        }
+    }
 }

@@ -12,8 +12,11 @@ use netlink_sys::{
 };
 use tokio::{sync::Notify, task::JoinHandle};
 
-use super::netlink::{Reader, Tables};
-use crate::desired::firewall::Content;
+use super::{
+    TABLE,
+    netlink::{Reader, Tables, concerns},
+};
+use crate::desired::firewall::{Content, ElementChange};
 
 /// Multicast group of changes (`NFNLGRP_NFTABLES`).
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -44,6 +47,30 @@ impl Fingerprint {
         Err(io::Error::other(
             "they changed at every attempt to read them",
         ))
+    }
+
+    /// What it is after changes of elements that were made as one. Of a transaction that was the only one since,
+    /// nothing needs to be read: the kernel numbers them one after the other, and takes all of one or nothing.
+    pub(super) fn after(
+        &self,
+        reader: &Reader,
+        changes: &[ElementChange],
+    ) -> io::Result<Option<Self>> {
+        let generation = reader.generation()?;
+        if generation != self.generation.wrapping_add(1) {
+            return Ok(None);
+        }
+        let mut tables = self.tables.clone();
+        for change in changes {
+            let elements = tables.elements.entry(change.set).or_default();
+            for element in &change.elements {
+                match change.add {
+                    true => elements.insert(element.whole()),
+                    false => elements.remove(&element.whole()),
+                };
+            }
+        }
+        Ok(Some(Self { generation, tables }))
     }
 
     /// Whether it is what was written: somebody may have been at it before it was read.
@@ -84,8 +111,8 @@ pub(crate) fn tables_exist() -> io::Result<bool> {
     }
 }
 
-/// Wakes whoever waits for `changed` whenever anybody changes the packet filter's rules. What
-/// changed is not read from it, so a notification that is lost costs nothing.
+/// Wakes whoever waits for `changed` whenever anybody changes our tables. What has changed is not read from it,
+/// and all is looked at every few seconds, so that a notification that is lost costs nothing.
 ///
 /// # Errors
 ///
@@ -99,7 +126,8 @@ pub(crate) fn listen(changed: Arc<Notify>) -> io::Result<JoinHandle<()>> {
         loop {
             buffer.clear();
             match socket.recv(&mut buffer).await {
-                Ok(()) => {}
+                Ok(()) if concerns(&buffer, TABLE) => {}
+                Ok(()) => continue,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(error) => {
                     tracing::warn!(%error, "changes of the packet filter are not heard any more: looking every few seconds");

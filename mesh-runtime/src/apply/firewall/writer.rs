@@ -82,8 +82,9 @@ impl Writer {
         }
         // Not known again until all has worked.
         let before = self.written.take();
-        let before = before.as_ref().map(|written| &written.ruleset);
-        let changed_ways = wanted.ruleset.changed_ways(before);
+        let changed_ways = wanted
+            .ruleset
+            .changed_ways(before.as_ref().map(|written| &written.ruleset));
         let started = Instant::now();
         if let Some(elements) = &changes
             && let Err(error) = reader.change(elements)
@@ -99,10 +100,20 @@ impl Writer {
             nft::run(&wanted.ruleset.text())?;
         }
         let took_ms = started.elapsed().as_millis();
-        let fingerprint = Fingerprint::read(&reader).map_err(NftError::Read)?;
-        if !fingerprint.is_of(&wanted.ruleset.content()) {
-            return Ok(Outcome::Overtaken);
-        }
+        let only = match (&before, &changes) {
+            (Some(before), Some(changes)) => before.fingerprint.after(&reader, changes),
+            _ => Ok(None),
+        };
+        let fingerprint = match only.map_err(NftError::Read)? {
+            Some(fingerprint) => fingerprint,
+            None => {
+                let read = Fingerprint::read(&reader).map_err(NftError::Read)?;
+                if !read.is_of(&wanted.ruleset.content()) {
+                    return Ok(Outcome::Overtaken);
+                }
+                read
+            }
+        };
         if !changed_ways.is_empty() {
             match connections::forget(&reader, &wanted.ruleset, &changed_ways) {
                 Ok(flows) => tracing::debug!(flows, "flows to published ports begin anew"),

@@ -12,6 +12,7 @@ mod ways;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
@@ -60,9 +61,9 @@ struct Frame {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sets {
     /// Underlay addresses of peers: who may send VXLAN to this host.
-    peers: BTreeSet<Ipv4Addr>,
+    peers: Arc<BTreeSet<Ipv4Addr>>,
     /// Network addresses of peers' subnets: what may be inside.
-    subnets: BTreeSet<Ipv4Addr>,
+    subnets: Arc<BTreeSet<Ipv4Addr>>,
     /// Interfaces over which peers are believed wherever the way to them leads.
     uplinks: BTreeSet<String>,
     /// Bridges of other containers on this host.
@@ -91,6 +92,8 @@ pub(crate) struct NamedSet {
     pub(crate) family: &'static str,
     pub(crate) name: &'static str,
     kind: &'static str,
+    /// Whether two have the same of what its elements are made of.
+    same: fn(&Sets, &Sets) -> bool,
     elements: fn(&Sets) -> BTreeSet<Element>,
 }
 
@@ -117,60 +120,70 @@ pub(crate) const SETS: [NamedSet; 13] = [
         family: "inet",
         name: "peers",
         kind: "ipv4_addr",
-        elements: |sets| elements(&sets.peers, |&address| Element::Address(address)),
+        same: |one, other| one.peers == other.peers,
+        elements: |sets| elements(&*sets.peers, |&address| Element::Address(address)),
     },
     NamedSet {
         family: "inet",
         name: "subnets",
         kind: "ipv4_addr",
-        elements: |sets| elements(&sets.subnets, |&address| Element::Address(address)),
+        same: |one, other| one.subnets == other.subnets,
+        elements: |sets| elements(&*sets.subnets, |&address| Element::Address(address)),
     },
     NamedSet {
         family: "inet",
         name: "uplinks",
         kind: "ifname",
+        same: |one, other| one.uplinks == other.uplinks,
         elements: |sets| elements(&sets.uplinks, |name| Element::Interface(name.clone())),
     },
     NamedSet {
         family: "inet",
         name: "bridges",
         kind: "ifname",
+        same: |one, other| one.bridges == other.bridges,
         elements: |sets| elements(&sets.bridges, |name| Element::Interface(name.clone())),
     },
     NamedSet {
         family: "inet",
         name: "published",
         kind: "inet_proto . inet_service : ipv4_addr . inet_service",
+        same: |one, other| one.doors == other.doors,
         elements: |sets| published::elements(&sets.doors, false),
     },
     NamedSet {
         family: "inet",
         name: "published_at",
         kind: "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+        same: |one, other| one.doors == other.doors,
         elements: |sets| published::elements(&sets.doors, true),
     },
     NamedSet {
         family: "inet",
         name: "ways_in",
         kind: "inet_proto . inet_service . ipv4_addr . inet_service",
+        same: |one, other| one.doors == other.doors,
         elements: |sets| published::ways(&sets.doors),
     },
     NamedSet {
         family: "bridge",
         name: "ports",
         kind: "iface_index",
+        same: |one, other| one.ports == other.ports,
         elements: |sets| elements(&sets.ports, |&port| Element::Port(port)),
     },
     NamedSet {
         family: "bridge",
         name: "held",
         kind: "ipv4_addr",
+        same: |one, other| one.held == other.held,
         elements: |sets| elements(&sets.held, |(&address, _)| Element::Address(address)),
     },
     NamedSet {
         family: "bridge",
         name: "holders",
         kind: "iface_index . ipv4_addr",
+        same: |one, other| one.held == other.held,
         elements: |sets| {
             elements(&sets.held, |(&address, &port)| {
                 Element::Holder(port, address)
@@ -181,18 +194,21 @@ pub(crate) const SETS: [NamedSet; 13] = [
         family: "bridge",
         name: "macs",
         kind: "ether_addr",
+        same: |one, other| one.macs == other.macs,
         elements: |sets| elements(&sets.macs, |(&mac, _)| Element::Mac(mac)),
     },
     NamedSet {
         family: "bridge",
         name: "mac_holders",
         kind: "iface_index . ether_addr",
+        same: |one, other| one.macs == other.macs,
         elements: |sets| elements(&sets.macs, |(&mac, &port)| Element::MacHolder(port, mac)),
     },
     NamedSet {
         family: "bridge",
         name: "strict",
         kind: "iface_index",
+        same: |one, other| one.strict == other.strict,
         elements: |sets| elements(&sets.strict, |&port| Element::Port(port)),
     },
 ];
@@ -226,7 +242,6 @@ impl Ruleset {
             .filter(|link| link.kind == LinkKind::Bridge)?;
         let underlay = desired.underlay.as_ref();
         let containers = &desired.containers;
-        let accepted = |subnet: &&Ipv4Net| !desired.entries.blocked.contains(*subnet);
         let ports = observed.ports_of(bridge.index).map(|port| port.index);
         Some(Self {
             frame: Frame {
@@ -243,13 +258,8 @@ impl Ruleset {
                 guards_alone: false,
             },
             sets: Sets {
-                peers: wanted.peers.values().map(|peer| peer.address).collect(),
-                subnets: wanted
-                    .destinations()
-                    .iter()
-                    .filter(accepted)
-                    .map(Ipv4Net::network)
-                    .collect(),
+                peers: Arc::clone(&desired.entries.vteps),
+                subnets: Arc::clone(&desired.entries.subnets),
                 uplinks: uplinks(observed, underlay),
                 bridges: underlay.map_or_else(BTreeSet::new, |underlay| {
                     container_bridges(observed, underlay, bridge.index)
@@ -295,7 +305,10 @@ impl Ruleset {
             return None;
         }
         let mut changes = Vec::new();
-        for set in &SETS {
+        for set in SETS
+            .iter()
+            .filter(|set| !(set.same)(&self.sets, &shown.sets))
+        {
             let (new, old) = ((set.elements)(&self.sets), (set.elements)(&shown.sets));
             for (add, elements) in [(false, old.difference(&new)), (true, new.difference(&old))] {
                 let elements: Vec<Raw> = elements.map(Element::raw).collect();

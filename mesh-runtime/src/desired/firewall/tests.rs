@@ -41,8 +41,8 @@ fn sets() -> impl Strategy<Value = Sets> {
     (of_inet, ports, held, macs, strict).prop_map(
         |((peers, subnets, uplinks, bridges, published), ports, held, macs, strict)| Sets {
             doors: doors(&published, SUBNET),
-            peers,
-            subnets,
+            peers: Arc::new(peers),
+            subnets: Arc::new(subnets),
             uplinks,
             bridges,
             ports,
@@ -104,7 +104,7 @@ proptest! {
     fn every_element_is_in_the_text_and_counted(sets in sets()) {
         let rules = ruleset(sets.clone());
         let text = rules.text();
-        for peer in &sets.peers {
+        for peer in sets.peers.iter() {
             prop_assert!(text.contains(&peer.to_string()));
         }
         let content = rules.content();

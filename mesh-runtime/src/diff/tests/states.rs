@@ -1,9 +1,6 @@
 //! Kernel states and wanted states to start a plan from.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 use mesh_layout::{VNI, bridge_mac, overlay_mac};
@@ -13,8 +10,8 @@ use super::{BRIDGE, HEADROOM, HOST, NIC, OTHER, OVERLAY, bare_host, link, net, w
 use crate::{
     headroom,
     observed::{
-        Address, Forwarding, Link, LinkKind, Neighbour, NeighbourState, NextHop, Observed,
-        ROUTE_PROTOCOL, Route, Vxlan,
+        Address, Forwarding, Link, LinkKind, Neighbour, NeighbourState, NextHop, NextHops,
+        Observed, OverlayEntries, ROUTE_PROTOCOL, Route, Routes, Vxlan,
     },
     wanted::Wanted,
 };
@@ -232,40 +229,47 @@ prop_compose! {
             observed.addresses.clear();
         }
         observed.addresses.extend(addresses);
-        observed.routes = routes;
-        observed.neighbours = neighbours;
-        observed.forwarding = forwarding;
-        observed.next_hops = ways
-            .into_iter()
-            .map(|(address, link)| (address, NextHop { address, link }))
-            .collect();
         observed.ip_forward = ip_forward;
-        as_a_kernel_would(observed)
+        as_a_kernel_would(&mut observed, routes, neighbours, forwarding);
+        let ways = ways.into_iter().filter(|(_, link)| observed.links.contains_key(link));
+        let answers = ways.map(|(address, link)| (address, Some(NextHop { address, link })));
+        observed.next_hops = Arc::new(NextHops::new(answers.collect()));
+        observed
     }
 }
 
-/// Drops what no kernel can show: entries of devices that are not there, and doubles.
-fn as_a_kernel_would(mut observed: Observed) -> Observed {
+/// Adds entries, but for what no kernel can show: those of devices that are not there, and doubles.
+fn as_a_kernel_would(
+    observed: &mut Observed,
+    routes: Vec<Route>,
+    mut neighbours: Vec<Neighbour>,
+    mut forwarding: Vec<Forwarding>,
+) {
     let links: BTreeSet<u32> = observed.links.keys().copied().collect();
+    let index = |name| observed.link_named(name).map(|link| link.index);
+    let (bridge, overlay) = (index("quilt0"), index("vxlan100"));
     let mut seen = BTreeSet::new();
     observed
         .addresses
         .retain(|it| links.contains(&it.link) && seen.insert((it.link, it.address)));
-    observed
-        .routes
-        .retain(|it| it.link.is_none_or(|link| links.contains(&link)));
-    let mut seen = BTreeMap::new();
-    observed
-        .neighbours
-        .retain(|it| links.contains(&it.link) && seen.insert((it.link, it.address), ()).is_none());
+    let routes = routes.into_iter();
+    observed.routes = routes
+        .filter(|it| it.link.is_none_or(|link| links.contains(&link)))
+        .collect::<Routes>()
+        .into();
     let mut seen = BTreeSet::new();
-    observed
-        .forwarding
-        .retain(|it| links.contains(&it.link) && seen.insert((it.link, it.mac)));
-    observed
-        .next_hops
-        .retain(|_, next_hop| links.contains(&next_hop.link));
-    observed
+    neighbours.retain(|it| seen.insert((it.link, it.address)));
+    let mut seen = BTreeSet::new();
+    forwarding.retain(|it| links.contains(&it.link) && seen.insert((it.link, it.mac)));
+    let of = |link: Option<u32>| move |it: &&Neighbour| Some(it.link) == link;
+    observed.neighbours = neighbours.iter().filter(of(bridge)).copied().collect();
+    let of_device = |it: &&Forwarding| Some(it.link) == overlay && it.bridge.is_none();
+    observed.overlay = Arc::new(OverlayEntries::new(
+        neighbours.iter().filter(of(overlay)).copied().collect(),
+        forwarding.iter().filter(of_device).copied().collect(),
+    ));
+    forwarding.retain(|it| it.bridge.is_some() && it.bridge == bridge);
+    observed.forwarding = forwarding;
 }
 
 prop_compose! {

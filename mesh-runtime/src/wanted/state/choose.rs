@@ -1,5 +1,7 @@
 //! Whom to believe at the start: the file or the kernel. Pure.
 
+use std::sync::Arc;
+
 use crate::wanted::Wanted;
 
 /// What the state directory says.
@@ -60,7 +62,7 @@ pub(crate) fn choose(
         endpoints: kept.endpoints,
         ..kernel
     };
-    for (subnet, peer) in &mut wanted.peers {
+    for (subnet, peer) in Arc::make_mut(&mut wanted.peers) {
         if let Some(known) = kept.peers.get(subnet)
             && known.address == peer.address
         {
@@ -72,7 +74,7 @@ pub(crate) fn choose(
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{collections::BTreeMap, net::Ipv4Addr};
 
     use ipnet::Ipv4Net;
 
@@ -96,7 +98,8 @@ mod tests {
                     };
                     (net(third), peer)
                 })
-                .collect(),
+                .collect::<BTreeMap<_, _>>()
+                .into(),
             ..Wanted::default()
         }
     }

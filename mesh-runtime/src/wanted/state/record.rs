@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
@@ -235,12 +236,13 @@ fn check(body: Body, cluster: &Cluster, life: &Life) -> Result<Wanted, RecordErr
         subnet: body.subnet,
         host_address: body.host_address,
         generation: body.generation,
-        peers,
+        peers: Arc::new(peers),
         injected: body
             .injected
             .into_iter()
             .filter(|subnet| !is_own(subnet))
-            .collect(),
+            .collect::<BTreeSet<_>>()
+            .into(),
         endpoints: here
             .endpoints
             .into_iter()
@@ -317,8 +319,9 @@ mod tests {
                         let address = Ipv4Addr::new(192, 0, 2, third);
                         (net(third), Peer { address, hostname, suspect })
                     })
-                    .collect(),
-                injected,
+                    .collect::<BTreeMap<_, _>>()
+                    .into(),
+                injected: Arc::new(injected),
                 endpoints: endpoints
                     .into_iter()
                     .map(|(address, (link, interface, mac))| {
