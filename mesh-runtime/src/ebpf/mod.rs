@@ -123,13 +123,13 @@ impl FastPath {
         if let Some(earlier) = &earlier {
             migrate::share_counters(earlier, &pins, options.max_peers);
         }
-        let mut ebpf = load(options, &pins)?;
+        let mut ebpf = load(options, &pins).map_err(because_of_age)?;
         if let Some(earlier) = &earlier {
             migrate::copy(earlier, &pins)?;
         }
         pins.link_names()?;
         for role in Role::ALL {
-            load_program(&mut ebpf, role)?;
+            load_program(&mut ebpf, role).map_err(because_of_age)?;
         }
         let (maps, drops) = Maps::take(&mut ebpf)?;
         let events = Events::start(&mut ebpf, drops, options.log_programs)?;
@@ -429,6 +429,14 @@ fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPath
         hint: error::hint(errno(&source)),
         source: Box::new(source),
     })
+}
+
+/// The kernel's age instead of what it refused, where that is why it did.
+fn because_of_age(error: FastPathError) -> FastPathError {
+    match std::fs::read_to_string("/proc/sys/kernel/osrelease") {
+        Ok(release) => error.or_kernel_too_old(release.trim()),
+        Err(_) => error,
+    }
 }
 
 fn load_program(ebpf: &mut Ebpf, role: Role) -> Result<(), FastPathError> {
