@@ -1,6 +1,7 @@
 //! Benchmarks of Quilt Mesh: they print figures beside their goals and assert nothing about
 //! time, because a machine's speed is no property of the code.
 
+mod containers;
 mod control;
 mod dataplane;
 mod figure;
@@ -118,6 +119,8 @@ async fn measure_runtime(options: &RuntimeOptions) -> anyhow::Result<Vec<Figure>
     figures.extend(leases::measure(options.calls).await?);
     eprintln!("idle with {} peers", node::PEERS);
     figures.extend(idle::measure().await?);
+    eprintln!("containers that come and go, {} times", options.runs);
+    figures.extend(containers::measure(options.runs).await?);
     eprintln!("{} repairs of each kind", options.repairs);
     figures.extend(repair::measure(options.repairs).await?);
     Ok(figures)

@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::TC_ACT_UNSPEC, helpers::bpf_ktime_get_coarse_ns, macros::classifier,
     programs::TcContext,
 };
-use mesh_layout::{DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, PeerKey, PeerStats};
+use mesh_layout::{DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, EventProgram, PeerKey, PeerStats};
 
 use crate::{
     maps::{CONFIG, PEER_STATS, PEERS},
@@ -35,7 +35,7 @@ pub(crate) fn now() -> u64 {
 #[classifier]
 fn count_egress(context: TcContext) -> i32 {
     match try_count(Packet::new(&context)) {
-        Err(dropped) => Verdict::Drop(dropped).conclude(&context),
+        Err(dropped) => Verdict::Drop(dropped).conclude(&context, EventProgram::CountEgress),
         Ok(_) => TC_ACT_UNSPEC,
     }
 }
@@ -54,6 +54,7 @@ fn try_count(packet: Packet) -> Result<Option<()>, Dropped> {
         return Err(Dropped {
             inner_source: ip.source,
             inner_destination: ip.destination,
+            inner_at: OUTER_IP as u32,
             ..Dropped::because(DropReason::SpoofedAddress)
         });
     }

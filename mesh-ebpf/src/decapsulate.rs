@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use mesh_layout::{
     CONFIG_GUARD_ONLY, Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4,
-    IPV4_LEN, PROTOCOL_UDP, PassReason, PeerKey, UDP_LEN, VtepKey,
+    EventProgram, IPV4_LEN, PEER_KERNEL, PROTOCOL_UDP, PassReason, Peer, PeerKey, UDP_LEN, VtepKey,
 };
 
 use crate::{
@@ -24,11 +24,9 @@ use crate::{
         ECN_CE, ECN_ECT0, ECN_ECT1, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP,
         OUTER_UDP, Packet, UdpVxlan, VERSION_4_NO_OPTIONS,
     },
+    path::AF_INET,
     verdict::{Dropped, Verdict},
 };
-
-/// `AF_INET` of the socket interface.
-const AF_INET: u8 = 2;
 
 /// Ingress of an underlay interface.
 #[classifier]
@@ -37,7 +35,7 @@ fn decapsulate(context: TcContext) -> i32 {
         Ok(action) => Verdict::Redirect(action),
         Err(verdict) => verdict,
     };
-    verdict.conclude(&context)
+    verdict.conclude(&context, EventProgram::Decapsulate)
 }
 
 #[inline(always)]
@@ -85,10 +83,13 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
         return pass(PassReason::NotVxlan);
     }
 
-    let (counters, inner) = guarded(packet, config, &outer)?;
+    let (peer, inner) = guarded(packet, config, &outer)?;
 
     if config.flags & CONFIG_GUARD_ONLY != 0 {
         return pass(PassReason::ForwardingOff);
+    }
+    if peer.flags & PEER_KERNEL != 0 {
+        return pass(PassReason::LeftToKernel);
     }
     // The guards have seen the packet, also one the kernel has to put together first: without
     // its first fragment a stranger's packet never becomes whole.
@@ -101,9 +102,18 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
     if !lengths_agree(packet, &outer, udp_length) {
         return pass(PassReason::Unreadable);
     }
-    if changes_mark(outer.tos, inner.tos) {
-        return pass(PassReason::CongestionMark);
-    }
+    let Some(mark) = mark_after(outer.tos, inner.tos) else {
+        return Err(Verdict::Drop(Dropped {
+            counters: peer.counters,
+            vni: config.vni,
+            outer_source: outer.source,
+            outer_destination: outer.destination,
+            inner_source: inner.source,
+            inner_destination: inner.destination,
+            inner_at: INNER_IP as u32,
+            ..Dropped::because(DropReason::CongestionUntold)
+        }));
+    };
     if packet.has_vlan_tag() {
         return pass(PassReason::Unreadable);
     }
@@ -129,10 +139,10 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
         // A merged packet of a kind the kernel takes apart itself. It is as it was.
         return pass(PassReason::Unreadable);
     }
-    let Some(action) = deliver(packet, config, endpoint) else {
+    let Some(action) = deliver(packet, config, endpoint, mark) else {
         return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
     };
-    count(counters, |stats| {
+    count(peer.counters, |stats| {
         stats.rx_packets += segments;
         stats.rx_bytes += bytes;
         stats.last_seen_ns = now();
@@ -140,10 +150,13 @@ fn try_decapsulate(packet: Packet) -> Result<i32, Verdict> {
     Ok(action)
 }
 
-/// The counters of the peer the packet came from, and its inner header, if the guards let it
-/// in.
+/// The peer the packet came from, and its inner header, if the guards let it in.
 #[inline(always)]
-fn guarded(packet: Packet, config: &Config, outer: &Ipv4) -> Result<(u32, Ipv4), Verdict> {
+fn guarded(
+    packet: Packet,
+    config: &Config,
+    outer: &Ipv4,
+) -> Result<(&'static Peer, Ipv4), Verdict> {
     let dropped = Dropped {
         outer_source: outer.source,
         outer_destination: outer.destination,
@@ -160,11 +173,12 @@ fn guarded(packet: Packet, config: &Config, outer: &Ipv4) -> Result<(u32, Ipv4),
         outer_destination: outer.destination,
         inner_source: inner.source,
         inner_destination: inner.destination,
+        inner_at: INNER_IP as u32,
         vni,
         ..Dropped::because(DropReason::Malformed)
     };
-    let counters = guard(config, outer, &inner, dropped)?;
-    Ok((counters, inner))
+    let peer = guard(config, outer, &inner, dropped)?;
+    Ok((peer, inner))
 }
 
 /// The verdict on UDP to another address than the one peers send to.
@@ -208,7 +222,7 @@ fn is_forwarded(packet: Packet, outer: &Ipv4) -> bool {
         return false;
     }
     let mut lookup = bpf_fib_lookup {
-        family: AF_INET,
+        family: AF_INET as u8,
         l4_protocol: PROTOCOL_UDP,
         sport: 0,
         dport: 0,
@@ -301,12 +315,17 @@ fn lengths_agree(packet: Packet, outer: &Ipv4, udp_length: u16) -> bool {
     total == arrived && udp + IPV4_LEN as u32 == total
 }
 
-/// Whether the outer congestion bits say something the inner ones do not yet (RFC 6040,
-/// figure 4).
+/// The congestion bits of the delivered packet (RFC 6040, figure 4, as `INET_ECN_decapsulate` of the kernel does
+/// it); `None` if it has to be dropped, because its sender would not understand that it met congestion.
 #[inline(always)]
-fn changes_mark(outer_tos: u8, inner_tos: u8) -> bool {
-    let outer = outer_tos & ECN_MASK;
-    outer == ECN_CE || (outer == ECN_ECT1 && inner_tos & ECN_MASK == ECN_ECT0)
+fn mark_after(outer_tos: u8, inner_tos: u8) -> Option<u8> {
+    let inner = inner_tos & ECN_MASK;
+    match outer_tos & ECN_MASK {
+        ECN_CE if inner == 0 => None,
+        ECN_CE => Some(ECN_CE),
+        ECN_ECT1 if inner == ECN_ECT0 => Some(ECN_ECT1),
+        _ => Some(inner),
+    }
 }
 
 /// Reads the VXLAN header and the inner IPv4 header, and refuses what is not one of ours.
@@ -366,16 +385,21 @@ fn inner_headers(
 }
 
 /// The outer source must be a peer, the inner source must lie in that peer's subnet, and the
-/// inner destination in ours. Returns the index of the peer's counters.
+/// inner destination in ours. Returns the peer.
 #[inline(always)]
-fn guard(config: &Config, outer: &Ipv4, inner: &Ipv4, dropped: Dropped) -> Result<u32, Verdict> {
+fn guard(
+    config: &Config,
+    outer: &Ipv4,
+    inner: &Ipv4,
+    dropped: Dropped,
+) -> Result<&'static Peer, Verdict> {
     let mask = u32::from_ne_bytes(config.mask);
     let key = PeerKey {
         subnet: (inner.source & mask).to_ne_bytes(),
     };
     // SAFETY: the entry may change under us; each field is one aligned word.
-    let counters = match unsafe { PEERS.get(&key) } {
-        Some(peer) if u32::from_ne_bytes(peer.address) == outer.source => peer.counters,
+    let peer = match unsafe { PEERS.get(&key) } {
+        Some(peer) if u32::from_ne_bytes(peer.address) == outer.source => peer,
         _ => {
             let key = VtepKey {
                 address: outer.source.to_ne_bytes(),
@@ -397,11 +421,11 @@ fn guard(config: &Config, outer: &Ipv4, inner: &Ipv4, dropped: Dropped) -> Resul
     if inner.destination & mask != u32::from_ne_bytes(config.subnet) {
         return Err(Verdict::Drop(Dropped {
             reason: DropReason::ForeignTarget,
-            counters,
+            counters: peer.counters,
             ..dropped
         }));
     }
-    Ok(counters)
+    Ok(peer)
 }
 
 // The offsets are those of the layout the documentation draws.

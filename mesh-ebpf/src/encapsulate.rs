@@ -6,16 +6,16 @@ use aya_ebpf::{
         BPF_ADJ_ROOM_ENCAP_L2_MASK, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
         BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
-        bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
-    helpers::{bpf_check_mtu, bpf_get_hash_recalc, bpf_redirect_neigh, bpf_skb_adjust_room},
+    helpers::{bpf_get_hash_recalc, bpf_skb_adjust_room},
     macros::classifier,
     programs::TcContext,
 };
 use mesh_layout::{
     CONFIG_GUARD_ONLY, Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4,
-    IPV4_LEN, PRIORITY_ANOTHERS_CLAIM, PRIORITY_TRANSLATED, PRIORITY_UNKNOWN_FRAGMENT,
-    PROTOCOL_UDP, PassReason, Peer, PeerKey, VXLAN_FLAG_VNI,
+    EventProgram, IPV4_LEN, PEER_KERNEL, PRIORITY_ANOTHERS_CLAIM, PRIORITY_TRANSLATED,
+    PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, PassReason, Peer, PeerKey, TRANSPORT_VXLAN,
+    VXLAN_FLAG_VNI,
 };
 
 use crate::{
@@ -25,16 +25,13 @@ use crate::{
         ECN_CE, ECN_ECT0, ECN_MASK, Ethernet, INNER_ETHERNET, INNER_IP, Ipv4, OUTER_IP, OUTER_UDP,
         Packet, UdpVxlan, VERSION_4_NO_OPTIONS, mac,
     },
+    path::{self, outer_length},
     port_guard::{self, ANOTHER_PORT, ANY_PORT},
     verdict::{Dropped, Verdict},
 };
 
-/// `AF_INET` of the socket interface.
-const AF_INET: u32 = 2;
 /// Outer time to live, as the kernel's VXLAN device sets it.
 const OUTER_TTL: u8 = 64;
-/// Do not fragment (RFC 791). With it the identification may be zero (RFC 6864).
-const DONT_FRAGMENT: u16 = 0x4000;
 
 /// What the kernel has to know about the headers we add, so that it can segment a large
 /// packet afterwards. The inner layer 2 is an Ethernet header of 14 bytes: with the length of
@@ -54,7 +51,7 @@ fn encapsulate(context: TcContext) -> i32 {
         Ok(action) => Verdict::Redirect(action),
         Err(verdict) => verdict,
     };
-    verdict.conclude(&context)
+    verdict.conclude(&context, EventProgram::Encapsulate)
 }
 
 /// Ingress of the bridge, for what its ports hand up: the packets of a port that has no program
@@ -69,7 +66,8 @@ fn catch_all(context: TcContext) -> i32 {
     let mark = packet.take_mark();
     if mark == PRIORITY_UNKNOWN_FRAGMENT && packet.leaves_checksum() {
         // As at a port, which sees it before anybody has put it together.
-        return Verdict::Drop(Dropped::because(DropReason::Malformed)).conclude(&context);
+        return Verdict::Drop(Dropped::because(DropReason::Malformed))
+            .conclude(&context, EventProgram::CatchAll);
     }
     let port = match mark {
         PRIORITY_ANOTHERS_CLAIM => ANOTHER_PORT,
@@ -78,7 +76,7 @@ fn catch_all(context: TcContext) -> i32 {
     match try_encapsulate(packet, port, mark != PRIORITY_TRANSLATED) {
         Ok(action) => action,
         Err(Verdict::Pass(_)) => TC_ACT_UNSPEC,
-        Err(verdict) => verdict.conclude(&context),
+        Err(verdict) => verdict.conclude(&context, EventProgram::CatchAll),
     }
 }
 
@@ -88,7 +86,7 @@ fn try_encapsulate(packet: Packet, port: u32, carries: bool) -> Result<i32, Verd
     let Some(config) = CONFIG.get(0) else {
         return pass(PassReason::NotPeer);
     };
-    port_guard::check(packet, config, port)?;
+    let is_left = port_guard::check(packet, config, port)?;
     if !carries || config.flags & CONFIG_GUARD_ONLY != 0 {
         return pass(PassReason::ForwardingOff);
     }
@@ -118,6 +116,9 @@ fn try_encapsulate(packet: Packet, port: u32, carries: bool) -> Result<i32, Verd
     let Some(peer) = (unsafe { PEERS.get(&key) }) else {
         return pass(PassReason::NotPeer);
     };
+    if is_left || peer.transport != TRANSPORT_VXLAN || peer.flags & PEER_KERNEL != 0 {
+        return pass(PassReason::LeftToKernel);
+    }
     if ip.version_and_length != VERSION_4_NO_OPTIONS || packet.has_vlan_tag() {
         return pass(PassReason::Unreadable);
     }
@@ -132,15 +133,15 @@ fn try_encapsulate(packet: Packet, port: u32, carries: bool) -> Result<i32, Verd
     if ip.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }
-    if peer.link == 0 || !packet.has_link(peer.link) {
-        return pass(PassReason::NoNextHop);
-    }
-    if !fits(packet, config) {
+    let source_port = source_port(packet);
+    let wire = packet.on_the_wire(ip, OUTER_IP);
+    if is_too_long(wire.longest, config, peer) {
         return pass(PassReason::TooBig);
     }
+    let outer_length = outer_length(wire.longest);
+    let mut way =
+        path::to(packet, config, peer, outer_length, source_port).map_err(Verdict::Pass)?;
 
-    let source_port = source_port(packet);
-    let segments = packet.segments(ip, OUTER_IP);
     let inner_length = packet.len() - ETHERNET_LEN as u32;
     let inner_tos = ip.tos;
     // SAFETY: the context is valid as long as the program runs.
@@ -158,52 +159,30 @@ fn try_encapsulate(packet: Packet, port: u32, carries: bool) -> Result<i32, Verd
         return pass(PassReason::Unreadable);
     }
     // From here on the packet is changed, and the kernel path can no longer have it.
-    if write_headers(packet, config, peer, inner_length, inner_tos, source_port).is_none() {
+    let outer = Outer {
+        inner_length,
+        inner_tos,
+        source_port,
+        identification: way.identify(wire.packets),
+    };
+    if write_headers(packet, config, peer, outer).is_none() {
         return Err(Verdict::Drop(Dropped::because(DropReason::RewriteFailed)));
     }
     count(peer.counters, |stats| {
-        stats.tx_packets += segments;
+        stats.tx_packets += wire.packets;
         stats.tx_bytes += u64::from(inner_length);
     });
-
-    let mut next_hop = bpf_redir_neigh {
-        nh_family: AF_INET,
-        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
-            ipv6_nh: [u32::from_ne_bytes(peer.next_hop), 0, 0, 0],
-        },
-    };
-    // SAFETY: the parameters live on the stack and are as long as said.
-    Ok(unsafe {
-        bpf_redirect_neigh(
-            peer.link,
-            &mut next_hop,
-            size_of::<bpf_redir_neigh>() as i32,
-            0,
-        )
-    } as i32)
+    Ok(way.send())
 }
 
-/// Whether the packet, or each segment it will be cut into, fits the overlay's MTU.
+/// Whether an inner packet is longer than overlay or peer take, by what the runtime knows of them. The kernel is
+/// asked for the rest.
 ///
-/// A packet that does not is left to the kernel, which answers the sender; sent anyway it
-/// would vanish on the underlay, and the container with it.
+/// One that is too long is left to the kernel, which answers the sender; sent anyway it could
+/// vanish on the underlay, and the container with it.
 #[inline(always)]
-fn fits(packet: Packet, config: &Config) -> bool {
-    if packet.segment_size() == 0 && config.overlay_mtu != 0 {
-        return packet.len() <= config.overlay_mtu + ETHERNET_LEN as u32;
-    }
-    // Only the kernel knows the segments of one that is still to be cut.
-    let mut mtu = 0;
-    // SAFETY: the context is valid as long as the program runs, and so is the stack.
-    unsafe {
-        bpf_check_mtu(
-            packet.skb.cast(),
-            config.overlay_link,
-            &mut mtu,
-            0,
-            u64::from(BPF_MTU_CHK_SEGS),
-        ) == 0
-    }
+fn is_too_long(length: u32, config: &Config, peer: &Peer) -> bool {
+    config.overlay_mtu != 0 && length > config.overlay_mtu || peer.mtu != 0 && length > peer.mtu
 }
 
 /// A source port that tells flows apart, for the ECMP and RSS of the underlay: the flow's
@@ -215,28 +194,36 @@ fn source_port(packet: Packet) -> u16 {
     ((hash ^ (hash >> 16)) as u16 & 0x3fff) | 0xc000
 }
 
-#[inline(always)]
-fn write_headers(
-    packet: Packet,
-    config: &Config,
-    peer: &Peer,
+/// What the outer headers say beside what node and peer are.
+struct Outer {
+    /// Length of the inner packet from its IPv4 header on.
     inner_length: u32,
     inner_tos: u8,
+    /// The flow's.
     source_port: u16,
-) -> Option<()> {
+    identification: u16,
+}
+
+#[inline(always)]
+fn write_headers(packet: Packet, config: &Config, peer: &Peer, of: Outer) -> Option<()> {
     // The furthest header first: its check covers the others.
     let inner_ip: *mut Ipv4 = packet.at(INNER_IP)?;
     let inner_ethernet: *mut Ethernet = packet.at(INNER_ETHERNET)?;
     let udp: *mut UdpVxlan = packet.at(OUTER_UDP)?;
     let ip: *mut Ipv4 = packet.at(OUTER_IP)?;
 
-    let udp_length = inner_length + (ENCAPSULATION_LEN - IPV4_LEN) as u32;
+    let udp_length = of.inner_length + (ENCAPSULATION_LEN - IPV4_LEN) as u32;
     let mut outer = Ipv4 {
         version_and_length: VERSION_4_NO_OPTIONS,
-        tos: outer_tos(inner_tos),
+        tos: outer_tos(of.inner_tos),
         total_length: length_field(udp_length + IPV4_LEN as u32),
-        identification: 0,
-        fragment: DONT_FRAGMENT.to_be(),
+        // Unlike packets that must not be fragmented, these need one that no other has for as long as
+        // its fragments are under way (RFC 6864, section 4.2). At high rates 16 bits cannot hold that, which
+        // is why the receiver's inner checksums have to find what was put together wrongly (RFC 4963).
+        identification: of.identification.to_be(),
+        // May be fragmented, as the kernel's VXLAN: a router with a smaller MTU between the hosts, of which
+        // nobody here knows, would drop it otherwise.
+        fragment: 0,
         ttl: OUTER_TTL,
         protocol: PROTOCOL_UDP,
         checksum: 0,
@@ -250,7 +237,7 @@ fn write_headers(
         (*inner_ip).decrement_ttl();
         *ip = outer;
         *udp = UdpVxlan {
-            source_port: source_port.to_be(),
+            source_port: of.source_port.to_be(),
             destination_port: (config.port as u16).to_be(),
             length: length_field(udp_length),
             // None: the inner packet has its own (RFC 7348, section 5).

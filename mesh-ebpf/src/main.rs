@@ -7,7 +7,6 @@
 //! | `decapsulate` | ingress of an underlay interface | peer → container |
 //! | `safety_net` | ingress of the overlay device | guards and delivers what the kernel decapsulated |
 //! | `count_egress` | egress of the overlay device | counts what the kernel encapsulates, and sees that its source is still the one that was guarded |
-//! | `drop_strangers` | XDP on an underlay interface, optional | drops VXLAN from strangers early |
 //!
 //! Whatever a program does not want it leaves to the kernel path, which is fully configured
 //! at all times: bridge → route → overlay device. So a program may give up at any point
@@ -32,11 +31,11 @@ mod offers;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod path;
+#[cfg(target_arch = "bpf")]
 mod port_guard;
 #[cfg(target_arch = "bpf")]
 mod safety_net;
-#[cfg(target_arch = "bpf")]
-mod stranger_guard;
 #[cfg(target_arch = "bpf")]
 mod unfinished;
 #[cfg(target_arch = "bpf")]

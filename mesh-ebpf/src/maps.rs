@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_layout::{
-    Config, DropEvent, Drops, Endpoint, EndpointKey, MacHolder, MacKey, Passes, Peer, PeerKey,
-    PeerStats, PortKey, StrictPort, Vtep, VtepKey,
+    Config, DropEvent, Drops, Endpoint, EndpointKey, MacHolder, MacKey, Passes, Path, Peer,
+    PeerKey, PeerStats, PortKey, StrictPort, Underlay, UnderlayKey, Vtep, VtepKey,
 };
 
 /// Peer subnet → where its packets go. A hash with a masked key, because every subnet of a
@@ -24,6 +24,14 @@ pub(crate) static VTEPS: HashMap<VtepKey, Vtep, 65536> = HashMap::new();
 #[btf_map(name = "peer_stats")]
 pub(crate) static PEER_STATS: PerCpuArray<PeerStats, 65536> = PerCpuArray::new();
 
+/// What the kernel said last of the way to a peer, by the index in the peer's entry.
+#[btf_map(name = "paths")]
+pub(crate) static PATHS: PerCpuArray<Path, 65536> = PerCpuArray::new();
+
+/// Interfaces by which packets may leave, asked once for many packets.
+#[btf_map(name = "underlays")]
+pub(crate) static UNDERLAYS: HashMap<UnderlayKey, Underlay, 1024> = HashMap::new();
+
 /// Container address → its interface.
 #[btf_map(name = "endpoints")]
 pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint, 65536> = HashMap::new();
@@ -32,7 +40,8 @@ pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint, 65536> = HashMap::ne
 #[btf_map(name = "macs")]
 pub(crate) static MACS: HashMap<MacKey, MacHolder, 65536> = HashMap::new();
 
-/// Ports of registered containers, asked only about what an endpoint's entry does not bind together.
+/// Ports of registered containers and those left to the kernel path, asked only about what an endpoint's
+/// entry does not bind together.
 #[btf_map(name = "strict_ports")]
 pub(crate) static STRICT_PORTS: HashMap<PortKey, StrictPort, 65536> = HashMap::new();
 

@@ -16,7 +16,7 @@ use mesh_layout::{
 };
 
 /// IP protocol number of TCP.
-const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_TCP: u8 = 6;
 /// EtherType of ARP (RFC 826).
 pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 /// EtherType of IPv6 (RFC 2464), and the length of its header.
@@ -216,6 +216,18 @@ impl Ipv4 {
         sum as u16
     }
 
+    /// Writes the congestion bits and corrects the checksum for it (RFC 1624, equation 3).
+    #[inline(always)]
+    pub(crate) fn set_mark(&mut self, mark: u8) {
+        let before = u16::from_ne_bytes([self.version_and_length, self.tos]);
+        self.tos = self.tos & !ECN_MASK | mark;
+        let after = u16::from_ne_bytes([self.version_and_length, self.tos]);
+        let mut sum = u32::from(!self.checksum) + u32::from(!before) + u32::from(after);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        self.checksum = !(sum as u16);
+    }
+
     /// Takes one from the time to live and corrects the checksum for it (RFC 1624, with the
     /// shortcut for a decrement of the high byte of a word).
     #[inline(always)]
@@ -389,17 +401,28 @@ impl Packet {
         unsafe { (*self.skb).gso_size }
     }
 
-    /// Packets on the wire that this one stands for: 1, or the segments of one that is still
-    /// to be segmented or was merged. `ip` is the inner IPv4 header, at `ip_offset`.
-    ///
-    /// Computed from the segment size, because the kernel forgets the number of segments when
-    /// a packet is encapsulated. Of other protocols than TCP and UDP the size says nothing
-    /// (SCTP's segments are as long as they are), and the packet counts as one.
+    /// Packets on the wire that this one stands for. `ip` is the inner IPv4 header, at `ip_offset`.
     #[inline(always)]
     pub(crate) fn segments(self, ip: &Ipv4, ip_offset: usize) -> u64 {
+        self.on_the_wire(ip, ip_offset).packets
+    }
+
+    /// What comes of the packet on the wire: itself, or the segments of one that is still to be segmented or
+    /// was merged. `ip` is the inner IPv4 header, at `ip_offset`.
+    ///
+    /// Computed from the segment size, because the kernel forgets the number of segments when
+    /// a packet is encapsulated, and tells the longest only of a device's MTU. Of other protocols than
+    /// TCP and UDP the size says nothing (SCTP's segments are as long as they are), and the packet counts as
+    /// one.
+    #[inline(always)]
+    pub(crate) fn on_the_wire(self, ip: &Ipv4, ip_offset: usize) -> OnTheWire {
+        let whole = OnTheWire {
+            packets: 1,
+            longest: self.len() - ip_offset as u32,
+        };
         let segment = self.segment_size();
         if segment == 0 {
-            return 1;
+            return whole;
         }
         let transport = ip_offset + ip.header_len();
         let transport_len = match ip.protocol {
@@ -410,12 +433,25 @@ impl Packet {
                 Some(header) => u32::from(unsafe { (*header)[12] } >> 4) * 4,
                 None => TCP_LEN as u32,
             },
-            _ => return 1,
+            _ => return whole,
         };
         let headers = transport as u32 + transport_len;
         let payload = self.len().saturating_sub(headers);
-        u64::from(payload.div_ceil(segment).max(1))
+        let longest = if payload < segment { payload } else { segment };
+        OnTheWire {
+            packets: u64::from(payload.div_ceil(segment).max(1)),
+            longest: headers - ip_offset as u32 + longest,
+        }
     }
+}
+
+/// What comes of a packet on the wire.
+#[derive(Clone, Copy)]
+pub(crate) struct OnTheWire {
+    /// How many packets.
+    pub(crate) packets: u64,
+    /// Length of the longest, from its IPv4 header on.
+    pub(crate) longest: u32,
 }
 
 /// Offset of the first IPv4 header.

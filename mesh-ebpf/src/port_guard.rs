@@ -6,8 +6,9 @@
 //! container, whose port is a strict one, speaks from what is registered alone.
 
 use mesh_layout::{
-    CONFIG_GUARD_TAGGED, Config, DropReason, ENDPOINT_HELD, ETHERNET_LEN, ETHERTYPE_IPV4,
-    EndpointKey, MacKey, PROTOCOL_UDP, PassReason, PeerKey, PortKey, UDP_LEN, VXLAN_LEN,
+    CONFIG_GUARD_TAGGED, Config, DropReason, ENDPOINT_HELD, ENDPOINT_PORT_KERNEL, ETHERNET_LEN,
+    ETHERTYPE_IPV4, EndpointKey, MacKey, PORT_KERNEL, PORT_STRICT, PROTOCOL_UDP, PassReason,
+    PeerKey, PortKey, UDP_LEN, VXLAN_LEN,
 };
 
 use crate::{
@@ -60,8 +61,11 @@ struct Sender {
 
 /// Lets the frame through, or says what becomes of it. `port` is the port it came in by, or
 /// [`ANY_PORT`]. Pointers into the packet are void afterwards.
+///
+/// Returns whether the port is one whose packets are left to the kernel path; of frames that are
+/// no IPv4, and so are its anyway, `false`.
 #[inline(always)]
-pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<(), Verdict> {
+pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<bool, Verdict> {
     let Some(ethernet) = packet.at::<Ethernet>(0) else {
         return Err(Verdict::Pass(PassReason::Unreadable));
     };
@@ -79,24 +83,26 @@ pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<(), Ve
         // A network of its own inside the bridge, of which we know no addresses. But who looks for a
         // DHCP server does not always look at the tag.
         sender.check_mac(packet, config).map_err(because)?;
-        return offers::check_tagged(packet, ethertype).map_err(because);
+        return offers::check_tagged(packet, ethertype)
+            .map(|()| false)
+            .map_err(because);
     }
     if ethertype == ETHERTYPE_IPV4.to_be() {
         return ipv4(packet, config, sender);
     }
     sender.check_mac(packet, config).map_err(because)?;
     if ethertype == ETHERTYPE_ARP.to_be() {
-        return arp(packet, config, sender);
+        return arp(packet, config, sender).map(|()| false);
     }
     if ethertype == ETHERTYPE_IPV6.to_be() {
-        return offers::ipv6(packet).map_err(because);
+        return offers::ipv6(packet).map(|()| false).map_err(because);
     }
     if ethertype == ETHERTYPE_VLAN.to_be() || ethertype == ETHERTYPE_PROVIDER_VLAN.to_be() {
         // Below a tag that says nothing (VLAN 0): the kernel would look behind both, and so
         // would what is hidden there.
         return Err(because(DropReason::Malformed));
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Whether the address is one of those that bridges keep to themselves.
@@ -124,9 +130,9 @@ fn because(reason: DropReason) -> Verdict {
 }
 
 impl Sender {
-    /// Whether the container may speak from `address`.
+    /// Whether the container may speak from `address`; and if so, whether its port is left to the kernel path.
     #[inline(always)]
-    fn check(self, packet: Packet, config: &Config, address: u32) -> Result<(), DropReason> {
+    fn check(self, packet: Packet, config: &Config, address: u32) -> Result<bool, DropReason> {
         let key = EndpointKey {
             address: address.to_ne_bytes(),
         };
@@ -138,7 +144,7 @@ impl Sender {
             && endpoint.link == self.port
             && mac(&endpoint.mac) == self.mac
         {
-            return Ok(());
+            return Ok(endpoint.flags & ENDPOINT_PORT_KERNEL != 0);
         }
         self.check_mac(packet, config)?;
         if address == gateway(config) {
@@ -146,7 +152,7 @@ impl Sender {
         }
         if address == 0 {
             // It has none yet: a DHCP client, or an ARP probe (RFC 5227).
-            return Ok(());
+            return Ok(false);
         }
         let mask = u32::from_ne_bytes(config.mask);
         if address & mask != u32::from_ne_bytes(config.subnet) {
@@ -157,12 +163,14 @@ impl Sender {
             // The subnet's own, and everybody's in it.
             return Err(DropReason::SpoofedAddress);
         }
-        if self.is_strict() {
+        let flags = self.port_flags();
+        if flags & PORT_STRICT != 0 {
             // Its own are bound to it by their entries.
             return Err(DropReason::SpoofedAddress);
         }
+        let is_left = flags & PORT_KERNEL != 0;
         let Some(endpoint) = endpoint else {
-            return Ok(());
+            return Ok(is_left);
         };
         let others = match self.port {
             ANY_PORT => mac(&endpoint.mac) != self.mac,
@@ -171,7 +179,7 @@ impl Sender {
         if others && endpoint.flags & ENDPOINT_HELD != 0 && packet.has_link(endpoint.link) {
             return Err(DropReason::SpoofedAddress);
         }
-        Ok(())
+        Ok(is_left)
     }
 
     /// Whether the container may speak with its MAC address.
@@ -210,9 +218,21 @@ impl Sender {
     /// Whether a registered container is behind the port.
     #[inline(always)]
     fn is_strict(self) -> bool {
+        self.port_flags() & PORT_STRICT != 0
+    }
+
+    /// What is special about the port.
+    #[inline(always)]
+    fn port_flags(self) -> u32 {
+        if self.port == ANY_PORT {
+            return 0;
+        }
         let key = PortKey { link: self.port };
-        // SAFETY: only whether the entry exists counts.
-        self.port != ANY_PORT && unsafe { STRICT_PORTS.get(&key) }.is_some()
+        // SAFETY: the entry may change under us, see above.
+        match unsafe { STRICT_PORTS.get(&key) } {
+            Some(port) => port.flags,
+            None => 0,
+        }
     }
 }
 
@@ -223,7 +243,7 @@ fn gateway(config: &Config) -> u32 {
 }
 
 #[inline(always)]
-fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> {
+fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<bool, Verdict> {
     let Some(ip) = packet.reach::<Ipv4>(OUTER_IP) else {
         // Too short for a header: nobody takes it, but the bridge learns its MAC address.
         sender.check_mac(packet, config).map_err(because)?;
@@ -248,9 +268,10 @@ fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> 
     }
     let verdict = sender
         .check(packet, config, ip.source)
-        .and_then(|()| transport(packet, config, &ip));
+        .and_then(|is_left| transport(packet, config, &ip).map(|()| is_left));
     verdict.map_err(|reason| {
         Verdict::Drop(Dropped {
+            inner_at: OUTER_IP as u32,
             inner_source: ip.source,
             inner_destination: ip.destination,
             ..Dropped::because(reason)
@@ -353,7 +374,7 @@ fn arp(packet: Packet, config: &Config, sender: Sender) -> Result<(), Verdict> {
     };
     sender
         .check(packet, config, address(from))
-        .and_then(|()| sender.check_named_mac(named))
+        .and_then(|_| sender.check_named_mac(named))
         .map_err(|reason| {
             Verdict::Drop(Dropped {
                 inner_source: address(from),

@@ -5,14 +5,14 @@
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use mesh_layout::{
-    CONFIG_GUARD_ONLY, DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, PassReason, PeerKey,
+    CONFIG_GUARD_ONLY, DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, EventProgram, PassReason, PeerKey,
 };
 
 use crate::{
     count::{count, now},
     deliver::{deliver, endpoint},
     maps::{CONFIG, PEERS},
-    packet::{Ethernet, Ipv4, OUTER_IP, Packet, VERSION_4_NO_OPTIONS},
+    packet::{ECN_MASK, Ethernet, Ipv4, OUTER_IP, Packet, VERSION_4_NO_OPTIONS},
     verdict::{Dropped, NO_PEER, Verdict},
 };
 
@@ -23,7 +23,7 @@ fn safety_net(context: TcContext) -> i32 {
         Ok(action) => Verdict::Redirect(action),
         Err(verdict) => verdict,
     };
-    verdict.conclude(&context)
+    verdict.conclude(&context, EventProgram::SafetyNet)
 }
 
 #[inline(always)]
@@ -50,6 +50,7 @@ fn try_deliver(packet: Packet) -> Result<i32, Verdict> {
             counters,
             inner_source: ip.source,
             inner_destination: ip.destination,
+            inner_at: OUTER_IP as u32,
             vni: config.vni,
             ..Dropped::because(reason)
         }))
@@ -87,7 +88,7 @@ fn try_deliver(packet: Packet) -> Result<i32, Verdict> {
         return Err(Verdict::Pass(PassReason::Unreadable));
     }
     let endpoint = endpoint(packet, ip.destination).map_err(Verdict::Pass)?;
-    match deliver(packet, config, endpoint) {
+    match deliver(packet, config, endpoint, ip.tos & ECN_MASK) {
         Some(action) => Ok(action),
         None => Err(Verdict::Pass(PassReason::Unreadable)),
     }

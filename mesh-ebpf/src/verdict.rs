@@ -6,11 +6,14 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use mesh_layout::{DropEvent, DropReason, PassReason};
+use mesh_layout::{
+    DropEvent, DropReason, EVENT_DROP, EVENT_VERSION, EventProgram, IPV4_LEN, PROTOCOL_UDP,
+    PassReason, VERDICT_DROP, mapped,
+};
 
 use crate::{
     maps::{DROPS, EVENTS, PASSES, PEER_STATS},
-    packet::Packet,
+    packet::{PROTOCOL_TCP, Packet},
 };
 
 /// What a program decided about a packet.
@@ -37,6 +40,8 @@ pub(crate) struct Dropped {
     pub(crate) outer_destination: u32,
     pub(crate) inner_source: u32,
     pub(crate) inner_destination: u32,
+    /// Where the inner IPv4 header is, or 0.
+    pub(crate) inner_at: u32,
 }
 
 impl Dropped {
@@ -51,6 +56,7 @@ impl Dropped {
             outer_destination: 0,
             inner_source: 0,
             inner_destination: 0,
+            inner_at: 0,
         }
     }
 }
@@ -64,7 +70,7 @@ const EVENT_EVERY: u64 = 256;
 impl Verdict {
     /// Counts the verdict and turns it into what the hook understands.
     #[inline(always)]
-    pub(crate) fn conclude(self, context: &TcContext) -> i32 {
+    pub(crate) fn conclude(self, context: &TcContext, program: EventProgram) -> i32 {
         match self {
             Self::Redirect(action) => action,
             Self::Pass(reason) => {
@@ -78,7 +84,7 @@ impl Verdict {
                 TC_ACT_UNSPEC
             }
             Self::Drop(dropped) => {
-                record(&dropped, context);
+                record(&dropped, context, program);
                 TC_ACT_SHOT
             }
         }
@@ -87,23 +93,7 @@ impl Verdict {
 
 /// Counts a drop, samples it and, where switched on, logs it.
 #[inline(always)]
-fn record(dropped: &Dropped, context: &TcContext) {
-    let packet = Packet::new(context);
-    count_drop(dropped, packet.link(), packet.len());
-    debug!(
-        context,
-        "drop {}: outer {:i} > {:i}, inner {:i} > {:i}",
-        dropped.reason as u32,
-        u32::from_be(dropped.outer_source),
-        u32::from_be(dropped.outer_destination),
-        u32::from_be(dropped.inner_source),
-        u32::from_be(dropped.inner_destination),
-    );
-}
-
-/// Counts a drop, and samples it into the ring buffer.
-#[inline(always)]
-pub(crate) fn count_drop(dropped: &Dropped, link: u32, length: u32) {
+fn record(dropped: &Dropped, context: &TcContext, program: EventProgram) {
     let mut seen = 0;
     if let Some(drops) = DROPS.get_ptr_mut(0) {
         // SAFETY: this CPU's own slot, see above.
@@ -118,19 +108,80 @@ pub(crate) fn count_drop(dropped: &Dropped, link: u32, length: u32) {
         unsafe { (*stats).drops += 1 };
     }
     if seen <= FIRST_EVENTS || seen & (EVENT_EVERY - 1) == 0 {
-        let event = DropEvent {
-            // SAFETY: the helper has no preconditions.
-            time_ns: unsafe { bpf_ktime_get_coarse_ns() },
-            reason: dropped.reason as u32,
-            link,
-            length,
-            vni: dropped.vni,
-            outer_source: dropped.outer_source.to_ne_bytes(),
-            outer_destination: dropped.outer_destination.to_ne_bytes(),
-            inner_source: dropped.inner_source.to_ne_bytes(),
-            inner_destination: dropped.inner_destination.to_ne_bytes(),
-        };
-        // A full buffer loses the sample; the counter above has the drop.
-        let _ = EVENTS.output(event, 0);
+        sample(dropped, Packet::new(context), program);
+    }
+    debug!(
+        context,
+        "drop {}: outer {:i} > {:i}, inner {:i} > {:i}",
+        dropped.reason as u32,
+        u32::from_be(dropped.outer_source),
+        u32::from_be(dropped.outer_destination),
+        u32::from_be(dropped.inner_source),
+        u32::from_be(dropped.inner_destination),
+    );
+}
+
+/// Reports a drop in the ring buffer.
+#[inline(always)]
+fn sample(dropped: &Dropped, packet: Packet, program: EventProgram) {
+    let (protocol, [source_port, destination_port]) = transport(dropped, packet);
+    // A full buffer loses the sample; the counter has the drop.
+    let Some(mut event) = EVENTS.reserve(0) else {
+        return;
+    };
+    event.write(DropEvent {
+        // SAFETY: the helper has no preconditions.
+        time_ns: unsafe { bpf_ktime_get_coarse_ns() },
+        version: EVENT_VERSION,
+        kind: EVENT_DROP,
+        program: program as u8,
+        verdict: VERDICT_DROP,
+        reason: dropped.reason as u32,
+        link: packet.link(),
+        length: packet.len(),
+        vni: dropped.vni,
+        source_port,
+        destination_port,
+        protocol,
+        pad: [0; 7],
+        outer_source: address(dropped.outer_source),
+        outer_destination: address(dropped.outer_destination),
+        inner_source: address(dropped.inner_source),
+        inner_destination: address(dropped.inner_destination),
+    });
+    event.submit(0);
+}
+
+/// Protocol and ports of the inner packet, as far as they can be read.
+#[inline(always)]
+fn transport(dropped: &Dropped, packet: Packet) -> (u8, [u16; 2]) {
+    const NO_PORTS: [u16; 2] = [0; 2];
+    if dropped.inner_at == 0 {
+        return (0, NO_PORTS);
+    }
+    let Some(header) = packet.load::<IPV4_LEN>(dropped.inner_at) else {
+        return (0, NO_PORTS);
+    };
+    let protocol = header[9];
+    let later = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
+    if later || protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP {
+        return (protocol, NO_PORTS);
+    }
+    let ports = dropped.inner_at + u32::from(header[0] & 0xf) * 4;
+    match packet.load(ports) {
+        Some([a, b, c, d]) => (
+            protocol,
+            [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])],
+        ),
+        None => (protocol, NO_PORTS),
+    }
+}
+
+/// An address of the event; one that was not read is unspecified.
+#[inline(always)]
+fn address(address: u32) -> [u8; 16] {
+    match address {
+        0 => [0; 16],
+        address => mapped(address.to_ne_bytes()),
     }
 }

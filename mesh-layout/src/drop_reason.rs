@@ -84,4 +84,7 @@ reasons! {
     RouterAdvert => router_advert,
     /// From a container: the answer of a DHCP server.
     DhcpAnswer => dhcp_answer,
+    /// From a peer: a router on the underlay met congestion, and the sender takes no part in being told
+    /// of it (RFC 6040, section 4.2), so that the loss has to tell it.
+    CongestionUntold => congestion_untold,
 }

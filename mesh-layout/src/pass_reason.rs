@@ -16,9 +16,11 @@ reasons! {
     SourceNotOurs => source_not_ours,
     /// The time to live ends here: the kernel answers with ICMP time exceeded.
     TtlExpired => ttl_expired,
-    /// Larger than the overlay's MTU: the kernel answers with fragmentation needed.
+    /// Larger than the overlay's MTU, or than the way to the peer takes: the kernel answers with
+    /// fragmentation needed, or cuts it up.
     TooBig => too_big,
-    /// No route towards the peer's underlay address.
+    /// The kernel would send to the peer's underlay address in no way that the fast path can take: there
+    /// is no route, it forbids or encapsulates, or leads to an interface that is none of the underlay's.
     NoNextHop => no_next_hop,
     /// On the underlay and not VXLAN to this host.
     NotVxlan => not_vxlan,
@@ -31,8 +33,10 @@ reasons! {
     /// The outer UDP checksum is in use, which the kernel verifies (RFC 7348 says it may be
     /// sent), or the outer IPv4 header's is wrong, for which the kernel drops the packet.
     OuterChecksum => outer_checksum,
-    /// The outer header carries a congestion mark, which the kernel moves inwards (RFC 6040).
-    CongestionMark => congestion_mark,
+    /// Its peer, container or port is one of those whose packets are left to the kernel path
+    /// ([`PEER_KERNEL`](crate::PEER_KERNEL), [`ENDPOINT_KERNEL`](crate::ENDPOINT_KERNEL),
+    /// [`PORT_KERNEL`](crate::PORT_KERNEL)).
+    LeftToKernel => left_to_kernel,
     /// What this program does not handle: IPv4 options, a VLAN tag, outer length fields that
     /// do not say what arrived, a packet whose segments the kernel cannot cut inside a tunnel.
     Unreadable => unreadable,

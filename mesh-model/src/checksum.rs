@@ -2,6 +2,8 @@
 
 use mesh_layout::IPV4_LEN;
 
+use crate::Ecn;
+
 /// Sum of the 16-bit words in ones' complement (RFC 1071). A last odd byte counts as the
 /// upper half of a word.
 fn ones_complement_sum(bytes: &[u8]) -> u16 {
@@ -34,12 +36,27 @@ pub fn header_checksum(header: &[u8]) -> u16 {
 pub fn decrement_ttl(packet: &mut [u8]) {
     assert!(packet.len() >= IPV4_LEN, "a whole IPv4 header");
     assert_ne!(packet[8], 0, "a packet that may still live");
-    let word = |at: usize, packet: &[u8]| u16::from_be_bytes([packet[at], packet[at + 1]]);
-    let before = word(8, packet);
-    packet[8] -= 1;
-    let after = word(8, packet);
-    let checksum = !add(add(!word(10, packet), !before), after);
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    change_word(packet, 8, |[ttl, protocol]| [ttl - 1, protocol]);
+}
+
+/// Writes the congestion mark of the IPv4 header that `packet` begins with, unless it has it, and corrects its
+/// checksum in the same way.
+pub(crate) fn set_mark(packet: &mut [u8], mark: Ecn) {
+    if Ecn::of(packet[1]) != mark {
+        change_word(packet, 0, |[version, tos]| {
+            [version, tos & !0b11 | mark.bits()]
+        });
+    }
+}
+
+/// Changes a word of an IPv4 header, and its checksum with it (RFC 1624, equation 3).
+fn change_word(header: &mut [u8], at: usize, change: impl FnOnce([u8; 2]) -> [u8; 2]) {
+    let word = |at: usize, header: &[u8]| u16::from_be_bytes([header[at], header[at + 1]]);
+    let before = word(at, header);
+    let changed = change([header[at], header[at + 1]]);
+    header[at..at + 2].copy_from_slice(&changed);
+    let checksum = !add(add(!word(10, header), !before), word(at, header));
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -71,6 +88,22 @@ mod tests {
             decrement_ttl(&mut header);
             assert_eq!(header[8], HEADER[8] - 1);
             assert_eq!(header_checksum(&header), 0, "{identification}");
+        }
+    }
+
+    #[test]
+    fn a_mark_keeps_the_rest_of_the_type_of_service_and_a_right_checksum_right() {
+        for (tos, mark) in (0..=u8::MAX)
+            .flat_map(|tos| [Ecn::NotEct, Ecn::Ect1, Ecn::Ect0, Ecn::Ce].map(|mark| (tos, mark)))
+        {
+            let mut header = HEADER;
+            header[1] = tos;
+            header[10..12].fill(0);
+            let checksum = header_checksum(&header);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            set_mark(&mut header, mark);
+            assert_eq!(header[1], tos & 0xfc | mark.bits());
+            assert_eq!(header_checksum(&header), 0, "{tos} {mark:?}");
         }
     }
 

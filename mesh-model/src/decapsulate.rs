@@ -1,8 +1,8 @@
 //! Peer → container.
 
 use mesh_layout::{
-    DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP,
-    PassReason, PeerStats, UDP_LEN, VXLAN_LEN,
+    DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PEER_KERNEL,
+    PROTOCOL_UDP, PassReason, PeerStats, UDP_LEN, VXLAN_LEN,
 };
 
 use crate::{
@@ -122,6 +122,7 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
     };
     let dropped = Dropped {
         inner: Some((inner.source, inner.destination)),
+        inner_at: Some(packet.len() - inner_frame.len() + ETHERNET_LEN),
         ..dropped
     };
     let sender = node
@@ -153,6 +154,9 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
     if node.guards_only() {
         return pass(PassReason::ForwardingOff);
     }
+    if sender.flags & PEER_KERNEL != 0 {
+        return pass(PassReason::LeftToKernel);
+    }
     if outer.is_fragment() {
         return pass(PassReason::OuterFragment);
     }
@@ -163,25 +167,29 @@ fn udp_to_us(node: &Node, arrival: &Arrival<'_>, outer: &Ipv4) -> Outcome {
     if !lengths_agree(arrival, outer, &udp) {
         return pass(PassReason::Unreadable);
     }
-    let (outer_mark, inner_mark) = (Ecn::of(outer.tos), Ecn::of(inner.tos));
-    if outer_mark == Ecn::Ce || inner_after(outer_mark, inner_mark) != Some(inner_mark) {
-        return pass(PassReason::CongestionMark);
-    }
+    let Some(mark) = inner_after(Ecn::of(outer.tos), Ecn::of(inner.tos)) else {
+        return drop(Dropped {
+            reason: DropReason::CongestionUntold,
+            blamed: Some(sender.counters),
+            ..dropped
+        });
+    };
     if arrival.vlan_tag.is_some() {
         return pass(PassReason::Unreadable);
     }
     if inner.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }
-    let Some(endpoint) = node.deliverable(inner.destination) else {
-        return pass(PassReason::NoEndpoint);
+    let endpoint = match node.deliverable(inner.destination) {
+        Ok(endpoint) => endpoint,
+        Err(reason) => return pass(reason),
     };
     if arrival.segment_size != 0 {
         // The kernel takes headers only off what it knows how to segment.
         return pass(PassReason::Unreadable);
     }
 
-    let (verdict, packet) = deliver(node, endpoint, inner_frame);
+    let (verdict, packet) = deliver(node, endpoint, inner_frame, mark);
     Outcome {
         verdict,
         counted: Some(Counted {

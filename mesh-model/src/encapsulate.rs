@@ -3,13 +3,14 @@
 use std::{net::Ipv4Addr, ops::RangeInclusive};
 
 use mesh_layout::{
-    ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PROTOCOL_UDP, PassReason, Peer,
-    PeerStats, VXLAN_FLAG_VNI,
+    ENCAPSULATION_LEN, ENDPOINT_PORT_KERNEL, ETHERNET_LEN, ETHERTYPE_IPV4, IPV4_LEN, PEER_KERNEL,
+    PROTOCOL_UDP, PassReason, Peer, PeerStats, TRANSPORT_VXLAN, VXLAN_FLAG_VNI,
 };
 
 use crate::{
     Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Redirect, Udp, Verdict, Vxlan,
     congestion::outer_for, decrement_ttl, header::length16, header_checksum, port_guard,
+    segments::on_the_wire,
 };
 
 /// Source ports that stand for flows: the dynamic range (RFC 7348, section 5; RFC 6335).
@@ -53,6 +54,12 @@ fn from_container(node: &Node, arrival: &Arrival<'_>, port: Option<u32>) -> Outc
     let Some(peer) = node.peer(ip.destination) else {
         return pass(PassReason::NotPeer);
     };
+    let left = peer.transport != TRANSPORT_VXLAN
+        || peer.flags & PEER_KERNEL != 0
+        || is_left_to_kernel(node, port, &ethernet, &ip);
+    if left {
+        return pass(PassReason::LeftToKernel);
+    }
     if !ip.is_valid() || ip.has_options() || arrival.vlan_tag.is_some() {
         return pass(PassReason::Unreadable);
     }
@@ -65,12 +72,23 @@ fn from_container(node: &Node, arrival: &Arrival<'_>, port: Option<u32>) -> Outc
     if ip.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }
-    if peer.link == 0 || !node.exists(peer.link) {
-        return pass(PassReason::NoNextHop);
-    }
-    if !fits(node, arrival) {
+    let longest = on_the_wire(arrival, &ip).longest;
+    let limits = [node.config.overlay_mtu, peer.mtu];
+    if limits.iter().any(|&mtu| mtu != 0 && longest > mtu as usize) {
         return pass(PassReason::TooBig);
     }
+    let address = peer.address.into();
+    // The kernel looks at the length before it says by which interface.
+    let outer_length = longest + ENCAPSULATION_LEN;
+    match node.ways.get(&address) {
+        Some(way) if outer_length.min(usize::from(u16::MAX)) > way.mtu as usize => {
+            return pass(PassReason::TooBig);
+        }
+        _ => {}
+    }
+    let Some(way) = node.way(address) else {
+        return pass(PassReason::NoNextHop);
+    };
     if arrival.segment_size != 0 {
         // The kernel adds headers only to what it will know how to segment.
         return pass(PassReason::Unreadable);
@@ -79,8 +97,8 @@ fn from_container(node: &Node, arrival: &Arrival<'_>, port: Option<u32>) -> Outc
     let inner_length = arrival.packet.len() - ETHERNET_LEN;
     Outcome {
         verdict: Verdict::Redirect(Redirect::Neighbour {
-            link: peer.link,
-            next_hop: peer.next_hop.into(),
+            link: way.link,
+            next_hop: way.next_hop,
         }),
         packet: encapsulated(node, peer, arrival, ip.tos),
         counted: Some(Counted {
@@ -111,15 +129,17 @@ pub fn catch_all(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     }
 }
 
-/// Whether the overlay device would carry the packet: as the node's entry says of its MTU, or
-/// as the device says itself where the entry does not or the packet stands for several.
-/// Without either nothing fits.
-fn fits(node: &Node, arrival: &Arrival<'_>) -> bool {
-    let known = (arrival.segment_size == 0 && node.config.overlay_mtu != 0)
-        .then_some(node.config.overlay_mtu);
-    known
-        .or(node.overlay_mtu)
-        .is_some_and(|mtu| arrival.packet.len() - ETHERNET_LEN <= mtu as usize)
+/// Whether the port leaves the packet to the kernel path: as the entry says that binds its sender to the port,
+/// or, where none does, the port's own. What came by no known port is not left to it.
+fn is_left_to_kernel(node: &Node, port: Option<u32>, ethernet: &Ethernet, ip: &Ipv4) -> bool {
+    let Some(port) = port else { return false };
+    let bound = node
+        .endpoint(ip.source)
+        .filter(|it| it.link == port && it.mac == ethernet.source);
+    match bound {
+        Some(endpoint) => endpoint.flags & ENDPOINT_PORT_KERNEL != 0,
+        None => !ip.source.is_unspecified() && node.is_left_to_kernel(port),
+    }
 }
 
 /// RFC 7348, section 5, around the packet with one hop less to live. The outer Ethernet
@@ -136,9 +156,9 @@ fn encapsulated(node: &Node, peer: &Peer, arrival: &Arrival<'_>, inner_tos: u8) 
         // The congestion mark alone: the underlay's service classes are not the container's.
         tos: outer_for(Ecn::of(inner_tos)).bits(),
         total_length: length16(outer_length),
-        // With "do not fragment" the identification says nothing (RFC 6864).
-        identification: 0,
-        dont_fragment: true,
+        // It may be fragmented, so no other may have its identification (RFC 6864).
+        identification: arrival.identification,
+        dont_fragment: false,
         more_fragments: false,
         fragment_offset: 0,
         ttl: 64,

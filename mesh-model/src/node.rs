@@ -6,18 +6,32 @@ use std::{
 };
 
 use mesh_layout::{
-    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, Endpoint, EndpointKey, MacHolder, MacKey, Peer,
-    PeerKey, PortKey, StrictPort, Vtep, VtepKey,
+    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, ENDPOINT_KERNEL, Endpoint, EndpointKey,
+    MacHolder, MacKey, PORT_KERNEL, PORT_STRICT, PassReason, Peer, PeerKey, PortKey, StrictPort,
+    Underlay, UnderlayKey, Vtep, VtepKey,
 };
+
+/// The way from a node to an underlay address, as the kernel's routing has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the interface.
+    pub link: u32,
+    /// The neighbour there: the address itself or a gateway.
+    pub next_hop: Ipv4Addr,
+    /// The largest packet that it takes, in bytes.
+    pub mtu: u32,
+}
 
 /// A node's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// The node's own entry.
     pub config: Config,
-    /// MTU of the overlay device as the kernel has it, in bytes; `None` while there is no such
-    /// device. What the node's entry says of it goes first.
-    pub overlay_mtu: Option<u32>,
+    /// What the kernel says of the way to peers, by their underlay address; those it has no route to are
+    /// missing.
+    pub ways: BTreeMap<Ipv4Addr, Way>,
+    /// Interfaces by which packets may leave.
+    pub underlays: BTreeMap<UnderlayKey, Underlay>,
     /// What the kernel takes for itself although it is not the node's underlay address: other
     /// addresses of the host, broadcast addresses.
     pub local: BTreeSet<Ipv4Addr>,
@@ -68,10 +82,16 @@ impl Node {
         })
     }
 
-    /// The container with this address, if its interface is known and there.
-    pub fn deliverable(&self, address: Ipv4Addr) -> Option<&Endpoint> {
-        self.endpoint(address)
-            .filter(|endpoint| self.exists(endpoint.link))
+    /// The container with this address, if its interface is known and there, and not left to the kernel path.
+    pub fn deliverable(&self, address: Ipv4Addr) -> Result<&Endpoint, PassReason> {
+        let endpoint = self.endpoint(address).ok_or(PassReason::NoEndpoint)?;
+        if endpoint.flags & ENDPOINT_KERNEL != 0 {
+            return Err(PassReason::LeftToKernel);
+        }
+        match self.exists(endpoint.link) {
+            true => Ok(endpoint),
+            false => Err(PassReason::NoEndpoint),
+        }
     }
 
     /// The port behind which a MAC address is known to be.
@@ -82,7 +102,24 @@ impl Node {
 
     /// Whether a registered container is behind a port.
     pub fn is_strict(&self, link: u32) -> bool {
-        self.strict_ports.contains_key(&PortKey { link })
+        self.port_flags(link) & PORT_STRICT != 0
+    }
+
+    /// Whether what comes by a port is left to the kernel path.
+    pub fn is_left_to_kernel(&self, link: u32) -> bool {
+        self.port_flags(link) & PORT_KERNEL != 0
+    }
+
+    fn port_flags(&self, link: u32) -> u32 {
+        let port = self.strict_ports.get(&PortKey { link });
+        port.map_or(0, |port| port.flags)
+    }
+
+    /// The way to an address that packets may leave by.
+    pub fn way(&self, address: Ipv4Addr) -> Option<Way> {
+        let way = *self.ways.get(&address)?;
+        let key = UnderlayKey { link: way.link };
+        self.underlays.contains_key(&key).then_some(way)
     }
 
     /// Whether an interface is still there.

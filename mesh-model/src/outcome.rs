@@ -2,7 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use mesh_layout::{DropEvent, DropReason, PassReason, PeerStats};
+use mesh_layout::{
+    DropEvent, DropReason, EVENT_DROP, EVENT_VERSION, IPV4_LEN, PROTOCOL_UDP, PassReason,
+    PeerStats, VERDICT_DROP, mapped,
+};
+
+use crate::Ipv4;
 
 /// A packet as a program meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +25,9 @@ pub struct Arrival<'a> {
     /// specification wants no more than that it lies in [`SOURCE_PORTS`](crate::SOURCE_PORTS)
     /// and is the same for every packet of a flow.
     pub flow_port: u16,
+    /// Identification of the outer header, which counts: of it the specification wants that packets which
+    /// follow each other do not have the same.
+    pub identification: u16,
     /// Whether the packet filter has found, of a frame on its way up to the bridge, that it claims
     /// an address or a MAC address that belongs to another port than the one it came by.
     pub claims_anothers: bool,
@@ -34,6 +42,7 @@ impl<'a> Arrival<'a> {
             vlan_tag: None,
             segment_size: 0,
             flow_port: 0,
+            identification: 0,
             claims_anothers: false,
         }
     }
@@ -120,6 +129,8 @@ pub(crate) struct Dropped {
     pub(crate) vni: u32,
     pub(crate) outer: Option<(Ipv4Addr, Ipv4Addr)>,
     pub(crate) inner: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Where the inner IPv4 header is, if there is one.
+    pub(crate) inner_at: Option<usize>,
 }
 
 impl Dropped {
@@ -130,17 +141,43 @@ impl Dropped {
             vni: 0,
             outer: None,
             inner: None,
+            inner_at: None,
         }
+    }
+
+    /// Protocol and ports of the inner packet, zeros where there are none.
+    fn transport(&self, packet: &[u8]) -> (u8, [u16; 2]) {
+        let inner = self.inner_at.and_then(|at| packet.get(at..));
+        let Some(bytes) = inner.filter(|bytes| bytes.len() >= IPV4_LEN) else {
+            return (0, [0; 2]);
+        };
+        let Some(ip) = Ipv4::read(bytes) else {
+            return (0, [0; 2]);
+        };
+        // TCP and UDP begin with them alike.
+        let has_ports = ip.fragment_offset == 0 && [6, PROTOCOL_UDP].contains(&ip.protocol);
+        let ports = bytes
+            .get(ip.length()..ip.length() + 4)
+            .filter(|_| has_ports);
+        let ports = ports.map_or([0; 2], |it| {
+            [[it[0], it[1]], [it[2], it[3]]].map(u16::from_be_bytes)
+        });
+        (ip.protocol, ports)
     }
 
     pub(crate) fn outcome(self, arrival: &Arrival<'_>) -> Outcome {
         let octets = |pair: Option<(Ipv4Addr, Ipv4Addr)>| {
-            pair.map_or(([0; 4], [0; 4]), |(source, destination)| {
-                (source.octets(), destination.octets())
+            let octets = |address: Ipv4Addr| match address {
+                Ipv4Addr::UNSPECIFIED => [0; 16],
+                address => mapped(address.octets()),
+            };
+            pair.map_or(([0; 16], [0; 16]), |(source, destination)| {
+                (octets(source), octets(destination))
             })
         };
         let (outer_source, outer_destination) = octets(self.outer);
         let (inner_source, inner_destination) = octets(self.inner);
+        let (protocol, [source_port, destination_port]) = self.transport(arrival.packet);
         let length = u32::try_from(arrival.packet.len()).unwrap_or(u32::MAX);
         Outcome {
             counted: self.blamed.map(|index| Counted {
@@ -153,6 +190,15 @@ impl Dropped {
             }),
             event: Some(DropEvent {
                 time_ns: 0,
+                version: EVENT_VERSION,
+                kind: EVENT_DROP,
+                // Whoever was asked fills it in.
+                program: 0,
+                verdict: VERDICT_DROP,
+                source_port,
+                destination_port,
+                protocol,
+                pad: [0; 7],
                 reason: self.reason as u32,
                 link: arrival.link,
                 length,

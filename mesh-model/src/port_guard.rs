@@ -178,6 +178,7 @@ impl Sender<'_> {
             .and_then(|()| beyond_ipv4(self.node, self.segment_size, ip, packet));
         verdict.map_err(|reason| Dropped {
             inner: Some((ip.source, ip.destination)),
+            inner_at: Some(ETHERNET_LEN),
             ..Dropped::because(reason)
         })
     }

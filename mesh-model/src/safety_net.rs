@@ -3,8 +3,8 @@
 use mesh_layout::{DropReason, ETHERNET_LEN, ETHERTYPE_IPV4, PassReason, PeerStats};
 
 use crate::{
-    Arrival, Counted, Ethernet, Ipv4, Node, Outcome, Verdict, deliver::deliver, outcome::Dropped,
-    segments::segments,
+    Arrival, Counted, Ecn, Ethernet, Ipv4, Node, Outcome, Verdict, deliver::deliver,
+    outcome::Dropped, segments::segments,
 };
 
 /// Ingress of the overlay device.
@@ -24,6 +24,7 @@ pub fn safety_net(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     }
     let dropped = Dropped {
         inner: Some((ip.source, ip.destination)),
+        inner_at: Some(ETHERNET_LEN),
         vni: node.config.vni,
         ..Dropped::because(DropReason::Malformed)
     };
@@ -66,10 +67,11 @@ pub fn safety_net(node: &Node, arrival: &Arrival<'_>) -> Outcome {
     if ip.has_options() {
         return pass(PassReason::Unreadable);
     }
-    let Some(endpoint) = node.deliverable(ip.destination) else {
-        return pass(PassReason::NoEndpoint);
+    let endpoint = match node.deliverable(ip.destination) {
+        Ok(endpoint) => endpoint,
+        Err(reason) => return pass(reason),
     };
-    let (verdict, packet) = deliver(node, endpoint, packet);
+    let (verdict, packet) = deliver(node, endpoint, packet, Ecn::of(ip.tos));
     Outcome {
         verdict,
         packet,

@@ -7,16 +7,16 @@
     reason = "functions of tests, which may panic like tests"
 )]
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use aya::programs::{TcAttachType, tc::qdisc_add_clsact};
 use mesh_layout::{
     CONFIG_GUARD_TAGGED, DropReason, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey,
-    PassReason, PeerKey,
+    PassReason, Underlay, UnderlayKey,
 };
 use mesh_model::{
     ArpFrame, Arrival, Ethernet, Frame, Ipv4, Ipv6Frame, Ledger, Node, Outcome, Program, Redirect,
-    Udp, Verdict, tagged,
+    Udp, Verdict, Way, tagged,
 };
 
 use nix::{
@@ -80,8 +80,8 @@ impl Attached {
     }
 
     /// What becomes of a packet; a container's is the first one's.
-    fn judge(&self, program: Program, packet: &[u8], flow_port: u16) -> Outcome {
-        self.judge_tagged(program, packet, flow_port, None)
+    fn judge(&self, program: Program, packet: &[u8]) -> Outcome {
+        self.judge_tagged(program, packet, [0; 2], None)
     }
 
     /// The same of a packet off which the kernel has taken a VLAN tag.
@@ -89,11 +89,12 @@ impl Attached {
         &self,
         program: Program,
         packet: &[u8],
-        flow_port: u16,
+        [flow_port, identification]: [u16; 2],
         vlan_tag: Option<u16>,
     ) -> Outcome {
         let arrival = Arrival {
             flow_port,
+            identification,
             vlan_tag,
             ..Arrival::single(packet, self.wire.index("port0"))
         };
@@ -101,13 +102,11 @@ impl Attached {
     }
 
     /// A peer's frame to the first container that takes the way through the kernel's VXLAN
-    /// device, because a router on the underlay marked it.
+    /// device, because it has a trailer of the link, which that cuts off.
     fn marker() -> Vec<u8> {
-        let mut inner = from_peer(b"marker");
-        inner.ip.tos = 0b10;
-        let mut frame = vxlan_from(PEER, &inner);
-        frame.outer.ip.tos = 0b11;
-        frame.bytes()
+        let mut frame = vxlan_from(PEER, &from_peer(b"marker")).bytes();
+        frame.extend([0; 6]);
+        frame
     }
 }
 
@@ -115,15 +114,25 @@ impl Attached {
 /// container.
 fn node_of(wire: &Wire) -> Node {
     let mut node = two_peers(wire.index("vxlan100"));
-    for peer in node.peers.values_mut() {
-        peer.link = wire.index("eth0");
-    }
-    let other = PeerKey {
-        subnet: [10, 42, 3, 0],
-    };
-    let other = node.peers.get_mut(&other).unwrap();
-    other.link = wire.index("eth1");
-    other.next_hop = [203, 0, 113, 1];
+    node.ways = [
+        (PEER, "eth0", PEER),
+        (OTHER_PEER, "eth1", Ipv4Addr::new(203, 0, 113, 1)),
+    ]
+    .map(|(address, interface, next_hop)| {
+        let way = Way {
+            link: wire.index(interface),
+            next_hop,
+            mtu: 1500,
+        };
+        (address, way)
+    })
+    .into();
+    node.underlays = ["eth0", "eth1"]
+        .map(|name| {
+            let link = wire.index(name);
+            (UnderlayKey { link }, Underlay::default())
+        })
+        .into();
     node.links
         .extend(["eth0", "eth1"].map(|name| wire.index(name)));
     for (index, address) in [(0, CONTAINER), (1, SIBLING)] {
@@ -131,6 +140,7 @@ fn node_of(wire: &Wire) -> Node {
             link: wire.index(&format!("port{index}")),
             mac: container_mac(index),
             flags: ENDPOINT_HELD,
+            identity: 0,
         };
         let address = address.octets();
         let key = MacKey {
@@ -173,20 +183,32 @@ async fn an_encapsulated_packet_leaves_by_its_peers_link_to_its_next_hop() {
         let mut frame = from_container(b"out");
         frame.ip.destination = remote;
         let sent = frame.bytes();
-        on.containers[0].send(&sent);
-        let arrived = on.underlays[underlay].receive(is_vxlan);
+        // The kernel is asked for the first, and its word taken for those after it.
+        let mut identifications = BTreeSet::new();
+        for _ in 0..20 {
+            on.containers[0].send(&sent);
+            let arrived = on.underlays[underlay].receive(is_vxlan);
 
-        let flow_port = Udp::read(&arrived[UDP..]).unwrap().source;
-        let outcome = on.judge(Program::Encapsulate, &sent, flow_port);
-        let link = on.wire.index(link);
+            let flow_port = Udp::read(&arrived[UDP..]).unwrap().source;
+            let outer = Ipv4::read(&arrived[14..]).unwrap();
+            identifications.insert(outer.identification);
+            let of_kernel = [flow_port, outer.identification];
+            let outcome = on.judge_tagged(Program::Encapsulate, &sent, of_kernel, None);
+            let link = on.wire.index(link);
+            assert_eq!(
+                outcome.verdict,
+                Verdict::Redirect(Redirect::Neighbour { link, next_hop })
+            );
+            let mut expected = outcome.packet;
+            expected[..6].copy_from_slice(&macs[0]);
+            expected[6..12].copy_from_slice(&macs[1]);
+            assert_eq!(hex(&arrived), hex(&expected));
+        }
         assert_eq!(
-            outcome.verdict,
-            Verdict::Redirect(Redirect::Neighbour { link, next_hop })
+            identifications.len(),
+            20,
+            "each has its own: {identifications:?}"
         );
-        let mut expected = outcome.packet;
-        expected[..6].copy_from_slice(&macs[0]);
-        expected[6..12].copy_from_slice(&macs[1]);
-        assert_eq!(hex(&arrived), hex(&expected));
     }
 }
 
@@ -201,7 +223,7 @@ async fn a_decapsulated_packet_comes_out_at_its_own_container() {
             on.underlays[underlay].send(&sent);
             let arrived = on.containers[container].receive(is_udp);
 
-            let outcome = on.judge(Program::Decapsulate, &sent, 0);
+            let outcome = on.judge(Program::Decapsulate, &sent);
             let link = on.wire.index(&format!("port{container}"));
             let to = Verdict::Redirect(Redirect::Container { link });
             assert_eq!(outcome.verdict, to);
@@ -260,7 +282,7 @@ async fn what_a_stranger_sends_in_whatever_disguise_reaches_no_container() {
     let (counted, _) = on.programs.ledger();
     assert_eq!(counted.drops.unknown_vtep, 8, "{counted:?}");
     assert_eq!(counted.drops.malformed, 2, "{counted:?}");
-    assert_eq!(counted.passes.congestion_mark, 10, "the markers");
+    assert_eq!(counted.passes.unreadable, 10, "the markers");
 }
 
 /// What of a container's frames is dropped, with tags and without.
@@ -336,7 +358,7 @@ async fn a_tag_of_no_vlan_hides_nothing_and_a_stub_teaches_the_bridge_nothing() 
             Some((&(_, tag), rest)) => (Some(tag), tagged(&frame, rest)),
             None => (None, frame),
         };
-        let outcome = on.judge_tagged(Program::Encapsulate, &left, 0, taken_off);
+        let outcome = on.judge_tagged(Program::Encapsulate, &left, [0; 2], taken_off);
         assert_eq!(outcome.verdict, verdict, "{tags:?}");
         ledger.add(&outcome);
     }
@@ -351,7 +373,7 @@ async fn a_tag_of_no_vlan_hides_nothing_and_a_stub_teaches_the_bridge_nothing() 
     on.programs.show(&on.node);
     let frame = advertisement(own);
     on.containers[0].send(&tagged(&frame, &[(vlan, 7)]));
-    let outcome = on.judge_tagged(Program::Encapsulate, &frame, 0, Some(7));
+    let outcome = on.judge_tagged(Program::Encapsulate, &frame, [0; 2], Some(7));
     assert_eq!(outcome.verdict, Verdict::Drop(DropReason::RouterAdvert));
     ledger.add(&outcome);
     let mut after = from_container(b"after it").bytes();

@@ -19,13 +19,14 @@ use std::{
 use mesh_layout::{DropReason, PassReason};
 use mesh_model::{
     Arrival, Ledger, Program, Verdict,
-    generate::{Devices, Random, node, packet},
+    generate::{Devices, Random, node, packet, peer_addresses},
 };
 
 mod harness;
 use harness::{
     Ground, OVERLAY_MTU, Programs, add_device, coarse_now, compare,
-    node::{PORT, SIBLING_PORT},
+    node::{PORT, SIBLING_PORT, UNDERLAY},
+    ways,
 };
 
 /// Packets between two changes of what the node knows. After each the counters are compared;
@@ -53,16 +54,17 @@ async fn a_million_generated_packets_find_no_difference_between_programs_and_mod
     let small = add_device(&ground.namespace, "small", 1400).await;
     let jumbo = add_device(&ground.namespace, "jumbo", 8950).await;
     let overlays = vec![
-        (ground.overlay_link, Some(OVERLAY_MTU)),
-        (ground.overlay_link, Some(OVERLAY_MTU)),
-        (ground.overlay_link, Some(OVERLAY_MTU)),
-        (small, Some(1400)),
-        (jumbo, Some(8950)),
-        (4000, None),
+        (ground.overlay_link, OVERLAY_MTU),
+        (ground.overlay_link, OVERLAY_MTU),
+        (ground.overlay_link, OVERLAY_MTU),
+        (small, 1400),
+        (jumbo, 8950),
     ];
     let devices = Devices {
         overlays,
         ports: vec![PORT, SIBLING_PORT],
+        underlay: UNDERLAY,
+        ways: ways(ground.overlay_link, peer_addresses()),
     };
     let seen = ground
         .namespace
@@ -206,7 +208,6 @@ fn everything_that_happens() -> BTreeSet<String> {
     add(Program::Encapsulate, &[D::SpoofedMac.name()]);
     add(Program::CatchAll, &guarded);
     add(Program::CountEgress, &["continue"]);
-    add(Program::DropStrangers, &["continue", D::UnknownVtep.name()]);
     add(
         Program::Encapsulate,
         &[
@@ -215,6 +216,7 @@ fn everything_that_happens() -> BTreeSet<String> {
             P::SourceNotOurs,
             P::TooBig,
             P::NoNextHop,
+            P::LeftToKernel,
         ]
         .map(P::name),
     );
@@ -226,14 +228,20 @@ fn everything_that_happens() -> BTreeSet<String> {
             P::OuterFragment,
             P::NoEndpoint,
             P::OuterChecksum,
-            P::CongestionMark,
+            P::LeftToKernel,
         ]
         .map(P::name),
     );
-    add(Program::SafetyNet, &[P::NoEndpoint.name()]);
+    add(
+        Program::SafetyNet,
+        &[P::NoEndpoint, P::LeftToKernel].map(P::name),
+    );
     let guards = [D::ForeignSource, D::ForeignTarget, D::Malformed, D::NotIpv4].map(D::name);
     add(Program::Decapsulate, &guards);
-    add(Program::Decapsulate, &[D::UnknownVtep.name()]);
+    add(
+        Program::Decapsulate,
+        &[D::UnknownVtep, D::CongestionUntold].map(D::name),
+    );
     add(Program::SafetyNet, &guards);
     all
 }

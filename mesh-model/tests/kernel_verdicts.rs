@@ -46,6 +46,7 @@ fn passes_of(program: Program) -> &'static [PassReason] {
             P::TtlExpired,
             P::TooBig,
             P::NoNextHop,
+            P::LeftToKernel,
             P::Unreadable,
             P::ForwardingOff,
         ],
@@ -56,18 +57,19 @@ fn passes_of(program: Program) -> &'static [PassReason] {
             P::OuterFragment,
             P::NoEndpoint,
             P::OuterChecksum,
-            P::CongestionMark,
+            P::LeftToKernel,
             P::Unreadable,
             P::ForwardingOff,
         ],
         Program::SafetyNet => &[
             P::TtlExpired,
             P::NoEndpoint,
+            P::LeftToKernel,
             P::Unreadable,
             P::ForwardingOff,
         ],
         // What it leaves alone, the port's program has counted.
-        Program::CatchAll | Program::CountEgress | Program::DropStrangers => &[],
+        Program::CatchAll | Program::CountEgress => &[],
     }
 }
 
@@ -92,10 +94,10 @@ fn drops_of(program: Program) -> &'static [DropReason] {
             D::Malformed,
             D::NotIpv4,
             D::RewriteFailed,
+            D::CongestionUntold,
         ],
         Program::SafetyNet => &[D::ForeignSource, D::ForeignTarget, D::Malformed, D::NotIpv4],
         Program::CountEgress => &[],
-        Program::DropStrangers => &[D::UnknownVtep],
     }
 }
 

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use ipnet::Ipv4Net;
 
 use crate::{
-    ebpf::{AttachMode, StrangerGuard},
+    ebpf::AttachMode,
     wanted::interface::{self, InterfaceNameError},
 };
 
@@ -39,8 +39,6 @@ pub struct RuntimeOptions {
     pub fast_path: FastPathMode,
     /// How eBPF programs are attached.
     pub attach: AttachMode,
-    /// Whether and how XDP drops VXLAN from strangers early.
-    pub guard: StrangerGuard,
 }
 
 /// Whether traffic is carried by eBPF programs.
@@ -69,7 +67,6 @@ impl Default for RuntimeOptions {
             masquerade: true,
             fast_path: FastPathMode::Auto,
             attach: AttachMode::Auto,
-            guard: StrangerGuard::Off,
         }
     }
 }

@@ -69,13 +69,12 @@ impl Side {
     /// What `encapsulate` left to the kernel. The other programs give other reasons, but for
     /// those that nothing here provokes on a packet from the underlay.
     fn left_to_the_kernel(&self) -> u64 {
-        const OF_THE_OTHERS: [&str; 6] = [
+        const OF_THE_OTHERS: [&str; 5] = [
             "not_vxlan",
             "other_vni",
             "outer_fragment",
             "no_endpoint",
             "outer_checksum",
-            "congestion_mark",
         ];
         self.passes
             .iter()

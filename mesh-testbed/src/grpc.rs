@@ -13,7 +13,9 @@ use tonic_health::pb::{
 
 use crate::netns::NetNs;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Nothing is lost on loopback, and where nobody listens the kernel says so at once: what takes longer than a blink is
+/// an emulated machine beside others.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects to a port of the namespace's loopback. The channel reconnects there by itself.

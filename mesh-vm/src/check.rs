@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A check, in the order in which they run: each builds on those before it.
+use crate::series::Series;
+
+/// A check, in the order in which they run: each builds on those before it. Where the fast path is
+/// named in the documentation of one that runs without it as well, the kernel path takes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
@@ -11,6 +14,9 @@ pub enum Check {
     TheProgramsLoadAndAttach,
     /// tcx from Linux 6.6 on, clsact before: chosen without being told.
     ItAttachesTheWayTheKernelOffers,
+    /// On a kernel that cannot have them: the node runs all the same, and shows in its status and as a
+    /// problem from which kernel on there is a fast path.
+    TheNodeSaysWhyItHasNoFastPath,
     /// Both of the runtime's nftables tables, with the rule for kernels that know a port's bridge.
     ThePacketFilterHoldsItsTables,
     /// Small and full-sized packets, both ways, none of them through the VXLAN device.
@@ -18,9 +24,13 @@ pub enum Check {
     /// A checksummed stream each way, none of it through the VXLAN device, and either side
     /// counts the same packets.
     TcpArrivesIntactOverTheFastPath,
+    /// On a kernel without it: small and full-sized packets and a checksummed stream, both ways,
+    /// through the VXLAN device.
+    TheKernelPathCarriesAlone,
     /// Both runtimes are killed under a flow and started again.
     AKilledRuntimeAndItsSuccessorLoseNoPacket,
-    /// What a container forges with `CAP_NET_RAW` nobody hears, and it is counted by its reason.
+    /// What a container forges with `CAP_NET_RAW` nobody hears, and it is counted by its reason. Without
+    /// programs the packet filter holds it, and counts nothing by reason.
     NoContainerSpeaksAsAnother,
     /// The same after the runtime was killed; and a container of a port that was made since then
     /// is no router.
@@ -42,6 +52,9 @@ pub enum Check {
     /// either kind, and without a tag; with the programs, after the runtime was killed, and with
     /// `--fast-path off`. Then the addresses move back.
     NoStrangerSpeaksOverAVlan,
+    /// On a kernel without the fast path: VXLAN of who is no peer reaches no container, also after the
+    /// runtime was killed.
+    NoStrangerSpeaksToTheKernelPath,
     /// They move to bonds of two cards each, of which one loses its carrier under traffic.
     ABondCarriesTheFastPathOverWhicheverCardIsLeft,
     /// `--cleanup` removes devices, pins and filters.
@@ -53,8 +66,20 @@ pub enum Check {
 }
 
 impl Check {
-    /// All of them, in their order.
-    pub const ALL: [Self; 18] = [
+    /// Those of a kernel, in their order.
+    pub fn of(kernel: Series) -> &'static [Self] {
+        Self::with(kernel.has_fast_path())
+    }
+
+    /// Those of kernels with the fast path, or without it.
+    pub fn with(fast_path: bool) -> &'static [Self] {
+        match fast_path {
+            true => &Self::WITH_FAST_PATH,
+            false => &Self::WITHOUT_FAST_PATH,
+        }
+    }
+
+    const WITH_FAST_PATH: [Self; 18] = [
         Self::TheProgramsLoadAndAttach,
         Self::ItAttachesTheWayTheKernelOffers,
         Self::ThePacketFilterHoldsItsTables,
@@ -75,11 +100,24 @@ impl Check {
         Self::DelayAndReorderingLoseNothing,
     ];
 
+    const WITHOUT_FAST_PATH: [Self; 7] = [
+        Self::TheNodeSaysWhyItHasNoFastPath,
+        Self::ThePacketFilterHoldsItsTables,
+        Self::TheKernelPathCarriesAlone,
+        Self::AKilledRuntimeAndItsSuccessorLoseNoPacket,
+        Self::NoContainerSpeaksAsAnother,
+        Self::NoStrangerSpeaksToTheKernelPath,
+        Self::CleaningUpLeavesNothing,
+    ];
+
     /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::TheProgramsLoadAndAttach => "the_programs_load_and_attach",
             Self::ItAttachesTheWayTheKernelOffers => "it_attaches_the_way_the_kernel_offers",
+            Self::TheNodeSaysWhyItHasNoFastPath => "the_node_says_why_it_has_no_fast_path",
+            Self::TheKernelPathCarriesAlone => "the_kernel_path_carries_alone",
+            Self::NoStrangerSpeaksToTheKernelPath => "no_stranger_speaks_to_the_kernel_path",
             Self::ThePacketFilterHoldsItsTables => "the_packet_filter_holds_its_tables",
             Self::NoContainerSpeaksAsAnother => "no_container_speaks_as_another",
             Self::NorWhileNoRuntimeRuns => "no_container_speaks_as_another_while_no_runtime_runs",
@@ -113,9 +151,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_check_is_left_out_and_their_order_is_that_of_the_list() {
-        assert!(Check::ALL.is_sorted_by(|one, next| one < next));
-        let names: std::collections::BTreeSet<_> = Check::ALL.map(Check::name).into();
-        assert_eq!(names.len(), Check::ALL.len());
+    fn checks_come_in_their_order_and_each_has_a_name_of_its_own() {
+        let mut all = std::collections::BTreeSet::<Check>::new();
+        for fast_path in [false, true] {
+            let checks = Check::with(fast_path);
+            assert!(checks.is_sorted_by(|one, next| one < next), "{checks:?}");
+            all.extend(checks);
+        }
+        let names: std::collections::BTreeSet<_> = all.iter().map(|it| it.name()).collect();
+        assert_eq!(names.len(), all.len());
+    }
+
+    #[test]
+    fn kernels_without_the_fast_path_are_asked_for_nothing_that_needs_it() {
+        let series = |text: &str| text.parse().unwrap();
+        assert!(Check::of(series("6.1")).contains(&Check::TheProgramsLoadAndAttach));
+        assert!(!Check::of(series("5.10")).contains(&Check::TheProgramsLoadAndAttach));
+        assert!(Check::of(series("5.10")).contains(&Check::TheKernelPathCarriesAlone));
     }
 }

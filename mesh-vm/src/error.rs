@@ -83,9 +83,13 @@ pub enum Error {
     /// apt knows no kernel of the series.
     #[error(
         "apt knows no package {}…-cloud-amd64. If its lists are old or missing: `sudo apt-get \
-         update`. Debian 12 has 6.1 and 6.12", .0.package_prefix()
+         update`. Debian 11 has 5.10, Debian 12 has 6.1 and 6.12", .0.package_prefix()
     )]
     NoKernel(Series),
+
+    /// Debian's backports hold no kernel.
+    #[error("the backports of Debian, as apt knows them, hold no package with a kernel")]
+    NoBackport,
 
     /// A package does not hold what it should.
     #[error("{} holds no {what}", .dir.display())]

@@ -41,6 +41,7 @@
 //!
 //! boots to a shell; `mesh-vm-guest` runs the checks there, `poweroff -f` ends it.
 
+mod apt;
 mod check;
 pub mod cpio;
 mod doing;
@@ -50,6 +51,7 @@ pub mod machine;
 pub mod package;
 pub mod report;
 mod series;
+mod standing;
 mod turn;
 
 pub use check::Check;
@@ -57,9 +59,14 @@ pub use doing::{Doing, SIGN_OF_LIFE};
 pub use error::{Error, Result};
 pub use report::{GUEST_PORT, Outcome, Report};
 pub use series::Series;
+pub use standing::Standing;
 pub use turn::Turn;
 
-/// The environment variable that tells the guest which way of attaching its kernel offers.
+/// The environment variable that tells the guest which way of attaching its kernel offers, or
+/// [`NO_FAST_PATH`].
 /// The kernel passes what it does not know on its command line to init as environment
 /// (kernel-parameters.txt, "parameters not recognized by the kernel").
 pub const ATTACH_VARIABLE: &str = "QUILT_MESH_VM_ATTACH";
+
+/// What [`ATTACH_VARIABLE`] says where no program loads.
+pub const NO_FAST_PATH: &str = "none";

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     package::{Kernel, file},
     report::Outcome,
+    standing::Standing,
 };
 
 /// Debian's package with it is qemu-system-x86.
@@ -49,13 +50,19 @@ pub enum Word {
     Outcome(Outcome),
     /// It goes on.
     Doing(Doing),
+    /// What a node has there.
+    Standing(Standing),
 }
 
 impl Word {
     /// Reads a line; `None` if the driver did not write it.
     pub fn from_line(line: &str) -> Option<Self> {
         let doing = || Doing::from_line(line).map(Self::Doing);
-        Outcome::from_line(line).map(Self::Outcome).or_else(doing)
+        let standing = || Standing::from_line(line).map(Self::Standing);
+        Outcome::from_line(line)
+            .map(Self::Outcome)
+            .or_else(doing)
+            .or_else(standing)
     }
 }
 

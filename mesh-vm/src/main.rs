@@ -1,9 +1,11 @@
 //! Boots a kernel and tells what held on it. See the library's documentation.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    str::FromStr,
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +13,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use clap::Parser;
 use mesh_vm::{
-    ATTACH_VARIABLE, Error, Outcome, Report, Series, Turn,
+    ATTACH_VARIABLE, Check, Error, Outcome, Report, Series, Standing, Turn,
     initramfs::{self, Program},
     machine::{Ended, Limits, Machine, Word},
     package::{Cache, Kernel},
@@ -25,7 +27,8 @@ use mesh_vm::{
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Options {
-    /// Series of a kernel, e.g. 6.1, of which the newest that apt knows is taken; may be given several times
+    /// Series of a kernel, e.g. 6.1, of which the newest package that apt knows is taken, or "newest" for the newest
+    /// series that Debian's backports have; may be given several times
     #[arg(
         long,
         env = "QUILT_MESH_KERNEL",
@@ -33,7 +36,7 @@ struct Options {
         value_delimiter = ',',
         required = true
     )]
-    kernel: Vec<Series>,
+    kernel: Vec<Wanted>,
 
     /// Where packages are unpacked and kept, and consoles written; target/vm if not given
     #[arg(long, env = "QUILT_MESH_DIR", value_name = "PATH")]
@@ -62,10 +65,27 @@ struct Options {
     shell: bool,
 }
 
+/// What is to be booted.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Series(Series),
+    /// Of those in Debian's backports.
+    Newest,
+}
+
+impl FromStr for Wanted {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "newest" => Ok(Self::Newest),
+            series => series.parse().map(Self::Series),
+        }
+    }
+}
+
 fn main() -> anyhow::Result<ExitCode> {
-    let mut options = Options::parse();
-    options.kernel.sort_unstable();
-    options.kernel.dedup();
+    let options = Options::parse();
     let started = Instant::now();
     if std::env::consts::ARCH != "x86_64" {
         return Err(Error::Architecture(std::env::consts::ARCH).into());
@@ -77,9 +97,17 @@ fn main() -> anyhow::Result<ExitCode> {
         None => binaries.parent().unwrap_or(&binaries).join("vm"),
     };
     let deadline = Duration::from_secs(options.deadline);
+    let series: BTreeSet<Series> = options
+        .kernel
+        .iter()
+        .map(|wanted| match wanted {
+            Wanted::Series(series) => Ok(*series),
+            Wanted::Newest => Cache::new(&dir).newest(),
+        })
+        .collect::<Result<_, _>>()?;
     let mut turns = Vec::new();
     let mut machines = Vec::new();
-    for &series in &options.kernel {
+    for series in series {
         turns.push(Turn::wait(&dir, series, deadline)?);
         machines.push((series, machine(&options, series, &binaries, &dir)?));
     }
@@ -91,9 +119,10 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(u8::from(!status.success())));
     }
 
-    println!("{}", report::announcement(machines.len()));
+    let checks = machines.iter().map(|(series, _)| Check::of(*series).len());
+    println!("{}", report::announcement(checks.sum()));
     // All at once: each emulator has a thread of its own, and waits most of the time.
-    let reports: Vec<(Series, Report)> = thread::scope(|scope| {
+    let booted: Vec<(Series, (Report, Option<Standing>))> = thread::scope(|scope| {
         let booted: Vec<_> = machines
             .iter()
             .map(|(series, machine)| scope.spawn(|| boot(*series, machine, &options, &dir)))
@@ -104,6 +133,13 @@ fn main() -> anyhow::Result<ExitCode> {
         });
         reports.collect::<anyhow::Result<_>>()
     })?;
+    let mut reports = Vec::new();
+    let mut standings = Vec::new();
+    for (series, (report, standing)) in booted {
+        reports.push((series, report));
+        standings.extend(standing);
+    }
+    println!("\n{}", Standing::table(&standings));
     println!(
         "{}",
         report::result(&reports, started.elapsed().as_secs_f64())
@@ -119,7 +155,7 @@ fn boot(
     machine: &Machine,
     options: &Options,
     dir: &Path,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<(Report, Option<Standing>)> {
     let release = &machine.kernel.release;
     let console = dir.join(format!("console-{series}.log"));
     eprintln!(
@@ -130,8 +166,9 @@ fn boot(
         deadline: Duration::from_secs(options.deadline),
         silence: Duration::from_secs(options.silence),
     };
-    let mut report = Report::default();
+    let mut report = Report::of_checks(Check::of(series));
     let mut last = "none".to_owned();
+    let mut standing = None;
     let ended = machine.run(&console, limits, |word| match word {
         Word::Outcome(outcome) => {
             last = format!("the end of {}", outcome.check.name());
@@ -139,6 +176,7 @@ fn boot(
             report.add(outcome);
         }
         Word::Doing(doing) => last = doing.to_string(),
+        Word::Standing(said) => standing = Some(said),
     })?;
     if !report.is_complete() {
         let reason = match ended {
@@ -159,7 +197,7 @@ fn boot(
             last_lines(&String::from_utf8_lossy(&text))
         );
     }
-    Ok(report)
+    Ok((report, standing))
 }
 
 fn print(series: Series, outcome: &Outcome) {

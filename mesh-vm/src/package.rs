@@ -2,16 +2,20 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use nix::unistd::geteuid;
 
 use crate::{
+    apt::{Apt, run},
     error::{Error, Result},
     series::Series,
 };
+
+/// With what the names of Debian's packages with kernels begin.
+const KERNELS: &str = "linux-image-";
 
 /// Where packages are unpacked, one folder for each version, and kept.
 #[derive(Clone, Debug)]
@@ -36,62 +40,115 @@ impl Cache {
         Self { dir: dir.into() }
     }
 
-    /// The newest kernel of the series that apt knows of. As root, apt is made to look anew if
-    /// it knows of none, or of one that is no longer there.
+    /// The newest kernel of the series that this machine's apt knows of, or else of those that
+    /// [other releases](Apt::releases) of Debian have. Lists are read anew if none is known, or
+    /// one that is no longer there; this machine's only as root.
     ///
     /// # Errors
     ///
     /// [`Error::NoKernel`], or that it could not be downloaded or unpacked.
     pub fn kernel(&self, series: Series) -> Result<Kernel> {
-        match self.known_kernel(series) {
-            Err(error @ (Error::NoKernel(_) | Error::Download { .. })) if geteuid().is_root() => {
-                eprintln!("{error}\nreading apt's lists anew with apt-get update");
-                run("apt-get", &["-qq", "update"], &self.dir)
-                    .map_err(|reason| not_had("apt's lists", reason))?;
-                self.known_kernel(series)
-            }
-            other => other,
+        let machine = Apt::machine(&self.dir);
+        let first = self.known_kernel(&machine, series);
+        let Err(error @ (Error::NoKernel(_) | Error::Download { .. })) = first else {
+            return first;
+        };
+        let releases = Apt::releases(&self.dir)?;
+        // What was read in another run.
+        if let Ok(kernel) = self.known_kernel(&releases, series) {
+            return Ok(kernel);
         }
+        eprintln!("{error}");
+        if geteuid().is_root() {
+            eprintln!("reading apt's lists anew with apt-get update");
+            machine.update()?;
+            match self.known_kernel(&machine, series) {
+                Err(Error::NoKernel(_)) => {}
+                other => return other,
+            }
+        }
+        eprintln!("reading the lists of other releases of Debian");
+        releases.update()?;
+        self.known_kernel(&releases, series)
     }
 
-    fn known_kernel(&self, series: Series) -> Result<Kernel> {
-        let prefix = series.package_prefix();
-        let listed = run("apt-cache", &["pkgnames", &prefix], &self.dir)?;
-        // Other packages' recommendations are names too, and cannot be downloaded.
+    /// The newest series that the backports of Debian have.
+    ///
+    /// # Errors
+    ///
+    /// That their lists cannot be read, or hold no kernel.
+    pub fn newest(&self) -> Result<Series> {
+        let releases = Apt::releases(&self.dir)?;
+        releases.update()?;
+        let mut series: Vec<_> = releases
+            .names(KERNELS)?
+            .iter()
+            .filter_map(|name| Series::of_package(name))
+            .collect();
+        series.sort_unstable();
+        series.dedup();
+        // A name without a package behind it is no kernel.
+        for series in series.into_iter().rev() {
+            if self.newest_package(&releases, series)?.is_some() {
+                return Ok(series);
+            }
+        }
+        Err(Error::NoBackport)
+    }
+
+    fn newest_package(&self, apt: &Apt, series: Series) -> Result<Option<String>> {
         let mut known = Vec::new();
-        for name in listed.lines() {
-            if name.ends_with("-cloud-amd64") && candidate(name, &self.dir)?.is_some() {
+        // Other packages' recommendations are names too, and cannot be downloaded.
+        for name in apt.names(&series.package_prefix())? {
+            if name.ends_with("-cloud-amd64") && apt.candidate(&name)?.is_some() {
                 known.push(name);
             }
         }
-        let name = series.newest(known).ok_or(Error::NoKernel(series))?;
-        let release = name.trim_start_matches("linux-image-").to_owned();
-        // A package's own scripts do this when it is installed.
-        let root = self.unpacked(name, |tree| {
-            run(
-                "depmod",
-                &["-b", &tree.display().to_string(), &release],
-                tree,
-            )
-            .map(drop)
-        })?;
-        let kernel = Kernel {
-            image: root.join("boot").join(format!("vmlinuz-{release}")),
-            modules: root.join("lib/modules").join(&release),
-            release,
-        };
-        for (what, path) in [
-            ("bootable image", &kernel.image),
-            ("folder of modules", &kernel.modules),
-        ] {
-            if !path.exists() {
-                return Err(Error::Missing {
-                    what: format!("{what} {}", path.display()),
-                    dir: root,
-                });
+        Ok(series
+            .newest(known.iter().map(String::as_str))
+            .map(str::to_owned))
+    }
+
+    fn known_kernel(&self, apt: &Apt, series: Series) -> Result<Kernel> {
+        let name = self
+            .newest_package(apt, series)?
+            .ok_or(Error::NoKernel(series))?;
+        let release = name.trim_start_matches(KERNELS).to_owned();
+        let root = self.unpacked(apt, &name, |unpacking| {
+            let tree = unpacking.tree();
+            if images(&tree, &release).iter().all(|it| !it.exists()) {
+                // Since Linux 7.3 Debian's package names those that hold it, of the same version.
+                for part in ["base", "binary", "modules"] {
+                    unpacking.add(apt, &format!("linux-{part}-{release}"))?;
+                }
             }
+            let (lib, merged) = (tree.join("lib"), tree.join("usr/lib"));
+            if !lib.exists() && merged.exists() {
+                // As on an installed system, and as depmod expects it.
+                symlink("usr/lib", &lib).map_err(|source| file("create", &lib, source))?;
+            }
+            // A package's own scripts do this when it is installed.
+            let tree = tree.display().to_string();
+            run("depmod", &["-b", &tree, &release], &self.dir, None).map(drop)
+        })?;
+        let modules = root.join("lib/modules").join(&release);
+        let missing = |what: String| Error::Missing {
+            what,
+            dir: root.clone(),
+        };
+        let [image, _] = images(&root, &release);
+        let image = images(&root, &release)
+            .into_iter()
+            .find(|it| it.exists())
+            .ok_or_else(|| missing(format!("bootable image {}", image.display())))?;
+        if !modules.exists() {
+            return Err(missing(format!("folder of modules {}", modules.display())));
         }
-        Ok(kernel)
+        Ok(Kernel {
+            release,
+            image,
+            modules,
+        })
     }
 
     /// A busybox that needs no library.
@@ -100,7 +157,7 @@ impl Cache {
     ///
     /// That it could not be downloaded or unpacked.
     pub fn busybox(&self) -> Result<PathBuf> {
-        let root = self.unpacked("busybox-static", |_| Ok(()))?;
+        let root = self.unpacked(&Apt::machine(&self.dir), "busybox-static", |_| Ok(()))?;
         let found = ["bin/busybox", "usr/bin/busybox"]
             .map(|path| root.join(path))
             .into_iter()
@@ -115,10 +172,11 @@ impl Cache {
     /// before.
     fn unpacked(
         &self,
+        apt: &Apt,
         package: &str,
-        prepare: impl FnOnce(&Path) -> Result<()>,
+        prepare: impl FnOnce(&Unpacking) -> Result<()>,
     ) -> Result<PathBuf> {
-        let version = candidate(package, &self.dir)?.ok_or_else(|| Error::Missing {
+        let version = apt.candidate(package)?.ok_or_else(|| Error::Missing {
             what: format!("package {package} (`sudo apt-get update` reads apt's lists anew)"),
             dir: "apt's cache".into(),
         })?;
@@ -130,96 +188,57 @@ impl Cache {
             return Ok(root);
         }
         eprintln!("downloading {package} {version}");
-        let scratch = self.dir.join(format!(".unpacking-{}", std::process::id()));
-        let outcome = self.unpack(package, &version, &scratch).and_then(|tree| {
-            prepare(&tree)?;
-            // Whole or not at all, whenever this is interrupted.
-            match fs::rename(&tree, &root) {
-                Err(_) if root.exists() => Ok(()),
-                other => other.map_err(|source| file("create", &root, source)),
-            }
-        });
+        let unpacking = Unpacking {
+            scratch: self.dir.join(format!(".unpacking-{}", std::process::id())),
+            version,
+        };
+        unpacking.add(apt, package)?;
+        prepare(&unpacking)?;
+        // Whole or not at all, whenever this is interrupted.
+        match fs::rename(unpacking.tree(), &root) {
+            Err(_) if root.exists() => {}
+            other => other.map_err(|source| file("create", &root, source))?,
+        }
+        Ok(root)
+    }
+}
+
+/// Packages of one version that are unpacked into one tree.
+struct Unpacking {
+    scratch: PathBuf,
+    version: String,
+}
+
+impl Unpacking {
+    /// Where their content is.
+    fn tree(&self) -> PathBuf {
+        self.scratch.join("tree")
+    }
+
+    /// Downloads one and unpacks it.
+    fn add(&self, apt: &Apt, package: &str) -> Result<()> {
+        let archive = apt.download(package, &self.version, &self.scratch.join(package))?;
+        let (archive, into) = (
+            archive.display().to_string(),
+            self.tree().display().to_string(),
+        );
+        run("dpkg-deb", &["-x", &archive, &into], &self.scratch, None).map(drop)
+    }
+}
+
+impl Drop for Unpacking {
+    fn drop(&mut self) {
         // What is left of a failure is found by name, and harms nobody.
-        let _ = fs::remove_dir_all(&scratch);
-        outcome.map(|()| root)
-    }
-
-    fn unpack(&self, package: &str, version: &str, scratch: &Path) -> Result<PathBuf> {
-        fs::create_dir_all(scratch).map_err(|source| file("create", scratch, source))?;
-        let wanted = format!("{package}={version}");
-        // As root apt would otherwise download as a user who may not write here.
-        let sandbox = "APT::Sandbox::User=root";
-        run(
-            "apt-get",
-            &["-qq", "-o", sandbox, "download", &wanted],
-            scratch,
-        )
-        .map_err(|reason| not_had(&wanted, reason))?;
-        let archive = fs::read_dir(scratch)
-            .map_err(|source| file("read", scratch, source))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension().is_some_and(|it| it == "deb"))
-            .ok_or_else(|| Error::Missing {
-                what: format!("{package}_….deb"),
-                dir: scratch.to_owned(),
-            })?;
-        let tree = scratch.join("tree");
-        let (archive, into) = (archive.display().to_string(), tree.display().to_string());
-        run("dpkg-deb", &["-x", &archive, &into], scratch)?;
-        Ok(tree)
+        let _ = fs::remove_dir_all(&self.scratch);
     }
 }
 
-fn not_had(package: &str, reason: Error) -> Error {
-    Error::Download {
-        package: package.to_owned(),
-        reason: Box::new(reason),
-    }
-}
-
-/// The version of a package that apt would install; `None` for a name without a package.
-fn candidate(package: &str, dir: &Path) -> Result<Option<String>> {
-    let policy = run("apt-cache", &["policy", package], dir)?;
-    Ok(parse_candidate(&policy).map(str::to_owned))
-}
-
-fn parse_candidate(policy: &str) -> Option<&str> {
-    policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))
-        .filter(|version| *version != "(none)")
-}
-
-/// Runs a program to its end in `dir` and returns what it prints.
-fn run(program: &'static str, arguments: &[&str], dir: &Path) -> Result<String> {
-    let package = match program {
-        "depmod" => "kmod",
-        "dpkg-deb" => "dpkg",
-        _ => "apt",
-    };
-    fs::create_dir_all(dir).map_err(|source| file("create", dir, source))?;
-    let path = std::env::var("PATH").unwrap_or_default();
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(dir)
-        // Its words are read.
-        .env("LC_ALL", "C")
-        // Users' paths often leave the system's folders out.
-        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
-        .output()
-        .map_err(|source| Error::Start {
-            program,
-            package,
-            source,
-        })?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(Error::Command {
-            command: format!("{program} {}", arguments.join(" ")),
-            status: output.status.to_string(),
-            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        }),
-    }
+/// Where a tree may hold the image of a release.
+fn images(tree: &Path, release: &str) -> [PathBuf; 2] {
+    [
+        tree.join("boot").join(format!("vmlinuz-{release}")),
+        tree.join("usr/lib/modules").join(release).join("vmlinuz"),
+    ]
 }
 
 pub(crate) fn file(action: &'static str, path: &Path, source: std::io::Error) -> Error {
@@ -227,28 +246,5 @@ pub(crate) fn file(action: &'static str, path: &Path, source: std::io::Error) ->
         action,
         path: path.to_owned(),
         source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_without_a_package_has_no_candidate() {
-        let policy = "linux-image-6.1.0-56-cloud-amd64:\n  Installed: (none)\n  Candidate: 6.1.192-2\n  Version table:\n";
-        assert_eq!(parse_candidate(policy), Some("6.1.192-2"));
-        assert_eq!(
-            parse_candidate("x:\n  Installed: (none)\n  Candidate: (none)\n"),
-            None
-        );
-        assert_eq!(parse_candidate(""), None);
-    }
-
-    #[test]
-    fn a_program_that_is_not_there_is_named_with_its_package() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = run("no-such-program", &[], dir.path()).unwrap_err();
-        assert!(error.to_string().contains("no-such-program"), "{error}");
     }
 }

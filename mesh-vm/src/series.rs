@@ -12,12 +12,38 @@ pub struct Series {
 }
 
 impl Series {
-    /// How programs are attached to interfaces: tcx came with 6.6 (commit e420bed02507).
+    /// How programs are attached to interfaces: tcx came with 6.6 (commit e420bed02507). Where
+    /// [none loads](Self::has_fast_path), [`NO_FAST_PATH`](crate::NO_FAST_PATH).
     pub fn attach_mode(self) -> &'static str {
+        if !self.has_fast_path() {
+            return crate::NO_FAST_PATH;
+        }
         match self >= (Self { major: 6, minor: 6 }) {
             true => "tcx",
             false => "clsact",
         }
+    }
+
+    /// Whether the fast path's programs load: they tell the kernel that what they put before a packet
+    /// ends in an Ethernet header (`BPF_F_ADJ_ROOM_ENCAP_L2_ETH`, Linux 5.13, commit d01b59c9ae94), and
+    /// ask it what fits the way (`bpf_check_mtu`, 5.12, commit 34b2021cc616).
+    pub fn has_fast_path(self) -> bool {
+        self >= Self {
+            major: 5,
+            minor: 13,
+        }
+    }
+
+    /// The series of a package with a kernel; `None` for other packages, among them those that only
+    /// name the newest.
+    pub fn of_package(name: &str) -> Option<Self> {
+        let release = name
+            .strip_prefix("linux-image-")?
+            .strip_suffix("-cloud-amd64")?;
+        let (major, rest) = release.split_once('.')?;
+        // Behind the minor number comes more of the version.
+        let (minor, _) = rest.split_once('.')?;
+        format!("{major}.{minor}").parse().ok()
     }
 
     /// With what the names of Debian's packages of this series begin.
@@ -105,6 +131,31 @@ mod tests {
             Some("linux-image-6.12.100+deb12-cloud-amd64")
         );
         assert_eq!(series("6.6").newest(NAMES), None);
+    }
+
+    #[test]
+    fn a_package_tells_its_series_unless_it_holds_no_kernel() {
+        for (name, of) in [
+            ("linux-image-5.10.0-46-cloud-amd64", Some("5.10")),
+            ("linux-image-7.3.4+deb13-cloud-amd64", Some("7.3")),
+            ("linux-image-6.12-cloud-amd64", None),
+            ("linux-image-cloud-amd64", None),
+            ("linux-image-6.1.0-58-rt-amd64", None),
+        ] {
+            assert_eq!(Series::of_package(name), of.map(series), "{name}");
+        }
+    }
+
+    #[test]
+    fn kernels_before_5_13_have_no_fast_path() {
+        for (text, has) in [
+            ("4.19", false),
+            ("5.10", false),
+            ("5.13", true),
+            ("6.1", true),
+        ] {
+            assert_eq!(series(text).has_fast_path(), has, "{text}");
+        }
     }
 
     #[test]

@@ -20,28 +20,53 @@ use tempfile::TempDir;
 const RELEASE: &str = "6.1.0-56-cloud-amd64";
 
 /// How many checks a kernel has.
-const CHECKS: usize = Check::ALL.len();
+const CHECKS: usize = 18;
+
+/// Those of the kernels here.
+fn checks() -> &'static [Check] {
+    let checks = Check::with(true);
+    assert_eq!(checks.len(), CHECKS);
+    checks
+}
 
 /// The result's words of so many.
 fn counts(passed: usize, failed: usize) -> String {
     format!("FAILED. {passed} passed; {failed} failed;")
 }
 
-/// A package of each kind; all modules are built into its kernel.
-const APT_CACHE: &str = r#"case "$1 $2" in
+/// A package of each kind; all modules are built into its kernel. Lists of other releases have what
+/// this machine's do not: an old kernel, a new one, and a newer name without a package.
+const APT_CACHE: &str = r#"case "${APT_CONFIG:+releases }$1 $2" in
 "pkgnames linux-image-6.1.") printf '%s\n' linux-image-6.1.0-9-cloud-amd64 linux-image-6.1.0-56-cloud-amd64 ;;
 "pkgnames linux-image-6.12.") echo linux-image-6.12.100-cloud-amd64 ;;
-policy*) echo "  Candidate: 1:6.1.192-2" ;;
+"releases pkgnames linux-image-5.10.") echo linux-image-5.10.0-46-cloud-amd64 ;;
+"releases pkgnames linux-image-7.3.") echo linux-image-7.3.4+deb13-cloud-amd64 ;;
+"releases pkgnames linux-image-7.10.") echo linux-image-7.10.1-cloud-amd64 ;;
+"releases pkgnames linux-image-") printf '%s\n' linux-image-5.10.0-46-cloud-amd64 linux-image-7.10.1-cloud-amd64 \
+    linux-image-7.3.4+deb13-cloud-amd64 linux-image-cloud-amd64 ;;
+"releases policy linux-image-7.10.1-cloud-amd64") echo "  Candidate: (none)" ;;
+*policy*) echo "  Candidate: 1:6.1.192-2" ;;
 esac"#;
 const APT_GET: &str =
     r#"echo "apt-get $*" >>"$APT_LOG"; case $* in *download*) : >"${5%%=*}.deb" ;; esac"#;
-const DPKG_DEB: &str = r#"package=${2##*/}; release=${package#linux-image-}; release=${release%.deb}
-modules=$3/lib/modules/$release
-mkdir -p "$3/boot" "$3/bin" "$modules"
-: >"$3/boot/vmlinuz-$release"; : >"$3/bin/busybox"; : >"$modules/modules.dep"
-for module in $MODULES; do
-    echo "kernel/net/$module.ko" >>"$modules/modules.builtin"
-done"#;
+/// Since 7.3 a kernel comes in parts.
+const DPKG_DEB: &str = r#"package=${2##*/}; package=${package%.deb}
+release=${package#linux-*-}; lib=$3/lib; boot=$3/boot/vmlinuz-$release
+case $package in *-7.3.*) lib=$3/usr/lib; boot=$lib/modules/$release/vmlinuz ;; esac
+modules=$lib/modules/$release
+mkdir -p "$3/bin"
+case $package in
+busybox*) : >"$3/bin/busybox"; exit ;;
+linux-image-7.3.*) exit ;;
+esac
+mkdir -p "$modules" "${boot%/*}"
+case $package in linux-image-* | linux-binary-*) : >"$boot" ;; esac
+case $package in linux-image-* | linux-modules-*) : >"$modules/modules.dep" ;; esac
+case $package in linux-image-* | linux-base-*)
+    for module in $MODULES; do
+        echo "kernel/net/$module.ko" >>"$modules/modules.builtin"
+    done ;;
+esac"#;
 
 /// A machine with these programs in front of the real ones.
 struct Machine {
@@ -95,6 +120,7 @@ impl Machine {
             .arg("--dir")
             .arg(self.path("vm"))
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .env_remove("APT_CONFIG")
             .env("MODULES", MODULES.join(" "))
             .env("APT_LOG", self.path("apt.log"))
             .env("PID_FILE", self.path("pid"))
@@ -131,7 +157,7 @@ fn report(checks: &[Check]) -> String {
 
 #[test]
 fn a_guest_that_reports_every_check_has_passed() {
-    let machine = Machine::with_emulator(&report(&Check::ALL));
+    let machine = Machine::with_emulator(&report(checks()));
     let booted = machine.boot("6.1", 60);
     assert!(booted.0.status.success(), "{}", booted.stderr());
     let stdout = booted.stdout();
@@ -153,7 +179,7 @@ fn a_guest_that_reports_every_check_has_passed() {
 
 #[test]
 fn a_package_is_downloaded_once() {
-    let machine = Machine::with_emulator(&report(&Check::ALL));
+    let machine = Machine::with_emulator(&report(checks()));
     machine.boot("6.1", 60);
     let first = machine.apt_calls();
     assert_eq!(first.lines().count(), 2, "{first}");
@@ -166,7 +192,7 @@ fn checks_that_a_dying_guest_did_not_reach_have_failed_and_its_console_is_shown(
     // The console is the argument after the first `-serial`, and begins with `file:`.
     let panic = format!(
         "{}for word; do case $word in file:*) echo 'Kernel panic - not syncing' >\"${{word#file:}}\" ;; esac; done",
-        report(&Check::ALL[..2])
+        report(&checks()[..2])
     );
     let booted = Machine::with_emulator(&panic).boot("6.1", 60);
     assert_eq!(booted.0.status.code(), Some(1));
@@ -183,7 +209,7 @@ fn checks_that_a_dying_guest_did_not_reach_have_failed_and_its_console_is_shown(
 fn a_guest_that_hangs_is_killed_at_its_deadline() {
     let hang = format!(
         "{}echo $$ >\"$PID_FILE\"; exec sleep 600",
-        report(&Check::ALL[..1])
+        report(&checks()[..1])
     );
     let machine = Machine::with_emulator(&hang);
     let booted = machine.boot("6.1", 2);
@@ -292,6 +318,48 @@ fn a_series_that_apt_does_not_know_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_kernel_that_only_another_release_of_debian_has_is_booted_and_asked_for_what_it_can() {
+    let machine = Machine::with_emulator(&report(Check::with(false)));
+    let booted = machine.boot("5.10", 60);
+    assert!(booted.0.status.success(), "{}", booted.stderr());
+    let stdout = booted.stdout();
+    let all = Check::with(false).len();
+    assert!(
+        stdout.starts_with(&format!("running {all} tests\n")),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("test 5.10::the_kernel_path_carries_alone ... ok\n"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("the_programs_load_and_attach"), "{stdout}");
+}
+
+#[test]
+fn the_newest_backport_is_the_newest_that_has_a_package_and_its_parts_are_put_together() {
+    let machine = Machine::with_emulator(&report(checks()));
+    let booted = machine.boot("newest", 60);
+    assert!(booted.0.status.success(), "{}", booted.stderr());
+    let stdout = booted.stdout();
+    assert!(
+        stdout.contains("test 7.3::the_programs_load_and_attach ... ok\n"),
+        "{stdout}"
+    );
+    let initramfs = machine.path("vm/initramfs-7.3.4+deb13-cloud-amd64");
+    assert!(initramfs.is_file(), "{}", machine.apt_calls());
+}
+
+#[test]
+fn what_the_guest_tells_of_its_kernel_becomes_a_row_of_the_table() {
+    let line = r#"{"release":"6.1.0-56-cloud-amd64","attach_mode":"clsact","programs":["encapsulate"],"tables":["inet quilt_mesh"],"reason":""}"#;
+    let script = format!("printf '%s\\r\\n' '{line}'\n{}", report(checks()));
+    let booted = Machine::with_emulator(&script).boot("6.1", 60);
+    let stdout = booted.stdout();
+    let row = "| 6.1.0-56-cloud-amd64 | fast path (clsact) | encapsulate | inet quilt_mesh |  |\n";
+    assert!(stdout.contains(row), "{stdout}");
+}
+
+#[test]
 fn a_kernel_that_cannot_be_downloaded_is_named_with_what_is_missing() {
     let machine = Machine::with_emulator("exit 1");
     machine.program("apt-get", "echo 'E: Failed to fetch' >&2; exit 100");
@@ -316,8 +384,8 @@ fn several_kernels_boot_at_once_and_one_that_fails_fails_the_run() {
         "for word; do case $word in */vmlinuz-6.1.*) me=one other=two ;; */vmlinuz-6.12*) me=two other=one ;; esac; done\n\
          : >\"$PID_FILE.$me\"; until [ -e \"$PID_FILE.$other\" ]; do sleep 0.05; done\n{}\
          if [ $me = two ]; then exit 3; fi\n{}",
-        report(&Check::ALL[..1]),
-        report(&Check::ALL[1..]),
+        report(&checks()[..1]),
+        report(&checks()[1..]),
     );
     let machine = Machine::with_emulator(&meeting);
     let booted = Booted(

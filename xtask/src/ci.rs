@@ -12,7 +12,7 @@ use crate::{build_ebpf, cargo, demo, kernel, setup, test};
 
 /// Run what has to hold beside the tests before a change goes in, with the time of each step
 ///
-/// Formatting, clippy and rustdoc with warnings as errors, the release build, the demo, those faults that are quick, and
+/// Formatting, clippy and rustdoc with warnings as errors, the build that the last two run, the demo, those faults that are quick, and
 /// the kernels that Debian 12 ships, 6.1 and 6.12, under emulation. A failed step does not keep the later ones from
 /// running. Needs root, and apt for the kernels. `.ci/run` runs `cargo xtask test` as well.
 #[derive(clap::Args)]
@@ -88,9 +88,7 @@ pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
             .stdout(std::io::stderr());
         cargo::finish(&mut rustdoc)
     })?;
-    step("release build", &mut || {
-        cargo(&["build", "--locked", "--release", "--workspace"])
-    })?;
+    step("build", &mut || cargo::build_ci(&checkout).map(drop))?;
     step("demo", &mut || {
         let ended = demo::demonstrate(&demo::Options::default())?.unless_interrupted()?;
         if !ended.success() {

@@ -5,8 +5,10 @@ mod libtest;
 mod suite;
 mod summary;
 
+use std::num::NonZero;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -26,8 +28,15 @@ pub(crate) use summary::Summary;
 /// No suite takes this long; one that does hangs.
 const SUITE_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// Suites on the real kernel start daemons by the dozen: more at once and each waits for the others.
-const KERNEL_THREADS: &str = "--test-threads=2";
+/// How many tests libtest runs at once, unless an option of its own says so.
+const THREADS: &str = "RUST_TEST_THREADS";
+
+/// Suites on the real kernel start daemons by the dozen. On two processors two of their tests at once leave a third of
+/// the time to waiting, and four nothing: with more, each would wait for the others.
+const KERNEL_THREADS: usize = 4;
+
+/// The others wait two thirds of the time, for databases, clocks and clients: so many for each processor.
+const OTHER_THREADS: usize = 3;
 
 /// Name of the suite that cargo itself runs. Without a library among the packages it reports nothing.
 const DOCUMENTATION: &str = "documentation";
@@ -53,7 +62,8 @@ pub(crate) struct Options {
     package: Vec<String>,
 
     /// Instead boot the newest Debian kernel of this series under emulation, for example 6.1, and run Quilt Mesh
-    /// inside; may be given several times. Needs no root
+    /// inside; may be given several times. "newest" is the newest series of Debian's backports, "all" every kernel
+    /// that README tells of. Needs no root
     #[arg(long, env = "QUILT_MESH_KERNEL", value_delimiter = ',', value_name = "SERIES", value_parser = kernel::parse_series,
           conflicts_with_all = ["unprivileged", "package", "filter", "arguments"])]
     kernel: Vec<String>,
@@ -116,8 +126,12 @@ fn collect(options: &Options) -> anyhow::Result<Summary> {
             continue;
         }
         let mut command = suite.command();
-        if suite.needs_root() {
-            command.arg(KERNEL_THREADS);
+        if std::env::var_os(THREADS).is_none() {
+            let threads = match suite.needs_root() {
+                true => KERNEL_THREADS,
+                false => OTHER_THREADS * available_parallelism().map_or(1, NonZero::get),
+            };
+            command.env(THREADS, threads.to_string());
         }
         command.args(&options.filter).args(&options.arguments);
         summary.results.push(execute(&suite.to_string(), command)?);

@@ -12,11 +12,12 @@ use anyhow::{Context as _, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Array, HashMap, MapData},
-    programs::{ProgramError, SchedClassifier, TestRunResult, Xdp},
+    programs::{ProgramError, SchedClassifier, TestRunResult},
 };
+use ipnet::Ipv4Net;
 use mesh_layout::{
-    Config, ENDPOINT_HELD, Endpoint, EndpointKey, Peer, PeerKey, VNI, VXLAN_PORT, Vtep, VtepKey,
-    bridge_mac, map_names, overlay_mac, program_names,
+    Config, ENDPOINT_HELD, Endpoint, EndpointKey, Peer, PeerKey, TRANSPORT_VXLAN, Underlay,
+    UnderlayKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac, map_names, overlay_mac, program_names,
 };
 use mesh_model::{Frame, VxlanFrame};
 use mesh_testbed::{Links, NetNs};
@@ -47,6 +48,12 @@ const MEASURED: u32 = 2048;
 
 /// What 1500 bytes of the underlay leave.
 const OVERLAY_MTU: u32 = 1450;
+const UNDERLAY_MTU: u32 = 1500;
+/// The gateway to all peers.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+const GATEWAY_MAC: &str = "0e:00:00:00:00:fe";
+/// The network of their addresses (RFC 2544).
+const HOSTS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 const OWN_SUBNET: [u8; 4] = [172, 16, 1, 0];
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 2);
@@ -54,10 +61,9 @@ const CONTAINER_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 2];
 const UNDERLAY_MACS: [[u8; 6]; 2] = [[0x0e, 0, 0, 0, 0, 3], [0x0e, 0, 0, 0, 0, 2]];
 /// Index of the loopback interface in every namespace (LOOPBACK_IFINDEX, net/flow.h).
 const LOOPBACK: u32 = 1;
-/// `TC_ACT_REDIRECT` and `TC_ACT_UNSPEC` of linux/pkt_cls.h, `XDP_PASS` of linux/bpf.h.
+/// `TC_ACT_REDIRECT` and `TC_ACT_UNSPEC` of linux/pkt_cls.h.
 const REDIRECTED: u32 = 7;
 const LEFT_ALONE: u32 = u32::MAX;
-const XDP_PASS: u32 = 2;
 
 /// What a program costs per packet.
 #[derive(Debug, Clone, Serialize)]
@@ -88,23 +94,43 @@ impl ProgramCost {
 /// Measures every program.
 pub(crate) async fn measure(cpus: &Cpus) -> anyhow::Result<Vec<ProgramCost>> {
     let namespace = NetNs::new("programs").await?;
-    // All that the programs want to know of the overlay device is its MTU.
     let links = Links::of(&namespace)?;
     links.add_bridge("overlay", OVERLAY_MTU).await?;
     let overlay = links.index("overlay").await?.context("no overlay device")?;
+    let underlay = underlay(&namespace, &links).await?;
     let cpu = cpus.sending[0];
     namespace
         .run_blocking(move || {
             cpus::pin(cpu)?;
-            costs(overlay)
+            costs([overlay, underlay])
         })
         .await?
 }
 
-fn costs(overlay: u32) -> anyhow::Result<Vec<ProgramCost>> {
+/// Makes the way to all peers: over one interface, by a gateway that is known there. Its index.
+async fn underlay(namespace: &NetNs, links: &Links) -> anyhow::Result<u32> {
+    links.add_bridge("underlay", UNDERLAY_MTU).await?;
+    links
+        .add_address("underlay", Ipv4Net::new(HOST, 24)?)
+        .await?;
+    let index = links.index("underlay").await?.context("no underlay")?;
+    links.add_route(Ipv4Net::new(HOSTS, 15)?, GATEWAY).await?;
+    let neighbour =
+        format!("neigh replace {GATEWAY} lladdr {GATEWAY_MAC} dev underlay nud permanent");
+    let status = namespace
+        .command("ip")
+        .args(neighbour.split(' '))
+        .status()
+        .context("cannot run ip")?;
+    ensure!(status.success(), "ip {neighbour}: {status}");
+    namespace.sysctl("net/ipv4/ip_forward", "1")?;
+    Ok(index)
+}
+
+fn costs(links: [u32; 2]) -> anyhow::Result<Vec<ProgramCost>> {
     let mut programs = PEERS
         .iter()
-        .map(|peers| Programs::load(overlay, *peers))
+        .map(|peers| Programs::load(links, *peers))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let mut costs = Vec::new();
     for case in Case::ALL {
@@ -140,7 +166,7 @@ struct Case {
 }
 
 impl Case {
-    const ALL: [Self; 7] = {
+    const ALL: [Self; 6] = {
         const fn case(name: &'static str, all_peers: bool, action: u32) -> Case {
             Case {
                 name,
@@ -155,7 +181,6 @@ impl Case {
             case(program_names::DECAPSULATE, true, REDIRECTED),
             case(program_names::SAFETY_NET, false, REDIRECTED),
             case(program_names::COUNT_EGRESS, false, LEFT_ALONE),
-            case(program_names::DROP_STRANGERS, false, XDP_PASS),
         ]
     };
 
@@ -185,9 +210,14 @@ struct Programs {
 }
 
 impl Programs {
-    fn load(overlay: u32, peers: u32) -> anyhow::Result<Self> {
+    fn load(links: [u32; 2], peers: u32) -> anyhow::Result<Self> {
         let mut loader = EbpfLoader::new();
-        for name in [map_names::PEERS, map_names::VTEPS, map_names::PEER_STATS] {
+        for name in [
+            map_names::PEERS,
+            map_names::VTEPS,
+            map_names::PEER_STATS,
+            map_names::PATHS,
+        ] {
             // What the runtime gives a cluster of this size.
             loader.map_max_entries(name, peers.next_power_of_two());
         }
@@ -196,12 +226,9 @@ impl Programs {
             .load(mesh_runtime::ebpf::OBJECT)
             .context("the kernel does not take the eBPF object")?;
         for name in program_names::ALL {
-            match name {
-                program_names::DROP_STRANGERS => program::<Xdp>(&mut ebpf, name)?.load()?,
-                _ => program::<SchedClassifier>(&mut ebpf, name)?.load()?,
-            }
+            program::<SchedClassifier>(&mut ebpf, name)?.load()?;
         }
-        fill(&mut ebpf, overlay, peers)?;
+        fill(&mut ebpf, links, peers)?;
         Ok(Self { ebpf, peers })
     }
 
@@ -248,12 +275,8 @@ impl Programs {
             data_in: Some(data_in),
             ..TestRunOptions::new()
         };
-        let result: Result<TestRunResult, ProgramError> = match name {
-            program_names::DROP_STRANGERS => {
-                program::<Xdp>(&mut self.ebpf, name)?.test_run(run(packet))
-            }
-            _ => program::<SchedClassifier>(&mut self.ebpf, name)?.test_run(run(packet)),
-        };
+        let result: Result<TestRunResult, ProgramError> =
+            program::<SchedClassifier>(&mut self.ebpf, name)?.test_run(run(packet));
         result.with_context(|| format!("the kernel does not run {name}"))
     }
 }
@@ -268,7 +291,7 @@ where
         .with_context(|| format!("{name} is of another kind"))
 }
 
-fn fill(ebpf: &mut Ebpf, overlay: u32, count: u32) -> anyhow::Result<()> {
+fn fill(ebpf: &mut Ebpf, [overlay, underlay]: [u32; 2], count: u32) -> anyhow::Result<()> {
     let mut map = |name| {
         ebpf.take_map(name)
             .with_context(|| format!("no map {name}"))
@@ -276,6 +299,9 @@ fn fill(ebpf: &mut Ebpf, overlay: u32, count: u32) -> anyhow::Result<()> {
     let mut config: Array<MapData, Config> = map(map_names::CONFIG)?.try_into()?;
     let mut peers: HashMap<MapData, PeerKey, Peer> = map(map_names::PEERS)?.try_into()?;
     let mut vteps: HashMap<MapData, VtepKey, Vtep> = map(map_names::VTEPS)?.try_into()?;
+    let mut underlays: HashMap<MapData, UnderlayKey, Underlay> =
+        map(map_names::UNDERLAYS)?.try_into()?;
+    underlays.insert(UnderlayKey { link: underlay }, Underlay::default(), 0)?;
     let mut endpoints: HashMap<MapData, EndpointKey, Endpoint> =
         map(map_names::ENDPOINTS)?.try_into()?;
     config.set(
@@ -301,6 +327,7 @@ fn fill(ebpf: &mut Ebpf, overlay: u32, count: u32) -> anyhow::Result<()> {
         link: LOOPBACK,
         mac: CONTAINER_MAC,
         flags: ENDPOINT_HELD,
+        identity: 0,
     };
     let address = CONTAINER.octets();
     endpoints.insert(EndpointKey { address }, endpoint, 0)?;
@@ -309,8 +336,10 @@ fn fill(ebpf: &mut Ebpf, overlay: u32, count: u32) -> anyhow::Result<()> {
         let address = host_of(number).octets();
         let peer = Peer {
             address,
-            next_hop: address,
-            link: overlay,
+            transport: TRANSPORT_VXLAN,
+            flags: 0,
+            reserved: [0; 2],
+            mtu: 0,
             vni: VNI,
             counters: number,
             mac: overlay_mac(subnet),

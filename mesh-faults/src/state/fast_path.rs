@@ -86,13 +86,13 @@ pub(super) fn maps(directory: &Path, interfaces: &Interfaces, state: &mut HostSt
     let maps = directory.join(format!("v{LAYOUT_VERSION}"));
     for (key, peer) in hash::<PeerKey, Peer>(&maps.join(map_names::PEERS)) {
         state.insert(format!(
-            "map peers {} → {} by {} dev {} vni {} mac {}",
+            "map peers {} → {} vni {} mac {} flags {} mtu {}",
             Ipv4Addr::from(key.subnet),
             Ipv4Addr::from(peer.address),
-            Ipv4Addr::from(peer.next_hop),
-            interfaces.name(peer.link),
             peer.vni,
-            hex(&peer.mac)
+            hex(&peer.mac),
+            peer.flags,
+            peer.mtu
         ));
     }
     for (key, _) in hash::<VtepKey, Vtep>(&maps.join(map_names::VTEPS)) {

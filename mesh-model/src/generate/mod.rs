@@ -9,6 +9,6 @@ mod nodes;
 mod random;
 mod traffic;
 
-pub use nodes::{Devices, OTHER_ADDRESS, Overlay, node};
+pub use nodes::{Devices, OTHER_ADDRESS, Overlay, node, peer_addresses};
 pub use random::Random;
 pub use traffic::{Generated, packet};

@@ -6,16 +6,17 @@ use std::{
 };
 
 use mesh_layout::{
-    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, ENDPOINT_HELD, Endpoint, EndpointKey,
-    MacHolder, MacKey, Peer, PeerKey, PortKey, StrictPort, VNI, VXLAN_PORT, Vtep, VtepKey,
-    bridge_mac, overlay_mac,
+    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, ENDPOINT_HELD, ENDPOINT_KERNEL,
+    ENDPOINT_PORT_KERNEL, Endpoint, EndpointKey, MacHolder, MacKey, PEER_KERNEL, PEER_MULTIPATH,
+    PORT_KERNEL, PORT_STRICT, Peer, PeerKey, PortKey, StrictPort, TRANSPORT_VXLAN, Underlay,
+    UnderlayKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac, overlay_mac,
 };
 
 use super::Random;
-use crate::Node;
+use crate::{Node, Way};
 
-/// A device that can play the overlay's: its index and, if it exists, its MTU.
-pub type Overlay = (u32, Option<u32>);
+/// A device that can play the overlay's: its index and its MTU.
+pub type Overlay = (u32, u32);
 
 /// The interfaces of a host that a node may have.
 #[derive(Clone, Debug)]
@@ -24,6 +25,10 @@ pub struct Devices {
     pub overlays: Vec<Overlay>,
     /// What can play ports; at least one.
     pub ports: Vec<u32>,
+    /// The underlay.
+    pub underlay: u32,
+    /// The host's ways to where peers may be, over the underlay and elsewhere; see [`peer_addresses`].
+    pub ways: BTreeMap<Ipv4Addr, Way>,
 }
 
 /// Indices from here on no interface has: those of ports that are gone.
@@ -36,6 +41,11 @@ const UNDERLAY: u32 = u32::from_be_bytes([192, 0, 2, 0]);
 
 /// An address that every node has besides its underlay address.
 pub const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 15);
+
+/// Addresses that peers of generated nodes may have.
+pub fn peer_addresses() -> impl Iterator<Item = Ipv4Addr> {
+    (1..=7).map(|index| Ipv4Addr::from(UNDERLAY + 2 + index))
+}
 
 /// A node with up to eight peers and containers; the counters' indices are below eight.
 pub fn node(random: &mut Random, devices: &Devices) -> Node {
@@ -58,14 +68,17 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
         };
         let peer = Peer {
             address: address(index),
-            next_hop: match random.chance(80) {
-                true => address(index),
-                false => [192, 0, 2, 254],
+            transport: match random.chance(98) {
+                true => TRANSPORT_VXLAN,
+                false => 7,
             },
-            link: match random.chance(90) {
-                true => any_port(random, devices),
-                false => 0,
+            flags: match random.below(100) {
+                0..4 => PEER_MULTIPATH,
+                4..7 => PEER_KERNEL,
+                _ => 0,
             },
+            reserved: [0; 2],
+            mtu: random.pick(&[0, 0, 0, 0, 0, 0, 1200, 9000]),
             vni,
             counters,
             mac: overlay_mac(key.subnet),
@@ -99,7 +112,7 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
             bridge_mac: bridge_mac(own),
             // What the runtime wrote, or what an older one did, which knew no MTU.
             overlay_mtu: match random.chance(70) {
-                true => overlay_mtu.unwrap_or(0),
+                true => overlay_mtu,
                 false => 0,
             },
             flags: match random.below(100) {
@@ -109,7 +122,17 @@ pub fn node(random: &mut Random, devices: &Devices) -> Node {
             },
             pad: [0; 4],
         },
-        overlay_mtu,
+        ways: devices.ways.clone(),
+        underlays: match random.chance(95) {
+            true => [(
+                UnderlayKey {
+                    link: devices.underlay,
+                },
+                Underlay::default(),
+            )]
+            .into(),
+            false => BTreeMap::new(),
+        },
         local: BTreeSet::from([OTHER_ADDRESS]),
         peers,
         vteps,
@@ -147,7 +170,12 @@ fn endpoints(
                 flags: match random.chance(60) {
                     true => ENDPOINT_HELD,
                     false => 0,
+                } | match random.below(100) {
+                    0..3 => ENDPOINT_KERNEL,
+                    3..6 => ENDPOINT_PORT_KERNEL,
+                    _ => 0,
                 },
+                identity: random.next() as u32,
             };
             (EndpointKey { address }, endpoint)
         })
@@ -179,10 +207,18 @@ fn macs(
 
 /// The ports of registered containers.
 fn strict_ports(random: &mut Random, devices: &Devices) -> BTreeMap<PortKey, StrictPort> {
-    let ports = devices.ports.iter();
+    let ports: Vec<_> = devices.ports.iter().filter(|_| random.chance(35)).collect();
     ports
-        .filter(|_| random.chance(35))
-        .map(|&link| (PortKey { link }, StrictPort::default()))
+        .into_iter()
+        .map(|&link| {
+            let flags = random.pick(&[
+                PORT_STRICT,
+                PORT_STRICT,
+                PORT_KERNEL,
+                PORT_STRICT | PORT_KERNEL,
+            ]);
+            (PortKey { link }, StrictPort { flags })
+        })
         .collect()
 }
 

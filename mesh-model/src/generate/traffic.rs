@@ -28,8 +28,6 @@ pub struct Generated {
 
 /// The longest frame that is generated.
 const LONGEST: usize = 1600;
-/// The largest frame that fits every overlay there is.
-const FITS_EVERYWHERE: usize = 1300;
 
 /// A packet for one of the programs of `node`, which must have links. What it should be is decided
 /// first, then up to four things about it are changed.
@@ -39,8 +37,7 @@ pub fn packet(random: &mut Random, node: &Node) -> Generated {
         34..40 => Program::CatchAll,
         40..80 => Program::Decapsulate,
         80..90 => Program::SafetyNet,
-        90..95 => Program::CountEgress,
-        _ => Program::DropStrangers,
+        _ => Program::CountEgress,
     };
     // Now and then a program meets what was meant for another.
     let meant_for = match random.chance(98) {
@@ -58,14 +55,7 @@ pub fn packet(random: &mut Random, node: &Node) -> Generated {
     }
     packet.truncate(LONGEST);
     lengthen_to_runnable(&mut packet);
-    // The MTU of a packet to be segmented is that of its segments, which is not modelled.
-    let may_be_in_segments = match program {
-        Program::Encapsulate | Program::CatchAll => packet.len() <= FITS_EVERYWHERE,
-        // XDP runs before packets are merged.
-        Program::DropStrangers => false,
-        _ => true,
-    };
-    let segment_size = match may_be_in_segments && random.chance(5) {
+    let segment_size = match random.chance(5) {
         true => random.pick(&[1, 8, 100, 536, 1400, 65_535]),
         false => 0,
     };
@@ -97,7 +87,7 @@ fn lengthen_to_runnable(packet: &mut Vec<u8>) {
 
 fn proper(random: &mut Random, node: &Node, program: Program) -> Vec<u8> {
     match program {
-        Program::Decapsulate | Program::DropStrangers => {
+        Program::Decapsulate => {
             let frame = from_peer(random, node);
             let source = Ipv4Addr::from(bytes4(&frame, ETHERNET_LEN + 12));
             let sender = node
@@ -137,7 +127,10 @@ fn inner(
     addresses: [Ipv4Addr; 2],
     node: &Node,
 ) -> Vec<u8> {
-    let limit = node.overlay_mtu.unwrap_or(1450) as usize - IPV4_LEN;
+    let limit = match node.config.overlay_mtu {
+        0 => 1450,
+        mtu => mtu as usize,
+    } - IPV4_LEN;
     let length = match random.below(10) {
         0..7 => random.below(65),
         7 => limit.saturating_sub(9 + random.below(4)),
@@ -167,14 +160,25 @@ fn bytes4(packet: &[u8], at: usize) -> [u8; 4] {
 mod tests {
     use super::*;
     use crate::{
-        Arrival, Verdict,
-        generate::{Devices, node},
+        Arrival, Verdict, Way,
+        generate::{Devices, node, peer_addresses},
     };
 
     fn devices() -> Devices {
         Devices {
-            overlays: vec![(5, Some(1450))],
+            overlays: vec![(5, 1450)],
             ports: vec![9, 10],
+            underlay: 2,
+            ways: peer_addresses()
+                .map(|next_hop| {
+                    let way = Way {
+                        link: 2,
+                        next_hop,
+                        mtu: 1500,
+                    };
+                    (next_hop, way)
+                })
+                .collect(),
         }
     }
 

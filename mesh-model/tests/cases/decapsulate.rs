@@ -3,10 +3,9 @@
 use std::net::Ipv4Addr;
 
 use mesh_layout::{
-    DropReason::{ForeignSource, UnknownVtep},
-    PassReason::{
-        CongestionMark, NoEndpoint, OuterChecksum, OuterFragment, TtlExpired, Unreadable,
-    },
+    DropReason::{CongestionUntold, ForeignSource, UnknownVtep},
+    ENDPOINT_KERNEL, PEER_KERNEL,
+    PassReason::{LeftToKernel, NoEndpoint, OuterChecksum, OuterFragment, TtlExpired, Unreadable},
 };
 use mesh_model::Program;
 
@@ -74,6 +73,15 @@ fn what_is_delivered(cases: &mut Cases<'_>) {
             0,
             2,
         ),
+        ("congestion on the way reaches who takes part", 3, 2),
+        (
+            "congestion on the way reaches who takes part otherwise",
+            3,
+            1,
+        ),
+        ("congestion met twice is met once", 3, 3),
+        ("ECT(1) over ECT(0) moves inwards", 1, 2),
+        ("ECT(1) does not undo congestion met before", 1, 3),
     ] {
         case(name, marked(outer, inner));
     }
@@ -136,18 +144,6 @@ fn what_the_kernel_does(cases: &mut Cases<'_>) {
         with(proper().bytes(), IP + 24, &[0, 60]),
         Unreadable,
     );
-    for (name, outer, inner) in [
-        ("congestion is the kernel's to tell the receiver", 3, 2),
-        (
-            "congestion is the kernel's to drop for who cannot be told",
-            3,
-            0,
-        ),
-        ("congestion met twice is the kernel's too", 3, 3),
-        ("ECT(1) over ECT(0) is the kernel's to move inwards", 1, 2),
-    ] {
-        case(name, marked(outer, inner), CongestionMark);
-    }
     for (name, ttl) in [
         ("a packet on its last hop here is answered by the kernel", 1),
         (
@@ -183,6 +179,34 @@ fn what_the_kernel_does(cases: &mut Cases<'_>) {
         Unreadable,
     );
     cases.in_segments_of(8);
+    cases.add(
+        Program::Decapsulate,
+        "congestion drops the packet of who cannot be told",
+        marked(3, 0),
+        drop(CongestionUntold),
+    );
+    cases.add(
+        Program::Decapsulate,
+        "the packet of a peer that is left to the kernel is the kernel's once it is guarded",
+        proper().bytes(),
+        pass(LeftToKernel),
+    );
+    cases.on(|node| {
+        node.peers
+            .values_mut()
+            .for_each(|peer| peer.flags = PEER_KERNEL);
+    });
+    cases.add(
+        Program::Decapsulate,
+        "a container to which the kernel delivers gets its packet from the bridge",
+        proper().bytes(),
+        pass(LeftToKernel),
+    );
+    cases.on(|node| {
+        node.endpoints
+            .values_mut()
+            .for_each(|it| it.flags |= ENDPOINT_KERNEL);
+    });
     cases.add(
         Program::Decapsulate,
         "a node that knows no peers drops what they send",

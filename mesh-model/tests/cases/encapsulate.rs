@@ -3,13 +3,17 @@
 use std::net::Ipv4Addr;
 
 use mesh_layout::PassReason::{
-    NoNextHop, NotPeer, NotRouted, SourceNotOurs, TooBig, TtlExpired, Unreadable,
+    LeftToKernel, NoNextHop, NotPeer, NotRouted, SourceNotOurs, TooBig, TtlExpired, Unreadable,
+};
+use mesh_layout::{
+    ENDPOINT_PORT_KERNEL, PEER_KERNEL, PEER_MULTIPATH, PORT_KERNEL, Peer, PortKey, StrictPort,
 };
 use mesh_model::{Frame, Ipv4, Program, Redirect, Verdict};
 
 use super::{Cases, pass, with, with_options};
 use crate::harness::node::{
-    OTHER_REMOTE, OVERLAY_MTU, PEER, PORT, UNKNOWN_CONTAINER, from_container,
+    ELSEWHERE, NARROW, NARROW_MTU, NOWHERE, OTHER_REMOTE, OVERLAY_MTU, PEER, PORT, UNDERLAY,
+    UNDERLAY_GATEWAY, UNKNOWN_CONTAINER, from_container,
 };
 
 const IP: usize = 14;
@@ -28,12 +32,12 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
     };
     let proper = || from_container(b"data").bytes();
     let to_peer = Verdict::Redirect(Redirect::Neighbour {
-        link: PORT,
+        link: UNDERLAY,
         next_hop: PEER,
     });
     let to_gateway = Verdict::Redirect(Redirect::Neighbour {
-        link: PORT,
-        next_hop: Ipv4Addr::new(192, 0, 2, 254),
+        link: UNDERLAY,
+        next_hop: UNDERLAY_GATEWAY,
     });
 
     case(
@@ -168,40 +172,11 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
         pass(TooBig),
     );
 
-    case(
-        "without a route to the peer the kernel has the packet",
-        proper(),
-        pass(NoNextHop),
-    );
-    cases.on(|node| node.peers.values_mut().for_each(|peer| peer.link = 0));
+    the_way(cases);
+    what_is_left(cases);
     cases.add(
         Program::Encapsulate,
-        "without an overlay device, whose MTU is the limit, the kernel has the packet",
-        proper(),
-        pass(TooBig),
-    );
-    cases.on(|node| {
-        node.config.overlay_link = 4000;
-        node.config.overlay_mtu = 0;
-        node.overlay_mtu = None;
-    });
-    cases.add(
-        Program::Encapsulate,
-        "an entry without the overlay's MTU lets the device decide what fits",
-        from_container(&[7; LARGEST]).bytes(),
-        to_peer,
-    );
-    cases.on(|node| node.config.overlay_mtu = 0);
-    cases.add(
-        Program::Encapsulate,
-        "an entry without the overlay's MTU lets the device decide what does not",
-        from_container(&[7; LARGEST + 1]).bytes(),
-        pass(TooBig),
-    );
-    cases.on(|node| node.config.overlay_mtu = 0);
-    cases.add(
-        Program::Encapsulate,
-        "the MTU of the entry counts before the device's",
+        "the MTU of the entry counts before the way's",
         from_container(&[7; LARGEST]).bytes(),
         pass(TooBig),
     );
@@ -220,4 +195,157 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
         pass(NotPeer),
     );
     cases.on(|node| node.peers.clear());
+}
+
+/// Peers that are elsewhere than the node's own.
+fn the_way(cases: &mut Cases<'_>) {
+    let proper = || from_container(b"data").bytes();
+    let inner_mtu = NARROW_MTU as usize - 50;
+    let narrow = |over: usize| from_container(&vec![7; inner_mtu - 28 + over]).bytes();
+    let to = |next_hop| {
+        Verdict::Redirect(Redirect::Neighbour {
+            link: UNDERLAY,
+            next_hop,
+        })
+    };
+    for (name, address, packet, verdict) in [
+        (
+            "without a route to the peer the kernel has the packet",
+            NOWHERE,
+            proper(),
+            pass(NoNextHop),
+        ),
+        (
+            "a way over an interface that is none of the underlay's is the kernel's",
+            ELSEWHERE,
+            proper(),
+            pass(NoNextHop),
+        ),
+        (
+            "a packet as large as the way to its peer takes is encapsulated",
+            NARROW,
+            narrow(0),
+            to(NARROW),
+        ),
+        (
+            "a packet one byte larger than the way takes is left to the kernel",
+            NARROW,
+            narrow(1),
+            pass(TooBig),
+        ),
+    ] {
+        cases.add(Program::Encapsulate, name, packet, verdict);
+        cases.on(|node| {
+            node.ways
+                .extend(crate::harness::ways(node.config.overlay_link, [address]));
+            node.peers
+                .values_mut()
+                .for_each(|peer| peer.address = address.octets());
+        });
+    }
+    cases.add(
+        Program::Encapsulate,
+        "an entry without the overlay's MTU lets the way decide what fits",
+        from_container(&[7; LARGEST]).bytes(),
+        to(PEER),
+    );
+    cases.on(|node| node.config.overlay_mtu = 0);
+    cases.add(
+        Program::Encapsulate,
+        "an entry without the overlay's MTU lets the way decide what does not",
+        from_container(&[7; LARGEST + 1]).bytes(),
+        pass(TooBig),
+    );
+    cases.on(|node| node.config.overlay_mtu = 0);
+    for (name, mtu, verdict) in [
+        (
+            "a packet as large as the peer takes is encapsulated",
+            1000,
+            to(PEER),
+        ),
+        (
+            "a packet larger than the peer takes is left to the kernel",
+            999,
+            pass(TooBig),
+        ),
+    ] {
+        cases.add(
+            Program::Encapsulate,
+            name,
+            from_container(&[7; 1000 - 28]).bytes(),
+            verdict,
+        );
+        cases.on(|node| node.peers.values_mut().for_each(|peer| peer.mtu = mtu));
+    }
+    cases.add(
+        Program::Encapsulate,
+        "a peer over several ways gets its packet",
+        proper(),
+        to(PEER),
+    );
+    cases.on(|node| {
+        node.peers
+            .values_mut()
+            .for_each(|peer| peer.flags = PEER_MULTIPATH);
+    });
+    cases.add(
+        Program::Encapsulate,
+        "a packet whose segments are too large for the overlay is left to the kernel",
+        from_container(&[7; LARGEST + 100]).bytes(),
+        pass(TooBig),
+    );
+    cases.in_segments_of(u16::try_from(LARGEST + 1).unwrap());
+    cases.add(
+        Program::Encapsulate,
+        "a packet that is too large, and whose segments are not, is not left to the kernel for that",
+        from_container(&[7; LARGEST + 100]).bytes(),
+        pass(Unreadable),
+    );
+    cases.in_segments_of(u16::try_from(LARGEST).unwrap());
+}
+
+/// What the kernel path has because the runtime says so.
+fn what_is_left(cases: &mut Cases<'_>) {
+    let proper = || from_container(b"data").bytes();
+    let on_peers = |change: fn(&mut Peer)| {
+        move |node: &mut mesh_model::Node| node.peers.values_mut().for_each(change)
+    };
+    cases.add(
+        Program::Encapsulate,
+        "a packet for a peer that is left to the kernel is the kernel's",
+        proper(),
+        pass(LeftToKernel),
+    );
+    cases.on(on_peers(|peer| peer.flags = PEER_KERNEL));
+    cases.add(
+        Program::Encapsulate,
+        "a packet for a peer that is reached otherwise than by VXLAN is the kernel's",
+        proper(),
+        pass(LeftToKernel),
+    );
+    cases.on(on_peers(|peer| peer.transport = 1));
+    cases.add(
+        Program::Encapsulate,
+        "a packet from a port that is left to the kernel is the kernel's",
+        proper(),
+        pass(LeftToKernel),
+    );
+    // Past the port it is as any other.
+    cases.only_at_port();
+    cases.on(|node| {
+        node.endpoints
+            .values_mut()
+            .for_each(|it| it.flags |= ENDPOINT_PORT_KERNEL);
+    });
+    cases.add(
+        Program::Encapsulate,
+        "a packet from an address that nobody is known to hold is the kernel's by its port's entry",
+        with_ip(|ip| ip.source = UNKNOWN_CONTAINER),
+        pass(LeftToKernel),
+    );
+    cases.only_at_port();
+    cases.on(|node| {
+        let port = StrictPort { flags: PORT_KERNEL };
+        node.strict_ports.insert(PortKey { link: PORT }, port);
+    });
 }

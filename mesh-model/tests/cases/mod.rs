@@ -1,7 +1,6 @@
 //! Named cases: a node, a packet, and the verdict, for every verdict of every program.
 
 mod decapsulate;
-mod drop_strangers;
 mod encapsulate;
 mod guards;
 mod overlay;
@@ -44,7 +43,6 @@ pub(crate) fn all(overlay_link: u32) -> Vec<Case> {
         guards::cases,
         registered::cases,
         overlay::cases,
-        drop_strangers::cases,
     ] {
         program(&mut Cases {
             node: two_peers(overlay_link),

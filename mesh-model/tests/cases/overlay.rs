@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use mesh_layout::{
     DropReason::{ForeignSource, ForeignTarget, Malformed, NotIpv4},
-    PassReason::{NoEndpoint, TtlExpired, Unreadable},
+    ENDPOINT_KERNEL,
+    PassReason::{LeftToKernel, NoEndpoint, TtlExpired, Unreadable},
 };
 use mesh_model::{Ipv4, Program, Verdict};
 
@@ -122,6 +123,19 @@ fn ingress(cases: &mut Cases<'_>) {
             pass(NoEndpoint),
         );
     }
+    case(
+        "a container to which the kernel delivers gets its packet from the bridge here too",
+        proper(),
+        pass(LeftToKernel),
+    );
+    cases.on(|node| {
+        node.endpoints
+            .values_mut()
+            .for_each(|it| it.flags |= ENDPOINT_KERNEL);
+    });
+    let mut case = |name, packet, verdict| {
+        cases.add(Program::SafetyNet, name, packet, verdict);
+    };
     // 100 bytes of data and a UDP header: 13 segments of 8.
     case(
         "a merged packet counts as the packets it was on the wire",

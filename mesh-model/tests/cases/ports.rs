@@ -11,8 +11,8 @@ use mesh_model::{ArpFrame, Frame, Ipv6Frame, Node, Program, Redirect, Verdict, t
 
 use super::{Cases, drop, pass, with};
 use crate::harness::node::{
-    CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, OTHER_REMOTE, PEER, PORT, SIBLING, SIBLING_MAC,
-    SIBLING_PORT, STRANGER, UNKNOWN_CONTAINER, from_container, from_peer, vxlan_from,
+    CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, OTHER_REMOTE, PEER, SIBLING, SIBLING_MAC,
+    SIBLING_PORT, STRANGER, UNDERLAY, UNKNOWN_CONTAINER, from_container, from_peer, vxlan_from,
 };
 
 /// A MAC address of no container.
@@ -21,7 +21,7 @@ const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 
 pub(super) fn to_peer() -> Verdict {
     Verdict::Redirect(Redirect::Neighbour {
-        link: PORT,
+        link: UNDERLAY,
         next_hop: PEER,
     })
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use mesh_layout::{
     DropReason::{GatewayClaimed, SpoofedAddress, SpoofedMac},
+    PORT_STRICT,
     PassReason::{NotRouted, SourceNotOurs},
     PortKey, StrictPort,
 };
@@ -22,13 +23,15 @@ const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 /// The container at the port is registered; its sibling was attached by hand.
 fn registered(node: &mut Node) {
     let key = PortKey { link: PORT };
-    node.strict_ports.insert(key, StrictPort::default());
+    node.strict_ports
+        .insert(key, StrictPort { flags: PORT_STRICT });
 }
 
 /// The other way round.
 fn sibling_registered(node: &mut Node) {
     let key = PortKey { link: SIBLING_PORT };
-    node.strict_ports.insert(key, StrictPort::default());
+    node.strict_ports
+        .insert(key, StrictPort { flags: PORT_STRICT });
 }
 
 /// The sibling's port is gone, and its entries stay.

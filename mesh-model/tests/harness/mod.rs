@@ -8,13 +8,18 @@ mod programs;
 
 pub(crate) use programs::{Programs, coarse_now};
 
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
 use mesh_layout::{ETHERNET_LEN, IPV4_LEN};
-use mesh_model::{Arrival, Node, Outcome, Program, SOURCE_PORTS, Udp};
+use mesh_model::{Arrival, Ipv4, Node, Outcome, Program, SOURCE_PORTS, Udp, Way};
 use mesh_testbed::{Links, NetNs};
 
 use mesh_model::generate::OTHER_ADDRESS;
 pub(crate) use node::OVERLAY_MTU;
-use node::{HOST, PORT, SIBLING_PORT};
+use node::{
+    BY_GATEWAY, ELSEWHERE, HOST, NARROW, NARROW_MTU, NOWHERE, OTHER_PEER, PORT, SIBLING_PORT,
+    UNDERLAY, UNDERLAY_GATEWAY, UNDERLAY_MTU,
+};
 
 /// A namespace with a device that stands in for the overlay's, of [`OVERLAY_MTU`], and for
 /// the underlay's, and two that stand in for ports. What the programs ask the kernel are its MTU,
@@ -34,7 +39,21 @@ impl Ground {
         for address in [HOST, OTHER_ADDRESS] {
             ip(&namespace, &format!("address add {address}/32 dev overlay"));
         }
-        ip(&namespace, "route add default dev overlay");
+        ip(
+            &namespace,
+            &format!("link add underlay index {UNDERLAY} mtu {UNDERLAY_MTU} type bridge"),
+        );
+        ip(&namespace, "link set underlay up");
+        ip(&namespace, "route add default dev underlay");
+        for route in [
+            format!("{OTHER_PEER} via {UNDERLAY_GATEWAY} dev underlay onlink"),
+            format!("{BY_GATEWAY} via {UNDERLAY_GATEWAY} dev underlay onlink"),
+            format!("{NARROW} dev underlay mtu lock {NARROW_MTU}"),
+            format!("{ELSEWHERE} dev overlay"),
+            format!("unreachable {NOWHERE}"),
+        ] {
+            ip(&namespace, &format!("route add {route}"));
+        }
         for port in [PORT, SIBLING_PORT] {
             ip(
                 &namespace,
@@ -47,6 +66,41 @@ impl Ground {
             overlay_link,
         }
     }
+}
+
+/// The ways that [`Ground`] has to these addresses.
+pub(crate) fn ways(
+    overlay_link: u32,
+    addresses: impl IntoIterator<Item = Ipv4Addr>,
+) -> BTreeMap<Ipv4Addr, Way> {
+    let direct = |address| Way {
+        link: UNDERLAY,
+        next_hop: address,
+        mtu: UNDERLAY_MTU,
+    };
+    addresses
+        .into_iter()
+        .filter(|address| *address != NOWHERE)
+        .map(|address| {
+            let way = match address {
+                OTHER_PEER | BY_GATEWAY => Way {
+                    next_hop: UNDERLAY_GATEWAY,
+                    ..direct(address)
+                },
+                NARROW => Way {
+                    mtu: NARROW_MTU,
+                    ..direct(address)
+                },
+                ELSEWHERE => Way {
+                    link: overlay_link,
+                    mtu: OVERLAY_MTU,
+                    ..direct(address)
+                },
+                _ => direct(address),
+            };
+            (address, way)
+        })
+        .collect()
 }
 
 /// Adds a device with this MTU and returns its index.
@@ -94,14 +148,18 @@ pub(crate) fn compare(
     let grown = ran.packet.len() > arrival.packet.len();
     let port = Udp::read(ran.packet.get(UDP_AT..).unwrap_or_default()).map(|udp| udp.source);
     let flow_port = port.filter(|_| grown).unwrap_or(0);
+    // So is the outer header's identification.
+    let outer = ran.packet.get(ETHERNET_LEN..).and_then(Ipv4::read);
+    let identification = outer.filter(|_| grown).map_or(0, |ip| ip.identification);
     let outcome = program.judge(
         node,
         &Arrival {
             flow_port,
+            identification,
             ..*arrival
         },
     );
-    let same = ran.action == program.action(outcome.verdict)
+    let same = ran.action == Program::action(outcome.verdict)
         && ran.packet == outcome.packet
         && (!grown || SOURCE_PORTS.contains(&flow_port));
     let difference = (!same).then(|| {
@@ -116,7 +174,7 @@ pub(crate) fn compare(
             action = ran.action,
             ran = hex(ran.packet),
             verdict = outcome.verdict,
-            model_action = program.action(outcome.verdict),
+            model_action = Program::action(outcome.verdict),
             model = hex(&outcome.packet),
         )
     });

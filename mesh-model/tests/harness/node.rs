@@ -6,10 +6,11 @@ use std::{
 };
 
 use mesh_layout::{
-    Config, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey, VNI,
-    VXLAN_PORT, Vtep, VtepKey, bridge_mac, overlay_mac,
+    Config, ENDPOINT_HELD, Endpoint, EndpointKey, MacHolder, MacKey, Peer, PeerKey,
+    TRANSPORT_VXLAN, Underlay, UnderlayKey, VNI, VXLAN_PORT, Vtep, VtepKey, bridge_mac,
+    overlay_mac,
 };
-use mesh_model::{Frame, Node, VxlanFrame, generate::OTHER_ADDRESS};
+use mesh_model::{Frame, Node, VxlanFrame, Way, generate::OTHER_ADDRESS};
 
 pub(crate) const SUBNET: [u8; 4] = [10, 42, 1, 0];
 pub(crate) const PEER_SUBNET: [u8; 4] = [10, 42, 2, 0];
@@ -17,7 +18,7 @@ pub(crate) const OTHER_SUBNET: [u8; 4] = [10, 42, 3, 0];
 
 /// This node's underlay address.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// The peer of 10.42.2.0/24: a neighbour, counters 5.
+/// The peer of 10.42.2.0/24: on the underlay, counters 5.
 pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 /// The peer of 10.42.3.0/24: behind a gateway, counters 6.
 pub(crate) const OTHER_PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 4);
@@ -48,6 +49,21 @@ pub(crate) const PORT: u32 = 9;
 /// Index of its sibling's port.
 pub(crate) const SIBLING_PORT: u32 = 19;
 
+/// Index of the underlay's interface, and its MTU.
+pub(crate) const UNDERLAY: u32 = 29;
+pub(crate) const UNDERLAY_MTU: u32 = 1500;
+/// The gateway on the underlay.
+pub(crate) const UNDERLAY_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+/// An address behind the gateway.
+pub(crate) const BY_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 4);
+/// An address to which the route is narrower than the underlay.
+pub(crate) const NARROW: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
+pub(crate) const NARROW_MTU: u32 = 1300;
+/// An address to which the route leads over an interface that is none of the underlay's.
+pub(crate) const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 6);
+/// An address to which no packet may go.
+pub(crate) const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
 /// MTU of the overlay device.
 pub(crate) const OVERLAY_MTU: u32 = 1450;
 
@@ -59,10 +75,7 @@ const CONTAINERS: [(Ipv4Addr, [u8; 6], u32); 2] = [
 
 /// A node with two peers and two containers.
 pub(crate) fn two_peers(overlay_link: u32) -> Node {
-    let peers = [
-        (PEER_SUBNET, PEER, PEER, 5),
-        (OTHER_SUBNET, OTHER_PEER, Ipv4Addr::new(192, 0, 2, 254), 6),
-    ];
+    let peers = [(PEER_SUBNET, PEER, 5), (OTHER_SUBNET, OTHER_PEER, 6)];
     Node {
         config: Config {
             generation: 1,
@@ -78,15 +91,27 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
             flags: 0,
             pad: [0; 4],
         },
-        overlay_mtu: Some(OVERLAY_MTU),
+        ways: [(PEER, PEER), (OTHER_PEER, UNDERLAY_GATEWAY), (HOST, HOST)]
+            .map(|(address, next_hop)| {
+                let way = Way {
+                    link: UNDERLAY,
+                    next_hop,
+                    mtu: UNDERLAY_MTU,
+                };
+                (address, way)
+            })
+            .into(),
+        underlays: [(UnderlayKey { link: UNDERLAY }, Underlay::default())].into(),
         local: BTreeSet::from([OTHER_ADDRESS]),
         peers: peers
             .iter()
-            .map(|&(subnet, address, next_hop, counters)| {
+            .map(|&(subnet, address, counters)| {
                 let peer = Peer {
                     address: address.octets(),
-                    next_hop: next_hop.octets(),
-                    link: PORT,
+                    transport: TRANSPORT_VXLAN,
+                    flags: 0,
+                    reserved: [0; 2],
+                    mtu: 0,
                     vni: VNI,
                     counters,
                     mac: overlay_mac(subnet),
@@ -97,7 +122,7 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
             .collect(),
         vteps: peers
             .iter()
-            .map(|&(_, address, _, counters)| {
+            .map(|&(_, address, counters)| {
                 let key = VtepKey {
                     address: address.octets(),
                 };
@@ -111,7 +136,13 @@ pub(crate) fn two_peers(overlay_link: u32) -> Node {
                     address: address.octets(),
                 };
                 let flags = ENDPOINT_HELD;
-                (key, Endpoint { link, mac, flags })
+                let endpoint = Endpoint {
+                    link,
+                    mac,
+                    flags,
+                    identity: 0,
+                };
+                (key, endpoint)
             })
             .collect(),
         macs: CONTAINERS
@@ -130,7 +161,6 @@ pub(crate) fn the_peers_node(overlay_link: u32) -> Node {
     let key = PeerKey { subnet: SUBNET };
     let peer = Peer {
         address: HOST.octets(),
-        next_hop: HOST.octets(),
         mac: overlay_mac(SUBNET),
         ..peer
     };

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{SchedClassifier, Xdp},
+    programs::SchedClassifier,
 };
 use mesh_layout::{
     Config, DropEvent, DropReason, Drops, Endpoint, EndpointKey, MacHolder, MacKey,
     PRIORITY_ANOTHERS_CLAIM, PassReason, Passes, Peer, PeerKey, PeerStats, PortKey, StrictPort,
-    Vtep, VtepKey, map_names,
+    Underlay, UnderlayKey, Vtep, VtepKey, map_names,
 };
 use mesh_model::{Arrival, Ledger, Node, Program};
 use nix::{
@@ -30,6 +30,7 @@ pub(crate) struct Programs {
     ebpf: Ebpf,
     peers: HashMap<MapData, PeerKey, Peer>,
     vteps: HashMap<MapData, VtepKey, Vtep>,
+    underlays: HashMap<MapData, UnderlayKey, Underlay>,
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     macs: HashMap<MapData, MacKey, MacHolder>,
     strict_ports: HashMap<MapData, PortKey, StrictPort>,
@@ -68,6 +69,7 @@ impl Programs {
             map_names::PEERS,
             map_names::VTEPS,
             map_names::PEER_STATS,
+            map_names::PATHS,
             map_names::ENDPOINTS,
             map_names::MACS,
             map_names::STRICT_PORTS,
@@ -79,14 +81,12 @@ impl Programs {
             .load(mesh_runtime::ebpf::OBJECT)
             .expect("loading eBPF needs root");
         for program in Program::ALL {
-            match program {
-                Program::DropStrangers => xdp(&mut ebpf).load().unwrap(),
-                _ => classifier(&mut ebpf, program).load().unwrap(),
-            }
+            classifier(&mut ebpf, program).load().unwrap();
         }
         Self {
             peers: take(&mut ebpf, map_names::PEERS),
             vteps: take(&mut ebpf, map_names::VTEPS),
+            underlays: take(&mut ebpf, map_names::UNDERLAYS),
             endpoints: take(&mut ebpf, map_names::ENDPOINTS),
             macs: take(&mut ebpf, map_names::MACS),
             strict_ports: take(&mut ebpf, map_names::STRICT_PORTS),
@@ -110,6 +110,7 @@ impl Programs {
         self.config.set(0, node.config, 0).unwrap();
         show(&mut self.peers, &node.peers);
         show(&mut self.vteps, &node.vteps);
+        show(&mut self.underlays, &node.underlays);
         show(&mut self.endpoints, &node.endpoints);
         show(&mut self.macs, &node.macs);
         show(&mut self.strict_ports, &node.strict_ports);
@@ -117,18 +118,14 @@ impl Programs {
 
     /// Runs a program on a packet, in the network namespace of the calling thread.
     pub(crate) fn run(&mut self, program: Program, arrival: &Arrival<'_>) -> Ran<'_> {
-        let (skb, xdp_md) = (skb_context(arrival), xdp_context(arrival));
-        let is_xdp = program == Program::DropStrangers;
+        let skb = skb_context(arrival);
         let options = TestRunOptions {
             data_in: Some(arrival.packet),
             data_out: Some(&mut self.output),
-            ctx_in: Some(if is_xdp { &xdp_md } else { &skb }),
+            ctx_in: Some(&skb),
             ..TestRunOptions::new()
         };
-        let result = match is_xdp {
-            true => xdp(&mut self.ebpf).test_run(options),
-            false => classifier(&mut self.ebpf, program).test_run(options),
-        };
+        let result = classifier(&mut self.ebpf, program).test_run(options);
         let result = result.unwrap_or_else(|error| {
             panic!("{program:?} on {}: {error:?}", super::hex(arrival.packet))
         });
@@ -194,13 +191,6 @@ fn classifier(ebpf: &mut Ebpf, program: Program) -> &mut SchedClassifier {
         .unwrap()
 }
 
-fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {
-    ebpf.program_mut(Program::DropStrangers.name())
-        .unwrap()
-        .try_into()
-        .unwrap()
-}
-
 fn show<K: Pod + Ord, V: Pod>(map: &mut HashMap<MapData, K, V>, wanted: &BTreeMap<K, V>) {
     let shown: Vec<K> = map.keys().map(Result::unwrap).collect();
     for key in shown {
@@ -228,31 +218,29 @@ fn skb_context(arrival: &Arrival<'_>) -> [u8; 192] {
     context
 }
 
-/// `struct xdp_md` (linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index
-/// and egress_ifindex.
-fn xdp_context(arrival: &Arrival<'_>) -> [u8; 24] {
-    const DATA_END: usize = 4;
-    const INGRESS_IFINDEX: usize = 12;
-    let mut context = [0; 24];
-    let end = u32::try_from(arrival.packet.len()).unwrap();
-    context[DATA_END..DATA_END + 4].copy_from_slice(&end.to_ne_bytes());
-    context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&arrival.link.to_ne_bytes());
-    context
-}
-
 fn drop_event(bytes: &[u8]) -> DropEvent {
     assert_eq!(bytes.len(), size_of::<DropEvent>());
-    let four = |at: usize| -> [u8; 4] { bytes[at..at + 4].try_into().unwrap() };
+    let four = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+    let two = |at: usize| u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap());
+    let address = |number: usize| bytes[40 + number * 16..][..16].try_into().unwrap();
     DropEvent {
         time_ns: u64::from_ne_bytes(bytes[..8].try_into().unwrap()),
-        reason: u32::from_ne_bytes(four(8)),
-        link: u32::from_ne_bytes(four(12)),
-        length: u32::from_ne_bytes(four(16)),
-        vni: u32::from_ne_bytes(four(20)),
-        outer_source: four(24),
-        outer_destination: four(28),
-        inner_source: four(32),
-        inner_destination: four(36),
+        version: bytes[8],
+        kind: bytes[9],
+        program: bytes[10],
+        verdict: bytes[11],
+        reason: four(12),
+        link: four(16),
+        length: four(20),
+        vni: four(24),
+        source_port: two(28),
+        destination_port: two(30),
+        protocol: bytes[32],
+        pad: bytes[33..40].try_into().unwrap(),
+        outer_source: address(0),
+        outer_destination: address(1),
+        inner_source: address(2),
+        inner_destination: address(3),
     }
 }
 

@@ -7,10 +7,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_runtime::{
-    FastPathMode, RuntimeOptions,
-    ebpf::{AttachMode, StrangerGuard},
-};
+use mesh_runtime::{FastPathMode, RuntimeOptions, ebpf::AttachMode};
 
 /// Keeps this node's part of the Quilt Mesh overlay: the bridge of its containers, the VXLAN
 /// device, routes to the other nodes, and the eBPF programs that carry the traffic.
@@ -160,15 +157,17 @@ pub(crate) struct DaemonOptions {
     )]
     attach: Attach,
 
-    /// Whether XDP drops VXLAN from addresses that are no peer's, before the kernel spends a
-    /// socket buffer on it.
+    /// Does nothing any more: strangers' VXLAN is dropped by the program on the underlay interface. Unit files of
+    /// earlier releases may say it.
     #[arg(
         long,
         env = "QUILT_MESH_XDP_GUARD",
         value_name = "MODE",
         value_enum,
-        default_value_t
+        default_value_t,
+        hide = true
     )]
+    #[allow(dead_code, reason = "what it says is taken and has no effect")]
     xdp_guard: XdpGuard,
 
     /// Removes everything of Quilt Mesh from this host and exits: programs, pins, routes, the VXLAN device, the
@@ -230,12 +229,9 @@ enum Attach {
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 enum XdpGuard {
-    /// No: they are dropped a little later.
     #[default]
     Off,
-    /// In the kernel's generic XDP, which every interface has.
     Generic,
-    /// In the network driver, which has to support it; the cheapest way to drop a flood.
     Native,
 }
 
@@ -261,11 +257,6 @@ impl DaemonOptions {
                 Attach::Auto => AttachMode::Auto,
                 Attach::Tcx => AttachMode::Tcx,
                 Attach::Clsact => AttachMode::Clsact,
-            },
-            guard: match self.xdp_guard {
-                XdpGuard::Off => StrangerGuard::Off,
-                XdpGuard::Generic => StrangerGuard::Generic,
-                XdpGuard::Native => StrangerGuard::Native,
             },
         }
     }

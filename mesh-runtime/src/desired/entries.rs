@@ -11,7 +11,7 @@ use mesh_layout::overlay_mac;
 
 use super::devices::Devices;
 use crate::{
-    ebpf::Mac,
+    ebpf::{Mac, PeerPath},
     observed::{Observed, ROUTE_PROTOCOL, Route, Routes},
     problem::Problem,
     settings::Settings,
@@ -77,6 +77,8 @@ pub(crate) struct Entries {
     pub(crate) neighbours: BTreeMap<Ipv4Addr, Mac>,
     /// Underlay addresses behind these MAC addresses.
     pub(crate) forwarding: BTreeMap<Mac, Ipv4Addr>,
+    /// What the programs are told of the peers.
+    pub(crate) paths: Arc<BTreeMap<Ipv4Net, PeerPath>>,
     /// Underlay addresses of the peers: who may send VXLAN to this host.
     pub(crate) vteps: Arc<BTreeSet<Ipv4Addr>>,
     /// Network addresses of the subnets that routes lead to: what may be inside.
@@ -190,6 +192,13 @@ impl Basis {
                 entries.forwarding.insert(mac, peer.address);
             }
         }
+        let peers = self.peers.iter();
+        let accepted = peers.filter(|(subnet, _)| !entries.blocked.contains(subnet));
+        entries.paths = Arc::new(
+            accepted
+                .map(|(&subnet, peer)| (subnet, path(peer)))
+                .collect(),
+        );
         entries.vteps = Arc::new(self.peers.values().map(|peer| peer.address).collect());
         entries.subnets = Arc::new(entries.routes.keys().map(Ipv4Net::network).collect());
         entries.basis = self;
@@ -212,6 +221,15 @@ impl Basis {
             made_for_it || route.source == Some(address.addr())
         });
         with_device || with_address
+    }
+}
+
+fn path(peer: &Peer) -> PeerPath {
+    PeerPath {
+        address: peer.address,
+        mtu: 0,
+        kernel: false,
+        multipath: false,
     }
 }
 

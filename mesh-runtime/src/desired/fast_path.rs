@@ -1,6 +1,6 @@
 //! What the fast path is to show, from wanted and observed state. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use super::{
     Desired,
@@ -8,7 +8,7 @@ use super::{
     underlay::{Underlay, carries_underlay},
 };
 use crate::{
-    ebpf::{Device, FastPathState, PeerPath},
+    ebpf::{Device, FastPathState},
     observed::{Link, LinkKind, Observed},
     settings::Settings,
     wanted::Wanted,
@@ -30,23 +30,6 @@ pub(crate) fn fast_path_state(
     let overlay = observed.link_named(&settings.overlay).filter(
         |link| matches!(&link.kind, LinkKind::Vxlan(vxlan) if wanted.node_settings.are_of(vxlan)),
     )?;
-    let peers = wanted
-        .peers
-        .iter()
-        .filter(|(subnet, _)| !desired.entries.blocked.contains(subnet))
-        .map(|(&subnet, peer)| {
-            let next_hop = observed
-                .next_hops
-                .to(peer.address)
-                .filter(|next_hop| ethernet(settings, observed, next_hop.link).is_some())
-                .map(|next_hop| (next_hop.address, next_hop.link));
-            let path = PeerPath {
-                address: peer.address,
-                next_hop,
-            };
-            (subnet, path)
-        })
-        .collect();
     let ports: BTreeMap<u32, String> = observed
         .ports_of(bridge.index)
         .filter(|port| port.index != overlay.index)
@@ -61,7 +44,7 @@ pub(crate) fn fast_path_state(
         bridge: device(bridge)?,
         port: wanted.node_settings.vxlan_port,
         vni: wanted.node_settings.vni,
-        peers,
+        peers: Arc::clone(&desired.entries.paths),
         underlay: receiving(settings, observed, underlay),
         ports,
         endpoints: containers.endpoints.clone(),
@@ -117,6 +100,13 @@ fn ethernet<'a>(settings: &Settings, observed: &'a Observed, index: u32) -> Opti
         .filter(|link| link.mac.is_some() && carries_underlay(settings, observed, index))
 }
 
+/// Whether the kernel's way to a peer leads over an interface that the fast path uses, by what was observed last:
+/// what status says. The programs ask the kernel themselves.
+pub(crate) fn may_carry(settings: &Settings, observed: &Observed, peer: Ipv4Addr) -> bool {
+    let next_hop = observed.next_hops.to(peer);
+    next_hop.is_some_and(|next_hop| ethernet(settings, observed, next_hop.link).is_some())
+}
+
 /// Underlay interfaces that the fast path leaves to the kernel path, because packets have no
 /// Ethernet header there.
 pub(crate) fn without_ethernet(observed: &Observed, underlay: &Underlay) -> Vec<String> {
@@ -138,8 +128,6 @@ fn device(link: &Link) -> Option<Device> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, sync::Arc};
-
     use ipnet::Ipv4Net;
     use mesh_layout::{bridge_mac, overlay_mac};
 
@@ -175,8 +163,8 @@ mod tests {
         (index, link)
     }
 
-    /// A node whose way to its peer leads over `way`.
-    fn shown(way: u32) -> FastPathState {
+    /// A node whose way to its peer leads over `way`, and whether that may be the fast path's.
+    fn shown(way: u32) -> (FastPathState, bool) {
         let hardware = || LinkKind::Other(String::new());
         let vxlan = Vxlan {
             vni: mesh_layout::VNI,
@@ -245,25 +233,27 @@ mod tests {
             underlay: Some(underlay),
             ..Desired::default()
         };
-        fast_path_state(&settings, &wanted, &observed, &desired).unwrap()
+        let state = fast_path_state(&settings, &wanted, &observed, &desired).unwrap();
+        (state, may_carry(&settings, &observed, PEER))
     }
 
     #[test]
     fn vxlan_is_guarded_on_every_ethernet_interface_with_an_address_of_the_hosts() {
         let expected = [(NIC, "eth0".to_owned()), (SECOND, "eth1".to_owned())];
-        assert_eq!(shown(NIC).underlay, expected.into());
+        assert_eq!(shown(NIC).0.underlay, expected.into());
     }
 
     #[test]
     fn the_way_to_a_peer_over_ethernet_is_the_fast_paths() {
-        let path = shown(SECOND).peers[&PEER_SUBNET];
-        assert_eq!(path.next_hop, Some((PEER, SECOND)));
+        let (state, may_carry) = shown(SECOND);
+        assert!(may_carry);
+        assert!(state.underlay.contains_key(&SECOND));
     }
 
     #[test]
     fn the_way_to_a_peer_over_a_tunnel_without_ethernet_headers_is_the_kernels() {
-        let state = shown(TUNNEL);
-        assert_eq!(state.peers[&PEER_SUBNET].next_hop, None);
+        let (state, may_carry) = shown(TUNNEL);
+        assert!(!may_carry);
         assert!(!state.underlay.contains_key(&TUNNEL));
     }
 }

@@ -4,19 +4,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    ops::Bound,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use aya::{Ebpf, programs::tc::qdisc_detach_program, util::KernelVersion};
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
 use super::{
-    AttachMode, FastPathError, StrangerGuard,
-    bpf::{self, link_interface, open_pinned},
+    AttachMode, FastPathError,
+    bpf::{self, open_pinned},
     hook::{Hook, Role},
-    link::{Failure, attach_clsact, attach_tcx, attach_xdp, detach_clsact, is_live},
+    link::{Failure, attach_clsact, attach_tcx, detach_clsact, is_live},
     sequence::Attacher,
 };
 
@@ -31,7 +30,6 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct Attachments {
     way: Way,
-    guard: StrangerGuard,
     links: PathBuf,
     /// Inode of this network namespace: interface indexes mean nothing outside it.
     namespace: u64,
@@ -43,16 +41,12 @@ pub(super) struct Attachments {
 #[derive(Debug)]
 struct Attached {
     interface: String,
-    /// The tcx or XDP link; a clsact filter has none.
+    /// The tcx link; a clsact filter has none.
     link: Option<OwnedFd>,
 }
 
 impl Attachments {
-    pub(super) fn new(
-        mode: AttachMode,
-        guard: StrangerGuard,
-        links: PathBuf,
-    ) -> Result<Self, FastPathError> {
+    pub(super) fn new(mode: AttachMode, links: PathBuf) -> Result<Self, FastPathError> {
         let way = match mode {
             AttachMode::Tcx => Way::Tcx,
             AttachMode::Clsact => Way::Clsact,
@@ -66,7 +60,6 @@ impl Attachments {
         };
         Ok(Self {
             way,
-            guard,
             links,
             namespace: own_namespace()?,
             attached: BTreeMap::new(),
@@ -98,26 +91,6 @@ impl Attachments {
             .get(&hook)
             .is_some_and(|attached| attached.link.is_some());
         linked && is_live(&self.pin(hook), hook.link)
-    }
-
-    /// Whether the next `share` links are on their interfaces, beginning after the hook in
-    /// `turn`. The kernel tells nobody when somebody detaches one; it does of filters.
-    pub(super) fn share_holds(&self, turn: &mut Option<Hook>, share: usize) -> bool {
-        let from = turn.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut last = None;
-        let mut seen = 0;
-        for (&hook, attached) in self.attached.range((from, Bound::Unbounded)).take(share) {
-            let detached = |link| link_interface(link).is_ok_and(|index| index != hook.link);
-            // A link that went with its interface is no damage.
-            if attached.link.as_ref().is_some_and(detached) && if_indextoname(hook.link).is_ok() {
-                return false;
-            }
-            last = Some(hook);
-            seen += 1;
-        }
-        // The last share begins anew.
-        *turn = last.filter(|_| seen == share);
-        true
     }
 
     /// Those links whose pins somebody has removed. The programs stay attached for as long as this
@@ -166,16 +139,13 @@ impl Attachments {
         let before = self.attached.remove(&hook);
         let pin = self.pin(hook);
         let mut done = true;
-        let link = match (hook.role.attach_type(), self.way) {
-            (None, _) => {
-                attach_xdp(ebpf, self.guard, hook.role, interface, &pin)?;
-                Some(open_pinned(&pin)?)
-            }
-            (Some(side), Way::Tcx) => {
+        let side = hook.role.side();
+        let link = match self.way {
+            Way::Tcx => {
                 attach_tcx(ebpf, hook.role, side, interface, &pin)?;
                 Some(open_pinned(&pin)?)
             }
-            (Some(side), Way::Clsact) => {
+            Way::Clsact => {
                 let ours = before.is_some();
                 let change = attach_clsact(ebpf, hook.role, side, interface, ours)?;
                 if change.qdisc_made {
@@ -204,11 +174,7 @@ impl Attachments {
             }
             // A filter dies with its interface, which is the usual reason to be here.
             None if if_nametoindex(attached.interface.as_str()) != Ok(hook.link) => Ok(()),
-            None => match hook.role.attach_type() {
-                Some(side) => detach_clsact(side, &attached.interface),
-                // XDP is always a link.
-                None => Ok(()),
-            },
+            None => detach_clsact(hook.role.side(), &attached.interface),
         };
         let program = hook.role.program();
         let interface = attached.interface;
@@ -327,9 +293,7 @@ pub(super) fn detach_leftovers(links: &Path, interfaces: &[String]) -> Result<()
 /// Detaches clsact filters with the names of our programs.
 pub(super) fn detach_filters(interfaces: &[String]) {
     for role in Role::ALL.into_iter().rev() {
-        let Some(side) = role.attach_type() else {
-            continue;
-        };
+        let side = role.side();
         for interface in interfaces {
             // Most interfaces have no clsact, and most that have one have no filter of ours;
             // the kernel answers both with an error.

@@ -88,7 +88,7 @@ struct InfoAttr {
     info: u64,
 }
 
-/// `struct bpf_link_info` as far as tcx and XDP links fill it in. The union behind the three
+/// `struct bpf_link_info` as far as tcx links fill it in. The union behind the three
 /// numbers holds pointers for other links, and is aligned for them.
 #[repr(C, align(8))]
 #[derive(Default)]
@@ -101,8 +101,8 @@ struct LinkInfo {
     attach_type: u32,
 }
 
-/// Index of the interface that a tcx or XDP link is on; zero if it has been detached
-/// (`tcx_link_fill_info`, `bpf_xdp_link_fill_link_info`).
+/// Index of the interface that a tcx link is on; zero if it has been detached
+/// (`tcx_link_fill_info`).
 pub(super) fn link_interface(link: &OwnedFd) -> io::Result<u32> {
     let mut info = LinkInfo::default();
     let mut attr = InfoAttr {
@@ -134,13 +134,10 @@ struct BatchAttr {
 }
 
 /// The elements of a hash map, some hundred with each system call (Linux 5.6, commit
-/// 057996380a42), and no more than `most` of them and a batch.
+/// 057996380a42).
 ///
 /// `K` and `V` must be the map's types.
-pub(super) fn read_hash<K: Pod + Ord, V: Pod>(
-    map: BorrowedFd<'_>,
-    most: usize,
-) -> io::Result<BTreeMap<K, V>> {
+pub(super) fn read_hash<K: Pod + Ord, V: Pod>(map: BorrowedFd<'_>) -> io::Result<BTreeMap<K, V>> {
     // Of a hash the place to go on is the number of a bucket.
     let (mut place, mut next): (u32, u32) = (0, 0);
     let mut elements = BTreeMap::new();
@@ -177,7 +174,7 @@ pub(super) fn read_hash<K: Pod + Ord, V: Pod>(
             // SAFETY: written by the kernel, and any bytes are a value of a `Pod`.
             elements.insert(unsafe { key.assume_init() }, unsafe { value.assume_init() });
         }
-        if at_the_end || elements.len() > most {
+        if at_the_end {
             return Ok(elements);
         }
         (place, first) = (next, false);

@@ -56,6 +56,17 @@ pub enum FastPathError {
         /// whole log goes to the debug level: it has hundreds of lines.
         answer: String,
     },
+    /// The kernel is older than what the programs need.
+    #[error(
+        "this kernel is Linux {release}, older than {}.{}, from which on the eBPF programs load \
+         ({answer})", OLDEST_KERNEL.0, OLDEST_KERNEL.1
+    )]
+    KernelTooOld {
+        /// What `uname -r` says.
+        release: String,
+        /// What was refused, and what the kernel said.
+        answer: String,
+    },
     /// A program could not be attached.
     #[error("cannot attach {program} to {interface} by {mode}: {source}")]
     Attach {
@@ -100,7 +111,29 @@ pub enum FastPathError {
     Events(String),
 }
 
+/// The first kernel that has all that the programs ask for. The last to come was
+/// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` (commit d01b59c9ae94); `bpf_check_mtu` is from 5.12.
+const OLDEST_KERNEL: (u32, u32) = (5, 13);
+
 impl FastPathError {
+    /// Names the kernel's age where that is why it refused. It is asked of a refusal alone: vendors
+    /// put what is newer into older kernels.
+    pub(super) fn or_kernel_too_old(self, release: &str) -> Self {
+        let refused = matches!(self, Self::Load { .. } | Self::Program { .. });
+        match refused && version(release).is_some_and(|it| it < OLDEST_KERNEL) {
+            true => Self::KernelTooOld {
+                release: release.to_owned(),
+                answer: match self {
+                    Self::Program {
+                        program, answer, ..
+                    } => format!("{program}: {answer}"),
+                    other => other.to_string(),
+                },
+            },
+            false => self,
+        }
+    }
+
     /// The kernel refused `program`.
     pub(super) fn program(program: &'static str, error: &ProgramError) -> Self {
         let (errno, answer) = match error {
@@ -124,6 +157,13 @@ impl FastPathError {
             answer,
         }
     }
+}
+
+/// Major and minor number of what `uname -r` says.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|it: char| !it.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
 }
 
 /// The verifier's complaint: the last line of its log that is not one of its statistics.
@@ -151,7 +191,7 @@ pub(super) fn hint(errno: Option<i32>) -> &'static str {
         Some(libc::EPERM | libc::EACCES) => {
             "it needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or the verifier found a fault"
         }
-        Some(libc::EINVAL) => "the kernel may be older than 5.13, or the verifier found a fault",
+        Some(libc::EINVAL) => "the kernel lacks something, or the verifier found a fault",
         Some(libc::E2BIG | libc::ENOSPC) => "the program is too large for this kernel",
         Some(libc::ENOMEM) => "out of memory, or the locked-memory limit (ulimit -l) is too low",
         Some(libc::ENOSYS) => "the kernel is built without CONFIG_BPF_SYSCALL",
@@ -162,6 +202,38 @@ pub(super) fn hint(errno: Option<i32>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refused() -> FastPathError {
+        FastPathError::Program {
+            program: "encapsulate",
+            hint: hint(Some(libc::EINVAL)),
+            answer: "Invalid argument (os error 22); invalid func unknown#163".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_kernel_too_old_for_the_programs_is_named_with_the_first_that_is_not() {
+        let said = refused().or_kernel_too_old("5.10.0-46-cloud-amd64");
+        assert_eq!(
+            said.to_string(),
+            "this kernel is Linux 5.10.0-46-cloud-amd64, older than 5.13, from which on the eBPF \
+             programs load (encapsulate: Invalid argument (os error 22); invalid func unknown#163)"
+        );
+    }
+
+    #[test]
+    fn age_is_no_reason_where_the_kernel_is_new_enough_or_refused_nothing() {
+        for release in ["5.13.0", "6.1.0-56-cloud-amd64", "7.3.4+deb13", "unknown"] {
+            let said = refused().or_kernel_too_old(release);
+            assert!(matches!(said, FastPathError::Program { .. }), "{release}");
+        }
+        let missing = FastPathError::Missing {
+            what: "map",
+            name: "peers",
+        };
+        let said = missing.or_kernel_too_old("5.10.0");
+        assert!(matches!(said, FastPathError::Missing { .. }));
+    }
 
     #[test]
     fn of_a_verifier_log_the_complaint_is_shown_and_not_its_statistics() {

@@ -1,13 +1,13 @@
 //! What the programs have to say: sampled drops, and their log where it is switched on.
 
-use std::{net::Ipv4Addr, os::fd::AsFd, ptr, time::Duration};
+use std::{net::Ipv6Addr, os::fd::AsFd, ptr, time::Duration};
 
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
-use mesh_layout::{DropEvent, DropReason};
+use mesh_layout::{DropEvent, DropReason, EVENT_VERSION, EventProgram};
 use tokio::{
     io::unix::AsyncFd,
     task::JoinSet,
@@ -81,14 +81,15 @@ async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>) {
     }
 }
 
-/// The event in a ring buffer entry, or `None` if the entry is of another length.
+/// The event in a ring buffer entry, or `None` if the entry is of another length or version.
 fn parse(bytes: &[u8]) -> Option<DropEvent> {
     if bytes.len() != size_of::<DropEvent>() {
         return None;
     }
     // SAFETY: the length was checked, every byte pattern is a DropEvent, and an unaligned read
     // asks for no alignment.
-    Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
+    let event: DropEvent = unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
+    (event.version == EVENT_VERSION).then_some(event)
 }
 
 fn log_drop(event: &DropEvent) {
@@ -96,12 +97,21 @@ fn log_drop(event: &DropEvent) {
         .iter()
         .find(|reason| **reason as u32 == event.reason)
         .map_or("unknown", |reason| reason.name());
+    let program = EventProgram::ALL
+        .iter()
+        .find(|program| **program as u8 == event.program)
+        .map_or("unknown", |program| program.name());
+    let address = |bytes: [u8; 16]| Ipv6Addr::from(bytes).to_canonical();
     tracing::warn!(
         reason,
-        outer_source = %Ipv4Addr::from(event.outer_source),
-        outer_destination = %Ipv4Addr::from(event.outer_destination),
-        inner_source = %Ipv4Addr::from(event.inner_source),
-        inner_destination = %Ipv4Addr::from(event.inner_destination),
+        program,
+        outer_source = %address(event.outer_source),
+        outer_destination = %address(event.outer_destination),
+        inner_source = %address(event.inner_source),
+        inner_destination = %address(event.inner_destination),
+        protocol = event.protocol,
+        source_port = event.source_port,
+        destination_port = event.destination_port,
         vni = event.vni,
         length = event.length,
         link = event.link,
@@ -111,24 +121,41 @@ fn log_drop(event: &DropEvent) {
 
 #[cfg(test)]
 mod tests {
+    use mesh_layout::{EVENT_DROP, VERDICT_DROP, mapped};
+
     use super::*;
 
     #[test]
     fn an_event_survives_the_way_through_bytes_and_other_lengths_are_refused() {
         let event = DropEvent {
             time_ns: 7,
+            version: EVENT_VERSION,
+            kind: EVENT_DROP,
+            program: EventProgram::Decapsulate as u8,
+            verdict: VERDICT_DROP,
             reason: DropReason::UnknownVtep as u32,
             link: 2,
             length: 148,
             vni: 100,
-            outer_source: [192, 0, 2, 9],
-            outer_destination: [192, 0, 2, 1],
-            inner_source: [10, 42, 2, 5],
-            inner_destination: [10, 42, 1, 5],
+            source_port: 7777,
+            destination_port: 4444,
+            protocol: 17,
+            pad: [0; 7],
+            outer_source: mapped([192, 0, 2, 9]),
+            outer_destination: mapped([192, 0, 2, 1]),
+            inner_source: mapped([10, 42, 2, 5]),
+            inner_destination: mapped([10, 42, 1, 5]),
         };
         // SAFETY: repr(C) without padding (checked in mesh-layout).
         let bytes: [u8; size_of::<DropEvent>()] = unsafe { std::mem::transmute(event) };
         assert_eq!(parse(&bytes), Some(event));
         assert_eq!(parse(&bytes[1..]), None);
+        let later = DropEvent {
+            version: EVENT_VERSION + 1,
+            ..event
+        };
+        // SAFETY: as above.
+        let bytes: [u8; size_of::<DropEvent>()] = unsafe { std::mem::transmute(later) };
+        assert_eq!(parse(&bytes), None, "of another version");
     }
 }

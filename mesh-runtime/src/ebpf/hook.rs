@@ -19,18 +19,15 @@ pub(super) enum Role {
     /// Before the ports', which come one by one: it has their packets until then.
     CatchAll,
     Encapsulate,
-    /// Optional, so it comes last: the others do not depend on it.
-    DropStrangers,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::SafetyNet,
         Self::CountEgress,
         Self::Decapsulate,
         Self::CatchAll,
         Self::Encapsulate,
-        Self::DropStrangers,
     ];
 
     /// The program's name in the object.
@@ -41,7 +38,6 @@ impl Role {
             Self::Decapsulate => program_names::DECAPSULATE,
             Self::CatchAll => program_names::CATCH_ALL,
             Self::Encapsulate => program_names::ENCAPSULATE,
-            Self::DropStrangers => program_names::DROP_STRANGERS,
         }
     }
 
@@ -58,14 +54,13 @@ impl Role {
         matches!(self, Self::CatchAll | Self::Encapsulate)
     }
 
-    /// The side of the interface it is attached to; `None` for XDP.
-    pub(super) const fn attach_type(self) -> Option<TcAttachType> {
+    /// The side of the interface it is attached to.
+    pub(super) const fn side(self) -> TcAttachType {
         match self {
-            Self::CountEgress => Some(TcAttachType::Egress),
+            Self::CountEgress => TcAttachType::Egress,
             Self::SafetyNet | Self::Decapsulate | Self::CatchAll | Self::Encapsulate => {
-                Some(TcAttachType::Ingress)
+                TcAttachType::Ingress
             }
-            Self::DropStrangers => None,
         }
     }
 }
@@ -79,9 +74,8 @@ pub(super) struct Hook {
     pub(super) link: u32,
 }
 
-/// The hooks of a state, with the names of their interfaces; with `guarded` those that drop
-/// strangers' packets early.
-pub(super) fn wanted(state: &FastPathState, guarded: bool) -> BTreeMap<Hook, String> {
+/// The hooks of a state, with the names of their interfaces.
+pub(super) fn wanted(state: &FastPathState) -> BTreeMap<Hook, String> {
     let mut hooks = BTreeMap::new();
     let mut add = |role, link: &u32, name: &String| {
         hooks.insert(Hook { role, link: *link }, name.clone());
@@ -90,9 +84,6 @@ pub(super) fn wanted(state: &FastPathState, guarded: bool) -> BTreeMap<Hook, Str
     add(Role::CountEgress, &state.overlay.index, &state.overlay.name);
     for (link, name) in &state.underlay {
         add(Role::Decapsulate, link, name);
-        if guarded {
-            add(Role::DropStrangers, link, name);
-        }
     }
     add(Role::CatchAll, &state.bridge.index, &state.bridge.name);
     for (link, name) in &state.ports {

@@ -5,18 +5,17 @@ use std::{fs, io, mem, path::Path};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, Link as _, LinkError, PinnedLink},
         tc::{
             NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
         },
-        xdp::XdpLink,
     },
     sys::SyscallError,
 };
 
 use super::{
-    FastPathError, StrangerGuard,
+    FastPathError,
     bpf::{link_interface, open_pinned},
     hook::Role,
 };
@@ -57,37 +56,6 @@ pub(super) fn attach_tcx(
     }
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(interface, side, order)?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(pin)?;
-    Ok(())
-}
-
-/// The same for the program that drops strangers' packets.
-pub(super) fn attach_xdp(
-    ebpf: &mut Ebpf,
-    guard: StrangerGuard,
-    role: Role,
-    interface: &str,
-    pin: &Path,
-) -> Result<(), Failure> {
-    let name = role.program();
-    let program = ebpf.program_mut(name).ok_or(FastPathError::Missing {
-        what: "program",
-        name,
-    })?;
-    let program: &mut Xdp = program.try_into()?;
-    let taken_over = take_over(pin, |link| {
-        let id = program.attach_to_link(XdpLink::try_from(link)?)?;
-        Ok(program.take_link(id)?.try_into()?)
-    })?;
-    if taken_over {
-        return Ok(());
-    }
-    let mode = match guard {
-        StrangerGuard::Native => XdpMode::Driver,
-        StrangerGuard::Generic | StrangerGuard::Off => XdpMode::Skb,
-    };
-    let id = program.attach(interface, mode)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
     link.pin(pin)?;
     Ok(())

@@ -1,6 +1,12 @@
 //! The maps, opened with their types.
 
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    time::Duration,
+};
 
 use aya::{
     Ebpf, Pod,
@@ -9,18 +15,22 @@ use aya::{
 };
 use mesh_layout::{
     CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, DropReason, Drops, ENDPOINT_HELD, Endpoint,
-    EndpointKey, MacHolder, MacKey, PassReason, Passes, Peer, PeerKey, PeerStats, PortKey,
-    StrictPort, Vtep, VtepKey, map_names,
+    EndpointKey, MacHolder, MacKey, PORT_STRICT, PassReason, Passes, Peer, PeerKey, PeerStats,
+    PortKey, StrictPort, Underlay, UnderlayKey, Vtep, VtepKey, map_names,
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::{EndpointPath, FastPathError, FastPathState, Mac, PeerCounters, bpf::RawMap};
+use super::{
+    EndpointPath, FastPathError, FastPathState, Mac, PeerCounters,
+    bpf::{self, RawMap},
+};
 use crate::desired::holders::Holders;
 
 /// The maps of the object.
 pub(super) struct Maps {
     pub(super) peers: Table<PeerKey, Peer>,
     pub(super) vteps: Table<VtepKey, Vtep>,
+    pub(super) underlays: Table<UnderlayKey, Underlay>,
     pub(super) endpoints: Table<EndpointKey, Endpoint>,
     pub(super) macs: Table<MacKey, MacHolder>,
     pub(super) strict_ports: Table<PortKey, StrictPort>,
@@ -34,6 +44,8 @@ pub(super) struct Maps {
 pub(super) struct Table<K: Pod, V: Pod> {
     name: &'static str,
     map: HashMap<MapData, K, V>,
+    /// The map once more, to be read as a whole.
+    fd: OwnedFd,
 }
 
 fn failed(map: &'static str) -> impl Fn(MapError) -> FastPathError {
@@ -57,6 +69,7 @@ impl Maps {
         let maps = Self {
             peers: Table::take(ebpf, map_names::PEERS)?,
             vteps: Table::take(ebpf, map_names::VTEPS)?,
+            underlays: Table::take(ebpf, map_names::UNDERLAYS)?,
             endpoints: Table::take(ebpf, map_names::ENDPOINTS)?,
             macs: Table::take(ebpf, map_names::MACS)?,
             strict_ports: Table::take(ebpf, map_names::STRICT_PORTS)?,
@@ -166,18 +179,26 @@ impl Maps {
 
 impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
     fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, FastPathError> {
+        let map = ebpf
+            .take_map(name)
+            .ok_or(FastPathError::Missing { what: "map", name })?;
+        let fd = match &map {
+            Map::HashMap(data) => data.fd().as_fd().try_clone_to_owned(),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        };
         Ok(Self {
             name,
-            map: take(ebpf, name)?,
+            fd: fd.map_err(|error| failed(name)(MapError::IoError(error)))?,
+            map: HashMap::try_from(map).map_err(failed(name))?,
         })
     }
 
     /// All entries, as the kernel has them.
     pub(super) fn entries(&self) -> Result<BTreeMap<K, V>, FastPathError> {
-        self.map
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(failed(self.name))
+        bpf::read_hash(self.fd.as_fd()).map_err(|source| FastPathError::Map {
+            map: self.name,
+            source: source.into(),
+        })
     }
 
     /// The entry of `key`, if there is one.
@@ -202,18 +223,20 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
         }
     }
 
-    /// Makes the map show exactly `wanted`, changing nothing that is right already.
+    /// Makes the map show exactly `wanted`, changing nothing that is right already. What the kernel refuses
+    /// keeps nothing else from being written; the first refusal is returned.
     pub(super) fn show(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), FastPathError> {
         let shown = self.entries()?;
+        let mut refused = Ok(());
         for key in shown.keys().filter(|key| !wanted.contains_key(key)) {
-            self.remove(*key)?;
+            refused = refused.and(self.remove(*key));
         }
         for (key, value) in wanted {
             if shown.get(key) != Some(value) {
-                self.set(*key, *value)?;
+                refused = refused.and(self.set(*key, *value));
             }
         }
-        Ok(())
+        refused
     }
 }
 
@@ -229,6 +252,7 @@ pub(super) fn endpoint(path: &EndpointPath) -> Endpoint {
         link: path.link,
         mac: path.mac,
         flags: if path.held { ENDPOINT_HELD } else { 0 },
+        identity: 0,
     }
 }
 
@@ -243,7 +267,15 @@ pub(super) fn macs(wanted: &FastPathState) -> BTreeMap<MacKey, MacHolder> {
 pub(super) fn strict_ports(wanted: &FastPathState) -> BTreeMap<PortKey, StrictPort> {
     let ports = wanted.strict_ports.iter();
     ports
-        .map(|&link| (PortKey { link }, StrictPort::default()))
+        .map(|&link| (PortKey { link }, StrictPort { flags: PORT_STRICT }))
+        .collect()
+}
+
+/// The entries of the interfaces by which packets may leave: those that packets of peers arrive on.
+pub(super) fn underlays(wanted: &FastPathState) -> BTreeMap<UnderlayKey, Underlay> {
+    let links = wanted.underlay.keys();
+    links
+        .map(|&link| (UnderlayKey { link }, Underlay::default()))
         .collect()
 }
 

@@ -1,16 +1,23 @@
 //! Takes over the maps of a build with another layout, older or newer.
 //!
-//! A layout only ever grows: a field keeps its place, and new ones are added at the end or in
-//! what was padding. So an entry of another layout is the beginning of ours, or ours the
-//! beginning of it, and what one of them does not know is zero.
+//! A layout only ever grows: a field keeps its place, and new ones are added at the end, in
+//! what was padding, or where a field is gone. So an entry of another layout is the beginning of ours, or ours the
+//! beginning of it, what one of them does not know is zero, and what ours has in the place of a field that
+//! is gone is set to what the other build meant without saying it ([`translate`]). A build of an earlier
+//! layout knows only the first half of that rule: so in an entry of ours the places of its
+//! fields hold what does no harm until it has written its own.
 //!
 //! Counters whose layout is the same are shared, not copied: the programs of the other build
 //! go on counting in the same map until ours take their place, and no packet is missed.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    mem::{offset_of, size_of},
+    path::Path,
+};
 
 use aya::maps::{MapData, MapError};
-use mesh_layout::{Drops, Passes, PeerStats, map_names};
+use mesh_layout::{Drops, PORT_STRICT, Passes, Peer, PeerStats, StrictPort, map_names};
 
 use super::{
     FastPathError,
@@ -18,12 +25,21 @@ use super::{
     bpffs::PinDirectory,
 };
 
-/// Maps that the programs write, with the length of a value and, where it is not the number
-/// of peers, their capacity.
-const COUNTERS: [(&str, usize, Option<u32>); 3] = [
-    (map_names::PEER_STATS, size_of::<PeerStats>(), None),
-    (map_names::DROPS, size_of::<Drops>(), Some(1)),
-    (map_names::PASSES, size_of::<Passes>(), Some(1)),
+/// The layout in which peers lost next hop and link, ports got flags, and one reason of passes gave its
+/// place to another.
+const PATHS_BY_PROGRAM: u32 = 3;
+
+/// Maps that the programs write, with the length of a value, where it is not the number
+/// of peers their capacity, and the first layout in which they mean what they mean now.
+const COUNTERS: [(&str, usize, Option<u32>, u32); 3] = [
+    (map_names::PEER_STATS, size_of::<PeerStats>(), None, 0),
+    (map_names::DROPS, size_of::<Drops>(), Some(1), 0),
+    (
+        map_names::PASSES,
+        size_of::<Passes>(),
+        Some(1),
+        PATHS_BY_PROGRAM,
+    ),
 ];
 
 /// The directory to take over, if it is not our own: the one that the symlinks `current`ly
@@ -57,10 +73,39 @@ fn convert(element: &[u8], old: Shape, new: Shape) -> Vec<u8> {
     converted
 }
 
+/// Has the value of an entry that came from layout `from` say in our words what it said there. `value` is as
+/// long as ours.
+fn translate(map: &str, from: u32, value: &mut [u8]) {
+    if from >= PATHS_BY_PROGRAM {
+        return;
+    }
+    match map {
+        // Next hop and link were here: the programs ask the kernel now.
+        map_names::PEERS => value[offset_of!(Peer, transport)..offset_of!(Peer, vni)].fill(0),
+        // That there was an entry said it.
+        map_names::STRICT_PORTS => {
+            let flags = offset_of!(StrictPort, flags);
+            value[flags..][..size_of::<u32>()].copy_from_slice(&PORT_STRICT.to_ne_bytes());
+        }
+        // Congestion marks were counted here, which are not left to the kernel any more.
+        map_names::PASSES => {
+            value[offset_of!(Passes, left_to_kernel)..][..size_of::<u64>()].fill(0);
+        }
+        _ => {}
+    }
+}
+
+/// The layout of a directory of maps; of one that is not named after any, the first.
+fn layout(directory: &Path) -> u32 {
+    let name = directory.file_name().unwrap_or_default();
+    version(&name.to_string_lossy()).unwrap_or(1)
+}
+
 /// Pins the counters of the other build as ours too, where they have our shape. It comes
 /// before our maps are made.
 pub(super) fn share_counters(from: &Path, pins: &PinDirectory, max_peers: u32) {
-    for (name, value_len, capacity) in COUNTERS {
+    let shareable = COUNTERS.iter().filter(|(.., since)| layout(from) >= *since);
+    for &(name, value_len, capacity, _) in shareable {
         let old = from.join(name);
         let shared = RawMap::open(&old).map_err(|error| error.to_string());
         let shared = shared.and_then(|map| {
@@ -89,10 +134,11 @@ pub(super) fn share_counters(from: &Path, pins: &PinDirectory, max_peers: u32) {
 /// anew from the wanted state, except for counters, which begin anew.
 pub(super) fn copy(from: &Path, pins: &PinDirectory) -> Result<(), FastPathError> {
     for name in map_names::ALL {
-        if name == map_names::EVENTS {
+        // What was said of ways is asked anew, and events are of the past.
+        if [map_names::EVENTS, map_names::PATHS].contains(&name) {
             continue;
         }
-        match copy_map(&from.join(name), &pins.map(name)) {
+        match copy_map(name, from, pins) {
             Ok(entries) => {
                 tracing::info!(map = name, entries, from = %from.display(), "taken over")
             }
@@ -116,11 +162,11 @@ pub(super) fn remove(directory: &Path) -> Result<(), FastPathError> {
     }
 }
 
-fn copy_map(from: &Path, to: &Path) -> Result<usize, String> {
+fn copy_map(name: &str, from: &Path, pins: &PinDirectory) -> Result<usize, String> {
     let text = |error: MapError| error.to_string();
     let (source, target) = (
-        RawMap::open(from).map_err(text)?,
-        RawMap::open(to).map_err(text)?,
+        RawMap::open(&from.join(name)).map_err(text)?,
+        RawMap::open(&pins.map(name)).map_err(text)?,
     );
     let (old, new) = (source.shape(), target.shape());
     if source.id() == target.id() {
@@ -132,15 +178,19 @@ fn copy_map(from: &Path, to: &Path) -> Result<usize, String> {
             old.key_len, new.key_len
         ));
     }
-    copy_entries(&source, &target).map_err(|error| error.to_string())
+    copy_entries(name, layout(from), &source, &target).map_err(|error| error.to_string())
 }
 
-fn copy_entries(source: &RawMap, target: &RawMap) -> io::Result<usize> {
+fn copy_entries(name: &str, from: u32, source: &RawMap, target: &RawMap) -> io::Result<usize> {
     let (old, new) = (source.shape(), target.shape());
     let keys = source.keys()?;
     let mut copied = 0;
     for key in keys.iter().take(new.capacity as usize) {
-        target.set(key, &convert(&source.get(key)?, old, new))?;
+        let mut element = convert(&source.get(key)?, old, new);
+        for value in element.chunks_mut(new.stride()) {
+            translate(name, from, &mut value[..new.value_len]);
+        }
+        target.set(key, &element)?;
         copied += 1;
     }
     Ok(copied)
@@ -148,6 +198,7 @@ fn copy_entries(source: &RawMap, target: &RawMap) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use mesh_layout::{ENDPOINT_HELD, Endpoint};
     use proptest::prelude::*;
 
     use super::*;
@@ -176,6 +227,131 @@ mod tests {
                 prop_assert!(after[kept..].iter().all(|&byte| byte == 0));
             }
         }
+    }
+
+    /// Entries of layout 2 as its programs knew them, byte for byte.
+    mod v2 {
+        pub(super) fn peer(next_hop: [u8; 4], link: u32) -> Vec<u8> {
+            let mut bytes = vec![192, 0, 2, 3];
+            bytes.extend(next_hop);
+            for number in [link, 100, 5] {
+                bytes.extend(number.to_ne_bytes());
+            }
+            bytes.extend([2, 0x51, 10, 42, 2, 0, 0, 0]);
+            bytes
+        }
+
+        pub(super) fn endpoint() -> Vec<u8> {
+            let mut bytes = 9_u32.to_ne_bytes().to_vec();
+            bytes.extend([0x0a, 0, 0, 0, 0, 2]);
+            bytes.extend(1_u16.to_ne_bytes());
+            bytes
+        }
+    }
+
+    /// What a build of layout `from` left as a build that wants `length` bytes takes it over.
+    fn taken_over(map: &str, from: u32, value: &[u8], length: usize) -> Vec<u8> {
+        let shape = |value_len| Shape {
+            key_len: 4,
+            value_len,
+            capacity: 1,
+            slots: 1,
+        };
+        let mut converted = convert(value, shape(value.len()), shape(length));
+        translate(map, from, &mut converted);
+        converted
+    }
+
+    /// The bytes of an entry of ours.
+    fn bytes<T: aya::Pod>(value: &T) -> Vec<u8> {
+        // SAFETY: a `Pod` is bytes without padding, as many as it is long.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+            .to_vec()
+    }
+
+    fn our_peer(mtu: u32) -> Peer {
+        Peer {
+            address: [192, 0, 2, 3],
+            transport: 0,
+            flags: 0,
+            reserved: [0; 2],
+            mtu,
+            vni: 100,
+            counters: 5,
+            mac: [2, 0x51, 10, 42, 2, 0],
+            pad: [0; 2],
+        }
+    }
+
+    fn our_endpoint(flags: u16) -> Endpoint {
+        Endpoint {
+            link: 9,
+            mac: [0x0a, 0, 0, 0, 0, 2],
+            flags,
+            identity: 0,
+        }
+    }
+
+    #[test]
+    fn a_peer_of_layout_2_keeps_what_it_is_and_loses_its_next_hop() {
+        let before = v2::peer([192, 0, 2, 254], 7);
+        let ours = taken_over(map_names::PEERS, 2, &before, size_of::<Peer>());
+        assert_eq!(ours, bytes(&our_peer(0)));
+    }
+
+    #[test]
+    fn a_container_and_a_strict_port_of_layout_2_stay_what_they_were() {
+        let ours = taken_over(
+            map_names::ENDPOINTS,
+            2,
+            &v2::endpoint(),
+            size_of::<Endpoint>(),
+        );
+        assert_eq!(ours, bytes(&our_endpoint(ENDPOINT_HELD)));
+        let ours = taken_over(map_names::STRICT_PORTS, 2, &[0; 4], size_of::<StrictPort>());
+        assert_eq!(ours, bytes(&StrictPort { flags: PORT_STRICT }));
+    }
+
+    #[test]
+    fn a_count_whose_reason_is_gone_is_not_taken_for_anothers() {
+        let counts = |left_to_kernel| Passes {
+            not_peer: 3,
+            left_to_kernel,
+            forwarding_off: 4,
+            ..Passes::default()
+        };
+        let before = bytes(&counts(17));
+        let ours = taken_over(map_names::PASSES, 2, &before, size_of::<Passes>());
+        assert_eq!(ours, bytes(&counts(0)));
+        let ours = taken_over(map_names::PASSES, 3, &before, size_of::<Passes>());
+        assert_eq!(ours, before, "in our own layout it is that reason's");
+    }
+
+    /// The release before this layout takes entries over as far as both know them, and knows no more.
+    fn by_the_previous_release(value: &[u8], length: usize) -> Vec<u8> {
+        taken_over("", PATHS_BY_PROGRAM, value, length)
+    }
+
+    #[test]
+    fn the_previous_release_finds_its_peers_in_ours_on_the_kernel_path_until_it_writes_them() {
+        let theirs = by_the_previous_release(&bytes(&our_peer(0)), v2::peer([0; 4], 0).len());
+        assert_eq!(theirs, v2::peer([0; 4], 0), "without a next hop");
+        let small = by_the_previous_release(&bytes(&our_peer(1400)), theirs.len());
+        // Its programs leave packets to the kernel where no interface has that index.
+        assert_eq!(small, v2::peer([0; 4], 1400));
+    }
+
+    #[test]
+    fn the_previous_release_finds_who_holds_an_address_and_which_ports_are_strict() {
+        let ours = our_endpoint(ENDPOINT_HELD);
+        let theirs = by_the_previous_release(&bytes(&ours), v2::endpoint().len());
+        assert_eq!(theirs, v2::endpoint());
+        let identified = Endpoint {
+            identity: 0x1234_5678,
+            ..ours
+        };
+        let theirs = by_the_previous_release(&bytes(&identified), v2::endpoint().len());
+        assert_eq!(theirs, v2::endpoint());
     }
 
     #[test]

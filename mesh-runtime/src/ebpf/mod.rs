@@ -14,9 +14,9 @@ mod link;
 mod maps;
 mod migrate;
 mod peers;
+mod pins;
 mod sequence;
 mod state;
-mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -24,12 +24,9 @@ use std::{
     time::Duration,
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{SchedClassifier, Xdp},
-};
+use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use ipnet::Ipv4Net;
-use mesh_layout::{Config, EndpointKey, map_names};
+use mesh_layout::{CONFIG_GUARD_ONLY, Config, EndpointKey, map_names};
 
 use crate::desired::holders::Holders;
 use attach::Attachments;
@@ -39,12 +36,11 @@ use events::Events;
 use hook::Role;
 pub use job::{AttachDone, AttachJob, AttachOutcome, Hooks};
 use maps::Maps;
+use pins::PinnedMaps;
 pub use state::{
     Device, EndpointPath, FastPathChanges, FastPathReport, FastPathState, Mac, PeerCounters,
     PeerPath,
 };
-use watch::PinnedMaps;
-pub use watch::WatchTurn;
 
 /// The object that `cargo xtask build-ebpf` builds, as part of this library: for tests and
 /// benchmarks of the programs themselves.
@@ -62,8 +58,6 @@ pub struct FastPathOptions {
     pub max_peers: u32,
     /// How programs are attached.
     pub attach: AttachMode,
-    /// Whether and how VXLAN from strangers is dropped by XDP already.
-    pub guard: StrangerGuard,
     /// Whether the programs' own log statements are loaded. They cost nothing otherwise: the
     /// verifier removes them.
     pub log_programs: bool,
@@ -81,19 +75,6 @@ pub enum AttachMode {
     Clsact,
 }
 
-/// Whether VXLAN from addresses that are no peer's is dropped by XDP on the underlay
-/// interfaces, before the kernel spends a socket buffer on it. It is dropped later otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StrangerGuard {
-    /// No XDP.
-    #[default]
-    Off,
-    /// In the kernel's generic XDP, which every interface has.
-    Generic,
-    /// In the driver, which has to support it.
-    Native,
-}
-
 /// The loaded programs and maps.
 ///
 /// Dropping it leaves maps, programs and attachments in the kernel: the data plane outlives
@@ -107,8 +88,9 @@ pub struct FastPath {
     attach_mode: &'static str,
     pinned: PinnedMaps,
     pins: PinDirectory,
+    /// What the maps were made to show last; `None` if that failed.
+    shown: Option<FastPathState>,
     max_peers: u32,
-    guard: StrangerGuard,
     _events: Events,
 }
 
@@ -141,17 +123,17 @@ impl FastPath {
         if let Some(earlier) = &earlier {
             migrate::share_counters(earlier, &pins, options.max_peers);
         }
-        let mut ebpf = load(options, &pins)?;
+        let mut ebpf = load(options, &pins).map_err(because_of_age)?;
         if let Some(earlier) = &earlier {
             migrate::copy(earlier, &pins)?;
         }
         pins.link_names()?;
         for role in Role::ALL {
-            load_program(&mut ebpf, role)?;
+            load_program(&mut ebpf, role).map_err(because_of_age)?;
         }
         let (maps, drops) = Maps::take(&mut ebpf)?;
         let events = Events::start(&mut ebpf, drops, options.log_programs)?;
-        let attachments = Attachments::new(options.attach, options.guard, pins.links())?;
+        let attachments = Attachments::new(options.attach, pins.links())?;
         Ok(Self {
             attach_mode: attachments.mode(),
             attachments: Vec::new(),
@@ -159,21 +141,30 @@ impl FastPath {
             maps,
             pinned: PinnedMaps::open(&pins)?,
             pins,
+            shown: None,
             max_peers: options.max_peers,
-            guard: options.guard,
             _events: events,
         })
     }
 
     /// Makes the maps show `wanted`, which must come before programs are attached: one that
-    /// does not know its peers drops their packets.
+    /// does not know its peers drops their packets. What has not changed since the last call is left
+    /// alone, unless it is to be read `anew`: the kernel tells nobody when somebody else changes it.
     ///
     /// # Errors
     ///
     /// The first change the kernel refuses. What was changed before stays; the next call goes
-    /// on from what the kernel shows.
-    pub fn show_maps(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
-        self.maps.set_config(Config {
+    /// on from what the kernel shows. What is known of containers never keeps peers from being
+    /// written, nor the other way round.
+    pub fn show_maps(
+        &mut self,
+        wanted: &FastPathState,
+        anew: bool,
+    ) -> Result<FastPathChanges, FastPathError> {
+        // Nothing is known again until all is written.
+        let before = self.shown.take().filter(|_| !anew);
+        let known = before.as_ref();
+        let config = Config {
             generation: wanted.generation,
             subnet: wanted.subnet.network().octets(),
             mask: wanted.subnet.netmask().octets(),
@@ -186,7 +177,34 @@ impl FastPath {
             overlay_mtu: wanted.overlay_mtu,
             flags: maps::config_flags(wanted),
             pad: [0; 4],
+        };
+        // Forwarding that was stopped begins again once everything is written.
+        let stopped = self.maps.config()?.flags & CONFIG_GUARD_ONLY;
+        self.maps.set_config(Config {
+            flags: config.flags | stopped,
+            ..config
         })?;
+        let peers = self.show_peers(wanted, known);
+        let containers = self.show_containers(wanted, known);
+        let changes = peers?;
+        containers?;
+        self.maps.set_config(config)?;
+        self.shown = Some(wanted.clone());
+        Ok(changes)
+    }
+
+    fn show_containers(
+        &mut self,
+        wanted: &FastPathState,
+        known: Option<&FastPathState>,
+    ) -> Result<(), FastPathError> {
+        if known.is_some_and(|known| {
+            known.endpoints == wanted.endpoints
+                && known.macs == wanted.macs
+                && known.strict_ports == wanted.strict_ports
+        }) {
+            return Ok(());
+        }
         let endpoints = wanted
             .endpoints
             .iter()
@@ -197,11 +215,12 @@ impl FastPath {
                 (key, maps::endpoint(path))
             })
             .collect();
-        self.maps.endpoints.show(&endpoints)?;
-        self.maps.macs.show(&maps::macs(wanted))?;
-        // After what such a port may send from.
-        self.maps.strict_ports.show(&maps::strict_ports(wanted))?;
-        self.show_peers(wanted)
+        let endpoints = self.maps.endpoints.show(&endpoints);
+        let macs = self.maps.macs.show(&maps::macs(wanted));
+        endpoints?;
+        macs?;
+        // After what such a port may send from: without, its container would be silenced.
+        self.maps.strict_ports.show(&maps::strict_ports(wanted))
     }
 
     /// Has the programs leave forwarding to the kernel path, because the maps cannot be made to
@@ -230,10 +249,20 @@ impl FastPath {
 
     /// What is to be attached, for comparison.
     pub fn hooks(&self, wanted: &FastPathState) -> Hooks {
-        Hooks(hook::wanted(wanted, self.guard != StrangerGuard::Off))
+        Hooks(hook::wanted(wanted))
     }
 
-    fn show_peers(&mut self, wanted: &FastPathState) -> Result<FastPathChanges, FastPathError> {
+    fn show_peers(
+        &mut self,
+        wanted: &FastPathState,
+        known: Option<&FastPathState>,
+    ) -> Result<FastPathChanges, FastPathError> {
+        if known.is_none_or(|known| known.underlay != wanted.underlay) {
+            self.maps.underlays.show(&maps::underlays(wanted))?;
+        }
+        if known.is_some_and(|known| known.peers == wanted.peers && known.vni == wanted.vni) {
+            return Ok(FastPathChanges::default());
+        }
         let changes = peers::plan(
             &wanted.peers,
             wanted.vni,
@@ -378,7 +407,9 @@ fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPath
     for name in map_names::ALL {
         let path = pins.map(name);
         let capacity = match name {
-            map_names::PEERS | map_names::VTEPS | map_names::PEER_STATS => Some(options.max_peers),
+            map_names::PEERS | map_names::VTEPS | map_names::PEER_STATS | map_names::PATHS => {
+                Some(options.max_peers)
+            }
             map_names::ENDPOINTS | map_names::MACS | map_names::STRICT_PORTS => Some(MAX_ENDPOINTS),
             _ => None,
         };
@@ -400,6 +431,14 @@ fn load(options: &FastPathOptions, pins: &PinDirectory) -> Result<Ebpf, FastPath
     })
 }
 
+/// The kernel's age instead of what it refused, where that is why it did.
+fn because_of_age(error: FastPathError) -> FastPathError {
+    match std::fs::read_to_string("/proc/sys/kernel/osrelease") {
+        Ok(release) => error.or_kernel_too_old(release.trim()),
+        Err(_) => error,
+    }
+}
+
 fn load_program(ebpf: &mut Ebpf, role: Role) -> Result<(), FastPathError> {
     let program = role.program();
     let failed = |source: aya::programs::ProgramError| FastPathError::program(program, &source);
@@ -407,12 +446,9 @@ fn load_program(ebpf: &mut Ebpf, role: Role) -> Result<(), FastPathError> {
         what: "program",
         name: program,
     })?;
-    let result = if role.attach_type().is_some() {
-        <&mut SchedClassifier>::try_from(loaded).and_then(SchedClassifier::load)
-    } else {
-        <&mut Xdp>::try_from(loaded).and_then(Xdp::load)
-    };
-    result.map_err(failed)
+    <&mut SchedClassifier>::try_from(loaded)
+        .and_then(SchedClassifier::load)
+        .map_err(failed)
 }
 
 /// The error number at the bottom of an error, if there is one.

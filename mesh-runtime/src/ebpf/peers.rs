@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
-use mesh_layout::{Peer, PeerKey, Vtep, VtepKey, overlay_mac};
+use mesh_layout::{
+    PEER_KERNEL, PEER_MULTIPATH, Peer, PeerKey, TRANSPORT_VXLAN, Vtep, VtepKey, overlay_mac,
+};
 
 use super::{FastPathError, PeerPath};
 
@@ -26,6 +28,22 @@ pub(super) struct PeerChanges {
 pub(super) fn peer_key(subnet: Ipv4Net) -> PeerKey {
     PeerKey {
         subnet: subnet.network().octets(),
+    }
+}
+
+/// The entry of a peer, with the index of its counters.
+pub(super) fn peer(key: PeerKey, path: &PeerPath, vni: u32, counters: u32) -> Peer {
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    Peer {
+        address: path.address.octets(),
+        transport: TRANSPORT_VXLAN,
+        flags: flag(path.kernel, PEER_KERNEL) | flag(path.multipath, PEER_MULTIPATH),
+        reserved: [0; 2],
+        mtu: path.mtu,
+        vni,
+        counters,
+        mac: overlay_mac(key.subnet),
+        pad: [0; 2],
     }
 }
 
@@ -70,18 +88,7 @@ pub(super) fn plan(
                 None => continue,
             },
         };
-        let (next_hop, link) = path
-            .next_hop
-            .map_or(([0; 4], 0), |(address, link)| (address.octets(), link));
-        let entry = Peer {
-            address: path.address.octets(),
-            next_hop,
-            link,
-            vni,
-            counters,
-            mac: overlay_mac(key.subnet),
-            pad: [0; 2],
-        };
+        let entry = peer(key, path, vni, counters);
         let vtep = VtepKey {
             address: entry.address,
         };
@@ -129,10 +136,17 @@ mod tests {
     fn wanted() -> impl Strategy<Value = BTreeMap<Ipv4Net, PeerPath>> {
         prop::collection::btree_map(
             (0_u8..20).prop_map(|third| Ipv4Net::new_assert(Ipv4Addr::new(10, 42, third, 0), 24)),
-            (0_u8..6, prop::option::of((0_u8..4, 1_u32..4))).prop_map(|(host, hop)| PeerPath {
-                address: Ipv4Addr::new(192, 0, 2, host),
-                next_hop: hop.map(|(gateway, link)| (Ipv4Addr::new(192, 0, 2, gateway), link)),
-            }),
+            (
+                0_u8..6,
+                prop_oneof![Just(0), Just(1400)],
+                any::<[bool; 2]>(),
+            )
+                .prop_map(|(host, mtu, [kernel, multipath])| PeerPath {
+                    address: Ipv4Addr::new(192, 0, 2, host),
+                    mtu,
+                    kernel,
+                    multipath,
+                }),
             0..=CAPACITY as usize,
         )
     }
@@ -143,10 +157,12 @@ mod tests {
             (0_u8..20).prop_map(|third| PeerKey {
                 subnet: [10, 42, third, 0],
             }),
-            (0_u8..6, 0_u32..2 * CAPACITY, 0_u32..4).prop_map(|(host, counters, link)| Peer {
+            (0_u8..6, 0_u32..2 * CAPACITY, 0_u8..4).prop_map(|(host, counters, flags)| Peer {
                 address: [192, 0, 2, host],
-                next_hop: [192, 0, 2, host],
-                link,
+                transport: TRANSPORT_VXLAN,
+                flags,
+                reserved: [0; 2],
+                mtu: 0,
                 vni: 100,
                 counters,
                 mac: [2, 0, 0, 0, 0, host],
@@ -195,7 +211,9 @@ mod tests {
             for (subnet, path) in &wanted {
                 let entry = peers[&peer_key(*subnet)];
                 prop_assert_eq!(entry.address, path.address.octets());
-                prop_assert_eq!(entry.link, path.next_hop.map_or(0, |(_, link)| link));
+                prop_assert_eq!(entry.mtu, path.mtu);
+                prop_assert_eq!(entry.flags & PEER_KERNEL != 0, path.kernel);
+                prop_assert_eq!(entry.flags & PEER_MULTIPATH != 0, path.multipath);
                 let address = VtepKey { address: entry.address };
                 prop_assert!(vteps.contains_key(&address));
             }
@@ -233,7 +251,9 @@ mod tests {
                     Ipv4Net::new_assert(Ipv4Addr::new(10, 42, third, 0), 24),
                     PeerPath {
                         address: Ipv4Addr::new(192, 0, 2, third),
-                        next_hop: None,
+                        mtu: 0,
+                        kernel: false,
+                        multipath: false,
                     },
                 )
             })

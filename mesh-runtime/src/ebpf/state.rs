@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
@@ -31,7 +32,7 @@ pub struct FastPathState {
     /// VXLAN network identifier.
     pub vni: u32,
     /// Peers by subnet.
-    pub peers: BTreeMap<Ipv4Net, PeerPath>,
+    pub peers: Arc<BTreeMap<Ipv4Net, PeerPath>>,
     /// Interfaces on which VXLAN to this host may arrive, by index with their names: the one
     /// that holds the host address, those over which routes to peers lead, and those with any
     /// other address of the host's.
@@ -62,14 +63,18 @@ pub struct Device {
     pub mac: Mac,
 }
 
-/// Where packets for a peer go.
+/// What the programs are told of a peer. The way to it they ask of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerPath {
     /// The peer's underlay address.
     pub address: Ipv4Addr,
-    /// The neighbour to send to and the index of the interface it is on; `None` while the
-    /// kernel has no route, in which case the packets are left to the kernel path.
-    pub next_hop: Option<(Ipv4Addr, u32)>,
+    /// The largest inner packet that reaches it whole, where the kernel's routes do not say so; 0 for the
+    /// overlay's MTU.
+    pub mtu: u32,
+    /// Whether its packets are left to the kernel path, in both directions.
+    pub kernel: bool,
+    /// Whether several routes of equal cost lead to it, over which the kernel spreads flows.
+    pub multipath: bool,
 }
 
 /// Where packets for a container are delivered.

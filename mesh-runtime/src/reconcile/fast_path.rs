@@ -224,7 +224,6 @@ pub(crate) fn fast_path_options(options: &RuntimeOptions) -> FastPathOptions {
         bpffs: options.bpffs.clone(),
         max_peers: options.max_peers(),
         attach: options.attach,
-        guard: options.guard,
         log_programs: tracing::enabled!(tracing::Level::DEBUG),
     }
 }
@@ -236,7 +235,18 @@ impl Reconciler {
             return None;
         };
         let state = self.desired.fast_path.clone()?;
-        match open.fast_path.show_maps(&state) {
+        if anew {
+            match open.fast_path.restore_pins() {
+                Ok(0) => {}
+                Ok(pins) => {
+                    tracing::info!(pins, "somebody removed pins of maps or links: made again");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot make the pins of maps and links again");
+                }
+            }
+        }
+        match open.fast_path.show_maps(&state, anew) {
             Ok(_) => {
                 open.shown = Some(state);
                 open.unwritten = None;

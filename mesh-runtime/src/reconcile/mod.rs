@@ -16,7 +16,6 @@ mod silent_containers;
 mod state_writer;
 mod views;
 mod waiting;
-mod watch;
 
 use std::{io, time::Duration};
 
@@ -64,7 +63,9 @@ use schedule::Schedule;
 use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
-use watch::Watch;
+
+/// Readings in a row while the kernel keeps telling of changes.
+const READINGS: usize = 8;
 
 /// How often everything is compared, whatever the notifications said.
 const FULL_COMPARISON: Duration = Duration::from_secs(5);
@@ -96,7 +97,6 @@ pub(crate) struct Reconciler {
     schedule: Schedule,
     state_writer: StateWriter,
     registered: Registered,
-    watch: Watch,
     silent_containers: SilentContainers,
 }
 
@@ -131,7 +131,6 @@ impl Reconciler {
             schedule: Schedule::default(),
             state_writer,
             registered: Registered::new(addresses),
-            watch: Watch::default(),
             silent_containers: SilentContainers::default(),
         })
     }
@@ -151,7 +150,6 @@ impl Reconciler {
             let retry_at = self.schedule.retry_at();
             let look_at = self.silent_containers.next();
             let write_at = self.state_writer.due();
-            let watch_at = self.look_at_maps();
             let firewall_at = self.firewall.due();
             let rules_changed = self.firewall.changed();
             let patience_ends = self.patience_ends();
@@ -189,9 +187,6 @@ impl Reconciler {
                 }
                 () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
                     self.state_writer.begin(&self.wanted);
-                }
-                () = sleep_until(watch_at.unwrap_or(quiet_until)), if watch_at.is_some() => {
-                    self.watch_maps().await;
                 }
                 written = self.state_writer.written() => {
                     self.state_writer.settle(written, self.wanted.generation);
@@ -254,30 +249,40 @@ impl Reconciler {
 
     /// Reads the parts of the kernel's state that may be out of date.
     async fn read(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
-        let dirty = dirty | std::mem::take(&mut self.outdated) | self.events.take();
-        self.look_at_programs |= dirty.any(Parts::PROGRAMS);
+        let mut dirty = dirty | std::mem::take(&mut self.outdated) | self.events.take();
         self.unplanned = true;
         // Until it has worked, nothing is known.
         self.outdated = Dirty::all();
-        let previous = std::mem::take(&mut self.observed);
-        // Not the kernel's to tell, so not lost where reading fails.
-        self.observed.holders = previous.holders.clone();
-        let scope = Scope {
-            cluster: self.settings.cluster.cidr,
-            bridge: &self.settings.bridge,
-            overlay: &self.settings.overlay,
-            peers: &self.wanted.peers,
-        };
-        self.observed = observe(&self.netlink, previous, dirty.clone(), scope).await?;
+        let mut all_containers = false;
+        for _ in 0..READINGS {
+            self.look_at_programs |= dirty.any(Parts::PROGRAMS);
+            all_containers |= dirty.any(Parts::CONTAINERS);
+            let previous = std::mem::take(&mut self.observed);
+            // Not the kernel's to tell, so not lost where reading fails.
+            self.observed.holders = previous.holders.clone();
+            let scope = Scope {
+                cluster: self.settings.cluster.cidr,
+                bridge: &self.settings.bridge,
+                overlay: &self.settings.overlay,
+                peers: &self.wanted.peers,
+            };
+            self.observed = observe(&self.netlink, previous, dirty, scope).await?;
+            // What was told meanwhile belongs to the same change: a bridge that is deleted lets go of its ports
+            // first, one after the other.
+            dirty = self.events.take();
+            if dirty.is_clean() {
+                break;
+            }
+        }
         self.note_devices();
         if forget_gone(&mut self.wanted, &self.observed) {
             self.state_writer.changed(self.wanted.generation);
         }
         self.registered
             .show(&mut self.wanted, &self.observed, &self.settings.bridge);
-        self.look_inside(dirty.any(Parts::CONTAINERS)).await?;
+        self.look_inside(all_containers).await?;
         self.registered.occupy(&self.wanted, &self.observed);
-        self.outdated = Dirty::default();
+        self.outdated = dirty;
         Ok(())
     }
 

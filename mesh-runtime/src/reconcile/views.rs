@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
     api::command::{EndpointView, FastPathView, PeerList, PeerShown, Status},
+    desired::fast_path::may_carry,
     diff::{change::DisplayMac, missing},
     observed::{LinkKind, dirty::Dirty},
 };
@@ -48,9 +49,8 @@ impl Reconciler {
                         .as_ref()
                         .is_some_and(|unready| !unready.contains(subnet)),
                     fast_path_ready: counters.contains_key(subnet)
-                        && shown
-                            .and_then(|state| state.peers.get(subnet))
-                            .is_some_and(|path| path.next_hop.is_some()),
+                        && shown.is_some_and(|state| state.peers.contains_key(subnet))
+                        && may_carry(&self.settings, &self.observed, peer.address),
                 };
                 (*subnet, (peer.clone(), shown))
             })

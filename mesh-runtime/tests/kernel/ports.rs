@@ -165,38 +165,6 @@ async fn a_link_that_somebody_detaches_and_a_pin_that_somebody_removes_come_back
     assert_eq!(daemon.status().await.fast_path.unwrap().attachments, before);
 }
 
-#[tokio::test]
-async fn a_detached_link_is_found_without_waiting_for_the_next_comparison() {
-    let (host, daemon) = node("looks", "tcx").await;
-    add_port(&host, "c1");
-    attached(&host, "encapsulate", 1).await;
-    let links: Vec<_> = fs::read_dir(host.bpffs().join("quilt-mesh/links"))
-        .unwrap()
-        .map(|it| it.unwrap().path())
-        .collect();
-    let found = || {
-        daemon
-            .log()
-            .contains("somebody detached programs: attaching them anew")
-    };
-    // A comparison may happen to come first, but not every time.
-    for pin in links.iter().cycle().take(3 * links.len()) {
-        let old = link_id(&host, pin);
-        let detached = bpftool(&host, "detach", pin);
-        assert!(detached.status.success(), "{detached:?}");
-        let gone = Instant::now();
-        host.eventually("another link in its place", |host| {
-            link_id(host, pin).is_some_and(|new| Some(new) != old)
-        })
-        .await;
-        println!("the link was back after {:.1?}", gone.elapsed());
-        if found() {
-            return;
-        }
-    }
-    panic!("only comparisons found it: {}", daemon.log());
-}
-
 fn filters(host: &Host, interface: &str, side: &str) -> String {
     let output = host
         .netns

@@ -1,5 +1,10 @@
 //! The fast path is where packets of peers come and go, and follows them.
 
+use std::time::Duration;
+
+use mesh_proto::mesh::ListPeersRequest;
+use mesh_testbed::PacketSocket;
+
 use crate::host::{Daemon, Host};
 
 /// A host with a second network card, whose daemon carries traffic on the fast path.
@@ -28,29 +33,71 @@ async fn receives_on(host: &Host, daemon: &Daemon, expected: &[&str]) {
     .await;
 }
 
-/// Index of the interface over which the fast path sends to its only peer.
-fn sends_over(host: &Host) -> u64 {
-    let pin = host.bpffs().join("quilt-mesh/peers");
-    let mut bpftool = host.netns.command("bpftool");
-    let dump = bpftool
-        .args(["map", "dump", "pinned"])
-        .arg(pin)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(dump.stdout).unwrap();
-    let (_, rest) = text.split_once("\"link\": ").expect(&text);
-    rest.split(',').next().unwrap().trim().parse().unwrap()
+/// A port of the bridge, from which packets to the peer 10.42.2.0/24 are sent.
+fn add_port(host: &Host) {
+    host.ip("link add c1 type veth peer name c1-far");
+    host.ip("link set c1-far up");
+    host.ip("link set c1 master quilt0 up");
+    // The routers that are named here, and the peers, exist on paper.
+    for (card, address) in [
+        ("eth0", "192.0.2.9"),
+        ("eth0", "192.0.2.2"),
+        ("eth1", "192.0.2.2"),
+        ("eth1", "198.51.100.9"),
+    ] {
+        host.ip(&format!(
+            "neigh replace {address} lladdr 02:00:00:00:00:09 dev {card}"
+        ));
+    }
 }
 
-fn index_of(host: &Host, name: &str) -> u64 {
-    let line = host.ip(&format!("-oneline link show {name}"));
-    line.split(':').next().unwrap().parse().unwrap()
+/// A packet of a container for one of the peer's.
+fn packet() -> Vec<u8> {
+    let mut frame = vec![0x02, 0x52, 10, 42, 1, 0, 2, 0, 0, 0, 1, 2, 8, 0];
+    let mut ip = [
+        0x45, 0, 0, 32, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 42, 1, 2, 10, 42, 2, 2,
+    ];
+    let words = ip
+        .chunks(2)
+        .map(|it| u32::from(u16::from_be_bytes([it[0], it[1]])));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    frame.extend(ip);
+    frame.extend([0x30, 0x39, 0x30, 0x39, 0, 12, 0, 0, 1, 2, 3, 4]);
+    frame
 }
 
-async fn becomes_way(host: &Host, name: &str) {
-    let index = index_of(host, name);
-    host.eventually(&format!("the way over {name}"), |host| {
-        sends_over(host) == index
+/// How many packets the programs have sent to the only peer.
+async fn sent(daemon: &Daemon) -> u64 {
+    let mut dataplane = daemon.dataplane().await;
+    let answer = dataplane.list_peers(ListPeersRequest {}).await.unwrap();
+    let peers = answer.into_inner().peers;
+    peers[0].fast_path.as_ref().map_or(0, |it| it.tx_packets)
+}
+
+fn mac_of(host: &Host, name: &str) -> Vec<u8> {
+    let shown = host.ip(&format!("-oneline link show {name}"));
+    let (_, rest) = shown.split_once("link/ether ").expect(&shown);
+    let mac = rest.split_whitespace().next().unwrap();
+    mac.split(':')
+        .map(|it| u8::from_str_radix(it, 16).unwrap())
+        .collect()
+}
+
+/// Waits until the programs send over that interface, which a card puts on the wire.
+async fn becomes_way(host: &Host, daemon: &Daemon, name: &str, card: &str) {
+    let wire = PacketSocket::open(&host.netns, &format!("{card}-far")).unwrap();
+    let container = PacketSocket::open(&host.netns, "c1-far").unwrap();
+    let mac = mac_of(host, name);
+    host.eventually_async(&format!("the way over {name}"), async || {
+        let before = sent(daemon).await;
+        container.send(&packet()).unwrap();
+        // VXLAN on IPv4 and UDP, from that interface.
+        let carried = wire.receive(Duration::from_millis(200), |frame| {
+            frame.len() > 64 && frame[6..12] == mac[..] && frame[36..38] == 4789_u16.to_be_bytes()
+        });
+        carried.unwrap().is_some() && sent(daemon).await > before
     })
     .await;
 }
@@ -61,11 +108,12 @@ async fn every_card_receives_and_what_is_sent_follows_a_route_that_moves() {
     host.ip("route add 203.0.113.0/24 via 198.51.100.9");
     daemon.sync(1, &[("10.42.2.0/24", "203.0.113.2")]).await;
     receives_on(&host, &daemon, &["eth0", "eth1"]).await;
-    becomes_way(&host, "eth1").await;
+    add_port(&host);
+    becomes_way(&host, &daemon, "eth1", "eth1").await;
     host.ip("route replace 203.0.113.0/24 via 192.0.2.9");
-    becomes_way(&host, "eth0").await;
+    becomes_way(&host, &daemon, "eth0", "eth0").await;
     host.ip("route replace 203.0.113.0/24 via 198.51.100.9");
-    becomes_way(&host, "eth1").await;
+    becomes_way(&host, &daemon, "eth1", "eth1").await;
     receives_on(&host, &daemon, &["eth0", "eth1"]).await;
 }
 
@@ -77,7 +125,8 @@ async fn a_host_address_that_moves_to_another_card_takes_the_program_along() {
     host.ip("address del 192.0.2.1/24 dev eth0");
     host.ip("address add 192.0.2.1/24 dev eth1");
     receives_on(&host, &daemon, &["eth1"]).await;
-    becomes_way(&host, "eth1").await;
+    add_port(&host);
+    becomes_way(&host, &daemon, "eth1", "eth1").await;
     assert_eq!(daemon.status().await.underlay_interface, "eth1");
 }
 
@@ -89,7 +138,9 @@ async fn what_is_stacked_on_a_card_is_an_underlay_like_the_card() {
     host.ip("link set mv0 up");
     daemon.sync(1, &[("10.42.2.0/24", "203.0.113.2")]).await;
     receives_on(&host, &daemon, &["eth0", "eth1", "mv0"]).await;
-    becomes_way(&host, "mv0").await;
+    add_port(&host);
+    host.ip("neigh replace 203.0.113.2 lladdr 02:00:00:00:00:09 dev mv0");
+    becomes_way(&host, &daemon, "mv0", "eth1").await;
 }
 
 #[tokio::test]
@@ -100,7 +151,12 @@ async fn an_underlay_without_ethernet_is_left_to_the_kernel_path_and_named() {
     host.ip("route add 203.0.113.0/24 dev tun0");
     daemon.sync(1, &[("10.42.2.0/24", "203.0.113.2")]).await;
     receives_on(&host, &daemon, &["eth0", "eth1"]).await;
-    assert_eq!(sends_over(&host), 0, "the kernel path has it");
+    add_port(&host);
+    let container = PacketSocket::open(&host.netns, "c1-far").unwrap();
+    for _ in 0..20 {
+        container.send(&packet()).unwrap();
+    }
+    assert_eq!(sent(&daemon).await, 0, "the kernel path has it");
     let status = daemon.status().await;
     assert!(
         status
@@ -117,6 +173,6 @@ async fn an_underlay_without_ethernet_is_left_to_the_kernel_path_and_named() {
     assert_eq!(log.matches("no fast path over tun0").count(), 1, "{log}");
 
     host.ip("route replace 203.0.113.0/24 via 198.51.100.9");
-    becomes_way(&host, "eth1").await;
+    becomes_way(&host, &daemon, "eth1", "eth1").await;
     assert_eq!(daemon.status().await.problems, [""; 0]);
 }

@@ -4,6 +4,7 @@ mod attaching;
 mod faults;
 mod forged;
 mod guards;
+mod kernel_path;
 mod strangers;
 mod underlays;
 
@@ -17,6 +18,7 @@ use mesh_testbed::{
 };
 use mesh_vm::Check;
 
+pub(crate) use self::attaching::has_fast_path;
 use self::attaching::{attach_variable, attached_as_expected, filters};
 use crate::{
     counters::{Carried, Packets},
@@ -41,6 +43,9 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
     match check {
         Check::TheProgramsLoadAndAttach => wait_attached(pair).await,
         Check::ItAttachesTheWayTheKernelOffers => attach_mode(pair).await,
+        Check::TheNodeSaysWhyItHasNoFastPath => kernel_path::says_why(pair).await,
+        Check::TheKernelPathCarriesAlone => kernel_path::carries(pair).await,
+        Check::NoStrangerSpeaksToTheKernelPath => kernel_path::strangers(pair).await,
         Check::ThePacketFilterHoldsItsTables => guards::tables(pair).await,
         Check::ContainersPingOverTheFastPath => ping_fast(pair).await,
         Check::TcpArrivesIntactOverTheFastPath => transfer_fast(pair).await,
@@ -188,6 +193,11 @@ async fn transfer_fast(pair: &Pair) -> anyhow::Result<()> {
 async fn survive_kill(pair: &mut Pair) -> anyhow::Result<()> {
     let flow = start_flow(pair)?;
     pair.restart(Signal::SIGKILL, &DaemonOptions::new()).await?;
+    if !has_fast_path()? {
+        kernel_path::wait(pair).await?;
+        lossless(flow).await?;
+        return ping_slow(pair).await;
+    }
     wait_attached(pair).await?;
     lossless(flow).await?;
     ping_fast(pair).await

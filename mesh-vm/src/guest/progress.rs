@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use mesh_vm::{Check, Doing, GUEST_PORT, Outcome, SIGN_OF_LIFE};
+use mesh_vm::{Check, Doing, GUEST_PORT, Outcome, SIGN_OF_LIFE, Standing};
 
 use crate::stacks;
 
@@ -31,7 +31,7 @@ struct Now {
 }
 
 /// Opens the port that the host listens on, and begins to give signs of life.
-pub(crate) fn begin() -> anyhow::Result<()> {
+pub(crate) fn begin(first: Check) -> anyhow::Result<()> {
     let port = fs::OpenOptions::new()
         .write(true)
         .open(GUEST_PORT)
@@ -39,7 +39,7 @@ pub(crate) fn begin() -> anyhow::Result<()> {
     let now = Instant::now();
     *lock() = Some(Now {
         port,
-        check: Check::ALL[0],
+        check: first,
         since: now,
         step: "two hosts with a container each".to_owned(),
         step_since: now,
@@ -73,7 +73,16 @@ pub(crate) fn step(step: impl Into<String>) {
 /// Tells the host what became of a check.
 pub(crate) fn tell(check: Check, failure: Option<String>) -> anyhow::Result<()> {
     println!("{} {}", check.name(), failure.as_deref().unwrap_or("ok"));
-    let line = Outcome { check, failure }.to_line()?;
+    say(&Outcome { check, failure }.to_line()?)
+}
+
+/// Tells the host what a node has on this kernel.
+pub(crate) fn tell_standing(standing: &Standing) -> anyhow::Result<()> {
+    println!("{standing:?}");
+    say(&standing.to_line()?)
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
     match &mut *lock() {
         Some(now) => {
             writeln!(now.port, "{line}").with_context(|| format!("cannot write to {GUEST_PORT}"))

@@ -1,6 +1,9 @@
 //! `cargo xtask test faults` and `cargo xtask test soak`
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+
+use mesh_ebpf_build::Checkout;
 
 use super::Summary;
 use crate::cargo;
@@ -42,7 +45,7 @@ pub(crate) fn run(suite: &Suite) -> anyhow::Result<ExitCode> {
         Suite::Faults(arguments) => ("faults", arguments),
         Suite::Soak(arguments) => ("soak", arguments),
     };
-    let mut command = prepare(name)?;
+    let mut command = prepare(name, cargo::build_release)?;
     command.args(arguments);
     Ok(foreground::run(&mut command, Reach::Program, None)?.code())
 }
@@ -53,7 +56,7 @@ const RANDOM: [&str; 4] = ["--random", "100", "--seed", "1"];
 
 /// The faults that continuous integration does; the others are named as left out.
 pub(crate) fn collect_ci() -> anyhow::Result<Summary> {
-    let mut command = prepare("faults")?;
+    let mut command = prepare("faults", cargo::build_ci)?;
     command.arg("--ci").args(RANDOM);
     let mut summary = Summary::default();
     summary.results.push(super::execute("faults", command)?);
@@ -61,7 +64,10 @@ pub(crate) fn collect_ci() -> anyhow::Result<Summary> {
 }
 
 /// Builds, and makes the command without its options.
-fn prepare(suite: &str) -> anyhow::Result<Command> {
+fn prepare(
+    suite: &str,
+    build: fn(&Checkout) -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<Command> {
     require_root(&format!("test {suite}"))?;
     setup::ensure(&[
         Tool::CCompiler,
@@ -70,7 +76,7 @@ fn prepare(suite: &str) -> anyhow::Result<Command> {
         Tool::Iproute,
     ])?;
     let checkout = cargo::checkout()?;
-    let binaries = cargo::build_release(&checkout)?;
+    let binaries = build(&checkout)?;
     let mut command = Command::new(binaries.join("mesh-faults"));
     command.arg(suite).env("QUILT_MESH_BIN_DIR", &binaries);
     // Whoever has run the tests has another build of the daemons: an upgrade goes there and back.

@@ -64,6 +64,10 @@ impl Ruleset {
     /// (-400): the programs carry those that fit, and it would wait for them until the others are lost. What is
     /// for an address of this host no program carries: it ends here, or is translated here, as an answer by a
     /// published port is, and so all of it has to be known.
+    ///
+    /// Whether VXLAN comes from where the way to its sender leads is asked last of all before it is routed, when
+    /// whoever translates addresses has done so: in the input hook the kernel answers that from 5.19 on only
+    /// (commit be8be04e5ddb), and an older one refuses the whole table.
     fn inet_table(&self) -> String {
         let Frame {
             bridge,
@@ -139,7 +143,6 @@ impl Ruleset {
              \t\tiifname {{ \"lo\", \"{bridge}\", \"{overlay}\" }} counter drop\n\
              \t\tiifname @bridges counter drop\n\
              \t\t{other_vni} return\n\
-             \t\tiifname != @uplinks fib saddr . iif oif missing counter drop\n\
              \t\tip saddr != @peers counter drop\n\
              \t}}\n\
              \tchain inner {{\n\
@@ -170,6 +173,11 @@ impl Ruleset {
              \t\tiifname \"{bridge}\" jump from_containers\n\
              \t\t{vxlan} fib daddr type {{ local, broadcast, multicast, anycast }} jump vxlan_in\n\
              \t\t{vxlan} {vni} ip saddr @peers fib daddr type local notrack\n\
+             \t}}\n\
+             \tchain from_the_way {{\n\
+             \t\ttype filter hook prerouting priority 300;\n\
+             \t\t{vxlan} {vni} iifname != @uplinks fib daddr type {{ local, broadcast, multicast, anycast }} \
+             fib saddr . iif oif missing counter drop\n\
              \t}}\n\
              \tchain early_out {{\n\
              \t\ttype filter hook output priority raw;\n\

@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use anyhow::{Context as _, bail, ensure};
-use mesh_vm::ATTACH_VARIABLE;
+use mesh_vm::{ATTACH_VARIABLE, NO_FAST_PATH};
 
 /// The kernel shows filters where they are the way to attach.
 pub(super) fn attached_as_expected() -> anyhow::Result<()> {
@@ -19,6 +19,11 @@ pub(super) fn attached_as_expected() -> anyhow::Result<()> {
 pub(super) fn attach_variable() -> anyhow::Result<String> {
     std::env::var(ATTACH_VARIABLE)
         .with_context(|| format!("the host does not say in {ATTACH_VARIABLE} what to expect"))
+}
+
+/// Whether programs load on this kernel.
+pub(crate) fn has_fast_path() -> anyhow::Result<bool> {
+    Ok(attach_variable()? != NO_FAST_PATH)
 }
 
 /// How many filters hold the module behind clsact's: the third column of /proc/modules, zero

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use mesh_model::tagged;
 use mesh_testbed::{BRIDGE, Container, Host, Links, NetNs, PacketSocket, wait_until};
+use mesh_vm::Standing;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -17,11 +18,11 @@ use nix::{
 
 use super::{
     forged::{FORGED, Forger},
-    wait_attached,
+    has_fast_path, kernel_path, wait_attached,
 };
 use crate::{
     pair::{PATIENCE, Pair},
-    progress::step,
+    progress::{self, step},
 };
 
 /// Each marker empties one of the queues that a forged packet may take: the ports', the host's,
@@ -36,12 +37,16 @@ const UNTAGGED_VLAN: (u16, u16) = (0x8100, 1);
 /// Drops by reason.
 type Drops = BTreeMap<String, u64>;
 
-/// With the programs attached, whether they forward or not.
+/// With the programs attached, whether they forward or not; or by the packet filter alone, which does
+/// not count by reasons.
 pub(super) async fn hold(pair: &Pair) -> anyhow::Result<()> {
     let [host, _] = pair.hosts();
     let scene = Scene::new(pair).await?;
     let before = drops(host).await?;
     scene.nothing_forged_arrives(pair)?;
+    if !has_fast_path()? {
+        return Ok(());
+    }
     scene.is_counted(host, &before).await
 }
 
@@ -117,15 +122,41 @@ pub(super) async fn tables(pair: &Pair) -> anyhow::Result<()> {
             let shown = ruleset(host).map_err(|error| format!("{error:#}"))?;
             let wanted = ["table inet quilt_mesh", "table bridge quilt_mesh"];
             let missing = wanted.into_iter().find(|it| !shown.contains(it));
-            let problems = host.status().await.map_err(|error| error.to_string())?;
-            match (missing, problems.problems) {
+            let status = host.status().await.map_err(|error| error.to_string())?;
+            match (missing, kernel_path::others(status)) {
                 (None, problems) if problems.is_empty() => Ok(()),
                 (missing, problems) => Err(format!("without {missing:?}, {problems:?}: {shown}")),
             }
         })
         .await?;
     }
-    Ok(())
+    let [host, _] = pair.hosts();
+    progress::tell_standing(&standing(host).await?)
+}
+
+/// What a host has on this kernel.
+async fn standing(host: &Host) -> anyhow::Result<Standing> {
+    let status = host.status().await?;
+    let fast_path = status.fast_path.unwrap_or_default();
+    let mut programs: Vec<_> = fast_path
+        .attachments
+        .iter()
+        .filter_map(|it| Some(it.split_once(": ")?.1.to_owned()))
+        .collect();
+    programs.sort_unstable();
+    programs.dedup();
+    let shown = ruleset(host)?;
+    let tables = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("table ")?.strip_suffix(" {"))
+        .map(str::to_owned);
+    Ok(Standing {
+        release: kernel_path::release()?,
+        attach_mode: fast_path.attach_mode,
+        programs,
+        tables: tables.collect(),
+        reason: fast_path.reason,
+    })
 }
 
 /// The rules of a host's packet filter, as nft prints them.
@@ -160,6 +191,7 @@ impl Scene {
     async fn new(pair: &Pair) -> anyhow::Result<Self> {
         let ([host, _], [container, remote]) = (pair.hosts(), pair.containers());
         step("a sibling whose addresses are held");
+        let without_programs = !has_fast_path()?;
         let sibling = host.add_container().await?;
         let address = sibling.address().to_string();
         let port = format!("{}: encapsulate", sibling.host_interface());
@@ -167,7 +199,7 @@ impl Scene {
             let status = host.status().await.map_err(|error| error.to_string())?;
             let known = status.endpoints.iter().any(|it| it.address == address);
             let fast_path = status.fast_path.unwrap_or_default();
-            match known && fast_path.attachments.contains(&port) {
+            match known && (fast_path.attachments.contains(&port) || without_programs) {
                 true => Ok(()),
                 false => Err(format!("{fast_path:?}, endpoints {:?}", status.endpoints)),
             }
