@@ -116,6 +116,7 @@ async fn look(netlink: &Netlink, options: &RuntimeOptions) -> Result<Observed, C
         bridge: &options.bridge,
         overlay: &options.overlay_interface,
         peers: &Arc::default(),
+        source: None,
     };
     observe(netlink, Observed::default(), Dirty::all(), scope)
         .await

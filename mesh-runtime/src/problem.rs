@@ -35,6 +35,28 @@ pub(crate) enum Problem {
         what: String,
         option: &'static str,
     },
+    /// The underlay leaves containers less than everybody counts on.
+    #[error(
+        "containers have an MTU of {overlay_mtu} only, because that of {interface} is so small: raise it (ip link set \
+         {interface} mtu 1500), or have peers reached over another interface"
+    )]
+    SmallMtu { interface: String, overlay_mtu: u32 },
+    /// An address within the cluster's network that is none of ours.
+    #[error(
+        "{interface} has the address {address}, which lies within the cluster's network: what is for the containers \
+         of its subnet may not reach them; take it away (ip address delete {address} dev {interface})"
+    )]
+    ForeignAddress { address: Ipv4Net, interface: String },
+    /// A route of somebody else to a part of a peer's subnet.
+    #[error(
+        "the route to a part of {destination} belongs to somebody else ({description}): what is for those containers \
+         goes there; delete it (ip route delete {part}) if they shall be reached over the overlay"
+    )]
+    PartOfPeer {
+        destination: Ipv4Net,
+        part: Ipv4Net,
+        description: String,
+    },
     /// Another VXLAN device has our VNI and port.
     #[error(
         "UDP port {port} with VNI {vni} is taken by the vxlan device {name}, which is not ours: \

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use ipnet::Ipv4Net;
 
 use crate::{
+    headroom,
     options::{FastPathMode, RuntimeOptions},
     wanted::subnet::Cluster,
 };
@@ -39,6 +40,11 @@ impl From<&RuntimeOptions> for Settings {
 }
 
 impl Settings {
+    /// Whether an interface has the name of a device of ours, so that nothing of the underlay is behind it.
+    pub(crate) fn is_own(&self, name: &str) -> bool {
+        name == self.bridge || name == self.overlay || name == headroom::NAME
+    }
+
     /// Name of a device.
     pub(crate) fn name(&self, device: Device) -> &str {
         match device {

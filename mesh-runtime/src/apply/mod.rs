@@ -18,7 +18,7 @@ use netlink_packet_route::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
         NeighbourState as State,
     },
-    route::{RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType},
 };
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan,
@@ -139,8 +139,8 @@ impl<'a> Applier<'a> {
         let handle = &self.netlink.handle;
         match change {
             Change::EnableForwarding => sysctl::enable_ip_forward().map_err(of_setting),
-            Change::DistrustNeighbours(device) => {
-                sysctl::distrust_neighbours(self.settings.name(*device)).map_err(of_setting)
+            Change::SetSettings(device) => {
+                sysctl::set_up(self.settings.name(*device)).map_err(of_setting)
             }
             Change::DeleteDevice(device) => {
                 let index = self.index(*device)?;
@@ -329,14 +329,19 @@ impl<'a> Applier<'a> {
     }
 
     fn route_message(&self, route: &OverlayRoute) -> Result<RouteMessage, NetlinkError> {
-        Ok(RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+        let mut message = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
             .destination_prefix(route.destination.network(), route.destination.prefix_len())
             .gateway(route.gateway())
             .onlink()
             .output_interface(self.index(Device::Overlay)?)
             .pref_source(route.source)
             .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
-            .build())
+            .build();
+        let metrics = route.mtu.map(|mtu| vec![RouteMetric::Mtu(mtu)]);
+        message
+            .attributes
+            .extend(metrics.map(RouteAttribute::Metrics));
+        Ok(message)
     }
 
     fn index(&self, device: Device) -> Result<u32, NetlinkError> {

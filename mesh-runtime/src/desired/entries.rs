@@ -7,12 +7,12 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_layout::overlay_mac;
+use mesh_layout::{ENCAPSULATION_LEN, overlay_mac};
 
-use super::devices::Devices;
+use super::{devices::Devices, underlay::EXPECTED_MTU};
 use crate::{
     ebpf::{Mac, PeerPath},
-    observed::{Observed, ROUTE_PROTOCOL, Route, Routes},
+    observed::{NextHops, Observed, ROUTE_PROTOCOL, Route, Routes},
     problem::Problem,
     settings::Settings,
     wanted::{Wanted, peer::Peer, subnet::gateway},
@@ -29,6 +29,8 @@ pub(crate) struct OverlayRoute {
     pub(crate) destination: Ipv4Net,
     /// Preferred source of what this host itself sends.
     pub(crate) source: Ipv4Addr,
+    /// The largest packet that reaches the peer, where that is less than the overlay's MTU.
+    pub(crate) mtu: Option<u32>,
 }
 
 impl OverlayRoute {
@@ -48,6 +50,7 @@ impl OverlayRoute {
             protocol: ROUTE_PROTOCOL,
             onlink: true,
             unicast: true,
+            mtu: self.mtu,
         }
     }
 }
@@ -65,6 +68,8 @@ struct Basis {
     peers: Arc<BTreeMap<Ipv4Net, Peer>>,
     injected: Arc<BTreeSet<Ipv4Net>>,
     routes: Arc<Routes>,
+    next_hops: Arc<NextHops>,
+    overlay_mtu: Option<u32>,
 }
 
 /// The entries of a node.
@@ -115,6 +120,8 @@ impl Entries {
             peers: Arc::clone(&wanted.peers),
             injected: Arc::clone(&wanted.injected),
             routes: Arc::clone(&observed.routes),
+            next_hops: Arc::clone(&observed.next_hops),
+            overlay_mtu: devices.bridge.as_ref().and_then(|bridge| bridge.mtu),
         };
         match before.filter(|before| before.basis == basis) {
             Some(before) => Arc::clone(before),
@@ -155,6 +162,7 @@ impl Basis {
             let goal = OverlayRoute {
                 destination,
                 source,
+                mtu: self.mtu(wanted, destination),
             };
             if !route.is_ours() {
                 if !self.vanishes(route) {
@@ -169,7 +177,19 @@ impl Basis {
                 *count += 1;
             }
         }
-        for destination in wanted.destinations() {
+        // A node's subnets do not overlap, so the one before it is the only one that may contain it.
+        let destinations = wanted.destinations();
+        for (&part, &route) in &foreign {
+            let containing = destinations.range(..part).next_back();
+            if let Some(&destination) = containing.filter(|it| it.contains(&part)) {
+                entries.problems.push(Problem::PartOfPeer {
+                    destination,
+                    part,
+                    description: describe(route, observed),
+                });
+            }
+        }
+        for destination in destinations {
             if let Some(route) = foreign.get(&destination) {
                 entries.problems.push(Problem::ForeignRoute {
                     destination,
@@ -185,6 +205,7 @@ impl Basis {
             let route = OverlayRoute {
                 destination,
                 source,
+                mtu: self.mtu(wanted, destination),
             };
             entries.neighbours.insert(route.gateway(), mac);
             entries.routes.insert(destination, route);
@@ -194,15 +215,32 @@ impl Basis {
         }
         let peers = self.peers.iter();
         let accepted = peers.filter(|(subnet, _)| !entries.blocked.contains(subnet));
-        entries.paths = Arc::new(
-            accepted
-                .map(|(&subnet, peer)| (subnet, path(peer)))
-                .collect(),
-        );
+        let path = |(&subnet, peer): (&Ipv4Net, &Peer)| {
+            let path = PeerPath {
+                address: peer.address,
+                mtu: self.mtu(wanted, subnet).unwrap_or(0),
+                kernel: false,
+                multipath: false,
+            };
+            (subnet, path)
+        };
+        entries.paths = Arc::new(accepted.map(path).collect());
         entries.vteps = Arc::new(self.peers.values().map(|peer| peer.address).collect());
         entries.subnets = Arc::new(entries.routes.keys().map(Ipv4Net::network).collect());
         entries.basis = self;
         entries
+    }
+
+    /// The largest packet that reaches a peer, where that is less than the overlay's MTU: by the kernel's way to its
+    /// host, and by what the peer says that it takes.
+    fn mtu(&self, wanted: &Wanted, destination: Ipv4Net) -> Option<u32> {
+        let peer = wanted.peers.get(&destination)?;
+        let way = self.next_hops.to(peer.address).and_then(|way| way.mtu);
+        // ENCAPSULATION_LEN is 50, which fits every integer.
+        let through = way.map(|mtu| mtu.saturating_sub(ENCAPSULATION_LEN as u32));
+        let least = through.into_iter().chain(peer.mtu).min()?;
+        let least = least.max(EXPECTED_MTU);
+        self.overlay_mtu.filter(|mtu| least < *mtu).map(|_| least)
     }
 
     /// Whether a route leads over the device that is there now.
@@ -221,15 +259,6 @@ impl Basis {
             made_for_it || route.source == Some(address.addr())
         });
         with_device || with_address
-    }
-}
-
-fn path(peer: &Peer) -> PeerPath {
-    PeerPath {
-        address: peer.address,
-        mtu: 0,
-        kernel: false,
-        multipath: false,
     }
 }
 

@@ -205,6 +205,7 @@ mod tests {
                     Some(NextHop {
                         address: PEER,
                         link: way,
+                        mtu: None,
                     }),
                 )]
                 .into(),
@@ -227,6 +228,7 @@ mod tests {
             interface: "eth0".into(),
             links: [(NIC, "eth0".into()), (way, String::new())].into(),
             overlay_mtu: 1450,
+            narrowest: String::new(),
         };
         let settings = Settings::from(&RuntimeOptions::default());
         let desired = Desired {

@@ -10,6 +10,8 @@ pub(crate) mod entries;
 pub(crate) mod fast_path;
 pub(crate) mod firewall;
 pub(crate) mod holders;
+#[cfg(test)]
+mod tests;
 pub(crate) mod underlay;
 
 use std::sync::Arc;
@@ -72,6 +74,8 @@ pub(crate) fn desired(
             None
         }
     };
+    problems.extend(underlay.as_ref().and_then(Underlay::problem));
+    problems.extend(foreign_addresses(settings, observed));
     let devices = devices::devices(
         settings,
         wanted,
@@ -109,4 +113,22 @@ pub(crate) fn desired(
         desired.problems.extend(bare);
     }
     desired
+}
+
+/// Addresses of the cluster's network on interfaces that are none of ours.
+fn foreign_addresses<'a>(
+    settings: &'a Settings,
+    observed: &'a Observed,
+) -> impl Iterator<Item = Problem> + 'a {
+    let within = observed
+        .addresses
+        .iter()
+        .filter(|held| settings.cluster.cidr.contains(&held.address.addr()));
+    within.filter_map(|held| {
+        let link = observed.links.get(&held.link)?;
+        (!settings.is_own(&link.name)).then(|| Problem::ForeignAddress {
+            address: held.address,
+            interface: link.name.clone(),
+        })
+    })
 }

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use mesh_layout::ENCAPSULATION_LEN;
 
+use super::firewall::is_card;
 use crate::{
-    observed::{LinkKind, Observed},
+    observed::{Link, LinkKind, Observed},
     options::underlay_address,
     problem::Problem,
     settings::Settings,
@@ -14,6 +15,12 @@ use crate::{
 
 /// The smallest MTU IPv4 allows (RFC 791).
 const MIN_MTU: u32 = 68;
+
+/// What is taken of an interface of a larger MTU: an IPv4 packet has no more bytes.
+const LARGEST_MTU: u32 = 65_535;
+
+/// The smallest MTU that the links of the Internet have (RFC 8200, section 5), on which programs rely.
+pub(crate) const EXPECTED_MTU: u32 = 1280;
 
 /// The host's side of the overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +33,8 @@ pub(crate) struct Underlay {
     pub(crate) links: BTreeMap<u32, String>,
     /// MTU of the overlay: the smallest of the links', less what encapsulation adds.
     pub(crate) overlay_mtu: u32,
+    /// Name of the link with the smallest.
+    pub(crate) narrowest: String,
 }
 
 /// Finds this node's underlay.
@@ -35,11 +44,13 @@ pub(crate) fn underlay(
     observed: &Observed,
 ) -> Result<Underlay, Problem> {
     let address = host_address(settings, wanted, observed)?;
+    // A device of ours may have it as well, as after a DHCP client was let loose on it: nothing is behind that.
     let holder = observed
         .addresses
         .iter()
-        .find(|held| held.address.addr() == address)
-        .and_then(|held| observed.links.get(&held.link))
+        .filter(|held| held.address.addr() == address)
+        .filter_map(|held| observed.links.get(&held.link))
+        .find(|link| !settings.is_own(&link.name))
         .ok_or(Problem::HostAddressNotHere(address))?;
     let ways = observed
         .next_hops
@@ -47,27 +58,52 @@ pub(crate) fn underlay(
         .iter()
         .filter_map(|link| observed.links.get(link))
         .filter(|link| carries_underlay(settings, observed, link.index));
-    let mut links = BTreeMap::new();
-    let mut mtu = holder.mtu;
-    for link in std::iter::once(holder).chain(ways) {
-        mtu = mtu.min(link.mtu);
-        links.insert(link.index, link.name.clone());
+    // Of a host whose address is on loopback, packets leave over its cards all the same.
+    let holds = carries_underlay(settings, observed, holder.index).then_some(holder);
+    let mut carriers: Vec<&Link> = holds.into_iter().chain(ways).collect();
+    if carriers.is_empty() {
+        carriers = observed
+            .links
+            .values()
+            .filter(|link| is_card(link))
+            .collect();
+        carriers.retain(|link| carries_underlay(settings, observed, link.index));
     }
+    let narrowest = carriers
+        .iter()
+        .min_by_key(|link| link.mtu)
+        .unwrap_or(&holder);
+    let mtu = narrowest.mtu.min(LARGEST_MTU);
     Ok(Underlay {
         address,
-        interface: holder.name.clone(),
-        links,
+        interface: carriers.first().unwrap_or(&holder).name.clone(),
+        links: carriers
+            .iter()
+            .map(|link| (link.index, link.name.clone()))
+            .collect(),
         // ENCAPSULATION_LEN is 50, which fits every integer.
         overlay_mtu: mtu.saturating_sub(ENCAPSULATION_LEN as u32).max(MIN_MTU),
+        narrowest: narrowest.name.clone(),
     })
+}
+
+impl Underlay {
+    /// That containers cannot have the MTU that everybody counts on.
+    pub(crate) fn problem(&self) -> Option<Problem> {
+        (self.overlay_mtu < EXPECTED_MTU).then(|| Problem::SmallMtu {
+            interface: self.narrowest.clone(),
+            overlay_mtu: self.overlay_mtu,
+        })
+    }
 }
 
 /// Whether packets of the overlay may leave over an interface: not over the overlay itself
 /// or its bridge, nor over loopback, where a way to another host cannot lead.
 pub(crate) fn carries_underlay(settings: &Settings, observed: &Observed, index: u32) -> bool {
-    observed.links.get(&index).is_some_and(|link| {
-        link.name != settings.bridge && link.name != settings.overlay && link.name != "lo"
-    })
+    observed
+        .links
+        .get(&index)
+        .is_some_and(|link| !settings.is_own(&link.name) && link.name != "lo")
 }
 
 fn host_address(

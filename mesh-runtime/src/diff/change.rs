@@ -35,8 +35,8 @@ pub(crate) enum Change {
     SetUp(Device),
     /// Make an interface a port of the bridge again.
     Enslave { port: u32 },
-    /// Take no IPv6 routes or addresses from what arrives on a device.
-    DistrustNeighbours(Device),
+    /// Have a device forward and filter loosely, and take no IPv6 routes or addresses from what arrives on it.
+    SetSettings(Device),
     /// Give the bridge an address.
     AddAddress(Ipv4Net),
     /// Take an address from the bridge.
@@ -96,7 +96,7 @@ impl Change {
             | Self::SetMtu(..)
             | Self::SetLocal(_)
             | Self::SetUp(_)
-            | Self::DistrustNeighbours(_)
+            | Self::SetSettings(_)
             | Self::Enslave { .. }
             | Self::AddAddress(_)
             | Self::RemoveAddress(_)
@@ -146,7 +146,7 @@ impl Change {
             Self::DeleteDevice(device)
             | Self::SetMac(device, _)
             | Self::SetMtu(device, _)
-            | Self::DistrustNeighbours(device)
+            | Self::SetSettings(device)
             | Self::SetUp(device) => Some(*device),
             Self::CreateBridge { .. }
             | Self::Enslave { .. }
@@ -199,8 +199,11 @@ impl fmt::Display for Change {
             Self::SetMtu(device, mtu) => write!(f, "set the {device}'s MTU to {mtu}"),
             Self::SetLocal(local) => write!(f, "set the overlay interface's local to {local}"),
             Self::SetUp(device) => write!(f, "bring the {device} up"),
-            Self::DistrustNeighbours(device) => {
-                write!(f, "take no IPv6 router's word on the {device}")
+            Self::SetSettings(device) => {
+                write!(
+                    f,
+                    "have the {device} forward, filter loosely, and take no IPv6 router's word"
+                )
             }
             Self::Enslave { port } => {
                 write!(f, "make interface {port} a port of the bridge again")

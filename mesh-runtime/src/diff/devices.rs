@@ -38,7 +38,7 @@ fn create_bridge(bridge: &Bridge, observed: &Observed, changes: &mut Vec<Change>
     // Not in the message that creates it: only an MTU that is set on the finished bridge
     // keeps the kernel from following the MTU of each new port (br_mtu_auto_adjust).
     changes.extend(bridge.mtu.map(|mtu| Change::SetMtu(Device::Bridge, mtu)));
-    changes.push(Change::DistrustNeighbours(Device::Bridge));
+    changes.push(Change::SetSettings(Device::Bridge));
     changes.push(Change::SetUp(Device::Bridge));
     changes.push(Change::AddAddress(bridge.address));
     let orphans = bridge.orphans.iter();
@@ -49,7 +49,7 @@ fn create_bridge(bridge: &Bridge, observed: &Observed, changes: &mut Vec<Change>
 fn repair_bridge(bridge: &Bridge, link: &Link, observed: &Observed, changes: &mut Vec<Change>) {
     if bridge.own {
         repair_link(Device::Bridge, link, bridge.mac, bridge.mtu, changes);
-        trust(observed, Device::Bridge, changes);
+        settings_of(observed, Device::Bridge, changes);
         headroom(observed, Some(link.index), bridge.mtu, changes);
     }
     if !link.up {
@@ -74,11 +74,11 @@ fn repair_link(device: Device, link: &Link, mac: Mac, mtu: Option<u32>, changes:
     }
 }
 
-/// Has the host take no routes from what arrives on a device of ours: a container would
-/// make itself the host's IPv6 router (CVE-2020-10749).
-fn trust(observed: &Observed, device: Device, changes: &mut Vec<Change>) {
-    if observed.trusting.contains(&device) {
-        changes.push(Change::DistrustNeighbours(device));
+/// Gives a device of ours the settings that it needs. Without, nothing is forwarded, or a container would make
+/// itself the host's IPv6 router (CVE-2020-10749).
+fn settings_of(observed: &Observed, device: Device, changes: &mut Vec<Change>) {
+    if observed.unsettled.contains(&device) {
+        changes.push(Change::SetSettings(device));
     }
 }
 
@@ -91,7 +91,7 @@ fn headroom(observed: &Observed, bridge: Option<u32>, mtu: Option<u32>, changes:
 }
 
 fn repair_overlay(overlay: &Overlay, link: &Link, observed: &Observed, changes: &mut Vec<Change>) {
-    trust(observed, Device::Overlay, changes);
+    settings_of(observed, Device::Overlay, changes);
     if let (Some((local, _)), LinkKind::Vxlan(vxlan)) = (overlay.underlay, &link.kind)
         && vxlan.local != Some(local)
     {
@@ -118,6 +118,6 @@ fn create_overlay(overlay: &Overlay, existing: Option<&Link>, changes: &mut Vec<
         local,
         settings: overlay.settings,
     });
-    changes.push(Change::DistrustNeighbours(Device::Overlay));
+    changes.push(Change::SetSettings(Device::Overlay));
     changes.push(Change::SetUp(Device::Overlay));
 }

@@ -53,9 +53,9 @@ impl ModelKernel<'_> {
             }
             Change::SetMac(device, mac) => self.link(*device)?.mac = Some(*mac),
             Change::SetMtu(device, mtu) => self.link(*device)?.mtu = *mtu,
-            Change::DistrustNeighbours(device) => {
+            Change::SetSettings(device) => {
                 self.link(*device)?;
-                self.state.trusting.remove(device);
+                self.state.unsettled.remove(device);
             }
             Change::SetUp(device) => self.link(*device)?.up = true,
             Change::SetLocal(local) => match &mut self.link(Device::Overlay)?.kind {
@@ -284,10 +284,10 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
             .collect(),
         overlay: Arc::default(),
         next_hops: Arc::default(),
-        asked_about: Arc::default(),
+        asked_about: Default::default(),
         containers: BTreeMap::new(),
         holders: Holders::default(),
-        trusting: BTreeSet::new(),
+        unsettled: BTreeSet::new(),
         ip_forward: false,
         programs: Programs::default(),
     }

@@ -217,6 +217,7 @@ fn the_overlays_mtu_is_that_of_the_smallest_underlay_in_use() {
     let way = NextHop {
         address: Ipv4Addr::new(198, 51, 100, 1),
         link: OTHER,
+        mtu: None,
     };
     let answers = [(Ipv4Addr::new(192, 0, 2, 2), Some(way))];
     observed.next_hops = Arc::new(NextHops::new(answers.into()));
@@ -271,6 +272,7 @@ fn own_route(third: u8, link: u32, metric: u32) -> Route {
         protocol: ROUTE_PROTOCOL,
         onlink: false,
         unicast: true,
+        mtu: None,
     }
 }
 

@@ -47,15 +47,14 @@ pub(crate) struct Observed {
     pub(crate) overlay: Arc<OverlayEntries>,
     /// The kernel's way to each peer's underlay address.
     pub(crate) next_hops: Arc<NextHops>,
-    /// The peers for which they were asked.
-    pub(crate) asked_about: Arc<BTreeMap<Ipv4Net, Peer>>,
+    /// The peers for which they were asked, and the address from which.
+    pub(crate) asked_about: (Arc<BTreeMap<Ipv4Net, Peer>>, Option<Ipv4Addr>),
     /// What is at the far ends of the bridge's ports, by the ports' indexes.
     pub(crate) containers: BTreeMap<u32, Container>,
     /// Who held the containers' addresses at the last look.
     pub(crate) holders: Holders,
-    /// Those of our two devices on which the host would take IPv6 routes or addresses from what
-    /// arrives.
-    pub(crate) trusting: BTreeSet<Device>,
+    /// Those of our two devices that lack a setting which they need.
+    pub(crate) unsettled: BTreeSet<Device>,
     /// `net.ipv4.ip_forward`.
     pub(crate) ip_forward: bool,
     /// Where the programs stand.
@@ -158,6 +157,8 @@ pub(crate) struct Route {
     pub(crate) onlink: bool,
     /// Whether it is a plain unicast route with one next hop.
     pub(crate) unicast: bool,
+    /// The MTU that was set for it, in bytes.
+    pub(crate) mtu: Option<u32>,
 }
 
 impl Route {
@@ -300,6 +301,9 @@ pub(crate) struct NextHop {
     pub(crate) address: Ipv4Addr,
     /// Index of the interface.
     pub(crate) link: u32,
+    /// The largest packet that comes through, where that is less than the interface's MTU: as somebody said of the
+    /// route, or as a router has told.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// The kernel's ways to the peers' underlay addresses.

@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use ipnet::Ipv4Net;
+use mesh_layout::{PROTOCOL_UDP, VXLAN_PORT};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -17,7 +18,9 @@ use netlink_packet_route::{
         LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType,
+    },
 };
 
 use super::{
@@ -47,6 +50,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) overlay: &'a str,
     /// The peers, whose hosts are asked about.
     pub(crate) peers: &'a Arc<BTreeMap<Ipv4Net, Peer>>,
+    /// This node's underlay address, from which they are spoken to: policy rules may ask for it.
+    pub(crate) source: Option<Ipv4Addr>,
 }
 
 /// Reads again what may have changed, and the ways to peers that are new.
@@ -64,7 +69,7 @@ pub(crate) async fn observe(
     }
     if dirty.any(Parts::SETTINGS) {
         observed.ip_forward = sysctl::ip_forward();
-        observed.trusting = trusting(scope);
+        observed.unsettled = unsettled(&observed, scope);
     }
     if dirty.any(Parts::ROUTES) {
         let routes = Routes::from_iter(routes(netlink, scope.cluster).await?);
@@ -83,9 +88,11 @@ pub(crate) async fn observe(
         keep_or_replace(&mut observed.overlay, entries);
     }
     let anew = dirty.any(Parts::WAYS);
-    if anew || !Arc::ptr_eq(&observed.asked_about, scope.peers) {
-        read_ways(netlink, &mut observed, anew, scope.peers).await?;
-        observed.asked_about = Arc::clone(scope.peers);
+    let (peers, source) = &observed.asked_about;
+    let anew = anew || *source != scope.source;
+    if anew || !Arc::ptr_eq(peers, scope.peers) {
+        read_ways(netlink, &mut observed, anew, scope).await?;
+        observed.asked_about = (Arc::clone(scope.peers), scope.source);
     }
     Ok(observed)
 }
@@ -143,14 +150,15 @@ fn consequences(
     more
 }
 
-/// Those of our devices on which the host would take IPv6 routes or addresses from what arrives.
-fn trusting(scope: Scope<'_>) -> BTreeSet<Device> {
+/// Those of our devices that lack a setting which they need.
+fn unsettled(observed: &Observed, scope: Scope<'_>) -> BTreeSet<Device> {
     [
         (Device::Bridge, scope.bridge),
         (Device::Overlay, scope.overlay),
     ]
     .into_iter()
-    .filter(|(_, name)| sysctl::trusts_neighbours(name))
+    .filter(|(_, name)| observed.link_named(name).is_some())
+    .filter(|(_, name)| !sysctl::is_set_up(name))
     .map(|(device, _)| device)
     .collect()
 }
@@ -160,16 +168,17 @@ async fn read_ways(
     netlink: &Netlink,
     observed: &mut Observed,
     anew: bool,
-    peers: &BTreeMap<Ipv4Net, Peer>,
+    scope: Scope<'_>,
 ) -> Result<(), NetlinkError> {
     let known = &observed.next_hops;
     let mut answered = BTreeMap::new();
     let mut questions = Vec::new();
-    for peer in peers.values().map(|peer| peer.address) {
+    for peer in scope.peers.values().map(|peer| peer.address) {
         if known.knows(peer) && !anew {
             answered.insert(peer, known.to(peer).copied());
         } else {
-            questions.push(async move { (peer, next_hop(netlink, peer).await) }.boxed());
+            let answer = next_hop(netlink, peer, scope.source);
+            questions.push(async move { (peer, answer.await) }.boxed());
         }
     }
     let mut answers = stream::iter(questions).buffer_unordered(IN_FLIGHT);
@@ -292,8 +301,12 @@ fn get_neighbours(
 }
 
 /// Asks the kernel for its way to `address`.
-async fn next_hop(netlink: &Netlink, address: Ipv4Addr) -> Result<Option<NextHop>, NetlinkError> {
-    let request = netlink.handle.route().get(lookup(address));
+async fn next_hop(
+    netlink: &Netlink,
+    address: Ipv4Addr,
+    source: Option<Ipv4Addr>,
+) -> Result<Option<NextHop>, NetlinkError> {
+    let request = netlink.handle.route().get(lookup(address, source));
     let mut answers = std::pin::pin!(request.execute());
     let first = answer(async { answers.next().await.transpose() }).await;
     match first {
@@ -304,13 +317,21 @@ async fn next_hop(netlink: &Netlink, address: Ipv4Addr) -> Result<Option<NextHop
     }
 }
 
-fn lookup(address: Ipv4Addr) -> RouteMessage {
+/// Asks as the VXLAN device does: policy rules may go by source, protocol and port.
+fn lookup(address: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = 32;
-    message
-        .attributes
-        .push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+    message.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::Inet(address)),
+        RouteAttribute::IpProto(PROTOCOL_UDP),
+        RouteAttribute::Dport(VXLAN_PORT),
+    ];
+    if let Some(source) = source {
+        message.header.source_prefix_length = 32;
+        let source = RouteAttribute::Source(RouteAddress::Inet(source));
+        message.attributes.push(source);
+    }
     message
 }
 
@@ -439,6 +460,7 @@ fn read_route(message: &RouteMessage) -> Option<Route> {
         protocol: message.header.protocol.into(),
         onlink: message.header.flags.contains(RouteFlags::Onlink),
         unicast: message.header.kind == RouteType::Unicast,
+        mtu: mtu(&message.attributes),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -466,15 +488,27 @@ fn read_way(message: &RouteMessage, address: Ipv4Addr) -> Option<NextHop> {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Gateway(RouteAddress::Inet(via)) => gateway = Some(*via),
-            // A gateway of another family: nothing that the fast path could resolve.
-            RouteAttribute::Via(_) => return None,
             RouteAttribute::Oif(index) => link = Some(*index),
             _ => {}
         }
     }
     Some(NextHop {
+        // By a gateway of IPv6 it is the address itself that is asked for.
         address: gateway.unwrap_or(address),
         link: link?,
+        mtu: mtu(&message.attributes),
+    })
+}
+
+/// The MTU among a route's metrics.
+fn mtu(attributes: &[RouteAttribute]) -> Option<u32> {
+    let metrics = attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => Some(metrics),
+        _ => None,
+    });
+    metrics?.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
     })
 }
 

@@ -265,6 +265,7 @@ impl Reconciler {
                 bridge: &self.settings.bridge,
                 overlay: &self.settings.overlay,
                 peers: &self.wanted.peers,
+                source: self.wanted.host_address,
             };
             self.observed = observe(&self.netlink, previous, dirty, scope).await?;
             // What was told meanwhile belongs to the same change: a bridge that is deleted lets go of its ports

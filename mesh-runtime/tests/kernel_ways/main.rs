@@ -35,4 +35,5 @@ mod filters;
 mod numbers;
 mod out;
 mod published;
+mod translated;
 mod untranslated;

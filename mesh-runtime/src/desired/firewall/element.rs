@@ -32,8 +32,6 @@ pub(super) enum Element {
     MacHolder(u32, Mac),
     /// An element of a map.
     Door(Way, Option<Ipv4Addr>),
-    /// The same as one key.
-    Way(Way),
 }
 
 impl Element {
@@ -59,7 +57,6 @@ impl Element {
             Self::Address(address) => address.octets().to_vec(),
             Self::Door(way, None) => way.from(),
             Self::Door(way, Some(address)) => [&address.octets()[..], &way.from()].concat(),
-            Self::Way(way) => [way.from(), way.to()].concat(),
             Self::Interface(name) => {
                 let mut key = name.as_bytes().to_vec();
                 key.resize(16, 0);
@@ -97,10 +94,6 @@ impl fmt::Display for Element {
                     write!(f, "{address} . ")?;
                 }
                 write!(f, "{} . {} : ", way.protocol, way.host_port)?;
-                write!(f, "{} . {}", way.container, way.container_port)
-            }
-            Self::Way(way) => {
-                write!(f, "{} . {} . ", way.protocol, way.host_port)?;
                 write!(f, "{} . {}", way.container, way.container_port)
             }
         }

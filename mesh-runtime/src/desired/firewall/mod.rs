@@ -117,7 +117,7 @@ pub(crate) struct ElementChange {
     pub(crate) elements: Vec<Raw>,
 }
 
-pub(crate) const SETS: [NamedSet; 13] = [
+pub(crate) const SETS: [NamedSet; 12] = [
     NamedSet {
         family: "inet",
         name: "peers",
@@ -159,13 +159,6 @@ pub(crate) const SETS: [NamedSet; 13] = [
         kind: "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
         same: |one, other| one.doors == other.doors,
         elements: |sets| published::elements(&sets.doors, true),
-    },
-    NamedSet {
-        family: "inet",
-        name: "ways_in",
-        kind: "inet_proto . inet_service . ipv4_addr . inet_service",
-        same: |one, other| one.doors == other.doors,
-        elements: |sets| published::ways(&sets.doors),
     },
     NamedSet {
         family: "bridge",

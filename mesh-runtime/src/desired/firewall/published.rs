@@ -94,8 +94,3 @@ pub(super) fn elements(doors: &Doors, of_one_address: bool) -> BTreeSet<Element>
         .map(|(address, way)| Element::Door(way, address))
         .collect()
 }
-
-/// Which ways there are, by whatever address.
-pub(super) fn ways(doors: &Doors) -> BTreeSet<Element> {
-    each(doors).map(|(_, way)| Element::Way(way)).collect()
-}

@@ -168,7 +168,6 @@ fn a_published_range_is_an_element_a_port_with_the_offset_kept() {
     for line in [
         "{ tcp . 8000 : 10.42.1.2 . 80, tcp . 8001 : 10.42.1.2 . 81 }",
         "{ 192.0.2.2 . udp . 53 : 10.42.1.2 . 80 }",
-        "{ tcp . 8000 . 10.42.1.2 . 80, tcp . 8001 . 10.42.1.2 . 81, udp . 53 . 10.42.1.2 . 80 }",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
@@ -306,6 +305,7 @@ fn another_bridge_with_containers_is_one_but_for_one_that_carries_the_underlay()
         interface: "br0".to_owned(),
         links: [(4, "br0".to_owned())].into(),
         overlay_mtu: 1450,
+        narrowest: String::new(),
     };
     let bridges = container_bridges(&observed, &underlay, 2);
     assert_eq!(bridges, ["docker0".to_owned()].into());

@@ -27,9 +27,12 @@ impl Frame {
     /// goes to a container is "translated" to the address that it has, before anybody else's chain is
     /// asked: a connection is decided about once, and an engine's masquerading rule that forgot the
     /// other nodes has nothing to say any more. This is what the kernel does itself with a connection that
-    /// nobody translates (`nf_nat_alloc_null_binding`). What takes the place of a client inside the mesh is the
-    /// gateway's address alone, where it comes by a published port: its answers would find a shorter way
-    /// past the translation otherwise.
+    /// nobody translates (`nf_nat_alloc_null_binding`). What takes the place of a client is the gateway's address
+    /// alone. Of one inside the mesh, where whoever translates its destination: by a published port, ours or an
+    /// engine's, or by a virtual address. The answers would find a shorter way past the translation otherwise, over
+    /// the bridge or by the programs; to the gateway they come by this host's connection tracking, which has the
+    /// state, its lifetime and its bounds. And of one outside the mesh that speaks to another node's container, as
+    /// from another bridge of this host or by a socket of its own address: a node is believed for its own subnet.
     ///
     /// Where the host's filter sees what its bridges carry, destinations are translated before the bridge hands
     /// a packet up, and the program there would take one for another node's container for one that it may carry
@@ -98,8 +101,8 @@ impl Frame {
              \t}}\n\
              \tchain inside {{\n\
              \t\ttype nat hook postrouting priority {BEFORE_OTHERS};\n\
-             \t\toifname \"{bridge}\" ip saddr {cluster} ct status dnat meta l4proto {{ tcp, udp }} \
-             meta l4proto . ct original proto-dst . ip daddr . th dport @ways_in snat ip to {gateway}\n\
+             \t\toifname {ours} ct status dnat ip saddr {cluster} snat ip to {gateway}\n\
+             \t\toifname \"{overlay}\" ip saddr != {cluster} ip daddr {cluster} snat ip to {gateway}\n\
              \t\tct status dnat return\n\
              \t\toifname {ours} ip saddr {cluster} ip daddr {cluster} \
              snat ip prefix to ip saddr map {{ {cluster} : {cluster} }}\n\

@@ -145,6 +145,7 @@ fn any_route() -> impl Strategy<Value = Route> {
                 protocol,
                 onlink,
                 unicast: link.is_some(),
+                mtu: None,
             },
         )
 }
@@ -232,7 +233,7 @@ prop_compose! {
         observed.ip_forward = ip_forward;
         as_a_kernel_would(&mut observed, routes, neighbours, forwarding);
         let ways = ways.into_iter().filter(|(_, link)| observed.links.contains_key(link));
-        let answers = ways.map(|(address, link)| (address, Some(NextHop { address, link })));
+        let answers = ways.map(|(address, link)| (address, Some(NextHop { address, link, mtu: None })));
         observed.next_hops = Arc::new(NextHops::new(answers.collect()));
         observed
     }
