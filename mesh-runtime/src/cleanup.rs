@@ -16,7 +16,7 @@ use crate::{
     options::{OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
     settings::Settings,
-    wanted::{state, subnet::Cluster},
+    wanted::{node_settings::NodeSettings, state, subnet::Cluster},
 };
 
 /// Why cleaning up did not take place, or not in full.
@@ -117,6 +117,7 @@ async fn look(netlink: &Netlink, options: &RuntimeOptions) -> Result<Observed, C
         overlay: &options.overlay_interface,
         peers: &Arc::default(),
         source: None,
+        vxlan_port: NodeSettings::default().vxlan_port,
     };
     observe(netlink, Observed::default(), Dirty::all(), scope)
         .await

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use ipnet::Ipv4Net;
-use mesh_layout::{PROTOCOL_UDP, VXLAN_PORT};
+use mesh_layout::PROTOCOL_UDP;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -52,6 +52,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) peers: &'a Arc<BTreeMap<Ipv4Net, Peer>>,
     /// This node's underlay address, from which they are spoken to: policy rules may ask for it.
     pub(crate) source: Option<Ipv4Addr>,
+    /// The UDP port to which they are: policy rules may ask for that as well.
+    pub(crate) vxlan_port: u16,
 }
 
 /// Reads again what may have changed, and the ways to peers that are new.
@@ -177,7 +179,7 @@ async fn read_ways(
         if known.knows(peer) && !anew {
             answered.insert(peer, known.to(peer).copied());
         } else {
-            let answer = next_hop(netlink, peer, scope.source);
+            let answer = next_hop(netlink, lookup(peer, scope.source, scope.vxlan_port), peer);
             questions.push(async move { (peer, answer.await) }.boxed());
         }
     }
@@ -303,10 +305,10 @@ fn get_neighbours(
 /// Asks the kernel for its way to `address`.
 async fn next_hop(
     netlink: &Netlink,
+    question: RouteMessage,
     address: Ipv4Addr,
-    source: Option<Ipv4Addr>,
 ) -> Result<Option<NextHop>, NetlinkError> {
-    let request = netlink.handle.route().get(lookup(address, source));
+    let request = netlink.handle.route().get(question);
     let mut answers = std::pin::pin!(request.execute());
     let first = answer(async { answers.next().await.transpose() }).await;
     match first {
@@ -318,14 +320,14 @@ async fn next_hop(
 }
 
 /// Asks as the VXLAN device does: policy rules may go by source, protocol and port.
-fn lookup(address: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteMessage {
+fn lookup(address: Ipv4Addr, source: Option<Ipv4Addr>, vxlan_port: u16) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = 32;
     message.attributes = vec![
         RouteAttribute::Destination(RouteAddress::Inet(address)),
         RouteAttribute::IpProto(PROTOCOL_UDP),
-        RouteAttribute::Dport(VXLAN_PORT),
+        RouteAttribute::Dport(vxlan_port),
     ];
     if let Some(source) = source {
         message.header.source_prefix_length = 32;

@@ -6,7 +6,10 @@ use super::{Reconciler, waiting::Waiting};
 use crate::{
     api::command::{Command, Refusal, Sync, SyncAnswer, SyncCounts},
     diff::change::Change,
-    observed::{NeighbourState, dirty::Dirty},
+    observed::{
+        NeighbourState,
+        dirty::{Dirty, Parts},
+    },
     problem::Problem,
     wanted::{
         interface::check_via,
@@ -260,6 +263,8 @@ impl Reconciler {
                 "other settings"
             );
             self.wanted.node_settings = settings;
+            // A policy rule may lead another port another way, and nothing in the kernel has changed yet.
+            self.outdated.parts |= Parts::WAYS;
             self.state_writer.changed(self.wanted.generation);
         }
         // The operator's word stands above the agent's.

@@ -266,6 +266,7 @@ impl Reconciler {
                 overlay: &self.settings.overlay,
                 peers: &self.wanted.peers,
                 source: self.wanted.host_address,
+                vxlan_port: self.wanted.node_settings.vxlan_port,
             };
             self.observed = observe(&self.netlink, previous, dirty, scope).await?;
             // What was told meanwhile belongs to the same change: a bridge that is deleted lets go of its ports
