@@ -68,7 +68,7 @@ impl Web {
     }
 
     async fn wait_shown(&self, host: &Host, shown: bool) {
-        let way = format!(" . {} . ", self.address);
+        let way = format!(" : {} . ", self.address);
         wait_until("the ports in the rules", SOON, || async {
             let rules = listed(host.netns(), "inet quilt_mesh").unwrap_or_default();
             (rules.contains(&way) == shown).then_some(()).ok_or(rules)
