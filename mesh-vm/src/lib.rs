@@ -1,14 +1,15 @@
 //! The product on the kernels that distributions ship.
 //!
 //! Tests on the developer's own kernel say nothing of Debian 12's 6.1, whose verifier follows
-//! less of what a program does and which has no tcx. `cargo xtask test --kernel 6.1 --kernel 6.12` boots
-//! such kernels under qemu's software emulation, which needs neither root nor `/dev/kvm`, and
+//! less of what a program does and which has no tcx, and nothing of Debian 11's 5.10, which loads none of
+//! the programs. `cargo xtask test --kernel 6.1 --kernel 6.12` boots such kernels under qemu's software emulation, which needs neither root nor `/dev/kvm`, and
 //! runs the real `quilt-runtime` inside. [`Check`] lists what must hold on each.
 //!
 //! # How it goes
 //!
-//! 1. [`package`]: apt says which is the newest kernel of the series; its package is
-//!    downloaded and unpacked, not installed, under `target/vm/`, and kept there.
+//! 1. [`package`]: apt says which is the newest kernel of the series, this machine's or else with lists
+//!    of our own for Debian 11 and the backports of Debian 13; its packages are downloaded and
+//!    unpacked, not installed, under `target/vm/`, and kept there.
 //! 2. [`initramfs`]: an archive of the modules that the product needs, the product's binaries,
 //!    the driver `mesh-vm-guest` and `mesh-faults`, with the libraries they are linked to, a
 //!    shell, kmod, tc and nft, and a static busybox for the rest. Modules are loaded by the kernel's
@@ -17,6 +18,7 @@
 //!    time. The guest's console goes to a file; the driver reports on a second serial port, so
 //!    that no kernel message tears its lines. Between two checks it says every few seconds what
 //!    it is at; a guest that says nothing is killed, and its last word and console are shown.
+//!    Once it tells what a node has on this kernel ([`Standing`]): the rows of README's table.
 //! 4. [`report`]: the host prints each check as Rust's test programs print theirs. A check
 //!    that the guest never came to has failed.
 //!

@@ -12,9 +12,9 @@ use crate::{build_ebpf, cargo, demo, kernel, setup, test};
 
 /// Run what has to hold beside the tests before a change goes in, with the time of each step
 ///
-/// Formatting, clippy and rustdoc with warnings as errors, the build that the last two run, the demo, those faults that are quick, and
-/// the kernels that Debian 12 ships, 6.1 and 6.12, under emulation. A failed step does not keep the later ones from
-/// running. Needs root, and apt for the kernels. `.ci/run` runs `cargo xtask test` as well.
+/// Formatting, clippy and rustdoc with warnings as errors, the demo, those faults that are quick, and the kernels that
+/// Debian 12 ships, 6.1 and 6.12, under emulation; the build is what these two run. A failed step does not keep the
+/// later ones from running. Needs root, and apt for the kernels. `.ci/run` runs `cargo xtask test` as well.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
 

@@ -34,6 +34,9 @@ const RESEND: Duration = Duration::from_secs(1);
 /// The tag of the VLAN that a bridge's ports are in by default, untagged.
 const UNTAGGED_VLAN: (u16, u16) = (0x8100, 1);
 
+/// The program that guards nothing.
+const COUNTS: &str = "count_egress";
+
 /// Drops by reason.
 type Drops = BTreeMap<String, u64>;
 
@@ -142,6 +145,7 @@ async fn standing(host: &Host) -> anyhow::Result<Standing> {
         .attachments
         .iter()
         .filter_map(|it| Some(it.split_once(": ")?.1.to_owned()))
+        .filter(|it| it != COUNTS)
         .collect();
     programs.sort_unstable();
     programs.dedup();
