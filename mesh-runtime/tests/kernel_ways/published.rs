@@ -1,15 +1,12 @@
 //! The way in: by the ports that an endpoint is published by.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
-};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 
 use mesh_client::mesh::PublishedPort;
 use mesh_testbed::{NetNs, wait_until};
 
 use crate::{
-    conversation::{Echo, Server, client, v4},
+    conversation::{Echo, Server, client},
     inside::{filter_bridges, ip, run},
     pair::SOON,
     scene::{ALIVE, Mode, Plan, Scene, gateway_of, in_modes, kill},
