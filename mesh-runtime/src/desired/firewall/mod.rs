@@ -70,6 +70,8 @@ pub(crate) struct Sets {
     uplinks: BTreeSet<String>,
     /// Bridges of other containers on this host.
     bridges: BTreeSet<String>,
+    /// Bridges of this host's other guests, which may speak to other nodes' containers.
+    guests: BTreeSet<String>,
     /// Ports of our bridge.
     ports: BTreeSet<u32>,
     /// Addresses that containers hold, each with its port.
@@ -117,7 +119,7 @@ pub(crate) struct ElementChange {
     pub(crate) elements: Vec<Raw>,
 }
 
-pub(crate) const SETS: [NamedSet; 12] = [
+pub(crate) const SETS: [NamedSet; 13] = [
     NamedSet {
         family: "inet",
         name: "peers",
@@ -145,6 +147,13 @@ pub(crate) const SETS: [NamedSet; 12] = [
         kind: "ifname",
         same: |one, other| one.bridges == other.bridges,
         elements: |sets| elements(&sets.bridges, |name| Element::Interface(name.clone())),
+    },
+    NamedSet {
+        family: "inet",
+        name: "guests",
+        kind: "ifname",
+        same: |one, other| one.guests == other.guests,
+        elements: |sets| elements(&sets.guests, |name| Element::Interface(name.clone())),
     },
     NamedSet {
         family: "inet",
@@ -259,6 +268,9 @@ impl Ruleset {
                 uplinks: uplinks(observed, underlay),
                 bridges: underlay.map_or_else(BTreeSet::new, |underlay| {
                     container_bridges(observed, underlay, bridge.index)
+                }),
+                guests: underlay.map_or_else(BTreeSet::new, |underlay| {
+                    guest_bridges(observed, underlay, bridge.index)
                 }),
                 ports: ports.collect(),
                 held: containers
@@ -383,6 +395,24 @@ pub(crate) fn container_bridges(
         .filter_map(|link| observed.links.get(&link.master?))
         .filter(|bridge| bridge.kind == LinkKind::Bridge && bridge.index != own)
         .filter(|bridge| !underlay.links.contains_key(&bridge.index))
+        .map(|bridge| bridge.name.clone())
+        .filter(|name| is_plain(name))
+        .collect()
+}
+
+/// Bridges that connect guests of this host, containers or virtual machines, and nothing else: no card is a port of
+/// theirs, by which others would come in, and no way to a peer leads over them.
+fn guest_bridges(observed: &Observed, underlay: &Underlay, own: u32) -> BTreeSet<String> {
+    let is_guest = |port: &Link| match &port.kind {
+        LinkKind::Veth => true,
+        LinkKind::Other(kind) => kind == "tun",
+        LinkKind::Bridge | LinkKind::Vxlan(_) => false,
+    };
+    let bridges = observed.links.values();
+    bridges
+        .filter(|bridge| bridge.kind == LinkKind::Bridge && bridge.index != own)
+        .filter(|bridge| !underlay.links.contains_key(&bridge.index))
+        .filter(|bridge| observed.ports_of(bridge.index).all(is_guest))
         .map(|bridge| bridge.name.clone())
         .filter(|name| is_plain(name))
         .collect()

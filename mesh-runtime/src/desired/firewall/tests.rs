@@ -45,6 +45,7 @@ fn sets() -> impl Strategy<Value = Sets> {
             peers: Arc::new(peers),
             subnets: Arc::new(subnets),
             uplinks,
+            guests: bridges.clone(),
             bridges,
             ports,
             held,

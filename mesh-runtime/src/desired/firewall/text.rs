@@ -117,16 +117,6 @@ impl Ruleset {
                 format!("elements = {{ {} }}; ", networks.join(", "))
             }
         };
-        // Only its own address tells the other nodes where the answers go.
-        let source_nat = match routed_from.is_empty() || self.frame.guards_alone {
-            true => String::new(),
-            false => format!(
-                "\tchain routed_on {{\n\
-                 \t\ttype nat hook postrouting priority srcnat - 1;\n\
-                 \t\toifname \"{overlay}\" ip saddr != {cluster} ip saddr @routed_from snat ip to {gateway}\n\
-                 \t}}\n"
-            ),
-        };
         let unless_alone = |text: fn(&Frame) -> String| match self.frame.guards_alone {
             true => String::new(),
             false => text(&self.frame),
@@ -195,6 +185,7 @@ impl Ruleset {
              \t\tct status dnat accept\n\
              \t\tct state established,related accept\n\
              \t\tip saddr @routed_from accept\n\
+             \t\toifname \"{overlay}\" iifname @guests accept\n\
              \t\tcounter drop\n\
              \t}}\n\
              \tchain errors {{\n\
@@ -226,7 +217,6 @@ impl Ruleset {
              \t\t{vxlan} jump vxlan_out\n\
              {masqueraded}\
              \t}}\n\
-             {source_nat}\
              {ways}\
              {passages}\
              }}\n"
