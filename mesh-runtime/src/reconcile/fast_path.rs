@@ -5,8 +5,8 @@ use tokio::task::{JoinError, JoinHandle};
 use super::Reconciler;
 use crate::{
     ebpf::{
-        AttachDone, FastPath, FastPathError, FastPathOptions, FastPathState, Hooks,
-        detach_leftovers,
+        AttachDone, FastPath, FastPathChanges, FastPathError, FastPathOptions, FastPathState,
+        Hooks, detach_leftovers,
     },
     observed::{Observed, Programs},
     options::RuntimeOptions,
@@ -229,6 +229,26 @@ pub(crate) fn fast_path_options(options: &RuntimeOptions) -> FastPathOptions {
 }
 
 impl Reconciler {
+    /// Reads the maps, and puts right what somebody else has changed.
+    pub(super) fn compare_maps(&mut self) {
+        if let FastPathSlot::Open(open) = &mut self.fast_path
+            && let Some(shown) = &open.shown
+            && open.unwritten.is_none()
+        {
+            match open.fast_path.show_maps(shown, true) {
+                Ok(changes) if changes == FastPathChanges::default() => {}
+                Ok(changes) => tracing::info!(
+                    added = changes.added,
+                    changed = changes.changed,
+                    removed = changes.removed,
+                    "somebody changed the fast path's maps: peers written anew"
+                ),
+                // The next round says what is wrong, and tries again.
+                Err(error) => tracing::debug!(%error, "cannot compare the maps"),
+            }
+        }
+    }
+
     /// Shows the fast path the result of a round; `anew` has it look at its attachments too.
     pub(super) fn show_fast_path(&mut self, anew: bool) -> Option<Problem> {
         let FastPathSlot::Open(open) = &mut self.fast_path else {

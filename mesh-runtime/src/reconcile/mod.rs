@@ -64,6 +64,9 @@ use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
 
+/// How often the maps are read, whose changes nobody tells: by a peer's entry that is lost its packets are refused.
+const MAPS: Duration = Duration::from_secs(1);
+
 /// Readings in a row while the kernel keeps telling of changes.
 const READINGS: usize = 8;
 
@@ -145,6 +148,8 @@ impl Reconciler {
         let first = tokio::time::Instant::now() + FULL_COMPARISON;
         let mut comparison = interval_at(first, FULL_COMPARISON);
         comparison.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut maps = interval_at(first, MAPS);
+        maps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let quiet_until = self.schedule.quiet_until();
             let retry_at = self.schedule.retry_at();
@@ -170,6 +175,7 @@ impl Reconciler {
                     self.firewall.look();
                     self.round(Dirty::all()).await;
                 }
+                _ = maps.tick() => self.compare_maps(),
                 () = rules_changed.notified() => self.firewall.look(),
                 () = sleep_until(firewall_at.unwrap_or(quiet_until)), if firewall_at.is_some() => {
                     self.firewall.begin();
