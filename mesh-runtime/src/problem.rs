@@ -35,6 +35,12 @@ pub(crate) enum Problem {
         what: String,
         option: &'static str,
     },
+    /// Policies of IPsec are about VXLAN to or from some peers.
+    #[error(
+        "an IPsec policy is about VXLAN to or from {} (ip xfrm policy): what these peers exchange takes the kernel path, \
+         which heeds it; have the policy leave out UDP port 4789 if they shall use the fast path", name_some(.0)
+    )]
+    Transformed(Vec<Ipv4Addr>),
     /// The underlay leaves containers less than everybody counts on.
     #[error(
         "containers have an MTU of {overlay_mtu} only, because that of {interface} is so small: raise it (ip link set \

@@ -11,7 +11,7 @@ use std::{
 
 use mesh_testbed::{
     Daemon, DaemonOptions, Echo, Host, NetNs, PacketSocket, PingOptions, PingReport, Signal, ping,
-    wait_reachable,
+    wait_reachable, wait_until,
 };
 
 mod pair;
@@ -297,6 +297,68 @@ async fn a_rule_for_the_hosts_address_decides_by_which_card_packets_leave(runtim
     let after = statistics(a.netns(), "eth1");
     // Five requests and five replies, whatever else leaves there.
     assert!(after - before >= 10, "{runtimes:?}: {before} to {after}");
+}
+
+/// Policies of IPsec that let no VXLAN through, one for each direction.
+async fn a_policy_that_blocks_is_heeded(runtimes: Runtimes) {
+    let pair = runtimes.pair().await;
+    let host = pair.host_a();
+    let (own, other) = (host.address(), pair.host_b().address());
+    for (source, destination, direction) in [(own, other, "out"), (other, own, "in")] {
+        let selector =
+            format!("src {source}/32 dst {destination}/32 proto udp dport 4789 dir {direction}");
+        ip(
+            host.netns(),
+            &format!("xfrm policy add {selector} action block"),
+        );
+        wait_until("nothing passes", SOON, || async {
+            let options = PingOptions {
+                count: 3,
+                ..PingOptions::default()
+            };
+            let there = ping(pair.a.netns(), pair.b.address(), options)
+                .await
+                .unwrap();
+            let back = ping(pair.b.netns(), pair.a.address(), options)
+                .await
+                .unwrap();
+            match there.received() + back.received() {
+                0 => Ok(()),
+                some => Err(format!("{some} replies, with {direction}")),
+            }
+        })
+        .await
+        .unwrap();
+        let problems = host.status().await.unwrap().problems;
+        let named = problems
+            .iter()
+            .any(|it| it.contains(&format!("to or from {other}")));
+        assert!(named, "{problems:?}");
+        ip(host.netns(), &format!("xfrm policy delete {selector}"));
+        all_arrive(&pair, runtimes, 56).await;
+        wait_until("no problem any more", SOON, || async {
+            let problems = host.status().await.unwrap().problems;
+            problems
+                .is_empty()
+                .then_some(())
+                .ok_or(format!("{problems:?}"))
+        })
+        .await
+        .unwrap();
+    }
+    if runtimes == Runtimes::Alive {
+        pair.wait_fast().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_of_ipsec_is_heeded_where_the_fast_path_carries_traffic() {
+    a_policy_that_blocks_is_heeded(Runtimes::Alive).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_of_ipsec_is_heeded_on_the_kernel_path() {
+    a_policy_that_blocks_is_heeded(Runtimes::OnKernelPath).await;
 }
 
 /// Frames that an interface has sent, as `ip` shows them.

@@ -12,7 +12,7 @@ use mesh_layout::{ENCAPSULATION_LEN, overlay_mac};
 use super::{devices::Devices, underlay::EXPECTED_MTU};
 use crate::{
     ebpf::{Mac, PeerPath},
-    observed::{NextHops, Observed, ROUTE_PROTOCOL, Route, Routes},
+    observed::{NextHops, Observed, ROUTE_PROTOCOL, Route, Routes, transform::TransformPolicy},
     problem::Problem,
     settings::Settings,
     wanted::{Wanted, peer::Peer, subnet::gateway},
@@ -70,6 +70,9 @@ struct Basis {
     routes: Arc<Routes>,
     next_hops: Arc<NextHops>,
     overlay_mtu: Option<u32>,
+    policies: Arc<Vec<TransformPolicy>>,
+    /// This node's underlay address, and the port of VXLAN.
+    outer: Option<(Ipv4Addr, u16)>,
 }
 
 /// The entries of a node.
@@ -122,6 +125,11 @@ impl Entries {
             routes: Arc::clone(&observed.routes),
             next_hops: Arc::clone(&observed.next_hops),
             overlay_mtu: devices.bridge.as_ref().and_then(|bridge| bridge.mtu),
+            policies: Arc::clone(&observed.policies),
+            outer: devices.overlay.as_ref().and_then(|overlay| {
+                let (local, _) = overlay.underlay?;
+                Some((local, overlay.settings.vxlan_port))
+            }),
         };
         match before.filter(|before| before.basis == basis) {
             Some(before) => Arc::clone(before),
@@ -219,16 +227,29 @@ impl Basis {
             let path = PeerPath {
                 address: peer.address,
                 mtu: self.mtu(wanted, subnet).unwrap_or(0),
-                kernel: false,
+                kernel: self.is_transformed(peer),
                 multipath: false,
             };
             (subnet, path)
         };
         entries.paths = Arc::new(accepted.map(path).collect());
+        let transformed = self.peers.values().filter(|peer| self.is_transformed(peer));
+        let transformed: Vec<Ipv4Addr> = transformed.map(|peer| peer.address).collect();
+        if !transformed.is_empty() {
+            entries.problems.push(Problem::Transformed(transformed));
+        }
         entries.vteps = Arc::new(self.peers.values().map(|peer| peer.address).collect());
         entries.subnets = Arc::new(entries.routes.keys().map(Ipv4Net::network).collect());
         entries.basis = self;
         entries
+    }
+
+    /// Whether a policy of IPsec is about what goes to a peer or comes from it: no program knows what it asks for.
+    fn is_transformed(&self, peer: &Peer) -> bool {
+        let concerns =
+            |(host, port), policy: &TransformPolicy| policy.concerns(host, peer.address, port);
+        self.outer
+            .is_some_and(|outer| self.policies.iter().any(|policy| concerns(outer, policy)))
     }
 
     /// The largest packet that reaches a peer, where that is less than the overlay's MTU: by the kernel's way to its

@@ -30,6 +30,8 @@ bitflags! {
         const PROGRAMS = 1 << 7;
         /// Files under `/proc/sys/net`.
         const SETTINGS = 1 << 8;
+        /// Policies of IPsec.
+        const POLICIES = 1 << 9;
     }
 }
 

@@ -30,6 +30,7 @@ const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV4_RULE: u32 = 8;
 /// Settings under `net.ipv4.conf`, such as forwarding.
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const XFRMNLGRP_POLICY: u32 = 4;
 const GROUPS: u32 = group(RTNLGRP_LINK)
     | group(RTNLGRP_NEIGH)
     | group(RTNLGRP_TC)
@@ -51,6 +52,8 @@ pub(crate) struct Events {
     socket: AsyncFd<Socket>,
     /// `None` where this process may not hear them.
     containers: Option<AsyncFd<Socket>>,
+    /// Tells of policies of IPsec; `None` where the kernel has none.
+    policies: Option<AsyncFd<Socket>>,
     interest: Interest,
     heard: Dirty,
     /// Where something has changed inside a container.
@@ -82,6 +85,7 @@ impl Events {
             // SAFETY: the descriptor is the socket's, which owns it and never exchanges it.
             socket: unsafe { AsyncFd::register(socket) }?,
             containers,
+            policies: listen_to_policies().ok(),
             interest: Interest {
                 own_port,
                 cluster,
@@ -117,10 +121,17 @@ impl Events {
                     None => std::future::pending().await,
                 }
             };
+            let of_policies = async {
+                match &self.policies {
+                    Some(socket) => socket.readable().await,
+                    None => std::future::pending().await,
+                }
+            };
             // A socket that is not registered any more is found to be closed below.
             let ready = tokio::select! {
                 ready = self.socket.readable() => ready,
                 ready = of_containers => ready,
+                ready = of_policies => ready,
             };
             if let Ok(mut ready) = ready {
                 // What is not there any more was taken by `drain`.
@@ -171,6 +182,24 @@ impl Events {
             }
         }
         for _ in 0..AT_A_TIME {
+            let Some(socket) = &self.policies else {
+                break;
+            };
+            buffer.clear();
+            match socket.get_ref().recv(&mut buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => self.heard.parts |= Parts::POLICIES,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Lost or closed: each comparison reads them all the same.
+                Err(error) => {
+                    self.heard.parts |= Parts::POLICIES;
+                    if error.raw_os_error() != Some(libc::ENOBUFS) {
+                        self.policies = None;
+                    }
+                }
+            }
+        }
+        for _ in 0..AT_A_TIME {
             let Some(socket) = &self.containers else {
                 break;
             };
@@ -196,6 +225,15 @@ impl Events {
             }
         }
     }
+}
+
+/// Subscribes to changes of policies (`XFRMNLGRP_POLICY`, linux/xfrm.h).
+fn listen_to_policies() -> io::Result<AsyncFd<Socket>> {
+    let mut socket = Socket::new(netlink_sys::protocols::NETLINK_XFRM)?;
+    socket.set_non_blocking(true)?;
+    socket.bind(&SocketAddr::new(0, group(XFRMNLGRP_POLICY)))?;
+    // SAFETY: the descriptor is the socket's, which owns it and never exchanges it.
+    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 /// Whether a datagram is there, which stays where it is; an error of the kind `WouldBlock` if not.

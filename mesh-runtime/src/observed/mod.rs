@@ -8,6 +8,7 @@ pub(crate) mod namespace;
 pub(crate) mod namespace_events;
 pub(crate) mod port_holder;
 pub(crate) mod read;
+pub(crate) mod transform;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,7 @@ use crate::{
     wanted::peer::Peer,
 };
 use containers::{Container, FarEnd};
+use transform::TransformPolicy;
 
 /// Routing protocol number of the routes this project makes (`RTPROT_*`, `rtm_protocol`).
 ///
@@ -49,6 +51,8 @@ pub(crate) struct Observed {
     pub(crate) next_hops: Arc<NextHops>,
     /// The peers for which they were asked, and the address from which.
     pub(crate) asked_about: (Arc<BTreeMap<Ipv4Net, Peer>>, Option<Ipv4Addr>),
+    /// Policies by which the kernel transforms packets.
+    pub(crate) policies: Arc<Vec<TransformPolicy>>,
     /// What is at the far ends of the bridge's ports, by the ports' indexes.
     pub(crate) containers: BTreeMap<u32, Container>,
     /// Who held the containers' addresses at the last look.

@@ -28,6 +28,7 @@ use super::{
     OverlayEntries, Route, Routes, Vxlan,
     containers::FarEnd,
     dirty::{Dirty, Parts},
+    transform,
 };
 use crate::{
     apply::sysctl,
@@ -90,6 +91,15 @@ pub(crate) async fn observe(
         keep_or_replace(&mut observed.overlay, entries);
     }
     let anew = dirty.any(Parts::WAYS);
+    if dirty.any(Parts::POLICIES) {
+        match transform::policies() {
+            Ok(policies) => keep_or_replace(&mut observed.policies, policies),
+            // What was read before stands.
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the policies of IPsec (ip xfrm policy)")
+            }
+        }
+    }
     let (peers, source) = &observed.asked_about;
     let anew = anew || *source != scope.source;
     if anew || !Arc::ptr_eq(peers, scope.peers) {

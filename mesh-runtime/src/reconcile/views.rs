@@ -49,7 +49,9 @@ impl Reconciler {
                         .as_ref()
                         .is_some_and(|unready| !unready.contains(subnet)),
                     fast_path_ready: counters.contains_key(subnet)
-                        && shown.is_some_and(|state| state.peers.contains_key(subnet))
+                        && shown
+                            .and_then(|state| state.peers.get(subnet))
+                            .is_some_and(|path| !path.kernel)
                         && may_carry(&self.settings, &self.observed, peer.address),
                 };
                 (*subnet, (peer.clone(), shown))

@@ -51,9 +51,9 @@ const FAMILIES: [(&str, u8); 2] = [("inet", NFPROTO_INET), ("bridge", NFPROTO_BR
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(crate) const NLM_F_REQUEST: u16 = 1;
 pub(super) const NLM_F_ACK: u16 = 4;
-pub(super) const NLM_F_DUMP: u16 = 0x300;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE: u16 = 0x400;
 /// Set where the state changed while it was being read.
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -79,7 +79,7 @@ pub(super) struct Tables {
 
 /// Speaks with the kernel's packet filter.
 #[derive(Debug)]
-pub(super) struct Reader(Socket);
+pub(crate) struct Reader(Socket);
 
 impl Reader {
     pub(super) fn open() -> io::Result<Self> {
@@ -87,7 +87,7 @@ impl Reader {
     }
 
     /// Speaks with another part of the kernel.
-    pub(super) fn of(protocol: isize) -> io::Result<Self> {
+    pub(crate) fn of(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
@@ -214,7 +214,7 @@ impl Reader {
     }
 
     /// Sends a request and reads its answers. Returns whether nothing changed meanwhile.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &self,
         request: &[u8],
         mut take: impl FnMut(&[u8]) -> Option<()>,
@@ -324,7 +324,7 @@ fn element_message(change: &ElementChange, elements: &[Raw]) -> Vec<u8> {
 }
 
 /// `nlmsghdr`, `nfgenmsg` and attributes.
-pub(super) fn message(kind: u16, flags: u16, nfgenmsg: [u8; 4], attributes: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: u16, flags: u16, nfgenmsg: [u8; 4], attributes: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(BODY + attributes.len());
     message.extend(((BODY + attributes.len()) as u32).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
