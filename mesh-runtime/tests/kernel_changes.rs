@@ -299,6 +299,61 @@ async fn a_rule_for_the_hosts_address_decides_by_which_card_packets_leave(runtim
     assert!(after - before >= 10, "{runtimes:?}: {before} to {after}");
 }
 
+fn tc(namespace: &NetNs, words: &str) -> String {
+    let mut command = namespace.command("tc");
+    let output = command.args(words.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "tc {words}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until a container's packets take the kernel path for a reason that is said, or do not.
+async fn is_left_to_the_kernel(pair: &Pair, left: bool) {
+    let address = pair.a.address().to_string();
+    wait_until("what the status says of the container", SOON, || async {
+        let status = pair.host_a().status().await.unwrap();
+        let endpoint = status.endpoints.iter().find(|it| it.address == address);
+        match endpoint {
+            Some(it) if it.kernel_path.contains("tc") == left => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Shaping of what a container gets, as the CNI plugin `bandwidth` sets it up.
+async fn what_a_container_gets_is_shaped(runtimes: Runtimes) {
+    let pair = runtimes.pair().await;
+    let (host, port) = (pair.host_a().netns(), pair.a.host_interface());
+    wait_reachable(pair.a.netns(), pair.b.address(), SOON)
+        .await
+        .unwrap();
+    tc(
+        host,
+        &format!("qdisc add dev {port} root tbf rate 100mbit burst 32kbit latency 400ms"),
+    );
+    is_left_to_the_kernel(&pair, true).await;
+    all_arrive(&pair, runtimes, 56).await;
+    let shown = tc(host, &format!("-statistics qdisc show dev {port}"));
+    let (_, sent) = shown.split_once(" bytes ").unwrap();
+    let packets: u32 = sent.split_whitespace().next().unwrap().parse().unwrap();
+    // Five requests and five replies, whatever else came.
+    assert!(packets >= 10, "{shown}");
+    tc(host, &format!("qdisc del dev {port} root"));
+    is_left_to_the_kernel(&pair, false).await;
+    all_arrive(&pair, runtimes, 56).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_somebody_shapes_is_left_to_the_kernel_where_the_fast_path_carries_traffic() {
+    what_a_container_gets_is_shaped(Runtimes::Alive).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_somebody_shapes_is_shaped_on_the_kernel_path() {
+    what_a_container_gets_is_shaped(Runtimes::OnKernelPath).await;
+}
+
 /// Policies of IPsec that let no VXLAN through, one for each direction.
 async fn a_policy_that_blocks_is_heeded(runtimes: Runtimes) {
     let pair = runtimes.pair().await;

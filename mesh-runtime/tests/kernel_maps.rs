@@ -62,6 +62,7 @@ fn crowded(peer: Ipv4Net) -> FastPathState {
         endpoints: (first..=first + MOST).map(container).collect(),
         macs: BTreeMap::from([([2, 0, 0, 0, 0, 1], 9)]),
         strict_ports: BTreeSet::new(),
+        shaped_ports: BTreeSet::new(),
         filters_vlans: false,
         forwarding: true,
     }

@@ -212,6 +212,8 @@ pub(crate) struct EndpointView {
     pub(crate) address: Ipv4Addr,
     pub(crate) mac: String,
     pub(crate) interface: String,
+    /// Whether somebody shapes or polices its packets, so that they take the kernel path.
+    pub(crate) shaped: bool,
 }
 
 /// Where the services send their commands.

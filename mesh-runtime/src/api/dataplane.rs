@@ -320,8 +320,15 @@ fn endpoint(view: EndpointView) -> Endpoint {
         address: view.address.to_string(),
         mac: view.mac,
         interface: view.interface,
+        kernel_path: match view.shaped {
+            true => SHAPED.to_owned(),
+            false => String::new(),
+        },
     }
 }
+
+/// Why the packets of a container take the kernel path.
+const SHAPED: &str = "somebody shapes or polices them with tc, which the fast path leads past";
 
 fn fast_path_status(view: FastPathView) -> FastPathStatus {
     let (state, reason, report) = match view {

@@ -228,6 +228,7 @@ fn endpoint(lease: &Lease) -> Option<mesh::Endpoint> {
         address: lease.address.to_string(),
         mac: DisplayMac(endpoint.mac).to_string(),
         interface: endpoint.link.clone(),
+        ..Default::default()
     })
 }
 

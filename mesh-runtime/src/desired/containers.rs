@@ -26,6 +26,8 @@ pub(crate) struct Containers {
     pub(crate) macs: BTreeMap<Mac, u32>,
     /// Ports that may send from no others than what is registered.
     pub(crate) strict_ports: BTreeSet<u32>,
+    /// Ports whose packets are left to the kernel path, because somebody shapes or polices them.
+    pub(crate) shaped_ports: BTreeSet<u32>,
     /// MAC addresses that the bridge is to look for behind their own ports alone. Otherwise it learns them
     /// wherever a frame says so, and sends there what is the container's: also behind a port that nobody guards yet.
     pub(crate) pins: BTreeMap<Mac, u32>,
@@ -66,6 +68,11 @@ impl Containers {
         Self {
             bridge: Some(bridge.index),
             strict_ports: strict_ports(&wanted.endpoints),
+            shaped_ports: observed
+                .ports_of(bridge.index)
+                .map(|port| port.index)
+                .filter(|port| observed.shaped.contains(port))
+                .collect(),
             endpoints,
             macs,
             pins,

@@ -50,6 +50,7 @@ pub(crate) fn fast_path_state(
         endpoints: containers.endpoints.clone(),
         macs: containers.macs.clone(),
         strict_ports: containers.strict_ports.clone(),
+        shaped_ports: containers.shaped_ports.clone(),
         filters_vlans: bridge.filters_vlans,
         forwarding: settings.forwarding,
     })

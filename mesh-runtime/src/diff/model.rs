@@ -285,6 +285,7 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
         overlay: Arc::default(),
         next_hops: Arc::default(),
         asked_about: Default::default(),
+        shaped: BTreeSet::new(),
         policies: Default::default(),
         containers: BTreeMap::new(),
         holders: Holders::default(),

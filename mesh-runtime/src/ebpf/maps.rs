@@ -14,9 +14,10 @@ use aya::{
     util::nr_cpus,
 };
 use mesh_layout::{
-    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, DropReason, Drops, ENDPOINT_HELD, Endpoint,
-    EndpointKey, MacHolder, MacKey, PORT_STRICT, PassReason, Passes, Peer, PeerKey, PeerStats,
-    PortKey, StrictPort, Underlay, UnderlayKey, Vtep, VtepKey, map_names,
+    CONFIG_GUARD_ONLY, CONFIG_GUARD_TAGGED, Config, DropReason, Drops, ENDPOINT_HELD,
+    ENDPOINT_KERNEL, ENDPOINT_PORT_KERNEL, Endpoint, EndpointKey, MacHolder, MacKey, PORT_KERNEL,
+    PORT_STRICT, PassReason, Passes, Peer, PeerKey, PeerStats, PortKey, StrictPort, Underlay,
+    UnderlayKey, Vtep, VtepKey, map_names,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -247,11 +248,15 @@ pub(super) fn config_flags(wanted: &FastPathState) -> u32 {
 }
 
 /// The entry of an endpoint.
-pub(super) fn endpoint(path: &EndpointPath) -> Endpoint {
+pub(super) fn endpoint(path: &EndpointPath, wanted: &FastPathState) -> Endpoint {
+    let mut flags = if path.held { ENDPOINT_HELD } else { 0 };
+    if wanted.shaped_ports.contains(&path.link) {
+        flags |= ENDPOINT_KERNEL | ENDPOINT_PORT_KERNEL;
+    }
     Endpoint {
         link: path.link,
         mac: path.mac,
-        flags: if path.held { ENDPOINT_HELD } else { 0 },
+        flags,
         identity: 0,
     }
 }
@@ -263,12 +268,19 @@ pub(super) fn macs(wanted: &FastPathState) -> BTreeMap<MacKey, MacHolder> {
     wanted.macs.iter().map(entry).collect()
 }
 
-/// The entries of the ports of registered containers.
+/// The entries of the ports of registered containers, and of those that are left to the kernel path.
 pub(super) fn strict_ports(wanted: &FastPathState) -> BTreeMap<PortKey, StrictPort> {
-    let ports = wanted.strict_ports.iter();
+    let mut ports = BTreeMap::new();
+    for (links, flag) in [
+        (&wanted.strict_ports, PORT_STRICT),
+        (&wanted.shaped_ports, PORT_KERNEL),
+    ] {
+        for &link in links {
+            let port: &mut StrictPort = ports.entry(PortKey { link }).or_default();
+            port.flags |= flag;
+        }
+    }
     ports
-        .map(|&link| (PortKey { link }, StrictPort { flags: PORT_STRICT }))
-        .collect()
 }
 
 /// The entries of the interfaces by which packets may leave: those that packets of peers arrive on.

@@ -202,6 +202,7 @@ impl FastPath {
             known.endpoints == wanted.endpoints
                 && known.macs == wanted.macs
                 && known.strict_ports == wanted.strict_ports
+                && known.shaped_ports == wanted.shaped_ports
         }) {
             return Ok(());
         }
@@ -212,7 +213,7 @@ impl FastPath {
                 let key = EndpointKey {
                     address: address.octets(),
                 };
-                (key, maps::endpoint(path))
+                (key, maps::endpoint(path, wanted))
             })
             .collect();
         let endpoints = self.maps.endpoints.show(&endpoints);

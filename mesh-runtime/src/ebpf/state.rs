@@ -46,6 +46,8 @@ pub struct FastPathState {
     /// Ports that may send from the addresses and MAC addresses that `endpoints` and `macs` have for
     /// them, and from no others.
     pub strict_ports: BTreeSet<u32>,
+    /// Ports whose packets are left to the kernel path, in both directions.
+    pub shaped_ports: BTreeSet<u32>,
     /// Whether the bridge takes VLAN tags off: frames of a VLAN are judged like those of none then.
     pub filters_vlans: bool,
     /// Whether the programs carry traffic. Without, they guard and count alone.

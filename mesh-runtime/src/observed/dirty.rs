@@ -30,6 +30,8 @@ bitflags! {
         const PROGRAMS = 1 << 7;
         /// Files under `/proc/sys/net`.
         const SETTINGS = 1 << 8;
+        /// Queueing disciplines and filters, of the interfaces that are read.
+        const SHAPING = 1 << 10;
         /// Policies of IPsec.
         const POLICIES = 1 << 9;
     }

@@ -263,7 +263,9 @@ const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
+const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
+const RTM_NEWTFILTER: u16 = 44;
 const RTM_DELTFILTER: u16 = 45;
 const RTM_NEWNETCONF: u16 = 80;
 /// `RT_TABLE_LOCAL`: addresses of this host, whose changes are told by themselves.
@@ -285,7 +287,7 @@ fn classify(mut datagram: &[u8], interest: &Interest, dirty: &mut Dirty) {
 fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
     let body = &message[HEADER_LEN..];
     let caused_here = u32_at(message, 12).is_some_and(|port| port == interest.own_port);
-    // `ifinfomsg`, `ifaddrmsg` and `ndmsg` have the interface at the same place.
+    // `ifinfomsg`, `ifaddrmsg`, `ndmsg` and `tcmsg` have the interface at the same place.
     let link = u32_at(body, 4);
     match u16_at(message, 4) {
         Some(RTM_NEWLINK | RTM_DELLINK) => match link {
@@ -296,8 +298,16 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
             dirty.parts |= Parts::ADDRESSES | Parts::ROUTES | Parts::WAYS;
         }
         Some(RTM_NEWNETCONF) => dirty.parts |= Parts::SETTINGS,
-        // A filter of ours may be among them.
-        Some(RTM_DELQDISC | RTM_DELTFILTER) => dirty.parts |= Parts::PROGRAMS,
+        Some(kind @ (RTM_NEWQDISC | RTM_DELQDISC | RTM_NEWTFILTER | RTM_DELTFILTER)) => {
+            dirty.parts |= Parts::SHAPING;
+            if let Some(link) = link {
+                dirty.add_link(link);
+            }
+            // A filter of ours may be among those that are gone.
+            if matches!(kind, RTM_DELQDISC | RTM_DELTFILTER) {
+                dirty.parts |= Parts::PROGRAMS;
+            }
+        }
         Some(RTM_NEWROUTE | RTM_DELROUTE) if !caused_here => {
             dirty.parts |= of_route(body, interest.cluster);
         }
@@ -501,7 +511,17 @@ mod tests {
     #[test]
     fn a_filter_or_qdisc_that_goes_makes_our_programs_worth_a_look() {
         for kind in [RTM_DELQDISC, RTM_DELTFILTER] {
-            assert_eq!(heard(&of_link(kind, 0, 0, 9)).parts, Parts::PROGRAMS);
+            let dirty = heard(&of_link(kind, 0, 0, 9));
+            assert_eq!(dirty.parts, Parts::PROGRAMS | Parts::SHAPING);
+        }
+    }
+
+    #[test]
+    fn a_filter_or_qdisc_that_comes_may_shape_what_its_interface_gets() {
+        for kind in [RTM_NEWQDISC, RTM_NEWTFILTER] {
+            let dirty = heard(&of_link(kind, 0, 0, 9));
+            assert_eq!(dirty.parts, Parts::SHAPING);
+            assert_eq!(dirty.links, [9].into());
         }
     }
 

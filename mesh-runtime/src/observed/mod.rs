@@ -8,6 +8,7 @@ pub(crate) mod namespace;
 pub(crate) mod namespace_events;
 pub(crate) mod port_holder;
 pub(crate) mod read;
+mod shaping;
 pub(crate) mod transform;
 
 use std::{
@@ -51,6 +52,8 @@ pub(crate) struct Observed {
     pub(crate) next_hops: Arc<NextHops>,
     /// The peers for which they were asked, and the address from which.
     pub(crate) asked_about: (Arc<BTreeMap<Ipv4Net, Peer>>, Option<Ipv4Addr>),
+    /// Ports whose packets somebody shapes or polices.
+    pub(crate) shaped: BTreeSet<u32>,
     /// Policies by which the kernel transforms packets.
     pub(crate) policies: Arc<Vec<TransformPolicy>>,
     /// What is at the far ends of the bridge's ports, by the ports' indexes.

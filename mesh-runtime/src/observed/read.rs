@@ -28,7 +28,7 @@ use super::{
     OverlayEntries, Route, Routes, Vxlan,
     containers::FarEnd,
     dirty::{Dirty, Parts},
-    transform,
+    shaping, transform,
 };
 use crate::{
     apply::sysctl,
@@ -66,6 +66,10 @@ pub(crate) async fn observe(
 ) -> Result<Observed, NetlinkError> {
     let mut observed = previous;
     dirty.parts |= read_links(netlink, &mut observed, &dirty, scope).await?;
+    if dirty.any(Parts::SHAPING) {
+        let only = (!dirty.any(Parts::LINKS)).then_some(&dirty.links);
+        observed.shaped = shaping::read(netlink, &observed, only).await?;
+    }
     // One after the other: a netlink socket carries one dump at a time (EBUSY).
     if dirty.any(Parts::ADDRESSES) {
         observed.addresses = addresses(netlink).await?;
