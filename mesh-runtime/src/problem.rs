@@ -8,6 +8,7 @@ use crate::{
     desired::firewall::Passage,
     desired::holders::Contest,
     diff::change::{Change, Stage},
+    observed::diversion::Diversion,
     settings::Device,
 };
 
@@ -34,6 +35,17 @@ pub(crate) enum Problem {
         name: String,
         what: String,
         option: &'static str,
+    },
+    /// A policy rule decides before our routes.
+    #[error(
+        "a policy rule before that of table main (ip rule) sends what is for {} {}: let our routes decide first \
+         (ip rule add priority {} to {cluster} lookup main), or delete that rule", .diversion.subnet,
+        elsewhere(.over.as_deref()), .diversion.before
+    )]
+    Diverted {
+        diversion: Diversion,
+        over: Option<String>,
+        cluster: Ipv4Net,
     },
     /// Policies of IPsec are about VXLAN to or from some peers.
     #[error(
@@ -147,6 +159,10 @@ pub(crate) enum Problem {
     /// The fast path refused its state.
     #[error("fast path: {0}")]
     FastPath(String),
+}
+
+fn elsewhere(over: Option<&str>) -> String {
+    over.map_or_else(|| "nowhere".to_owned(), |over| format!("over {over}"))
 }
 
 /// What a way over this host leads from and to.

@@ -71,6 +71,7 @@ struct Basis {
     next_hops: Arc<NextHops>,
     overlay_mtu: Option<u32>,
     policies: Arc<Vec<TransformPolicy>>,
+    multipath: Arc<Vec<Ipv4Net>>,
     /// This node's underlay address, and the port of VXLAN.
     outer: Option<(Ipv4Addr, u16)>,
 }
@@ -126,6 +127,7 @@ impl Entries {
             next_hops: Arc::clone(&observed.next_hops),
             overlay_mtu: devices.bridge.as_ref().and_then(|bridge| bridge.mtu),
             policies: Arc::clone(&observed.policies),
+            multipath: Arc::clone(&observed.multipath),
             outer: devices.overlay.as_ref().and_then(|overlay| {
                 let (local, _) = overlay.underlay?;
                 Some((local, overlay.settings.vxlan_port))
@@ -228,7 +230,8 @@ impl Basis {
                 address: peer.address,
                 mtu: self.mtu(wanted, subnet).unwrap_or(0),
                 kernel: self.is_transformed(peer),
-                multipath: false,
+                // One that another route takes away from it is asked about more often than needed, and no worse.
+                multipath: self.multipath.iter().any(|net| net.contains(&peer.address)),
             };
             (subnet, path)
         };

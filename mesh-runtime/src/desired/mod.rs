@@ -76,6 +76,11 @@ pub(crate) fn desired(
     };
     problems.extend(underlay.as_ref().and_then(Underlay::problem));
     problems.extend(foreign_addresses(settings, observed));
+    problems.extend(observed.diversion.map(|diversion| Problem::Diverted {
+        diversion,
+        over: diversion.link.map(|link| observed.name_of(link)),
+        cluster: settings.cluster.cidr,
+    }));
     let devices = devices::devices(
         settings,
         wanted,

@@ -287,6 +287,8 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
         asked_about: Default::default(),
         shaped: BTreeSet::new(),
         policies: Default::default(),
+        multipath: Default::default(),
+        diversion: None,
         containers: BTreeMap::new(),
         holders: Holders::default(),
         unsettled: BTreeSet::new(),

@@ -2,6 +2,7 @@
 
 pub(crate) mod containers;
 pub(crate) mod dirty;
+pub(crate) mod diversion;
 pub(crate) mod events;
 pub(crate) mod listeners;
 pub(crate) mod namespace;
@@ -24,6 +25,7 @@ use crate::{
     wanted::peer::Peer,
 };
 use containers::{Container, FarEnd};
+use diversion::Diversion;
 use transform::TransformPolicy;
 
 /// Routing protocol number of the routes this project makes (`RTPROT_*`, `rtm_protocol`).
@@ -46,6 +48,10 @@ pub(crate) struct Observed {
     pub(crate) neighbours: Vec<Neighbour>,
     /// What the bridge forwards by.
     pub(crate) forwarding: Vec<Forwarding>,
+    /// Destinations, of whatever host, that several routes of equal cost lead to.
+    pub(crate) multipath: Arc<Vec<Ipv4Net>>,
+    /// A peer that policy rules keep from being reached over the VXLAN device.
+    pub(crate) diversion: Option<Diversion>,
     /// Neighbours and forwarding entries of the VXLAN device.
     pub(crate) overlay: Arc<OverlayEntries>,
     /// The kernel's way to each peer's underlay address.

@@ -28,7 +28,7 @@ use super::{
     OverlayEntries, Route, Routes, Vxlan,
     containers::FarEnd,
     dirty::{Dirty, Parts},
-    shaping, transform,
+    diversion, shaping, transform,
 };
 use crate::{
     apply::sysctl,
@@ -79,8 +79,9 @@ pub(crate) async fn observe(
         observed.unsettled = unsettled(&observed, scope);
     }
     if dirty.any(Parts::ROUTES) {
-        let routes = Routes::from_iter(routes(netlink, scope.cluster).await?);
+        let (routes, multipath) = routes(netlink, scope.cluster).await?;
         keep_or_replace(&mut observed.routes, routes);
+        keep_or_replace(&mut observed.multipath, multipath);
     }
     let index = |name| observed.link_named(name).map(|link| link.index);
     let (bridge, overlay) = (index(scope.bridge), index(scope.overlay));
@@ -105,6 +106,9 @@ pub(crate) async fn observe(
         }
     }
     let (peers, source) = &observed.asked_about;
+    if dirty.any(Parts::WAYS) {
+        observed.diversion = diversion::find(netlink, &observed, bridge, overlay).await?;
+    }
     let anew = anew || *source != scope.source;
     if anew || !Arc::ptr_eq(peers, scope.peers) {
         read_ways(netlink, &mut observed, anew, scope).await?;
@@ -237,17 +241,32 @@ async fn addresses(netlink: &Netlink) -> Result<Vec<Address>, NetlinkError> {
     dump(request.execute(), read_address).await
 }
 
-async fn routes(netlink: &Netlink, cluster: Ipv4Net) -> Result<Vec<Route>, NetlinkError> {
+/// The routes that matter by themselves, and where others lead over several ways.
+async fn routes(
+    netlink: &Netlink,
+    cluster: Ipv4Net,
+) -> Result<(Routes, Vec<Ipv4Net>), NetlinkError> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     let request = netlink.handle.route().get(message);
-    dump(request.execute(), |message| {
-        read_route(message).filter(|route| {
-            route.destination.prefix_len() == 0 || cluster.contains(&route.destination)
-        })
+    let matters =
+        |route: &Route| route.destination.prefix_len() == 0 || cluster.contains(&route.destination);
+    let read = dump(request.execute(), |message| {
+        let route = read_route(message)?;
+        let spreads = is_multipath(message);
+        (spreads || matters(&route)).then_some((spreads, route))
     })
-    .await
+    .await?;
+    let spread = read.iter().filter(|(spreads, _)| *spreads);
+    let multipath = spread.map(|(_, route)| route.destination).collect();
+    let routes = read.into_iter().map(|(_, route)| route);
+    Ok((routes.filter(matters).collect(), multipath))
+}
+
+fn is_multipath(message: &RouteMessage) -> bool {
+    let several = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::MultiPath(_));
+    message.attributes.iter().any(several)
 }
 
 /// The IPv4 neighbours on an interface; none without one.

@@ -17,6 +17,7 @@ mod headroom;
 mod host;
 mod leases;
 mod lifecycle;
+mod obstacles;
 mod occupied;
 mod pins;
 mod ports;
