@@ -10,7 +10,7 @@ use std::{
 use ipnet::Ipv4Net;
 use mesh_layout::{VNI, VXLAN_PORT, bridge_mac, overlay_mac};
 use mesh_runtime::ebpf::{
-    AttachMode, Device, EndpointPath, FastPath, FastPathOptions, FastPathState, PeerPath,
+    AttachMode, EndpointPath, FastPath, FastPathOptions, FastPathState, OwnDevice, PeerPath,
 };
 use mesh_testbed::NetNs;
 
@@ -21,8 +21,8 @@ fn subnet(third: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(10, 42, third, 0), 18)
 }
 
-fn device(index: u32, mac: [u8; 6]) -> Device {
-    Device {
+fn device(index: u32, mac: [u8; 6]) -> OwnDevice {
+    OwnDevice {
         index,
         name: format!("device{index}"),
         mac,

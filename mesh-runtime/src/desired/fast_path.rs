@@ -8,7 +8,7 @@ use super::{
     underlay::{Underlay, carries_underlay},
 };
 use crate::{
-    ebpf::{Device, FastPathState},
+    ebpf::{FastPathState, OwnDevice},
     observed::{Link, LinkKind, Observed},
     settings::Settings,
     wanted::Wanted,
@@ -119,8 +119,8 @@ pub(crate) fn without_ethernet(observed: &Observed, underlay: &Underlay) -> Vec<
         .collect()
 }
 
-fn device(link: &Link) -> Option<Device> {
-    Some(Device {
+fn device(link: &Link) -> Option<OwnDevice> {
+    Some(OwnDevice {
         index: link.index,
         name: link.name.clone(),
         mac: link.mac?,

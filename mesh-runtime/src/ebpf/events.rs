@@ -22,11 +22,11 @@ const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// The tasks that read; dropping them ends them.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(super) struct EventReader {
     _tasks: JoinSet<()>,
 }
 
-impl Events {
+impl EventReader {
     /// Starts reading. Must be called within a Tokio runtime with I/O and time enabled.
     pub(super) fn start(
         ebpf: &mut Ebpf,

@@ -32,13 +32,13 @@ use crate::desired::holders::Holders;
 use attach::Attachments;
 use bpffs::PinDirectory;
 pub use error::FastPathError;
-use events::Events;
+use events::EventReader;
 use hook::Role;
 pub use job::{AttachDone, AttachJob, AttachOutcome, Hooks};
 use maps::Maps;
 use pins::PinnedMaps;
 pub use state::{
-    Device, EndpointPath, FastPathChanges, FastPathReport, FastPathState, Mac, PeerCounters,
+    EndpointPath, FastPathChanges, FastPathReport, FastPathState, Mac, OwnDevice, PeerCounters,
     PeerPath,
 };
 
@@ -91,7 +91,7 @@ pub struct FastPath {
     /// What the maps were made to show last; `None` if that failed.
     shown: Option<FastPathState>,
     max_peers: u32,
-    _events: Events,
+    _events: EventReader,
 }
 
 /// The programs and where they are attached.
@@ -132,7 +132,7 @@ impl FastPath {
             load_program(&mut ebpf, role).map_err(because_of_age)?;
         }
         let (maps, drops) = Maps::take(&mut ebpf)?;
-        let events = Events::start(&mut ebpf, drops, options.log_programs)?;
+        let events = EventReader::start(&mut ebpf, drops, options.log_programs)?;
         let attachments = Attachments::new(options.attach, pins.links())?;
         Ok(Self {
             attach_mode: attachments.mode(),

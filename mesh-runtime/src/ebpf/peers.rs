@@ -13,7 +13,7 @@ use super::{FastPathError, PeerPath};
 /// cleared before an entry points to them, an address is known before packets are accepted
 /// from it, and forgotten last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct PeerChanges {
+pub(super) struct PeerMapChanges {
     /// Counters that a new peer gets and an old one left behind.
     pub(super) clear: Vec<u32>,
     pub(super) set_vteps: Vec<(VtepKey, Vtep)>,
@@ -55,7 +55,7 @@ pub(super) fn plan(
     peers: &BTreeMap<PeerKey, Peer>,
     vteps: &BTreeMap<VtepKey, Vtep>,
     capacity: u32,
-) -> Result<PeerChanges, FastPathError> {
+) -> Result<PeerMapChanges, FastPathError> {
     if wanted.len() > capacity as usize {
         return Err(FastPathError::TooManyPeers {
             wanted: wanted.len(),
@@ -73,7 +73,7 @@ pub(super) fn plan(
     }
     let mut free = (0..capacity).filter(|index| !in_use.contains(index));
 
-    let mut changes = PeerChanges::default();
+    let mut changes = PeerMapChanges::default();
     let mut wanted_vteps = BTreeMap::new();
     for (subnet, path) in wanted {
         let key = peer_key(*subnet);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn execute(
-        changes: &PeerChanges,
+        changes: &PeerMapChanges,
         peers: &mut BTreeMap<PeerKey, Peer>,
         vteps: &mut BTreeMap<VtepKey, Vtep>,
     ) {
@@ -221,7 +221,7 @@ mod tests {
                 prop_assert!(peers.values().any(|peer| peer.address == vtep.address));
             }
             let again = plan(&wanted, 100, &peers, &vteps, CAPACITY).unwrap();
-            prop_assert_eq!(again, PeerChanges::default());
+            prop_assert_eq!(again, PeerMapChanges::default());
         }
 
         #[test]

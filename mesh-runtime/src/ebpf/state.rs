@@ -22,11 +22,11 @@ pub struct FastPathState {
     /// This node's underlay address.
     pub host_address: Ipv4Addr,
     /// The overlay device.
-    pub overlay: Device,
+    pub overlay: OwnDevice,
     /// MTU of the overlay device: the largest packet of a container that is encapsulated.
     pub overlay_mtu: u32,
     /// The bridge of the containers.
-    pub bridge: Device,
+    pub bridge: OwnDevice,
     /// UDP port of VXLAN.
     pub port: u16,
     /// VXLAN network identifier.
@@ -56,7 +56,7 @@ pub struct FastPathState {
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct OwnDevice {
     /// Interface index.
     pub index: u32,
     /// Interface name.
