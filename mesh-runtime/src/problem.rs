@@ -142,13 +142,15 @@ pub(crate) enum Problem {
     #[error(
         "none of the last connections {} has passed the packet filter of somebody else on this host, which no rule \
          of ours overrules: unless that is meant, {}", way(*.passage),
-        door(*.passage, .bridge, .overlay, *.subnet)
+        door(*.passage, .bridge, .overlay, *.subnet, *.port)
     )]
     Blocked {
         passage: Passage,
         bridge: String,
         overlay: String,
         subnet: Ipv4Net,
+        /// UDP port of VXLAN.
+        port: u16,
     },
     /// No eBPF program guards.
     #[error(
@@ -168,6 +170,7 @@ fn elsewhere(over: Option<&str>) -> String {
 /// What a way over this host leads from and to.
 fn way(passage: Passage) -> &'static str {
     match passage {
+        Passage::Underlay => "by VXLAN from other nodes",
         Passage::Arrival | Passage::FromNodes => {
             "from other nodes to containers by the kernel path"
         }
@@ -180,7 +183,13 @@ fn way(passage: Passage) -> &'static str {
 
 /// How each of the others is told to let it through, by the door that it has for that. What gets into containers
 /// our own tables decide all the same.
-fn door(passage: Passage, bridge: &str, overlay: &str, subnet: Ipv4Net) -> String {
+fn door(passage: Passage, bridge: &str, overlay: &str, subnet: Ipv4Net, port: u16) -> String {
+    if passage == Passage::Underlay {
+        return format!(
+            "open its port: iptables -I INPUT -p udp --dport {port} -j ACCEPT (beside firewalld firewall-cmd \
+             --permanent --add-port={port}/udp; firewall-cmd --reload; beside ufw ufw allow {port}/udp)"
+        );
+    }
     if passage == Passage::Arrival {
         return format!(
             "let it through: iptables -t raw -I PREROUTING -i {overlay} -d {subnet} -j ACCEPT"

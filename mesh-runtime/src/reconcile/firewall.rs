@@ -239,6 +239,7 @@ impl Reconciler {
             bridge: self.settings.bridge.clone(),
             overlay: self.settings.overlay.clone(),
             subnet,
+            port: self.wanted.node_settings.vxlan_port,
         }));
         problems
     }

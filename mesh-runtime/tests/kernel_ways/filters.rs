@@ -92,6 +92,30 @@ async fn gone(host: &Host) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_the_port_of_vxlan_is_closed_the_problem_says_how_it_is_opened() {
+    in_modes(&[Mode::Off], Plan::default(), async |scene| {
+        let (home, far) = (scene.home(), scene.far());
+        run(
+            home.netns(),
+            "iptables-nft",
+            "-A INPUT -p udp --dport 4789 -j DROP",
+        );
+        let to = SocketAddrV4::new(scene.attacker.address(), 9);
+        let words = "by VXLAN from other nodes";
+        let problem = problem(home, far.netns(), to, words).await;
+        let command = "iptables -I INPUT -p udp --dport 4789 -j ACCEPT";
+        assert!(problem.contains(command), "{problem}");
+        let words = command.strip_prefix("iptables ").unwrap();
+        run(home.netns(), "iptables-nft", words);
+        wait_reachable(far.netns(), scene.attacker.address(), SOON)
+            .await
+            .unwrap();
+        gone(home).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_what_goes_out_is_dropped_the_problem_names_the_door() {
     in_modes(&[Mode::Fast], Plan::default(), async |scene| {
         let home = scene.home();

@@ -9,6 +9,8 @@ use crate::wanted::subnet::gateway;
 /// A way over this host that others filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Passage {
+    /// VXLAN from other nodes to this host, which hands it to the VXLAN device.
+    Underlay,
     /// From other nodes to containers, before it is known where a packet goes.
     Arrival,
     /// From other nodes to containers.
@@ -24,7 +26,8 @@ pub(crate) enum Passage {
 }
 
 impl Passage {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Underlay,
         Self::Arrival,
         Self::FromNodes,
         Self::ToNodes,
@@ -35,6 +38,7 @@ impl Passage {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Underlay => "underlay",
             Self::Arrival => "arrival",
             Self::FromNodes => "from_nodes",
             Self::ToNodes => "to_nodes",
@@ -72,6 +76,7 @@ impl Frame {
             bridge,
             overlay,
             subnet,
+            settings,
             ..
         } = self;
         let mask = subnet.netmask();
@@ -87,6 +92,7 @@ impl Frame {
         let arrival = format!(
             "iifname \"{overlay}\" ip saddr & {mask} @subnets ip daddr {subnet} ip daddr != {gateway}"
         );
+        let vxlan = format!("udp dport {} ip saddr @peers", settings.vxlan_port);
         let from_nodes = format!("iifname \"{overlay}\" oifname \"{bridge}\"");
         let to_nodes = format!("iifname \"{bridge}\" oifname \"{overlay}\"");
         let between = format!("iifname \"{bridge}\" oifname \"{bridge}\" ip saddr {subnet}");
@@ -110,7 +116,15 @@ impl Frame {
             .concat()
         };
         format!(
-            "\tchain arriving {{\n\
+            "\tchain taken_in {{\n\
+             \t\ttype filter hook input priority filter - 9;\n\
+             {}\
+             \t}}\n\
+             \tchain handed_up {{\n\
+             \t\ttype filter hook input priority filter + 20;\n\
+             {}\
+             \t}}\n\
+             \tchain arriving {{\n\
              \t\ttype filter hook prerouting priority -445;\n\
              {}\
              \t}}\n\
@@ -127,6 +141,8 @@ impl Frame {
              \t\tct state != new return\n\
              {}\
              \t}}\n",
+            rule(&vxlan, Passage::Underlay.entered()),
+            rule(&vxlan, Passage::Underlay.passed()),
             rule(&arrival, Passage::Arrival.entered()),
             rule(&from_nodes, Passage::Arrival.passed()),
             new(true),
