@@ -11,7 +11,7 @@ use std::{
 
 use mesh_testbed::{
     Daemon, DaemonOptions, Echo, Host, NetNs, PacketSocket, PingOptions, PingReport, Signal, ping,
-    wait_reachable, wait_until,
+    transfer, wait_reachable, wait_until,
 };
 
 mod pair;
@@ -297,6 +297,24 @@ async fn a_rule_for_the_hosts_address_decides_by_which_card_packets_leave(runtim
     let after = statistics(a.netns(), "eth1");
     // Five requests and five replies, whatever else leaves there.
     assert!(after - before >= 10, "{runtimes:?}: {before} to {after}");
+}
+
+/// The programs ask no VXLAN device how large a packet may be that is still to be cut into segments.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_vxlan_device_on_either_host_large_packets_pass_the_fast_path() {
+    let pair = Runtimes::Killed.pair().await;
+    Runtimes::Killed.begin(&pair).await;
+    for host in [pair.host_a(), pair.host_b()] {
+        ip(host.netns(), "link del vxlan100");
+    }
+    let copied = transfer(
+        pair.a.netns(),
+        pair.b.netns(),
+        pair.b.address(),
+        20_000_000,
+        SOON,
+    );
+    assert!(copied.await.unwrap().is_intact());
 }
 
 fn tc(namespace: &NetNs, words: &str) -> String {
