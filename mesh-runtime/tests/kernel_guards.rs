@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_proto::mesh::Peer;
 use mesh_testbed::{DaemonOptions, Host, Links, NetNs};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -279,6 +280,59 @@ async fn a_container_with_too_large_an_mtu_is_told_and_not_swallowed() {
     discover_mtu(&sender, libc::IP_PMTUDISC_DONT);
     sender.send_to(&payload, target).unwrap();
     assert_eq!(receive(&socket), payload);
+}
+
+/// A peer says that it takes no more: whoever sends it more is told, and what may be cut arrives.
+async fn a_peer_that_takes_less(pair: &Pair) {
+    const LESS: u32 = 1300;
+    let peer = Peer {
+        mtu: LESS,
+        ..pair::peer_of(pair.host_b(), "10.42.2.0/24")
+    };
+    let answer = pair::sync_peers(pair.host_a(), 9, vec![peer]).await;
+    assert!(answer.success && answer.rejected.is_empty(), "{answer:?}");
+    let socket = listen(pair.b.netns());
+    let sender = pair
+        .a
+        .netns()
+        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .unwrap()
+        .unwrap();
+    let target = SocketAddrV4::new(pair.b.address(), PORT);
+
+    discover_mtu(&sender, libc::IP_PMTUDISC_DO);
+    let largest = [7; LESS as usize - 28];
+    let more = [7; LESS as usize - 27];
+    sender.send_to(&largest, target).unwrap();
+    assert_eq!(receive(&socket), largest);
+    let refused = mesh_testbed::wait_until("fragmentation needed", pair::SOON, || async {
+        match sender.send_to(&more, target) {
+            Err(refused) => Ok(refused),
+            Ok(_) => Err("the send was taken"),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
+    sender.send_to(&largest, target).unwrap();
+    assert_eq!(receive(&socket), largest);
+    discover_mtu(&sender, libc::IP_PMTUDISC_DONT);
+    sender.send_to(&more, target).unwrap();
+    assert_eq!(receive(&socket), more);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_told_what_a_peer_takes_on_the_fast_path() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    a_peer_that_takes_less(&pair).await;
+    wait_counted(pair.host_a(), "too_big", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_told_what_a_peer_takes_on_the_kernel_path() {
+    let pair = Pair::start(&DaemonOptions::new().args(["--fast-path", "off"])).await;
+    a_peer_that_takes_less(&pair).await;
 }
 
 /// Sends a VXLAN packet over a raw socket, without an outer UDP checksum.
