@@ -148,7 +148,7 @@ impl Reconciler {
         let first = tokio::time::Instant::now() + FULL_COMPARISON;
         let mut comparison = interval_at(first, FULL_COMPARISON);
         comparison.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut maps = interval_at(first, MAPS);
+        let mut maps = interval_at(tokio::time::Instant::now() + MAPS, MAPS);
         maps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let quiet_until = self.schedule.quiet_until();
