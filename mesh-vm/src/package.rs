@@ -41,7 +41,7 @@ impl Cache {
     }
 
     /// The newest kernel of the series that this machine's apt knows of, or else of those that
-    /// [other releases](Apt::releases) of Debian have. Lists are read anew if none is known, or
+    /// other releases of Debian have. Lists are read anew if none is known, or
     /// one that is no longer there; this machine's only as root.
     ///
     /// # Errors
