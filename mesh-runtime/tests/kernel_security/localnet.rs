@@ -10,6 +10,7 @@ use crate::{
     inside::mac,
     packet_socket::PacketSocket,
     pair::SOON,
+    port::bind,
     scene::{MODES, Mode, Plan, Scene, in_modes},
     witness::{FORGED, Listener, PORT, TIMES, sees, sees_no},
 };
@@ -36,10 +37,9 @@ async fn no_answer(interface: &'static str) {
         let _listener = match scene.mode {
             Mode::Fast | Mode::Off => None,
             // The runtime is dead, and its port free.
-            Mode::Killed | Mode::MadeWhileDead => {
-                let bound = home.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, RUNTIME)));
-                Some(bound.unwrap().unwrap())
-            }
+            Mode::Killed | Mode::MadeWhileDead => Some(bind(home, || {
+                TcpListener::bind((Ipv4Addr::LOCALHOST, RUNTIME))
+            })),
         };
         // The host knows whom it would answer.
         wait_reachable(home, address, SOON).await.unwrap();

@@ -15,6 +15,7 @@ mod pair;
 mod frames;
 mod inside;
 mod packet_socket;
+mod port;
 mod register;
 mod scene;
 mod tables;

@@ -11,6 +11,7 @@ use mesh_testbed::{NetNs, wait_until};
 use crate::{
     inside::ip,
     pair::SOON,
+    port::bind,
     scene::{HOST_MODES, Plan, Scene, in_modes},
     tables::nft,
 };
@@ -50,8 +51,7 @@ async fn reaches(from: &NetNs, to: Ipv4Addr, server: &TcpListener, port: u16) {
 }
 
 fn server(netns: &NetNs, port: u16) -> TcpListener {
-    let bound = netns.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
-    bound.unwrap().unwrap()
+    bind(netns, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
 }
 
 /// Publishes the sibling's port, as Docker's rules do: for whoever comes from elsewhere, for

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_testbed::NetNs;
 
-use crate::{packet_socket::PacketSocket, pair::SOON};
+use crate::{packet_socket::PacketSocket, pair::SOON, port::bind};
 
 /// Where witnesses listen.
 pub(crate) const PORT: u16 = 7777;
@@ -47,8 +47,9 @@ impl Listener {
     }
 
     pub(crate) fn on_port(netns: &NetNs, port: u16) -> Self {
-        let bound = netns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
-        Self(bound.unwrap().unwrap())
+        Self(bind(netns, || {
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
+        }))
     }
 }
 

@@ -1,39 +1,21 @@
 //! What two sides say to each other, and whom the server takes the client for.
 
 use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mesh_testbed::{NetNs, wait_until};
 use socket2::SockRef;
 
-use crate::pair::SOON;
+use crate::{pair::SOON, port::bind};
 
 /// The time after which an attempt is given up, and made once more.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// More than fits into one packet.
 const ANSWER: usize = 20_000;
-
-/// Binds a port that an earlier server may just have left: a process that another test starts has that one's
-/// socket as well, until it has become its program.
-fn bind<T>(netns: &NetNs, bind: impl Fn() -> io::Result<T> + Copy + Send) -> T
-where
-    T: Send,
-{
-    let began = Instant::now();
-    loop {
-        match netns.run(bind).unwrap() {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < PATIENCE => {
-                thread::sleep(Duration::from_millis(10));
-            }
-            bound => return bound.unwrap(),
-        }
-    }
-}
 
 /// A server of TCP, which answers one client at a time.
 pub(crate) struct Server(TcpListener);

@@ -8,6 +8,7 @@ use mesh_testbed::NetNs;
 use crate::{
     conversation::{Echo, client},
     inside::{filter_bridges, ip},
+    port::bind,
     scene::{ALIVE, Plan, Scene, in_modes, kill},
     tables::nft,
     web::{Web, port},
@@ -129,10 +130,10 @@ struct Query {
 
 impl Query {
     fn sent(from: &NetNs, to: &NetNs, address: Ipv4Addr) -> Self {
-        let server = to.run(|| UdpSocket::bind((address, QUERIES)));
+        let server = bind(to, || UdpSocket::bind((address, QUERIES)));
         let query = Self {
             client: client(from),
-            server: server.unwrap().unwrap(),
+            server,
             server_address: SocketAddrV4::new(address, QUERIES),
         };
         query

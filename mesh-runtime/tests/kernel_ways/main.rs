@@ -17,6 +17,8 @@ mod inside;
 mod packet_socket;
 #[path = "../pair/mod.rs"]
 mod pair;
+#[path = "../kernel_security/port.rs"]
+mod port;
 #[path = "../kernel_security/register.rs"]
 mod register;
 #[path = "../kernel_security/scene.rs"]

@@ -9,6 +9,7 @@ use crate::{
     inside::{ip, mac},
     packet_socket::PacketSocket,
     pair::SOON,
+    port::bind,
     scene::{HOST_MODES, MODES, Plan, Scene, in_modes},
     witness::{Listener, sees, sees_no},
 };
@@ -152,8 +153,7 @@ async fn ipv6_of_a_container_goes_out_as_it_is() {
 
 /// A socket that waits for a fortieth of [`SOON`].
 fn udp(netns: &NetNs) -> UdpSocket {
-    let bound = netns.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, SERVICE)));
-    let socket = bound.unwrap().unwrap();
+    let socket = bind(netns, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, SERVICE)));
     socket.set_read_timeout(Some(SOON / 40)).unwrap();
     socket
 }
