@@ -7,10 +7,10 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
-        bpf_fib_lookup, bpf_fib_lookup__bindgen_ty_1, bpf_fib_lookup__bindgen_ty_2,
-        bpf_fib_lookup__bindgen_ty_3, bpf_fib_lookup__bindgen_ty_4, bpf_fib_lookup__bindgen_ty_5,
-        bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+        BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_fib_lookup__bindgen_ty_1,
+        bpf_fib_lookup__bindgen_ty_2, bpf_fib_lookup__bindgen_ty_3, bpf_fib_lookup__bindgen_ty_4,
+        bpf_fib_lookup__bindgen_ty_5, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
     helpers::{self, bpf_get_smp_processor_id, bpf_jiffies64, bpf_redirect_neigh},
 };
@@ -130,6 +130,15 @@ fn ask(
     if answer == TOO_LONG {
         // What else there is to know of the way it has not said.
         return Err(PassReason::TooBig);
+    }
+    const NOT_FORWARDING: i64 = BPF_FIB_LKUP_RET_FWD_DISABLED as i64;
+    let known =
+        path.link != 0 && u32::from_ne_bytes(path.address) == u32::from_ne_bytes(peer.address);
+    if answer == NOT_FORWARDING && known {
+        // Somebody has switched forwarding off, and the runtime switches it on again: what was known of the way
+        // stands until the kernel answers. The kernel path would lose the packet.
+        path.checked = now;
+        return Ok(());
     }
     if path.family == 0 {
         path.identification = first_identification();
