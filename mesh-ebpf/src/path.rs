@@ -191,7 +191,7 @@ impl Way {
     }
 
     /// Sends the packet off: to the kernel's neighbour, whose state it keeps as a packet of the kernel's own would.
-    /// Writing a remembered MAC address and redirecting to the bare interface was tried, and is no faster.
+    /// Writing a remembered MAC address and redirecting to the bare interface would do without its lookup.
     #[inline(always)]
     pub(crate) fn send(self) -> i32 {
         let mut next_hop = bpf_redir_neigh {

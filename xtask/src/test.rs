@@ -31,8 +31,7 @@ const SUITE_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// How many tests libtest runs at once, unless an option of its own says so.
 const THREADS: &str = "RUST_TEST_THREADS";
 
-/// Suites on the real kernel start daemons by the dozen. On two processors two of their tests at once leave a third of
-/// the time to waiting, and four nothing: with more, each would wait for the others.
+/// Suites on the real kernel start daemons by the dozen, and their tests wait for them much of the time.
 const KERNEL_THREADS: usize = 4;
 
 /// The others wait two thirds of the time, for databases, clocks and clients: so many for each processor.
