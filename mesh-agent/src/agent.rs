@@ -1,8 +1,9 @@
 //! The supervisor: owns the tasks of an agent and ends them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use mesh_rest::overlay::Overlay;
+use mesh_ticker::Ticker;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -58,18 +59,26 @@ pub struct Settings {
     pub stay_registered: bool,
 }
 
-/// A task ended that should not have.
+/// Why an agent ended before it was told to.
 #[derive(Debug, thiserror::Error)]
-#[error("a task of the agent ended unexpectedly: {0}")]
-pub struct TaskEnded(String);
+pub enum AgentError {
+    /// A task ended that should not have.
+    #[error("a task of the agent ended unexpectedly: {0}")]
+    TaskEnded(String),
+    /// The kernel gives it no clock.
+    #[error("cannot make a timer: {0}")]
+    Timer(#[from] io::Error),
+}
 
 /// Runs an agent until `stop`, then deregisters the node unless told otherwise. Routes and
 /// peers stay with the runtime.
 ///
 /// # Errors
 /// If a task ends before `stop`, which is a bug; the others are stopped, and the node is
-/// left registered, because its data plane still works.
-pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), TaskEnded> {
+/// left registered, because its data plane still works. If there is no timer to begin with.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
+    let beats = Ticker::every(settings.heartbeat_interval)?;
+    let passes = Ticker::every(settings.dataplane.interval)?;
     let registration = watch::Sender::<Option<Registration>>::new(None);
     let host_address = watch::Sender::new(settings.host_address.at_start());
     let listed = watch::Sender::<Option<Listed>>::new(None);
@@ -87,6 +96,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
     tasks.spawn(heartbeat::run(
         control_plane.clone(),
         settings.heartbeat_interval,
+        beats,
         Reporter::new(settings.dataplane.runtime.clone()),
         registration.subscribe(),
         revocation.clone(),
@@ -95,6 +105,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
     let runtime = settings.dataplane.runtime.clone();
     tasks.spawn(dataplane::run(
         settings.dataplane,
+        passes,
         registration.subscribe(),
         host_address.subscribe(),
         overlay.subscribe(),
@@ -168,7 +179,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Task
         tasks.shutdown().await;
     }
     if let Some(reason) = ended {
-        return Err(TaskEnded(reason));
+        return Err(AgentError::TaskEnded(reason));
     }
 
     let registered = current.borrow().clone();

@@ -18,9 +18,10 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 use backon::BackoffBuilder as _;
 use ipnet::Ipv4Net;
 use mesh_rest::overlay::Overlay;
+use mesh_ticker::Ticker;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, sleep},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -63,14 +64,13 @@ pub struct DataplaneSettings {
 /// the daemons.
 pub async fn run(
     settings: DataplaneSettings,
+    mut passes: Ticker,
     mut registration: watch::Receiver<Option<Registration>>,
     mut host_address: watch::Receiver<Ipv4Addr>,
     mut overlay: watch::Receiver<Overlay>,
     mut peers: watch::Receiver<Option<Arc<PeerSet>>>,
     stop: CancellationToken,
 ) {
-    let mut ticks = tokio::time::interval(settings.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut dataplane = Dataplane::new(settings, *host_address.borrow());
     loop {
         tokio::select! {
@@ -79,7 +79,7 @@ pub async fn run(
             changed = host_address.changed() => if changed.is_err() { return },
             changed = overlay.changed() => if changed.is_err() { return },
             changed = peers.changed() => if changed.is_err() { return },
-            _ = ticks.tick() => {}
+            () = passes.tick() => {}
         }
         let Some(subnet) = registration.borrow_and_update().as_ref().map(|r| r.subnet) else {
             continue;

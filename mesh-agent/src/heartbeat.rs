@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use mesh_rest::heartbeat::Heartbeat;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until, timeout_at},
-};
+use mesh_ticker::Ticker;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -18,7 +16,7 @@ use crate::{
     report::Reporter,
 };
 
-/// Most time before a heartbeat that the runtime has to say what it shall carry.
+/// Most time that the runtime has to say what a heartbeat shall carry.
 const LONGEST_REPORT: Duration = Duration::from_secs(1);
 
 /// A heartbeat that carries more peers than this may fail because of what it carries: in bytes
@@ -31,43 +29,42 @@ const REFUSED_BEATS: u32 = 60;
 /// Beats every `interval` while the node is registered, until `stop`. The registration
 /// itself counts as a beat.
 ///
-/// The runtime is asked ahead of the beat, and what it has not said when the beat is due is
-/// left out: no heartbeat is late because of what it carries.
+/// When a beat is due, the runtime is asked first, and what it has not said soon is left out: what a heartbeat carries
+/// makes it late by no more than that.
 pub async fn run(
     control_plane: ControlPlane,
     interval: Duration,
+    mut ticker: Ticker,
     mut reporter: Reporter,
     mut registration: watch::Receiver<Option<Registration>>,
     revocation: Revocation,
     stop: CancellationToken,
 ) {
-    let ahead = LONGEST_REPORT.min(interval / 2);
+    let longest_report = LONGEST_REPORT.min(interval / 2);
     let mut heart = Heart {
         control_plane,
         revocation,
         failure: Reasons::default(),
         silent_beats: 0,
     };
-    let mut due = Instant::now() + interval;
     loop {
-        let report = async {
-            sleep_until(due - ahead).await;
-            let report = timeout_at(due, reporter.report()).await;
-            sleep_until(due).await;
-            report.ok().flatten()
-        };
-        let report = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
             changed = registration.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                due = Instant::now() + interval;
+                if let Err(error) = ticker.restart() {
+                    debug!(%error, "the clock goes on as it did");
+                }
                 continue;
             }
-            report = report => report,
+            () = ticker.tick() => {}
+        }
+        let report = tokio::select! {
+            () = stop.cancelled() => return,
+            report = timeout(longest_report, reporter.report()) => report.ok().flatten(),
         };
-        due = Instant::now() + interval;
         let Some(current) = registration.borrow().clone() else {
             continue;
         };

@@ -20,9 +20,10 @@ mod waiting;
 use std::{io, time::Duration};
 
 use mesh_ipam::Ipam;
+use mesh_ticker::Ticker;
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +80,7 @@ pub(crate) struct Reconciler {
     settings: Settings,
     netlink: Netlink,
     events: Events,
+    comparison: Ticker,
     wanted: Wanted,
     observed: Observed,
     /// What the kernel is to show, as the last round had it.
@@ -122,6 +124,7 @@ impl Reconciler {
             options,
             netlink,
             events,
+            comparison: Ticker::every(COMPARISON)?,
             wanted: Wanted::default(),
             observed: Observed::default(),
             desired: Desired::default(),
@@ -148,8 +151,6 @@ impl Reconciler {
         stop: CancellationToken,
     ) {
         self.start().await;
-        let mut comparison = interval_at(Instant::now() + COMPARISON, COMPARISON);
-        comparison.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut comparisons = 0_u32;
         loop {
             let quiet_until = self.schedule.quiet_until();
@@ -167,13 +168,13 @@ impl Reconciler {
                     Some(command) => self.handle(command).await,
                     None => break,
                 },
-                () = async { sleep_until(quiet_until).await; self.events.changed().await } => {
+                () = async { self.events.changed().await; sleep_until(quiet_until).await } => {
                     self.round(Dirty::default()).await;
                 }
                 () = sleep_until(quiet_until), if self.unplanned => {
                     self.round(Dirty::default()).await;
                 }
-                _ = comparison.tick() => {
+                () = self.comparison.tick() => {
                     self.registered.catch_up(&self.wanted).await;
                     self.firewall.look();
                     comparisons = comparisons.wrapping_add(1);
@@ -185,11 +186,11 @@ impl Reconciler {
                 }
                 // By a peer's or container's entry that somebody has taken away.
                 () = async {
-                    sleep_until(compare_maps_from).await;
                     match dropped {
                         Some(dropped) => dropped.notified().await,
                         None => std::future::pending().await,
                     }
+                    sleep_until(compare_maps_from).await;
                 } => self.compare_maps(),
                 () = rules_changed.notified() => self.firewall.look(),
                 () = sleep_until(firewall_at.unwrap_or(quiet_until)), if firewall_at.is_some() => {

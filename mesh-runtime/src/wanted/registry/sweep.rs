@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     time::{Duration, SystemTime},
 };
 
 use mesh_ipam::{Lease, NetworkNamespace, Owner};
-use tokio::{task::JoinHandle, time::MissedTickBehavior};
+use mesh_ticker::Ticker;
+use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::{CallError, Registry, look};
@@ -194,22 +196,42 @@ impl Drop for Sweeper {
 }
 
 impl Sweeper {
+    /// Begins to look. While nothing is leased, it sleeps.
     pub(crate) fn start(registry: Registry) -> Self {
         Self(tokio::spawn(async move {
-            let mut interval = tokio::time::interval(INTERVAL);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut news = registry.ipam.subscribe();
             let mut gone = BTreeSet::new();
             loop {
-                interval.tick().await;
-                match registry.sweep(&gone).await {
-                    Ok(still) => gone = still,
-                    Err(status) => {
-                        tracing::debug!(reason = status.message(), "cannot look at the leases");
+                while registry.ipam.usage().leased == 0 {
+                    if news.changed().await.is_err() {
+                        return;
+                    }
+                }
+                match look_at(&registry, &mut gone).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "no clock to look at the leases by: trying again in a moment");
+                        tokio::time::sleep(INTERVAL).await;
                     }
                 }
             }
         }))
     }
+}
+
+/// Looks at the leases again and again, until there are none.
+async fn look_at(registry: &Registry, gone: &mut BTreeSet<Owner>) -> io::Result<()> {
+    let mut ticker = Ticker::every(INTERVAL)?;
+    while registry.ipam.usage().leased > 0 {
+        match registry.sweep(gone).await {
+            Ok(still) => *gone = still,
+            Err(status) => {
+                tracing::debug!(reason = status.message(), "cannot look at the leases");
+            }
+        }
+        ticker.tick().await;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
