@@ -65,7 +65,7 @@ pub(crate) async fn observe(
     dirty.parts |= read_links(netlink, &mut observed, &dirty, scope).await?;
     if dirty.any(Parts::SHAPING) {
         let only = (!dirty.any(Parts::LINKS)).then_some(&dirty.links);
-        observed.shaped = shaping::read(netlink, &observed, only).await?;
+        observed.shaping = shaping::read(netlink, &observed, only).await?;
     }
     // One after the other: a netlink socket carries one dump at a time (EBUSY).
     if dirty.any(Parts::ADDRESSES) {

@@ -157,14 +157,20 @@ impl FastPathSlot {
         }
     }
 
-    /// Whether the program of a port is attached, or will not be, whatever is still to come for others.
-    pub(super) fn guards(&self, port: u32) -> bool {
+    /// Whether programs are attached as filters, as far as that is known.
+    pub(super) fn attaches_filters(&self) -> bool {
+        matches!(self, Self::Open(open) if open.fast_path.attaches_filters())
+    }
+
+    /// Whether the program of a port is attached, or will not be, whatever is still to come for others. Of one that is
+    /// `left_free`, the bridge's is.
+    pub(super) fn guards(&self, port: u32, left_free: bool) -> bool {
         match self {
             Self::Unopened | Self::Opening(_) => false,
             Self::Unavailable(_) => true,
             Self::Open(open) => {
                 let attached = open.attached.as_ref();
-                attached.is_some_and(|hooks| hooks.include(port))
+                attached.is_some_and(|hooks| left_free || hooks.include(port))
                     || open.attaching.is_none() && open.refused().is_some()
             }
         }

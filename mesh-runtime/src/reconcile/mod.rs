@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+mod new_ports;
 mod probe;
 mod registered;
 mod schedule;
@@ -17,7 +18,7 @@ mod state_writer;
 mod views;
 mod waiting;
 
-use std::{io, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use mesh_ipam::Ipam;
 use tokio::{
@@ -58,6 +59,7 @@ use endpoints::forget_gone;
 use fast_path::Progress;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 use firewall::Firewall;
+use new_ports::NewPorts;
 use registered::Registered;
 use schedule::Schedule;
 use silent_containers::SilentContainers;
@@ -101,6 +103,7 @@ pub(crate) struct Reconciler {
     state_writer: StateWriter,
     registered: Registered,
     silent_containers: SilentContainers,
+    new_ports: NewPorts,
 }
 
 impl Reconciler {
@@ -135,6 +138,7 @@ impl Reconciler {
             state_writer,
             registered: Registered::new(addresses),
             silent_containers: SilentContainers::default(),
+            new_ports: NewPorts::default(),
         })
     }
 
@@ -158,6 +162,11 @@ impl Reconciler {
             let firewall_at = self.firewall.due();
             let rules_changed = self.firewall.changed();
             let patience_ends = self.patience_ends();
+            let left_free = &self.desired.containers.left_free;
+            let occupy_at = self
+                .new_ports
+                .first_end(left_free)
+                .map(|at| at.max(quiet_until));
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -190,6 +199,9 @@ impl Reconciler {
                 () = sleep_until(look_at.unwrap_or(quiet_until)), if look_at.is_some() => {
                     self.silent_containers.take(tokio::time::Instant::now());
                     self.round(Parts::CONTAINERS.into()).await;
+                }
+                () = sleep_until(occupy_at.unwrap_or(quiet_until)), if occupy_at.is_some() => {
+                    self.round(Dirty::default()).await;
                 }
                 () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
                     self.state_writer.begin(&self.wanted);
@@ -415,6 +427,7 @@ impl Reconciler {
     /// Computes what the kernel is to show, and what has to be changed for it.
     fn compare(&mut self) -> Vec<Change> {
         self.observed.programs = self.fast_path.programs();
+        self.note_new_ports();
         let before = &self.desired.entries;
         self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));
         diff(
@@ -423,6 +436,20 @@ impl Reconciler {
             &self.observed,
             &mut self.settled,
         )
+    }
+
+    /// Notes which ports have just come. Without the packet filter, which guards them meanwhile, none is taken for new.
+    fn note_new_ports(&mut self) {
+        let now = tokio::time::Instant::now();
+        let bridge = self.observed.link_named(&self.settings.bridge);
+        let ports = bridge.map(|link| self.observed.ports_of(link.index));
+        let ports = ports.into_iter().flatten().map(|port| port.index);
+        self.new_ports.seen(ports, now);
+        self.observed.by_filters = self.fast_path.attaches_filters();
+        self.observed.new_ports = match self.observed.by_filters && self.firewall.stands() {
+            true => self.new_ports.new_at(now),
+            false => BTreeSet::new(),
+        };
     }
 
     /// Goes on from the generation that the fast path's maps show, so that a call from
