@@ -295,12 +295,13 @@ async fn long_datagrams_and_checksums_in_their_place_arrive_everywhere() {
         ] {
             let listener = Listener::on(netns);
             let long = b"honest ".repeat(600);
-            // From a port that no runtime has seen, a sibling takes no fragments.
+            // From a port without a program, a sibling takes no fragments.
             let to_sibling = netns.name() == other.netns().name();
-            let long: &[u8] = match to_sibling && scene.mode == Mode::MadeWhileDead {
-                true => b"short",
-                false => &long,
-            };
+            let long: &[u8] =
+                match to_sibling && [Mode::MadeWhileDead, Mode::New].contains(&scene.mode) {
+                    true => b"short",
+                    false => &long,
+                };
             sees(long, &listener, |payload| {
                 let socket = attacker
                     .run(|| UdpSocket::bind("0.0.0.0:0"))
