@@ -23,13 +23,19 @@ pub(crate) fn left_free(observed: &Observed, bridge: u32) -> BTreeSet<u32> {
 }
 
 /// Ports of a bridge whose packets the packet filter has to judge as if they had no program: those that are left free,
-/// and those where a filter of somebody else's may end a packet's way before ours sees it, as one that hands it on
+/// until their program stands, and those where a filter of somebody else's may end a packet's way before ours sees it, as one that hands it on
 /// to another device does. (A tcx link comes before every filter.)
 pub(crate) fn bare(observed: &Observed, bridge: u32) -> BTreeSet<u32> {
     let mut bare = left_free(observed, bridge);
     if observed.by_filters {
-        let others = |port: &u32| observed.shaping.filtered.contains(port);
-        bare.extend(ports(observed, bridge).filter(others));
+        let Observed {
+            shaping,
+            awaiting_programs,
+            ..
+        } = observed;
+        let is_bare =
+            |port: &u32| shaping.filtered.contains(port) || awaiting_programs.contains(port);
+        bare.extend(ports(observed, bridge).filter(is_bare));
     }
     bare
 }
@@ -69,8 +75,9 @@ mod tests {
 
     fn host() -> impl Strategy<Value = Observed> {
         let ports = prop::collection::btree_map(10_u32..20, 1_u32..3, 0..8);
-        (any::<bool>(), ports, some(), some(), some()).prop_map(
-            |(by_filters, ports, new_ports, occupied, filtered)| Observed {
+        (any::<bool>(), ports, some(), some(), some(), some()).prop_map(
+            |(by_filters, ports, new_ports, occupied, filtered, awaiting_programs)| Observed {
+                awaiting_programs,
                 links: ports.into_iter().map(|(it, on)| port(it, on)).collect(),
                 by_filters,
                 new_ports,
@@ -100,6 +107,10 @@ mod tests {
         assert_eq!(bare(&observed, BRIDGE), [].into(), "it has our filter");
         observed.shaping.filtered = [10].into();
         assert_eq!(bare(&observed, BRIDGE), [10].into(), "behind another's");
+        observed.shaping.filtered = [].into();
+        observed.new_ports = [].into();
+        observed.awaiting_programs = [10].into();
+        assert_eq!(bare(&observed, BRIDGE), [10].into(), "until ours stands");
         observed.by_filters = false;
         assert_eq!(bare(&observed, BRIDGE), [].into());
     }
@@ -111,6 +122,8 @@ mod tests {
             let all: BTreeSet<u32> = ports(&observed, BRIDGE).collect();
             prop_assert!(free.is_subset(&bare) && bare.is_subset(&all));
             prop_assert!(observed.by_filters || bare.is_empty());
+            let awaiting = &all & &observed.awaiting_programs;
+            prop_assert!(!observed.by_filters || awaiting.is_subset(&bare));
             // Nothing that is occupied, or has been there for a while, waits for its program.
             prop_assert!(free.is_disjoint(&observed.shaping.occupied));
             prop_assert!(free.is_subset(&observed.new_ports));

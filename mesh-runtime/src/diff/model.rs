@@ -290,6 +290,7 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
         asked_about: Default::default(),
         shaping: Shaping::default(),
         new_ports: BTreeSet::new(),
+        awaiting_programs: BTreeSet::new(),
         by_filters: false,
         policies: Default::default(),
         multipath: Default::default(),

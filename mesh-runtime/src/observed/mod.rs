@@ -65,6 +65,8 @@ pub(crate) struct Observed {
     pub(crate) shaping: Shaping,
     /// Ports of our bridge that came a moment ago, where it matters and the packet filter guards them.
     pub(crate) new_ports: BTreeSet<u32>,
+    /// Ports that were left free, and whose programs are on their way.
+    pub(crate) awaiting_programs: BTreeSet<u32>,
     /// Whether programs are attached as filters, for which an interface needs a queueing discipline.
     pub(crate) by_filters: bool,
     /// Policies by which the kernel transforms packets.

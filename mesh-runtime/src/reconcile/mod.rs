@@ -446,6 +446,11 @@ impl Reconciler {
         let ports = ports.into_iter().flatten().map(|port| port.index);
         self.new_ports.seen(ports, now);
         self.observed.by_filters = self.fast_path.attaches_filters();
+        let awaiting = &mut self.observed.awaiting_programs;
+        awaiting.extend(&self.desired.containers.left_free);
+        awaiting.retain(|&port| {
+            self.observed.links.contains_key(&port) && !self.fast_path.has_program(port)
+        });
         self.observed.new_ports = match self.observed.by_filters && self.firewall.stands() {
             true => self.new_ports.new_at(now),
             false => BTreeSet::new(),
