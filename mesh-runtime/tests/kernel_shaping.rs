@@ -1,6 +1,8 @@
 //! What the CNI plugin `bandwidth` makes at a container's port, right after the port came: it has to be able to, it has
 //! to hold the container back, and nothing else may suffer. Where programs are filters, as before Linux 6.6, an
-//! interface has room for one of us alone.
+//! interface has room for one of us alone. Needs root, iproute2 and the modules ifb, sch_tbf, cls_u32 and act_mirred.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::{Duration, Instant};
 

@@ -18,7 +18,7 @@ mod state_writer;
 mod views;
 mod waiting;
 
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{io, time::Duration};
 
 use mesh_ipam::Ipam;
 use tokio::{
@@ -436,25 +436,6 @@ impl Reconciler {
             &self.observed,
             &mut self.settled,
         )
-    }
-
-    /// Notes which ports have just come. Without the packet filter, which guards them meanwhile, none is taken for new.
-    fn note_new_ports(&mut self) {
-        let now = tokio::time::Instant::now();
-        let bridge = self.observed.link_named(&self.settings.bridge);
-        let ports = bridge.map(|link| self.observed.ports_of(link.index));
-        let ports = ports.into_iter().flatten().map(|port| port.index);
-        self.new_ports.seen(ports, now);
-        self.observed.by_filters = self.fast_path.attaches_filters();
-        let awaiting = &mut self.observed.awaiting_programs;
-        awaiting.extend(&self.desired.containers.left_free);
-        awaiting.retain(|&port| {
-            self.observed.links.contains_key(&port) && !self.fast_path.has_program(port)
-        });
-        self.observed.new_ports = match self.observed.by_filters && self.firewall.stands() {
-            true => self.new_ports.new_at(now),
-            false => BTreeSet::new(),
-        };
     }
 
     /// Goes on from the generation that the fast path's maps show, so that a call from

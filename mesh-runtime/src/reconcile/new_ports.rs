@@ -7,6 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::Reconciler;
+
 /// How long a port is new: what is to be made at it before its container starts, as by the plugins that CNI runs one
 /// after the other, is made by then.
 const NEW: Duration = Duration::from_secs(10);
@@ -33,6 +35,27 @@ impl NewPorts {
     pub(super) fn first_end(&self, of: &BTreeSet<u32>) -> Option<Instant> {
         let since = of.iter().filter_map(|port| self.0.get(port));
         since.min().map(|&since| since + NEW)
+    }
+}
+
+impl Reconciler {
+    /// Notes which ports have just come. Without the packet filter, which guards them meanwhile, none is taken for new.
+    pub(super) fn note_new_ports(&mut self) {
+        let now = Instant::now();
+        let bridge = self.observed.link_named(&self.settings.bridge);
+        let ports = bridge.map(|link| self.observed.ports_of(link.index));
+        let ports = ports.into_iter().flatten().map(|port| port.index);
+        self.new_ports.seen(ports, now);
+        self.observed.by_filters = self.fast_path.attaches_filters();
+        let awaiting = &mut self.observed.awaiting_programs;
+        awaiting.extend(&self.desired.containers.left_free);
+        awaiting.retain(|&port| {
+            self.observed.links.contains_key(&port) && !self.fast_path.has_program(port)
+        });
+        self.observed.new_ports = match self.observed.by_filters && self.firewall.stands() {
+            true => self.new_ports.new_at(now),
+            false => BTreeSet::new(),
+        };
     }
 }
 
