@@ -162,6 +162,25 @@ async fn a_container_that_just_came_is_limited_where_programs_are_links() {
     a_container_that_just_came_is_limited("tcx").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_at_a_port_before_the_bridge_had_it_is_seen_when_it_does() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let (host, port) = (pair.host_a(), pair.a.host_interface());
+    run(host.netns(), "ip", &format!("link set {port} nomaster"));
+    // The runtime hears of it while it is no port.
+    limit(host.netns(), port);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    run(
+        host.netns(),
+        "ip",
+        &format!("link set {port} master quilt0"),
+    );
+    let joined = Instant::now();
+    wait_left_to_the_kernel(host, &pair.a, true).await;
+    assert!(joined.elapsed() < AT_ONCE, "{:?}", joined.elapsed());
+}
+
 /// The time until the runtime has a program at a container's port.
 async fn until_program(host: &Host, container: &Container) -> Duration {
     let start = Instant::now();

@@ -156,6 +156,11 @@ fn consequences(
             more |= Parts::BRIDGE;
         }
     }
+    // Before, what was made there was nobody's to know.
+    let place = |link: &Link| (link.master, link.far_end);
+    if now.is_some_and(|link| link.master.is_some()) && before.map(place) != now.map(place) {
+        more |= Parts::SHAPING;
+    }
     more
 }
 
