@@ -360,7 +360,7 @@ pub const CONFIG_GUARD_TAGGED: u32 = 2;
 /// would treat it as it treats none.
 pub const PRIORITY_ANOTHERS_CLAIM: u32 = 0x514d_0000;
 /// Priority with which the packet filter remembers of a frame between ports that it was a fragment when it
-/// came, by a port that it does not know.
+/// came, by a port that it does not know, or knows to be without a program.
 pub const PRIORITY_UNKNOWN_FRAGMENT: u32 = 0x514d_0010;
 /// Priority with which the packet filter tells the bridge's program that a packet's destination is a
 /// translated one, where the host's filter sees what its bridges carry: its source is still to be translated,

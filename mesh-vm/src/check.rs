@@ -35,6 +35,11 @@ pub enum Check {
     /// The same after the runtime was killed; and a container of a port that was made since then
     /// is no router.
     NorWhileNoRuntimeRuns,
+    /// Nor does one whose port came a moment ago: where programs are filters, it has none yet.
+    NorWhenItJustCame,
+    /// An `ingress` queueing discipline can be made at such a port, and what its filter says is done: such a container
+    /// is listed as left to the kernel path. Its sibling's port gets a program.
+    AContainerThatJustCameCanBePoliced,
     /// With `--fast-path off` every packet goes through the VXLAN device.
     WithoutTheFastPathTheKernelPathCarries,
     /// There the programs are still attached, and guard.
@@ -79,7 +84,7 @@ impl Check {
         }
     }
 
-    const WITH_FAST_PATH: [Self; 18] = [
+    const WITH_FAST_PATH: [Self; 20] = [
         Self::TheProgramsLoadAndAttach,
         Self::ItAttachesTheWayTheKernelOffers,
         Self::ThePacketFilterHoldsItsTables,
@@ -88,6 +93,8 @@ impl Check {
         Self::AKilledRuntimeAndItsSuccessorLoseNoPacket,
         Self::NoContainerSpeaksAsAnother,
         Self::NorWhileNoRuntimeRuns,
+        Self::NorWhenItJustCame,
+        Self::AContainerThatJustCameCanBePoliced,
         Self::WithoutTheFastPathTheKernelPathCarries,
         Self::NorWithoutTheFastPath,
         Self::NorBehindTagsThatTheBridgeTakesOff,
@@ -121,6 +128,8 @@ impl Check {
             Self::ThePacketFilterHoldsItsTables => "the_packet_filter_holds_its_tables",
             Self::NoContainerSpeaksAsAnother => "no_container_speaks_as_another",
             Self::NorWhileNoRuntimeRuns => "no_container_speaks_as_another_while_no_runtime_runs",
+            Self::NorWhenItJustCame => "no_container_speaks_as_another_when_it_just_came",
+            Self::AContainerThatJustCameCanBePoliced => "a_container_that_just_came_can_be_policed",
             Self::NorWithoutTheFastPath => "no_container_speaks_as_another_without_the_fast_path",
             Self::NorBehindTagsThatTheBridgeTakesOff => {
                 "no_container_speaks_as_another_behind_tags_that_the_bridge_takes_off"

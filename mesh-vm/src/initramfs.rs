@@ -17,15 +17,17 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// What the product makes the kernel load: devices, for clsact the queueing discipline and its
-/// filters, and what its nftables tables ask for; and what stands between the checks' hosts. Those
-/// they depend on come with them.
-pub const MODULES: [&str; 16] = [
+/// filters, and what its nftables tables ask for; what others make at a container's port; and what stands between
+/// the checks' hosts. Those they depend on come with them.
+pub const MODULES: [&str; 18] = [
     "vxlan",
     "veth",
     "bridge",
     "sch_ingress",
     "cls_bpf",
     "act_bpf",
+    "cls_u32",
+    "act_gact",
     "8021q",
     "bonding",
     "sch_netem",

@@ -1,6 +1,6 @@
 //! The clsact qdiscs that carry our filters on kernels without tcx.
 
-use netlink_packet_route::tc::TcHandle;
+use netlink_packet_route::tc::{TcAttribute, TcHandle};
 
 use crate::netlink::{Netlink, NetlinkError, answer, dump};
 
@@ -29,7 +29,12 @@ pub(crate) async fn remove_unused(netlink: &Netlink, link: u32) -> Result<bool, 
         }
     }
     let mut request = netlink.handle.qdisc().del(index);
-    let header = &mut request.message_mut().header;
+    let message = request.message_mut();
+    // Another one may have come to its place since: the kernel refuses to take that for this (EINVAL).
+    message
+        .attributes
+        .push(TcAttribute::Kind("clsact".to_owned()));
+    let header = &mut message.header;
     header.parent = CLSACT;
     header.handle = TcHandle {
         major: 0xffff,

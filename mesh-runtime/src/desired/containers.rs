@@ -7,7 +7,10 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::endpoints::{endpoints, macs};
+use super::{
+    arrival,
+    endpoints::{endpoints, macs},
+};
 use crate::{
     ebpf::{EndpointPath, Mac},
     observed::{LinkKind, Observed},
@@ -28,6 +31,10 @@ pub(crate) struct Containers {
     pub(crate) strict_ports: BTreeSet<u32>,
     /// Ports whose packets are left to the kernel path, because somebody shapes or polices them.
     pub(crate) shaped_ports: BTreeSet<u32>,
+    /// Ports that are without a program of ours for now.
+    pub(crate) left_free: BTreeSet<u32>,
+    /// Ports whose packets no program of ours may see.
+    pub(crate) bare_ports: BTreeSet<u32>,
     /// MAC addresses that the bridge is to look for behind their own ports alone. Otherwise it learns them
     /// wherever a frame says so, and sends there what is the container's: also behind a port that nobody guards yet.
     pub(crate) pins: BTreeMap<Mac, u32>,
@@ -71,8 +78,10 @@ impl Containers {
             shaped_ports: observed
                 .ports_of(bridge.index)
                 .map(|port| port.index)
-                .filter(|port| observed.shaped.contains(port))
+                .filter(|port| observed.shaping.shaped.contains(port))
                 .collect(),
+            left_free: arrival::left_free(observed, bridge.index),
+            bare_ports: arrival::bare(observed, bridge.index),
             endpoints,
             macs,
             pins,

@@ -33,6 +33,7 @@ pub(crate) fn fast_path_state(
     let ports: BTreeMap<u32, String> = observed
         .ports_of(bridge.index)
         .filter(|port| port.index != overlay.index)
+        .filter(|port| !containers.left_free.contains(&port.index))
         .map(|port| (port.index, port.name.clone()))
         .collect();
     Some(FastPathState {

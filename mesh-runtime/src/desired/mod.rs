@@ -3,6 +3,7 @@
 //! It is computed once a round. What is to be changed is a question of [`diff`](crate::diff) to it, and so are
 //! status and readiness.
 
+pub(crate) mod arrival;
 pub(crate) mod containers;
 pub(crate) mod devices;
 pub(crate) mod endpoints;

@@ -13,7 +13,10 @@ use super::change::Change;
 use crate::{
     desired::{entries::OverlayRoute, holders::Holders},
     headroom::{self, HeadroomChange},
-    observed::{Address, Forwarding, Link, LinkKind, Observed, Programs, Route, Routes, Vxlan},
+    observed::{
+        Address, Forwarding, Link, LinkKind, Observed, Programs, Route, Routes, Vxlan,
+        shaping::Shaping,
+    },
     settings::{Device, Settings},
 };
 
@@ -285,7 +288,10 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
         overlay: Arc::default(),
         next_hops: Arc::default(),
         asked_about: Default::default(),
-        shaped: BTreeSet::new(),
+        shaping: Shaping::default(),
+        new_ports: BTreeSet::new(),
+        awaiting_programs: BTreeSet::new(),
+        by_filters: false,
         policies: Default::default(),
         multipath: Default::default(),
         diversion: None,

@@ -19,6 +19,9 @@ use super::{
     sequence::Attacher,
 };
 
+/// What [`Attachments::mode`] says of filters.
+pub(super) const CLSACT: &str = "clsact";
+
 /// The way programs are attached on this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -71,7 +74,7 @@ impl Attachments {
     pub(super) fn mode(&self) -> &'static str {
         match self.way {
             Way::Tcx => "tcx",
-            Way::Clsact => "clsact",
+            Way::Clsact => CLSACT,
         }
     }
 

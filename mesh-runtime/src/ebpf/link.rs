@@ -142,11 +142,18 @@ pub(super) fn attach_clsact(
     })
 }
 
-/// Removes our filter.
+/// Removes our filter. It may be gone already, with the queueing discipline in which it stood.
 pub(super) fn detach_clsact(side: TcAttachType, interface: &str) -> Result<(), String> {
-    our_filter(side, interface)
-        .map_err(|error| error.to_string())
-        .and_then(|link| link.detach().map_err(|error| error.to_string()))
+    let filter = our_filter(side, interface).map_err(|error| error.to_string())?;
+    match filter.detach() {
+        Ok(()) => Ok(()),
+        Err(ProgramError::NetlinkError(error))
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn our_filter(side: TcAttachType, interface: &str) -> io::Result<SchedClassifierLink> {

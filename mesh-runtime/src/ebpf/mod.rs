@@ -354,6 +354,11 @@ impl FastPath {
         Ok(ages)
     }
 
+    /// Whether programs are attached as filters, for which an interface needs a queueing discipline.
+    pub fn attaches_filters(&self) -> bool {
+        self.attach_mode == attach::CLSACT
+    }
+
     /// State, drops and passes.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub struct FastPathState {
     /// that holds the host address, those over which routes to peers lead, and those with any
     /// other address of the host's.
     pub underlay: BTreeMap<u32, String>,
-    /// Ports of the bridge by index with their names.
+    /// Ports of the bridge by index with their names: those at which a program is to stand.
     pub ports: BTreeMap<u32, String>,
     /// Containers whose port and MAC address are known, by address.
     pub endpoints: BTreeMap<Ipv4Addr, EndpointPath>,

@@ -11,7 +11,7 @@ pub(crate) mod namespace_events;
 mod notification;
 pub(crate) mod port_holder;
 pub(crate) mod read;
-mod shaping;
+pub(crate) mod shaping;
 pub(crate) mod transform;
 mod ways;
 
@@ -29,6 +29,7 @@ use crate::{
 };
 use containers::{Container, FarEnd};
 use diversion::Diversion;
+use shaping::Shaping;
 use transform::TransformPolicy;
 
 /// Routing protocol number of the routes this project makes (`RTPROT_*`, `rtm_protocol`).
@@ -61,8 +62,14 @@ pub(crate) struct Observed {
     pub(crate) next_hops: Arc<NextHops>,
     /// The peers for which they were asked, and the address from which.
     pub(crate) asked_about: (Arc<BTreeMap<Ipv4Net, Peer>>, Option<Ipv4Addr>),
-    /// Ports whose packets somebody shapes or polices.
-    pub(crate) shaped: BTreeSet<u32>,
+    /// What others have made at ports with tc(8).
+    pub(crate) shaping: Shaping,
+    /// Ports of our bridge that came a moment ago, where it matters and the packet filter guards them.
+    pub(crate) new_ports: BTreeSet<u32>,
+    /// Ports that were left free, and whose programs are on their way.
+    pub(crate) awaiting_programs: BTreeSet<u32>,
+    /// Whether programs are attached as filters, for which an interface needs a queueing discipline.
+    pub(crate) by_filters: bool,
     /// Policies by which the kernel transforms packets.
     pub(crate) policies: Arc<Vec<TransformPolicy>>,
     /// What is at the far ends of the bridge's ports, by the ports' indexes.

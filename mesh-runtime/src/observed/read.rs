@@ -57,7 +57,7 @@ pub(crate) async fn observe(
     dirty.parts |= read_links(netlink, &mut observed, &dirty, scope).await?;
     if dirty.any(Parts::SHAPING) {
         let only = (!dirty.any(Parts::LINKS)).then_some(&dirty.links);
-        observed.shaped = shaping::read(netlink, &observed, only).await?;
+        observed.shaping = shaping::read(netlink, &observed, only).await?;
     }
     // One after the other: a netlink socket carries one dump at a time (EBUSY).
     if dirty.any(Parts::ADDRESSES) {
@@ -158,6 +158,11 @@ fn consequences(
             // The bridge forgets what it knows of a port that goes.
             more |= Parts::BRIDGE;
         }
+    }
+    // Before, what was made there was nobody's to know.
+    let place = |link: &Link| (link.master, link.far_end);
+    if now.is_some_and(|link| link.master.is_some()) && before.map(place) != now.map(place) {
+        more |= Parts::SHAPING;
     }
     more
 }

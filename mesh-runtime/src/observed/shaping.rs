@@ -1,5 +1,5 @@
 //! Ports whose packets somebody shapes or polices (tc(8)), as the CNI plugin `bandwidth` does: the fast path leads
-//! past both.
+//! past both. And at which of them somebody stands where their packets arrive.
 
 use std::collections::BTreeSet;
 
@@ -25,21 +25,47 @@ const PLAIN: [&str; 8] = [
 /// `TC_H_CLSACT` and `TC_H_INGRESS` (linux/pkt_sched.h).
 const AT_ARRIVAL: TcHandle = TcHandle::CLSACT;
 
+/// What stands at interfaces of this host, of the kinds that tc(8) makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shaping {
+    /// Ports whose packets somebody shapes or polices.
+    pub(crate) shaped: BTreeSet<u32>,
+    /// Ports with a `clsact` or an `ingress` queueing discipline, whoever made it: an interface takes one of them, and
+    /// the kernel refuses the next one (EEXIST).
+    pub(crate) occupied: BTreeSet<u32>,
+    /// Ports at which a filter of somebody else's looks at what arrives. It may come before ours, and end its way.
+    pub(crate) filtered: BTreeSet<u32>,
+}
+
+impl Shaping {
+    fn retain(&mut self, keep: impl Fn(u32) -> bool) {
+        for ports in [&mut self.shaped, &mut self.occupied, &mut self.filtered] {
+            ports.retain(|&port| keep(port));
+        }
+    }
+}
+
 /// Whether an interface may be a container's port: of others nobody needs to know.
 fn may_be_port(observed: &Observed, index: u32) -> bool {
     let link = observed.links.get(&index);
     link.is_some_and(|link| link.master.is_some() && link.far_end.is_some())
 }
 
-/// Reads again which of the ports `only`, or of all, are shaped.
+/// Whether an interface is a port of anything.
+fn is_port(observed: &Observed, index: u32) -> bool {
+    let link = observed.links.get(&index);
+    link.is_some_and(|link| link.master.is_some())
+}
+
+/// Reads again how it stands with the ports `only`, or with all.
 pub(super) async fn read(
     netlink: &Netlink,
     observed: &Observed,
     only: Option<&BTreeSet<u32>>,
-) -> Result<BTreeSet<u32>, NetlinkError> {
+) -> Result<Shaping, NetlinkError> {
     let asked = |index: &u32| only.is_none_or(|only| only.contains(index));
-    let mut shaped = observed.shaped.clone();
-    shaped.retain(|index| !asked(index) && may_be_port(observed, *index));
+    let mut shaping = observed.shaping.clone();
+    shaping.retain(|index| !asked(&index) && is_port(observed, index));
     let request = netlink.handle.qdisc().get();
     let disciplines = dump(request.execute(), |message| {
         let index = u32::try_from(message.header.index).ok()?;
@@ -47,42 +73,57 @@ pub(super) async fn read(
     })
     .await?;
     for (index, parent, kind) in disciplines {
-        if !asked(&index) || !may_be_port(observed, index) {
+        if !asked(&index) || !is_port(observed, index) {
+            continue;
+        }
+        if parent == AT_ARRIVAL {
+            // Also before its other end is a container's.
+            shaping.occupied.insert(index);
+        }
+        if !may_be_port(observed, index) {
             continue;
         }
         let shapes = match parent {
             TcHandle::ROOT => !PLAIN.contains(&kind.as_str()),
-            AT_ARRIVAL => has_others_filters(netlink, index).await?,
+            AT_ARRIVAL => {
+                let [arriving, leaving] = others_filters(netlink, index).await?;
+                if arriving {
+                    shaping.filtered.insert(index);
+                }
+                arriving || leaving
+            }
             // A class's, below a root that counts.
             _ => false,
         };
         if shapes {
-            shaped.insert(index);
+            shaping.shaped.insert(index);
         }
     }
-    Ok(shaped)
+    Ok(shaping)
 }
 
-/// Whether there is a filter that is not one of our programs, on either side of an interface.
-async fn has_others_filters(netlink: &Netlink, index: u32) -> Result<bool, NetlinkError> {
+/// Whether there is a filter that is not one of our programs, on either side of an interface: for what arrives, and
+/// for what leaves.
+async fn others_filters(netlink: &Netlink, index: u32) -> Result<[bool; 2], NetlinkError> {
+    let mut found = [false; 2];
     let Ok(index) = i32::try_from(index) else {
-        return Ok(false);
+        return Ok(found);
     };
     let mut filters = netlink.handle.traffic_filter(index);
-    for request in [filters.get().ingress(), filters.get().egress()] {
+    let requests = [filters.get().ingress(), filters.get().egress()];
+    for (found, request) in found.iter_mut().zip(requests) {
         match dump(request.execute(), |message| {
             is_others(message).then_some(())
         })
         .await
         {
-            Ok(list) if list.is_empty() => {}
-            Ok(_) => return Ok(true),
+            Ok(list) => *found = !list.is_empty(),
             // EINVAL, ENOENT, ENODEV: no such side, no such interface.
             Err(NetlinkError::Refused { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(false)
+    Ok(found)
 }
 
 fn kind(message: &TcMessage) -> Option<&str> {

@@ -50,7 +50,7 @@ impl Reconciler {
             address,
             mac: mac.map_or_else(String::new, |mac| DisplayMac(mac).to_string()),
             interface: endpoint.interface.clone(),
-            shaped: self.observed.shaped.contains(&endpoint.link),
+            shaped: self.observed.shaping.shaped.contains(&endpoint.link),
         }
     }
 

@@ -174,14 +174,29 @@ impl FastPathSlot {
         }
     }
 
-    /// Whether the program of a port is attached, or will not be, whatever is still to come for others.
-    pub(super) fn guards(&self, port: u32) -> bool {
+    /// Whether programs are attached as filters, as far as that is known.
+    pub(super) fn attaches_filters(&self) -> bool {
+        matches!(self, Self::Open(open) if open.fast_path.attaches_filters())
+    }
+
+    /// Whether the program of a port was attached, as far as that went.
+    pub(super) fn has_program(&self, port: u32) -> bool {
+        let Self::Open(open) = self else {
+            return false;
+        };
+        let attached = open.attached.as_ref();
+        attached.is_some_and(|hooks| hooks.include(port))
+    }
+
+    /// Whether the program of a port is attached, or will not be, whatever is still to come for others. Of one that is
+    /// `left_free`, the bridge's is.
+    pub(super) fn guards(&self, port: u32, left_free: bool) -> bool {
         match self {
             Self::Unopened | Self::Opening(_) => false,
             Self::Unavailable(_) => true,
             Self::Open(open) => {
                 let attached = open.attached.as_ref();
-                attached.is_some_and(|hooks| hooks.include(port))
+                attached.is_some_and(|hooks| left_free || hooks.include(port))
                     || open.attaching.is_none() && open.refused().is_some()
             }
         }
@@ -341,6 +356,9 @@ impl Reconciler {
                     FastPathSlot::Unavailable(format!("attaching its programs failed: {error}"));
             }
         }
+        // The packet filter may let go of what programs have now.
+        let mut awaiting = self.observed.awaiting_programs.iter();
+        self.unplanned |= awaiting.any(|&port| self.fast_path.has_program(port));
         self.note_fast_path_problem();
         self.answer_waiting();
     }

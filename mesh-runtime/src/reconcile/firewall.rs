@@ -178,6 +178,11 @@ impl Firewall {
         });
     }
 
+    /// Whether the rules are in place, or about to be, as far as is known.
+    pub(super) fn stands(&self) -> bool {
+        self.failed.is_none()
+    }
+
     /// Whether the kernel does not show the rules yet, but will.
     pub(super) fn lags(&self) -> bool {
         self.failed.is_none() && self.wanted.is_some() && self.shown != self.wanted
@@ -246,7 +251,10 @@ impl Reconciler {
 
     /// Takes what came of a turn.
     pub(super) fn note_firewall(&mut self, outcome: Result<Outcome, NftError>) {
+        let stood = self.firewall.stands();
         self.firewall.settle(outcome);
+        // What it guarded alone gets its program at once.
+        self.unplanned |= stood && !self.firewall.stands();
         let mut problems = self.problems.clone();
         problems.retain(|problem| {
             !matches!(

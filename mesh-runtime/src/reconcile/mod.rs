@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+mod new_ports;
 mod probe;
 mod registered;
 mod schedule;
@@ -59,6 +60,7 @@ use endpoints::forget_gone;
 use fast_path::Progress;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 use firewall::Firewall;
+use new_ports::NewPorts;
 use registered::Registered;
 use schedule::Schedule;
 use silent_containers::SilentContainers;
@@ -105,6 +107,7 @@ pub(crate) struct Reconciler {
     state_writer: StateWriter,
     registered: Registered,
     silent_containers: SilentContainers,
+    new_ports: NewPorts,
 }
 
 impl Reconciler {
@@ -141,6 +144,7 @@ impl Reconciler {
             state_writer,
             registered: Registered::new(addresses),
             silent_containers: SilentContainers::default(),
+            new_ports: NewPorts::default(),
         })
     }
 
@@ -160,6 +164,11 @@ impl Reconciler {
             let firewall_at = self.firewall.due();
             let rules_changed = self.firewall.changed();
             let patience_ends = self.patience_ends();
+            let left_free = &self.desired.containers.left_free;
+            let occupy_at = self
+                .new_ports
+                .first_end(left_free)
+                .map(|at| at.max(quiet_until));
             let compare_maps_from = self.compare_maps_from;
             let dropped = self.fast_path.dropped();
             tokio::select! {
@@ -206,6 +215,9 @@ impl Reconciler {
                 () = sleep_until(look_at.unwrap_or(quiet_until)), if look_at.is_some() => {
                     self.silent_containers.take(Instant::now());
                     self.round(Parts::CONTAINERS.into()).await;
+                }
+                () = sleep_until(occupy_at.unwrap_or(quiet_until)), if occupy_at.is_some() => {
+                    self.round(Dirty::default()).await;
                 }
                 () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
                     self.state_writer.begin(&self.wanted);
@@ -430,6 +442,7 @@ impl Reconciler {
     /// Computes what the kernel is to show, and what has to be changed for it.
     fn compare(&mut self) -> Vec<Change> {
         self.observed.programs = self.fast_path.programs();
+        self.note_new_ports();
         let before = &self.desired.entries;
         self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));
         diff(

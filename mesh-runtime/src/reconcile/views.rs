@@ -160,7 +160,7 @@ impl Reconciler {
                 address,
                 mac: DisplayMac(path.mac).to_string(),
                 interface: self.observed.name_of(path.link),
-                shaped: self.observed.shaped.contains(&path.link),
+                shaped: self.observed.shaping.shaped.contains(&path.link),
             })
             .collect()
     }

@@ -103,7 +103,8 @@ impl Reconciler {
                 Question::Status(_) => attached && !self.firewall.lags(),
                 // With its own guards it may send, whatever is still to come for others.
                 Question::Endpoint(_, Made { port, .. }) => {
-                    self.fast_path.guards(*port) && self.firewall.guards(*port)
+                    let left_free = self.desired.containers.left_free.contains(port);
+                    self.fast_path.guards(*port, left_free) && self.firewall.guards(*port)
                 }
             };
             if !done && caller.since.elapsed() < caller.patience() {

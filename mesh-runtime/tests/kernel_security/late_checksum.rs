@@ -13,7 +13,7 @@ use crate::{
     inside::{ip, mac},
     packet_socket::{PacketSocket, unfinished},
     pair::Forged,
-    scene::{HOST_MODES, MODES, Mode, Plan, Scene, in_modes},
+    scene::{HOST_MODES, MODES, Mode, Plan, Scene, guarded, in_modes},
     vxlan::{VXLAN, masquerade},
     witness::{FORGED, Listener, PORT, sees, sees_no},
 };
@@ -80,32 +80,62 @@ fn for_source(
     body
 }
 
+/// Speaks in fragments as a sibling and as the gateway, to another node and to a sibling.
+fn deceives_nobody_in_fragments(scene: &Scene) {
+    let (attacker, own) = (scene.attacker.netns(), scene.attacker.address());
+    let own_mac = mac(attacker, "eth0");
+    let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
+    let other_mac = mac(scene.other.netns(), "eth0");
+    for (target, netns, next_hop) in [
+        (
+            scene.far().address(),
+            scene.far().netns(),
+            scene.gateway_mac(),
+        ),
+        (scene.other.address(), scene.other.netns(), other_mac),
+    ] {
+        let listener = Listener::on(netns);
+        for source in [scene.sibling().address(), scene.gateway()] {
+            for options in [&[1; 4][..], &[]] {
+                let body = for_source(own, target, options, source, 1592);
+                let macs = [own_mac, next_hop];
+                let frames = in_two(macs, [own, target], options, &body, (SOURCE_AT, 2));
+                socket.send(attacker, &frames);
+            }
+        }
+        sees_no(FORGED, &listener, Scene::marker(attacker, target));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checksum_over_the_source_of_fragments_makes_nobody_else_of_a_container() {
     in_modes(MODES, Plan::default(), async |scene| {
-        let (attacker, own) = (scene.attacker.netns(), scene.attacker.address());
-        let own_mac = mac(attacker, "eth0");
-        let socket = PacketSocket::open_for_unfinished(attacker, "eth0");
-        let other_mac = mac(scene.other.netns(), "eth0");
-        for (target, netns, next_hop) in [
-            (
-                scene.far().address(),
-                scene.far().netns(),
-                scene.gateway_mac(),
+        deceives_nobody_in_fragments(scene);
+    })
+    .await;
+}
+
+/// What somebody has made at its port, as the CNI plugin `bandwidth` does, takes its packets before our filter sees
+/// them, and hands them to the bridge by another way.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_of_one_that_somebody_polices() {
+    in_modes(&[Mode::New], Plan::default(), async |scene| {
+        let host = scene.home().netns();
+        let port = scene.attacker.host_interface();
+        ip(host, "link add bwp0 up type ifb");
+        for words in [
+            format!("qdisc add dev {port} handle ffff: ingress"),
+            format!(
+                "filter add dev {port} parent ffff: protocol all prio 1 u32 match u32 0 0 \
+                 action mirred egress redirect dev bwp0"
             ),
-            (scene.other.address(), scene.other.netns(), other_mac),
         ] {
-            let listener = Listener::on(netns);
-            for source in [scene.sibling().address(), scene.gateway()] {
-                for options in [&[1; 4][..], &[]] {
-                    let body = for_source(own, target, options, source, 1592);
-                    let macs = [own_mac, next_hop];
-                    let frames = in_two(macs, [own, target], options, &body, (SOURCE_AT, 2));
-                    socket.send(attacker, &frames);
-                }
-            }
-            sees_no(FORGED, &listener, Scene::marker(attacker, target));
+            let mut command = host.command("tc");
+            let output = command.args(words.split_whitespace()).output().unwrap();
+            assert!(output.status.success(), "tc {words}: {output:?}");
         }
+        guarded(scene.home(), &scene.attacker).await;
+        deceives_nobody_in_fragments(scene);
     })
     .await;
 }
@@ -295,12 +325,13 @@ async fn long_datagrams_and_checksums_in_their_place_arrive_everywhere() {
         ] {
             let listener = Listener::on(netns);
             let long = b"honest ".repeat(600);
-            // From a port that no runtime has seen, a sibling takes no fragments.
+            // From a port without a program, a sibling takes no fragments.
             let to_sibling = netns.name() == other.netns().name();
-            let long: &[u8] = match to_sibling && scene.mode == Mode::MadeWhileDead {
-                true => b"short",
-                false => &long,
-            };
+            let long: &[u8] =
+                match to_sibling && [Mode::MadeWhileDead, Mode::New].contains(&scene.mode) {
+                    true => b"short",
+                    false => &long,
+                };
             sees(long, &listener, |payload| {
                 let socket = attacker
                     .run(|| UdpSocket::bind("0.0.0.0:0"))

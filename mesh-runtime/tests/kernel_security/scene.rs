@@ -29,10 +29,18 @@ pub(crate) enum Mode {
     Killed,
     /// The same, and the attacker's port was made afterwards: it has no program.
     MadeWhileDead,
+    /// Programs are filters, and the ports came a moment ago: they have none yet.
+    New,
 }
 
 /// For attacks out of a container.
-pub(crate) const MODES: &[Mode] = &[Mode::Fast, Mode::Off, Mode::Killed, Mode::MadeWhileDead];
+pub(crate) const MODES: &[Mode] = &[
+    Mode::Fast,
+    Mode::Off,
+    Mode::Killed,
+    Mode::MadeWhileDead,
+    Mode::New,
+];
 
 /// For attacks that come from no container.
 pub(crate) const HOST_MODES: &[Mode] = &[Mode::Fast, Mode::Off, Mode::Killed];
@@ -108,6 +116,9 @@ impl Scene {
         if mode == Mode::Off {
             options = options.args(["--fast-path", "off"]);
         }
+        if mode == Mode::New {
+            options = options.args(["--attach", "clsact"]);
+        }
         if plan.without_rules {
             options = options.env("PATH", "/nonexistent");
         }
@@ -129,9 +140,16 @@ impl Scene {
             false => pair.host_a(),
         };
         let other = home.add_container().await.unwrap();
-        guarded(home, &other).await;
-        guarded(pair.host_a(), &pair.a).await;
-        guarded(pair.host_b(), &pair.b).await;
+        for (host, container) in [
+            (home, &other),
+            (pair.host_a(), &pair.a),
+            (pair.host_b(), &pair.b),
+        ] {
+            match mode {
+                Mode::New => seen(host, container).await,
+                _ => guarded(host, container).await,
+            }
+        }
         let mut registered = None;
         if mode == Mode::MadeWhileDead {
             if let Some(plan) = &plan.registered {
@@ -141,7 +159,10 @@ impl Scene {
         }
         let attacker = home.add_container().await.unwrap();
         if mode != Mode::MadeWhileDead {
-            guarded(home, &attacker).await;
+            match mode {
+                Mode::New => is_new(home, &attacker).await,
+                _ => guarded(home, &attacker).await,
+            }
             if let Some(plan) = &plan.registered {
                 if let Some(first) = plan.first {
                     lease(home).await;
@@ -241,6 +262,29 @@ pub(crate) async fn kill(pair: &Pair) {
             .await
             .unwrap();
     }
+}
+
+/// Waits until the runtime has seen a container, and the rules are those for it.
+async fn seen(host: &Host, container: &Container) {
+    let address = container.address().to_string();
+    wait_until("a container that is known", SOON, || async {
+        let status = host.status().await.map_err(|error| error.to_string())?;
+        match status.endpoints.iter().any(|it| it.address == address) {
+            true => Ok(()),
+            false => Err(format!("{:?}", status.endpoints)),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// The same of a container whose port has no program yet.
+async fn is_new(host: &Host, container: &Container) {
+    seen(host, container).await;
+    let status = host.status().await.unwrap();
+    let attachments = status.fast_path.unwrap().attachments;
+    let port = format!("{}: encapsulate", container.host_interface());
+    assert!(!attachments.contains(&port), "{attachments:?}");
 }
 
 /// Waits until a container's port has its program, unless there are none, and the runtime knows

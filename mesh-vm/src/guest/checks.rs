@@ -5,6 +5,7 @@ mod faults;
 mod forged;
 mod guards;
 mod kernel_path;
+mod policed;
 mod strangers;
 mod underlays;
 
@@ -52,6 +53,8 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
         Check::AKilledRuntimeAndItsSuccessorLoseNoPacket => survive_kill(pair).await,
         Check::NoContainerSpeaksAsAnother => guards::hold(pair).await,
         Check::NorWhileNoRuntimeRuns => guards::hold_without_a_runtime(pair).await,
+        Check::NorWhenItJustCame => guards::hold_when_new(pair).await,
+        Check::AContainerThatJustCameCanBePoliced => policed::one_that_just_came(pair).await,
         Check::WithoutTheFastPathTheKernelPathCarries => fall_back(pair).await,
         Check::NorWithoutTheFastPath => guards::hold(pair).await,
         Check::NorBehindTagsThatTheBridgeTakesOff => guards::hold_behind_tags(pair).await,

@@ -80,6 +80,8 @@ pub(crate) struct Sets {
     macs: BTreeMap<Mac, u32>,
     /// Ports that may send from no others than those.
     strict: BTreeSet<u32>,
+    /// Ports whose packets no program of ours may see.
+    bare: BTreeSet<u32>,
     /// Ports of this host by which containers are reached.
     doors: Doors,
 }
@@ -119,7 +121,7 @@ pub(crate) struct ElementChange {
     pub(crate) elements: Vec<Raw>,
 }
 
-pub(crate) const SETS: [NamedSet; 13] = [
+pub(crate) const SETS: [NamedSet; 14] = [
     NamedSet {
         family: "inet",
         name: "peers",
@@ -215,6 +217,13 @@ pub(crate) const SETS: [NamedSet; 13] = [
         same: |one, other| one.strict == other.strict,
         elements: |sets| elements(&sets.strict, |&port| Element::Port(port)),
     },
+    NamedSet {
+        family: "bridge",
+        name: "bare",
+        kind: "iface_index",
+        same: |one, other| one.bare == other.bare,
+        elements: |sets| elements(&sets.bare, |&port| Element::Port(port)),
+    },
 ];
 
 fn elements<T: IntoIterator>(all: T, element: fn(T::Item) -> Element) -> BTreeSet<Element> {
@@ -281,6 +290,7 @@ impl Ruleset {
                     .collect(),
                 macs: containers.macs.clone(),
                 strict: containers.strict_ports.clone(),
+                bare: containers.bare_ports.clone(),
                 doors: doors(&wanted.published, subnet, wanted.node_settings.vxlan_port),
             },
         })

@@ -38,9 +38,10 @@ fn sets() -> impl Strategy<Value = Sets> {
     let mac = (0_u8..9).prop_map(|last| [2, 0, 0, 0, 0, last]);
     let macs = prop::collection::btree_map(mac, port(), 0..6);
     let of_inet = (addresses(), addresses(), names(), names(), published());
-    let strict = prop::collection::btree_set(port(), 0..6);
-    (of_inet, ports, held, macs, strict).prop_map(
-        |((peers, subnets, uplinks, bridges, published), ports, held, macs, strict)| Sets {
+    let some_ports = || prop::collection::btree_set(port(), 0..6);
+    let (strict, bare) = (some_ports(), some_ports());
+    (of_inet, ports, held, macs, strict, bare).prop_map(
+        |((peers, subnets, uplinks, bridges, published), ports, held, macs, strict, bare)| Sets {
             doors: doors(&published, SUBNET, VXLAN_PORT),
             peers: Arc::new(peers),
             subnets: Arc::new(subnets),
@@ -51,6 +52,7 @@ fn sets() -> impl Strategy<Value = Sets> {
             held,
             macs,
             strict,
+            bare,
         },
     )
 }

@@ -230,6 +230,8 @@ impl Ruleset {
     /// would, but not every kernel has the module nft_meta_bridge.) Up to the host go the frames of
     /// other bridges as well: a priority that nobody asks for is all that happens to those.
     ///
+    /// Of a port without a program of its own, also one that is known, fragments are remembered.
+    ///
     /// What a registered container may not send is dropped before the bridge learns anything from it. It
     /// takes no program to judge that: whose port it is, the port itself says.
     fn bridge_table(&self) -> String {
@@ -294,6 +296,7 @@ impl Ruleset {
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority -300;\n\
              \t\tiif @strict jump strict_port\n\
+             \t\tiif @bare meta protocol ip ip frag-off & 0x3fff != 0 meta priority set {fragment}\n\
              \t\tiif @ports goto frames\n\
              \t\tmeta protocol ip ip frag-off & 0x3fff != 0 meta priority set {fragment}\n\
              \t}}\n\

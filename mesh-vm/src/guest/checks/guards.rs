@@ -79,6 +79,37 @@ pub(super) async fn hold_without_a_runtime(pair: &mut Pair) -> anyhow::Result<()
     scene.is_counted(host, &before).await
 }
 
+/// The same of a container whose port came a moment ago. Who dropped it, a program or the packet filter, is not asked.
+pub(super) async fn hold_when_new(pair: &Pair) -> anyhow::Result<()> {
+    let [host, _] = pair.hosts();
+    let scene = Scene::new(pair).await?;
+    let newcomer = host.add_container().await?;
+    wait_known(host, &newcomer).await?;
+    let forger = Forger {
+        mac: mac_of(newcomer.netns(), "eth0")?,
+        address: newcomer.address(),
+        ..scene.forger.clone()
+    };
+    for (name, frame, _) in forger.frames() {
+        scene.is_not_heard(newcomer.netns(), &forger, name, &frame)?;
+    }
+    Ok(())
+}
+
+/// Waits until the runtime knows a container.
+pub(super) async fn wait_known(host: &Host, container: &Container) -> anyhow::Result<()> {
+    let address = container.address().to_string();
+    wait_until("a container that is known", PATIENCE, async || {
+        let status = host.status().await.map_err(|error| error.to_string())?;
+        match status.endpoints.iter().any(|it| it.address == address) {
+            true => Ok(()),
+            false => Err(format!("{:?}", status.endpoints)),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
 /// The same behind the tag of the VLAN that a bridge takes off where it filters VLANs, with the programs
 /// and after the runtime was killed.
 pub(super) async fn hold_behind_tags(pair: &mut Pair) -> anyhow::Result<()> {
