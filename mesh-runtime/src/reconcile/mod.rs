@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+mod port_watch;
 mod probe;
 mod registered;
 mod schedule;
@@ -58,6 +59,7 @@ use endpoints::forget_gone;
 use fast_path::Progress;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 use firewall::Firewall;
+use port_watch::PortWatch;
 use registered::Registered;
 use schedule::Schedule;
 use silent_containers::SilentContainers;
@@ -101,6 +103,7 @@ pub(crate) struct Reconciler {
     state_writer: StateWriter,
     registered: Registered,
     silent_containers: SilentContainers,
+    port_watch: PortWatch,
 }
 
 impl Reconciler {
@@ -135,6 +138,7 @@ impl Reconciler {
             state_writer,
             registered: Registered::new(addresses),
             silent_containers: SilentContainers::default(),
+            port_watch: PortWatch::default(),
         })
     }
 
@@ -158,6 +162,7 @@ impl Reconciler {
             let firewall_at = self.firewall.due();
             let rules_changed = self.firewall.changed();
             let patience_ends = self.patience_ends();
+            let port_look_at = self.port_watch.due();
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -181,6 +186,10 @@ impl Reconciler {
                     self.firewall.begin();
                 }
                 outcome = self.firewall.done() => self.note_firewall(outcome),
+                () = sleep_until(port_look_at.unwrap_or(quiet_until)), if port_look_at.is_some() => {
+                    self.look_at_port();
+                }
+                found = self.port_watch.done() => self.note_port_look(found),
                 () = sleep_until(patience_ends.unwrap_or(quiet_until)), if patience_ends.is_some() => {
                     self.answer_waiting();
                 }
@@ -377,6 +386,7 @@ impl Reconciler {
         };
         problems.extend(self.state_writer.problem());
         problems.extend(self.firewall_problems());
+        problems.extend(self.swallowed_problem());
         self.note_problems(problems);
     }
 
