@@ -1,18 +1,22 @@
 //! A running node runtime, for a daemon or for a container runtime that embeds it.
 
-use std::{error::Error, io, path::Path, time::Duration};
+use std::{convert::Infallible, error::Error, io, path::Path, time::Duration};
 
 use mesh_ipam::Ipam;
 use mesh_proto::{
     mesh::mesh_dataplane_server::MeshDataplaneServer,
     quilt::quilt_runtime_server::QuiltRuntimeServer,
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
 use crate::{
-    api::{command::Commands, dataplane::DataplaneService, quilt::QuiltService},
+    api::{
+        command::{Command, Commands},
+        dataplane::DataplaneService,
+        quilt::QuiltService,
+    },
     ebpf::{FastPath, FastPathError},
     instance_lock::{InstanceLock, LockError},
     options::{FastPathMode, OptionsError, RuntimeOptions},
@@ -38,6 +42,9 @@ const DATAPLANE_MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 const NOT_HERE: &str = "this call is served on the runtime's Unix socket alone (/run/quilt-mesh/runtime.sock, \
                         or as --socket says)";
 
+/// Threads for files, nft and the attaching of programs.
+const BLOCKING_THREADS: usize = 4;
+
 /// How long a shutdown waits for the change that is under way.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -59,6 +66,9 @@ pub enum StartError {
     /// Another runtime keeps its state in the state directory.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
+    /// No thread for the loop.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
     /// No connection to the kernel.
     #[error("cannot talk to the kernel over netlink: {0}")]
     Netlink(#[source] io::Error),
@@ -89,12 +99,14 @@ pub struct MeshRuntime {
     registry: Result<Registry, String>,
     /// Ends with it.
     _sweeper: Option<Sweeper>,
-    task: JoinHandle<()>,
+    /// Tells nothing and is dropped when its thread ends.
+    ended: oneshot::Receiver<Infallible>,
     stop: DropGuard,
 }
 
 impl MeshRuntime {
-    /// Starts a runtime in this process's network namespace, on the current Tokio runtime.
+    /// Starts a runtime in this thread's network namespace. Calls are served on the current Tokio runtime; what
+    /// changes the kernel has a thread of its own.
     ///
     /// It returns as soon as calls are accepted; what an earlier run left in the kernel is
     /// taken over before the first of them is answered.
@@ -109,36 +121,29 @@ impl MeshRuntime {
         privileges::check()?;
         let lock = InstanceLock::take()?;
         let (state_writer, addresses) = open_state(&options).await?;
-        let fast_path = match options.fast_path {
-            FastPathMode::Required => {
-                let options = fast_path_options(&options);
-                let opening = tokio::task::spawn_blocking(move || FastPath::open(&options));
-                let opened = opening
-                    .await
-                    .map_err(|error| StartError::Netlink(io::Error::other(error)))?;
-                FastPathSlot::open(opened?)
-            }
-            FastPathMode::Auto | FastPathMode::Off => FastPathSlot::Unopened,
-        };
         let ipam = addresses.as_ref().ok().cloned();
-        let reconciler =
-            Reconciler::new(options, fast_path, state_writer, ipam).map_err(StartError::Netlink)?;
         let (commands, queue) = mpsc::channel(WAITING_CALLS);
+        let stop = CancellationToken::new();
+        let thread = Start {
+            options,
+            state_writer,
+            addresses: ipam,
+            commands: queue,
+            stop: stop.clone(),
+            lock,
+        };
+        // From here on, it also ends if this is given up.
+        let stop = stop.drop_guard();
+        let ended = thread.spawn().await?;
         let life = current_life().to_string();
         let registry = addresses.map(|ipam| Registry::new(ipam, commands.clone(), &life));
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            reconciler.run(queue, stopped).await;
-            drop(lock);
-        });
         let sweeper = registry.as_ref().ok().cloned().map(Sweeper::start);
         Ok(Self {
             commands,
             registry,
             _sweeper: sweeper,
-            task,
-            stop: stop.drop_guard(),
+            ended,
+            stop,
         })
     }
 
@@ -210,21 +215,101 @@ impl MeshRuntime {
 
     /// Waits until the runtime has ended, which it does by itself only if it failed.
     pub async fn ended(&mut self) {
-        // The task neither returns anything nor is it worth more than a line if it panics.
-        if let Err(error) = (&mut self.task).await {
-            tracing::error!(%error, "the reconciler ended");
-        }
+        // There is nothing that it could be told.
+        let _ = (&mut self.ended).await;
     }
 
     /// Ends the runtime after the change that is under way. The kernel's state stays.
     pub async fn shutdown(mut self) {
         drop(self.stop);
-        let ended = tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.task).await;
+        let ended = tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.ended).await;
         if ended.is_err() {
-            tracing::warn!("a change did not come to an end in time and is given up");
-            self.task.abort();
+            tracing::warn!("a change did not come to an end in time and is not waited for");
         }
     }
+}
+
+/// What the thread of the loop begins with.
+struct Start {
+    options: RuntimeOptions,
+    state_writer: StateWriter,
+    addresses: Option<Ipam>,
+    commands: mpsc::Receiver<Command>,
+    stop: CancellationToken,
+    lock: InstanceLock,
+}
+
+impl Start {
+    /// Starts the thread, in the network namespace of this one, and returns once calls are accepted.
+    ///
+    /// The loop has a thread of its own: it waits for the kernel in system calls, and what it and its sockets say to
+    /// each other wakes nobody else. Whoever embeds a runtime has none of that among his tasks.
+    async fn spawn(self) -> Result<oneshot::Receiver<Infallible>, StartError> {
+        let (started, starting) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("reconcile".to_owned())
+            .spawn(move || {
+                // Dropped with the thread, also by a panic.
+                let _ending: oneshot::Sender<Infallible> = ending;
+                self.run(started);
+            })
+            .map_err(StartError::Thread)?;
+        match starting.await {
+            Ok(started) => started.map(|()| ended),
+            Err(_) => Err(StartError::Thread(io::Error::other("it ended early"))),
+        }
+    }
+
+    fn run(self, started: oneshot::Sender<Result<(), StartError>>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .enable_all()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                // Whoever started it has gone, if not told.
+                let _ = started.send(Err(StartError::Thread(error)));
+                return;
+            }
+        };
+        runtime.block_on(async move {
+            let Self {
+                options,
+                state_writer,
+                addresses,
+                commands,
+                stop,
+                lock,
+            } = self;
+            match open(options, state_writer, addresses).await {
+                Ok(reconciler) => {
+                    let _ = started.send(Ok(()));
+                    reconciler.run(commands, stop).await;
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            }
+            drop(lock);
+        });
+        // A file system that does not answer keeps a thread, and shall not keep this one.
+        runtime.shutdown_background();
+    }
+}
+
+/// Connects to the kernel, with the programs loaded where they are required.
+async fn open(
+    options: RuntimeOptions,
+    state_writer: StateWriter,
+    addresses: Option<Ipam>,
+) -> Result<Reconciler, StartError> {
+    let fast_path = match options.fast_path {
+        FastPathMode::Required => FastPathSlot::open(FastPath::open(&fast_path_options(&options))?),
+        FastPathMode::Auto | FastPathMode::Off => FastPathSlot::Unopened,
+    };
+    Reconciler::new(options, fast_path, state_writer, addresses).map_err(StartError::Netlink)
 }
 
 /// Opens the state directory, and the leases in it. One that cannot be used keeps nobody from working: that is

@@ -8,11 +8,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use mesh_layout::{DropEvent, DropReason, EVENT_VERSION, EventProgram};
-use tokio::{
-    io::unix::AsyncFd,
-    task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval},
-};
+use tokio::{io::unix::AsyncFd, task::JoinSet, time::Instant};
 
 use super::FastPathError;
 
@@ -59,25 +55,22 @@ async fn read_log(mut logger: AsyncFd<EbpfLogger<&'static dyn log::Log>>) {
 }
 
 async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>) {
-    let mut period: Interval = interval(LOG_PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut period = Instant::now();
     let mut budget = LOG_BUDGET;
-    loop {
-        tokio::select! {
-            _ = period.tick() => budget = LOG_BUDGET,
-            readable = events.readable_mut() => {
-                let Ok(mut guard) = readable else { return };
-                while let Some(item) = guard.get_inner_mut().next() {
-                    if let Some(event) = parse(&item)
-                        && budget > 0
-                    {
-                        budget -= 1;
-                        log_drop(&event);
-                    }
-                }
-                guard.clear_ready();
+    while let Ok(mut guard) = events.readable_mut().await {
+        if period.elapsed() >= LOG_PERIOD {
+            period = Instant::now();
+            budget = LOG_BUDGET;
+        }
+        while let Some(item) = guard.get_inner_mut().next() {
+            if let Some(event) = parse(&item)
+                && budget > 0
+            {
+                budget -= 1;
+                log_drop(&event);
             }
         }
+        guard.clear_ready();
     }
 }
 

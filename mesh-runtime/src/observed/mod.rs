@@ -13,6 +13,7 @@ pub(crate) mod port_holder;
 pub(crate) mod read;
 mod shaping;
 pub(crate) mod transform;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

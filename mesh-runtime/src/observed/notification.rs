@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::dirty::{Dirty, Parts};
+use crate::netlink::message::{HEADER_LEN, attribute, kind, split, u32_at};
 
 /// What makes a notification worth a look.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +18,6 @@ pub(super) struct Interest {
     pub(super) overlay: u32,
 }
 
-const HEADER_LEN: usize = 16;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
@@ -43,7 +43,7 @@ const RTA_DST: u16 = 1;
 /// Only message headers are looked at (`nlmsghdr`, `rtmsg`, `ndmsg`; linux/netlink.h,
 /// linux/rtnetlink.h, linux/neighbour.h), in the byte order of the host.
 pub(super) fn classify(mut datagram: &[u8], interest: &Interest, dirty: &mut Dirty) {
-    while let Some((message, rest)) = split_message(datagram) {
+    while let Some((message, rest)) = split(datagram) {
         classify_message(message, interest, dirty);
         datagram = rest;
     }
@@ -54,7 +54,7 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
     let caused_here = u32_at(message, 12).is_some_and(|port| port == interest.own_port);
     // `ifinfomsg`, `ifaddrmsg`, `ndmsg` and `tcmsg` have the interface at the same place.
     let link = u32_at(body, 4);
-    match u16_at(message, 4) {
+    match kind(message) {
         Some(RTM_NEWLINK | RTM_DELLINK) => match link {
             Some(link) => dirty.add_link(link),
             None => *dirty = Dirty::all(),
@@ -108,35 +108,10 @@ fn of_route(body: &[u8], cluster: Ipv4Net) -> Parts {
 
 /// The destination of a route that is not a default.
 fn destination(body: &[u8]) -> Option<Ipv4Addr> {
-    let mut attributes = body.get(RTMSG_LEN..)?;
-    loop {
-        let length = usize::from(u16_at(attributes, 0)?);
-        let value = attributes.get(4..length)?;
-        if u16_at(attributes, 2)? == RTA_DST {
-            return Some(<[u8; 4]>::try_from(value).ok()?.into());
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-/// Splits off the first message, whole with its header.
-fn split_message(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = usize::try_from(u32_at(datagram, 0)?).ok()?;
-    if length < HEADER_LEN || length > datagram.len() {
-        return None;
-    }
-    let next = length.next_multiple_of(4).min(datagram.len());
-    Some((&datagram[..length], &datagram[next..]))
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at + 2)?;
-    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    let address: [u8; 4] = attribute(body.get(RTMSG_LEN..)?, RTA_DST)?
+        .try_into()
+        .ok()?;
+    Some(address.into())
 }
 
 #[cfg(test)]

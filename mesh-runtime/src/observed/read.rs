@@ -6,26 +6,22 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _};
 use ipnet::Ipv4Net;
-use mesh_layout::PROTOCOL_UDP;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::LinkExtentMask,
     neighbour::{NeighbourAttribute, NeighbourMessage},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage},
+    route::{RouteHeader, RouteMessage},
 };
 
 use super::{
-    Address, Forwarding, Link, Neighbour, NextHop, NextHops, Observed, OverlayEntries, Route,
-    Routes,
+    Address, Forwarding, Link, Neighbour, NextHops, Observed, OverlayEntries, Route, Routes,
     dirty::{Dirty, Parts},
     diversion,
-    message::{
-        multipath, read_address, read_forwarding, read_link, read_neighbour, read_route, read_way,
-    },
-    shaping, transform,
+    message::{multipath, read_address, read_forwarding, read_link, read_neighbour, read_route},
+    shaping, transform, ways,
 };
 use crate::{
     apply::sysctl,
@@ -33,9 +29,6 @@ use crate::{
     settings::Device,
     wanted::peer::Peer,
 };
-
-/// Requests in flight at a time: few enough for their answers to fit a socket's buffer.
-const IN_FLIGHT: usize = 32;
 
 /// What is to be read, and of what.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +100,7 @@ pub(crate) async fn observe(
     }
     let anew = anew || *source != scope.source;
     if anew || !Arc::ptr_eq(peers, scope.peers) {
-        read_ways(netlink, &mut observed, anew, scope).await?;
+        read_ways(&mut observed, anew, scope)?;
         observed.asked_about = (Arc::clone(scope.peers), scope.source);
     }
     Ok(observed)
@@ -180,28 +173,18 @@ fn unsettled(observed: &Observed, scope: Scope<'_>) -> BTreeSet<Device> {
 }
 
 /// Reads the ways to peers: those that are new, or all.
-async fn read_ways(
-    netlink: &Netlink,
-    observed: &mut Observed,
-    anew: bool,
-    scope: Scope<'_>,
-) -> Result<(), NetlinkError> {
+fn read_ways(observed: &mut Observed, anew: bool, scope: Scope<'_>) -> Result<(), NetlinkError> {
     let known = &observed.next_hops;
-    let mut answered = BTreeMap::new();
-    let mut questions = Vec::new();
-    for peer in scope.peers.values().map(|peer| peer.address) {
-        if known.knows(peer) && !anew {
-            answered.insert(peer, known.to(peer).copied());
-        } else {
-            let answer = next_hop(netlink, lookup(peer, scope.source, scope.vxlan_port), peer);
-            questions.push(async move { (peer, answer.await) }.boxed());
-        }
-    }
-    let mut answers = stream::iter(questions).buffer_unordered(IN_FLIGHT);
-    while let Some((peer, next_hop)) = answers.next().await {
-        answered.insert(peer, next_hop?);
-    }
-    keep_or_replace(&mut observed.next_hops, NextHops::new(answered));
+    let peers = scope.peers.values().map(|peer| peer.address);
+    let asked: Vec<_> = peers
+        .clone()
+        .filter(|peer| anew || !known.knows(*peer))
+        .collect();
+    let kept = peers.filter(|peer| !anew && known.knows(*peer));
+    let mut answers: BTreeMap<_, _> = kept.map(|peer| (peer, known.to(peer).copied())).collect();
+    let found = ways::find(&asked, scope.source, scope.vxlan_port)?;
+    answers.extend(asked.into_iter().zip(found));
+    keep_or_replace(&mut observed.next_hops, NextHops::new(answers));
     Ok(())
 }
 
@@ -326,39 +309,4 @@ fn get_neighbours(
         NetlinkPayload::Error(error) => Err(rtnetlink::Error::NetlinkError(error)),
         _ => Err(rtnetlink::Error::UnexpectedMessage(answer)),
     }))
-}
-
-/// Asks the kernel for its way to `address`.
-async fn next_hop(
-    netlink: &Netlink,
-    question: RouteMessage,
-    address: Ipv4Addr,
-) -> Result<Option<NextHop>, NetlinkError> {
-    let request = netlink.handle.route().get(question);
-    let mut answers = std::pin::pin!(request.execute());
-    let first = answer(async { answers.next().await.transpose() }).await;
-    match first {
-        Ok(message) => Ok(message.as_ref().and_then(|route| read_way(route, address))),
-        // ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole): no way there.
-        Err(NetlinkError::Refused { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Asks as the VXLAN device does: policy rules may go by source, protocol and port.
-fn lookup(address: Ipv4Addr, source: Option<Ipv4Addr>, vxlan_port: u16) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = 32;
-    message.attributes = vec![
-        RouteAttribute::Destination(RouteAddress::Inet(address)),
-        RouteAttribute::IpProto(PROTOCOL_UDP),
-        RouteAttribute::Dport(vxlan_port),
-    ];
-    if let Some(source) = source {
-        message.header.source_prefix_length = 32;
-        let source = RouteAttribute::Source(RouteAddress::Inet(source));
-        message.attributes.push(source);
-    }
-    message
 }

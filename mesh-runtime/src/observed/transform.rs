@@ -7,14 +7,15 @@ use mesh_layout::PROTOCOL_UDP;
 use netlink_packet_xfrm::UserPolicyInfo;
 use netlink_sys::protocols::NETLINK_XFRM;
 
-use crate::apply::firewall::netlink::{NLM_F_DUMP, NLM_F_REQUEST, Reader, message};
+use crate::netlink::{
+    message::{HEADER_LEN, NLM_F_DUMP, NLM_F_REQUEST, message},
+    reader::Reader,
+};
 
 /// linux/xfrm.h.
 const XFRM_MSG_GETPOLICY: u16 = 21;
 const XFRM_POLICY_IN: u8 = 0;
 const XFRM_POLICY_OUT: u8 = 1;
-/// `nlmsghdr`.
-const HEADER_LEN: usize = 16;
 
 /// Which packets a policy is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ pub(crate) fn policies() -> io::Result<Vec<TransformPolicy>> {
         Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(Vec::new()),
         other => other?,
     };
-    let question = message(XFRM_MSG_GETPOLICY, NLM_F_REQUEST | NLM_F_DUMP, [0; 4], &[]);
+    let question = message(XFRM_MSG_GETPOLICY, NLM_F_REQUEST | NLM_F_DUMP, &[0; 4], &[]);
     let mut policies = Vec::new();
     reader.ask(&question, |message| {
         let info = UserPolicyInfo::parse(message.get(HEADER_LEN..)?).ok()?;

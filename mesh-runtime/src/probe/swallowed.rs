@@ -201,8 +201,10 @@ mod tests {
             suspected in prop::collection::btree_set(any::<u8>(), 0..200),
             last in any::<Option<u8>>(),
         ) {
-            let mut swallowed = Swallowed::default();
-            swallowed.last = last.map(peer);
+            let mut swallowed = Swallowed {
+                last: last.map(peer),
+                ..Swallowed::default()
+            };
             swallowed.note(&suspected.iter().map(|&it| (peer(it), Sign::HostAlone)).collect());
             let all = peers(0..count);
             let chosen = swallowed.choose(&all);

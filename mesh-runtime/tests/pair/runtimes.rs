@@ -1,6 +1,8 @@
 //! What the runtimes of a pair do while something changes on their hosts: with them alive, killed and stopped, their
 //! programs in place, and on the kernel path.
 
+#![allow(unused_macros, unused_imports, reason = "each test file uses its part")]
+
 use mesh_testbed::{Daemon, DaemonOptions, NetNs, Signal, Testbed};
 
 use super::{Pair, SOON};

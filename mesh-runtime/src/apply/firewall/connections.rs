@@ -7,11 +7,12 @@ use std::{io, net::Ipv4Addr};
 
 use super::{
     local::Local,
-    netlink::{
-        NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Reader, attribute, attribute_of, body, message,
-    },
+    netlink::{PacketFilter, body},
 };
-use crate::desired::firewall::{ChangedWays, Flow, Ruleset};
+use crate::{
+    desired::firewall::{ChangedWays, Flow, Ruleset},
+    netlink::message::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, attribute, attribute_of, message},
+};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
@@ -32,14 +33,14 @@ const FAMILY: u8 = libc::AF_INET as u8;
 /// Has the kernel forget the flows of datagrams that `changed` leaves astray, so that their next datagram is
 /// asked about anew. Returns how many there were.
 pub(super) fn forget(
-    reader: &Reader,
+    reader: &PacketFilter,
     ruleset: &Ruleset,
     changed: &ChangedWays,
 ) -> io::Result<usize> {
     let request = message(
         NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
         NLM_F_REQUEST | NLM_F_DUMP,
-        [FAMILY, 0, 0, 0],
+        &[FAMILY, 0, 0, 0],
         &[],
     );
     let mut local = Local::open()?;
@@ -63,7 +64,7 @@ pub(super) fn forget(
         let delete = message(
             NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE,
             NLM_F_REQUEST | NLM_F_ACK,
-            [FAMILY, 0, 0, 0],
+            &[FAMILY, 0, 0, 0],
             flow,
         );
         match reader.ask(&delete, |_| Some(())) {

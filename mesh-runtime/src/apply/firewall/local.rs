@@ -7,16 +7,32 @@ use std::{collections::BTreeMap, io, net::Ipv4Addr};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::netlink::{NLM_F_REQUEST, Reader, attribute_of, body, message};
+use crate::netlink::{
+    message::{HEADER_LEN, NLM_F_REQUEST, attribute_of, message},
+    reader::Reader,
+};
 
 const RTM_GETROUTE: u16 = 26;
 const RTA_DST: u16 = 1;
 const RTN_LOCAL: u8 = 2;
 const WHOLE_ADDRESS: u8 = 32;
-/// What follows in `rtmsg` on its first four bytes, family and lengths, which are as many as `nfgenmsg` has.
-const REST: [u8; 8] = [0; 8];
-/// `rtm_type`, in that rest.
-const TYPE_AT: usize = 3;
+/// `rtmsg` of a question for one address: family and length of the destination.
+const QUESTION: [u8; 12] = [
+    libc::AF_INET as u8,
+    WHOLE_ADDRESS,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+];
+/// Where a message has `rtm_type`.
+const TYPE_AT: usize = HEADER_LEN + 7;
 
 /// Asks the kernel, and remembers what it said.
 pub(super) struct Local {
@@ -44,15 +60,10 @@ impl Local {
 
     fn ask(&self, address: Ipv4Addr) -> io::Result<bool> {
         let destination = attribute_of(RTA_DST, &address.octets());
-        let request = message(
-            RTM_GETROUTE,
-            NLM_F_REQUEST,
-            [libc::AF_INET as u8, WHOLE_ADDRESS, 0, 0],
-            &[&REST[..], &destination].concat(),
-        );
+        let request = message(RTM_GETROUTE, NLM_F_REQUEST, &QUESTION, &destination);
         let mut is_local = false;
         self.reader.ask(&request, |message| {
-            is_local = *body(message)?.get(TYPE_AT)? == RTN_LOCAL;
+            is_local = *message.get(TYPE_AT)? == RTN_LOCAL;
             Some(())
         })?;
         Ok(is_local)

@@ -10,7 +10,7 @@
 mod connections;
 mod counters;
 mod local;
-pub(crate) mod netlink;
+mod netlink;
 mod nft;
 mod shown;
 mod writer;

@@ -6,17 +6,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    time::Duration,
 };
 
-use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
-use nix::sys::{
-    socket::{setsockopt, sockopt::ReceiveTimeout},
-    time::TimeVal,
-};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::{TABLE, counters::Reading};
-use crate::desired::firewall::{ElementChange, Raw, SETS};
+use crate::{
+    desired::firewall::{ElementChange, Raw, SETS},
+    netlink::{
+        message::{
+            HEADER_LEN, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST,
+            attribute, attribute_of, attributes, kind, message, split, text, text_attribute,
+        },
+        reader::Reader,
+    },
+};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
@@ -49,26 +53,11 @@ const NFPROTO_INET: u8 = 1;
 const NFPROTO_BRIDGE: u8 = 7;
 const FAMILIES: [(&str, u8); 2] = [("inet", NFPROTO_INET), ("bridge", NFPROTO_BRIDGE)];
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-pub(crate) const NLM_F_REQUEST: u16 = 1;
-pub(super) const NLM_F_ACK: u16 = 4;
-pub(crate) const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_CREATE: u16 = 0x400;
-/// Set where the state changed while it was being read.
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const HEADER_LEN: usize = 16;
 /// `nlmsghdr` and `nfgenmsg`.
 const BODY: usize = HEADER_LEN + 4;
-/// The flags in an attribute's type (`NLA_TYPE_MASK`).
-const TYPE_MASK: u16 = 0x3fff;
-const NLA_F_NESTED: u16 = 0x8000;
 
 /// Elements in one message: an attribute's length has 16 bits.
 const ELEMENTS: usize = 1000;
-
-/// The kernel answers at once; this is for one that does not.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The rules' numbers, and the elements of the sets: what the kernel compares, and what a map leads to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,22 +66,22 @@ pub(super) struct Tables {
     pub(super) elements: BTreeMap<&'static str, BTreeSet<Vec<u8>>>,
 }
 
-/// Speaks with the kernel's packet filter.
+/// Speaks with the kernel's packet filter, and with its connection tracking.
 #[derive(Debug)]
-pub(crate) struct Reader(Socket);
+pub(super) struct PacketFilter(Reader);
 
-impl Reader {
+impl PacketFilter {
     pub(super) fn open() -> io::Result<Self> {
-        Self::of(NETLINK_NETFILTER)
+        Reader::of(NETLINK_NETFILTER).map(Self)
     }
 
-    /// Speaks with another part of the kernel.
-    pub(crate) fn of(protocol: isize) -> io::Result<Self> {
-        let mut socket = Socket::new(protocol)?;
-        socket.bind_auto()?;
-        let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
-        setsockopt(&socket, ReceiveTimeout, &patience)?;
-        Ok(Self(socket))
+    /// Sends a request and reads its answers. Returns whether nothing changed meanwhile.
+    pub(super) fn ask(
+        &self,
+        request: &[u8],
+        take: impl FnMut(&[u8]) -> Option<()>,
+    ) -> io::Result<bool> {
+        self.0.ask(request, take)
     }
 
     /// Number of the kernel's state, of all tables.
@@ -149,7 +138,7 @@ impl Reader {
         let request = request(NFT_MSG_GETSETELEM, flags, family, &names);
         let mut keys = BTreeSet::new();
         let whole = self.ask(&request, |message| {
-            if u16_at(message, 4)? & 0xff != NFT_MSG_NEWSETELEM {
+            if kind(message)? & 0xff != NFT_MSG_NEWSETELEM {
                 return Some(());
             }
             let elements = attribute(body(message)?, NFTA_SET_ELEM_LIST_ELEMENTS);
@@ -171,7 +160,7 @@ impl Reader {
         let request = message(
             NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETOBJ,
             NLM_F_REQUEST | NLM_F_DUMP,
-            [NFPROTO_INET, 0, 0, 0],
+            &[NFPROTO_INET, 0, 0, 0],
             &attributes,
         );
         let mut counters = Reading::new();
@@ -200,46 +189,7 @@ impl Reader {
             }
         }
         batch.extend(batch_mark(NFNL_MSG_BATCH_END));
-        self.0.send(&batch, 0)?;
-        while acknowledged > 0 {
-            let (datagram, _) = self.0.recv_from_full()?;
-            let mut rest = datagram.as_slice();
-            while let Some((message, following)) = split(rest) {
-                rest = following;
-                acknowledged -= 1;
-                refusal(message).map_or(Ok(()), Err)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends a request and reads its answers. Returns whether nothing changed meanwhile.
-    pub(crate) fn ask(
-        &self,
-        request: &[u8],
-        mut take: impl FnMut(&[u8]) -> Option<()>,
-    ) -> io::Result<bool> {
-        self.0.send(request, 0)?;
-        let dump = u16_at(request, 6).is_some_and(|flags| flags & NLM_F_DUMP == NLM_F_DUMP);
-        let mut whole = true;
-        loop {
-            let (datagram, _) = self.0.recv_from_full()?;
-            let mut rest = datagram.as_slice();
-            while let Some((message, following)) = split(rest) {
-                rest = following;
-                whole &= u16_at(message, 6).is_none_or(|flags| flags & NLM_F_DUMP_INTR == 0);
-                match u16_at(message, 4) {
-                    Some(NLMSG_DONE) => return Ok(whole),
-                    Some(NLMSG_ERROR) => return refusal(message).map_or(Ok(whole), Err),
-                    _ => take(message).ok_or_else(|| {
-                        io::Error::other("the kernel's answer cannot be understood")
-                    })?,
-                }
-                if !dump {
-                    return Ok(whole);
-                }
-            }
-        }
+        self.0.commit(&batch, acknowledged)
     }
 }
 
@@ -251,21 +201,12 @@ pub(super) fn concerns(datagram: &[u8], table: &str) -> bool {
         rest = following;
         let of_table =
             || Some(text(attribute(body(message)?, NFTA_RULE_TABLE)?) == table.as_bytes());
-        let generation = u16_at(message, 4).is_some_and(|kind| kind & 0xff == NFT_MSG_NEWGEN);
+        let generation = kind(message).is_some_and(|kind| kind & 0xff == NFT_MSG_NEWGEN);
         if !generation && of_table().unwrap_or(true) {
             return true;
         }
     }
     false
-}
-
-/// What the kernel says in an error message; `None` for an acknowledgement.
-fn refusal(message: &[u8]) -> Option<io::Error> {
-    let errno = message.get(HEADER_LEN..HEADER_LEN + 4)?;
-    match i32::from_ne_bytes(errno.try_into().ok()?) {
-        0 => None,
-        errno => Some(io::Error::from_raw_os_error(-errno)),
-    }
 }
 
 /// A request with text attributes. Its sequence number is that of the only one on the socket.
@@ -277,7 +218,7 @@ fn request(kind: u16, flags: u16, family: u8, attributes: &[(u16, &str)]) -> Vec
     message(
         NFNL_SUBSYS_NFTABLES << 8 | kind,
         flags,
-        [family, 0, 0, 0],
+        &[family, 0, 0, 0],
         &attributes,
     )
 }
@@ -285,7 +226,7 @@ fn request(kind: u16, flags: u16, family: u8, attributes: &[(u16, &str)]) -> Vec
 /// The beginning or the end of a transaction.
 fn batch_mark(kind: u16) -> Vec<u8> {
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
-    message(kind, NLM_F_REQUEST, [0, 0, high, low], &[])
+    message(kind, NLM_F_REQUEST, &[0, 0, high, low], &[])
 }
 
 fn element_message(change: &ElementChange, elements: &[Raw]) -> Vec<u8> {
@@ -318,73 +259,14 @@ fn element_message(change: &ElementChange, elements: &[Raw]) -> Vec<u8> {
     message(
         NFNL_SUBSYS_NFTABLES << 8 | kind,
         NLM_F_REQUEST | NLM_F_ACK | flags,
-        [family.map_or(0, |(_, number)| *number), 0, 0, 0],
+        &[family.map_or(0, |(_, number)| *number), 0, 0, 0],
         &attributes,
     )
-}
-
-/// `nlmsghdr`, `nfgenmsg` and attributes.
-pub(crate) fn message(kind: u16, flags: u16, nfgenmsg: [u8; 4], attributes: &[u8]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(BODY + attributes.len());
-    message.extend(((BODY + attributes.len()) as u32).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(nfgenmsg);
-    message.extend(attributes);
-    message
-}
-
-fn text_attribute(kind: u16, value: &str) -> Vec<u8> {
-    attribute_of(kind, &[value.as_bytes(), &[0]].concat())
-}
-
-/// An attribute, filled up to four bytes. None here comes near the 64 KiB that it can have.
-pub(super) fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut attribute = Vec::with_capacity(value.len() + 8);
-    attribute.extend(((4 + value.len()) as u16).to_ne_bytes());
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(value);
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
-    attribute
-}
-
-/// The first message of a datagram, and what follows it.
-fn split(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = u32::from_ne_bytes(datagram.get(..4)?.try_into().ok()?) as usize;
-    let message = datagram.get(..length).filter(|it| it.len() >= HEADER_LEN)?;
-    let rest = datagram.get(length.next_multiple_of(4)..);
-    Some((message, rest.unwrap_or_default()))
 }
 
 /// The attributes of a message.
 pub(super) fn body(message: &[u8]) -> Option<&[u8]> {
     message.get(BODY..)
-}
-
-/// Each attribute's type and value.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        let kind = u16_at(bytes, 2)? & TYPE_MASK;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find_map(|(it, value)| (it == kind).then_some(value))
-}
-
-/// A text attribute without its final zero.
-fn text(value: &[u8]) -> &[u8] {
-    value.strip_suffix(&[0]).unwrap_or(value)
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    let field = bytes.get(offset..offset + 2)?;
-    field.try_into().ok().map(u16::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -395,7 +277,7 @@ mod tests {
 
     fn notification(kind: u16, attributes: &[u8]) -> Vec<u8> {
         let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
-        message(kind, 0, [NFPROTO_INET, 0, 0, 0], attributes)
+        message(kind, 0, &[NFPROTO_INET, 0, 0, 0], attributes)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{
     TABLE,
-    netlink::{Reader, Tables, concerns},
+    netlink::{PacketFilter, Tables, concerns},
 };
 use crate::desired::firewall::{Content, ElementChange};
 
@@ -34,7 +34,7 @@ pub(super) struct Fingerprint {
 
 impl Fingerprint {
     /// Reads that of the tables as they are.
-    pub(super) fn read(reader: &Reader) -> io::Result<Self> {
+    pub(super) fn read(reader: &PacketFilter) -> io::Result<Self> {
         for _ in 0..READINGS {
             let generation = reader.generation()?;
             let tables = reader.tables()?;
@@ -53,7 +53,7 @@ impl Fingerprint {
     /// nothing needs to be read: the kernel numbers them one after the other, and takes all of one or nothing.
     pub(super) fn after(
         &self,
-        reader: &Reader,
+        reader: &PacketFilter,
         changes: &[ElementChange],
     ) -> io::Result<Option<Self>> {
         let generation = reader.generation()?;
@@ -79,7 +79,7 @@ impl Fingerprint {
     }
 
     /// Whether the kernel shows the same tables still.
-    pub(super) fn holds(&mut self, reader: &Reader) -> io::Result<bool> {
+    pub(super) fn holds(&mut self, reader: &PacketFilter) -> io::Result<bool> {
         if reader.generation()? == self.generation {
             return Ok(true);
         }
@@ -99,7 +99,7 @@ impl Fingerprint {
 ///
 /// The kernel's answer; one without nf_tables has no tables.
 pub(crate) fn tables_exist() -> io::Result<bool> {
-    let reader = match Reader::open() {
+    let reader = match PacketFilter::open() {
         Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(false),
         other => other?,
     };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{
     TABLE, connections,
     counters::Reading,
-    netlink::Reader,
+    netlink::PacketFilter,
     nft::{self, NftError},
     shown::{Fingerprint, tables_exist},
 };
@@ -63,7 +63,7 @@ impl Writer {
     ///
     /// No nft, or one that refuses; rules that cannot be read.
     pub(crate) fn turn(&mut self, wanted: &Wanted) -> Result<Outcome, NftError> {
-        let reader = Reader::open().map_err(NftError::Read)?;
+        let reader = PacketFilter::open().map_err(NftError::Read)?;
         let mut damaged = false;
         if let Some(written) = &mut self.written {
             // A table that is gone has counted nothing.

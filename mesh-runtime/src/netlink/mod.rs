@@ -1,4 +1,7 @@
-//! The connection over which the kernel is read and changed.
+//! The connection over which the kernel is read and changed; [`reader`] for questions that need no task.
+
+pub(crate) mod message;
+pub(crate) mod reader;
 
 use std::{io, time::Duration};
 
@@ -20,7 +23,7 @@ pub(crate) enum NetlinkError {
         errno: i32,
     },
     /// No answer in time.
-    #[error("the kernel did not answer within {} s", DEADLINE.as_secs())]
+    #[error("the kernel did not answer in time")]
     Deadline,
     /// The socket is gone, and with it the connection.
     #[error("the netlink connection is closed")]
@@ -36,6 +39,17 @@ impl NetlinkError {
         match self {
             Self::Refused { errno } => Some(*errno),
             _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for NetlinkError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            // The time to wait for an answer is over.
+            Some(libc::EAGAIN) => Self::Deadline,
+            Some(errno) => Self::Refused { errno },
+            None => Self::Unexpected(error.to_string()),
         }
     }
 }
