@@ -151,15 +151,16 @@ async fn two_links(own: Own) -> Testbed {
 }
 
 /// Two hosts that lead to each other over both links, by the ports of each flow.
-async fn over_two_links(runtimes: Runtimes, form: Form) -> Pair {
+async fn over_two_links(runtimes: Runtimes, form: Form) -> (Pair, Flows) {
     let pair = runtimes.pair_on(two_links(Own::OnLoopback).await).await;
     let (a, b) = (pair.host_a(), pair.host_b());
     form.lead(a, b);
     form.lead(b, a);
     hash(&pair, BY_PORTS);
+    let flows = Flows::new(&pair);
     // The runtimes follow, and neighbours are learnt.
     wait_until("flows over both links", SOON, || async {
-        let seen = Flows::new(&pair).links();
+        let seen = flows.links();
         let spread = runtimes == Runtimes::OnKernelPath || seen.links() == both();
         match spread && seen.arrived == FLOWS * ROUNDS {
             true => Ok(()),
@@ -173,7 +174,7 @@ async fn over_two_links(runtimes: Runtimes, form: Form) -> Pair {
     .await
     .unwrap();
     runtimes.begin(&pair).await;
-    pair
+    (pair, flows)
 }
 
 fn hash(pair: &Pair, policy: &str) {
@@ -187,7 +188,8 @@ fn both() -> BTreeSet<&'static str> {
     ["eth0", "eth1"].into()
 }
 
-/// Flows from the container of host A to that of host B.
+/// Flows from the container of host A to that of host B. Made once: a process that another test starts holds on to
+/// their ports for a moment.
 struct Flows {
     senders: Vec<UdpSocket>,
     receiver: UdpSocket,
@@ -304,17 +306,17 @@ fn assert_as_the_kernel(pair: &Pair, runtimes: Runtimes, seen: &Seen, what: &str
 /// By the ports of the outer packets flows take both links, by their addresses all take one.
 async fn flows_take_the_links_that_the_kernel_chooses(runtimes: Runtimes) {
     for form in Form::ALL {
-        let pair = over_two_links(runtimes, form).await;
+        let (pair, flows) = over_two_links(runtimes, form).await;
         let what = format!("{runtimes:?} {form:?}");
-        take_links(&pair, runtimes, &what, 2).await;
+        take_links(&pair, &flows, runtimes, &what, 2).await;
         hash(&pair, BY_ADDRESSES);
-        take_links(&pair, runtimes, &what, 1).await;
+        take_links(&pair, &flows, runtimes, &what, 1).await;
     }
 }
 
 /// Flows take so many links, each the one that the kernel would choose for it; by the programs, where they carry
 /// traffic.
-async fn take_links(pair: &Pair, runtimes: Runtimes, what: &str, links: usize) {
+async fn take_links(pair: &Pair, flows: &Flows, runtimes: Runtimes, what: &str, links: usize) {
     let carried = async || match runtimes {
         Runtimes::Alive => {
             let fast_path = counters(pair.host_a()).await.fast_path;
@@ -323,7 +325,7 @@ async fn take_links(pair: &Pair, runtimes: Runtimes, what: &str, links: usize) {
         _ => 0,
     };
     let before = carried().await;
-    let seen = Flows::new(pair).links();
+    let seen = flows.links();
     let by_programs = carried().await - before;
     assert_as_the_kernel(pair, runtimes, &seen, what);
     if runtimes != Runtimes::OnKernelPath {
@@ -353,8 +355,7 @@ async fn flows_of_an_address_of_one_of_the_cards_go_as_the_kernel_sends_them(run
 /// other.
 async fn a_next_hop_that_goes_down_loses_nothing(runtimes: Runtimes) {
     for form in [Form::Hops, Form::Objects, Form::OtherTable] {
-        let pair = over_two_links(runtimes, form).await;
-        let flows = Flows::new(&pair);
+        let (pair, flows) = over_two_links(runtimes, form).await;
         for host in [pair.host_a(), pair.host_b()] {
             ip(host.netns(), "link set eth1 down");
         }
