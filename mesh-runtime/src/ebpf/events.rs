@@ -1,6 +1,6 @@
 //! What the programs have to say: sampled drops, and their log where it is switched on.
 
-use std::{net::Ipv6Addr, os::fd::AsFd, ptr, time::Duration};
+use std::{net::Ipv6Addr, os::fd::AsFd, ptr, sync::Arc, time::Duration};
 
 use aya::{
     Ebpf,
@@ -8,7 +8,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use mesh_layout::{DropEvent, DropReason, EVENT_VERSION, EventProgram};
-use tokio::{io::unix::AsyncFd, task::JoinSet, time::Instant};
+use tokio::{io::unix::AsyncFd, sync::Notify, task::JoinSet, time::Instant};
 
 use super::FastPathError;
 
@@ -24,14 +24,17 @@ pub(super) struct EventReader {
 
 impl EventReader {
     /// Starts reading. Must be called within a Tokio runtime with I/O and time enabled.
+    ///
+    /// Whoever waits for `dropped` is woken by every drop that is reported.
     pub(super) fn start(
         ebpf: &mut Ebpf,
         drops: RingBuf<MapData>,
+        dropped: Arc<Notify>,
         log_programs: bool,
     ) -> Result<Self, FastPathError> {
         let mut tasks = JoinSet::new();
         let drops = register(drops)?;
-        tasks.spawn(read_drops(drops));
+        tasks.spawn(read_drops(drops, dropped));
         if log_programs {
             let logger =
                 EbpfLogger::init(ebpf).map_err(|error| FastPathError::Events(error.to_string()))?;
@@ -54,7 +57,7 @@ async fn read_log(mut logger: AsyncFd<EbpfLogger<&'static dyn log::Log>>) {
     }
 }
 
-async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>) {
+async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>, dropped: Arc<Notify>) {
     let mut period = Instant::now();
     let mut budget = LOG_BUDGET;
     while let Ok(mut guard) = events.readable_mut().await {
@@ -71,6 +74,7 @@ async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>) {
             }
         }
         guard.clear_ready();
+        dropped.notify_one();
     }
 }
 

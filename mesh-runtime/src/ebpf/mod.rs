@@ -21,12 +21,14 @@ mod state;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use ipnet::Ipv4Net;
 use mesh_layout::{CONFIG_GUARD_ONLY, Config, EndpointKey, map_names};
+use tokio::sync::Notify;
 
 use crate::desired::holders::Holders;
 use attach::Attachments;
@@ -91,6 +93,7 @@ pub struct FastPath {
     /// What the maps were made to show last; `None` if that failed.
     shown: Option<FastPathState>,
     max_peers: u32,
+    dropped: Arc<Notify>,
     _events: EventReader,
 }
 
@@ -132,7 +135,9 @@ impl FastPath {
             load_program(&mut ebpf, role).map_err(because_of_age)?;
         }
         let (maps, drops) = Maps::take(&mut ebpf)?;
-        let events = EventReader::start(&mut ebpf, drops, options.log_programs)?;
+        let dropped = Arc::new(Notify::new());
+        let events =
+            EventReader::start(&mut ebpf, drops, Arc::clone(&dropped), options.log_programs)?;
         let attachments = Attachments::new(options.attach, pins.links())?;
         Ok(Self {
             attach_mode: attachments.mode(),
@@ -143,8 +148,14 @@ impl FastPath {
             pins,
             shown: None,
             max_peers: options.max_peers,
+            dropped,
             _events: events,
         })
+    }
+
+    /// Notified of packets that a program has dropped, of many of one reason by some.
+    pub fn dropped(&self) -> Arc<Notify> {
+        Arc::clone(&self.dropped)
     }
 
     /// Makes the maps show `wanted`, which must come before programs are attached: one that

@@ -30,10 +30,16 @@ bitflags! {
         const PROGRAMS = 1 << 7;
         /// Files under `/proc/sys/net`.
         const SETTINGS = 1 << 8;
-        /// Queueing disciplines and filters, of the interfaces that are read.
-        const SHAPING = 1 << 10;
         /// Policies of IPsec.
         const POLICIES = 1 << 9;
+        /// Queueing disciplines and filters, of the interfaces that are read.
+        const SHAPING = 1 << 10;
+        /// What may change without a word: MTUs that are learnt and forgotten and next hops of their own objects, files, programs that are
+        /// detached, policies that expire.
+        const UNTOLD = Self::WAYS.bits()
+            | Self::SETTINGS.bits()
+            | Self::PROGRAMS.bits()
+            | Self::POLICIES.bits();
     }
 }
 

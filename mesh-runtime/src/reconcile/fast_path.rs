@@ -1,6 +1,12 @@
 //! The fast path's place in the loop: opened beside it, shown the result of each round.
 
-use tokio::task::{JoinError, JoinHandle};
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinHandle},
+    time::Instant,
+};
 
 use super::Reconciler;
 use crate::{
@@ -12,6 +18,9 @@ use crate::{
     options::RuntimeOptions,
     problem::Problem,
 };
+
+/// The time between two readings of the maps because of dropped packets.
+const MAPS_PACE: Duration = Duration::from_secs(1);
 
 /// Where the fast path stands.
 pub(crate) enum FastPathSlot {
@@ -148,6 +157,14 @@ impl FastPathSlot {
         }
     }
 
+    /// Notified of packets that a program has dropped.
+    pub(super) fn dropped(&self) -> Option<Arc<Notify>> {
+        match self {
+            Self::Open(open) => Some(open.fast_path.dropped()),
+            _ => None,
+        }
+    }
+
     /// Lets what is under way come to its end.
     pub(super) async fn finish(&mut self) {
         if let Self::Open(open) = self
@@ -231,6 +248,7 @@ pub(crate) fn fast_path_options(options: &RuntimeOptions) -> FastPathOptions {
 impl Reconciler {
     /// Reads the maps, and puts right what somebody else has changed.
     pub(super) fn compare_maps(&mut self) {
+        self.compare_maps_from = Instant::now() + MAPS_PACE;
         if let FastPathSlot::Open(open) = &mut self.fast_path
             && let Some(shown) = &open.shown
             && open.unwritten.is_none()

@@ -158,7 +158,7 @@ impl Firewall {
                 self.free_at = now + PACE;
                 self.early = true;
             }
-            Err(error) => self.failed = Some((error.to_string(), now + super::FULL_COMPARISON)),
+            Err(error) => self.failed = Some((error.to_string(), now + super::COMPARISON)),
         }
     }
 

@@ -23,7 +23,7 @@ use std::{io, time::Duration};
 use mesh_ipam::Ipam;
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval_at, sleep_until},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -66,14 +66,14 @@ use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
 
-/// How often the maps are read, whose changes nobody tells: by a peer's entry that is lost its packets are refused.
-const MAPS: Duration = Duration::from_secs(1);
-
 /// Readings in a row while the kernel keeps telling of changes.
 const READINGS: usize = 8;
 
-/// How often everything is compared, whatever the notifications said.
-const FULL_COMPARISON: Duration = Duration::from_secs(5);
+/// How often what the kernel tells nobody is compared.
+const COMPARISON: Duration = Duration::from_secs(5);
+
+/// After how many comparisons everything is compared, whatever the notifications said.
+const FULL: u32 = 6;
 
 /// The state behind the services.
 pub(crate) struct Reconciler {
@@ -100,6 +100,8 @@ pub(crate) struct Reconciler {
     /// Who waits for programs that are being attached.
     waiting: Vec<Waiting>,
     schedule: Schedule,
+    /// When the maps may be read again because of dropped packets.
+    compare_maps_from: Instant,
     state_writer: StateWriter,
     registered: Registered,
     silent_containers: SilentContainers,
@@ -135,6 +137,7 @@ impl Reconciler {
             look_at_programs: false,
             waiting: Vec::new(),
             schedule: Schedule::default(),
+            compare_maps_from: Instant::now(),
             state_writer,
             registered: Registered::new(addresses),
             silent_containers: SilentContainers::default(),
@@ -149,11 +152,9 @@ impl Reconciler {
         stop: CancellationToken,
     ) {
         self.start().await;
-        let first = tokio::time::Instant::now() + FULL_COMPARISON;
-        let mut comparison = interval_at(first, FULL_COMPARISON);
+        let mut comparison = interval_at(Instant::now() + COMPARISON, COMPARISON);
         comparison.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut maps = interval_at(tokio::time::Instant::now() + MAPS, MAPS);
-        maps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut comparisons = 0_u32;
         loop {
             let quiet_until = self.schedule.quiet_until();
             let retry_at = self.schedule.retry_at();
@@ -163,6 +164,8 @@ impl Reconciler {
             let rules_changed = self.firewall.changed();
             let patience_ends = self.patience_ends();
             let port_look_at = self.port_watch.due();
+            let compare_maps_from = self.compare_maps_from;
+            let dropped = self.fast_path.dropped();
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -178,9 +181,21 @@ impl Reconciler {
                 _ = comparison.tick() => {
                     self.registered.catch_up(&self.wanted).await;
                     self.firewall.look();
-                    self.round(Dirty::all()).await;
+                    comparisons = comparisons.wrapping_add(1);
+                    self.round(match comparisons % FULL {
+                        0 => Dirty::all(),
+                        _ => Dirty::from(Parts::UNTOLD) | self.containers_unheard(),
+                    })
+                    .await;
                 }
-                _ = maps.tick() => self.compare_maps(),
+                // By a peer's or container's entry that somebody has taken away.
+                () = async {
+                    sleep_until(compare_maps_from).await;
+                    match dropped {
+                        Some(dropped) => dropped.notified().await,
+                        None => std::future::pending().await,
+                    }
+                } => self.compare_maps(),
                 () = rules_changed.notified() => self.firewall.look(),
                 () = sleep_until(firewall_at.unwrap_or(quiet_until)), if firewall_at.is_some() => {
                     self.firewall.begin();
@@ -197,7 +212,7 @@ impl Reconciler {
                     self.round(Dirty::all()).await;
                 }
                 () = sleep_until(look_at.unwrap_or(quiet_until)), if look_at.is_some() => {
-                    self.silent_containers.take(tokio::time::Instant::now());
+                    self.silent_containers.take(Instant::now());
                     self.round(Parts::CONTAINERS.into()).await;
                 }
                 () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
@@ -334,8 +349,7 @@ impl Reconciler {
                 .filter(|(_, container)| container.is_silent())
                 .map(|(&port, _)| port)
                 .collect();
-            self.silent_containers
-                .seen(silent, tokio::time::Instant::now());
+            self.silent_containers.seen(silent, Instant::now());
         }
         Ok(())
     }
@@ -479,10 +493,8 @@ impl Reconciler {
                 tracing::info!("no longer: {problem}");
             }
         }
-        self.schedule.round_done(
-            tokio::time::Instant::now(),
-            problems.iter().any(Problem::may_pass),
-        );
+        self.schedule
+            .round_done(Instant::now(), problems.iter().any(Problem::may_pass));
         self.problems = problems;
         if self.events.is_closed() {
             self.reconnect(&NetlinkError::Closed);
