@@ -49,6 +49,8 @@ pub(crate) struct Dirty {
     pub(crate) parts: Parts,
     /// Indexes of interfaces.
     pub(crate) links: BTreeSet<u32>,
+    /// Those among them that were down or gone, if only for a moment.
+    pub(crate) fallen: BTreeSet<u32>,
 }
 
 impl Dirty {
@@ -73,9 +75,23 @@ impl Dirty {
             self.links.insert(index);
         }
         if self.links.len() > SINGLY {
-            self.links.clear();
             self.parts |= Parts::LINKS;
+            self.forget_links();
         }
+    }
+
+    /// Adds an interface that was down or gone.
+    pub(crate) fn add_fallen_link(&mut self, index: u32) {
+        self.add_link(index);
+        if self.links.contains(&index) {
+            self.fallen.insert(index);
+        }
+    }
+
+    /// All are read anyway.
+    fn forget_links(&mut self) {
+        self.links.clear();
+        self.fallen.clear();
     }
 }
 
@@ -83,7 +99,7 @@ impl From<Parts> for Dirty {
     fn from(parts: Parts) -> Self {
         Self {
             parts,
-            links: BTreeSet::new(),
+            ..Self::default()
         }
     }
 }
@@ -95,10 +111,13 @@ impl BitOr for Dirty {
     fn bitor(mut self, other: Self) -> Self {
         self.parts |= other.parts;
         if self.parts.contains(Parts::LINKS) {
-            self.links.clear();
+            self.forget_links();
         }
         for link in other.links {
             self.add_link(link);
+        }
+        for link in other.fallen {
+            self.add_fallen_link(link);
         }
         self
     }
@@ -126,8 +145,8 @@ mod tests {
         assert!(!dirty.any(Parts::LINKS));
         dirty.add_link(64);
         assert!(dirty.links.is_empty() && dirty.any(Parts::LINKS));
-        dirty.add_link(65);
-        assert!(dirty.links.is_empty());
+        dirty.add_fallen_link(65);
+        assert!(dirty.links.is_empty() && dirty.fallen.is_empty());
     }
 
     #[test]
@@ -135,10 +154,11 @@ mod tests {
         let mut one = Dirty::from(Parts::ROUTES);
         one.add_link(1);
         let mut other = Dirty::from(Parts::WAYS);
-        other.add_link(2);
+        other.add_fallen_link(2);
         let both = one.clone() | other;
         assert_eq!(both.parts, Parts::ROUTES | Parts::WAYS);
         assert_eq!(both.links, [1, 2].into());
+        assert_eq!(both.fallen, [2].into());
         assert_eq!(one | Parts::LINKS, Parts::ROUTES.union(Parts::LINKS).into());
     }
 }

@@ -20,6 +20,9 @@ pub(super) struct Interest {
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+/// Where `ifinfomsg` has the flags of the interface.
+const FLAGS_AT: usize = 8;
+const IFF_UP: u32 = libc::IFF_UP as u32;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
@@ -57,9 +60,12 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
     // `ifinfomsg`, `ifaddrmsg`, `ndmsg` and `tcmsg` have the interface at the same place.
     let link = u32_at(body, 4);
     match kind(message) {
-        Some(RTM_NEWLINK | RTM_DELLINK) => match link {
-            Some(link) => dirty.add_link(link),
-            None => *dirty = Dirty::all(),
+        Some(kind @ (RTM_NEWLINK | RTM_DELLINK)) => match (link, u32_at(body, FLAGS_AT)) {
+            (Some(link), Some(flags)) if kind == RTM_NEWLINK && flags & IFF_UP != 0 => {
+                dirty.add_link(link);
+            }
+            (Some(link), _) => dirty.add_fallen_link(link),
+            (None, _) => *dirty = Dirty::all(),
         },
         Some(RTM_NEWADDR | RTM_DELADDR) => {
             dirty.parts |= Parts::ADDRESSES | Parts::ROUTES | Parts::WAYS;
@@ -192,8 +198,21 @@ mod tests {
         for kind in [RTM_NEWLINK, RTM_DELLINK] {
             let dirty = heard(&of_link(kind, 77, 0, 9));
             assert_eq!(dirty.links, [9].into());
+            assert_eq!(dirty.fallen, [9].into(), "its flags say that it is down");
             assert!(dirty.parts.is_empty());
         }
+    }
+
+    #[test]
+    fn an_interface_that_is_up_has_not_fallen_and_one_that_goes_has() {
+        let up = |kind| {
+            let mut told = of_link(kind, 0, 0, 9);
+            told[HEADER_LEN + FLAGS_AT] = IFF_UP as u8;
+            heard(&told)
+        };
+        assert!(up(RTM_NEWLINK).fallen.is_empty());
+        assert_eq!(up(RTM_NEWLINK).links, [9].into());
+        assert_eq!(up(RTM_DELLINK).fallen, [9].into());
     }
 
     #[test]

@@ -128,14 +128,17 @@ async fn read_links(
     for &index in &dirty.links {
         let before = observed.links.remove(&index);
         let now = link(netlink, index).await?;
-        more |= consequences(observed, before.as_ref(), now.as_ref(), scope);
+        let same = before == now && !dirty.fallen.contains(&index);
+        if !same {
+            more |= consequences(observed, before.as_ref(), now.as_ref(), scope);
+        }
         observed.links.extend(now.map(|link| (index, link)));
     }
     Ok(more)
 }
 
-/// What else may have changed along with an interface. The kernel drops the routes of a device that goes down
-/// without a word, and it may have come up again since.
+/// What else may have changed along with an interface that has changed, or was down. The kernel drops the routes of a
+/// device that goes down without a word, and it may have come up again since.
 fn consequences(
     observed: &Observed,
     before: Option<&Link>,
