@@ -152,6 +152,13 @@ pub(crate) enum Problem {
         /// UDP port of VXLAN.
         port: u16,
     },
+    /// Somebody between the hosts drops VXLAN, and neither host sees it.
+    #[error(
+        "something on the way swallows UDP port {port} (VXLAN) to or from {}: let it through, or have all nodes use \
+         another port (--vxlan-port of the control plane). Their hosts answer otherwise, and nothing comes over the \
+         overlay: a hypervisor, a security group, or a packet filter on the way or there drops it", count_some(.peers)
+    )]
+    Swallowed { peers: Vec<Ipv4Addr>, port: u16 },
     /// No eBPF program guards.
     #[error(
         "no eBPF program guards what containers send ({0}): one may speak from another's address; the \
@@ -222,6 +229,14 @@ fn name_some(addresses: &[Ipv4Addr]) -> String {
     names.join(", ")
 }
 
+/// Says how many peers there are, and names the first few.
+fn count_some(peers: &[Ipv4Addr]) -> String {
+    match peers {
+        [peer] => format!("peer {peer}"),
+        _ => format!("{} peers ({})", peers.len(), name_some(peers)),
+    }
+}
+
 impl Problem {
     /// Whether another attempt may succeed before anything is heard of a change.
     pub(crate) fn may_pass(&self) -> bool {
@@ -258,5 +273,27 @@ impl Problem {
             },
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swallowed_port_is_one_problem_however_many_peers_are_behind_it() {
+        let peers = |count: u8| (0..count).map(|it| Ipv4Addr::new(192, 0, 2, it));
+        let problem = |count| Problem::Swallowed {
+            peers: peers(count).collect(),
+            port: 8472,
+        };
+        let one = problem(1).to_string();
+        assert!(one.contains("UDP port 8472"), "{one}");
+        assert!(one.contains("from peer 192.0.2.0:"), "{one}");
+        assert!(one.contains("--vxlan-port"), "{one}");
+        let many = problem(254).to_string();
+        let some = "254 peers (192.0.2.0, 192.0.2.1, 192.0.2.2, 251 more)";
+        assert!(many.contains(some), "{many}");
+        assert!(many.len() < 500, "{many}");
     }
 }

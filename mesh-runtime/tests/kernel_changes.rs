@@ -10,76 +10,15 @@ use std::{
 };
 
 use mesh_testbed::{
-    Daemon, DaemonOptions, Echo, Host, NetNs, PacketSocket, PingOptions, PingReport, Signal, ping,
-    transfer, wait_reachable, wait_until,
+    Echo, Host, NetNs, PacketSocket, PingOptions, PingReport, ping, transfer, wait_reachable,
+    wait_until,
 };
 
 mod pair;
-use pair::{Forged, Pair, SOON, counters};
-
-/// What the runtimes do while things change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Runtimes {
-    Alive,
-    Killed,
-    Stopped,
-    /// Alive, and carrying nothing by programs.
-    OnKernelPath,
-}
-
-impl Runtimes {
-    async fn pair(self) -> Pair {
-        let options = match self {
-            Self::OnKernelPath => DaemonOptions::new().args(["--fast-path", "off"]),
-            _ => DaemonOptions::new(),
-        };
-        let pair = Pair::start(&options).await;
-        if self != Self::OnKernelPath {
-            pair.wait_fast().await;
-        }
-        for host in [pair.host_a(), pair.host_b()] {
-            // Nobody here is told of better ways than those that a test makes.
-            for interface in ["all", "eth0"] {
-                for setting in ["send_redirects", "accept_redirects"] {
-                    let key = format!("net/ipv4/conf/{interface}/{setting}");
-                    host.netns().sysctl(&key, "0").unwrap();
-                }
-            }
-        }
-        pair
-    }
-
-    /// Lets them do it from now on.
-    async fn begin(self, pair: &Pair) {
-        for host in [pair.host_a(), pair.host_b()] {
-            match self {
-                Self::Alive | Self::OnKernelPath => {}
-                Self::Killed => {
-                    let dead = host.stop(Daemon::Runtime, Signal::SIGKILL, SOON);
-                    dead.await.unwrap();
-                }
-                Self::Stopped => host.kill(Daemon::Runtime, Signal::SIGSTOP).unwrap(),
-            }
-        }
-    }
-
-    fn is_alive(self) -> bool {
-        matches!(self, Self::Alive | Self::OnKernelPath)
-    }
-}
-
-fn ip(namespace: &NetNs, words: &str) {
-    let mut command = namespace.command("ip");
-    let output = command.args(words.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "ip {words}: {output:?}");
-}
-
-/// What `ip` prints.
-fn shown(namespace: &NetNs, words: &str) -> String {
-    let mut command = namespace.command("ip");
-    let output = command.args(words.split_whitespace()).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
-}
+use pair::{
+    Forged, Pair, SOON, counters,
+    runtimes::{Runtimes, ip, shown, whatever_the_runtimes_do},
+};
 
 async fn five(pair: &Pair, payload: usize) -> [PingReport; 2] {
     let options = PingOptions {
@@ -445,31 +384,6 @@ fn statistics(namespace: &NetNs, interface: &str) -> u64 {
     let sent = shown.split("TX:").nth(1).unwrap();
     let line = sent.lines().nth(1).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// The tests of what happens, one for each thing that the runtimes may do meanwhile.
-macro_rules! whatever_the_runtimes_do {
-    ($($what:ident => [$alive:ident, $killed:ident, $stopped:ident, $kernel:ident];)+) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $alive() {
-            $what(Runtimes::Alive).await;
-        }
-
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $killed() {
-            $what(Runtimes::Killed).await;
-        }
-
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $stopped() {
-            $what(Runtimes::Stopped).await;
-        }
-
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $kernel() {
-            $what(Runtimes::OnKernelPath).await;
-        }
-    )+};
 }
 
 whatever_the_runtimes_do! {

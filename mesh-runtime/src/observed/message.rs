@@ -21,9 +21,24 @@ use super::{
 };
 use crate::ebpf::Mac;
 
-pub(super) fn is_multipath(message: &RouteMessage) -> bool {
-    let several = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::MultiPath(_));
-    message.attributes.iter().any(several)
+/// The destination of a route, of whatever table, that leads there over several next hops.
+pub(super) fn multipath(message: &RouteMessage) -> Option<Ipv4Net> {
+    let has = |is: fn(&RouteAttribute) -> bool| message.attributes.iter().any(is);
+    let several = has(|it| matches!(it, RouteAttribute::MultiPath(_)))
+        // Where `nexthop_compat_mode` is off, it names but its next hop object, which may be a group.
+        || has(|it| matches!(it, RouteAttribute::NhId(_)))
+            && !has(|it| matches!(it, RouteAttribute::Oif(_)));
+    several.then(|| destination(message)).flatten()
+}
+
+fn destination(message: &RouteMessage) -> Option<Ipv4Net> {
+    let given = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    };
+    let address = message.attributes.iter().find_map(given);
+    let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    Ipv4Net::new(address, message.header.destination_prefix_length).ok()
 }
 
 pub(super) fn read_link(message: &LinkMessage) -> Link {
@@ -141,9 +156,8 @@ pub(super) fn read_route(message: &RouteMessage) -> Option<Route> {
     if message.header.tos != 0 || message.header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
-    let mut destination = Ipv4Addr::UNSPECIFIED;
     let mut route = Route {
-        destination: Ipv4Net::default(),
+        destination: destination(message)?,
         gateway: None,
         link: None,
         source: None,
@@ -155,7 +169,6 @@ pub(super) fn read_route(message: &RouteMessage) -> Option<Route> {
     };
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => route.gateway = Some(*address),
             RouteAttribute::PrefSource(RouteAddress::Inet(address)) => {
                 route.source = Some(*address);
@@ -166,7 +179,6 @@ pub(super) fn read_route(message: &RouteMessage) -> Option<Route> {
             _ => {}
         }
     }
-    route.destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
     Some(route)
 }
 
@@ -273,4 +285,47 @@ pub(super) fn read_forwarding(message: &NeighbourMessage) -> Option<Forwarding> 
 
 fn read_mac(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::route::RouteNextHop;
+
+    use super::*;
+
+    fn route(table: u8, attributes: &[RouteAttribute]) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.table = table;
+        message.header.destination_prefix_length = 24;
+        let destination = RouteAddress::Inet(Ipv4Addr::new(198, 51, 100, 0));
+        message.attributes = vec![RouteAttribute::Destination(destination)];
+        message.attributes.extend_from_slice(attributes);
+        message
+    }
+
+    #[test]
+    fn a_route_of_several_next_hops_is_told_in_whatever_table_it_is() {
+        let net = "198.51.100.0/24".parse().ok();
+        let hops = RouteAttribute::MultiPath(vec![RouteNextHop::default(); 2]);
+        let group = RouteAttribute::NhId(10);
+        for table in [RouteHeader::RT_TABLE_MAIN, 77] {
+            assert_eq!(multipath(&route(table, std::slice::from_ref(&hops))), net);
+            assert_eq!(
+                multipath(&route(table, &[group.clone(), hops.clone()])),
+                net
+            );
+            assert_eq!(multipath(&route(table, std::slice::from_ref(&group))), net);
+            let one = [group.clone(), RouteAttribute::Oif(2)];
+            assert_eq!(multipath(&route(table, &one)), None);
+            assert_eq!(multipath(&route(table, &one[1..])), None);
+        }
+    }
+
+    #[test]
+    fn a_default_route_of_several_next_hops_leads_everywhere() {
+        let mut message = route(77, &[RouteAttribute::MultiPath(Vec::new())]);
+        message.header.destination_prefix_length = 0;
+        message.attributes.remove(0);
+        assert_eq!(multipath(&message), Some(Ipv4Net::default()));
+    }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Observed {
     pub(crate) neighbours: Vec<Neighbour>,
     /// What the bridge forwards by.
     pub(crate) forwarding: Vec<Forwarding>,
-    /// Destinations, of whatever host, that several routes of equal cost lead to.
+    /// Destinations, of whatever host, that some route of any table leads to over several next hops of equal cost.
     pub(crate) multipath: Arc<Vec<Ipv4Net>>,
     /// A peer that policy rules keep from being reached over the VXLAN device.
     pub(crate) diversion: Option<Diversion>,

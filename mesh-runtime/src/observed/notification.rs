@@ -40,6 +40,8 @@ const RTM_NEWNETCONF: u16 = 80;
 const RT_TABLE_LOCAL: u8 = 255;
 const RTMSG_LEN: usize = 12;
 const RTA_DST: u16 = 1;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_NH_ID: u16 = 30;
 
 /// Reads what a datagram of notifications says has changed.
 ///
@@ -107,9 +109,17 @@ fn of_route(body: &[u8], cluster: Ipv4Net) -> Parts {
     match Ipv4Net::new(destination, length) {
         // One inside the cluster leads to no peer's host.
         Ok(net) if cluster.contains(&net) => Parts::ROUTES,
-        Ok(net) if net.prefix_len() > 0 => Parts::WAYS,
+        Ok(net) if net.prefix_len() > 0 && !may_be_multipath(body) => Parts::WAYS,
         _ => Parts::ROUTES | Parts::WAYS,
     }
+}
+
+/// Whether a route leads over several next hops, or names a next hop object, which may be a group.
+fn may_be_multipath(body: &[u8]) -> bool {
+    let of_route = body.get(RTMSG_LEN..).unwrap_or_default();
+    [RTA_MULTIPATH, RTA_NH_ID]
+        .iter()
+        .any(|kind| attribute(of_route, *kind).is_some())
 }
 
 /// The destination of a route that is not a default.
@@ -242,6 +252,19 @@ mod tests {
         assert_eq!(news(255, [192, 0, 2, 1], 32), Parts::empty());
         // It may lead to a peer as well as into the cluster.
         assert_eq!(news(254, [10, 0, 0, 0], 8), Parts::WAYS);
+    }
+
+    #[test]
+    fn a_route_of_several_next_hops_is_read_in_whatever_table_it_is() {
+        for attribute in [RTA_MULTIPATH, RTA_NH_ID] {
+            for kind in [RTM_NEWROUTE, RTM_DELROUTE] {
+                let mut several = route(kind, 0, 77, [192, 0, 2, 3], 32);
+                several.extend([8, 0, attribute as u8, 0, 10, 0, 0, 0]);
+                let length = several.len() as u32;
+                several[..4].copy_from_slice(&length.to_ne_bytes());
+                assert_eq!(heard(&several).parts, Parts::ROUTES | Parts::WAYS);
+            }
+        }
     }
 
     #[test]

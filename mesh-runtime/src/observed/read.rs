@@ -20,7 +20,7 @@ use super::{
     Address, Forwarding, Link, Neighbour, NextHops, Observed, OverlayEntries, Route, Routes,
     dirty::{Dirty, Parts},
     diversion,
-    message::{is_multipath, read_address, read_forwarding, read_link, read_neighbour, read_route},
+    message::{multipath, read_address, read_forwarding, read_link, read_neighbour, read_route},
     shaping, transform, ways,
 };
 use crate::{
@@ -228,27 +228,29 @@ async fn addresses(netlink: &Netlink) -> Result<Vec<Address>, NetlinkError> {
     dump(request.execute(), read_address).await
 }
 
-/// The routes that matter by themselves, and where others lead over several ways.
+/// The routes that matter by themselves, and where others, of any table, lead over several next hops: policy rules may
+/// lead there.
 async fn routes(
     netlink: &Netlink,
     cluster: Ipv4Net,
 ) -> Result<(Routes, Vec<Ipv4Net>), NetlinkError> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
     let request = netlink.handle.route().get(message);
     let matters =
         |route: &Route| route.destination.prefix_len() == 0 || cluster.contains(&route.destination);
     let read = dump(request.execute(), |message| {
-        let route = read_route(message)?;
-        let spreads = is_multipath(message);
-        (spreads || matters(&route)).then_some((spreads, route))
+        let route = read_route(message).filter(matters);
+        let multipath = multipath(message);
+        (route.is_some() || multipath.is_some()).then_some((route, multipath))
     })
     .await?;
-    let spread = read.iter().filter(|(spreads, _)| *spreads);
-    let multipath = spread.map(|(_, route)| route.destination).collect();
-    let routes = read.into_iter().map(|(_, route)| route);
-    Ok((routes.filter(matters).collect(), multipath))
+    let (routes, multipath): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    Ok((
+        routes.into_iter().flatten().collect(),
+        multipath.into_iter().flatten().collect(),
+    ))
 }
 
 /// The IPv4 neighbours on an interface; none without one.

@@ -5,10 +5,15 @@
 //! is answered by the peer's kernel; neither its runtime nor its agent need be alive.
 //!
 //! [`round`] decides whom to ask when (pure), [`packet`] is what is sent, [`socket`] sends.
+//!
+//! Beside the call, peers are asked now and then whether VXLAN gets there and back: [`look`] asks, [`swallowed`]
+//! decides (pure).
 
+pub(crate) mod look;
 mod packet;
 mod round;
 mod socket;
+pub(crate) mod swallowed;
 
 use std::{
     collections::BTreeMap,

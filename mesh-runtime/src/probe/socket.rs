@@ -24,7 +24,7 @@ const RECEIVE_BUFFER: usize = 2 << 20;
 
 const ICMP_DESTINATION_UNREACHABLE: u8 = 3;
 
-/// Asks for signs of life from one address over one interface.
+/// Asks for signs of life from one address.
 ///
 /// An ICMP echo request is answered by every kernel that is not told otherwise, but sending
 /// one takes CAP_NET_RAW. A datagram to a port that is not served takes nothing, and the
@@ -36,11 +36,14 @@ pub(crate) struct ProbeSocket {
     /// questions.
     echo: Option<(UdpSocket, Mark)>,
     datagram: UdpSocket,
+    /// The port to which datagrams go.
+    port: u16,
 }
 
 impl ProbeSocket {
-    /// Opens the sockets in the network namespace of this thread.
-    pub(crate) fn open(source: Ipv4Addr, interface: &str) -> io::Result<Self> {
+    /// Opens the sockets in the network namespace of this thread. Without an interface, questions
+    /// go where the host's routes lead.
+    pub(crate) fn open(source: Ipv4Addr, interface: Option<&str>) -> io::Result<Self> {
         let mark = Mark {
             id: rand::random(),
             token: rand::random(),
@@ -53,11 +56,20 @@ impl ProbeSocket {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
             Err(error) => return Err(error),
         };
-        let datagram = open(Type::DGRAM, Some(Protocol::UDP), source, interface)?;
-        setsockopt(&datagram, Ipv4RecvErr, &true)?;
         Ok(Self {
             echo,
-            datagram: into_tokio(datagram)?,
+            datagram: open_datagram(source, interface)?,
+            port: DISCARD_PORT,
+        })
+    }
+
+    /// Opens a socket that sends nothing but datagrams, to one port: whoever refuses them does
+    /// not serve it. In the network namespace of this thread.
+    pub(super) fn to_port(source: Ipv4Addr, port: u16) -> io::Result<Self> {
+        Ok(Self {
+            echo: None,
+            datagram: open_datagram(source, None)?,
+            port,
         })
     }
 
@@ -69,8 +81,8 @@ impl ProbeSocket {
         });
         match echo {
             Some(result) if attempt == 0 => result,
-            Some(result) => send(&self.datagram, &[], to, DISCARD_PORT).or(result),
-            None => send(&self.datagram, &[], to, DISCARD_PORT),
+            Some(result) => send(&self.datagram, &[], to, self.port).or(result),
+            None => send(&self.datagram, &[], to, self.port),
         }
     }
 
@@ -113,17 +125,23 @@ impl ProbeSocket {
     }
 }
 
+fn open_datagram(source: Ipv4Addr, interface: Option<&str>) -> io::Result<UdpSocket> {
+    let socket = open(Type::DGRAM, Some(Protocol::UDP), source, interface)?;
+    setsockopt(&socket, Ipv4RecvErr, &true)?;
+    into_tokio(socket)
+}
+
 fn open(
     kind: Type,
     protocol: Option<Protocol>,
     source: Ipv4Addr,
-    interface: &str,
+    interface: Option<&str>,
 ) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, kind, protocol)?;
     socket.set_nonblocking(true)?;
     // Before 5.7 this takes CAP_NET_RAW. Without it the route leads over the overlay all the
     // same, unless it is missing.
-    match socket.bind_device(Some(interface.as_bytes())) {
+    match socket.bind_device(interface.map(str::as_bytes)) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
         other => other?,
     }

@@ -10,6 +10,7 @@ mod endpoints;
 mod fast_path;
 mod firewall;
 mod new_ports;
+mod port_watch;
 mod probe;
 mod registered;
 mod schedule;
@@ -61,6 +62,7 @@ use fast_path::Progress;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 use firewall::Firewall;
 use new_ports::NewPorts;
+use port_watch::PortWatch;
 use registered::Registered;
 use schedule::Schedule;
 use silent_containers::SilentContainers;
@@ -108,6 +110,7 @@ pub(crate) struct Reconciler {
     registered: Registered,
     silent_containers: SilentContainers,
     new_ports: NewPorts,
+    port_watch: PortWatch,
 }
 
 impl Reconciler {
@@ -145,6 +148,7 @@ impl Reconciler {
             registered: Registered::new(addresses),
             silent_containers: SilentContainers::default(),
             new_ports: NewPorts::default(),
+            port_watch: PortWatch::default(),
         })
     }
 
@@ -169,6 +173,7 @@ impl Reconciler {
                 .new_ports
                 .first_end(left_free)
                 .map(|at| at.max(quiet_until));
+            let port_look_at = self.port_watch.due();
             let compare_maps_from = self.compare_maps_from;
             let dropped = self.fast_path.dropped();
             tokio::select! {
@@ -206,6 +211,10 @@ impl Reconciler {
                     self.firewall.begin();
                 }
                 outcome = self.firewall.done() => self.note_firewall(outcome),
+                () = sleep_until(port_look_at.unwrap_or(quiet_until)), if port_look_at.is_some() => {
+                    self.look_at_port();
+                }
+                found = self.port_watch.done() => self.note_port_look(found),
                 () = sleep_until(patience_ends.unwrap_or(quiet_until)), if patience_ends.is_some() => {
                     self.answer_waiting();
                 }
@@ -404,6 +413,7 @@ impl Reconciler {
         };
         problems.extend(self.state_writer.problem());
         problems.extend(self.firewall_problems());
+        problems.extend(self.swallowed_problem());
         self.note_problems(problems);
     }
 

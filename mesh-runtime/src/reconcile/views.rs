@@ -64,7 +64,7 @@ impl Reconciler {
     }
 
     /// Peers whose entries the kernel does not show; `None` if it shows no overlay device.
-    fn unready(&self) -> Option<BTreeSet<Ipv4Net>> {
+    pub(super) fn unready(&self) -> Option<BTreeSet<Ipv4Net>> {
         self.observed
             .link_named(&self.settings.overlay)
             .filter(|link| link.up && matches!(link.kind, LinkKind::Vxlan(_)))?;

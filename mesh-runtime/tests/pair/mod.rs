@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod runtimes;
+
 use std::{net::Ipv4Addr, time::Duration};
 
 use mesh_proto::{
