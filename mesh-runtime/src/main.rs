@@ -46,9 +46,9 @@ fn run(options: &DaemonOptions) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One task owns all state: two threads keep calls and kernel notifications apart,
-        // and more would cost memory on every node for nothing.
-        .worker_threads(2)
+        // The loop that owns all state has a thread of its own: this one is for calls, and a second would only be
+        // woken up along with it.
+        .worker_threads(1)
         .max_blocking_threads(4)
         .enable_all()
         .build()

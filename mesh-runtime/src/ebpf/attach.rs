@@ -190,8 +190,17 @@ impl Attachments {
     /// Removes pins of links that no longer belong: interfaces that are gone, or that an
     /// earlier life attached to. The directory is ours alone while we hold its lock.
     pub(super) fn remove_stale_pins(&self) -> Result<(), FastPathError> {
-        let wanted: Vec<PathBuf> = self.attached.keys().map(|hook| self.pin(*hook)).collect();
-        remove_pins(&self.links, |path| !wanted.iter().any(|pin| pin == path))
+        let wanted: BTreeSet<PathBuf> = self.attached.keys().map(|hook| self.pin(*hook)).collect();
+        remove_pins(&self.links, |path| !wanted.contains(path))
+    }
+
+    /// Whether the kernel shows what is wanted and nothing that an earlier life left.
+    pub(super) fn are_those_of(&self, wanted: &BTreeMap<Hook, String>) -> bool {
+        let pins = fs::read_dir(&self.links).map(Iterator::count);
+        self.filters_removed
+            && self.attached.keys().eq(wanted.keys())
+            && pins.is_ok_and(|pins| pins == wanted.len())
+            && wanted.keys().all(|hook| self.holds(*hook))
     }
 
     /// Detaches the filters of an earlier life that attached by clsact while this one does

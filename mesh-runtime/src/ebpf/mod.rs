@@ -245,6 +245,13 @@ impl FastPath {
         self.maps.stop_forwarding()
     }
 
+    /// Whether the kernel shows these attachments and no others, as far as that can be told without attaching: of
+    /// tcx links it can.
+    pub fn holds(&self, hooks: &Hooks) -> bool {
+        let programs = self.programs.as_ref();
+        programs.is_some_and(|programs| programs.attachments.are_those_of(&hooks.0))
+    }
+
     /// What makes the attachments those of `wanted`; `None` while an earlier job is under way.
     pub fn attach_job(&mut self, wanted: &FastPathState) -> Option<AttachJob> {
         let wanted = self.hooks(wanted);

@@ -89,8 +89,9 @@ impl OpenFastPath {
     /// done. `anew` looks at what is attached as well, in case somebody has detached it.
     fn attach(&mut self, anew: bool) {
         let Some(state) = &self.shown else { return };
-        let done = self.attached.as_ref() == Some(&self.fast_path.hooks(state));
-        if done && !anew && self.unattached.is_none() {
+        let hooks = self.fast_path.hooks(state);
+        let done = self.attached.as_ref() == Some(&hooks) && self.unattached.is_none();
+        if done && (!anew || self.fast_path.holds(&hooks)) {
             return;
         }
         match self.fast_path.attach_job(state) {

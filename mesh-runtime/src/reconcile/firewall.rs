@@ -101,12 +101,20 @@ impl Firewall {
         (self.look || self.shown.as_ref() != Some(wanted)).then_some(now)
     }
 
-    /// Begins a turn.
-    pub(super) fn begin(&mut self) {
+    /// Begins a turn, unless a glance shows that there is nothing to do: then it says so.
+    pub(super) fn begin(&mut self) -> bool {
         let (Some(ruleset), Some(mut writer)) = (self.wanted.clone(), self.writer.take()) else {
-            return;
+            return false;
         };
         let now = Instant::now();
+        if self.failed.is_none() && self.shown.as_ref() == Some(&ruleset) && writer.glance() {
+            let counters = writer.counters().clone();
+            self.counters.note(counters, now.into_std());
+            self.writer = Some(writer);
+            self.look = false;
+            self.early = false;
+            return true;
+        }
         let wanted = Wanted {
             ruleset,
             may_run: self.free_at <= now,
@@ -117,6 +125,7 @@ impl Firewall {
             let outcome = writer.turn(&wanted);
             (writer, outcome)
         }));
+        false
     }
 
     /// Waits until the turn that is under way has ended; for ever if none is. Cancel safe.

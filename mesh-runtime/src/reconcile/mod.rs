@@ -12,9 +12,12 @@ mod firewall;
 mod new_ports;
 mod port_watch;
 mod probe;
+mod reading;
 mod registered;
+mod round;
 mod schedule;
 mod silent_containers;
+mod start;
 mod state_writer;
 mod views;
 mod waiting;
@@ -31,33 +34,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::command::Command,
-    apply::Applier,
-    desired::{Desired, desired, devices::is_own_bridge_mac},
-    diff::{
-        Settled,
-        change::{Change, Stage},
-        diff,
-    },
-    ebpf::{shown_generation, shown_holders},
-    netlink::{Netlink, NetlinkError},
+    apply::firewall::Outcome,
+    desired::Desired,
+    diff::Settled,
+    netlink::Netlink,
     observed::{
         Observed,
-        containers::{far_ends, look_inside},
         dirty::{Dirty, Parts},
         events::Events,
-        namespace_events::Changed,
-        read::{Scope, observe},
     },
     options::RuntimeOptions,
     problem::Problem,
     settings::Settings,
-    wanted::{
-        Wanted,
-        adopt::adopt,
-        state::{Source, choose},
-    },
+    wanted::Wanted,
 };
-use endpoints::forget_gone;
 use fast_path::Progress;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 use firewall::Firewall;
@@ -68,9 +58,6 @@ use schedule::Schedule;
 use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
-
-/// Readings in a row while the kernel keeps telling of changes.
-const READINGS: usize = 8;
 
 /// How often what the kernel tells nobody is compared.
 const COMPARISON: Duration = Duration::from_secs(5);
@@ -208,7 +195,9 @@ impl Reconciler {
                 } => self.compare_maps(),
                 () = rules_changed.notified() => self.firewall.look(),
                 () = sleep_until(firewall_at.unwrap_or(quiet_until)), if firewall_at.is_some() => {
-                    self.firewall.begin();
+                    if self.firewall.begin() {
+                        self.note_firewall(Ok(Outcome::InPlace));
+                    }
                 }
                 outcome = self.firewall.done() => self.note_firewall(outcome),
                 () = sleep_until(port_look_at.unwrap_or(quiet_until)), if port_look_at.is_some() => {
@@ -247,271 +236,5 @@ impl Reconciler {
         self.state_writer.flush(&self.wanted).await;
         self.fast_path.finish().await;
         self.firewall.finish().await;
-    }
-
-    /// Takes over what an earlier run left, then makes the first round.
-    async fn start(&mut self) {
-        let found = self.state_writer.read().await;
-        self.observed.holders = shown_holders(&self.options.bpffs);
-        if let Err(error) = self.read(Dirty::all()).await {
-            tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
-        }
-        let kept = found.kept.clone().filter(|_| !found.behind);
-        let (wanted, source) = choose(
-            adopt(&self.settings, &self.observed),
-            shown_generation(&self.options.bpffs),
-            found,
-        );
-        self.wanted = wanted;
-        if let Some(subnet) = self.wanted.subnet {
-            tracing::info!(
-                %subnet,
-                peers = self.wanted.peers.len(),
-                injected = self.wanted.injected.len(),
-                from = match source {
-                    Source::File => "the state directory",
-                    Source::Kernel | Source::Nobody => "the kernel",
-                },
-                "took over what an earlier run left"
-            );
-            if let Err(refusal) = self.registered.serve(subnet).await {
-                tracing::error!(reason = %refusal, "no addresses are leased until the node has their subnet again");
-            }
-        }
-        if let Some(address) = self.options.host_address {
-            self.wanted.host_address = Some(address);
-        }
-        self.fast_path.begin(&self.options);
-        self.adopt_generation();
-        // Also a mark that a kill left behind is taken away by writing.
-        if kept.as_ref() != Some(&self.wanted) {
-            self.state_writer.changed(self.wanted.generation);
-        }
-        self.round(Dirty::default()).await;
-    }
-
-    /// Reads the parts of the kernel's state that may be out of date.
-    async fn read(&mut self, dirty: Dirty) -> Result<(), NetlinkError> {
-        let mut dirty = dirty | std::mem::take(&mut self.outdated) | self.events.take();
-        self.unplanned = true;
-        // Until it has worked, nothing is known.
-        self.outdated = Dirty::all();
-        let mut all_containers = false;
-        for _ in 0..READINGS {
-            self.look_at_programs |= dirty.any(Parts::PROGRAMS);
-            all_containers |= dirty.any(Parts::CONTAINERS);
-            let previous = std::mem::take(&mut self.observed);
-            // Not the kernel's to tell, so not lost where reading fails.
-            self.observed.holders = previous.holders.clone();
-            let scope = Scope {
-                cluster: self.settings.cluster.cidr,
-                bridge: &self.settings.bridge,
-                overlay: &self.settings.overlay,
-                peers: &self.wanted.peers,
-                source: self.wanted.host_address,
-                vxlan_port: self.wanted.node_settings.vxlan_port,
-            };
-            self.observed = observe(&self.netlink, previous, dirty, scope).await?;
-            // What was told meanwhile belongs to the same change: a bridge that is deleted lets go of its ports
-            // first, one after the other.
-            dirty = self.events.take();
-            if dirty.is_clean() {
-                break;
-            }
-        }
-        self.note_devices();
-        if forget_gone(&mut self.wanted, &self.observed) {
-            self.state_writer.changed(self.wanted.generation);
-        }
-        self.registered
-            .show(&mut self.wanted, &self.observed, &self.settings.bridge);
-        self.look_inside(all_containers).await?;
-        self.registered.occupy(&self.wanted, &self.observed);
-        self.outdated = dirty;
-        Ok(())
-    }
-
-    /// What the kernel has not told of, where it tells nothing of containers: their inside.
-    fn containers_unheard(&self) -> Dirty {
-        match self.events.hears_containers() {
-            true => Dirty::default(),
-            false => Parts::CONTAINERS.into(),
-        }
-    }
-
-    /// Looks into the containers that are new, or of which the kernel has told something.
-    async fn look_inside(&mut self, all: bool) -> Result<(), NetlinkError> {
-        // Taken before looking, so that what changes meanwhile is looked at again.
-        let changed = match self.events.take_namespaces() {
-            _ if all => Changed::All,
-            some => Changed::Only(some),
-        };
-        let far_ends = far_ends(&self.observed, &self.settings.bridge);
-        let before = std::mem::take(&mut self.observed.containers);
-        self.observed.containers = look_inside(&self.netlink, &far_ends, before, &changed).await?;
-        if let Some(bridge) = self.observed.link_named(&self.settings.bridge) {
-            let holders = &self.observed.holders;
-            self.observed.holders =
-                holders.after(&self.observed, bridge.index, &self.wanted.endpoints);
-        }
-        if !self.events.hears_containers() {
-            let silent = self
-                .observed
-                .containers
-                .iter()
-                .filter(|(_, container)| container.is_silent())
-                .map(|(&port, _)| port)
-                .collect();
-            self.silent_containers.seen(silent, Instant::now());
-        }
-        Ok(())
-    }
-
-    /// Remembers which bridge is ours, and whose neighbours are worth a look.
-    fn note_devices(&mut self) {
-        let bridge = self.observed.link_named(&self.settings.bridge);
-        let overlay = self.observed.link_named(&self.settings.overlay);
-        if let Some(bridge) = bridge
-            && is_own_bridge_mac(&self.settings.cluster, bridge.mac)
-            && self.wanted.own_bridge != Some(bridge.index)
-        {
-            self.wanted.own_bridge = Some(bridge.index);
-            // At the start, nothing is wanted yet.
-            if self.wanted.subnet.is_some() {
-                self.state_writer.changed(self.wanted.generation);
-            }
-        }
-        if let Some(bridge) = bridge
-            && self.wanted.own_bridge == Some(bridge.index)
-        {
-            let ports = self.observed.ports_of(bridge.index);
-            self.wanted.bridge_ports = ports.map(|port| port.index).collect();
-        }
-        self.events.watch_neighbours(
-            bridge.map_or(0, |link| link.index),
-            overlay.map_or(0, |link| link.index),
-        );
-    }
-
-    /// Reads what may have changed and at least `dirty`, and makes the kernel and the fast
-    /// path show what is wanted.
-    async fn round(&mut self, dirty: Dirty) {
-        let mut problems = match self.reconcile_kernel(dirty).await {
-            Ok(failed) => {
-                let mut problems = self.desired.problems.clone();
-                problems.extend(failed);
-                let anew = std::mem::take(&mut self.look_at_programs);
-                problems.extend(self.show_fast_path(anew));
-                self.show_firewall();
-                problems.extend(self.unguarded());
-                problems
-            }
-            Err(error) => {
-                self.reconnect(&error);
-                vec![Problem::Observe(error.to_string())]
-            }
-        };
-        problems.extend(self.state_writer.problem());
-        problems.extend(self.firewall_problems());
-        problems.extend(self.swallowed_problem());
-        self.note_problems(problems);
-    }
-
-    /// Makes the kernel's network show what is wanted, and says what it refused.
-    async fn reconcile_kernel(&mut self, dirty: Dirty) -> Result<Vec<Problem>, NetlinkError> {
-        self.read(dirty).await?;
-        let changes = self.compare();
-        self.unplanned = false;
-        if changes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let failed = Applier::new(&self.netlink, &self.settings, &self.observed)
-            .apply(&changes)
-            .await;
-        let of_devices = |change: &Change| change.stage() == Stage::Devices;
-        if !failed.is_empty() {
-            self.outdated = Dirty::all();
-        } else if !changes.iter().any(of_devices) {
-            let overlay = self.observed.link_named(&self.settings.overlay);
-            if let Some(overlay) = overlay.map(|link| link.index) {
-                for change in &changes {
-                    self.observed.note(overlay, change);
-                }
-            }
-        }
-        if changes.iter().any(of_devices) {
-            // The fast path needs the devices as they are now.
-            self.read(Dirty::default()).await?;
-            let left = self.compare();
-            // Somebody may have changed something in between. What failed has its own pace.
-            self.unplanned = !left.is_empty() && failed.is_empty();
-        }
-        Ok(failed)
-    }
-
-    /// Computes what the kernel is to show, and what has to be changed for it.
-    fn compare(&mut self) -> Vec<Change> {
-        self.observed.programs = self.fast_path.programs();
-        self.note_new_ports();
-        let before = &self.desired.entries;
-        self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));
-        diff(
-            &self.settings,
-            &self.desired,
-            &self.observed,
-            &mut self.settled,
-        )
-    }
-
-    /// Goes on from the generation that the fast path's maps show, so that a call from
-    /// before this daemon's start cannot undo what a later one did.
-    fn adopt_generation(&mut self) {
-        if self.wanted.generation == 0
-            && self.wanted.subnet.is_some()
-            && let Some(generation) = self.fast_path.generation()
-        {
-            self.wanted.generation = generation;
-        }
-    }
-
-    /// Opens the connections again after one broke.
-    fn reconnect(&mut self, error: &NetlinkError) {
-        if !matches!(error, NetlinkError::Closed)
-            && !self.netlink.is_closed()
-            && !self.events.is_closed()
-        {
-            return;
-        }
-        let connected = Netlink::connect().and_then(|netlink| {
-            let events = Events::listen(netlink.port, self.settings.cluster.cidr)?;
-            Ok((netlink, events))
-        });
-        match connected {
-            Ok((netlink, events)) => {
-                self.netlink = netlink;
-                self.events = events;
-            }
-            Err(error) => tracing::warn!(%error, "cannot open a netlink connection"),
-        }
-    }
-
-    /// Keeps what went wrong for the status, tells it once, and plans the next attempt.
-    fn note_problems(&mut self, problems: Vec<Problem>) {
-        for problem in &problems {
-            if !self.problems.contains(problem) {
-                tracing::warn!("{problem}");
-            }
-        }
-        for problem in &self.problems {
-            if !problems.contains(problem) {
-                tracing::info!("no longer: {problem}");
-            }
-        }
-        self.schedule
-            .round_done(Instant::now(), problems.iter().any(Problem::may_pass));
-        self.problems = problems;
-        if self.events.is_closed() {
-            self.reconnect(&NetlinkError::Closed);
-        }
     }
 }

@@ -78,6 +78,12 @@ impl Fingerprint {
         self.tables.rules.len() == content.rules && self.tables.elements == content.elements
     }
 
+    /// Whether no tables at all have changed since.
+    pub(super) fn is_newest(&self, reader: &PacketFilter) -> bool {
+        let generation = reader.generation();
+        generation.is_ok_and(|generation| generation == self.generation)
+    }
+
     /// Whether the kernel shows the same tables still.
     pub(super) fn holds(&mut self, reader: &PacketFilter) -> io::Result<bool> {
         if reader.generation()? == self.generation {

@@ -57,6 +57,19 @@ impl Writer {
         &self.counters
     }
 
+    /// Reads the counters, and says whether nobody has changed any rules since these were written: a few system
+    /// calls. If not, or if that cannot be told, they are to be looked at.
+    pub(crate) fn glance(&mut self) -> bool {
+        let Some(written) = &self.written else {
+            return false;
+        };
+        let Ok(reader) = PacketFilter::open() else {
+            return false;
+        };
+        self.counters = reader.counters().unwrap_or_default();
+        written.fingerprint.is_newest(&reader)
+    }
+
     /// Looks at the kernel's rules, and writes them where they are not what is wanted.
     ///
     /// # Errors

@@ -1,0 +1,111 @@
+//! A round: reads the kernel, computes what is missing, makes the changes, and keeps what went wrong.
+
+use tokio::time::Instant;
+
+use super::Reconciler;
+use crate::{
+    apply::Applier,
+    desired::desired,
+    diff::{
+        change::{Change, Stage},
+        diff,
+    },
+    netlink::NetlinkError,
+    observed::dirty::Dirty,
+    problem::Problem,
+};
+
+impl Reconciler {
+    /// Reads what may have changed and at least `dirty`, and makes the kernel and the fast
+    /// path show what is wanted.
+    pub(super) async fn round(&mut self, dirty: Dirty) {
+        let mut problems = match self.reconcile_kernel(dirty).await {
+            Ok(failed) => {
+                let mut problems = self.desired.problems.clone();
+                problems.extend(failed);
+                let anew = std::mem::take(&mut self.look_at_programs);
+                problems.extend(self.show_fast_path(anew));
+                self.show_firewall();
+                problems.extend(self.unguarded());
+                problems
+            }
+            Err(error) => {
+                self.reconnect(&error);
+                vec![Problem::Observe(error.to_string())]
+            }
+        };
+        problems.extend(self.state_writer.problem());
+        problems.extend(self.firewall_problems());
+        problems.extend(self.swallowed_problem());
+        self.note_problems(problems);
+    }
+
+    /// Makes the kernel's network show what is wanted, and says what it refused.
+    pub(super) async fn reconcile_kernel(
+        &mut self,
+        dirty: Dirty,
+    ) -> Result<Vec<Problem>, NetlinkError> {
+        self.read(dirty).await?;
+        let changes = self.compare();
+        self.unplanned = false;
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let failed = Applier::new(&self.netlink, &self.settings, &self.observed)
+            .apply(&changes)
+            .await;
+        let of_devices = |change: &Change| change.stage() == Stage::Devices;
+        if !failed.is_empty() {
+            self.outdated = Dirty::all();
+        } else if !changes.iter().any(of_devices) {
+            let overlay = self.observed.link_named(&self.settings.overlay);
+            if let Some(overlay) = overlay.map(|link| link.index) {
+                for change in &changes {
+                    self.observed.note(overlay, change);
+                }
+            }
+        }
+        if changes.iter().any(of_devices) {
+            // The fast path needs the devices as they are now.
+            self.read(Dirty::default()).await?;
+            let left = self.compare();
+            // Somebody may have changed something in between. What failed has its own pace.
+            self.unplanned = !left.is_empty() && failed.is_empty();
+        }
+        Ok(failed)
+    }
+
+    /// Computes what the kernel is to show, and what has to be changed for it.
+    pub(super) fn compare(&mut self) -> Vec<Change> {
+        self.observed.programs = self.fast_path.programs();
+        self.note_new_ports();
+        let before = &self.desired.entries;
+        self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));
+        diff(
+            &self.settings,
+            &self.desired,
+            &self.observed,
+            &mut self.settled,
+        )
+    }
+
+    /// Keeps what went wrong for the status, tells it once, and plans the next attempt.
+    pub(super) fn note_problems(&mut self, problems: Vec<Problem>) {
+        for problem in &problems {
+            if !self.problems.contains(problem) {
+                tracing::warn!("{problem}");
+            }
+        }
+        for problem in &self.problems {
+            if !problems.contains(problem) {
+                tracing::info!("no longer: {problem}");
+            }
+        }
+        self.schedule
+            .round_done(Instant::now(), problems.iter().any(Problem::may_pass));
+        self.problems = problems;
+        if self.events.is_closed() {
+            self.reconnect(&NetlinkError::Closed);
+        }
+    }
+}
