@@ -79,6 +79,7 @@ pub enum AgentError {
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
     let beats = Ticker::every(settings.heartbeat_interval)?;
     let passes = Ticker::every(settings.dataplane.interval)?;
+    let looks = Ticker::every(settings.feed.interval.min(host_address::LONGEST_INTERVAL))?;
     let registration = watch::Sender::<Option<Registration>>::new(None);
     let host_address = watch::Sender::new(settings.host_address.at_start());
     let listed = watch::Sender::<Option<Listed>>::new(None);
@@ -134,7 +135,6 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         },
         tasks_stop.clone(),
     ));
-    let interval = settings.feed.interval;
     tasks.spawn(feed::run(
         control_plane.clone(),
         settings.feed,
@@ -159,7 +159,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     tasks.spawn(host_address::run(
         control_plane.clone(),
         settings.host_address,
-        interval,
+        looks,
         host_address,
         tasks_stop.clone(),
     ));

@@ -1,15 +1,14 @@
 //! The host address task: notices that this node's address on the underlay changed.
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use tokio::{
-    net::lookup_host,
-    sync::watch,
-    time::{MissedTickBehavior, timeout},
-};
+use mesh_ticker::Ticker;
+use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_ROUTE};
+use tokio::{net::lookup_host, sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
@@ -18,8 +17,12 @@ use crate::{
     underlay::{parse_underlay_address, source_address_towards},
 };
 
-/// Longest time between two looks. A look costs two system calls and no packet.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time between two looks: routes change as well, and a notification may be lost. A look costs two system
+/// calls and no packet.
+pub(crate) const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// `RTNLGRP_IPV4_IFADDR` (linux/rtnetlink.h) as the bit of a socket's address: addresses that come and go.
+const ADDRESSES: u32 = 1 << (5 - 1);
 
 /// How long the control plane's name may take to resolve.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(1);
@@ -53,7 +56,7 @@ impl HostAddress {
 pub async fn run(
     control_plane: ControlPlane,
     address: HostAddress,
-    interval: Duration,
+    mut looks: Ticker,
     published: watch::Sender<Ipv4Addr>,
     stop: CancellationToken,
 ) {
@@ -61,12 +64,16 @@ pub async fn run(
         HostAddress::Source { towards, .. } => towards,
         HostAddress::Fixed(_) => return stop.cancelled().await,
     };
-    let mut ticks = tokio::time::interval(interval.min(LONGEST_INTERVAL));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changes = listen()
+        .inspect_err(
+            |error| debug!(%error, "changes of addresses are not heard: looking now and then"),
+        )
+        .ok();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+            () = looks.tick() => {}
+            () = changed(&mut changes) => {}
         }
         let found = tokio::select! {
             () = stop.cancelled() => return,
@@ -85,6 +92,32 @@ pub async fn run(
             Ok(_) => {}
             // No route, no name: an address that cannot be found is not another address.
             Err(reason) => debug!(reason, "cannot look up this node's address"),
+        }
+    }
+}
+
+/// Hears when any address of this host comes or goes, which takes no privilege.
+fn listen() -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    socket
+        .socket_mut()
+        .bind(&netlink_sys::SocketAddr::new(0, ADDRESSES))?;
+    Ok(socket)
+}
+
+/// Waits until an address may have changed; for ever if that is not heard. Cancel safe: what is lost is looked for
+/// all the same.
+async fn changed(changes: &mut Option<TokioSocket>) {
+    let Some(socket) = changes else {
+        return std::future::pending().await;
+    };
+    let mut buffer = Vec::with_capacity(8 * 1024);
+    match socket.recv(&mut buffer).await {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+        Err(error) => {
+            debug!(%error, "changes of addresses are not heard any more: looking now and then");
+            *changes = None;
         }
     }
 }

@@ -85,7 +85,8 @@ pub async fn run(
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = doubtful.changed() => if changed.is_err() { return },
-                _ = ticks.tick() => {}
+                // While nobody is in doubt, nothing has to wake up.
+                _ = ticks.tick(), if !doubtful.borrow().is_empty() => {}
             }
             let subnets = doubtful.borrow_and_update().clone();
             if subnets.is_empty() {

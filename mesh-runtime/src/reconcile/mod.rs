@@ -26,10 +26,7 @@ use std::{io, time::Duration};
 
 use mesh_ipam::Ipam;
 use mesh_ticker::Ticker;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -54,7 +51,7 @@ use firewall::Firewall;
 use new_ports::NewPorts;
 use port_watch::PortWatch;
 use registered::Registered;
-use schedule::Schedule;
+use schedule::{Schedule, until};
 use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
@@ -169,10 +166,10 @@ impl Reconciler {
                     Some(command) => self.handle(command).await,
                     None => break,
                 },
-                () = async { self.events.changed().await; sleep_until(quiet_until).await } => {
+                () = async { self.events.changed().await; until(Some(quiet_until)).await } => {
                     self.round(Dirty::default()).await;
                 }
-                () = sleep_until(quiet_until), if self.unplanned => {
+                () = until(Some(quiet_until)), if self.unplanned => {
                     self.round(Dirty::default()).await;
                 }
                 () = self.comparison.tick() => {
@@ -187,37 +184,37 @@ impl Reconciler {
                 }
                 // By a peer's or container's entry that somebody has taken away.
                 () = async {
+                    until(Some(compare_maps_from)).await;
                     match dropped {
                         Some(dropped) => dropped.notified().await,
                         None => std::future::pending().await,
                     }
-                    sleep_until(compare_maps_from).await;
                 } => self.compare_maps(),
                 () = rules_changed.notified() => self.firewall.look(),
-                () = sleep_until(firewall_at.unwrap_or(quiet_until)), if firewall_at.is_some() => {
+                () = until(firewall_at) => {
                     if self.firewall.begin() {
                         self.note_firewall(Ok(Outcome::InPlace));
                     }
                 }
                 outcome = self.firewall.done() => self.note_firewall(outcome),
-                () = sleep_until(port_look_at.unwrap_or(quiet_until)), if port_look_at.is_some() => {
+                () = until(port_look_at) => {
                     self.look_at_port();
                 }
                 found = self.port_watch.done() => self.note_port_look(found),
-                () = sleep_until(patience_ends.unwrap_or(quiet_until)), if patience_ends.is_some() => {
+                () = until(patience_ends) => {
                     self.answer_waiting();
                 }
-                () = sleep_until(retry_at.unwrap_or(quiet_until)), if retry_at.is_some() => {
+                () = until(retry_at) => {
                     self.round(Dirty::all()).await;
                 }
-                () = sleep_until(look_at.unwrap_or(quiet_until)), if look_at.is_some() => {
+                () = until(look_at) => {
                     self.silent_containers.take(Instant::now());
                     self.round(Parts::CONTAINERS.into()).await;
                 }
-                () = sleep_until(occupy_at.unwrap_or(quiet_until)), if occupy_at.is_some() => {
+                () = until(occupy_at) => {
                     self.round(Dirty::default()).await;
                 }
-                () = sleep_until(write_at.unwrap_or(quiet_until)), if write_at.is_some() => {
+                () = until(write_at) => {
                     self.state_writer.begin(&self.wanted);
                 }
                 written = self.state_writer.written() => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// Notifications within this time after a round wait for the next one: a container's set-up
 /// causes dozens, and an endpoint has 100 ms to appear.
@@ -63,6 +63,16 @@ impl Schedule {
     /// When the next attempt is due, after one that failed.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry.as_ref().map(|(_, at)| *at)
+    }
+}
+
+/// Waits until a moment; for ever if there is none. What is due already takes no timer, which would wake the thread up
+/// a millisecond later.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) if at <= Instant::now() => {}
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
