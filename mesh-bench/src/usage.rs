@@ -1,6 +1,7 @@
 //! What a process takes of the machine, as the kernel accounts for it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
@@ -9,13 +10,13 @@ use anyhow::Context as _;
 use nix::{time::clock_getcpuclockid, unistd::Pid};
 
 /// What a process has used until some moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Usage {
     pub(crate) at: Instant,
     /// On all CPUs, in user space and in the kernel, also of threads that have ended.
     pub(crate) processor: Duration,
-    /// How often its threads have waited for something, and so were woken up: of those that are there still.
-    pub(crate) waits: u64,
+    /// How often each of its threads has waited for something, and so was woken up, by the threads' ids.
+    waits: BTreeMap<String, u64>,
     /// Resident bytes.
     pub(crate) resident: u64,
     /// Resident bytes, those shared with other processes by halves, thirds and so on.
@@ -28,11 +29,16 @@ impl Usage {
         let gone = || format!("process {pid} is gone");
         let memory = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(gone)?;
         let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed())).with_context(gone)?;
-        let mut waits = 0;
+        let mut waits = BTreeMap::new();
         for thread in fs::read_dir(format!("/proc/{pid}/task")).with_context(gone)? {
             // One that has ended meanwhile waits for nothing.
-            if let Ok(status) = fs::read_to_string(thread?.path().join("status")) {
-                waits += number(&status, "voluntary_ctxt_switches").unwrap_or(0);
+            let thread = thread?;
+            if let Ok(status) = fs::read_to_string(thread.path().join("status")) {
+                let name = thread.file_name().to_string_lossy().into_owned();
+                waits.insert(
+                    name,
+                    number(&status, "voluntary_ctxt_switches").unwrap_or(0),
+                );
             }
         }
         Ok(Self {
@@ -44,9 +50,13 @@ impl Usage {
         })
     }
 
-    /// How often a second its threads were woken up since `before`.
+    /// How often a second its threads were woken up since `before`: those that are there still.
     pub(crate) fn waits_since(&self, before: &Self) -> f64 {
-        let waits = u32::try_from(self.waits.saturating_sub(before.waits)).unwrap_or(u32::MAX);
+        let since = self.waits.iter().map(|(thread, waits)| {
+            let before = before.waits.get(thread).copied().unwrap_or(0);
+            waits.saturating_sub(before)
+        });
+        let waits = u32::try_from(since.sum::<u64>()).unwrap_or(u32::MAX);
         f64::from(waits) / (self.at - before.at).as_secs_f64()
     }
 
@@ -80,6 +90,24 @@ mod tests {
         let text = "Threads:\t1\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t99\n";
         assert_eq!(number(text, "voluntary_ctxt_switches"), Some(12));
         assert_eq!(number(text, "switches"), None);
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_takes_nothing_off_what_the_others_waited() {
+        let at = |waits: &[(&str, u64)]| Usage {
+            at: Instant::now(),
+            processor: Duration::ZERO,
+            waits: waits
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect(),
+            resident: 0,
+            proportional: 0,
+        };
+        let before = at(&[("1", 10), ("2", 1000)]);
+        let mut after = at(&[("1", 14), ("3", 6)]);
+        after.at = before.at + Duration::from_secs(2);
+        assert!((after.waits_since(&before) - 5.0).abs() < 1e-9);
     }
 
     #[test]
