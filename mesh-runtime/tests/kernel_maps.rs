@@ -1,4 +1,4 @@
-//! What the maps show when not everything fits them. Needs root.
+//! What the maps show when not everything fits them, or when somebody takes entries away. Needs root and bpftool.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,11 +8,14 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_layout::{VNI, VXLAN_PORT, bridge_mac, overlay_mac};
+use mesh_layout::{VNI, VXLAN_PORT, bridge_mac, map_names, overlay_mac};
 use mesh_runtime::ebpf::{
     AttachMode, EndpointPath, FastPath, FastPathOptions, FastPathState, OwnDevice, PeerPath,
 };
-use mesh_testbed::NetNs;
+use mesh_testbed::{Daemon, DaemonOptions, NetNs, wait_reachable, wait_until};
+
+mod pair;
+use pair::{Pair, SOON};
 
 /// Containers that the map has room for.
 const MOST: u32 = 4096;
@@ -104,4 +107,32 @@ async fn a_container_too_many_is_told_of_and_keeps_no_peer_from_being_written() 
 
     drop(fast_path);
     mesh_runtime::ebpf::detach_leftovers(&options.bpffs, &[], true).unwrap();
+}
+
+/// Who sends VXLAN is known by the map alone: without the entry a peer's packets are refused, and the kernel path does
+/// not have them either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_that_is_refused_has_the_maps_looked_at() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    let (a, b) = (pair.host_a(), pair.host_b());
+    let map = b.bpffs_dir().join("quilt-mesh").join(map_names::VTEPS);
+    let key: String = a.address().octets().map(|byte| format!(" {byte}")).concat();
+    let words = format!("map delete pinned {} key{key}", map.display());
+    // A comparison of the clock's may come first, and says nothing of it.
+    wait_until("a look because of a refused packet", SOON, || async {
+        let mut command = b.netns().command("bpftool");
+        let deleted = command.args(words.split_whitespace()).output().unwrap();
+        assert!(deleted.status.success(), "{words}: {deleted:?}");
+        wait_reachable(pair.a.netns(), pair.b.address(), SOON)
+            .await
+            .unwrap();
+        let log = std::fs::read_to_string(b.log(Daemon::Runtime)).unwrap();
+        match log.contains("somebody changed the fast path's maps") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await
+    .unwrap();
 }

@@ -4,6 +4,7 @@ pub(crate) mod bed;
 mod cable;
 mod flannel;
 mod quilt;
+mod redirects;
 mod rules;
 
 use serde::Serialize;
@@ -13,6 +14,7 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Topology {
     BareUnderlay,
+    BareRedirects,
     PlainRouting,
     KernelVxlan,
     KernelVxlanWithRules,
@@ -23,8 +25,9 @@ pub(crate) enum Topology {
 
 impl Topology {
     /// Every topology, from the least work to the product.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::BareUnderlay,
+        Self::BareRedirects,
         Self::PlainRouting,
         Self::KernelVxlan,
         Self::KernelVxlanWithRules,
@@ -33,8 +36,12 @@ impl Topology {
     ];
 
     /// Those of a comparison with an earlier build.
-    pub(crate) const BESIDE_BEFORE: [Self; 3] =
-        [Self::KernelVxlan, Self::QuiltMeshBefore, Self::QuiltMesh];
+    pub(crate) const BESIDE_BEFORE: [Self; 4] = [
+        Self::BareRedirects,
+        Self::KernelVxlan,
+        Self::QuiltMeshBefore,
+        Self::QuiltMesh,
+    ];
 
     /// What the others are compared with.
     pub(crate) const REFERENCE: Self = Self::KernelVxlan;
@@ -42,6 +49,7 @@ impl Topology {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::BareUnderlay => "bare underlay",
+            Self::BareRedirects => "bare redirects",
             Self::PlainRouting => "plain routing",
             Self::KernelVxlan => "kernel VXLAN",
             Self::KernelVxlanWithRules => "kernel VXLAN + rules",
@@ -55,6 +63,9 @@ impl Topology {
     pub(crate) fn description(self) -> &'static str {
         match self {
             Self::BareUnderlay => "host to host, no containers: the limit",
+            Self::BareRedirects => {
+                "container veth and underlay joined by one bpf_redirect each way: no encapsulation, no map"
+            }
             Self::PlainRouting => {
                 "container veth on a bridge, a static route to the other host's subnet"
             }
@@ -87,7 +98,7 @@ impl Topology {
     /// Bytes that encapsulation takes from the underlay's MTU.
     fn overhead(self) -> u32 {
         match self {
-            Self::BareUnderlay | Self::PlainRouting => 0,
+            Self::BareUnderlay | Self::BareRedirects | Self::PlainRouting => 0,
             _ => mesh_layout::ENCAPSULATION_LEN as u32,
         }
     }

@@ -93,6 +93,18 @@ pub(crate) fn goals(report: &Report) -> Vec<Goal> {
             Limit::AtLeast(0.75),
         ),
         (
+            "64-byte packets/s to bare redirects",
+            rate,
+            (ours, Topology::BareRedirects),
+            Limit::AtLeast(0.92),
+        ),
+        (
+            "request/response p50 to bare redirects",
+            Measure::ResponseP50 { one_cpu: true },
+            (ours, Topology::BareRedirects),
+            Limit::AtMost(1.08),
+        ),
+        (
             "request/response p50 to kernel VXLAN",
             Measure::ResponseP50 { one_cpu: true },
             (ours, Topology::KernelVxlan),

@@ -214,6 +214,7 @@ fn text(
 fn colour(topology: Topology) -> &'static str {
     match topology {
         Topology::BareUnderlay => "#afb8c1",
+        Topology::BareRedirects => "#d0d7de",
         Topology::PlainRouting => "#8c959f",
         Topology::KernelVxlan => "#d4772c",
         Topology::KernelVxlanWithRules => "#f0b27a",

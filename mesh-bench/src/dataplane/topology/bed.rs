@@ -1,6 +1,6 @@
 //! One topology, made and ready for traffic.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, os::fd::OwnedFd, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use ipnet::Ipv4Net;
@@ -12,7 +12,7 @@ use super::{
     Topology,
     cable::{self, UNDERLAY},
     flannel::{self, End},
-    quilt, rules,
+    quilt, redirects, rules,
 };
 use crate::dataplane::traffic::Path;
 
@@ -40,6 +40,8 @@ pub(crate) struct Bed {
     pub(crate) topology: Topology,
     testbed: Testbed,
     pairs: Vec<(Container, Container)>,
+    /// Programs that are attached for as long as these are open.
+    redirects: Vec<OwnedFd>,
 }
 
 impl Bed {
@@ -62,11 +64,15 @@ impl Bed {
             topology,
             testbed,
             pairs: Vec::new(),
+            redirects: Vec::new(),
         };
         bed.connect(mtu - topology.overhead(), bridge_netfilter, before)
             .await?;
         if topology != Topology::BareUnderlay {
             bed.add_containers(pairs, mtu - topology.overhead()).await?;
+        }
+        if topology == Topology::BareRedirects {
+            bed.redirects = redirects::attach_pairs(bed.ends()?, &bed.pairs).await?;
         }
         for path in bed.paths(pairs) {
             let from = bed.start_of(&path);
@@ -108,6 +114,7 @@ impl Bed {
             let namespace = own.host.netns();
             match self.topology {
                 Topology::BareUnderlay => continue,
+                Topology::BareRedirects => add_bridge(own, overlay_mtu).await?,
                 Topology::PlainRouting => {
                     add_bridge(own, overlay_mtu).await?;
                     let links = Links::of(namespace)?;
@@ -190,7 +197,7 @@ impl Bed {
             links.set_mtu(UNDERLAY, mtu).await?;
             match self.topology {
                 Topology::BareUnderlay => continue,
-                Topology::PlainRouting => {}
+                Topology::BareRedirects | Topology::PlainRouting => {}
                 Topology::KernelVxlan | Topology::KernelVxlanWithRules => {
                     links.set_mtu(flannel::DEVICE, overlay_mtu).await?;
                 }
