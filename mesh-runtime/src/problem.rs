@@ -98,7 +98,7 @@ pub(crate) enum Problem {
     Observe(String),
     /// No way to the hosts of some peers.
     #[error("this host has no route to {}: check its interfaces and default route", name_some(.0))]
-    NoWay(Vec<Ipv4Addr>),
+    NoRoute(Vec<Ipv4Addr>),
     /// The disk does not take the wanted state.
     #[error(
         "the wanted state is not kept on disk ({0}): packets pass, but after a reboot the overlay waits \
@@ -130,7 +130,7 @@ pub(crate) enum Problem {
          not go out under their host's address, and published ports lead nowhere; load its modules (modprobe -a \
          nft_chain_nat nft_nat nft_masq nft_objref), and it is tried again within five minutes"
     )]
-    NoWays(String),
+    NoTranslation(String),
     /// Somebody else's rule gives what containers send to other nodes another source.
     #[error(
         "a rule of somebody else masquerades what containers send to other nodes, which drop it there \
@@ -141,7 +141,7 @@ pub(crate) enum Problem {
     /// Somebody else's rules drop all that takes a way over this host.
     #[error(
         "none of the last connections {} has passed the packet filter of somebody else on this host, which no rule \
-         of ours overrules: unless that is meant, {}", way(*.passage),
+         of ours overrules: unless that is meant, {}", traffic(*.passage),
         door(*.passage, .bridge, .overlay, *.subnet, *.port)
     )]
     Blocked {
@@ -174,8 +174,8 @@ fn elsewhere(over: Option<&str>) -> String {
     over.map_or_else(|| "nowhere".to_owned(), |over| format!("over {over}"))
 }
 
-/// What a way over this host leads from and to.
-fn way(passage: Passage) -> &'static str {
+/// Whose traffic passes there.
+fn traffic(passage: Passage) -> &'static str {
     match passage {
         Passage::Underlay => "by VXLAN from other nodes",
         Passage::Arrival | Passage::FromNodes => {

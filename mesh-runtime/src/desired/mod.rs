@@ -111,7 +111,7 @@ pub(crate) fn desired(
     desired.firewall = Ruleset::new(settings, wanted, observed, &desired);
     if let Some(underlay) = &desired.underlay {
         let missing = observed.next_hops.unreachable();
-        let unreachable = (!missing.is_empty()).then_some(Problem::NoWay(missing));
+        let unreachable = (!missing.is_empty()).then_some(Problem::NoRoute(missing));
         let bare = fast_path::without_ethernet(observed, underlay);
         let carries = settings.forwarding && observed.programs == Programs::Loaded;
         let bare = (carries && !bare.is_empty()).then_some(Problem::NotEthernet(bare));

@@ -115,7 +115,7 @@ fn plan(settings: &Settings, wanted: &Wanted, observed: &Observed) -> Plan {
     let changes = diff(settings, &desired, observed, &mut Settled::default());
     // What keeps entries from the kernel; that peers cannot be reached keeps none.
     let mut problems = std::mem::take(&mut desired.problems);
-    problems.retain(|problem| !matches!(problem, Problem::NoWay(_)));
+    problems.retain(|problem| !matches!(problem, Problem::NoRoute(_)));
     Plan {
         desired,
         changes,

@@ -24,7 +24,7 @@ pub(super) const CLSACT: &str = "clsact";
 
 /// The way programs are attached on this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Mechanism {
     Tcx,
     Clsact,
 }
@@ -32,7 +32,7 @@ enum Way {
 /// What is attached.
 #[derive(Debug)]
 pub(super) struct Attachments {
-    way: Way,
+    mechanism: Mechanism,
     links: PathBuf,
     /// Inode of this network namespace: interface indexes mean nothing outside it.
     namespace: u64,
@@ -50,19 +50,19 @@ struct Attached {
 
 impl Attachments {
     pub(super) fn new(mode: AttachMode, links: PathBuf) -> Result<Self, FastPathError> {
-        let way = match mode {
-            AttachMode::Tcx => Way::Tcx,
-            AttachMode::Clsact => Way::Clsact,
+        let mechanism = match mode {
+            AttachMode::Tcx => Mechanism::Tcx,
+            AttachMode::Clsact => Mechanism::Clsact,
             // tcx came with Linux 6.6 (commit e420bed02507).
             AttachMode::Auto
                 if KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0)) =>
             {
-                Way::Tcx
+                Mechanism::Tcx
             }
-            AttachMode::Auto => Way::Clsact,
+            AttachMode::Auto => Mechanism::Clsact,
         };
         Ok(Self {
-            way,
+            mechanism,
             links,
             namespace: own_namespace()?,
             attached: BTreeMap::new(),
@@ -72,9 +72,9 @@ impl Attachments {
 
     /// `tcx` or `clsact`.
     pub(super) fn mode(&self) -> &'static str {
-        match self.way {
-            Way::Tcx => "tcx",
-            Way::Clsact => CLSACT,
+        match self.mechanism {
+            Mechanism::Tcx => "tcx",
+            Mechanism::Clsact => CLSACT,
         }
     }
 
@@ -143,12 +143,12 @@ impl Attachments {
         let pin = self.pin(hook);
         let mut done = true;
         let side = hook.role.side();
-        let link = match self.way {
-            Way::Tcx => {
+        let link = match self.mechanism {
+            Mechanism::Tcx => {
                 attach_tcx(ebpf, hook.role, side, interface, &pin)?;
                 Some(open_pinned(&pin)?)
             }
-            Way::Clsact => {
+            Mechanism::Clsact => {
                 let ours = before.is_some();
                 let change = attach_clsact(ebpf, hook.role, side, interface, ours)?;
                 if change.qdisc_made {
@@ -208,7 +208,7 @@ impl Attachments {
     /// it cannot have. It is looked for everywhere: marks of qdiscs are lost with the BPF file system. `whole` is
     /// whether what is attached instead is in place; then this was the last look.
     pub(super) fn remove_stale_filters(&mut self, wanted: &BTreeMap<Hook, String>, whole: bool) {
-        if self.way == Way::Clsact || self.filters_removed {
+        if self.mechanism == Mechanism::Clsact || self.filters_removed {
             return;
         }
         self.filters_removed = whole;

@@ -22,7 +22,7 @@ bitflags! {
         /// Neighbours and forwarding entries of the VXLAN device.
         const OVERLAY = 1 << 4;
         /// The ways to the peers' hosts.
-        const WAYS = 1 << 5;
+        const NEXT_HOPS = 1 << 5;
         /// The inside of every container. Of new ones nothing is known anyway, and the kernel
         /// tells where something has changed.
         const CONTAINERS = 1 << 6;
@@ -36,7 +36,7 @@ bitflags! {
         const SHAPING = 1 << 10;
         /// What may change without a word: MTUs that are learnt and forgotten and next hops of their own objects, files, programs that are
         /// detached, policies that expire.
-        const UNTOLD = Self::WAYS.bits()
+        const UNTOLD = Self::NEXT_HOPS.bits()
             | Self::SETTINGS.bits()
             | Self::PROGRAMS.bits()
             | Self::POLICIES.bits();
@@ -153,10 +153,10 @@ mod tests {
     fn what_either_says_is_what_both_say_together() {
         let mut one = Dirty::from(Parts::ROUTES);
         one.add_link(1);
-        let mut other = Dirty::from(Parts::WAYS);
+        let mut other = Dirty::from(Parts::NEXT_HOPS);
         other.add_fallen_link(2);
         let both = one.clone() | other;
-        assert_eq!(both.parts, Parts::ROUTES | Parts::WAYS);
+        assert_eq!(both.parts, Parts::ROUTES | Parts::NEXT_HOPS);
         assert_eq!(both.links, [1, 2].into());
         assert_eq!(both.fallen, [2].into());
         assert_eq!(one | Parts::LINKS, Parts::ROUTES.union(Parts::LINKS).into());

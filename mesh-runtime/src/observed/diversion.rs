@@ -59,7 +59,7 @@ pub(super) async fn find(
     let ours = observed.routes.iter();
     let ours = ours.filter(|route| route.is_ours() && route.link == Some(overlay));
     for subnet in ours.map(|route| route.destination).take(ASKED) {
-        let link = way(netlink, gateway(subnet), source, bridge).await?;
+        let link = leads_over(netlink, gateway(subnet), source, bridge).await?;
         if link != Some(overlay) {
             return Ok(Some(Diversion {
                 subnet,
@@ -92,7 +92,7 @@ fn priority(rule: &RuleMessage) -> u32 {
 }
 
 /// The interface over which the kernel sends what a container has for an address.
-async fn way(
+async fn leads_over(
     netlink: &Netlink,
     to: Ipv4Addr,
     from: Option<Ipv4Addr>,

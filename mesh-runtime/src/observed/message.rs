@@ -182,7 +182,7 @@ pub(super) fn read_route(message: &RouteMessage) -> Option<Route> {
     Some(route)
 }
 
-pub(super) fn read_way(message: &RouteMessage, address: Ipv4Addr) -> Option<NextHop> {
+pub(super) fn read_next_hop(message: &RouteMessage, address: Ipv4Addr) -> Option<NextHop> {
     if message.header.kind != RouteType::Unicast {
         return None;
     }

@@ -8,12 +8,12 @@ pub(crate) mod listeners;
 mod message;
 pub(crate) mod namespace;
 pub(crate) mod namespace_events;
+mod next_hops;
 mod notification;
 pub(crate) mod port_holder;
 pub(crate) mod read;
 pub(crate) mod shaping;
 pub(crate) mod transform;
-mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -68,7 +68,7 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
             (None, _) => *dirty = Dirty::all(),
         },
         Some(RTM_NEWADDR | RTM_DELADDR) => {
-            dirty.parts |= Parts::ADDRESSES | Parts::ROUTES | Parts::WAYS;
+            dirty.parts |= Parts::ADDRESSES | Parts::ROUTES | Parts::NEXT_HOPS;
         }
         Some(RTM_NEWNETCONF) => dirty.parts |= Parts::SETTINGS,
         Some(kind @ (RTM_NEWQDISC | RTM_DELQDISC | RTM_NEWTFILTER | RTM_DELTFILTER)) => {
@@ -84,7 +84,7 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
         Some(RTM_NEWROUTE | RTM_DELROUTE) if !caused_here => {
             dirty.parts |= of_route(body, interest.cluster);
         }
-        Some(RTM_NEWRULE | RTM_DELRULE) => dirty.parts |= Parts::WAYS,
+        Some(RTM_NEWRULE | RTM_DELRULE) => dirty.parts |= Parts::NEXT_HOPS,
         Some(RTM_NEWNEIGH | RTM_DELNEIGH) if !caused_here => {
             let bridge_entry = body.first() == Some(&(libc::AF_BRIDGE as u8));
             if link == Some(interest.overlay) {
@@ -100,7 +100,7 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
 /// What a route that came or went may have changed.
 fn of_route(body: &[u8], cluster: Ipv4Net) -> Parts {
     let (Some(&length), Some(&table)) = (body.get(1), body.get(4)) else {
-        return Parts::ROUTES | Parts::WAYS;
+        return Parts::ROUTES | Parts::NEXT_HOPS;
     };
     if table == RT_TABLE_LOCAL {
         return Parts::empty();
@@ -109,8 +109,8 @@ fn of_route(body: &[u8], cluster: Ipv4Net) -> Parts {
     match Ipv4Net::new(destination, length) {
         // One inside the cluster leads to no peer's host.
         Ok(net) if cluster.contains(&net) => Parts::ROUTES,
-        Ok(net) if net.prefix_len() > 0 && !may_be_multipath(body) => Parts::WAYS,
-        _ => Parts::ROUTES | Parts::WAYS,
+        Ok(net) if net.prefix_len() > 0 && !may_be_multipath(body) => Parts::NEXT_HOPS,
+        _ => Parts::ROUTES | Parts::NEXT_HOPS,
     }
 }
 
@@ -219,7 +219,10 @@ mod tests {
     fn an_address_that_comes_or_goes_takes_routes_along() {
         for kind in [RTM_NEWADDR, RTM_DELADDR] {
             let dirty = heard(&of_link(kind, 77, libc::AF_INET, 9));
-            assert_eq!(dirty.parts, Parts::ADDRESSES | Parts::ROUTES | Parts::WAYS);
+            assert_eq!(
+                dirty.parts,
+                Parts::ADDRESSES | Parts::ROUTES | Parts::NEXT_HOPS
+            );
         }
     }
 
@@ -247,11 +250,11 @@ mod tests {
             heard(&route(RTM_NEWROUTE, 0, table, destination, length)).parts
         };
         assert_eq!(news(254, [10, 42, 2, 0], 24), Parts::ROUTES);
-        assert_eq!(news(100, [192, 0, 2, 0], 24), Parts::WAYS);
-        assert_eq!(news(254, [0; 4], 0), Parts::ROUTES | Parts::WAYS);
+        assert_eq!(news(100, [192, 0, 2, 0], 24), Parts::NEXT_HOPS);
+        assert_eq!(news(254, [0; 4], 0), Parts::ROUTES | Parts::NEXT_HOPS);
         assert_eq!(news(255, [192, 0, 2, 1], 32), Parts::empty());
         // It may lead to a peer as well as into the cluster.
-        assert_eq!(news(254, [10, 0, 0, 0], 8), Parts::WAYS);
+        assert_eq!(news(254, [10, 0, 0, 0], 8), Parts::NEXT_HOPS);
     }
 
     #[test]
@@ -262,7 +265,7 @@ mod tests {
                 several.extend([8, 0, attribute as u8, 0, 10, 0, 0, 0]);
                 let length = several.len() as u32;
                 several[..4].copy_from_slice(&length.to_ne_bytes());
-                assert_eq!(heard(&several).parts, Parts::ROUTES | Parts::WAYS);
+                assert_eq!(heard(&several).parts, Parts::ROUTES | Parts::NEXT_HOPS);
             }
         }
     }
@@ -272,7 +275,7 @@ mod tests {
         for kind in [RTM_NEWRULE, RTM_DELRULE] {
             assert_eq!(
                 heard(&of_link(kind, 0, libc::AF_INET, 0)).parts,
-                Parts::WAYS
+                Parts::NEXT_HOPS
             );
         }
     }

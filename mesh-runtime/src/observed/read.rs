@@ -21,7 +21,7 @@ use super::{
     dirty::{Dirty, Parts},
     diversion,
     message::{multipath, read_address, read_forwarding, read_link, read_neighbour, read_route},
-    shaping, transform, ways,
+    next_hops, shaping, transform,
 };
 use crate::{
     apply::sysctl,
@@ -46,7 +46,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) vxlan_port: u16,
 }
 
-/// Reads again what may have changed, and the ways to peers that are new.
+/// Reads again what may have changed, and the next hops of peers that are new.
 pub(crate) async fn observe(
     netlink: &Netlink,
     previous: Observed,
@@ -84,7 +84,7 @@ pub(crate) async fn observe(
         let entries = OverlayEntries::new(neighbours, forwarding);
         keep_or_replace(&mut observed.overlay, entries);
     }
-    let anew = dirty.any(Parts::WAYS);
+    let anew = dirty.any(Parts::NEXT_HOPS);
     if dirty.any(Parts::POLICIES) {
         match transform::policies() {
             Ok(policies) => keep_or_replace(&mut observed.policies, policies),
@@ -95,12 +95,12 @@ pub(crate) async fn observe(
         }
     }
     let (peers, source) = &observed.asked_about;
-    if dirty.any(Parts::WAYS) {
+    if dirty.any(Parts::NEXT_HOPS) {
         observed.diversion = diversion::find(netlink, &observed, bridge, overlay).await?;
     }
     let anew = anew || *source != scope.source;
     if anew || !Arc::ptr_eq(peers, scope.peers) {
-        read_ways(&mut observed, anew, scope)?;
+        read_next_hops(&mut observed, anew, scope)?;
         observed.asked_about = (Arc::clone(scope.peers), scope.source);
     }
     Ok(observed)
@@ -122,7 +122,11 @@ async fn read_links(
 ) -> Result<Parts, NetlinkError> {
     if dirty.any(Parts::LINKS) {
         observed.links = links(netlink).await?;
-        return Ok(Parts::ROUTES | Parts::BRIDGE | Parts::OVERLAY | Parts::WAYS | Parts::SETTINGS);
+        return Ok(Parts::ROUTES
+            | Parts::BRIDGE
+            | Parts::OVERLAY
+            | Parts::NEXT_HOPS
+            | Parts::SETTINGS);
     }
     let mut more = Parts::empty();
     for &index in &dirty.links {
@@ -152,7 +156,7 @@ fn consequences(
         } else if link.name == scope.overlay {
             more |= Parts::ROUTES | Parts::OVERLAY | Parts::SETTINGS;
         } else if observed.leads_somewhere(link.index) {
-            more |= Parts::ROUTES | Parts::WAYS;
+            more |= Parts::ROUTES | Parts::NEXT_HOPS;
         }
         if link.master.is_some() {
             // The bridge forgets what it knows of a port that goes.
@@ -180,8 +184,12 @@ fn unsettled(observed: &Observed, scope: Scope<'_>) -> BTreeSet<Device> {
     .collect()
 }
 
-/// Reads the ways to peers: those that are new, or all.
-fn read_ways(observed: &mut Observed, anew: bool, scope: Scope<'_>) -> Result<(), NetlinkError> {
+/// Reads the next hops of peers: those that are new, or all.
+fn read_next_hops(
+    observed: &mut Observed,
+    anew: bool,
+    scope: Scope<'_>,
+) -> Result<(), NetlinkError> {
     let known = &observed.next_hops;
     let peers = scope.peers.values().map(|peer| peer.address);
     let asked: Vec<_> = peers
@@ -190,7 +198,7 @@ fn read_ways(observed: &mut Observed, anew: bool, scope: Scope<'_>) -> Result<()
         .collect();
     let kept = peers.filter(|peer| !anew && known.knows(*peer));
     let mut answers: BTreeMap<_, _> = kept.map(|peer| (peer, known.to(peer).copied())).collect();
-    let found = ways::find(&asked, scope.source, scope.vxlan_port)?;
+    let found = next_hops::find(&asked, scope.source, scope.vxlan_port)?;
     answers.extend(asked.into_iter().zip(found));
     keep_or_replace(&mut observed.next_hops, NextHops::new(answers));
     Ok(())

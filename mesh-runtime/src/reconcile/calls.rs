@@ -264,7 +264,7 @@ impl Reconciler {
             );
             self.wanted.node_settings = settings;
             // A policy rule may lead another port another way, and nothing in the kernel has changed yet.
-            self.outdated.parts |= Parts::WAYS;
+            self.outdated.parts |= Parts::NEXT_HOPS;
             self.state_writer.changed(self.wanted.generation);
         }
         // The operator's word stands above the agent's.

@@ -236,7 +236,7 @@ impl Reconciler {
         if problems.is_empty()
             && let Some((reason, _)) = &self.firewall.narrowed
         {
-            problems.push(Problem::NoWays(reason.clone()));
+            problems.push(Problem::NoTranslation(reason.clone()));
         }
         let Some(subnet) = self.wanted.subnet else {
             return problems;
@@ -269,7 +269,7 @@ impl Reconciler {
             !matches!(
                 problem,
                 Problem::NoFirewall(_)
-                    | Problem::NoWays(_)
+                    | Problem::NoTranslation(_)
                     | Problem::Masqueraded { .. }
                     | Problem::Blocked { .. }
             )

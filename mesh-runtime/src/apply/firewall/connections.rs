@@ -10,7 +10,7 @@ use super::{
     netlink::{PacketFilter, body},
 };
 use crate::{
-    desired::firewall::{ChangedWays, Flow, Ruleset},
+    desired::firewall::{ChangedPublications, Flow, Ruleset},
     netlink::message::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, attribute, attribute_of, message},
 };
 
@@ -35,7 +35,7 @@ const FAMILY: u8 = libc::AF_INET as u8;
 pub(super) fn forget(
     reader: &PacketFilter,
     ruleset: &Ruleset,
-    changed: &ChangedWays,
+    changed: &ChangedPublications,
 ) -> io::Result<usize> {
     let request = message(
         NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,

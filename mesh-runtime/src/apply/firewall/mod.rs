@@ -4,20 +4,20 @@
 //! Two tables of our own, `inet quilt_mesh` and `bridge quilt_mesh`. [`ruleset`] says what they
 //! should hold (pure). [`nft`] writes them, whole and in one transaction; peers and ports that come
 //! and go change elements of their sets, which [`netlink`] does in microseconds. [`connections`] has the kernel forget what a port that leads elsewhere leaves
-//! astray, of flows to what [`local`] knows for this host's addresses. [`shown`] tells whether the kernel still shows what
+//! astray, of flows to what [`local`] knows for this host's addresses. [`fingerprint`] tells whether the kernel still shows what
 //! was written; [`writer`] puts it together. Nobody else's table is read for its meaning, or changed.
 
 mod connections;
 mod counters;
+mod fingerprint;
 mod local;
 mod netlink;
 mod nft;
-mod shown;
 mod writer;
 
 pub(crate) use counters::Counters;
+pub(crate) use fingerprint::listen;
 pub(crate) use nft::NftError;
-pub(crate) use shown::listen;
 pub(crate) use writer::{Outcome, Wanted, Writer, remove};
 
 /// Name of both tables.

@@ -5,9 +5,9 @@ use std::time::Instant;
 use super::{
     TABLE, connections,
     counters::Reading,
+    fingerprint::{Fingerprint, tables_exist},
     netlink::PacketFilter,
     nft::{self, NftError},
-    shown::{Fingerprint, tables_exist},
 };
 use crate::desired::firewall::Ruleset;
 
@@ -95,9 +95,9 @@ impl Writer {
         }
         // Not known again until all has worked.
         let before = self.written.take();
-        let changed_ways = wanted
+        let changed_publications = wanted
             .ruleset
-            .changed_ways(before.as_ref().map(|written| &written.ruleset));
+            .changed_publications(before.as_ref().map(|written| &written.ruleset));
         let started = Instant::now();
         if let Some(elements) = &changes
             && let Err(error) = reader.change(elements)
@@ -127,8 +127,8 @@ impl Writer {
                 read
             }
         };
-        if !changed_ways.is_empty() {
-            match connections::forget(&reader, &wanted.ruleset, &changed_ways) {
+        if !changed_publications.is_empty() {
+            match connections::forget(&reader, &wanted.ruleset, &changed_publications) {
                 Ok(flows) => tracing::debug!(flows, "flows to published ports begin anew"),
                 Err(error) => tracing::warn!(
                     %error,

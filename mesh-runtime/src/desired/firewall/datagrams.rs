@@ -11,7 +11,7 @@ use mesh_ipam::Protocol;
 
 use super::{
     Ruleset,
-    published::{Doors, Way, each},
+    published::{Doors, Publication, each},
 };
 
 /// A flow of UDP as the connection tracking knows it: from whom to whom the first datagram was, and the first
@@ -26,21 +26,21 @@ pub(crate) struct Flow {
 
 /// Which ways of datagrams have changed, each with the address of the host that it begins at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ChangedWays {
-    gone: BTreeSet<(Option<Ipv4Addr>, Way)>,
-    new: BTreeSet<(Option<Ipv4Addr>, Way)>,
+pub(crate) struct ChangedPublications {
+    gone: BTreeSet<(Option<Ipv4Addr>, Publication)>,
+    new: BTreeSet<(Option<Ipv4Addr>, Publication)>,
 }
 
 impl Ruleset {
     /// What has changed since `before`; everything is new where nothing is known of before.
-    pub(crate) fn changed_ways(&self, before: Option<&Self>) -> ChangedWays {
+    pub(crate) fn changed_publications(&self, before: Option<&Self>) -> ChangedPublications {
         let ways = |ruleset: &Self| {
             let all = each(&ruleset.sets.doors);
             let datagrams = all.filter(|(_, way)| way.protocol == Protocol::Udp);
             datagrams.collect::<BTreeSet<_>>()
         };
         let (old, new) = (before.map(ways).unwrap_or_default(), ways(self));
-        ChangedWays {
+        ChangedPublications {
             gone: old.difference(&new).copied().collect(),
             new: new.difference(&old).copied().collect(),
         }
@@ -50,7 +50,7 @@ impl Ruleset {
     /// host's.
     pub(crate) fn leaves_astray(
         &self,
-        changed: &ChangedWays,
+        changed: &ChangedPublications,
         flow: &Flow,
         is_local: impl FnOnce(Ipv4Addr) -> bool,
     ) -> bool {
@@ -70,7 +70,7 @@ fn leads(doors: &Doors, flow: &Flow) -> Option<(Ipv4Addr, u16)> {
     door(Some(address)).or_else(|| door(None))
 }
 
-impl ChangedWays {
+impl ChangedPublications {
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.gone.is_empty() && self.new.is_empty()
@@ -87,7 +87,7 @@ impl ChangedWays {
         if now == Some(flow.answers) {
             return false;
         }
-        let begins_there = |(address, way): &(Option<Ipv4Addr>, Way)| {
+        let begins_there = |(address, way): &(Option<Ipv4Addr>, Publication)| {
             way.host_port == flow.asked.1 && address.is_none_or(|it| it == flow.asked.0)
         };
         let translated = flow.answers != flow.asked;
@@ -112,8 +112,8 @@ mod tests {
     const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 9), 40_000);
     const DOOR: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 2), 5300);
 
-    fn way(last: u8) -> Way {
-        Way {
+    fn way(last: u8) -> Publication {
+        Publication {
             protocol: Protocol::Udp,
             host_port: 5300,
             container: Ipv4Addr::new(10, 42, 1, last),
@@ -130,15 +130,15 @@ mod tests {
         }
     }
 
-    fn moved() -> ChangedWays {
-        ChangedWays {
+    fn moved() -> ChangedPublications {
+        ChangedPublications {
             gone: [(None, way(2))].into(),
             new: [(None, way(3))].into(),
         }
     }
 
     /// Whether a flow is astray on a host with the address of [`DOOR`], once the port leads to the third container.
-    fn is_astray(changed: &ChangedWays, flow: &Flow) -> bool {
+    fn is_astray(changed: &ChangedPublications, flow: &Flow) -> bool {
         let doors = changed.new.iter().map(|(address, way)| {
             let door = (*address, way.protocol, way.host_port);
             (door, (way.container, way.container_port))
@@ -153,13 +153,13 @@ mod tests {
         assert!(is_astray(&moved(), &to(2)));
         assert!(!is_astray(&moved(), &to(3)));
         // Also where nothing is known of before.
-        let new = ChangedWays {
+        let new = ChangedPublications {
             gone: BTreeSet::new(),
             ..moved()
         };
         assert!(is_astray(&new, &to(2)));
         // And where nobody takes its place.
-        let gone = ChangedWays {
+        let gone = ChangedPublications {
             new: BTreeSet::new(),
             ..moved()
         };
@@ -206,11 +206,11 @@ mod tests {
         }
         let another = Some(Ipv4Addr::new(192, 0, 2, 88));
         for changed in [
-            ChangedWays {
+            ChangedPublications {
                 gone: BTreeSet::new(),
                 new: [(another, way(3))].into(),
             },
-            ChangedWays {
+            ChangedPublications {
                 gone: [(another, way(2))].into(),
                 new: BTreeSet::new(),
             },
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_flow_that_the_port_of_one_address_leads_is_left_alone_by_that_of_all() {
         let to_its_own = flow((Ipv4Addr::new(10, 42, 1, 2), 53));
-        let changed = ChangedWays {
+        let changed = ChangedPublications {
             gone: BTreeSet::new(),
             new: [(None, way(3)), (Some(DOOR.0), way(2))].into(),
         };

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::Ipv4Addr};
 
-use super::published::Way;
+use super::published::Publication;
 use crate::{diff::change::DisplayMac, ebpf::Mac};
 
 /// An element as the kernel holds it.
@@ -31,13 +31,13 @@ pub(super) enum Element {
     Mac(Mac),
     MacHolder(u32, Mac),
     /// An element of a map.
-    Door(Way, Option<Ipv4Addr>),
+    Door(Publication, Option<Ipv4Addr>),
 }
 
 impl Element {
     pub(super) fn raw(&self) -> Raw {
         let data = match self {
-            Self::Door(way, _) => way.to(),
+            Self::Door(publication, _) => publication.to(),
             _ => Vec::new(),
         };
         Raw {
@@ -55,8 +55,10 @@ impl Element {
             Self::Mac(mac) => mac.to_vec(),
             Self::MacHolder(port, mac) => [&port.to_ne_bytes()[..], mac, &[0; 2]].concat(),
             Self::Address(address) => address.octets().to_vec(),
-            Self::Door(way, None) => way.from(),
-            Self::Door(way, Some(address)) => [&address.octets()[..], &way.from()].concat(),
+            Self::Door(publication, None) => publication.from(),
+            Self::Door(publication, Some(address)) => {
+                [&address.octets()[..], &publication.from()].concat()
+            }
             Self::Interface(name) => {
                 let mut key = name.as_bytes().to_vec();
                 key.resize(16, 0);
@@ -89,12 +91,16 @@ impl fmt::Display for Element {
             Self::Holder(port, address) => write!(f, "{} . {address}", Index(*port)),
             Self::Mac(mac) => write!(f, "{}", DisplayMac(*mac)),
             Self::MacHolder(port, mac) => write!(f, "{} . {}", Index(*port), DisplayMac(*mac)),
-            Self::Door(way, address) => {
+            Self::Door(publication, address) => {
                 if let Some(address) = address {
                     write!(f, "{address} . ")?;
                 }
-                write!(f, "{} . {} : ", way.protocol, way.host_port)?;
-                write!(f, "{} . {}", way.container, way.container_port)
+                write!(f, "{} . {} : ", publication.protocol, publication.host_port)?;
+                write!(
+                    f,
+                    "{} . {}",
+                    publication.container, publication.container_port
+                )
             }
         }
     }

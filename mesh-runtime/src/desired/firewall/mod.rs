@@ -7,7 +7,7 @@ mod published;
 #[cfg(test)]
 mod tests;
 mod text;
-mod ways;
+mod translation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -237,9 +237,9 @@ fn is_plain(name: &str) -> bool {
         .all(|byte| byte.is_ascii_alphanumeric() || b"._-:@+".contains(&byte))
 }
 
-pub(crate) use datagrams::{ChangedWays, Flow};
+pub(crate) use datagrams::{ChangedPublications, Flow};
 pub(crate) use passages::Passage;
-pub(crate) use ways::MASQUERADED;
+pub(crate) use translation::MASQUERADED;
 
 impl Ruleset {
     /// The rules for a node; `None` until it has a subnet and its bridge.

@@ -3,7 +3,7 @@
 //! An `accept` in our tables does not overrule a drop in another, and what another's rules mean is not for us to
 //! read. So the first packets of connections are counted before the others' chains, and behind them.
 
-use super::{Frame, element::NOWHERE, ways::MASQUERADED};
+use super::{Frame, element::NOWHERE, translation::MASQUERADED};
 use crate::wanted::subnet::gateway;
 
 /// A way over this host that others filter.

@@ -20,14 +20,14 @@ pub(super) type Doors = BTreeMap<Door, (Ipv4Addr, u16)>;
 
 /// From a port of this host, whatever its address, to one of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Way {
+pub(super) struct Publication {
     pub(super) protocol: Protocol,
     pub(super) host_port: u16,
     pub(super) container: Ipv4Addr,
     pub(super) container_port: u16,
 }
 
-impl Way {
+impl Publication {
     /// Protocol and port as the kernel compares them: in network byte order, each filled up to four
     /// bytes.
     pub(super) fn from(&self) -> Vec<u8> {
@@ -73,17 +73,17 @@ pub(super) fn doors(
     doors
 }
 
-/// Each way, with the address of the host that it begins at.
-pub(super) fn each(doors: &Doors) -> impl Iterator<Item = (Option<Ipv4Addr>, Way)> {
+/// Each publication, with the address of the host that it begins at.
+pub(super) fn each(doors: &Doors) -> impl Iterator<Item = (Option<Ipv4Addr>, Publication)> {
     doors.iter().map(|(&(address, protocol, host_port), to)| {
         let &(container, container_port) = to;
-        let way = Way {
+        let publication = Publication {
             protocol,
             host_port,
             container,
             container_port,
         };
-        (address, way)
+        (address, publication)
     })
 }
 
@@ -91,6 +91,6 @@ pub(super) fn each(doors: &Doors) -> impl Iterator<Item = (Option<Ipv4Addr>, Way
 pub(super) fn elements(doors: &Doors, of_one_address: bool) -> BTreeSet<Element> {
     each(doors)
         .filter(|(address, _)| address.is_some() == of_one_address)
-        .map(|(address, way)| Element::Door(way, address))
+        .map(|(address, publication)| Element::Door(publication, address))
         .collect()
 }

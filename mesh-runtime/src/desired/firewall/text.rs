@@ -123,7 +123,10 @@ impl Ruleset {
         };
         let counters = unless_alone(Frame::counters);
         let passages = unless_alone(Frame::passages);
-        let (ways, masqueraded) = (unless_alone(Frame::ways), unless_alone(Frame::masqueraded));
+        let (translation, masqueraded) = (
+            unless_alone(Frame::translation),
+            unless_alone(Frame::masqueraded),
+        );
         format!(
             "table inet {TABLE} {{\n\
              {counters}\
@@ -217,7 +220,7 @@ impl Ruleset {
              \t\t{vxlan} jump vxlan_out\n\
              {masqueraded}\
              \t}}\n\
-             {ways}\
+             {translation}\
              {passages}\
              }}\n"
         )

@@ -42,7 +42,7 @@ impl Frame {
     /// node's own address is no router's, also where its network is let in: a peer takes from this node's address
     /// alone what does not come from this node's subnet. What is of no connection that the kernel knows, nobody
     /// translates: it would leave under the container's own address, to which no answer comes.
-    pub(super) fn ways(&self) -> String {
+    pub(super) fn translation(&self) -> String {
         let Self {
             bridge,
             overlay,

@@ -1,4 +1,4 @@
-//! The kernel's ways to the peers' hosts (ip-route(8), `ip route get`).
+//! The kernel's next hops towards the peers' hosts (ip-route(8), `ip route get`).
 
 use std::{io, net::Ipv4Addr};
 
@@ -10,12 +10,12 @@ use netlink_packet_route::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::{NextHop, message::read_way};
+use super::{NextHop, message::read_next_hop};
 use crate::netlink::reader::Reader;
 
-/// Asks for the ways to some peers, in their order; `None` for one to which none leads.
+/// Asks for the next hops of some peers, in their order; `None` for one to which no route leads.
 ///
-/// What the kernel has learnt of a way, such as a smaller MTU, it tells nobody: so all of them are asked about every
+/// What the kernel has learnt of a route, such as a smaller MTU, it tells nobody: so all of them are asked about every
 /// few seconds, and many at once.
 pub(super) fn find(
     peers: &[Ipv4Addr],
@@ -31,14 +31,14 @@ pub(super) fn find(
         .map(|peer| question(*peer, source, vxlan_port))
         .collect();
     Reader::of(NETLINK_ROUTE)?.ask_each(&mut questions, |place, answer| {
-        // ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole): no way there.
+        // ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole): no route there.
         let Ok(answer) = answer else { return Some(()) };
         let route = match NetlinkMessage::deserialize(answer).ok()?.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => route,
             _ => return None,
         };
         let peer = peers.get(place)?;
-        *found.get_mut(place)? = read_way(&route, *peer);
+        *found.get_mut(place)? = read_next_hop(&route, *peer);
         Some(())
     })?;
     Ok(found)
@@ -72,15 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ways_to_many_addresses_are_found_each_in_its_place() {
+    fn what_is_found_of_many_addresses_is_each_in_its_place() {
         let loopback = |last| Ipv4Addr::new(127, 0, 0, last);
-        // More than are asked about at a time. Those of this host are no peers' ways, but answers.
+        // More than are asked about at a time. Those of this host lead over no next hop, but are answered.
         let peers: Vec<_> = (1..=100).map(loopback).collect();
         let found = find(&peers, None, 4789).unwrap();
         assert_eq!(
             found,
             vec![None; 100],
-            "local addresses are no unicast ways"
+            "local addresses are no unicast routes"
         );
         assert_eq!(find(&[], None, 4789).unwrap(), []);
     }
