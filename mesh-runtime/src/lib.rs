@@ -9,16 +9,18 @@
 //! |---|---|
 //! | `api/` | the gRPC services: from messages to commands and back |
 //! | `wanted/` | what callers want, its rules, and the files that keep it |
-//! | `observed/` | what the kernel shows: how it is read, and what tells that it has changed |
-//! | `desired/` | pure: from settings, wanted and observed state to all that the kernel is to show |
-//! | `diff/` | pure: from desired and observed state to changes, in their order |
+//! | `observed/` | what the kernel shows. `events` subscribes and hears, `notification` says what that puts in doubt (`dirty`), `read` and `message` read it |
+//! | `desired/` | pure: from settings, wanted and observed state to all that the kernel is to show. `devices` are bridge and VXLAN device, `entries` routes, neighbours and forwarding entries, `sysctl` the files |
+//! | `diff/` | pure: from desired and observed state to changes, in their order; its files are named as in `desired/` |
 //! | `apply/` | makes the changes: netlink, sysctl, nftables |
 //! | `ebpf/` | the programs and their maps: loaded, attached, filled, migrated |
 //! | `reconcile/` | the loop that owns all of it |
 //! | `probe/` | asks peers for a sign of life |
+//! | `netlink/` | how the kernel is spoken with |
 //!
 //! Beside them: `settings`, what holds for the life of a runtime; `problem`, what keeps the kernel
-//! from the desired state; `cleanup`, which removes all that was made.
+//! from the desired state; `headroom`, a device by which the kernel leaves room for outer headers; `cleanup`, which
+//! removes all that was made.
 
 mod api;
 mod apply;

@@ -11,6 +11,7 @@ pub(crate) mod entries;
 pub(crate) mod fast_path;
 pub(crate) mod firewall;
 pub(crate) mod holders;
+pub(crate) mod sysctl;
 #[cfg(test)]
 mod tests;
 pub(crate) mod underlay;

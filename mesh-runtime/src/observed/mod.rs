@@ -13,6 +13,7 @@ mod notification;
 pub(crate) mod port_holder;
 pub(crate) mod read;
 pub(crate) mod shaping;
+pub(crate) mod sysctl;
 pub(crate) mod transform;
 
 use std::{

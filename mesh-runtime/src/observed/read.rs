@@ -21,10 +21,10 @@ use super::{
     dirty::{Dirty, Parts},
     diversion,
     message::{multipath, read_address, read_forwarding, read_link, read_neighbour, read_route},
-    next_hops, shaping, transform,
+    next_hops, shaping, sysctl, transform,
 };
 use crate::{
-    apply::sysctl,
+    desired::sysctl::lacking,
     netlink::{Netlink, NetlinkError, answer, dump},
     settings::Device,
     wanted::peer::Peer,
@@ -179,7 +179,7 @@ fn unsettled(observed: &Observed, scope: Scope<'_>) -> BTreeSet<Device> {
     ]
     .into_iter()
     .filter(|(_, name)| observed.link_named(name).is_some())
-    .filter(|(_, name)| !sysctl::is_set_up(name))
+    .filter(|(_, name)| !lacking(name, sysctl::value_of).is_empty())
     .map(|(device, _)| device)
     .collect()
 }
