@@ -8,7 +8,11 @@ use std::{
 
 use mesh_ticker::Ticker;
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_ROUTE};
-use tokio::{net::lookup_host, sync::watch, time::timeout};
+use tokio::{
+    net::lookup_host,
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
@@ -18,8 +22,15 @@ use crate::{
 };
 
 /// Longest time between two looks: routes change as well, and a notification may be lost. A look costs two system
-/// calls and no packet.
+/// calls and no packet, unless the control plane's name has to be resolved.
 pub(crate) const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is waited for after an address has changed: a host may change thousands at once.
+const MOMENT: Duration = Duration::from_millis(200);
+/// Notifications that are taken together.
+const AT_A_TIME: usize = 4096;
+/// When it is looked once more: routes follow the address.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// `RTNLGRP_IPV4_IFADDR` (linux/rtnetlink.h) as the bit of a socket's address: addresses that come and go.
 const ADDRESSES: u32 = 1 << (5 - 1);
@@ -64,6 +75,7 @@ pub async fn run(
         HostAddress::Source { towards, .. } => towards,
         HostAddress::Fixed(_) => return stop.cancelled().await,
     };
+    let mut again = None;
     let mut changes = listen()
         .inspect_err(
             |error| debug!(%error, "changes of addresses are not heard: looking now and then"),
@@ -73,7 +85,8 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return,
             () = looks.tick() => {}
-            () = changed(&mut changes) => {}
+            () = changed(&mut changes) => again = Some(Instant::now() + SETTLED),
+            () = at(again) => again = None,
         }
         let found = tokio::select! {
             () = stop.cancelled() => return,
@@ -105,20 +118,41 @@ fn listen() -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
-/// Waits until an address may have changed; for ever if that is not heard. Cancel safe: what is lost is looked for
-/// all the same.
+/// Waits until an address may have changed, and a moment for what else changes along with it; for ever if that is not
+/// heard. Cancel safe: what is lost is looked for all the same.
 async fn changed(changes: &mut Option<TokioSocket>) {
     let Some(socket) = changes else {
         return std::future::pending().await;
     };
     let mut buffer = Vec::with_capacity(8 * 1024);
-    match socket.recv(&mut buffer).await {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-        Err(error) => {
-            debug!(%error, "changes of addresses are not heard any more: looking now and then");
-            *changes = None;
+    let mut heard = socket.recv(&mut buffer).await;
+    sleep(MOMENT).await;
+    for _ in 0..AT_A_TIME {
+        if heard
+            .as_ref()
+            .is_err_and(|error| error.raw_os_error() != Some(libc::ENOBUFS))
+        {
+            break;
         }
+        buffer.clear();
+        match timeout(Duration::ZERO, socket.recv(&mut buffer)).await {
+            Ok(next) => heard = next,
+            Err(_) => return,
+        }
+    }
+    if let Err(error) = heard
+        && error.raw_os_error() != Some(libc::ENOBUFS)
+    {
+        debug!(%error, "changes of addresses are not heard any more: looking now and then");
+        *changes = None;
+    }
+}
+
+/// Waits for a moment, if there is one to wait for.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

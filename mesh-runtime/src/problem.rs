@@ -156,7 +156,8 @@ pub(crate) enum Problem {
     #[error(
         "something on the way swallows UDP port {port} (VXLAN) to or from {}: let it through, or have all nodes use \
          another port (--vxlan-port of the control plane). Their hosts answer otherwise, and nothing comes over the \
-         overlay: a hypervisor, a security group, or a packet filter on the way or there drops it", count_some(.peers)
+         overlay: a hypervisor, a security group, or a packet filter on the way or there drops it; or the agents there \
+         have not heard of this node yet", count_some(.peers)
     )]
     Swallowed { peers: Vec<Ipv4Addr>, port: u16 },
     /// No eBPF program guards.

@@ -1,6 +1,12 @@
 //! A running node runtime, for a daemon or for a container runtime that embeds it.
 
-use std::{convert::Infallible, error::Error, io, path::Path, time::Duration};
+use std::{
+    error::Error,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    time::Duration,
+};
 
 use mesh_ipam::Ipam;
 use mesh_proto::{
@@ -99,13 +105,13 @@ pub struct MeshRuntime {
     registry: Result<Registry, String>,
     /// Ends with it.
     _sweeper: Option<Sweeper>,
-    /// Tells nothing and is dropped when its thread ends.
-    ended: oneshot::Receiver<Infallible>,
+    /// Cancelled when its thread has ended.
+    ended: CancellationToken,
     stop: DropGuard,
 }
 
 impl MeshRuntime {
-    /// Starts a runtime in this thread's network namespace. Calls are served on the current Tokio runtime; what
+    /// Starts a runtime in this process's network namespace. Calls are served on the current Tokio runtime; what
     /// changes the kernel has a thread of its own.
     ///
     /// It returns as soon as calls are accepted; what an earlier run left in the kernel is
@@ -214,15 +220,14 @@ impl MeshRuntime {
     }
 
     /// Waits until the runtime has ended, which it does by itself only if it failed.
-    pub async fn ended(&mut self) {
-        // There is nothing that it could be told.
-        let _ = (&mut self.ended).await;
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Ends the runtime after the change that is under way. The kernel's state stays.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(self) {
         drop(self.stop);
-        let ended = tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.ended).await;
+        let ended = tokio::time::timeout(SHUTDOWN_DEADLINE, self.ended.cancelled()).await;
         if ended.is_err() {
             tracing::warn!("a change did not come to an end in time and is not waited for");
         }
@@ -244,14 +249,15 @@ impl Start {
     ///
     /// The loop has a thread of its own: it waits for the kernel in system calls, and what it and its sockets say to
     /// each other wakes nobody else. Whoever embeds a runtime has none of that among his tasks.
-    async fn spawn(self) -> Result<oneshot::Receiver<Infallible>, StartError> {
+    async fn spawn(self) -> Result<CancellationToken, StartError> {
         let (started, starting) = oneshot::channel();
-        let (ending, ended) = oneshot::channel();
+        let ended = CancellationToken::new();
+        let ending = ended.clone();
         std::thread::Builder::new()
             .name("reconcile".to_owned())
             .spawn(move || {
-                // Dropped with the thread, also by a panic.
-                let _ending: oneshot::Sender<Infallible> = ending;
+                // Also by a panic.
+                let _ending = ending.drop_guard();
                 self.run(started);
             })
             .map_err(StartError::Thread)?;
@@ -274,7 +280,7 @@ impl Start {
                 return;
             }
         };
-        runtime.block_on(async move {
+        let work = async move {
             let Self {
                 options,
                 state_writer,
@@ -287,13 +293,21 @@ impl Start {
                 Ok(reconciler) => {
                     let _ = started.send(Ok(()));
                     reconciler.run(commands, stop).await;
+                    drop(lock);
                 }
                 Err(error) => {
+                    // Whoever hears of it may start another.
+                    drop(lock);
                     let _ = started.send(Err(error));
                 }
             }
-            drop(lock);
-        });
+        };
+        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
+        if ended.is_err() {
+            tracing::error!(
+                "the loop has panicked: this is a defect, and what it said of it is on standard error"
+            );
+        }
         // A file system that does not answer keeps a thread, and shall not keep this one.
         runtime.shutdown_background();
     }

@@ -109,16 +109,14 @@ async fn a_container_too_many_is_told_of_and_keeps_no_peer_from_being_written() 
     mesh_runtime::ebpf::detach_leftovers(&options.bpffs, &[], true).unwrap();
 }
 
-/// Who sends VXLAN is known by the map alone: without the entry a peer's packets are refused, and the kernel path does
-/// not have them either.
+/// Whose containers a peer's are is known by the map: without the entry their packets are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_packet_that_is_refused_has_the_maps_looked_at() {
     let pair = Pair::start(&DaemonOptions::new()).await;
     pair.wait_fast().await;
-    let (a, b) = (pair.host_a(), pair.host_b());
-    let map = b.bpffs_dir().join("quilt-mesh").join(map_names::VTEPS);
-    let key: String = a.address().octets().map(|byte| format!(" {byte}")).concat();
-    let words = format!("map delete pinned {} key{key}", map.display());
+    let b = pair.host_b();
+    let map = b.bpffs_dir().join("quilt-mesh").join(map_names::PEERS);
+    let words = format!("map delete pinned {} key 10 42 1 0", map.display());
     // A comparison of the clock's may come first, and says nothing of it.
     wait_until("a look because of a refused packet", SOON, || async {
         let mut command = b.netns().command("bpftool");

@@ -42,7 +42,7 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let group = options.socket_group.as_deref();
     let group = group.map(find_group).transpose()?;
-    let mut mesh = MeshRuntime::start(options.runtime_options()).await?;
+    let mesh = MeshRuntime::start(options.runtime_options()).await?;
     // Whoever is served on the port finds the socket as well.
     let (socket, callers) = Socket::bind(&options.socket, group)?;
     let listener = match options.grpc_addr {

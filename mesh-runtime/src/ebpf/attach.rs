@@ -194,6 +194,14 @@ impl Attachments {
         remove_pins(&self.links, |path| !wanted.contains(path))
     }
 
+    /// Interfaces at which not everything that is wanted is attached.
+    pub(super) fn missing(&self, wanted: &BTreeMap<Hook, String>) -> BTreeSet<u32> {
+        let missing = wanted
+            .keys()
+            .filter(|hook| !self.attached.contains_key(*hook));
+        missing.map(|hook| hook.link).collect()
+    }
+
     /// Whether the kernel shows what is wanted and nothing that an earlier life left.
     pub(super) fn are_those_of(&self, wanted: &BTreeMap<Hook, String>) -> bool {
         let pins = fs::read_dir(&self.links).map(Iterator::count);

@@ -4,7 +4,7 @@
 //! commit e420bed02507), which takes it 5 to 15 ms: for 50 ports that appear at once half a
 //! second, in which the bridge's own program has their packets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FastPathError, Programs, attach::Attaching, hook::Hook, sequence};
 
@@ -40,6 +40,8 @@ pub struct AttachOutcome {
     pub attached: u32,
     /// Programs detached.
     pub detached: u32,
+    /// Interfaces at which something of it is not in place.
+    pub missing: BTreeSet<u32>,
     /// Whether everything that receives is in place. Otherwise nothing transmits.
     pub whole: bool,
     /// What failed first.
@@ -57,12 +59,14 @@ impl AttachJob {
             },
             &self.wanted.0,
         );
+        let missing = attachments.missing(&self.wanted.0);
         let stale = attachments.remove_stale_pins();
         attachments.remove_stale_filters(&self.wanted.0, outcome.whole);
         AttachDone {
             programs: self.programs,
             outcome: AttachOutcome {
                 wanted: self.wanted,
+                missing,
                 attached: outcome.attached,
                 detached: outcome.detached,
                 whole: outcome.whole,

@@ -6,9 +6,11 @@ pub(crate) mod reader;
 use std::{io, time::Duration};
 
 use futures_util::{Stream, TryStreamExt as _};
-use netlink_sys::AsyncSocket as _;
+use netlink_sys::{AsyncSocket as _, protocols::NETLINK_ROUTE};
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
+
+use reader::Reader;
 
 /// The kernel answers at once, unless somebody holds its network configuration lock.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -23,7 +25,7 @@ pub(crate) enum NetlinkError {
         errno: i32,
     },
     /// No answer in time.
-    #[error("the kernel did not answer in time")]
+    #[error("the kernel did not answer within {} s", DEADLINE.as_secs())]
     Deadline,
     /// The socket is gone, and with it the connection.
     #[error("the netlink connection is closed")]
@@ -39,17 +41,6 @@ impl NetlinkError {
         match self {
             Self::Refused { errno } => Some(*errno),
             _ => None,
-        }
-    }
-}
-
-impl From<io::Error> for NetlinkError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            // The time to wait for an answer is over.
-            Some(libc::EAGAIN) => Self::Deadline,
-            Some(errno) => Self::Refused { errno },
-            None => Self::Unexpected(error.to_string()),
         }
     }
 }
@@ -73,6 +64,8 @@ pub(crate) struct Netlink {
     /// The socket's port number, which the kernel's notifications carry when one of our
     /// requests caused them.
     pub(crate) port: u32,
+    /// For questions that need no task. It is kept: a process may run out of descriptors.
+    pub(crate) reader: Reader,
     connection: JoinHandle<()>,
 }
 
@@ -91,6 +84,7 @@ impl Netlink {
         Ok(Self {
             handle,
             port,
+            reader: Reader::of(NETLINK_ROUTE)?,
             connection: tokio::spawn(connection),
         })
     }

@@ -1,7 +1,11 @@
 //! Asks the kernel and waits for its answer, without a task that carries it: for a thread that may wait, as it does for
 //! any system call.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use netlink_sys::Socket;
 use nix::sys::{
@@ -21,7 +25,11 @@ const AT_A_TIME: usize = 32;
 
 /// A socket for questions to a part of the kernel, in the network namespace of the thread that opens it.
 #[derive(Debug)]
-pub(crate) struct Reader(Socket);
+pub(crate) struct Reader {
+    socket: Socket,
+    /// Number of the next request of many: an answer that comes too late is none to another.
+    next: AtomicU32,
+}
 
 impl Reader {
     /// Opens one to a part of the kernel (`NETLINK_*`).
@@ -34,7 +42,10 @@ impl Reader {
         socket.bind_auto()?;
         let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
         setsockopt(&socket, ReceiveTimeout, &patience)?;
-        Ok(Self(socket))
+        Ok(Self {
+            socket,
+            next: AtomicU32::new(0),
+        })
     }
 
     /// Sends a request and reads its answers. Returns whether nothing changed meanwhile.
@@ -47,10 +58,10 @@ impl Reader {
         request: &[u8],
         mut take: impl FnMut(&[u8]) -> Option<()>,
     ) -> io::Result<bool> {
-        self.0.send(request, 0)?;
+        self.socket.send(request, 0)?;
         let mut whole = true;
         loop {
-            let (datagram, _) = self.0.recv_from_full()?;
+            let (datagram, _) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
             while let Some((message, following)) = split(rest) {
                 rest = following;
@@ -81,27 +92,31 @@ impl Reader {
         let mut first = 0;
         for chunk in requests.chunks_mut(AT_A_TIME) {
             let mut together = Vec::new();
+            let requests = u32::try_from(chunk.len()).map_err(io::Error::other)?;
+            let begin = self.next.fetch_add(requests, Ordering::Relaxed);
             for (number, request) in (0_u32..).zip(chunk.iter_mut()) {
-                set_sequence(request, number);
+                set_sequence(request, begin.wrapping_add(number));
                 together.extend_from_slice(request);
                 together.resize(together.len().next_multiple_of(4), 0);
             }
-            self.0.send(&together, 0)?;
+            self.socket.send(&together, 0)?;
             let mut open = chunk.len();
             while open > 0 {
-                let (datagram, _) = self.0.recv_from_full()?;
+                let (datagram, _) = self.socket.recv_from_full()?;
                 let mut rest = datagram.as_slice();
                 while let Some((message, following)) = split(rest) {
                     rest = following;
-                    let place = sequence(message).and_then(|number| usize::try_from(number).ok());
-                    let place = place.filter(|place| *place < chunk.len());
+                    let number = sequence(message).ok_or_else(misunderstood)?;
+                    let place = usize::try_from(number.wrapping_sub(begin));
+                    let Some(place) = place.ok().filter(|place| *place < chunk.len()) else {
+                        // To a request of which the answer was not waited for any longer.
+                        continue;
+                    };
                     let answer = match kind(message) {
                         Some(NLMSG_ERROR) => refusal(message).map_or(Ok(message), Err),
                         _ => Ok(message),
                     };
-                    place
-                        .and_then(|place| take(first + place, answer))
-                        .ok_or_else(misunderstood)?;
+                    take(first + place, answer).ok_or_else(misunderstood)?;
                     open = open.saturating_sub(1);
                 }
             }
@@ -116,9 +131,9 @@ impl Reader {
     ///
     /// The first refusal.
     pub(crate) fn commit(&self, transaction: &[u8], mut acknowledged: usize) -> io::Result<()> {
-        self.0.send(transaction, 0)?;
+        self.socket.send(transaction, 0)?;
         while acknowledged > 0 {
-            let (datagram, _) = self.0.recv_from_full()?;
+            let (datagram, _) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
             while let Some((message, following)) = split(rest) {
                 rest = following;
@@ -160,6 +175,9 @@ mod tests {
                 _ => question(&[127, 0, 0, number]),
             })
             .collect();
+        // An answer for which nobody waited any longer is none to these.
+        reader.socket.send(&question(&[127, 0, 0, 1]), 0).unwrap();
+        reader.next.store(7, Ordering::Relaxed);
         let mut answers = vec![None; requests.len()];
         reader
             .ask_each(&mut requests, |place, answer| {

@@ -5,7 +5,7 @@
 //! is queued before reading has missed nothing. One that the kernel had to drop costs a full
 //! reading and nothing else.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 use netlink_sys::{Socket, SocketAddr};
@@ -92,6 +92,7 @@ impl Events {
                 cluster,
                 bridge: 0,
                 overlay: 0,
+                peers: Arc::default(),
             },
             heard: Dirty::default(),
             namespaces: BTreeSet::new(),
@@ -152,6 +153,11 @@ impl Events {
     pub(crate) fn watch_neighbours(&mut self, bridge: u32, overlay: u32) {
         self.interest.bridge = bridge;
         self.interest.overlay = overlay;
+    }
+
+    /// Names the peers' hosts, to which routes matter.
+    pub(crate) fn watch_routes_to(&mut self, peers: &Arc<BTreeSet<Ipv4Addr>>) {
+        self.interest.peers = Arc::clone(peers);
     }
 
     /// Whether nothing would be noticed any more.

@@ -8,7 +8,6 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
-use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{NextHop, message::read_next_hop};
 use crate::netlink::reader::Reader;
@@ -18,6 +17,7 @@ use crate::netlink::reader::Reader;
 /// What the kernel has learnt of a route, such as a smaller MTU, it tells nobody: so all of them are asked about every
 /// few seconds, and many at once.
 pub(super) fn find(
+    reader: &Reader,
     peers: &[Ipv4Addr],
     source: Option<Ipv4Addr>,
     vxlan_port: u16,
@@ -30,7 +30,7 @@ pub(super) fn find(
         .iter()
         .map(|peer| question(*peer, source, vxlan_port))
         .collect();
-    Reader::of(NETLINK_ROUTE)?.ask_each(&mut questions, |place, answer| {
+    reader.ask_each(&mut questions, |place, answer| {
         // ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole): no route there.
         let Ok(answer) = answer else { return Some(()) };
         let route = match NetlinkMessage::deserialize(answer).ok()?.payload {
@@ -69,19 +69,22 @@ fn question(peer: Ipv4Addr, source: Option<Ipv4Addr>, vxlan_port: u16) -> Vec<u8
 
 #[cfg(test)]
 mod tests {
+    use netlink_sys::protocols::NETLINK_ROUTE;
+
     use super::*;
 
     #[test]
     fn what_is_found_of_many_addresses_is_each_in_its_place() {
+        let reader = Reader::of(NETLINK_ROUTE).unwrap();
         let loopback = |last| Ipv4Addr::new(127, 0, 0, last);
         // More than are asked about at a time. Those of this host lead over no next hop, but are answered.
         let peers: Vec<_> = (1..=100).map(loopback).collect();
-        let found = find(&peers, None, 4789).unwrap();
+        let found = find(&reader, &peers, None, 4789).unwrap();
         assert_eq!(
             found,
             vec![None; 100],
             "local addresses are no unicast routes"
         );
-        assert_eq!(find(&[], None, 4789).unwrap(), []);
+        assert_eq!(find(&reader, &[], None, 4789).unwrap(), []);
     }
 }

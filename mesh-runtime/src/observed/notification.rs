@@ -1,6 +1,6 @@
 //! From the kernel's notifications to what is to be read again. Pure.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 
@@ -8,7 +8,7 @@ use super::dirty::{Dirty, Parts};
 use crate::netlink::message::{HEADER_LEN, attribute, kind, split, u32_at};
 
 /// What makes a notification worth a look.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Interest {
     /// Port of the netlink socket whose requests to change routes and neighbours are no news.
     pub(super) own_port: u32,
@@ -16,6 +16,8 @@ pub(super) struct Interest {
     /// Index of the bridge, and of the VXLAN device; 0 for one that does not exist.
     pub(super) bridge: u32,
     pub(super) overlay: u32,
+    /// Underlay addresses of the peers: a host may have a million routes that lead elsewhere.
+    pub(super) peers: Arc<BTreeSet<Ipv4Addr>>,
 }
 
 const RTM_NEWLINK: u16 = 16;
@@ -73,8 +75,10 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
         Some(RTM_NEWNETCONF) => dirty.parts |= Parts::SETTINGS,
         Some(kind @ (RTM_NEWQDISC | RTM_DELQDISC | RTM_NEWTFILTER | RTM_DELTFILTER)) => {
             dirty.parts |= Parts::SHAPING;
-            if let Some(link) = link {
-                dirty.add_link(link);
+            match link {
+                // Of a block of filters that several interfaces share (`TCM_IFINDEX_MAGIC_BLOCK`).
+                Some(u32::MAX) | None => dirty.parts |= Parts::LINKS,
+                Some(link) => dirty.add_link(link),
             }
             // A filter of ours may be among those that are gone.
             if matches!(kind, RTM_DELQDISC | RTM_DELTFILTER) {
@@ -82,7 +86,7 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
             }
         }
         Some(RTM_NEWROUTE | RTM_DELROUTE) if !caused_here => {
-            dirty.parts |= of_route(body, interest.cluster);
+            dirty.parts |= of_route(body, interest.cluster, &interest.peers);
         }
         Some(RTM_NEWRULE | RTM_DELRULE) => dirty.parts |= Parts::NEXT_HOPS,
         Some(RTM_NEWNEIGH | RTM_DELNEIGH) if !caused_here => {
@@ -98,7 +102,7 @@ fn classify_message(message: &[u8], interest: &Interest, dirty: &mut Dirty) {
 }
 
 /// What a route that came or went may have changed.
-fn of_route(body: &[u8], cluster: Ipv4Net) -> Parts {
+fn of_route(body: &[u8], cluster: Ipv4Net, peers: &BTreeSet<Ipv4Addr>) -> Parts {
     let (Some(&length), Some(&table)) = (body.get(1), body.get(4)) else {
         return Parts::ROUTES | Parts::NEXT_HOPS;
     };
@@ -109,9 +113,19 @@ fn of_route(body: &[u8], cluster: Ipv4Net) -> Parts {
     match Ipv4Net::new(destination, length) {
         // One inside the cluster leads to no peer's host.
         Ok(net) if cluster.contains(&net) => Parts::ROUTES,
-        Ok(net) if net.prefix_len() > 0 && !may_be_multipath(body) => Parts::NEXT_HOPS,
+        Ok(net)
+            if net.prefix_len() > 0 && !(may_be_multipath(body) && leads_to_any(peers, net)) =>
+        {
+            Parts::NEXT_HOPS
+        }
         _ => Parts::ROUTES | Parts::NEXT_HOPS,
     }
+}
+
+/// Whether any of some addresses is in a network.
+pub(super) fn leads_to_any(addresses: &BTreeSet<Ipv4Addr>, net: Ipv4Net) -> bool {
+    let within = addresses.range(net.network()..=net.broadcast());
+    within.into_iter().next().is_some()
 }
 
 /// Whether a route leads over several next hops, or names a next hop object, which may be a group.
@@ -142,6 +156,7 @@ mod tests {
             cluster: "10.42.0.0/16".parse().unwrap(),
             bridge: 5,
             overlay: 6,
+            peers: Arc::new([Ipv4Addr::new(192, 0, 2, 3)].into()),
         }
     }
 
@@ -266,6 +281,10 @@ mod tests {
                 let length = several.len() as u32;
                 several[..4].copy_from_slice(&length.to_ne_bytes());
                 assert_eq!(heard(&several).parts, Parts::ROUTES | Parts::NEXT_HOPS);
+                // To where no peer is, a host may have a million of them.
+                let destination = several.len() - 12;
+                several[destination..destination + 4].copy_from_slice(&[198, 51, 100, 1]);
+                assert_eq!(heard(&several).parts, Parts::NEXT_HOPS);
             }
         }
     }
@@ -308,6 +327,12 @@ mod tests {
             assert_eq!(dirty.parts, Parts::SHAPING);
             assert_eq!(dirty.links, [9].into());
         }
+    }
+
+    #[test]
+    fn a_filter_that_several_interfaces_share_may_shape_what_any_of_them_gets() {
+        let dirty = heard(&of_link(RTM_NEWTFILTER, 0, 0, u32::MAX));
+        assert_eq!(dirty, (Parts::SHAPING | Parts::LINKS).into());
     }
 
     #[test]

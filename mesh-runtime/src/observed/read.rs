@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::Ipv4Addr,
     sync::Arc,
 };
@@ -21,7 +22,9 @@ use super::{
     dirty::{Dirty, Parts},
     diversion,
     message::{multipath, read_address, read_forwarding, read_link, read_neighbour, read_route},
-    next_hops, shaping, sysctl, transform,
+    next_hops,
+    notification::leads_to_any,
+    shaping, sysctl, transform,
 };
 use crate::{
     desired::sysctl::lacking,
@@ -54,6 +57,10 @@ pub(crate) async fn observe(
     scope: Scope<'_>,
 ) -> Result<Observed, NetlinkError> {
     let mut observed = previous;
+    if !Arc::ptr_eq(&observed.asked_about.0, scope.peers) {
+        // Which routes matter goes by where the peers are.
+        dirty.parts |= Parts::ROUTES;
+    }
     dirty.parts |= read_links(netlink, &mut observed, &dirty, scope).await?;
     if dirty.any(Parts::SHAPING) {
         let only = (!dirty.any(Parts::LINKS)).then_some(&dirty.links);
@@ -68,7 +75,7 @@ pub(crate) async fn observe(
         observed.unsettled = unsettled(&observed, scope);
     }
     if dirty.any(Parts::ROUTES) {
-        let (routes, multipath) = routes(netlink, scope.cluster).await?;
+        let (routes, multipath) = routes(netlink, scope).await?;
         keep_or_replace(&mut observed.routes, routes);
         keep_or_replace(&mut observed.multipath, multipath);
     }
@@ -100,8 +107,13 @@ pub(crate) async fn observe(
     }
     let anew = anew || *source != scope.source;
     if anew || !Arc::ptr_eq(peers, scope.peers) {
-        read_next_hops(&mut observed, anew, scope)?;
-        observed.asked_about = (Arc::clone(scope.peers), scope.source);
+        match read_next_hops(netlink, &mut observed, anew, scope) {
+            Ok(()) => observed.asked_about = (Arc::clone(scope.peers), scope.source),
+            // What was read before stands, and the next reading asks again.
+            Err(error) => {
+                tracing::warn!(%error, "cannot ask the kernel for its routes to peers");
+            }
+        }
     }
     Ok(observed)
 }
@@ -122,7 +134,8 @@ async fn read_links(
 ) -> Result<Parts, NetlinkError> {
     if dirty.any(Parts::LINKS) {
         observed.links = links(netlink).await?;
-        return Ok(Parts::ROUTES
+        return Ok(Parts::SHAPING
+            | Parts::ROUTES
             | Parts::BRIDGE
             | Parts::OVERLAY
             | Parts::NEXT_HOPS
@@ -186,10 +199,11 @@ fn unsettled(observed: &Observed, scope: Scope<'_>) -> BTreeSet<Device> {
 
 /// Reads the next hops of peers: those that are new, or all.
 fn read_next_hops(
+    netlink: &Netlink,
     observed: &mut Observed,
     anew: bool,
     scope: Scope<'_>,
-) -> Result<(), NetlinkError> {
+) -> io::Result<()> {
     let known = &observed.next_hops;
     let peers = scope.peers.values().map(|peer| peer.address);
     let asked: Vec<_> = peers
@@ -198,7 +212,7 @@ fn read_next_hops(
         .collect();
     let kept = peers.filter(|peer| !anew && known.knows(*peer));
     let mut answers: BTreeMap<_, _> = kept.map(|peer| (peer, known.to(peer).copied())).collect();
-    let found = next_hops::find(&asked, scope.source, scope.vxlan_port)?;
+    let found = next_hops::find(&netlink.reader, &asked, scope.source, scope.vxlan_port)?;
     answers.extend(asked.into_iter().zip(found));
     keep_or_replace(&mut observed.next_hops, NextHops::new(answers));
     Ok(())
@@ -236,12 +250,14 @@ async fn addresses(netlink: &Netlink) -> Result<Vec<Address>, NetlinkError> {
     dump(request.execute(), read_address).await
 }
 
-/// The routes that matter by themselves, and where others, of any table, lead over several next hops: policy rules may
-/// lead there.
+/// The routes that matter by themselves, and those to peers, of any table, that lead over several next hops: policy rules
+/// may lead there.
 async fn routes(
     netlink: &Netlink,
-    cluster: Ipv4Net,
+    scope: Scope<'_>,
 ) -> Result<(Routes, Vec<Ipv4Net>), NetlinkError> {
+    let cluster = scope.cluster;
+    let peers: BTreeSet<Ipv4Addr> = scope.peers.values().map(|peer| peer.address).collect();
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_UNSPEC;
@@ -250,7 +266,7 @@ async fn routes(
         |route: &Route| route.destination.prefix_len() == 0 || cluster.contains(&route.destination);
     let read = dump(request.execute(), |message| {
         let route = read_route(message).filter(matters);
-        let multipath = multipath(message);
+        let multipath = multipath(message).filter(|net| leads_to_any(&peers, *net));
         (route.is_some() || multipath.is_some()).then_some((route, multipath))
     })
     .await?;

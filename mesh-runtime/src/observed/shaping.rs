@@ -76,16 +76,11 @@ pub(super) async fn read(
         if !asked(&index) || !is_port(observed, index) {
             continue;
         }
-        if parent == AT_ARRIVAL {
-            // Also before its other end is a container's.
-            shaping.occupied.insert(index);
-        }
-        if !may_be_port(observed, index) {
-            continue;
-        }
         let shapes = match parent {
             TcHandle::ROOT => !PLAIN.contains(&kind.as_str()),
             AT_ARRIVAL => {
+                // Also before its other end is a container's, and at ports that have none, as of virtual machines.
+                shaping.occupied.insert(index);
                 let [arriving, leaving] = others_filters(netlink, index).await?;
                 if arriving {
                     shaping.filtered.insert(index);
@@ -95,7 +90,7 @@ pub(super) async fn read(
             // A class's, below a root that counts.
             _ => false,
         };
-        if shapes {
+        if shapes && may_be_port(observed, index) {
             shaping.shaped.insert(index);
         }
     }

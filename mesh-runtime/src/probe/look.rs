@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    ASKED_AT_A_TIME, ProbeSocket,
+    ASKED_AT_A_TIME, OpenProbeSocket, ProbeSocket,
     round::Round,
     swallowed::{PeerHost, Sign},
 };
@@ -37,9 +37,9 @@ impl LookSockets {
         vxlan_port: u16,
     ) -> io::Result<Self> {
         Ok(Self {
-            overlay: ProbeSocket::open(bridge_address, Some(overlay))?,
-            host: ProbeSocket::open(host_address, None)?,
-            port: ProbeSocket::to_port(host_address, vxlan_port)?,
+            overlay: OpenProbeSocket::open(bridge_address, Some(overlay))?.register()?,
+            host: OpenProbeSocket::open(host_address, None)?.register()?,
+            port: OpenProbeSocket::to_port(host_address, vxlan_port)?.register()?,
         })
     }
 

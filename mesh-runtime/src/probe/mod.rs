@@ -24,7 +24,8 @@ use std::{
 use ipnet::Ipv4Net;
 use tonic::Status;
 
-pub(crate) use socket::ProbeSocket;
+pub(crate) use socket::OpenProbeSocket;
+use socket::ProbeSocket;
 
 use crate::{
     api::{
@@ -63,7 +64,7 @@ pub(crate) struct ProbeStart {
     /// Each subnet as the caller wrote it, with the peer's or the reason why it is none.
     pub(crate) subjects: Vec<(String, Result<Ipv4Net, String>)>,
     /// The socket to ask over, or why there is none.
-    pub(crate) socket: Result<ProbeSocket, String>,
+    pub(crate) socket: Result<OpenProbeSocket, String>,
 }
 
 impl std::fmt::Debug for ProbeStart {
@@ -118,6 +119,7 @@ pub(crate) async fn probe(
         .filter(|peer| !is_recent(&heard, peer))
         .copied()
         .collect();
+    let socket = socket.and_then(|socket| socket.register().map_err(|error| error.to_string()));
     let refused = listen(commands, socket, &quiet, timeout, &mut heard).await?;
     // A last look, so that every age is as of now.
     look_up(commands, &peers, &mut heard).await?;

@@ -40,7 +40,26 @@ pub(crate) struct ProbeSocket {
     port: u16,
 }
 
-impl ProbeSocket {
+/// The same before it is registered with the Tokio runtime on which the answers are waited for.
+pub(crate) struct OpenProbeSocket {
+    echo: Option<(Socket, Mark)>,
+    datagram: Socket,
+    port: u16,
+}
+
+impl OpenProbeSocket {
+    /// Registers it with the current Tokio runtime.
+    pub(crate) fn register(self) -> io::Result<ProbeSocket> {
+        let echo = self
+            .echo
+            .map(|(socket, mark)| Ok::<_, io::Error>((into_tokio(socket)?, mark)));
+        Ok(ProbeSocket {
+            echo: echo.transpose()?,
+            datagram: into_tokio(self.datagram)?,
+            port: self.port,
+        })
+    }
+
     /// Opens the sockets in the network namespace of this thread. Without an interface, questions
     /// go where the host's routes lead.
     pub(crate) fn open(source: Ipv4Addr, interface: Option<&str>) -> io::Result<Self> {
@@ -51,7 +70,7 @@ impl ProbeSocket {
         let echo = match open(Type::RAW, Some(Protocol::ICMPV4), source, interface) {
             Ok(socket) => {
                 socket.attach_filter(&echo_replies(mark.id))?;
-                Some((into_tokio(socket)?, mark))
+                Some((socket, mark))
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
             Err(error) => return Err(error),
@@ -72,7 +91,9 @@ impl ProbeSocket {
             port,
         })
     }
+}
 
+impl ProbeSocket {
     /// Asks `to` for the `attempt`-th time, counted from 0.
     pub(super) fn send(&self, to: Ipv4Addr, attempt: u32) -> io::Result<()> {
         let echo = self.echo.as_ref().map(|(socket, mark)| {
@@ -106,8 +127,7 @@ impl ProbeSocket {
                         return from;
                     }
                 }
-                // Reading a pending error takes it away, as when the interface goes down.
-                Err(error) => tracing::debug!(%error, "a probe's socket reports an error"),
+                Err(error) => note(&error).await,
             }
         }
     }
@@ -119,16 +139,25 @@ impl ProbeSocket {
             match self.datagram.async_io(wanted, read).await {
                 Ok(Some(from)) => return from,
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "a probe's socket reports an error"),
+                Err(error) => note(&error).await,
             }
         }
     }
 }
 
-fn open_datagram(source: Ipv4Addr, interface: Option<&str>) -> io::Result<UdpSocket> {
+/// Reading a pending error takes it away, as when the interface goes down. One that is not the kernel's is the end of
+/// the Tokio runtime: nothing comes any more.
+async fn note(error: &io::Error) {
+    if error.raw_os_error().is_none() {
+        return std::future::pending().await;
+    }
+    tracing::debug!(%error, "a probe's socket reports an error");
+}
+
+fn open_datagram(source: Ipv4Addr, interface: Option<&str>) -> io::Result<Socket> {
     let socket = open(Type::DGRAM, Some(Protocol::UDP), source, interface)?;
     setsockopt(&socket, Ipv4RecvErr, &true)?;
-    into_tokio(socket)
+    Ok(socket)
 }
 
 fn open(

@@ -1,6 +1,6 @@
 //! The fast path's place in the loop: opened beside it, shown the result of each round.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -47,6 +47,8 @@ pub(crate) struct OpenFastPath {
     pub(super) shown: Option<FastPathState>,
     /// What was attached last, as far as that went.
     attached: Option<Hooks>,
+    /// Interfaces at which not all of that is in place.
+    missing: BTreeSet<u32>,
     /// Programs on their way to being attached.
     attaching: Option<JoinHandle<AttachDone>>,
     /// Whether to look at the attachments once that is done: it may have looked already.
@@ -108,6 +110,7 @@ impl FastPathSlot {
             fast_path,
             shown: None,
             attached: None,
+            missing: BTreeSet::new(),
             attaching: None,
             look_again: false,
             unwritten: None,
@@ -180,13 +183,13 @@ impl FastPathSlot {
         matches!(self, Self::Open(open) if open.fast_path.attaches_filters())
     }
 
-    /// Whether the program of a port was attached, as far as that went.
+    /// Whether the programs of a port were attached.
     pub(super) fn has_program(&self, port: u32) -> bool {
         let Self::Open(open) = self else {
             return false;
         };
         let attached = open.attached.as_ref();
-        attached.is_some_and(|hooks| hooks.include(port))
+        attached.is_some_and(|hooks| hooks.include(port)) && !open.missing.contains(&port)
     }
 
     /// Whether the program of a port is attached, or will not be, whatever is still to come for others. Of one that is
@@ -342,6 +345,7 @@ impl Reconciler {
                     );
                 }
                 open.attached = Some(outcome.wanted);
+                open.missing = outcome.missing;
                 open.unattached = outcome.failure.map(|failure| Unattached {
                     reason: failure.to_string(),
                     partly: outcome.whole,

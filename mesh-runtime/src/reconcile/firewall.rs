@@ -187,9 +187,9 @@ impl Firewall {
         });
     }
 
-    /// Whether the rules are in place, or about to be, as far as is known.
+    /// Whether there are rules in place, those that are wanted now or those before them.
     pub(super) fn stands(&self) -> bool {
-        self.failed.is_none()
+        self.failed.is_none() && self.shown.is_some()
     }
 
     /// Whether the kernel does not show the rules yet, but will.

@@ -59,6 +59,9 @@ use waiting::Waiting;
 /// How often what the kernel tells nobody is compared.
 const COMPARISON: Duration = Duration::from_secs(5);
 
+/// How long the end waits for what is under way.
+const LAST_WORDS: Duration = Duration::from_secs(4);
+
 /// After how many comparisons everything is compared, whatever the notifications said.
 const FULL: u32 = 6;
 
@@ -156,7 +159,7 @@ impl Reconciler {
             let occupy_at = self
                 .new_ports
                 .first_end(left_free)
-                .map(|at| at.max(quiet_until));
+                .map(|at| at.max(retry_at.unwrap_or(quiet_until)));
             let port_look_at = self.port_watch.due();
             let compare_maps_from = self.compare_maps_from;
             let dropped = self.fast_path.dropped();
@@ -230,8 +233,15 @@ impl Reconciler {
                 },
             }
         }
-        self.state_writer.flush(&self.wanted).await;
-        self.fast_path.finish().await;
-        self.firewall.finish().await;
+        let end = async {
+            self.state_writer.flush(&self.wanted).await;
+            self.fast_path.finish().await;
+            self.firewall.finish().await;
+        };
+        if tokio::time::timeout(LAST_WORDS, end).await.is_err() {
+            tracing::warn!(
+                "a disk, nft or the kernel does not answer: what was under way is not waited for"
+            );
+        }
     }
 }

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use super::{FastPathSlot, Reconciler};
 use crate::{
-    probe::{ProbeSocket, ProbeStart},
+    probe::{OpenProbeSocket, ProbeStart},
     wanted::subnet::gateway,
 };
 
@@ -32,7 +32,7 @@ impl Reconciler {
                 .collect()
         };
         let socket = match self.wanted.subnet {
-            Some(own) => ProbeSocket::open(gateway(own), Some(&self.settings.overlay))
+            Some(own) => OpenProbeSocket::open(gateway(own), Some(&self.settings.overlay))
                 .map_err(|error| format!("cannot ask over {}: {error}", self.settings.overlay)),
             None => Err("this node has no subnet yet".to_owned()),
         };

@@ -31,6 +31,8 @@ impl Reconciler {
             }
             Err(error) => {
                 self.reconnect(&error);
+                // All is read again, at the pace of attempts.
+                self.unplanned = false;
                 vec![Problem::Observe(error.to_string())]
             }
         };
@@ -81,6 +83,7 @@ impl Reconciler {
         self.note_new_ports();
         let before = &self.desired.entries;
         self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));
+        self.events.watch_routes_to(&self.desired.entries.vteps);
         diff(
             &self.settings,
             &self.desired,
