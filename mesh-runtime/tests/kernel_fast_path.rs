@@ -354,16 +354,13 @@ async fn an_upgrade_to_another_layout_and_a_downgrade_lose_no_packet_and_no_coun
     assert_eq!(after.tx_packets - before.tx_packets, report.sent);
 }
 
-/// The binary of an earlier release, of another layout, that upgrades begin from and downgrades lead to; without one
-/// that is not tried.
+/// The binary of an earlier release, of another layout, that upgrades begin from and downgrades lead to.
 const PREVIOUS: &str = "QUILT_MESH_PREVIOUS_RUNTIME";
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes the quilt-runtime of a release with maps of layout 2, which QUILT_MESH_PREVIOUS_RUNTIME names"]
 async fn an_upgrade_from_an_earlier_release_and_back_loses_no_packet_and_no_count() {
-    let Some(previous) = std::env::var_os(PREVIOUS) else {
-        eprintln!("{PREVIOUS} names no earlier release: not tried");
-        return;
-    };
+    let previous = std::env::var_os(PREVIOUS).unwrap();
     let pair = Pair::start(&DaemonOptions::new()).await;
     pair.wait_fast().await;
     let host = pair.host_a();
