@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use daemon::{options::DaemonOptions, serve, socket};
@@ -25,6 +26,16 @@ fn main() -> ExitCode {
             eprintln!("quilt-runtime: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Ports, callers and questions to the kernel take a descriptor each, and the usual soft limit is 1024, kept low only
+/// for programs that use `select`.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it was");
     }
 }
 
@@ -45,6 +56,7 @@ fn run(options: &DaemonOptions) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
         .init();
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The loop that owns all state has a thread of its own: this one is for calls, and a second would only be
         // woken up along with it.

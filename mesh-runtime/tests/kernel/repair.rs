@@ -1,6 +1,9 @@
 //! What others do to our part of the kernel is undone, and what is theirs survives.
 
+use std::{net::TcpStream, os::unix::process::CommandExt as _};
+
 use mesh_testbed::Signal;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::host::{Host, lines};
 
@@ -10,11 +13,16 @@ const PEERS: &[(&str, &str)] = &[("10.42.2.0/24", "192.0.2.2"), ("10.42.3.0/24",
 async fn node(label: &str) -> (Host, crate::host::Daemon) {
     let host = Host::new(label).await;
     let daemon = host.start().await;
+    let daemon = with_peers(&host, daemon).await;
+    (host, daemon)
+}
+
+async fn with_peers(host: &Host, daemon: crate::host::Daemon) -> crate::host::Daemon {
     daemon.configure("10.42.1.0/24").await.unwrap();
     assert!(daemon.sync(1, PEERS).await.success);
     daemon.inject("10.42.9.0/24", "vxlan100").await.unwrap();
-    assert!(is_whole(&host));
-    (host, daemon)
+    assert!(is_whole(host));
+    daemon
 }
 
 /// Whether the kernel shows everything that is wanted, and nothing else on our device.
@@ -241,4 +249,30 @@ async fn foreign_objects_survive_everything() {
     let (status, text) = host.run_daemon(&["--cleanup"]).await;
     assert!(status.success(), "{text}");
     assert_eq!(theirs(&host), before);
+}
+
+/// More connections than most processes may have files open (the soft limit of `RLIMIT_NOFILE` is 1024).
+const CALLERS: usize = 1100;
+
+#[tokio::test]
+async fn a_deleted_route_comes_back_beside_more_callers_than_a_process_usually_has_files() {
+    let host = Host::new("callers").await;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let mut command = host.daemon_command("off", &[]);
+    let as_usual = move || Ok(setrlimit(Resource::RLIMIT_NOFILE, 1024, hard)?);
+    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
+    unsafe { command.pre_exec(as_usual) };
+    let daemon = host.start_command(command).await;
+    let daemon = with_peers(&host, daemon).await;
+    // The test holds the other ends.
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let connect = || -> std::io::Result<Vec<TcpStream>> {
+        let all = (0..CALLERS).map(|_| TcpStream::connect("127.0.0.1:50051"));
+        all.collect()
+    };
+    let callers = host.netns.run(connect).unwrap().unwrap();
+    assert_eq!(callers.len(), CALLERS);
+    host.ip("route del 10.42.2.0/24");
+    host.eventually("the repair", is_whole).await;
+    assert_eq!(daemon.status().await.problems, [""; 0]);
 }
