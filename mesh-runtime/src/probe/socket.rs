@@ -243,3 +243,31 @@ fn echo_replies(id: u16) -> [SockFilter; 7] {
         SockFilter::new(RETURN, 0, 0, 0),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{runtime, time::timeout};
+
+    use super::*;
+
+    #[test]
+    fn who_waits_on_a_socket_whose_tokio_runtime_has_ended_waits_and_does_not_spin() {
+        let runtime = || runtime::Builder::new_current_thread().enable_all().build();
+        let ended = runtime().unwrap();
+        let socket = ended.block_on(async {
+            ProbeSocket {
+                echo: None,
+                datagram: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(),
+                port: DISCARD_PORT,
+            }
+        });
+        drop(ended);
+        let waited = runtime().unwrap().block_on(async {
+            // One that spins lets no time pass.
+            timeout(Duration::from_millis(50), socket.answer()).await
+        });
+        assert!(waited.is_err());
+    }
+}
