@@ -18,6 +18,10 @@ use crate::wanted::subnet::gateway;
 /// The wait for answers, by either way.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often each is asked in one look, where it is silent: whoever loses both is asked again by the next look. Each attempt
+/// wakes this process up.
+const ATTEMPTS: u32 = 2;
+
 /// What is asked over.
 pub(crate) struct LookSockets {
     /// To peers' bridge addresses, over the VXLAN device.
@@ -89,7 +93,7 @@ async fn ask(socket: &ProbeSocket, whom: impl Iterator<Item = Ipv4Addr>) -> Answ
     let whom: BTreeSet<Ipv4Addr> = whom.collect();
     let begun = Instant::now();
     let mut heard = BTreeSet::new();
-    let mut round = Round::new(whom.iter().copied(), PATIENCE, || 0.0);
+    let mut round = Round::new(whom.iter().copied(), PATIENCE, ATTEMPTS, || 0.0);
     while !round.is_over(begun.elapsed()) {
         for (to, attempt) in round.due(begun.elapsed(), ASKED_AT_A_TIME) {
             let asked = socket.send(to, attempt).map_err(|error| error.to_string());

@@ -34,7 +34,7 @@ use crate::{
     },
     wanted::subnet::gateway,
 };
-use round::Round;
+use round::{ATTEMPTS, Round};
 
 /// The wait for answers where the caller names none.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -163,7 +163,12 @@ async fn listen(
     let by_gateway: BTreeMap<Ipv4Addr, Ipv4Net> =
         quiet.iter().map(|peer| (gateway(*peer), *peer)).collect();
     let begun = Instant::now();
-    let mut round = Round::new(by_gateway.keys().copied(), timeout, rand::random::<f64>);
+    let mut round = Round::new(
+        by_gateway.keys().copied(),
+        timeout,
+        ATTEMPTS,
+        rand::random::<f64>,
+    );
     let mut next_look = timeout / LOOKS;
     while !round.is_over(begun.elapsed()) {
         for (to, attempt) in round.due(begun.elapsed(), ASKED_AT_A_TIME) {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// How often a peer that does not answer is asked.
+/// How often a peer that does not answer is asked at most.
 pub(super) const ATTEMPTS: u32 = 3;
 
 /// First attempts are spread so that this much time lies between two peers, and neither this
@@ -21,18 +21,20 @@ pub(super) struct Round {
     queue: BTreeSet<(Duration, Ipv4Addr, u32)>,
     /// Those that have not been heard, with why they could not be asked, if none could.
     silent: BTreeMap<Ipv4Addr, Option<String>>,
-    /// When the attempts after the first are due.
-    later: BTreeMap<Ipv4Addr, [Duration; ATTEMPTS as usize]>,
+    /// When the attempts after the first are due, in their order.
+    later: BTreeMap<Ipv4Addr, Vec<Duration>>,
 }
 
 impl Round {
-    /// A round that ends after `timeout`. `jitter` draws from 0 to 1.
+    /// A round that ends after `timeout`, with at most so many `attempts` for each, or [`ATTEMPTS`]. `jitter` draws from
+    /// 0 to 1.
     ///
-    /// The attempts begin at 0, 1/4 and 1/2 of the time, each up to an eighth of it later, so
+    /// They begin at 0, 1/4 and 1/2 of the time, each up to an eighth of it later, so
     /// that half of it, less an eighth, is left for the last answer.
     pub(super) fn new(
         peers: impl IntoIterator<Item = Ipv4Addr>,
         timeout: Duration,
+        attempts: u32,
         mut jitter: impl FnMut() -> f64,
     ) -> Self {
         let peers: BTreeSet<Ipv4Addr> = peers.into_iter().collect();
@@ -45,14 +47,14 @@ impl Round {
             later: BTreeMap::new(),
         };
         for peer in peers {
-            let mut times = [Duration::ZERO; ATTEMPTS as usize];
-            for (attempt, time) in (0_u32..).zip(&mut times) {
+            let mut at = |attempt: u32| {
                 let width = if attempt == 0 { spread } else { timeout / 8 };
-                *time = timeout / 4 * attempt + width.mul_f64(jitter().clamp(0.0, 1.0));
-            }
-            round.queue.insert((times[0], peer, 0));
+                timeout / 4 * attempt + width.mul_f64(jitter().clamp(0.0, 1.0))
+            };
+            round.queue.insert((at(0), peer, 0));
             round.silent.insert(peer, None);
-            round.later.insert(peer, times);
+            let later = (1..attempts.min(ATTEMPTS)).map(at).collect();
+            round.later.insert(peer, later);
         }
         round
     }
@@ -73,7 +75,10 @@ impl Round {
             }
             due.push((peer, attempt));
             let next = attempt + 1;
-            let time = self.later.get(&peer).and_then(|it| it.get(next as usize));
+            let time = self
+                .later
+                .get(&peer)
+                .and_then(|it| it.get(attempt as usize));
             if let Some(&at) = time {
                 self.queue.insert((at, peer, next));
             }
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_is_heard_is_not_asked_again_and_ends_the_round() {
-        let mut round = Round::new([peer(1), peer(2)], TIMEOUT, || 0.5);
+        let mut round = Round::new([peer(1), peer(2)], TIMEOUT, 3, || 0.5);
         assert_eq!(round.due(TIMEOUT / 8, 64), [(peer(1), 0), (peer(2), 0)]);
         round.heard(peer(1));
         assert_eq!(round.due(TIMEOUT, 64)[0], (peer(2), 1));
@@ -146,7 +151,7 @@ mod tests {
 
     #[test]
     fn only_a_peer_that_never_could_be_asked_is_refused() {
-        let mut round = Round::new([peer(1), peer(2), peer(3)], TIMEOUT, || 0.0);
+        let mut round = Round::new([peer(1), peer(2), peer(3)], TIMEOUT, 3, || 0.0);
         let reason = || Err("no way there".to_owned());
         round.asked(peer(1), reason());
         round.asked(peer(2), reason());
@@ -159,18 +164,19 @@ mod tests {
 
     #[test]
     fn a_round_without_peers_is_over_at_once() {
-        assert!(Round::new([], TIMEOUT, || 0.0).is_over(Duration::ZERO));
+        assert!(Round::new([], TIMEOUT, 3, || 0.0).is_over(Duration::ZERO));
     }
 
     proptest! {
         #[test]
-        fn every_silent_peer_is_asked_three_times_with_time_left_for_the_last_answer(
+        fn every_silent_peer_is_asked_so_often_with_time_left_for_the_last_answer(
             count in 1..300_u16,
+            attempts in 1..=ATTEMPTS,
             at_most in 1..100_usize,
             jitter in prop::collection::vec(0.0..=1.0_f64, 1..20),
         ) {
             let mut draws = jitter.iter().copied().cycle();
-            let mut round = Round::new((0..count).map(peer), TIMEOUT, || draws.next().unwrap());
+            let mut round = Round::new((0..count).map(peer), TIMEOUT, attempts, || draws.next().unwrap());
             let mut asked: BTreeMap<Ipv4Addr, Vec<(Duration, u32)>> = BTreeMap::new();
             let mut now = Duration::ZERO;
             while !round.is_over(now) {
@@ -185,10 +191,10 @@ mod tests {
             }
             prop_assert_eq!(asked.len(), usize::from(count));
             for times in asked.values() {
-                let attempts: Vec<u32> = times.iter().map(|(_, attempt)| *attempt).collect();
-                prop_assert_eq!(attempts, vec![0, 1, 2]);
-                prop_assert!(times[2].0 <= TIMEOUT * 5 / 8);
-                prop_assert!(times[1].0 > times[0].0 && times[2].0 > times[1].0);
+                let numbers: Vec<u32> = times.iter().map(|(_, attempt)| *attempt).collect();
+                prop_assert_eq!(numbers, Vec::from_iter(0..attempts));
+                prop_assert!(times.iter().all(|(at, _)| *at <= TIMEOUT * 5 / 8));
+                prop_assert!(times.is_sorted_by(|one, next| one.0 < next.0));
             }
         }
     }
