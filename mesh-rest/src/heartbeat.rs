@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 /// The body of `POST /api/nodes/{id}/heartbeat`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,12 +48,16 @@ pub struct DataPlane {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "ipv4"))]
     pub host_address: Option<Ipv4Addr>,
     /// Generation of the peer set that the kernel shows.
+    #[serde(deserialize_with = "count")]
     pub generation: u64,
     /// What keeps the kernel from the wanted state; empty when all is well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
     /// Dropped packets by reason.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "counts"
+    )]
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -73,28 +77,66 @@ pub struct PeerTraffic {
     )]
     pub subnet: String,
     /// Packets the fast path sent.
+    #[serde(deserialize_with = "count")]
     pub tx_packets: u64,
     /// Bytes the fast path sent.
+    #[serde(deserialize_with = "count")]
     pub tx_bytes: u64,
     /// Packets the fast path received.
+    #[serde(deserialize_with = "count")]
     pub rx_packets: u64,
     /// Bytes the fast path received.
+    #[serde(deserialize_with = "count")]
     pub rx_bytes: u64,
     /// Packets the kernel path sent.
+    #[serde(deserialize_with = "count")]
     pub kernel_tx_packets: u64,
     /// Bytes the kernel path sent.
+    #[serde(deserialize_with = "count")]
     pub kernel_tx_bytes: u64,
     /// Packets the kernel path received.
+    #[serde(deserialize_with = "count")]
     pub kernel_rx_packets: u64,
     /// Bytes the kernel path received.
+    #[serde(deserialize_with = "count")]
     pub kernel_rx_bytes: u64,
     /// Packets from this peer that a guard dropped.
+    #[serde(deserialize_with = "count")]
     pub dropped_packets: u64,
     /// Milliseconds since the last packet from the peer; absent if there was none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_count"
+    )]
     pub last_packet_age_ms: Option<u64>,
     /// The control plane calls the peer down, but its packets arrive.
     pub suspect: bool,
+}
+
+/// A number that both sides can count to: that of `int64`, as the description has it.
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    within(u64::deserialize(deserializer)?)
+}
+
+fn optional_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Option::<u64>::deserialize(deserializer)?
+        .map(within)
+        .transpose()
+}
+
+fn counts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    let counts = BTreeMap::<String, u64>::deserialize(deserializer)?;
+    let checked = counts
+        .into_iter()
+        .map(|(name, number)| Ok((name, within(number)?)));
+    checked.collect()
+}
+
+fn within<E: Error>(number: u64) -> Result<u64, E> {
+    match i64::try_from(number) {
+        Ok(_) => Ok(number),
+        Err(_) => Err(E::custom(format!("{number} is more than {}", i64::MAX))),
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +151,25 @@ mod tests {
             r#"{"weather":"fine","peers":[{"subnet":"10.42.2.0/24","tx_packets":3,"x":1}]}"#;
         let newer: Heartbeat = serde_json::from_str(newer).unwrap();
         assert_eq!(newer.peers[0].tx_packets, 3);
+    }
+
+    #[test]
+    fn a_number_that_is_more_than_the_description_has_is_refused_wherever_it_stands() {
+        let most = i64::MAX.unsigned_abs();
+        for field in [
+            r#"{"data_plane":{"generation":N}}"#,
+            r#"{"data_plane":{"drops":{"malformed":N}}}"#,
+            r#"{"peers":[{"subnet":"10.42.2.0/24","rx_bytes":N}]}"#,
+            r#"{"peers":[{"subnet":"10.42.2.0/24","last_packet_age_ms":N}]}"#,
+        ] {
+            let read = |number: u64| {
+                let text = field.replace('N', &number.to_string());
+                serde_json::from_str::<Heartbeat>(&text)
+            };
+            read(most).unwrap();
+            read(most + 1).unwrap_err();
+            read(u64::MAX).unwrap_err();
+        }
     }
 
     #[test]

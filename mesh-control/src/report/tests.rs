@@ -75,16 +75,16 @@ fn more_peers_than_a_data_plane_can_have_are_refused_and_as_many_as_it_can_have_
     let peers = |count: usize| {
         let peer = PeerTraffic {
             subnet: "255.255.255.255/32".to_owned(),
-            tx_packets: u64::MAX,
-            tx_bytes: u64::MAX,
-            rx_packets: u64::MAX,
-            rx_bytes: u64::MAX,
-            kernel_tx_packets: u64::MAX,
-            kernel_tx_bytes: u64::MAX,
-            kernel_rx_packets: u64::MAX,
-            kernel_rx_bytes: u64::MAX,
-            dropped_packets: u64::MAX,
-            last_packet_age_ms: Some(u64::MAX),
+            tx_packets: i64::MAX.unsigned_abs(),
+            tx_bytes: i64::MAX.unsigned_abs(),
+            rx_packets: i64::MAX.unsigned_abs(),
+            rx_bytes: i64::MAX.unsigned_abs(),
+            kernel_tx_packets: i64::MAX.unsigned_abs(),
+            kernel_tx_bytes: i64::MAX.unsigned_abs(),
+            kernel_rx_packets: i64::MAX.unsigned_abs(),
+            kernel_rx_bytes: i64::MAX.unsigned_abs(),
+            dropped_packets: i64::MAX.unsigned_abs(),
+            last_packet_age_ms: Some(i64::MAX.unsigned_abs()),
             suspect: false,
         };
         let one = serde_json::to_string(&peer).unwrap();

@@ -1,6 +1,6 @@
 //! The real `quilt-mesh-control` as a child process that never outlives its test.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -139,7 +139,7 @@ impl Setup {
                 nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into)
             });
         }
-        let mut child = command.spawn().unwrap();
+        let mut child = spawn(&mut command);
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (lines, log) = channel();
         std::thread::spawn(move || {
@@ -276,5 +276,21 @@ impl ControlPlane {
     pub(crate) fn kill(mut self) {
         self.signal(Signal::SIGKILL);
         assert_eq!(self.running.wait().signal(), Some(Signal::SIGKILL as i32));
+    }
+}
+
+/// Starts a program. One that was copied a moment ago may still be open for writing in a process that another thread
+/// of this one has forked and that has not become its own program yet (ETXTBSY).
+fn spawn(command: &mut Command) -> Child {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other.unwrap(),
+        }
     }
 }

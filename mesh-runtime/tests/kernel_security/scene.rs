@@ -267,6 +267,23 @@ pub(crate) async fn kill(pair: &Pair) {
 /// Waits until the runtime has seen a container, and the rules are those for it.
 async fn seen(host: &Host, container: &Container) {
     let address = container.address().to_string();
+    wait_until("the rules for a container", SOON, || async {
+        let mut command = host.netns().command("nft");
+        let listed = command
+            .args(["list", "set", "bridge", "quilt_mesh", "held"])
+            .output();
+        let listed = listed.map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        match text
+            .split([' ', ',', '\n', '\t'])
+            .any(|word| word == address)
+        {
+            true => Ok(()),
+            false => Err(format!("{text}{}", String::from_utf8_lossy(&listed.stderr))),
+        }
+    })
+    .await
+    .unwrap();
     wait_until("a container that is known", SOON, || async {
         let status = host.status().await.map_err(|error| error.to_string())?;
         match status.endpoints.iter().any(|it| it.address == address) {
