@@ -5,8 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::{
-    desired::firewall::Passage,
-    desired::holders::Contest,
+    desired::{firewall::Passage, holders::Contest, underlay::EXPECTED_MTU},
     diff::change::{Change, Stage},
     observed::diversion::Diversion,
     settings::Device,
@@ -99,6 +98,12 @@ pub(crate) enum Problem {
     /// No way to the hosts of some peers.
     #[error("this host has no route to {}: check its interfaces and default route", name_some(.0))]
     NoRoute(Vec<Ipv4Addr>),
+    /// Peers that take smaller packets than everybody counts on.
+    #[error(
+        "containers behind {} get packets of less than {EXPECTED_MTU} bytes alone, on which programs rely: there, ip link set the interface \
+         of the underlay to an MTU of 1330 or more", count_some(.0)
+    )]
+    NarrowPeers(Vec<Ipv4Addr>),
     /// The disk does not take the wanted state.
     #[error(
         "the wanted state is not kept on disk ({0}): packets pass, but after a reboot the overlay waits \

@@ -241,6 +241,16 @@ impl Basis {
         if !transformed.is_empty() {
             entries.problems.push(Problem::Transformed(transformed));
         }
+        let narrow = |peer: &&Peer| peer.mtu.is_some_and(|mtu| mtu < EXPECTED_MTU);
+        let narrow: Vec<Ipv4Addr> = self
+            .peers
+            .values()
+            .filter(narrow)
+            .map(|it| it.address)
+            .collect();
+        if !narrow.is_empty() {
+            entries.problems.push(Problem::NarrowPeers(narrow));
+        }
         entries.vteps = Arc::new(self.peers.values().map(|peer| peer.address).collect());
         entries.subnets = Arc::new(entries.routes.keys().map(Ipv4Net::network).collect());
         entries.basis = self;
@@ -260,10 +270,11 @@ impl Basis {
     fn mtu(&self, wanted: &Wanted, destination: Ipv4Net) -> Option<u32> {
         let peer = wanted.peers.get(&destination)?;
         let way = self.next_hops.to(peer.address).and_then(|way| way.mtu);
-        // ENCAPSULATION_LEN is 50, which fits every integer.
+        // ENCAPSULATION_LEN is 50, which fits every integer. What a way does not carry is cut up on it; what the peer's
+        // own card does not take is lost.
         let through = way.map(|mtu| mtu.saturating_sub(ENCAPSULATION_LEN as u32));
+        let through = through.map(|mtu| mtu.max(EXPECTED_MTU));
         let least = through.into_iter().chain(peer.mtu).min()?;
-        let least = least.max(EXPECTED_MTU);
         self.overlay_mtu.filter(|mtu| least < *mtu).map(|_| least)
     }
 

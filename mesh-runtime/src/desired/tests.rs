@@ -197,4 +197,17 @@ fn what_reaches_a_peer_is_the_least_of_what_the_way_carries_and_the_peer_takes_o
     // Less than everybody counts on is cut up on the underlay instead.
     leads(&mut observed, Some(600));
     assert_eq!(mtus(&observed, None), (Some(1280), 1280));
+    assert_eq!(computed(&observed, None).problems, []);
+}
+
+#[test]
+fn a_peer_whose_card_takes_less_than_everybody_counts_on_gets_no_more_and_is_named() {
+    let mut observed = host(&[(NIC, "192.0.2.1/24")]);
+    leads(&mut observed, None);
+    assert_eq!(mtus(&observed, Some(1250)), (Some(1250), 1250));
+    let problems = computed(&observed, Some(1250)).problems;
+    let [problem] = &problems[..] else {
+        panic!("{problems:?}");
+    };
+    assert!(problem.to_string().contains("peer 192.0.2.2"), "{problem}");
 }

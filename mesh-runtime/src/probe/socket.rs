@@ -19,6 +19,10 @@ use super::packet::{self, Mark};
 /// nobody serves.
 const DISCARD_PORT: u16 = 9;
 
+/// What is sent to the port of VXLAN: the header of a network that nobody has (RFC 7348, section 5), which programs of
+/// ours leave to the kernel without a word, and the kernel drops.
+const NOBODYS_VXLAN: [u8; 8] = [8, 0, 0, 0, 0xff, 0xff, 0xff, 0];
+
 /// Room for the answers of a few thousand peers that come at once.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
@@ -36,8 +40,9 @@ pub(crate) struct ProbeSocket {
     /// questions.
     echo: Option<(UdpSocket, Mark)>,
     datagram: UdpSocket,
-    /// The port to which datagrams go.
+    /// The port to which datagrams go, and what is in them.
     port: u16,
+    content: &'static [u8],
 }
 
 /// The same before it is registered with the Tokio runtime on which the answers are waited for.
@@ -45,6 +50,7 @@ pub(crate) struct OpenProbeSocket {
     echo: Option<(Socket, Mark)>,
     datagram: Socket,
     port: u16,
+    content: &'static [u8],
 }
 
 impl OpenProbeSocket {
@@ -57,6 +63,7 @@ impl OpenProbeSocket {
             echo: echo.transpose()?,
             datagram: into_tokio(self.datagram)?,
             port: self.port,
+            content: self.content,
         })
     }
 
@@ -79,16 +86,18 @@ impl OpenProbeSocket {
             echo,
             datagram: open_datagram(source, interface)?,
             port: DISCARD_PORT,
+            content: &[],
         })
     }
 
-    /// Opens a socket that sends nothing but datagrams, to one port: whoever refuses them does
+    /// Opens a socket that sends nothing but datagrams, to the port of VXLAN: whoever refuses them does
     /// not serve it. In the network namespace of this thread.
     pub(super) fn to_port(source: Ipv4Addr, port: u16) -> io::Result<Self> {
         Ok(Self {
             echo: None,
             datagram: open_datagram(source, None)?,
             port,
+            content: &NOBODYS_VXLAN,
         })
     }
 }
@@ -102,8 +111,8 @@ impl ProbeSocket {
         });
         match echo {
             Some(result) if attempt == 0 => result,
-            Some(result) => send(&self.datagram, &[], to, self.port).or(result),
-            None => send(&self.datagram, &[], to, self.port),
+            Some(result) => send(&self.datagram, self.content, to, self.port).or(result),
+            None => send(&self.datagram, self.content, to, self.port),
         }
     }
 
@@ -261,6 +270,7 @@ mod tests {
                 echo: None,
                 datagram: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(),
                 port: DISCARD_PORT,
+                content: &[],
             }
         });
         drop(ended);
