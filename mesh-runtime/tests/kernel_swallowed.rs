@@ -184,6 +184,16 @@ async fn of_a_peer_that_is_just_starting_nobody_says_it() {
             assert!(sync_peers(b, 1, peers).await.success);
         }
     }
+    // What it was asked at the port of VXLAN is no attack to it.
+    let drops = b.bpftool_dump("drops").unwrap();
+    let malformed = drops.lines().filter(|line| line.contains("\"malformed\""));
+    assert!(malformed.clone().count() > 0, "{drops}");
+    assert!(
+        malformed
+            .into_iter()
+            .all(|line| line.trim() == "\"malformed\": 0,"),
+        "{drops}"
+    );
 }
 
 /// Whoever drops it there says so itself, and names the command; nothing on the way is to blame.
