@@ -43,6 +43,11 @@ impl Reconciler {
         if let Some(address) = self.options.host_address {
             self.wanted.host_address = Some(address);
         }
+        if !self.settings.forwarding {
+            tracing::info!(
+                "--fast-path off: the kernel path carries everything, and programs guard"
+            );
+        }
         self.fast_path.begin(&self.options);
         self.adopt_generation();
         // Also a mark that a kill left behind is taken away by writing.

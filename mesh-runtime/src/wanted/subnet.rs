@@ -29,7 +29,10 @@ pub(crate) enum SubnetError {
         network: Ipv4Net,
     },
     /// Longer or shorter than a node's subnet.
-    #[error("{value} is a /{}: a node's subnet is a /{expected}", value.prefix_len())]
+    #[error(
+        "{value} is a /{}: a node's subnet is a /{expected} (--node-prefix, of the control plane and of each runtime alike)",
+        value.prefix_len()
+    )]
     Prefix {
         /// The value in the request.
         value: Ipv4Net,
@@ -37,7 +40,9 @@ pub(crate) enum SubnetError {
         expected: u8,
     },
     /// Not in the cluster's network.
-    #[error("{value} lies outside the cluster CIDR {cluster}")]
+    #[error(
+        "{value} lies outside the cluster CIDR {cluster} (--cluster-cidr, of the control plane and of each runtime alike)"
+    )]
     OutsideCluster {
         /// The value in the request.
         value: Ipv4Net,
