@@ -178,7 +178,8 @@ async fn transfer_fast(pair: &Pair) -> anyhow::Result<()> {
     let after = carried(pair).await?;
     let [a, b] = [after[0].since(before[0]), after[1].since(before[1])];
     ensure!(
-        a.kernel_path == packets(0) && b.kernel_path == packets(0),
+        a.kernel_path.is_or_with_questions(packets(0))
+            && b.kernel_path.is_or_with_questions(packets(0)),
         "the VXLAN device carried some of it: {a:?}, {b:?}"
     );
     ensure!(
@@ -321,7 +322,8 @@ fn expect(
     for ((host, before), after) in pair.hosts().into_iter().zip(before).zip(after) {
         let seen = after.since(before);
         ensure!(
-            seen == expected,
+            seen.fast_path == expected.fast_path
+                && seen.kernel_path.is_or_with_questions(expected.kernel_path),
             "{} carried {seen:?}, and should have {expected:?}",
             host.name()
         );
