@@ -96,10 +96,21 @@ fn data_plane(status: GetStatusResponse) -> DataPlane {
         fast_path: word.to_owned(),
         reason: fast_path.reason,
         host_address: status.host_address.parse().ok(),
-        generation: status.generation,
+        generation: countable(status.generation),
         problems: status.problems.iter().take(most).map(short).collect(),
-        drops: status.drops.into_iter().collect(),
+        drops: status
+            .drops
+            .into_iter()
+            .map(|(reason, packets)| (reason, countable(packets)))
+            .collect(),
     }
+}
+
+/// A number as a heartbeat can carry it. The API's numbers are `int64`, and the control plane
+/// refuses a heartbeat with a larger one: a counter out of its mind must not cost the node
+/// its liveness.
+fn countable(number: u64) -> u64 {
+    number.min(i64::MAX.unsigned_abs())
 }
 
 fn peer_traffic(status: PeerStatus) -> Option<PeerTraffic> {
@@ -113,16 +124,16 @@ fn peer_traffic(status: PeerStatus) -> Option<PeerTraffic> {
     let kernel = status.kernel_path.unwrap_or_default();
     Some(PeerTraffic {
         subnet: peer.subnet,
-        tx_packets,
-        tx_bytes,
-        rx_packets,
-        rx_bytes,
-        kernel_tx_packets: kernel.tx_packets,
-        kernel_tx_bytes: kernel.tx_bytes,
-        kernel_rx_packets: kernel.rx_packets,
-        kernel_rx_bytes: kernel.rx_bytes,
-        dropped_packets: status.dropped_packets,
-        last_packet_age_ms: status.last_packet_age_ms,
+        tx_packets: countable(tx_packets),
+        tx_bytes: countable(tx_bytes),
+        rx_packets: countable(rx_packets),
+        rx_bytes: countable(rx_bytes),
+        kernel_tx_packets: countable(kernel.tx_packets),
+        kernel_tx_bytes: countable(kernel.tx_bytes),
+        kernel_rx_packets: countable(kernel.rx_packets),
+        kernel_rx_bytes: countable(kernel.rx_bytes),
+        dropped_packets: countable(status.dropped_packets),
+        last_packet_age_ms: status.last_packet_age_ms.map(countable),
         suspect: peer.suspect,
     })
 }
@@ -212,7 +223,11 @@ mod tests {
         let idle = (0..count).map(|_| peer(1, 0, 0));
         let peers = idle.chain(peers).collect();
         let report = report(
-            None,
+            Some(GetStatusResponse {
+                generation: u64::MAX,
+                drops: [("stranger".to_owned(), u64::MAX)].into(),
+                ..GetStatusResponse::default()
+            }),
             Some(ListPeersResponse {
                 generation: 1,
                 peers,
