@@ -75,7 +75,15 @@ pub async fn run(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = registration.changed() => if changed.is_err() { return },
+            changed = registration.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // As the heartbeats do, so that both wake the process up once.
+                if let Err(error) = passes.restart() {
+                    debug!(%error, "the clock goes on as it did");
+                }
+            }
             changed = host_address.changed() => if changed.is_err() { return },
             changed = overlay.changed() => if changed.is_err() { return },
             changed = peers.changed() => if changed.is_err() { return },
@@ -90,7 +98,7 @@ pub async fn run(
         let peers = peers.map(|peers| without_own(&peers, subnet));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = dataplane.round(subnet, peers.as_ref()) => {}
+            () = dataplane.round(subnet, peers.as_deref()) => {}
         }
     }
 }

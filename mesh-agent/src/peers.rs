@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
     time::Instant,
 };
 
@@ -286,9 +287,12 @@ pub fn peer_set(known: &KnownPeers) -> PeerSet {
 /// The peers that do not overlap `own`: between a registration with another subnet and the
 /// next usable list, the set may still hold that subnet's last owner.
 #[must_use]
-pub fn without_own(peers: &PeerSet, own: Ipv4Net) -> PeerSet {
+pub fn without_own(peers: &Arc<PeerSet>, own: Ipv4Net) -> Arc<PeerSet> {
+    if !peers.keys().any(|subnet| overlap(*subnet, own)) {
+        return Arc::clone(peers);
+    }
     let others = peers.iter().filter(|(subnet, _)| !overlap(**subnet, own));
-    others.map(|(net, peer)| (*net, peer.clone())).collect()
+    Arc::new(others.map(|(net, peer)| (*net, peer.clone())).collect())
 }
 
 /// Gives peers without a name that of the node that is listed with their subnet: a lease is

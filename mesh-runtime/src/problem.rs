@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use crate::{
     desired::{firewall::Passage, holders::Contest, underlay::EXPECTED_MTU},
     diff::change::{Change, Stage},
-    observed::diversion::Diversion,
+    observed::policy_rules::Diversion,
     settings::Device,
 };
 

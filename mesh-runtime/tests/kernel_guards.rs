@@ -284,12 +284,36 @@ async fn a_container_with_too_large_an_mtu_is_told_and_not_swallowed() {
 
 /// A peer says that it takes no more: whoever sends it more is told, and what may be cut arrives.
 async fn a_peer_that_takes_less(pair: &Pair) {
-    const LESS: u32 = 1300;
+    takes_no_more_than::<1300>(pair, 9).await;
+}
+
+/// A peer whose card takes so little that the overlay has less than everybody counts on: what is sent all the same
+/// vanishes at that card.
+async fn a_peer_with_a_narrow_card(pair: &Pair) {
+    const LESS: usize = 1180;
+    let card = LESS + mesh_layout::ENCAPSULATION_LEN;
+    let mut command = pair.host_b().netns().command("ip");
+    let words = format!("link set eth0 mtu {card}");
+    assert!(command.args(words.split(' ')).status().unwrap().success());
+    takes_no_more_than::<LESS>(pair, 9).await;
+    mesh_testbed::wait_until("the problem that names it", pair::SOON, || async {
+        let problems = pair.host_a().status().await.unwrap().problems;
+        let names = |problem: &String| problem.contains("an MTU of 1330 or more");
+        match problems.iter().any(names) {
+            true => Ok(()),
+            false => Err(format!("{problems:?}")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+async fn takes_no_more_than<const LESS: usize>(pair: &Pair, generation: u64) {
     let peer = Peer {
-        mtu: LESS,
+        mtu: u32::try_from(LESS).unwrap(),
         ..pair::peer_of(pair.host_b(), "10.42.2.0/24")
     };
-    let answer = pair::sync_peers(pair.host_a(), 9, vec![peer]).await;
+    let answer = pair::sync_peers(pair.host_a(), generation, vec![peer]).await;
     assert!(answer.success && answer.rejected.is_empty(), "{answer:?}");
     let socket = listen(pair.b.netns());
     let sender = pair
@@ -301,8 +325,7 @@ async fn a_peer_that_takes_less(pair: &Pair) {
     let target = SocketAddrV4::new(pair.b.address(), PORT);
 
     discover_mtu(&sender, libc::IP_PMTUDISC_DO);
-    let largest = [7; LESS as usize - 28];
-    let more = [7; LESS as usize - 27];
+    let (largest, more) = (vec![7; LESS - 28], vec![7; LESS - 27]);
     sender.send_to(&largest, target).unwrap();
     assert_eq!(receive(&socket), largest);
     let refused = mesh_testbed::wait_until("fragmentation needed", pair::SOON, || async {
@@ -333,6 +356,20 @@ async fn a_container_is_told_what_a_peer_takes_on_the_fast_path() {
 async fn a_container_is_told_what_a_peer_takes_on_the_kernel_path() {
     let pair = Pair::start(&DaemonOptions::new().args(["--fast-path", "off"])).await;
     a_peer_that_takes_less(&pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_vanishes_at_a_peers_narrow_card_on_the_fast_path() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    pair.wait_fast().await;
+    a_peer_with_a_narrow_card(&pair).await;
+    wait_counted(pair.host_a(), "too_big", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_vanishes_at_a_peers_narrow_card_on_the_kernel_path() {
+    let pair = Pair::start(&DaemonOptions::new().args(["--fast-path", "off"])).await;
+    a_peer_with_a_narrow_card(&pair).await;
 }
 
 /// Sends a VXLAN packet over a raw socket, without an outer UDP checksum.

@@ -19,22 +19,14 @@ pub struct Ticker {
 
 impl Ticker {
     /// Ticks every `period` from now on, for the first time after one. Must be called within a Tokio runtime with I/O
-    /// enabled. A period of zero is one of a nanosecond: with zero the kernel would never tick.
+    /// enabled. A period of zero is one of a nanosecond.
     ///
     /// # Errors
     ///
     /// The kernel's answer: too many open files, or no memory.
     pub fn every(period: Duration) -> io::Result<Self> {
-        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        let interval = period.max(Duration::from_nanos(1));
-        timer.set(
-            Expiration::Interval(interval.into()),
-            TimerSetTimeFlags::empty(),
-        )?;
         Ok(Self {
-            // SAFETY: the descriptor is the timer's own, which is never exchanged.
-            timer: unsafe { AsyncFd::register(OwnedFd::from(timer)) }?,
+            timer: timer(Expiration::Interval(shortest(period).into()))?,
             period,
         })
     }
@@ -51,17 +43,42 @@ impl Ticker {
 
     /// Waits for the next tick. Cancel safe.
     pub async fn tick(&mut self) {
-        let mut expirations = [0; 8];
-        loop {
-            let Ok(mut ready) = self.timer.readable().await else {
-                // The Tokio runtime is at its end, and this task with it.
-                return std::future::pending().await;
-            };
-            let read =
-                ready.try_io(|timer| Ok(nix::unistd::read(timer.get_ref(), &mut expirations)?));
-            if read.is_ok() {
-                return;
-            }
+        expired(&self.timer).await;
+    }
+}
+
+/// Waits once for so long, at the cost of a descriptor meanwhile. Where the kernel has none left, Tokio's clock has to
+/// do. Cancel safe.
+pub async fn sleep(duration: Duration) {
+    match timer(Expiration::OneShot(shortest(duration).into())) {
+        Ok(timer) => expired(&timer).await,
+        Err(_) => tokio::time::sleep(duration).await,
+    }
+}
+
+/// With zero the kernel would never tell.
+fn shortest(duration: Duration) -> Duration {
+    duration.max(Duration::from_nanos(1))
+}
+
+fn timer(expiration: Expiration) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+    timer.set(expiration, TimerSetTimeFlags::empty())?;
+    // SAFETY: the descriptor is the timer's own, which is never exchanged.
+    Ok(unsafe { AsyncFd::register(OwnedFd::from(timer)) }?)
+}
+
+async fn expired(timer: &AsyncFd<OwnedFd>) {
+    let mut expirations = [0; 8];
+    loop {
+        let Ok(mut ready) = timer.readable().await else {
+            // The Tokio runtime is at its end, and this task with it.
+            return std::future::pending().await;
+        };
+        let read = ready.try_io(|timer| Ok(nix::unistd::read(timer.get_ref(), &mut expirations)?));
+        if read.is_ok() {
+            return;
         }
     }
 }
@@ -110,6 +127,15 @@ mod tests {
         ticker.restart().unwrap();
         ticker.tick().await;
         assert!(restarted.elapsed() >= PERIOD);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_sleep_takes_its_time_and_wakes_its_thread_once() {
+        let before = (Instant::now(), waits());
+        sleep(PERIOD).await;
+        sleep(Duration::ZERO).await;
+        assert!(before.0.elapsed() >= PERIOD);
+        assert!(waits() - before.1 <= 2);
     }
 
     #[tokio::test(flavor = "current_thread")]

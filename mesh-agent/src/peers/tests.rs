@@ -1,6 +1,6 @@
 //! Tests of [`super::assess`]: named cases.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::*;
 
@@ -418,7 +418,7 @@ fn two_peers_swap_their_subnets() {
 #[test]
 fn the_peer_of_a_subnet_that_became_ours_is_left_out() {
     let known = after(&[&[b(), c()]]).peers;
-    let set = without_own(&peer_set(&known), "10.42.2.0/24".parse().unwrap());
+    let set = without_own(&Arc::new(peer_set(&known)), "10.42.2.0/24".parse().unwrap());
     let subnets: Vec<_> = set.keys().map(ToString::to_string).collect();
     assert_eq!(subnets, ["10.42.3.0/24"]);
 }

@@ -12,7 +12,7 @@ use mesh_layout::{ENCAPSULATION_LEN, overlay_mac};
 use super::{devices::Devices, underlay::EXPECTED_MTU};
 use crate::{
     ebpf::{Mac, PeerPath},
-    observed::{NextHops, Observed, ROUTE_PROTOCOL, Route, Routes, transform::TransformPolicy},
+    observed::{NextHops, Observed, ROUTE_PROTOCOL, Route, Routes, ipsec::TransformPolicy},
     problem::Problem,
     settings::Settings,
     wanted::{Wanted, peer::Peer, subnet::gateway},

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,12 +23,38 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Requests that are sent at a time: few enough for their answers to fit a socket's buffer.
 const AT_A_TIME: usize = 32;
 
+/// The longest answer that is understood. The kernel packs those of a dump into 32 KiB where the reader has room for
+/// them (`netlink_dump`, af_netlink.c); one alone may be longer, as that of an interface with hundreds of virtual functions.
+const LONGEST: usize = 512 << 10;
+
 /// A socket for questions to a part of the kernel, in the network namespace of the thread that opens it.
 #[derive(Debug)]
 pub(crate) struct Reader {
+    /// One question is under way at a time.
+    socket: Mutex<Conversation>,
+}
+
+#[derive(Debug)]
+struct Conversation {
     socket: Socket,
     /// Number of the next request of many: an answer that comes too late is none to another.
-    next: AtomicU32,
+    next: u32,
+    /// What is received into. Of its pages only those are there that an answer has reached.
+    buffer: Vec<u8>,
+}
+
+impl Conversation {
+    /// The next datagram.
+    fn receive(&mut self) -> io::Result<&[u8]> {
+        self.buffer.clear();
+        let length = self.socket.recv(&mut self.buffer, libc::MSG_TRUNC)?;
+        if length > LONGEST {
+            return Err(io::Error::other(format!(
+                "the kernel's answer has {length} bytes, and {LONGEST} are the most"
+            )));
+        }
+        Ok(&self.buffer)
+    }
 }
 
 impl Reader {
@@ -43,9 +69,17 @@ impl Reader {
         let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
         setsockopt(&socket, ReceiveTimeout, &patience)?;
         Ok(Self {
-            socket,
-            next: AtomicU32::new(0),
+            socket: Mutex::new(Conversation {
+                socket,
+                next: 0,
+                buffer: Vec::with_capacity(LONGEST),
+            }),
         })
+    }
+
+    fn converse(&self) -> std::sync::MutexGuard<'_, Conversation> {
+        // Whoever panicked left at most answers behind, which `ask_each` knows by their numbers.
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request and reads its answers. Returns whether nothing changed meanwhile.
@@ -58,11 +92,11 @@ impl Reader {
         request: &[u8],
         mut take: impl FnMut(&[u8]) -> Option<()>,
     ) -> io::Result<bool> {
-        self.socket.send(request, 0)?;
+        let mut with = self.converse();
+        with.socket.send(request, 0)?;
         let mut whole = true;
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
+            let mut rest = with.receive()?;
             while let Some((message, following)) = split(rest) {
                 rest = following;
                 whole &= !is_interrupted(message);
@@ -89,21 +123,22 @@ impl Reader {
         requests: &mut [Vec<u8>],
         mut take: impl FnMut(usize, Result<&[u8], io::Error>) -> Option<()>,
     ) -> io::Result<()> {
+        let mut with = self.converse();
         let mut first = 0;
         for chunk in requests.chunks_mut(AT_A_TIME) {
             let mut together = Vec::new();
             let requests = u32::try_from(chunk.len()).map_err(io::Error::other)?;
-            let begin = self.next.fetch_add(requests, Ordering::Relaxed);
+            let begin = with.next;
+            with.next = begin.wrapping_add(requests);
             for (number, request) in (0_u32..).zip(chunk.iter_mut()) {
                 set_sequence(request, begin.wrapping_add(number));
                 together.extend_from_slice(request);
                 together.resize(together.len().next_multiple_of(4), 0);
             }
-            self.socket.send(&together, 0)?;
+            with.socket.send(&together, 0)?;
             let mut open = chunk.len();
             while open > 0 {
-                let (datagram, _) = self.socket.recv_from_full()?;
-                let mut rest = datagram.as_slice();
+                let mut rest = with.receive()?;
                 while let Some((message, following)) = split(rest) {
                     rest = following;
                     let number = sequence(message).ok_or_else(misunderstood)?;
@@ -131,10 +166,10 @@ impl Reader {
     ///
     /// The first refusal.
     pub(crate) fn commit(&self, transaction: &[u8], mut acknowledged: usize) -> io::Result<()> {
-        self.socket.send(transaction, 0)?;
+        let mut with = self.converse();
+        with.socket.send(transaction, 0)?;
         while acknowledged > 0 {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
+            let mut rest = with.receive()?;
             while let Some((message, following)) = split(rest) {
                 rest = following;
                 acknowledged = acknowledged.saturating_sub(1);
@@ -176,8 +211,10 @@ mod tests {
             })
             .collect();
         // An answer for which nobody waited any longer is none to these.
-        reader.socket.send(&question(&[127, 0, 0, 1]), 0).unwrap();
-        reader.next.store(7, Ordering::Relaxed);
+        let mut with = reader.converse();
+        with.socket.send(&question(&[127, 0, 0, 1]), 0).unwrap();
+        with.next = 7;
+        drop(with);
         let mut answers = vec![None; requests.len()];
         reader
             .ask_each(&mut requests, |place, answer| {

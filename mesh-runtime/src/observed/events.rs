@@ -44,6 +44,10 @@ const GROUPS: u32 = group(RTNLGRP_LINK)
 /// process waits for its turn.
 pub(super) const RECEIVE_BUFFER: usize = 1 << 20;
 
+/// Bytes of a notification that are read. The kernel sends one each, of an interface with many virtual functions tens of
+/// thousands.
+const LONGEST_NOTIFICATION: usize = 64 << 10;
+
 /// Datagrams that are taken at a time: whoever keeps changing things does not keep others waiting.
 const AT_A_TIME: usize = 4096;
 
@@ -61,6 +65,8 @@ pub(crate) struct Events {
     namespaces: BTreeSet<NamespaceId>,
     /// Whether the socket has failed, after which nothing would be noticed.
     closed: bool,
+    /// What is received into: as large as a notification may be, so not made anew for each.
+    buffer: Vec<u8>,
 }
 
 impl Events {
@@ -97,6 +103,7 @@ impl Events {
             heard: Dirty::default(),
             namespaces: BTreeSet::new(),
             closed: false,
+            buffer: Vec::with_capacity(LONGEST_NOTIFICATION),
         })
     }
 
@@ -167,11 +174,11 @@ impl Events {
 
     /// Takes what the kernel has queued.
     fn drain(&mut self) {
-        let mut buffer = Vec::with_capacity(64 * 1024);
+        let buffer = &mut self.buffer;
         for _ in 0..AT_A_TIME {
             buffer.clear();
-            match self.socket.get_ref().recv(&mut buffer, libc::MSG_DONTWAIT) {
-                Ok(_) => classify(&buffer, &self.interest, &mut self.heard),
+            match self.socket.get_ref().recv(buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => classify(buffer, &self.interest, &mut self.heard),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
@@ -193,7 +200,7 @@ impl Events {
                 break;
             };
             buffer.clear();
-            match socket.get_ref().recv(&mut buffer, libc::MSG_DONTWAIT) {
+            match socket.get_ref().recv(buffer, libc::MSG_DONTWAIT) {
                 Ok(_) => self.heard.parts |= Parts::POLICIES,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

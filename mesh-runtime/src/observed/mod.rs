@@ -2,19 +2,19 @@
 
 pub(crate) mod containers;
 pub(crate) mod dirty;
-pub(crate) mod diversion;
 pub(crate) mod events;
+pub(crate) mod ipsec;
 pub(crate) mod listeners;
 mod message;
 pub(crate) mod namespace;
 pub(crate) mod namespace_events;
 mod next_hops;
 mod notification;
+pub(crate) mod policy_rules;
 pub(crate) mod port_holder;
 pub(crate) mod read;
 pub(crate) mod shaping;
 pub(crate) mod sysctl;
-pub(crate) mod transform;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,9 +29,9 @@ use crate::{
     wanted::peer::Peer,
 };
 use containers::{Container, FarEnd};
-use diversion::Diversion;
+use ipsec::TransformPolicy;
+use policy_rules::Diversion;
 use shaping::Shaping;
-use transform::TransformPolicy;
 
 /// Routing protocol number of the routes this project makes (`RTPROT_*`, `rtm_protocol`).
 ///

@@ -20,11 +20,11 @@ use netlink_packet_route::{
 use super::{
     Address, Forwarding, Link, Neighbour, NextHops, Observed, OverlayEntries, Route, Routes,
     dirty::{Dirty, Parts},
-    diversion,
+    ipsec,
     message::{multipath, read_address, read_forwarding, read_link, read_neighbour, read_route},
     next_hops,
     notification::leads_to_any,
-    shaping, sysctl, transform,
+    policy_rules, shaping, sysctl,
 };
 use crate::{
     desired::sysctl::lacking,
@@ -93,7 +93,7 @@ pub(crate) async fn observe(
     }
     let anew = dirty.any(Parts::NEXT_HOPS);
     if dirty.any(Parts::POLICIES) {
-        match transform::policies() {
+        match ipsec::policies() {
             Ok(policies) => keep_or_replace(&mut observed.policies, policies),
             // What was read before stands.
             Err(error) => {
@@ -103,7 +103,7 @@ pub(crate) async fn observe(
     }
     let (peers, source) = &observed.asked_about;
     if dirty.any(Parts::NEXT_HOPS) {
-        observed.diversion = diversion::find(netlink, &observed, bridge, overlay).await?;
+        observed.diversion = policy_rules::find(netlink, &observed, bridge, overlay).await?;
     }
     let anew = anew || *source != scope.source;
     if anew || !Arc::ptr_eq(peers, scope.peers) {

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::Ipv4Addr,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -99,15 +100,22 @@ async fn ask(socket: &ProbeSocket, whom: impl Iterator<Item = Ipv4Addr>) -> Answ
             let asked = socket.send(to, attempt).map_err(|error| error.to_string());
             round.asked(to, asked);
         }
-        let wake = begun + round.wake_at();
-        tokio::select! {
-            from = socket.answer() => {
-                if whom.contains(&from) {
-                    round.heard(from);
-                    heard.insert(from);
+        let mut wake = pin!(mesh_ticker::sleep(
+            round.wake_at().saturating_sub(begun.elapsed())
+        ));
+        loop {
+            tokio::select! {
+                from = socket.answer() => {
+                    if whom.contains(&from) {
+                        round.heard(from);
+                        heard.insert(from);
+                    }
+                    if round.is_over(begun.elapsed()) {
+                        break;
+                    }
                 }
+                () = &mut wake => break,
             }
-            () = tokio::time::sleep_until(wake.into()) => {}
         }
     }
     Answers {

@@ -167,7 +167,9 @@ impl Firewall {
                 self.free_at = now + PACE;
                 self.early = true;
             }
-            Err(error) => self.failed = Some((error.to_string(), now + super::COMPARISON)),
+            Err(error) => {
+                self.failed = Some((error.to_string(), now + super::schedule::COMPARISON))
+            }
         }
     }
 

@@ -25,7 +25,6 @@ mod waiting;
 use std::{io, time::Duration};
 
 use mesh_ipam::Ipam;
-use mesh_ticker::Ticker;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -51,19 +50,13 @@ use firewall::Firewall;
 use new_ports::NewPorts;
 use port_watch::PortWatch;
 use registered::Registered;
-use schedule::{Schedule, until};
+use schedule::{Comparisons, Schedule, until};
 use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
 use waiting::Waiting;
 
-/// How often what the kernel tells nobody is compared.
-const COMPARISON: Duration = Duration::from_secs(5);
-
 /// How long the end waits for what is under way.
 const LAST_WORDS: Duration = Duration::from_secs(4);
-
-/// After how many comparisons everything is compared, whatever the notifications said.
-const FULL: u32 = 6;
 
 /// The state behind the services.
 pub(crate) struct Reconciler {
@@ -71,7 +64,7 @@ pub(crate) struct Reconciler {
     settings: Settings,
     netlink: Netlink,
     events: Events,
-    comparison: Ticker,
+    comparisons: Comparisons,
     wanted: Wanted,
     observed: Observed,
     /// What the kernel is to show, as the last round had it.
@@ -117,7 +110,7 @@ impl Reconciler {
             options,
             netlink,
             events,
-            comparison: Ticker::every(COMPARISON)?,
+            comparisons: Comparisons::from_now()?,
             wanted: Wanted::default(),
             observed: Observed::default(),
             desired: Desired::default(),
@@ -146,7 +139,6 @@ impl Reconciler {
         stop: CancellationToken,
     ) {
         self.start().await;
-        let mut comparisons = 0_u32;
         loop {
             let quiet_until = self.schedule.quiet_until();
             let retry_at = self.schedule.retry_at();
@@ -160,13 +152,18 @@ impl Reconciler {
                 .new_ports
                 .first_end(left_free)
                 .map(|at| at.max(retry_at.unwrap_or(quiet_until)));
-            let port_look_at = self.port_watch.due();
             let compare_maps_from = self.compare_maps_from;
             let dropped = self.fast_path.dropped();
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
-                    Some(command) => self.handle(command).await,
+                    Some(command) => {
+                        let peers = matches!(command, Command::SyncPeers { .. });
+                        self.handle(command).await;
+                        if peers && self.comparisons.is_due_with_peers(Instant::now()) {
+                            self.compare_untold().await;
+                        }
+                    }
                     None => break,
                 },
                 () = async { self.events.changed().await; until(Some(quiet_until)).await } => {
@@ -175,16 +172,7 @@ impl Reconciler {
                 () = until(Some(quiet_until)), if self.unplanned => {
                     self.round(Dirty::default()).await;
                 }
-                () = self.comparison.tick() => {
-                    self.registered.catch_up(&self.wanted).await;
-                    self.firewall.look();
-                    comparisons = comparisons.wrapping_add(1);
-                    self.round(match comparisons % FULL {
-                        0 => Dirty::all(),
-                        _ => Dirty::from(Parts::UNTOLD) | self.containers_unheard(),
-                    })
-                    .await;
-                }
+                () = self.comparisons.due() => self.compare_untold().await,
                 // By a peer's or container's entry that somebody has taken away.
                 () = async {
                     until(Some(compare_maps_from)).await;
@@ -200,9 +188,6 @@ impl Reconciler {
                     }
                 }
                 outcome = self.firewall.done() => self.note_firewall(outcome),
-                () = until(port_look_at) => {
-                    self.look_at_port();
-                }
                 found = self.port_watch.done() => self.note_port_look(found),
                 () = until(patience_ends) => {
                     self.answer_waiting();
@@ -243,5 +228,20 @@ impl Reconciler {
                 "a disk, nft or the kernel does not answer: what was under way is not waited for"
             );
         }
+    }
+
+    /// Compares what the kernel tells nobody, now and then everything, and does what else is done every few seconds.
+    async fn compare_untold(&mut self) {
+        self.registered.catch_up(&self.wanted).await;
+        self.firewall.look();
+        self.round(match self.comparisons.is_next_full() {
+            true => Dirty::all(),
+            false => Dirty::from(Parts::UNTOLD) | self.containers_unheard(),
+        })
+        .await;
+        if self.port_watch.is_due() {
+            self.look_at_port();
+        }
+        self.comparisons.done(Instant::now());
     }
 }

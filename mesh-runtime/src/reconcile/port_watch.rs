@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::Reconciler;
+use super::{Reconciler, schedule::COMPARISON_WITH_PEERS};
 use crate::{
     desired::firewall::Passage,
     probe::{
@@ -56,9 +56,9 @@ impl Drop for PortWatch {
 }
 
 impl PortWatch {
-    /// When the next look is due; `None` while one is under way.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.look.is_none().then_some(self.next)
+    /// Whether the next look is due, as far as the clock goes by which it is asked for: the comparison's.
+    pub(super) fn is_due(&self) -> bool {
+        self.look.is_none() && self.next <= Instant::now() + COMPARISON_WITH_PEERS
     }
 
     /// Waits for what the look that is under way has found, and tells when it began; for ever if none is. Cancel

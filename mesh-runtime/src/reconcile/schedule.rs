@@ -1,9 +1,20 @@
 //! When the next round may, and when it must, take place.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use mesh_ticker::Ticker;
 use tokio::time::{Instant, sleep_until};
+
+/// How often what the kernel tells nobody is compared. Agents send all their peers every five seconds, and the comparison
+/// comes along with that: this is a little later, so that both wake the process up once.
+pub(super) const COMPARISON: Duration = Duration::from_millis(5050);
+
+/// With peers that are sent this long after the last comparison comes another.
+pub(super) const COMPARISON_WITH_PEERS: Duration = Duration::from_millis(2500);
+
+/// After how many comparisons everything is compared, whatever the notifications said.
+const FULL: u32 = 6;
 
 /// Notifications within this time after a round wait for the next one: a container's set-up
 /// causes dozens, and an endpoint has 100 ms to appear.
@@ -66,6 +77,49 @@ impl Schedule {
     }
 }
 
+/// The comparisons with the kernel that nothing has given cause for.
+#[derive(Debug)]
+pub(super) struct Comparisons {
+    clock: Ticker,
+    count: u32,
+    last: Instant,
+}
+
+impl Comparisons {
+    /// The first is due one period from now on.
+    pub(super) fn from_now() -> io::Result<Self> {
+        Ok(Self {
+            clock: Ticker::every(COMPARISON)?,
+            count: 0,
+            last: Instant::now(),
+        })
+    }
+
+    /// Waits until one is due. Cancel safe.
+    pub(super) async fn due(&mut self) {
+        self.clock.tick().await;
+    }
+
+    /// Whether one is to be made along with peers that were sent.
+    pub(super) fn is_due_with_peers(&self, now: Instant) -> bool {
+        now.duration_since(self.last) >= COMPARISON_WITH_PEERS
+    }
+
+    /// Whether the next is one of everything.
+    pub(super) fn is_next_full(&self) -> bool {
+        self.count % FULL == FULL - 1
+    }
+
+    /// One was made.
+    pub(super) fn done(&mut self, now: Instant) {
+        self.count = self.count.wrapping_add(1);
+        self.last = now;
+        if let Err(error) = self.clock.restart() {
+            tracing::debug!(%error, "the clock goes on as it did");
+        }
+    }
+}
+
 /// Waits until a moment; for ever if there is none. What is due already takes no timer, which would wake the thread up
 /// a millisecond later.
 pub(super) async fn until(at: Option<Instant>) {
@@ -79,6 +133,23 @@ pub(super) async fn until(at: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn peers_that_are_sent_bring_the_comparison_along_and_each_sixth_is_one_of_everything() {
+        let mut comparisons = Comparisons::from_now().unwrap();
+        let (mut full, mut now) = (Vec::new(), Instant::now());
+        for count in 0..12 {
+            assert!(!comparisons.is_due_with_peers(now));
+            // As often as an agent sends them: before the clock is due.
+            now += Duration::from_secs(5);
+            assert!(comparisons.is_due_with_peers(now));
+            if comparisons.is_next_full() {
+                full.push(count);
+            }
+            comparisons.done(now);
+        }
+        assert_eq!(full, [5, 11]);
+    }
 
     #[test]
     fn attempts_grow_rarer_until_one_succeeds() {
