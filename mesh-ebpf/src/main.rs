@@ -12,6 +12,10 @@
 //! at all times: bridge → route → overlay device. So a program may give up at any point
 //! before it changed the packet.
 //!
+//! What they share: `port_guard` is what a container may send at its port of the bridge, and `offers` what it must not offer to
+//! others; `path` the way to a peer, `deliver` the last step to a container; `packet` the headers and their bounds, `unfinished`
+//! what of a packet is left for others to do; `verdict` and `count` count; `maps` are the maps.
+//!
 //! `cargo xtask build-ebpf` builds the object. For any other target this is an empty program,
 //! so that the workspace builds, checks and formats as a whole.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]

@@ -9,13 +9,13 @@
 //! |---|---|
 //! | `daemon/` | the program around this library: command line, socket, server |
 //! | `api/` | the gRPC services: from messages to commands and back. `quilt` has the three calls, `dataplane` the peer set and the status, `registry` leases and containers; `capabilities` are what a caller may count on |
-//! | `wanted/` | what callers want, and the rules by which a call is refused: `subnet` for subnets and destinations of routes, `peer` for peers, `endpoint_request` and `attachment` for containers, `node_settings` for what all nodes share. `registry/` leases addresses, `state/` keeps it all on disk, `adopt` finds it in the kernel |
+//! | `wanted/` | what callers want, and the rules by which a call is refused: `subnet` for subnets and destinations of routes, `peer` for peers, `endpoint_request` and `attachment` for containers, `node_settings` for what all nodes share. `registry/` leases addresses (`turn`: one call at a time for each owner; `sweep`: leases that nobody seems to use), `state/` keeps it all on disk (`record` is the file's format, `choose` whether file or kernel is believed), `adopt` finds it in the kernel |
 //! | `observed/` | what the kernel shows. `events` subscribes and hears, `notification` says what that puts in doubt (`dirty`), `read` and `message` read it; beside them what else is looked at, each by its name |
-//! | `desired/` | pure: from settings, wanted and observed state to all that the kernel is to show. `underlay` chooses addresses, interfaces and the overlay's MTU, `devices` are bridge and VXLAN device, `entries` routes, neighbours and forwarding entries, each peer's MTU among them, `sysctl` the files, `firewall/` the rules of nftables (`passages` let through, `translation` translates), `endpoints` and `fast_path` what the maps hold |
+//! | `desired/` | pure: from settings, wanted and observed state to all that the kernel is to show. `underlay` chooses addresses, interfaces and the overlay's MTU, `devices` are bridge and VXLAN device, `entries` routes, neighbours and forwarding entries, each peer's MTU among them, `sysctl` the files, `firewall/` the rules of nftables (`passages` see whether others' rules drop what is ours, `translation` is about whose address a packet carries, `published` about ports of the host), `endpoints` and `fast_path` what the maps hold |
 //! | `diff/` | pure: from desired and observed state to changes of devices and entries, in their order (`change`) |
 //! | `apply/` | makes the changes: netlink, sysctl, and nftables, whose rules are compared and replaced as a whole |
 //! | `ebpf/` | the programs and their maps: loaded, attached (`hook` which, `sequence` in which order, `link` one), filled, pinned, migrated |
-//! | `reconcile/` | the loop that owns all of it: `start`, and then in each `round` a `reading`, a comparison, changes. `schedule` says when, `calls`, `endpoints` and `views` answer callers, `waiting` keeps those whose answer is not true yet; the other files are the loop's side of the folder or concept they are named after |
+//! | `reconcile/` | the loop that owns all of it: `start`, and then in each `round` a `reading`, a comparison, changes. `schedule` says when, `calls`, `endpoints` and `views` answer callers, `waiting` keeps callers, of changes and of views, until programs and rules show what their answer says; `new_ports` are ports of the bridge, `port_watch` is about the port of VXLAN; the other files are the loop's side of the folder they are named after |
 //! | `probe/` | asks peers for a sign of life, by call, and by itself whether VXLAN is swallowed on the way (`look` asks, `swallowed` judges) |
 //! | `netlink/` | how the kernel is spoken with |
 //!
@@ -23,6 +23,8 @@
 //! holds for its life; `privileges`, what it may do; `instance_lock`, so that there is one to a network namespace;
 //! `problem`, everything that is not as it should be, with what mends it; `headroom`, a device by which the kernel leaves
 //! room for outer headers; `cleanup`, which removes all that was made.
+//!
+//! Times, counts and limits stand beside what they are for, texts of refusals beside the rule.
 
 mod api;
 mod apply;
