@@ -8,7 +8,8 @@ use tonic::Status;
 use super::command::{Command, Commands};
 
 /// The longest a call waits for its turn and its answer. A call takes milliseconds; only a
-/// kernel whose network configuration somebody else holds makes it wait.
+/// kernel whose network configuration somebody else holds makes it wait, as it does while it takes network
+/// namespaces away, many in one go (`cleanup_net`, net/core/net_namespace.c).
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Sends a command and waits for its answer.
@@ -26,7 +27,8 @@ pub(crate) async fn ask<T>(
         .await
         .map_err(|_| {
             Status::deadline_exceeded(format!(
-                "no answer within {} s: the node's kernel is busy, the state will follow",
+                "no answer within {} s: the node's kernel is busy, as while many network \
+                 namespaces are removed; the state will follow",
                 DEADLINE.as_secs()
             ))
         })?
