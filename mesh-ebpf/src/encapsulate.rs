@@ -7,15 +7,15 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
         BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::bpf_skb_adjust_room,
+    helpers::{bpf_get_hash_recalc, bpf_skb_adjust_room},
     macros::classifier,
     programs::TcContext,
 };
 use mesh_layout::{
     CONFIG_GUARD_ONLY, Config, DropReason, ENCAPSULATION_LEN, ETHERNET_LEN, ETHERTYPE_IPV4,
     EventProgram, IPV4_LEN, PEER_KERNEL, PRIORITY_ANOTHERS_CLAIM, PRIORITY_TRANSLATED,
-    PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, PassReason, Peer,
-    PeerKey, TRANSPORT_VXLAN, VXLAN_FLAG_VNI,
+    PRIORITY_UNKNOWN_FRAGMENT, PROTOCOL_UDP, PassReason, Peer, PeerKey, TRANSPORT_VXLAN,
+    VXLAN_FLAG_VNI,
 };
 
 use crate::{
@@ -133,7 +133,7 @@ fn try_encapsulate(packet: Packet, port: u32, carries: bool) -> Result<i32, Verd
     if ip.ttl <= 1 {
         return pass(PassReason::TtlExpired);
     }
-    let source_port = source_port(packet, ip);
+    let source_port = source_port(packet);
     let wire = packet.on_the_wire(ip, OUTER_IP);
     if is_too_long(wire.longest, config, peer) {
         return pass(PassReason::TooBig);
@@ -187,34 +187,11 @@ fn is_too_long(length: u32, config: &Config, peer: &Peer) -> bool {
 
 /// A source port that tells flows apart, for the ECMP and RSS of the underlay: the flow's
 /// hash in the dynamic range (RFC 7348, section 5).
-///
-/// A connected socket's packets come with one. The kernel would dissect the others' headers
-/// (`bpf_get_hash_recalc`), which takes as long as a quarter of this program.
 #[inline(always)]
-fn source_port(packet: Packet, ip: &Ipv4) -> u16 {
-    let hash = match packet.hash() {
-        0 => flow_hash(packet, ip),
-        known => known,
-    };
+fn source_port(packet: Packet) -> u16 {
+    // SAFETY: the context is valid as long as the program runs.
+    let hash = unsafe { bpf_get_hash_recalc(packet.skb) };
     ((hash ^ (hash >> 16)) as u16 & 0x3fff) | 0xc000
-}
-
-/// A hash of what all packets of a flow have in common, also where they are in fragments. The multiplier is that of the
-/// kernel (`GOLDEN_RATIO_32`, linux/hash.h).
-#[inline(always)]
-fn flow_hash(packet: Packet, ip: &Ipv4) -> u32 {
-    let has_ports =
-        matches!(ip.protocol, PROTOCOL_TCP | PROTOCOL_UDP | PROTOCOL_SCTP) && !ip.is_fragment();
-    let ports = match has_ports {
-        true => packet.ports(ip).unwrap_or_default(),
-        false => [0; 2],
-    };
-    let ports = u32::from(ports[0]) << 16 | u32::from(ports[1]);
-    [ip.source, ip.destination, ports]
-        .into_iter()
-        .fold(u32::from(ip.protocol), |hash, word| {
-            (hash ^ word).wrapping_mul(0x61c8_8647).rotate_left(15)
-        })
 }
 
 /// What the outer headers say beside what node and peer are.

@@ -325,13 +325,6 @@ impl Packet {
         answer != NO_DEVICE
     }
 
-    /// The hash that the packet came with, of its socket or its card; 0 if it has none.
-    #[inline(always)]
-    pub(crate) fn hash(self) -> u32 {
-        // SAFETY: the context is valid as long as the program runs.
-        unsafe { (*self.skb).hash }
-    }
-
     /// Source and destination port, in network byte order. Nearly always they lie where a pointer
     /// reaches them.
     #[inline(always)]

@@ -18,12 +18,6 @@ pub const ENCAPSULATION_LEN: usize = IPV4_LEN + UDP_LEN + VXLAN_LEN + ETHERNET_L
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
-
-/// TCP as the protocol of an IPv4 header.
-pub const PROTOCOL_TCP: u8 = 6;
-
-/// SCTP as the protocol of an IPv4 header. Its ports lie where those of the others do.
-pub const PROTOCOL_SCTP: u8 = 132;
 /// First byte of a VXLAN header whose VNI is valid (RFC 7348: the I flag).
 pub const VXLAN_FLAG_VNI: u8 = 0x08;
 /// The UDP port IANA gave VXLAN.

@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use crate::error::{Error, Result};
@@ -32,7 +32,8 @@ pub(crate) fn find(name: &'static str) -> Result<PathBuf> {
 
 fn search_dirs(variable: Option<OsString>, executable: &Path) -> Vec<PathBuf> {
     if let Some(dir) = variable.filter(|dir| !dir.is_empty()) {
-        return vec![dir.into()];
+        // Daemons begin in directories of their own.
+        return vec![path::absolute(&dir).unwrap_or_else(|_| dir.into())];
     }
     executable
         .ancestors()
@@ -56,5 +57,12 @@ mod tests {
     fn the_variable_is_the_only_place_searched_when_set() {
         let dirs = search_dirs(Some("/opt/bin".into()), Path::new("/t/debug/demo"));
         assert_eq!(dirs, [Path::new("/opt/bin")]);
+    }
+
+    #[test]
+    fn a_relative_directory_is_one_below_where_this_process_is() {
+        let dirs = search_dirs(Some("target/release".into()), Path::new("/t/debug/demo"));
+        let expected = env::current_dir().unwrap().join("target/release");
+        assert_eq!(dirs, [expected]);
     }
 }
