@@ -72,26 +72,30 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut dataplane = Dataplane::new(settings, *host_address.borrow());
+    // Registrations count from 1.
+    let mut last_epoch = 0;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = registration.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                // As the heartbeats do, so that both wake the process up once.
-                if let Err(error) = passes.restart() {
-                    debug!(%error, "the clock goes on as it did");
-                }
-            }
+            changed = registration.changed() => if changed.is_err() { return },
             changed = host_address.changed() => if changed.is_err() { return },
             changed = overlay.changed() => if changed.is_err() { return },
             changed = peers.changed() => if changed.is_err() { return },
             () = passes.tick() => {}
         }
-        let Some(subnet) = registration.borrow_and_update().as_ref().map(|r| r.subnet) else {
+        let Some((subnet, epoch)) = registration
+            .borrow_and_update()
+            .as_ref()
+            .map(|it| (it.subnet, it.epoch))
+        else {
             continue;
         };
+        if std::mem::replace(&mut last_epoch, epoch) != epoch {
+            // As the heartbeats do, so that both wake the process up once.
+            if let Err(error) = passes.restart() {
+                debug!(%error, "the clock goes on as it did");
+            }
+        }
         dataplane.host_address = *host_address.borrow_and_update();
         dataplane.overlay = *overlay.borrow_and_update();
         let peers = peers.borrow_and_update().clone();

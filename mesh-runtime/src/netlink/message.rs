@@ -56,6 +56,14 @@ pub(crate) fn split(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((message, rest.unwrap_or_default()))
 }
 
+/// The same of messages that are still to be sent.
+pub(crate) fn split_mut(messages: &mut [u8]) -> Option<(&mut [u8], &mut [u8])> {
+    let length = split(messages)?.0.len();
+    let whole = length.next_multiple_of(4).min(messages.len());
+    let (message, rest) = messages.split_at_mut(whole);
+    Some((message.get_mut(..length)?, rest))
+}
+
 /// What a message is about (`RTM_NEWLINK` and the like).
 pub(crate) fn kind(message: &[u8]) -> Option<u16> {
     u16_at(message, 4)

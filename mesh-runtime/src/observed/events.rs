@@ -44,9 +44,8 @@ const GROUPS: u32 = group(RTNLGRP_LINK)
 /// process waits for its turn.
 pub(super) const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// Bytes of a notification that are read. The kernel sends one each, of an interface with many virtual functions tens of
-/// thousands.
-const LONGEST_NOTIFICATION: usize = 64 << 10;
+/// Room for a notification. The kernel makes them small, and of one that is longer all the same everything is read again.
+const LONGEST_NOTIFICATION: usize = 48 << 10;
 
 /// Datagrams that are taken at a time: whoever keeps changing things does not keep others waiting.
 const AT_A_TIME: usize = 4096;
@@ -177,7 +176,9 @@ impl Events {
         let buffer = &mut self.buffer;
         for _ in 0..AT_A_TIME {
             buffer.clear();
-            match self.socket.get_ref().recv(buffer, libc::MSG_DONTWAIT) {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+            match self.socket.get_ref().recv(buffer, flags) {
+                Ok(length) if length > buffer.len() => self.heard = Dirty::all(),
                 Ok(_) => classify(buffer, &self.interest, &mut self.heard),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

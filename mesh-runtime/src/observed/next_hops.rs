@@ -26,11 +26,11 @@ pub(super) fn find(
     if peers.is_empty() {
         return Ok(found);
     }
-    let mut questions: Vec<_> = peers
+    let questions: Vec<_> = peers
         .iter()
         .map(|peer| question(*peer, source, vxlan_port))
         .collect();
-    reader.ask_each(&mut questions, |place, answer| {
+    reader.ask_each(&questions, |place, answer| {
         // ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole): no route there.
         let Ok(answer) = answer else { return Some(()) };
         let route = match NetlinkMessage::deserialize(answer).ok()?.payload {

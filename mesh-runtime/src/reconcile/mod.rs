@@ -22,7 +22,7 @@ mod state_writer;
 mod views;
 mod waiting;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use mesh_ipam::Ipam;
 use tokio::{sync::mpsc, time::Instant};
@@ -158,9 +158,12 @@ impl Reconciler {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
                     Some(command) => {
-                        let peers = matches!(command, Command::SyncPeers { .. });
+                        let synced = matches!(command, Command::SyncPeers { .. });
+                        let before = Arc::clone(&self.wanted.peers);
                         self.handle(command).await;
-                        if peers && self.comparisons.is_due_with_peers(Instant::now()) {
+                        // After news the agent goes on with other calls, which need not wait for it.
+                        let no_news = Arc::ptr_eq(&before, &self.wanted.peers) && self.waiting.is_empty();
+                        if synced && no_news && self.comparisons.is_due_with_peers(Instant::now()) {
                             self.compare_untold().await;
                         }
                     }

@@ -82,7 +82,8 @@ impl Schedule {
 pub(super) struct Comparisons {
     clock: Ticker,
     count: u32,
-    last: Instant,
+    /// `None` until there was one: peers that are sent bring it along at once, and from then on both go together.
+    last: Option<Instant>,
 }
 
 impl Comparisons {
@@ -91,7 +92,7 @@ impl Comparisons {
         Ok(Self {
             clock: Ticker::every(COMPARISON)?,
             count: 0,
-            last: Instant::now(),
+            last: None,
         })
     }
 
@@ -102,7 +103,8 @@ impl Comparisons {
 
     /// Whether one is to be made along with peers that were sent.
     pub(super) fn is_due_with_peers(&self, now: Instant) -> bool {
-        now.duration_since(self.last) >= COMPARISON_WITH_PEERS
+        self.last
+            .is_none_or(|last| now.duration_since(last) >= COMPARISON_WITH_PEERS)
     }
 
     /// Whether the next is one of everything.
@@ -113,7 +115,7 @@ impl Comparisons {
     /// One was made.
     pub(super) fn done(&mut self, now: Instant) {
         self.count = self.count.wrapping_add(1);
-        self.last = now;
+        self.last = Some(now);
         if let Err(error) = self.clock.restart() {
             tracing::debug!(%error, "the clock goes on as it did");
         }
@@ -139,7 +141,7 @@ mod tests {
         let mut comparisons = Comparisons::from_now().unwrap();
         let (mut full, mut now) = (Vec::new(), Instant::now());
         for count in 0..12 {
-            assert!(!comparisons.is_due_with_peers(now));
+            assert_eq!(comparisons.is_due_with_peers(now), count == 0);
             // As often as an agent sends them: before the clock is due.
             now += Duration::from_secs(5);
             assert!(comparisons.is_due_with_peers(now));
