@@ -159,11 +159,12 @@ impl Reconciler {
                 command = commands.recv() => match command {
                     Some(command) => {
                         let synced = matches!(command, Command::SyncPeers { .. });
-                        let before = Arc::clone(&self.wanted.peers);
+                        let before = synced.then(|| Arc::clone(&self.wanted.peers));
                         self.handle(command).await;
                         // After news the agent goes on with other calls, which need not wait for it.
-                        let no_news = Arc::ptr_eq(&before, &self.wanted.peers) && self.waiting.is_empty();
-                        if synced && no_news && self.comparisons.is_due_with_peers(Instant::now()) {
+                        let same = |before| Arc::ptr_eq(&before, &self.wanted.peers);
+                        let no_news = before.is_some_and(same) && self.waiting.is_empty();
+                        if no_news && self.comparisons.is_due_with_peers(Instant::now()) {
                             self.compare_untold().await;
                         }
                     }

@@ -1,6 +1,6 @@
 //! What others do to our part of the kernel is undone, and what is theirs survives.
 
-use std::{net::TcpStream, os::unix::process::CommandExt as _};
+use std::{net::TcpStream, os::unix::process::CommandExt as _, time::Duration};
 
 use mesh_testbed::Signal;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -189,6 +189,29 @@ async fn forwarding_that_somebody_switched_off_is_switched_on_again() {
         .await;
     }
     assert_eq!(daemon.status().await.problems, [""; 0]);
+}
+
+/// What the kernel tells nobody is looked at along with peers that are sent again, and not only when its own time comes.
+#[tokio::test]
+async fn peers_that_are_sent_again_bring_a_look_at_what_nobody_tells_along() {
+    const SETTING: &str = "net/ipv6/conf/quilt0/accept_ra";
+    let (host, daemon) = node("along").await;
+    let is_set_again = async |generation| {
+        host.netns.sysctl(SETTING, "1").unwrap();
+        let answer = daemon.sync(generation, PEERS).await;
+        assert!(answer.success, "{answer:?}");
+        // Whoever asks now waits for what came along.
+        daemon.status().await;
+        let read = || std::fs::read_to_string(format!("/proc/sys/{SETTING}"));
+        host.netns.run(read).unwrap().unwrap().trim() == "0"
+    };
+    let mut generation = 10;
+    while !is_set_again(generation).await {
+        // Its own time had come shortly before.
+        generation += 1;
+        assert!(generation < 12, "only its own time brings a look");
+        tokio::time::sleep(Duration::from_millis(2600)).await;
+    }
 }
 
 #[tokio::test]
