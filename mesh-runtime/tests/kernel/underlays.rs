@@ -176,3 +176,44 @@ async fn an_underlay_without_ethernet_is_left_to_the_kernel_path_and_named() {
     becomes_way(&host, &daemon, "eth1", "eth1").await;
     assert_eq!(daemon.status().await.problems, [""; 0]);
 }
+
+/// A DHCP client may give the host's address to every interface there is, and a card that was plugged in later has the
+/// highest number: none of our devices is taken for it, or the overlay's MTU would fall with each look, down to 68.
+async fn the_hosts_address_on_our_devices(label: &str, fast_path: &str) {
+    let host = Host::new(label).await;
+    host.ip("link del eth0");
+    host.ip("link add name eth0 index 500 type veth peer name eth0-far");
+    host.ip("address add 192.0.2.1/24 dev eth0");
+    host.ip("link set eth0 up");
+    host.ip("link set eth0-far up");
+    let daemon = host.start_with(fast_path, &[]).await;
+    daemon.configure("10.42.1.0/24").await.unwrap();
+    let peers = [("10.42.2.0/24", "192.0.2.2")];
+    assert!(daemon.sync(1, &peers).await.success);
+    for device in ["vxlan100", "quilt0"] {
+        host.ip(&format!("address add 192.0.2.1/24 dev {device}"));
+        // Each looks at what the kernel has told by then.
+        for _ in 0..20 {
+            let status = daemon.status().await;
+            assert_eq!(status.overlay_mtu, 1450, "{device}");
+            assert_eq!(status.problems, [""; 0], "{device}");
+        }
+    }
+    for device in ["vxlan100", "quilt0"] {
+        let shown = host.ip(&format!("link show {device}"));
+        assert!(shown.contains("mtu 1450"), "{shown}");
+    }
+    if fast_path != "off" {
+        receives_on(&host, &daemon, &["eth0"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_device_of_ours_is_no_underlay_also_with_the_hosts_address_on_the_fast_path() {
+    the_hosts_address_on_our_devices("ownfast", "required").await;
+}
+
+#[tokio::test]
+async fn a_device_of_ours_is_no_underlay_also_with_the_hosts_address_on_the_kernel_path() {
+    the_hosts_address_on_our_devices("ownkernel", "off").await;
+}
