@@ -123,7 +123,7 @@ async fn a_report_about_as_many_peers_as_there_can_be_is_taken_and_one_more_mega
     let peers: Vec<_> = (0..65_536)
         .map(|n| {
             let subnet = format!("10.{}.{}.0/24", n / 256, n % 256);
-            json!({"subnet": subnet, "tx_packets": 1, "tx_bytes": u64::MAX})
+            json!({"subnet": subnet, "tx_packets": 1, "tx_bytes": i64::MAX})
         })
         .collect();
     let answer = report(&api, &alpha, &json!({"peers": peers})).await;

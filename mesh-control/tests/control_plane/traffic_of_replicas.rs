@@ -83,7 +83,7 @@ async fn what_nodes_tell_any_replica_all_replicas_show() {
     let to = |subnet: &str, tx: u64, rx: u64| {
         json!({
             "data_plane": {"version": "0.1.0", "fast_path": "active", "generation": tx, "drops": {"mtu": 2}},
-            "peers": [{"subnet": subnet, "tx_packets": tx, "tx_bytes": u64::MAX, "rx_packets": rx, "suspect": true}],
+            "peers": [{"subnet": subnet, "tx_packets": tx, "tx_bytes": i64::MAX, "rx_packets": rx, "suspect": true}],
         })
     };
     told(&apis[0], &alpha, &to(&beta_subnet, 3, 4)).await;
@@ -97,12 +97,12 @@ async fn what_nodes_tell_any_replica_all_replicas_show() {
             matrix["flows"],
             json!([{
                 "from": alpha, "to": beta, "from_subnet": alpha_subnet, "to_subnet": beta_subnet,
-                "tx_packets": 3, "tx_bytes": u64::MAX, "rx_packets": 4, "rx_bytes": 0,
+                "tx_packets": 3, "tx_bytes": i64::MAX, "rx_packets": 4, "rx_bytes": 0,
                 "kernel_tx_packets": 0, "kernel_tx_bytes": 0, "kernel_rx_packets": 0, "kernel_rx_bytes": 0,
                 "dropped_packets": 0, "last_packet_age_ms": null, "suspect": true
             }, {
                 "from": beta, "to": alpha, "from_subnet": beta_subnet, "to_subnet": alpha_subnet,
-                "tx_packets": 4, "tx_bytes": u64::MAX, "rx_packets": 3, "rx_bytes": 0,
+                "tx_packets": 4, "tx_bytes": i64::MAX, "rx_packets": 3, "rx_bytes": 0,
                 "kernel_tx_packets": 0, "kernel_tx_bytes": 0, "kernel_rx_packets": 0, "kernel_rx_bytes": 0,
                 "dropped_packets": 0, "last_packet_age_ms": null, "suspect": true
             }])
@@ -299,7 +299,7 @@ async fn a_report_about_as_many_peers_as_there_can_be_reaches_the_other_replicas
     let peers: Vec<_> = (0..65_536)
         .map(|n| {
             let subnet = format!("10.{}.{}.0/24", n / 256, n % 256);
-            json!({"subnet": subnet, "tx_packets": 1, "tx_bytes": u64::MAX})
+            json!({"subnet": subnet, "tx_packets": 1, "tx_bytes": i64::MAX})
         })
         .collect();
     told(&apis[0], &alpha, &json!({"peers": peers})).await;
