@@ -236,7 +236,7 @@ mod tests {
         let body = serde_json::to_vec(&report.unwrap()).unwrap();
         // The limit in mesh-control/src/body.rs.
         assert!(body.len() < 28 << 20, "{} bytes", body.len());
-        let taken = mesh_control::report::Report::from_json(&body).unwrap();
+        let taken = mesh_control::traffic::report::Report::from_json(&body).unwrap();
         assert_eq!(taken.peers.len(), PEERS_LIMIT);
     }
 

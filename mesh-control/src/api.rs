@@ -18,20 +18,23 @@ use tracing::{error, warn};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::body;
-use crate::connection::Waited;
-use crate::feed_query::FeedQuery;
-use crate::identity::Clash;
-use crate::openapi::{
-    self, Health, NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenReading, WhenRegistering,
+use crate::api::feed_query::FeedQuery;
+use crate::api::openapi::{
+    Health, NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenReading, WhenRegistering,
 };
-use crate::problem::{Kind, Problem};
-use crate::registration::{FieldError, Registration};
+use crate::api::problem::{Kind, Problem};
+use crate::cluster::identity::Clash;
+use crate::cluster::registration::{FieldError, Registration};
+use crate::http::body;
+use crate::http::connection::Waited;
 use crate::registry::{Admitted, ChangeError, Registry};
-use crate::report::Report;
 use crate::store::StoreError;
 use crate::traffic::matrix::{self, TrafficMatrix};
+use crate::traffic::report::Report;
 
+pub mod feed_query;
+pub mod openapi;
+pub mod problem;
 mod subnets;
 
 /// The API on `registry`.

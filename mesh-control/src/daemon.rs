@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::cluster::subnet_plan::SubnetPlan;
+use crate::heap;
+use crate::http::accept;
 use crate::options::{DEFAULT_DB_PATH, Database, Options};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::subnet_plan::SubnetPlan;
-use crate::{heap, serve};
 
 /// How long the last writes may take; the databases themselves wait 5 s for a lock.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
@@ -37,7 +38,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // The database first: a second control plane on a file is told so, rather than that its port is taken.
     let store = open(&options.database(), &plan, options.overlay()).await?;
     let database = store.name().to_owned();
-    let listener = serve::listen(options.bind)
+    let listener = accept::listen(options.bind)
         .with_context(|| format!("cannot listen on {} (see --bind)", options.bind))?;
     let address = listener
         .local_addr()
@@ -55,7 +56,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut teller = tasks.spawn(Arc::clone(&registry).tell_replicas(stop.clone()));
     let mut publisher = tasks.spawn(Arc::clone(&registry).publish_news(stop.clone()));
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
-    let mut server = tasks.spawn(serve::serve(
+    let mut server = tasks.spawn(accept::serve(
         listener,
         Arc::clone(&registry),
         stop.clone(),

@@ -1,32 +1,31 @@
 //! The control plane of Quilt Mesh: registers nodes, leases their subnets, watches that they live.
 //!
-//! Pure cores, each with a property test: [`subnet_plan`] divides the cluster CIDR, [`lease`] picks the
-//! next subnet, [`identity`] tells who a registration is, [`liveness`] who is up, [`roster`] what changed
-//! since, [`report`] what a heartbeat carries, [`traffic`] who sends how much to whom. Around them:
-//! [`registry`] puts them to work on the [`store`] (SQLite), [`feed`] wakes who waits for changes, [`api`]
-//! tells about it over HTTP, [`openapi`] describes how, and [`daemon`] is the process.
+//! A request goes through these, from the top down:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`http`] | connections: accepted, bounded, waiting without cost; bodies |
+//! | [`api`] | the calls over REST: what they take, what they answer, how it is described |
+//! | [`cluster`] | the rules, pure: who a node is, which subnet it gets, whether it lives |
+//! | [`write`] | changes, one batch at a time, and the loops that write what heartbeats changed |
+//! | [`store`] | the database: SQLite for one control plane, PostgreSQL for several |
+//! | [`copy`] | the node list in memory, the only way it changes, and who waits for news of it |
+//! | [`replica`] | what several control planes on one database tell each other |
+//! | [`traffic`] | what nodes report with their heartbeats, and the matrix of it |
+//!
+//! [`registry`] holds one of each and is what [`api`] talks to; [`daemon`] is the process, [`options`] its
+//! command line.
 
 pub mod api;
-mod bare_answer;
-mod body;
-mod connection;
+pub mod cluster;
+pub mod copy;
 pub mod daemon;
 pub mod duration_text;
-pub mod feed;
-pub mod feed_query;
 mod heap;
-pub mod identity;
-pub mod lease;
-pub mod liveness;
-pub mod node;
-pub mod openapi;
+pub mod http;
 pub mod options;
-pub mod problem;
-pub mod registration;
 pub mod registry;
-pub mod report;
-pub mod roster;
-pub mod serve;
+pub mod replica;
 pub mod store;
-pub mod subnet_plan;
 pub mod traffic;
+pub mod write;

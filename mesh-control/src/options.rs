@@ -10,8 +10,8 @@ use ipnet::Ipv4Net;
 use mesh_rest::overlay::{LARGEST_VNI, Overlay};
 use tracing_subscriber::EnvFilter;
 
+use crate::cluster::subnet_plan::parse_cidr;
 use crate::duration_text;
-use crate::subnet_plan::parse_cidr;
 
 /// Where the database is unless told otherwise; the only directory that is created when missing.
 pub const DEFAULT_DB_PATH: &str = "/var/lib/quilt-mesh/control.db";

@@ -1,11 +1,10 @@
 //! The registry: who is in the cluster, with which subnet, and alive.
 //!
-//! Nodes and leases are in the [`Store`], and in memory as the [`Roster`], which takes in what changed
-//! after every commit; who is alive is in the [`Liveness`] table, which is ahead of the store by what
-//! was not written yet. The change feed tells the roster. The node list shows the roster overlaid with the
-//! table. Neither needs the database to answer.
+//! Nodes and leases are in the [`Store`], and in memory as the [`Copy`], which takes in what changed after every commit,
+//! and in which who is alive is ahead of the store by what was not written yet. The change feed and the node list tell
+//! what is in memory; neither needs the database to answer.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock as MemoryLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
@@ -17,28 +16,17 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 use utoipa::ToSchema;
 
-use crate::feed::Feed;
-use crate::identity::{Claimant, Clash};
-use crate::liveness::{Beat, Liveness};
-use crate::node::NodeId;
-use crate::registration::Registration;
-use crate::roster::Roster;
+use crate::cluster::identity::{Claimant, Clash};
+use crate::cluster::liveness::{Beat, Liveness};
+use crate::cluster::node::NodeId;
+use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
+use crate::copy::Copy;
+use crate::copy::feed::Feed;
+use crate::replica::Replica;
 use crate::store::{Reservation, Store, StoreError, Tenant};
-use crate::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::traffic::Traffic;
-use commit::{LONGEST_QUEUE, Waiting};
-use membership::{Deregister, Register};
-use replica::Replica;
-
-mod commit;
-mod list;
-mod membership;
-mod operator;
-mod replica;
-mod reports;
-mod subnet_claim;
-mod watch;
-
+use crate::write::batch::LONGEST_QUEUE;
+use crate::write::command::Command;
 /// What a node is told when it registers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Admitted {
@@ -136,24 +124,22 @@ pub enum ChangeError {
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
-    plan: SubnetPlan,
-    store: Store,
+    pub(crate) plan: SubnetPlan,
+    pub(crate) store: Store,
     /// Whose turn it is to change the store.
-    turn: tokio::sync::Mutex<()>,
-    queue: mpsc::Sender<Box<dyn Waiting>>,
-    liveness: Mutex<Liveness>,
-    roster: MemoryLock<Roster>,
-    feed: Feed,
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) queue: mpsc::Sender<Command>,
+    pub(crate) copy: Copy,
     /// What nodes told that is not written.
-    traffic: Traffic,
+    pub(crate) traffic: Traffic,
     /// Wakes the writer when a status changed.
-    status_changed: Notify,
+    pub(crate) status_changed: Notify,
     /// If the database is shared with other control planes.
-    replica: Option<Replica>,
+    pub(crate) replica: Option<Replica>,
     /// Makes the changes; a client that hangs up cannot leave one half done.
-    changes: TaskTracker,
+    pub(crate) changes: TaskTracker,
     /// Tells that task to make those that are asked for, and end.
-    last_changes: CancellationToken,
+    pub(crate) last_changes: CancellationToken,
 }
 
 impl Registry {
@@ -178,10 +164,10 @@ impl Registry {
             store,
             turn: tokio::sync::Mutex::default(),
             queue,
-            liveness: Mutex::new(Liveness::new(node_timeout)),
-            // One before all that is stored, so that everything is news.
-            roster: MemoryLock::new(Roster::default()),
-            feed: Feed::new(stored.revision, stopping.clone()),
+            copy: Copy::new(
+                Liveness::new(node_timeout),
+                Feed::new(stored.revision, stopping),
+            ),
             traffic: Traffic::default(),
             status_changed: Notify::new(),
             replica: shared.then(Replica::new),
@@ -200,16 +186,6 @@ impl Registry {
         &self.plan
     }
 
-    /// Registers a node, or recognises it (see [`crate::identity`]). When it returns, the lease is on the disk.
-    ///
-    /// # Errors
-    ///
-    /// [`ChangeError`]; nothing has changed then.
-    pub async fn register(&self, registration: Registration) -> Result<Admitted, ChangeError> {
-        let let_in = self.ask(Register(registration)).await?;
-        Ok(let_in.admitted)
-    }
-
     /// Takes a heartbeat. It touches no disk, so that a database in trouble takes nobody down.
     ///
     /// # Errors
@@ -226,11 +202,10 @@ impl Registry {
         overlay_mtu: Option<u32>,
     ) -> Result<(), ChangeError> {
         self.take_heartbeat(node_id).await?;
-        let known = self
-            .roster()
-            .node(node_id)
-            .and_then(|node| node.overlay_mtu);
-        self.liveness().tell_mtu(node_id, overlay_mtu, known);
+        let memory = &mut *self.copy.memory();
+        let known = memory.roster.node(node_id);
+        let known = known.and_then(|node| node.overlay_mtu);
+        memory.liveness.tell_mtu(node_id, overlay_mtu, known);
         Ok(())
     }
 
@@ -246,9 +221,11 @@ impl Registry {
             .ok_or(ChangeError::UnknownNode)
     }
 
-    fn beat(&self, node_id: &str, unix_seconds: i64) -> Option<()> {
+    pub(crate) fn beat(&self, node_id: &str, unix_seconds: i64) -> Option<()> {
         let beat = self
-            .liveness()
+            .copy
+            .memory()
+            .liveness
             .heartbeat(node_id, Instant::now(), unix_seconds)?;
         if beat == Beat::CameUp {
             info!(node_id, "node is up again");
@@ -257,17 +234,7 @@ impl Registry {
         Some(())
     }
 
-    /// Takes a node down at once. It keeps its subnet, and comes back by registering.
-    ///
-    /// # Errors
-    ///
-    /// [`ChangeError`]; nothing has changed then.
-    pub async fn deregister(&self, node_id: &str) -> Result<(), ChangeError> {
-        let node_id = NodeId::from(node_id.to_owned());
-        self.ask(Deregister(node_id)).await.map(drop)
-    }
-
-    fn subnet(&self, index: SubnetIndex) -> Result<Ipv4Net, StoreError> {
+    pub(crate) fn subnet(&self, index: SubnetIndex) -> Result<Ipv4Net, StoreError> {
         self.plan.subnet(index).ok_or_else(|| {
             let number = index.number();
             StoreError::Damaged(format!(
@@ -275,11 +242,6 @@ impl Registry {
                 self.plan
             ))
         })
-    }
-
-    /// The table is never left half changed: none of its methods can panic between two writes.
-    fn liveness(&self) -> MutexGuard<'_, Liveness> {
-        self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -28,8 +28,8 @@ use std::net::Ipv4Addr;
 use mesh_rest::overlay::Overlay;
 use sqlx::AnyPool;
 
-use crate::node::{NodeId, Status};
-use crate::subnet_plan::{SubnetIndex, SubnetPlan};
+use crate::cluster::node::{NodeId, Status};
+use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 
 pub use change::{Change, Held, NewReport, NewState, Reservation, Tenant};
 use database_file::DatabaseFile;

@@ -9,11 +9,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::node::NodeId;
-use crate::report::Report;
+use crate::cluster::node::NodeId;
+use crate::traffic::report::Report;
 
 pub mod matrix;
 pub mod packed;
+pub mod report;
+mod written;
 
 /// The most flows that are kept, 120 bytes each: a thousand nodes that all talk to each other. Of who
 /// reports when there is no room, only the data plane's state is kept.

@@ -10,15 +10,15 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::invalid_fields;
-use crate::body;
-use crate::lease::Range;
-use crate::node::{NodeId, Status};
-use crate::openapi::{WhenReading, WhenReleasing, WhenReserving, WhenUnreserving};
-use crate::problem::Problem;
-use crate::registration::FieldError;
+use crate::api::openapi::{WhenReading, WhenReleasing, WhenReserving, WhenUnreserving};
+use crate::api::problem::Problem;
+use crate::cluster::lease::Range;
+use crate::cluster::node::{NodeId, Status};
+use crate::cluster::registration::FieldError;
+use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan, parse_cidr};
+use crate::http::body;
 use crate::registry::Registry;
 use crate::store::Reservation;
-use crate::subnet_plan::{SubnetIndex, SubnetPlan, parse_cidr};
 
 /// The longest reason of a reservation, in characters.
 const LONGEST_REASON: usize = 256;

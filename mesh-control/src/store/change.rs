@@ -5,10 +5,10 @@ use sqlx::AnyPool;
 
 use super::transaction::{Dialect, Transaction};
 use super::{StoreError, address, status};
-use crate::identity::{Claim, Claimant};
-use crate::node::{NodeId, Status};
-use crate::registration::Registration;
-use crate::subnet_plan::{SubnetIndex, SubnetPlan};
+use crate::cluster::identity::{Claim, Claimant};
+use crate::cluster::node::{NodeId, Status};
+use crate::cluster::registration::Registration;
+use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 
 mod leases;
 mod liveness;

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::database_file::DatabaseFile;
 use super::{Dialect, Home, Store, StoreError, file_header, schema};
-use crate::subnet_plan::SubnetPlan;
+use crate::cluster::subnet_plan::SubnetPlan;
 
 /// How long SQLite waits for a lock that another program holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

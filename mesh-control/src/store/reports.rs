@@ -9,7 +9,7 @@ use mesh_rest::heartbeat::DataPlane;
 use sqlx::AssertSqlSafe;
 
 use super::{Store, StoreError};
-use crate::node::NodeId;
+use crate::cluster::node::NodeId;
 use crate::traffic::matrix::Peers;
 use crate::traffic::packed;
 

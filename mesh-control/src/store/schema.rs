@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::open::OpenError;
 use super::{Dialect, StoreError, Transaction};
-use crate::subnet_plan::SubnetPlan;
+use crate::cluster::subnet_plan::SubnetPlan;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -117,8 +117,8 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
+    use crate::cluster::subnet_plan::parse_cidr;
     use crate::store::Store;
-    use crate::subnet_plan::parse_cidr;
 
     /// A database as the version before the settings left it, with one node.
     async fn older(path: &std::path::Path) {

@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use super::change::CHANGED_CHANNEL;
 use super::open::OpenError;
 use super::{Dialect, Home, Store, StoreError, schema};
-use crate::subnet_plan::SubnetPlan;
+use crate::cluster::subnet_plan::SubnetPlan;
 
 /// How long a request waits for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,8 +2,8 @@
 
 use super::change::Reservation;
 use super::{Store, StoreError, Transaction, status, subnet_index};
-use crate::node::{NodeId, Status};
-use crate::subnet_plan::SubnetIndex;
+use crate::cluster::node::{NodeId, Status};
+use crate::cluster::subnet_plan::SubnetIndex;
 
 /// A subnet that was handed out at least once.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,15 +18,15 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use super::Latest;
-use crate::node::{Node, NodeId, NodeList};
-use crate::report::Counters;
+use crate::cluster::node::{Node, NodeId, NodeList};
 use crate::store::StoreError;
+use crate::traffic::report::Counters;
 
 /// The most nodes whose reports are in one piece of the answer.
 const NODES_IN_PIECE: usize = 512;
 
 /// A piece of the answer ends with the node with which it has so many flows. One node has at most
-/// [`crate::report::MOST_PEERS`].
+/// [`crate::traffic::report::MOST_PEERS`].
 const FLOWS_IN_PIECE: usize = 8192;
 
 /// A node in `GET /api/traffic`.

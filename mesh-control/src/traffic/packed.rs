@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use mesh_rest::heartbeat::DataPlane;
 use prost::Message;
 
-use crate::report::{Counters, Report};
+use crate::traffic::report::{Counters, Report};
 
 /// The flows of one node. `ages` is beside them, because it changes also when nothing flows.
 #[derive(Clone, PartialEq, Message)]

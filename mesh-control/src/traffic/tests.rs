@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::matrix::{Database, Peers, Pieces, Place, Told};
 use super::*;
-use crate::node::{Node, Status};
-use crate::report::Counters;
+use crate::cluster::node::{Node, Status};
 use crate::store::StoreError;
+use crate::traffic::report::Counters;
 
 fn report(peers: &[u8]) -> Report {
     let counted = |n: &u8| {

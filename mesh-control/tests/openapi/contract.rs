@@ -172,7 +172,7 @@ struct Description(Value);
 
 impl Description {
     fn new() -> Self {
-        Self(serde_json::to_value(mesh_control::openapi::document()).unwrap())
+        Self(serde_json::to_value(mesh_control::api::openapi::document()).unwrap())
     }
 
     fn follow<'a>(&'a self, value: &'a Value) -> &'a Value {

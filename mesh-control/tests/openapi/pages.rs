@@ -11,7 +11,7 @@ async fn the_description_is_served_as_it_is_generated() {
     let control_plane = Setup::new().start();
     let served =
         Answer::to(Api::of(&control_plane).request(Method::GET, "/api/openapi.json")).await;
-    let generated = serde_json::to_value(mesh_control::openapi::document()).unwrap();
+    let generated = serde_json::to_value(mesh_control::api::openapi::document()).unwrap();
     assert_eq!(served.status, 200);
     assert_eq!(served.body, generated);
     assert!(served.body["openapi"].as_str().unwrap().starts_with("3.1"));

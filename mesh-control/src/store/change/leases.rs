@@ -1,10 +1,10 @@
 //! Changes of leases and reservations.
 
 use super::{Change, SubnetIndex};
-use crate::lease::{self, NeverUsed, Range};
-use crate::node::NodeId;
+use crate::cluster::lease::{self, NeverUsed, Range};
+use crate::cluster::node::NodeId;
+use crate::cluster::subnet_plan::SubnetPlan;
 use crate::store::{StoreError, subnet_index};
-use crate::subnet_plan::SubnetPlan;
 
 /// What is there to lease.
 pub(super) struct Unheld {

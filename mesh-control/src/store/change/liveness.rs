@@ -4,8 +4,8 @@ use sqlx::AssertSqlSafe;
 
 use super::Change;
 use super::rows::rows;
-use crate::liveness::Unwritten;
-use crate::node::{NodeId, Status};
+use crate::cluster::liveness::Unwritten;
+use crate::cluster::node::{NodeId, Status};
 use crate::store::StoreError;
 
 impl Change {

@@ -1,10 +1,10 @@
 //! The end of a lease: its node is removed, and who knew it is told.
 
 use super::Change;
-use crate::lease::Range;
-use crate::node::{NodeId, Status};
+use crate::cluster::lease::Range;
+use crate::cluster::node::{NodeId, Status};
+use crate::cluster::subnet_plan::SubnetIndex;
 use crate::store::{StoreError, status, subnet_index};
-use crate::subnet_plan::SubnetIndex;
 
 /// How many removals are remembered for the change feed. Who was away for more than so many is told
 /// the whole list.

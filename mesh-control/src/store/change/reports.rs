@@ -7,7 +7,7 @@ use sqlx::AssertSqlSafe;
 
 use super::Change;
 use super::rows::rows;
-use crate::node::NodeId;
+use crate::cluster::node::NodeId;
 use crate::store::StoreError;
 use crate::store::reports::NOW;
 use crate::traffic::packed::Packed;

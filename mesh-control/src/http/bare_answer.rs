@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::problem::{Kind, Problem};
+use crate::api::problem::{Kind, Problem};
 
 /// A connection whose bare answers are replaced.
 #[derive(Debug)]

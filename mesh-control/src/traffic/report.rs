@@ -17,8 +17,8 @@ use serde_json::json;
 use serde_path_to_error::Segment;
 use utoipa::ToSchema;
 
-use crate::body::Collected;
-use crate::problem::{Kind, Problem};
+use crate::api::problem::{Kind, Problem};
+use crate::http::body::Collected;
 
 /// The most peers in a report: as many as the data plane has room for.
 pub const MOST_PEERS: usize = 65_536;

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::body::REPORT_LIMIT;
+use crate::http::body::REPORT_LIMIT;
 
 fn refused(json: &str) -> (u16, String) {
     let problem = Report::from_json(json.as_bytes()).unwrap_err();

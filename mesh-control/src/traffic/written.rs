@@ -14,14 +14,14 @@ use mesh_rest::heartbeat::DataPlane;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::commit::{BATCH_DEADLINE, within};
-use super::list::READ_DEADLINE;
-use super::{ChangeError, Registry, unix_seconds};
-use crate::node::NodeId;
-use crate::report::Report;
+use crate::cluster::node::NodeId;
+use crate::copy::list::READ_DEADLINE;
+use crate::registry::{ChangeError, Registry, unix_seconds};
 use crate::store::{NewReport, StoreError, StoredReports};
 use crate::traffic::matrix::{Database, Peers, Place, Told};
+use crate::traffic::report::Report;
 use crate::traffic::{Latest, Reports, Traffic, packed};
+use crate::write::batch::{BATCH_DEADLINE, within};
 
 /// How often reports are written: what the other replicas show is at most so much older than what was told here.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ impl Registry {
         self.traffic
             .keep(node_id.clone(), report, Instant::now(), unix_seconds());
         // It may have left since the heartbeat was taken. If it leaves from here on, this is forgotten then.
-        if self.liveness().look_up(&node_id).is_none() {
+        if self.copy.memory().liveness.look_up(&node_id).is_none() {
             self.traffic.forget(node_id.as_str());
         }
     }
@@ -79,7 +79,7 @@ impl Registry {
     }
 
     /// Writes what waits longest, until it is enough for now.
-    pub(super) async fn write_some_reports(&self) -> Result<(), StoreError> {
+    pub(crate) async fn write_some_reports(&self) -> Result<(), StoreError> {
         if self.replica.is_none() {
             return Ok(());
         }

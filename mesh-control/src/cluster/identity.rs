@@ -17,7 +17,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::node::NodeId;
+use crate::cluster::node::NodeId;
 
 /// What a registration says about who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::connection::{self, Site};
+use crate::http::connection::{self, Site};
 use crate::registry::Registry;
 
 /// Connections at a time; more wait in the kernel's backlog. An agent has one that waits for changes and

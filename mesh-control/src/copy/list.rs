@@ -1,29 +1,29 @@
 //! What the registry tells: the node list, and what changed in it.
 
-use std::sync::{Arc, PoisonError, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::commit::within;
-use super::{ChangeError, Registry};
-use crate::feed::From;
-use crate::feed_query::FeedQuery;
-use crate::node::{Node, NodeChanges, NodeList};
-use crate::roster::{Changed, News, Roster};
+use super::Memory;
+use super::feed::From;
+use super::roster::{Changed, News};
+use crate::api::feed_query::FeedQuery;
+use crate::cluster::node::{Node, NodeChanges, NodeList};
+use crate::registry::{ChangeError, Registry};
 use crate::store::{Changes, StoreError, StoredNode};
+use crate::write::batch::within;
 
 /// How long reading what changed may take: longer than every deadline in the database, for when a
 /// server is gone without a word.
-pub(super) const READ_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Registry {
     /// All nodes, as they are by now: a change of status that is yet to be written is shown.
     pub fn list(&self) -> NodeList {
-        let roster = self.roster();
-        let liveness = self.liveness();
+        let Memory { roster, liveness } = &*self.copy.memory();
         let mut changed_status = Vec::new();
         let mut nodes: Vec<Node> = roster
             .nodes()
@@ -39,7 +39,6 @@ impl Registry {
                 shown
             })
             .collect();
-        drop(liveness);
         nodes.sort_unstable_by_key(|node| node.subnet);
         NodeList {
             revision: roster.revision(),
@@ -62,7 +61,8 @@ impl Registry {
         query: &FeedQuery,
     ) -> Result<Result<Bytes, serde_json::Error>, ChangeError> {
         self.wait_for_news(query).await?;
-        let roster = self.roster();
+        let memory = self.copy.memory();
+        let roster = &memory.roster;
         let changed = Some(query.since)
             // Zero is what somebody asks from who has nothing, and needs no removals.
             .filter(|&since| self.is_of_here(query) && (since > 0 || roster.revision() == 0))
@@ -71,8 +71,8 @@ impl Registry {
             Some(_) => From::Revision(query.since),
             None => From::Nothing,
         };
-        Ok(self.feed.answer(from, roster.revision(), || {
-            self.serialise(&roster, changed).map(Bytes::from)
+        Ok(self.copy.feed.answer(from, roster.revision(), || {
+            self.serialise(&memory, changed).map(Bytes::from)
         }))
     }
 
@@ -83,14 +83,14 @@ impl Registry {
     /// As [`Self::changes`].
     pub async fn wait_for_news(&self, query: &FeedQuery) -> Result<(), ChangeError> {
         self.check_contact()?;
-        if self.roster().revision() < query.since {
+        if self.copy.memory().roster.revision() < query.since {
             // Another replica may have told of it. In a box: ten thousand wait below, and few here.
             Box::pin(self.refresh()).await?;
         }
         // Somebody who has none of these revisions is told everything at once.
-        let can_wait = self.is_of_here(query) && self.roster().since(query.since).is_some();
+        let can_wait = self.is_of_here(query) && self.copy.memory().roster.reaches(query.since);
         if can_wait && !query.wait.is_zero() {
-            self.feed.wait(query.since, query.wait).await;
+            self.copy.feed.wait(query.since, query.wait).await;
         }
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Registry {
 
     fn serialise(
         &self,
-        roster: &Roster,
+        Memory { roster, liveness }: &Memory,
         changed: Option<Changed<'_>>,
     ) -> Result<Vec<u8>, serde_json::Error> {
         let full = changed.is_none();
@@ -112,7 +112,6 @@ impl Registry {
             removed: Vec::new(),
         });
         nodes.sort_unstable_by_key(|node| node.subnet);
-        let liveness = self.liveness();
         // The status is that of the revision; the last heartbeat is only for people.
         let nodes: Vec<Node> = nodes
             .into_iter()
@@ -123,7 +122,6 @@ impl Registry {
                 ..node.clone()
             })
             .collect();
-        drop(liveness);
         serde_json::to_vec(&NodeChanges {
             revision: roster.revision(),
             database: self.store.database(),
@@ -138,56 +136,58 @@ impl Registry {
 
     /// Takes in what a change did. The change is made whatever becomes of this: after a failure the
     /// next change, or the writer's next turn, brings it.
-    pub(super) async fn catch_up(&self) {
+    pub(crate) async fn catch_up(&self) {
         if let Err(error) = self.try_catch_up().await {
             warn!(%error, "a change was stored, but the node list does not show it yet");
         }
     }
 
-    pub(super) async fn try_catch_up(&self) -> Result<(), StoreError> {
-        let known = self.roster().revision();
-        let changes = within(READ_DEADLINE, self.store.changes_since(known)).await?;
-        if let Some(replica) = &self.replica {
-            replica.compare(self.store.overlay(), changes.overlay);
-        }
-        self.take_in(changes)
+    pub(crate) async fn try_catch_up(&self) -> Result<(), Arc<StoreError>> {
+        let read = async {
+            let known = self.copy.memory().roster.revision();
+            let changes = within(READ_DEADLINE, self.store.changes_since(known)).await?;
+            if let Some(replica) = &self.replica {
+                replica.compare(self.store.overlay(), changes.overlay);
+            }
+            self.take_in(changes)
+        };
+        self.copy.reads.share(read).await
     }
 
-    pub(super) fn take_in(&self, changes: Changes) -> Result<(), StoreError> {
-        let revision = changes.revision;
-        if revision <= self.roster().revision() {
+    /// Called by one at a time, with what was read after the call before.
+    pub(crate) fn take_in(&self, changes: Changes) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let nodes = changes.nodes.into_iter().map(|node| {
+            let (revision, left) = (node.revision, node.must_register);
+            Ok((self.show(node)?, revision, left))
+        });
+        let nodes = nodes.collect::<Result<Vec<_>, StoreError>>()?;
+        let memory = &mut *self.copy.memory();
+        if changes.revision <= memory.roster.revision() {
             return Ok(());
         }
-        let now = Instant::now();
-        let mut nodes = Vec::with_capacity(changes.nodes.len());
-        let mut liveness = self.liveness();
-        for node in changes.nodes {
-            if node.must_register {
-                liveness.forget(&node.node_id);
+        for (node, _, left) in &nodes {
+            if *left {
+                memory.liveness.forget(&node.node_id);
                 self.traffic.forget(node.node_id.as_str());
             } else {
-                liveness.adopt(&node.node_id, node.status, node.last_heartbeat, now);
+                let (status, last_heartbeat) = (node.status, node.last_heartbeat);
+                memory
+                    .liveness
+                    .adopt(&node.node_id, status, last_heartbeat, now);
             }
-            let at = node.revision;
-            nodes.push((self.show(node)?, at));
         }
         for (node_id, _) in &changes.removed {
-            liveness.forget(node_id);
+            memory.liveness.forget(node_id);
             self.traffic.forget(node_id.as_str());
         }
-        drop(liveness);
-        let news = News {
-            revision,
+        memory.roster.apply(News {
+            revision: changes.revision,
             forgotten_revision: changes.forgotten_revision,
-            nodes,
+            nodes: nodes.into_iter().map(|(node, at, _)| (node, at)).collect(),
             removed: changes.removed,
-        };
-        // The roster is never left half changed: nothing in it panics.
-        self.roster
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .apply(news);
-        self.feed.there_is_news();
+        });
+        self.copy.feed.there_is_news();
         Ok(())
     }
 
@@ -209,11 +209,7 @@ impl Registry {
 
     /// Wakes those who wait for changes, until `stop`.
     pub async fn publish_news(self: Arc<Self>, stop: CancellationToken) {
-        let revision = || self.roster().revision();
-        self.feed.publish(revision, stop).await;
-    }
-
-    pub(super) fn roster(&self) -> RwLockReadGuard<'_, Roster> {
-        self.roster.read().unwrap_or_else(PoisonError::into_inner)
+        let revision = || self.copy.memory().roster.revision();
+        self.copy.feed.publish(revision, stop).await;
     }
 }

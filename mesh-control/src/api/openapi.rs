@@ -19,8 +19,8 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::Config;
 
 use crate::api;
-use crate::node::{NodeChanges, NodeList};
-use crate::problem::{Kind, Problem};
+use crate::api::problem::{Kind, Problem};
+use crate::cluster::node::{NodeChanges, NodeList};
 
 const DESCRIPTION: &str = "\
 The REST API of the control plane. Fields, calls and kinds of problem are added, never renamed or removed; \
@@ -105,7 +105,7 @@ struct ProblemDocument {
     #[schema(min_length = 1)]
     detail: String,
     /// Of `invalid-fields`: each field that is missing or wrong.
-    errors: Option<Vec<crate::registration::FieldError>>,
+    errors: Option<Vec<crate::cluster::registration::FieldError>>,
 }
 
 /// Kinds of problem as responses of a call, those of one status together.

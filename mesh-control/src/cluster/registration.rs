@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::identity::Claim;
-use crate::subnet_plan::{is_unicast, parse_cidr};
+use crate::cluster::identity::Claim;
+use crate::cluster::subnet_plan::{is_unicast, parse_cidr};
 
 /// The longest hostname: the limit of a DNS name (RFC 1035 section 2.3.4) in its text form.
 const LONGEST_HOSTNAME: usize = 253;

@@ -8,10 +8,10 @@
 use ipnet::Ipv4Net;
 use tracing::{info, warn};
 
-use super::{Admitted, Registry};
-use crate::lease::Range;
+use crate::cluster::lease::Range;
+use crate::cluster::subnet_plan::{NotOfPlan, SubnetIndex};
+use crate::registry::{Admitted, Registry};
 use crate::store::{Change, Reservation, StoreError, Tenant};
-use crate::subnet_plan::{NotOfPlan, SubnetIndex};
 
 /// What a node's word about its subnet is worth.
 pub(super) enum SubnetClaim {

@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::problem::{Kind, Problem};
+use crate::api::problem::{Kind, Problem};
 
 /// The largest body that is taken. A registration needs less than one KiB.
 const LIMIT: usize = 64 * 1024;

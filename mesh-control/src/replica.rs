@@ -20,17 +20,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::commit::{BATCH_DEADLINE, within};
-use super::{ChangeError, Registry, unix_seconds};
-use crate::node::NodeId;
+use crate::cluster::node::NodeId;
+use crate::registry::{ChangeError, Registry, unix_seconds};
 use crate::store::{LONGEST_PAYLOAD, Listener, Message, StoreError};
+use crate::write::batch::{BATCH_DEADLINE, within};
 
 /// How often heartbeats are told to the other replicas.
 const TELL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How much longer than its timeout a node may be silent: so long may the last heartbeat be on its way
 /// from another replica. Together with [`TELL_INTERVAL`] it leaves a node down within a second.
-pub(super) const GRACE: Duration = Duration::from_millis(450);
+pub(crate) const GRACE: Duration = Duration::from_millis(450);
 
 /// How often what changed is read, although nobody told of it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ const MOST_MESSAGES: usize = 1024;
 
 /// What a replica knows of its connection to the others.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(crate) struct Replica {
     /// Its name in messages: random, made at its start.
     name: String,
     /// When the database answered last.
@@ -62,7 +62,7 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             name: uuid::Uuid::new_v4().simple().to_string(),
             contact: Mutex::new(Instant::now()),
@@ -73,7 +73,7 @@ impl Replica {
     }
 
     /// Takes note of the settings that the database has: those of whoever started last.
-    pub(super) fn compare(&self, given: Overlay, current: Overlay) {
+    pub(crate) fn compare(&self, given: Overlay, current: Overlay) {
         let other = Some(current).filter(|current| *current != given);
         let mut outvoted = self.outvoted.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::replace(&mut *outvoted, other) != other
@@ -173,13 +173,16 @@ impl Registry {
     }
 
     /// Ends when the connection does.
-    async fn follow(&self, replica: &Replica, reported: &mut bool) -> Result<(), StoreError> {
+    async fn follow(&self, replica: &Replica, reported: &mut bool) -> Result<(), Arc<StoreError>> {
         let Some(listener) = within(BATCH_DEADLINE, self.store.listen()).await? else {
             return Ok(());
         };
         // In this order: what is told from here on is heard, what was told before is read.
         self.try_catch_up().await?;
-        self.liveness().give_full_timeout(Instant::now());
+        self.copy
+            .memory()
+            .liveness
+            .give_full_timeout(Instant::now());
         replica.has_contact();
         if std::mem::take(reported) {
             info!("connected to PostgreSQL again; every node has a full timeout from now");
@@ -222,9 +225,9 @@ impl Registry {
             Some((sender, Told::Beats(beats))) if sender != replica.name => {
                 // Times are shown by this replica's clock, which the sender's need not agree with.
                 let (now, unix_seconds) = (Instant::now(), unix_seconds());
-                let mut liveness = self.liveness();
+                let mut memory = self.copy.memory();
                 for (node_id, _) in beats {
-                    liveness.hear(node_id, now, unix_seconds);
+                    memory.liveness.hear(node_id, now, unix_seconds);
                 }
             }
             _ => {}
@@ -242,25 +245,31 @@ impl Registry {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(TELL_INTERVAL) => {}
             }
-            let untold = self.liveness().take_untold();
+            let untold = self.copy.memory().liveness.take_untold();
             for (payload, told) in beats(&replica.name, &untold) {
                 let telling = within(BATCH_DEADLINE, self.store.tell_beats(&payload));
                 // The follower reports that the database does not answer.
                 if telling.await.is_err() {
-                    self.liveness().put_back_untold(told);
+                    self.copy.memory().liveness.put_back_untold(told);
                 }
             }
         }
     }
 
     /// Turns down who is silent although every heartbeat that was told of is heard.
-    pub(super) async fn turn_down_together(&self, replica: &Replica) {
-        if self.liveness().silent(Instant::now(), GRACE).is_empty() {
+    pub(crate) async fn turn_down_together(&self, replica: &Replica) {
+        if self
+            .copy
+            .memory()
+            .liveness
+            .silent(Instant::now(), GRACE)
+            .is_empty()
+        {
             return;
         }
         let turned = async {
             self.fence(replica).await?;
-            let silent = self.liveness().silent(Instant::now(), GRACE);
+            let silent = self.copy.memory().liveness.silent(Instant::now(), GRACE);
             if silent.is_empty() {
                 return Ok(silent);
             }
@@ -272,7 +281,7 @@ impl Registry {
             })
             .await?;
             self.try_catch_up().await?;
-            Ok::<_, StoreError>(silent)
+            Ok::<_, Arc<StoreError>>(silent)
         };
         match turned.await {
             Ok(silent) => {
@@ -314,7 +323,7 @@ impl Registry {
     /// # Errors
     ///
     /// [`ChangeError::Store`].
-    pub(super) fn check_contact(&self) -> Result<(), ChangeError> {
+    pub(crate) fn check_contact(&self) -> Result<(), ChangeError> {
         self.check_settings()?;
         let lost = self.replica.as_ref().is_some_and(Replica::is_lost);
         if lost {

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use mesh_rest::digest::{Digest, DigestedNode};
 
-use crate::node::{Node, NodeId, Status};
+use crate::cluster::node::{Node, NodeId, Status};
 
 /// What the database says has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,10 +126,15 @@ impl Roster {
         }
     }
 
-    /// What changed after `revision`, oldest change first. `None`: the roster cannot tell, because
-    /// the feed does not reach back that far or `revision` is yet to come.
+    /// Whether it can tell what changed after `revision`: not if the feed does not reach back that far, or `revision`
+    /// is yet to come.
+    pub fn reaches(&self, revision: i64) -> bool {
+        (self.forgotten_revision..=self.revision).contains(&revision)
+    }
+
+    /// What changed after `revision`, oldest change first. `None`: see [`Self::reaches`].
     pub fn since(&self, revision: i64) -> Option<Changed<'_>> {
-        if !(self.forgotten_revision..=self.revision).contains(&revision) {
+        if !self.reaches(revision) {
             return None;
         }
         let mut changed = Changed {

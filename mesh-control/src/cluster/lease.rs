@@ -9,7 +9,7 @@
 //!
 //! Ranges stand for many subnets: a plan may have 65,535 of them, and a reservation most of those.
 
-use crate::subnet_plan::{SubnetIndex, SubnetPlan};
+use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 
 /// Subnets next to each other, from `first` to `last` inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,7 +138,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::subnet_plan::parse_cidr;
+    use crate::cluster::subnet_plan::parse_cidr;
 
     fn plan(node_prefix: u8) -> SubnetPlan {
         SubnetPlan::new(parse_cidr("10.42.0.0/16").unwrap(), node_prefix).unwrap()

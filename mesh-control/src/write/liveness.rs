@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Registry;
-use super::commit::{BATCH_DEADLINE, within};
-use super::replica::GRACE;
+use super::batch::{BATCH_DEADLINE, within};
+use crate::registry::Registry;
+use crate::replica::GRACE;
 use crate::store::StoreError;
 
 /// How often heartbeats are written. What a crash loses is at most this much of `last_heartbeat`.
@@ -30,7 +30,8 @@ impl Registry {
     pub async fn turn_down_silent_nodes(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let wake = {
-                let (liveness, now) = (self.liveness(), Instant::now());
+                let (memory, now) = (self.copy.memory(), Instant::now());
+                let liveness = &memory.liveness;
                 // Nobody is up: whoever comes up now is due a full timeout from now.
                 let grace = self.replica.as_ref().map_or(Duration::ZERO, |_| GRACE);
                 let due = liveness
@@ -46,7 +47,7 @@ impl Registry {
                 self.turn_down_together(replica).await;
                 continue;
             }
-            let silent = self.liveness().expire(Instant::now());
+            let silent = self.copy.memory().liveness.expire(Instant::now());
             for node_id in &silent {
                 warn!(%node_id, "node is down: no heartbeat within the node timeout");
             }
@@ -99,7 +100,7 @@ impl Registry {
     /// Writes some of what the table has and the store has not; returns how many nodes that were.
     /// Whoever calls it has the turn.
     pub(super) async fn write_batch(&self) -> Result<usize, StoreError> {
-        let unwritten = self.liveness().take_unwritten(WRITE_BATCH);
+        let unwritten = self.copy.memory().liveness.take_unwritten(WRITE_BATCH);
         if unwritten.is_empty() {
             return Ok(0);
         }
@@ -123,7 +124,7 @@ impl Registry {
                 Ok(unwritten.len())
             }
             Err(error) => {
-                self.liveness().put_back(&unwritten);
+                self.copy.memory().liveness.put_back(&unwritten);
                 Err(error)
             }
         }

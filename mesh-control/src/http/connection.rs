@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::api;
-use crate::bare_answer::WithProblems;
-use crate::feed_query::FeedQuery;
+use crate::api::feed_query::FeedQuery;
+use crate::http::bare_answer::WithProblems;
 use crate::registry::Registry;
 use exchange::{Exchange, Exchanging, Wire};
 

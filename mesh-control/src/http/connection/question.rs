@@ -3,7 +3,7 @@
 use axum::extract::Query;
 use axum::http::Uri;
 
-use crate::feed_query::FeedQuery;
+use crate::api::feed_query::FeedQuery;
 
 /// More headers than an agent or a proxy sends.
 const MOST_HEADERS: usize = 32;

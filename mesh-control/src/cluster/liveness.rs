@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::node::{NodeId, Status};
+use crate::cluster::node::{NodeId, Status};
 
 /// What a heartbeat did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

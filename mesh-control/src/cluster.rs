@@ -1,0 +1,11 @@
+//! The rules of the cluster, pure: no clock, no database, no network; each with a property test.
+//!
+//! [`subnet_plan`] divides the cluster CIDR, [`lease`] picks the next subnet, [`registration`] is what a node says
+//! about itself, [`identity`] tells who that is, [`liveness`] who is up, [`node`] is a node as it is shown.
+
+pub mod identity;
+pub mod lease;
+pub mod liveness;
+pub mod node;
+pub mod registration;
+pub mod subnet_plan;

@@ -1,0 +1,17 @@
+//! Changes of the database: what clients ask for, and what heartbeats, or their absence, make of nodes.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`command`] | everything that can be asked for, in one enum |
+//! | [`batch`] | the queue of commands, and the one who makes them, a transaction for as many as come together |
+//! | [`membership`] | registering and leaving |
+//! | [`subnet_claim`] | what a node's word about the subnet that it holds is worth |
+//! | [`operator`] | ending leases, and keeping subnets from being leased |
+//! | [`liveness`] | who is silent, and the writing of heartbeats |
+
+pub(crate) mod batch;
+pub(crate) mod command;
+mod liveness;
+mod membership;
+mod operator;
+mod subnet_claim;

@@ -1,0 +1,140 @@
+//! What can be asked of the one who writes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::membership::{self, LetIn};
+use super::operator;
+use crate::cluster::node::NodeId;
+use crate::cluster::registration::Registration;
+use crate::cluster::subnet_plan::SubnetIndex;
+use crate::registry::{ChangeError, Registry};
+use crate::store::{Change, Reservation, StoreError, Tenant};
+
+/// A change that somebody waits for.
+pub(crate) enum Command {
+    /// A node registers, new or known.
+    Register(Ask<Registration, LetIn>),
+    /// A node's agent stops; answered with whether it was up until now.
+    Deregister(Ask<NodeId, bool>),
+    /// An operator ends a lease; answered with who had it, unless it was released before.
+    Release(Ask<SubnetIndex, Option<Tenant>>),
+    /// An operator keeps a range from being leased.
+    Reserve(Ask<Reservation, ()>),
+    /// An operator lets a range be leased again.
+    Unreserve(Ask<String, ()>),
+}
+
+/// The same for each command.
+macro_rules! whichever {
+    ($command:expr, $ask:ident => $then:expr) => {
+        match $command {
+            Command::Register($ask) => $then,
+            Command::Deregister($ask) => $then,
+            Command::Release($ask) => $then,
+            Command::Reserve($ask) => $then,
+            Command::Unreserve($ask) => $then,
+        }
+    };
+}
+
+impl Command {
+    /// Makes the change. A refusal has written nothing; after a [`StoreError`] the transaction never was.
+    pub(super) async fn attempt(
+        &mut self,
+        registry: &Registry,
+        change: &mut Change,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Register(ask) => {
+                ask.outcome = Some(membership::register(&ask.question, registry, change).await?);
+            }
+            Self::Deregister(ask) => {
+                ask.outcome = Some(membership::deregister(&ask.question, change).await?);
+            }
+            Self::Release(ask) => {
+                ask.outcome = Some(operator::release(ask.question, change).await?);
+            }
+            Self::Reserve(ask) => {
+                ask.outcome = Some(operator::reserve(&ask.question, change).await?);
+            }
+            Self::Unreserve(ask) => {
+                ask.outcome = Some(operator::unreserve(&ask.question, change).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note that it is stored, before it is answered; `revision` is the change's.
+    pub(super) fn stored(&self, registry: &Registry, revision: i64) {
+        match self {
+            Self::Register(ask) => ask.made(|registration, let_in| {
+                membership::registered(registration, let_in, registry, revision);
+            }),
+            Self::Deregister(ask) => ask.made(|node_id, was_up| {
+                membership::deregistered(node_id, *was_up, registry, revision);
+            }),
+            Self::Release(ask) => ask.made(|subnet, tenant| {
+                operator::released(*subnet, tenant.as_ref(), registry, revision);
+            }),
+            Self::Reserve(ask) => ask.made(|range, ()| operator::reserved(range, revision)),
+            Self::Unreserve(ask) => ask.made(|cidr, ()| operator::unreserved(cidr, revision)),
+        }
+    }
+
+    /// Tells who waits what came of it.
+    pub(super) fn answer(self) {
+        whichever!(self, ask => ask.answer());
+    }
+
+    /// Tells who waits that the database did not take it.
+    pub(super) fn fail(self, error: &Arc<StoreError>) {
+        whichever!(self, ask => ask.fail(error));
+    }
+
+    /// Since when somebody waits.
+    pub(super) fn since(&self) -> Instant {
+        whichever!(self, ask => ask.since)
+    }
+}
+
+/// A question with the place for its answer.
+pub(crate) struct Ask<Q, A> {
+    question: Q,
+    outcome: Option<Result<A, ChangeError>>,
+    answer: oneshot::Sender<Result<A, ChangeError>>,
+    since: Instant,
+}
+
+impl<Q, A> Ask<Q, A> {
+    /// A question, and where its answer will be.
+    pub(super) fn new(question: Q) -> (Self, oneshot::Receiver<Result<A, ChangeError>>) {
+        let (answer, answered) = oneshot::channel();
+        let ask = Self {
+            question,
+            outcome: None,
+            answer,
+            since: Instant::now(),
+        };
+        (ask, answered)
+    }
+
+    fn made(&self, then: impl FnOnce(&Q, &A)) {
+        if let Some(Ok(outcome)) = &self.outcome {
+            then(&self.question, outcome);
+        }
+    }
+
+    fn answer(self) {
+        if let Some(outcome) = self.outcome {
+            // Whoever no longer waits has given up, or hung up.
+            let _ = self.answer.send(outcome);
+        }
+    }
+
+    fn fail(self, error: &Arc<StoreError>) {
+        let _ = self.answer.send(Err(ChangeError::Store(Arc::clone(error))));
+    }
+}

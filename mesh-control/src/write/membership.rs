@@ -1,0 +1,181 @@
+//! Joining and leaving.
+
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::command::Command;
+use super::subnet_claim::SubnetClaim;
+use crate::cluster::identity::{self, Claimant, Verdict};
+use crate::cluster::node::{NodeId, Status};
+use crate::cluster::registration::Registration;
+use crate::registry::{Admitted, ChangeError, Holder, Registry, unix_seconds};
+use crate::store::{Change, NewState, StoreError};
+
+impl Registry {
+    /// Registers a node, or recognises it (see [`crate::cluster::identity`]). When it returns, the lease is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn register(&self, registration: Registration) -> Result<Admitted, ChangeError> {
+        let let_in = self.ask(Command::Register, registration).await?;
+        Ok(let_in.admitted)
+    }
+
+    /// Takes a node down at once. It keeps its subnet, and comes back by registering.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn deregister(&self, node_id: &str) -> Result<(), ChangeError> {
+        let node_id = NodeId::from(node_id.to_owned());
+        self.ask(Command::Deregister, node_id).await.map(drop)
+    }
+}
+
+/// A node that was let in.
+pub(crate) struct LetIn {
+    admitted: Admitted,
+    returning: bool,
+    changed: bool,
+    displaced: Option<Claimant>,
+    subnet_claim: Option<SubnetClaim>,
+    unix_seconds: i64,
+}
+
+pub(super) async fn register(
+    registration: &Registration,
+    registry: &Registry,
+    change: &mut Change,
+) -> Result<Result<LetIn, ChangeError>, StoreError> {
+    let claim = registration.claim();
+    let claimants = change.claimants(&claim).await?;
+    let (node, displaced) = match identity::decide(&claim, &claimants) {
+        Verdict::Admit { node, displaces } => (node, displaces),
+        Verdict::Refuse { holder, clash } => {
+            return Ok(Err(ChangeError::InUse {
+                clash,
+                holder: Holder::from(holder),
+            }));
+        }
+    };
+    let held = match node {
+        Some(node) => change.subnet_of(&node.node_id).await?,
+        None => None,
+    };
+    let subnet_claim = match registration.subnet {
+        Some(claimed) => SubnetClaim::examine(claimed, held, registry, change).await?,
+        None => None,
+    };
+    let index = match (held, &subnet_claim) {
+        (Some(index), _) => index,
+        (None, Some(SubnetClaim::Free(index))) => *index,
+        (None, _) => match change.next_subnet(&registry.plan).await? {
+            Some(index) => index,
+            None => return Ok(Err(exhausted(registry, change).await?)),
+        },
+    };
+    // All is decided; from here on it is written.
+    if let Some(displaced) = displaced {
+        change.dismiss(displaced.node_id.as_str()).await?;
+    }
+    let node_id = node.map_or_else(NodeId::random, |node| node.node_id.clone());
+    let unix_seconds = unix_seconds();
+    let new = NewState {
+        node_id: &node_id,
+        registration,
+        unix_seconds,
+    };
+    let mut changed = match node {
+        Some(_) => change.renew(new).await?,
+        None => {
+            change.add(new).await?;
+            true
+        }
+    };
+    if held.is_none() {
+        change.lease(&node_id, index, unix_seconds).await?;
+        if !changed {
+            change.mark_changed(&node_id).await?;
+            changed = true;
+        }
+    }
+    Ok(Ok(LetIn {
+        admitted: Admitted {
+            subnet: registry.subnet(index)?,
+            node_id,
+            vxlan_port: registry.store.overlay().vxlan_port,
+            vni: registry.store.overlay().vni,
+        },
+        returning: node.is_some(),
+        changed,
+        displaced: displaced.cloned(),
+        subnet_claim,
+        unix_seconds,
+    }))
+}
+
+pub(super) fn registered(
+    registration: &Registration,
+    let_in: &LetIn,
+    registry: &Registry,
+    revision: i64,
+) {
+    let Admitted {
+        node_id, subnet, ..
+    } = &let_in.admitted;
+    if let (Some(claim), Some(claimed)) = (&let_in.subnet_claim, registration.subnet) {
+        claim.tell(claimed, &let_in.admitted, &registration.hostname);
+    }
+    if !let_in.changed {
+        registry.beat(node_id.as_str(), let_in.unix_seconds);
+        return;
+    }
+    {
+        let liveness = &mut registry.copy.memory().liveness;
+        if let Some(displaced) = &let_in.displaced {
+            liveness.forget(&displaced.node_id);
+        }
+        let now = Instant::now();
+        liveness.watch(node_id.clone(), Status::Up, let_in.unix_seconds, now);
+    }
+    let returning = let_in.returning;
+    info!(%node_id, hostname = registration.hostname, host_ip = %registration.host_ip, %subnet, returning, revision,
+            "node registered");
+    if let Some(displaced) = &let_in.displaced {
+        warn!(node_id = %displaced.node_id, hostname = displaced.hostname,
+                host_ip = %displaced.host_ip, taken_by = %node_id,
+                "a node that is down lost its address to another; it keeps its subnet and has to register again");
+    }
+}
+
+async fn exhausted(registry: &Registry, change: &mut Change) -> Result<ChangeError, StoreError> {
+    let reserved = change.reservations().await?;
+    Ok(ChangeError::SubnetsExhausted {
+        cluster: registry.plan.cluster(),
+        subnets: registry.plan.count(),
+        reserved: reserved.iter().map(|reserved| reserved.range.count()).sum(),
+        held_by_down_nodes: change.held().await?.by_down_nodes,
+    })
+}
+
+/// A node's agent stops; it keeps its subnet. Whether it was there until now.
+pub(super) async fn deregister(
+    node_id: &NodeId,
+    change: &mut Change,
+) -> Result<Result<bool, ChangeError>, StoreError> {
+    if change.dismiss(node_id.as_str()).await? {
+        return Ok(Ok(true));
+    }
+    let known = change.knows(node_id.as_str()).await?;
+    Ok(known.then_some(false).ok_or(ChangeError::UnknownNode))
+}
+
+pub(super) fn deregistered(node_id: &NodeId, was_there: bool, registry: &Registry, revision: i64) {
+    if was_there {
+        registry.copy.memory().liveness.forget(node_id);
+        registry.traffic.forget(node_id.as_str());
+        info!(%node_id, revision, "node deregistered; it keeps its subnet");
+    }
+}
