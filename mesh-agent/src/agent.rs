@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    control_plane::ControlPlane,
+    control_plane::{ControlPlane, ControlPlaneError},
     dataplane::{self, DataplaneSettings},
     feed::{self, FeedSettings, Listed},
     heartbeat,
@@ -23,11 +23,11 @@ use crate::{
     probe::{self, ProbeSettings},
     register::{self, Revocation, Told},
     report::Reporter,
-    sync::{self, Graces},
+    sync,
 };
 
-/// How long the control plane may take to hear that the node leaves.
-const DEREGISTER_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the control plane may take to hear that the agent ends.
+const LAST_CALL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a task may take to notice that it shall stop. Each waits for that beside
 /// everything else it waits for, so this only bounds what must not happen.
@@ -49,14 +49,25 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
     /// How the node list is followed.
     pub feed: FeedSettings,
-    /// How long peers stay that are not listed as up.
-    pub graces: Graces,
+    /// How long a peer stays that is heard of neither in lists nor in the data plane.
+    pub absent_peer_grace: Duration,
     /// How the runtime is asked about peers in doubt.
     pub probe: ProbeSettings,
     /// How the runtime is kept equal to the peers.
     pub dataplane: DataplaneSettings,
-    /// Whether the node stays registered when the agent ends.
-    pub stay_registered: bool,
+    /// What is said when the agent ends.
+    pub at_end: AtEnd,
+}
+
+/// What the control plane is told when the agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtEnd {
+    /// The agent stops: the node is down, and may come back.
+    Stop,
+    /// The node leaves for good.
+    Leave,
+    /// Nothing.
+    Stay,
 }
 
 /// Why an agent ended before it was told to.
@@ -70,8 +81,8 @@ pub enum AgentError {
     Timer(#[from] io::Error),
 }
 
-/// Runs an agent until `stop`, then deregisters the node unless told otherwise. Routes and
-/// peers stay with the runtime.
+/// Runs an agent until `stop`, then tells the control plane that it ends, as the settings say.
+/// Routes and peers stay with the runtime.
 ///
 /// # Errors
 /// If a task ends before `stop`, which is a bug; the others are stopped, and the node is
@@ -86,12 +97,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let peers = watch::Sender::<Option<Arc<PeerSet>>>::new(None);
     let overlay = watch::Sender::new(Overlay::default());
     let doubtful = watch::Sender::new(BTreeSet::new());
-    let lookup = watch::Sender::new(());
     let (reports, reported) = mpsc::channel(WAITING_REPORTS);
     let revocation = Revocation::new();
     let tasks_stop = stop.child_token();
     let current = registration.subscribe();
     let control_plane = &settings.control_plane;
+    let node_key = settings.node.node_key.clone();
 
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeat::run(
@@ -120,7 +131,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         tasks_stop.clone(),
     ));
     tasks.spawn(sync::run(
-        settings.graces,
+        settings.absent_peer_grace,
         sync::Sources {
             registration: registration.subscribe(),
             host_address: host_address.subscribe(),
@@ -130,7 +141,6 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         sync::Results {
             peers,
             doubtful,
-            lookup: lookup.clone(),
             revocation: revocation.clone(),
         },
         tasks_stop.clone(),
@@ -139,7 +149,6 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         control_plane.clone(),
         settings.feed,
         registration.subscribe(),
-        lookup.subscribe(),
         overlay.clone(),
         listed,
         tasks_stop.clone(),
@@ -183,25 +192,48 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     }
 
     let registered = current.borrow().clone();
-    if settings.stay_registered {
-        info!("the node stays registered");
-    } else if let Some(registered) = registered {
-        deregister(&settings.control_plane, &registered.node_id).await;
+    if let Some(registered) = registered {
+        settings
+            .at_end
+            .tell(&settings.control_plane, &registered.node_id, node_key)
+            .await;
     }
     Ok(())
 }
 
-async fn deregister(control_plane: &ControlPlane, node_id: &str) {
-    match timeout(DEREGISTER_DEADLINE, control_plane.deregister(node_id)).await {
-        Ok(Ok(())) => info!(node_id, "deregistered"),
-        Ok(Err(error)) => warn!(
-            node_id, error = %error,
-            "not deregistered; the control plane finds out by the missing heartbeats"
-        ),
-        Err(_) => warn!(
+impl AtEnd {
+    async fn tell(self, control_plane: &ControlPlane, node_id: &str, node_key: Option<String>) {
+        let told = timeout(LAST_CALL_DEADLINE, async {
+            match (self, node_key) {
+                (Self::Stay, _) => info!("the control plane is not told"),
+                (Self::Leave, Some(node_key)) => {
+                    control_plane.leave(node_id, &node_key).await?;
+                    info!(node_id, "left the mesh");
+                }
+                (Self::Leave, None) => {
+                    control_plane.deregister(node_id).await?;
+                    warn!(
+                        node_id,
+                        "the node has no key, without which it cannot leave for good; it is down \
+                         and keeps its subnet until an operator releases that"
+                    );
+                }
+                (Self::Stop, _) => {
+                    control_plane.deregister(node_id).await?;
+                    info!(node_id, "deregistered");
+                }
+            }
+            Ok::<_, ControlPlaneError>(())
+        });
+        let error = match told.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {LAST_CALL_DEADLINE:?}"),
+        };
+        warn!(
             node_id,
-            "not deregistered within {DEREGISTER_DEADLINE:?}; the control plane finds out by \
-             the missing heartbeats"
-        ),
+            error,
+            "the control plane was not told that this agent ends; it finds out by the missing heartbeats"
+        );
     }
 }

@@ -7,8 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
-use mesh_rest::{heartbeat::Heartbeat, overlay::Overlay};
+use mesh_rest::{heartbeat::Heartbeat, leave::Leave, overlay::Overlay};
 use reqwest::{Client, Method, Url, redirect};
+use serde::Serialize;
 use tokio::{sync::watch, time::sleep};
 use tracing::warn;
 
@@ -161,19 +162,31 @@ impl ControlPlane {
         self.post_about(node_id, "heartbeat", report).await
     }
 
-    /// Says that the node leaves. Repeated until it succeeds or the retries end.
+    /// Says that the node's agent stops. Repeated until it succeeds or the retries end.
     ///
     /// # Errors
     /// If every attempt fails.
     pub async fn deregister(&self, node_id: &str) -> Result<(), ControlPlaneError> {
-        self.post_about(node_id, "deregister", None).await
+        self.post_about(node_id, "deregister", None::<&()>).await
+    }
+
+    /// Says that the node leaves for good, which only who has its key may. Repeated until it
+    /// succeeds or the retries end.
+    ///
+    /// # Errors
+    /// If every attempt fails.
+    pub async fn leave(&self, node_id: &str, node_key: &str) -> Result<(), ControlPlaneError> {
+        let body = Leave {
+            node_key: node_key.to_owned(),
+        };
+        self.post_about(node_id, "leave", Some(&body)).await
     }
 
     async fn post_about(
         &self,
         node_id: &str,
         verb: &str,
-        body: Option<&Heartbeat>,
+        body: Option<&impl Serialize>,
     ) -> Result<(), ControlPlaneError> {
         let post = |replica: Replica| {
             let call = replica.call(Method::POST, &["api", "nodes", node_id, verb]);

@@ -59,12 +59,11 @@ pub struct Listed {
 }
 
 /// Follows the list while the node is registered, until `stop`. Publishes after every answer,
-/// also when nothing changed, and what the answer says that all nodes have in common. After each `lookup` it asks once without waiting for a change.
+/// also when nothing changed, and what the answer says that all nodes have in common.
 pub async fn run(
     control_plane: ControlPlane,
     settings: FeedSettings,
     mut registration: watch::Receiver<Option<Registration>>,
-    mut lookup: watch::Receiver<()>,
     overlay: watch::Sender<Overlay>,
     published: watch::Sender<Option<Listed>>,
     stop: CancellationToken,
@@ -74,16 +73,11 @@ pub async fn run(
     let mut log = FeedLog::default();
     let mut moves = control_plane.moves();
     let wait = settings.interval.min(LONGEST_WAIT);
-    let mut at_once = false;
     let mut next = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = registration.changed() => if changed.is_err() { return },
-            changed = lookup.changed() => match changed {
-                Ok(()) => at_once = true,
-                Err(_) => return,
-            },
             () = sleep_until(next) => {}
         }
         let Some(epoch) = registration.borrow_and_update().as_ref().map(|r| r.epoch) else {
@@ -92,21 +86,10 @@ pub async fn run(
         };
         moves.borrow_and_update();
         let (asked, question) = (Instant::now(), list.question());
-        let this_wait = match at_once {
-            true => Duration::ZERO,
-            false => wait,
-        };
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            answer = control_plane.nodes(&question, this_wait) => answer,
-            changed = lookup.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                lookup.mark_changed();
-                continue;
-            }
+            answer = control_plane.nodes(&question, wait) => answer,
             // What waits at a replica that another task gave up waits for nothing; and a
             // list asked for before a registration says nothing about it.
             _ = moves.changed() => {
@@ -145,12 +128,7 @@ pub async fn run(
         };
         let advanced = list.question() != question;
         let pause = pace.next(now, outcome, advanced, regular);
-        next = asked
-            + match at_once {
-                true => pause.min(SHORTEST_INTERVAL),
-                false => pause,
-            };
-        at_once = false;
+        next = asked + pause;
         if let Outcome::Current { .. } = outcome {
             note(&overlay, told);
             published.send_replace(Some(Listed {

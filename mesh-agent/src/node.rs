@@ -87,9 +87,10 @@ pub struct Node {
     pub subnet: String,
     /// Whether the node's heartbeats arrive.
     pub status: Status,
-    /// Whether a node that is down said so itself, and did not just fall silent.
+    /// Whether a node that is down left for good. One that just fell silent, or whose agent
+    /// was stopped, did not.
     #[serde(default)]
-    pub deregistered: bool,
+    pub left: bool,
     /// Unix seconds.
     #[serde(default)]
     pub registered_at: i64,
@@ -243,7 +244,7 @@ mod tests {
         let word = "draining".to_owned();
         assert_eq!(list.nodes[0].status, Status::Unknown(word));
         assert_eq!(list.nodes[0].digested().status, "draining");
-        assert!(!list.nodes[0].deregistered);
+        assert!(!list.nodes[0].left);
         assert_eq!((list.digest, list.full), (None, None));
         assert_eq!((list.vxlan_port, list.vni), (None, None));
     }

@@ -37,7 +37,7 @@ impl Server {
             host_ip: format!("192.0.2.{address}"),
             subnet: "10.42.2.0/24".to_owned(),
             status,
-            deregistered: false,
+            left: false,
             registered_at: 0,
             overlay_mtu: None,
         };

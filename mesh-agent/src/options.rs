@@ -16,7 +16,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    agent::Settings,
+    agent::{AtEnd, Settings},
     control_plane::ControlPlane,
     dataplane::DataplaneSettings,
     feed::FeedSettings,
@@ -25,7 +25,6 @@ use crate::{
     node::RegisterRequest,
     probe::ProbeSettings,
     runtime_client::{RuntimeAddress, RuntimePlace},
-    sync::Graces,
 };
 
 mod values;
@@ -175,20 +174,14 @@ pub struct Options {
     )]
     pub absent_peer_grace: Duration,
 
-    /// How long a peer stays that deregistered and whose packets still arrive; 0s is not at all
-    ///
-    /// The time that a restart or an upgrade of its agent takes: the agent deregisters when it
-    /// is stopped, while its node's data plane goes on. A peer that registers again in time
-    /// keeps everything. One whose packets do not arrive leaves sooner, and so does one whose
-    /// subnet or address another node has.
+    /// Has no effect any more: a peer whose agent was stopped stays while its packets arrive
     #[arg(
         long,
         value_name = "TIME",
         env = "QUILT_MESH_DEPARTURE_GRACE",
-        default_value = "5s",
-        value_parser = values::departure_grace
+        hide = true
     )]
-    pub departure_grace: Duration,
+    pub departure_grace: Option<String>,
 
     /// How long one probe of a peer waits for a sign of life
     ///
@@ -224,11 +217,11 @@ pub struct Options {
     )]
     pub replica_lag: Duration,
 
-    /// Leave the node registered when the agent ends
+    /// Say nothing to the control plane when the agent ends
     ///
-    /// For restarts and upgrades that take longer than the other nodes' --departure-grace: a
-    /// node that deregisters is out of the mesh after that time. One that just falls silent
-    /// is kept while its packets arrive.
+    /// The node then counts as up for the node timeout, and as down after that, as if its host
+    /// had failed. Otherwise it is down at once. Either way the other nodes keep it while its
+    /// packets arrive.
     #[arg(
         long,
         env = "QUILT_MESH_STAY_REGISTERED",
@@ -236,6 +229,20 @@ pub struct Options {
         value_parser = BoolishValueParser::new()
     )]
     pub stay_registered: bool,
+
+    /// Let the node leave the mesh for good when the agent ends
+    ///
+    /// The other nodes take it out at once, whatever its packets do, and the control plane may
+    /// lease its subnet to another. Started again, it joins again, with its old subnet if that
+    /// is still its own. For this the node needs a key (see --state-dir).
+    #[arg(
+        long,
+        env = "QUILT_MESH_LEAVE",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new(),
+        conflicts_with = "stay_registered"
+    )]
+    pub leave: bool,
 
     /// Time between two injections of all routes into a runtime without mesh.MeshDataplane
     #[arg(
@@ -317,10 +324,7 @@ impl Options {
                 interval: self.sync_interval,
                 replica_lag: self.replica_lag,
             },
-            graces: Graces {
-                absent: self.absent_peer_grace,
-                departure: self.departure_grace,
-            },
+            absent_peer_grace: self.absent_peer_grace,
             probe: ProbeSettings {
                 runtime: runtime.clone(),
                 interval: self.sync_interval,
@@ -333,7 +337,11 @@ impl Options {
                 reinject_interval: self.reinject_interval,
                 overlay_interface: self.overlay_interface,
             },
-            stay_registered: self.stay_registered,
+            at_end: match (self.stay_registered, self.leave) {
+                (true, _) => AtEnd::Stay,
+                (false, true) => AtEnd::Leave,
+                (false, false) => AtEnd::Stop,
+            },
         })
     }
 }

@@ -10,11 +10,9 @@ use std::{
 use ipnet::Ipv4Net;
 
 mod claims;
-mod departure;
 mod doubt;
 
 use claims::{Claims, overlap};
-pub use departure::{next_departure, without_departed};
 pub use doubt::{Cause, Doubt, Verdict, judge};
 
 use crate::{
@@ -186,11 +184,11 @@ pub struct Assessment {
 /// - Where two nodes claim one subnet or address, the one that was known with it before
 ///   keeps it; among strangers the one registered first. All agents that see the same list
 ///   come to the same answer.
-/// - A node that was taken out of the cluster (`removed`), or has moved to another subnet,
-///   leaves.
-/// - A known peer that deregistered, is `down`, absent, or whose entry is unusable, is
-///   doubted: that is a hint, not proof. It stays until [`judge`] or [`without_departed`]
-///   finds otherwise, or another node that is up has its subnet or address.
+/// - A node that left for good, was taken out of the cluster (`removed`), or has moved to
+///   another subnet, is gone.
+/// - A known peer that is `down`, also because its agent was stopped, absent, or whose entry
+///   is unusable, is doubted: that is a hint, not proof. It stays until [`judge`] finds
+///   otherwise, or another node that is up has its subnet or address.
 ///
 /// # Errors
 /// If the list is not about this node's cluster; the peers are then what they were.
@@ -206,15 +204,13 @@ pub fn assess<'a>(
 
     let mut skipped = BTreeMap::new();
     let mut candidates = Vec::new();
-    let mut down = BTreeMap::new();
+    let mut down = BTreeSet::new();
+    let mut left = BTreeSet::new();
     for node in nodes.into_iter().filter(|node| node.node_id != own.node_id) {
         match &node.status {
             Status::Down => {
-                let cause = match node.deregistered {
-                    true => Cause::Left,
-                    false => Cause::Down,
-                };
-                down.insert(node.node_id.as_str(), cause);
+                let gone = if node.left { &mut left } else { &mut down };
+                gone.insert(node.node_id.as_str());
             }
             Status::Unknown(_) => {
                 skipped.insert(node.node_id.clone(), Skip::Status);
@@ -250,11 +246,14 @@ pub fn assess<'a>(
 
     for (subnet, peer) in known {
         let node_id = peer.node_id.as_deref();
-        if node_id.is_some_and(|id| confirmed.contains(id) || removed.contains(id)) {
+        let is_gone = |id| confirmed.contains(id) || left.contains(id) || removed.contains(id);
+        if node_id.is_some_and(is_gone) {
             continue;
         }
-        let cause = node_id.and_then(|id| down.get(id)).copied();
-        let cause = cause.unwrap_or(Cause::Absent);
+        let cause = match node_id.is_some_and(|id| down.contains(id)) {
+            true => Cause::Down,
+            false => Cause::Absent,
+        };
         let doubt = Doubt::continued(peer.doubt.as_ref(), cause, now);
         // Who is listed with this subnet or address goes before who is not.
         let _superseded = claims.claim(

@@ -9,18 +9,13 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep_until,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::Listed,
     node::Registration,
-    peers::{
-        KnownPeers, OwnNode, PeerSet, assess, judge, next_departure, peer_set, without_departed,
-    },
+    peers::{KnownPeers, OwnNode, PeerSet, assess, judge, peer_set},
     probe::Report,
     register::Revocation,
 };
@@ -28,15 +23,6 @@ use crate::{
 mod log;
 
 use log::SyncLog;
-
-/// How long peers stay that are not listed as up.
-#[derive(Debug, Clone, Copy)]
-pub struct Graces {
-    /// One that is heard of neither in lists nor in the data plane.
-    pub absent: Duration,
-    /// One that deregistered and whose packets arrive.
-    pub departure: Duration,
-}
 
 /// What the sync task learns from others.
 #[derive(Debug)]
@@ -58,8 +44,6 @@ pub struct Results {
     pub peers: watch::Sender<Option<Arc<PeerSet>>>,
     /// Those about whom the runtime is to be asked.
     pub doubtful: watch::Sender<BTreeSet<Ipv4Net>>,
-    /// Asks for a list at once.
-    pub lookup: watch::Sender<()>,
     /// Whether the control plane forgot this node.
     pub revocation: Revocation,
 }
@@ -67,10 +51,17 @@ pub struct Results {
 /// Makes peers of lists and reports until `stop`. Before the first usable list, and before
 /// the runtime said whom it has, it publishes nothing: a restarted agent must not mistake
 /// "not asked yet" for "no peers".
-pub async fn run(graces: Graces, mut sources: Sources, results: Results, stop: CancellationToken) {
+///
+/// A peer that is heard of neither in lists nor in the data plane stays for `absent_peer_grace`.
+pub async fn run(
+    absent_peer_grace: Duration,
+    mut sources: Sources,
+    results: Results,
+    stop: CancellationToken,
+) {
     let mut peers = Peers {
         known: KnownPeers::new(),
-        graces,
+        absent_peer_grace,
         log: SyncLog::default(),
     };
     let Some(Report::Present(present)) = (tokio::select! {
@@ -97,15 +88,9 @@ pub async fn run(graces: Graces, mut sources: Sources, results: Results, stop: C
                 results.revocation.revoke(registration.epoch);
             }
         }
-        let mut departure = next_departure(&peers.known, graces.departure);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = at(departure) => {
-                    departure = None;
-                    results.lookup.send_replace(());
-                    continue;
-                }
                 changed = sources.registration.changed() => if changed.is_err() { return },
                 changed = sources.host_address.changed() => if changed.is_err() { return },
                 changed = sources.listed.changed() => if changed.is_err() { return },
@@ -120,14 +105,6 @@ pub async fn run(graces: Graces, mut sources: Sources, results: Results, stop: C
             }
             break;
         }
-    }
-}
-
-/// Waits for a moment, if there is one to wait for.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment.into()).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -157,7 +134,7 @@ impl Results {
 #[derive(Debug)]
 struct Peers {
     known: KnownPeers,
-    graces: Graces,
+    absent_peer_grace: Duration,
     log: SyncLog,
 }
 
@@ -169,8 +146,7 @@ impl Peers {
             Ok(assessment) => {
                 self.log.usable();
                 self.log.skipped(assessment.skipped);
-                let departure_grace = self.graces.departure;
-                self.replace(without_departed(assessment.peers, now, departure_grace));
+                self.replace(assessment.peers);
                 true
             }
             Err(unusable) => {
@@ -182,7 +158,7 @@ impl Peers {
 
     fn take_report(&mut self, report: &Report) {
         if let Report::Verdicts { asked, verdicts } = report {
-            let peers = judge(&self.known, verdicts, *asked, self.graces.absent);
+            let peers = judge(&self.known, verdicts, *asked, self.absent_peer_grace);
             self.replace(peers);
         }
     }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use mesh_rest::heartbeat::Heartbeat;
+use mesh_rest::leave::Leave;
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
@@ -21,6 +22,7 @@ use utoipa_axum::routes;
 use crate::api::feed_query::FeedQuery;
 use crate::api::openapi::{
     Health, NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenReading, WhenRegistering,
+    WhenStopping,
 };
 use crate::api::problem::{Kind, Problem};
 use crate::cluster::identity::Clash;
@@ -51,9 +53,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(register))
         .routes(routes!(heartbeat))
         .routes(routes!(deregister))
+        .routes(routes!(leave))
         .routes(routes!(traffic_matrix))
         .routes(routes!(subnets::list))
         .routes(routes!(subnets::release))
+        .routes(routes!(subnets::release_departed))
         .routes(routes!(subnets::reserve))
         .routes(routes!(subnets::unreserve))
         .routes(routes!(openapi::openapi_json))
@@ -221,15 +225,16 @@ async fn traffic_matrix(State(registry): State<Arc<Registry>>) -> Result<Respons
     Ok(matrix::answer(list, told, registry))
 }
 
-/// Take a node down at once
+/// Take a node down at once, because its agent stops
 ///
-/// It keeps its subnet, and comes back by registering. Repeating it is success.
+/// It keeps its subnet, and comes back by registering. The other nodes keep it as long as its packets arrive.
+/// Repeating it is success.
 #[utoipa::path(
     post,
     path = "/api/nodes/{id}/deregister",
     tag = "nodes",
     params(("id" = String, Path, description = "The node's id")),
-    responses((status = 200, description = "Down; the body is empty"), WhenLeaving)
+    responses((status = 200, description = "Down; the body is empty"), WhenStopping)
 )]
 async fn deregister(
     State(registry): State<Arc<Registry>>,
@@ -240,12 +245,46 @@ async fn deregister(
     body::bytes(request).await?;
     match body::within_deadline(registry.deregister(&id)).await? {
         Ok(()) => Ok(StatusCode::OK),
-        Err(ChangeError::UnknownNode) => Err(Problem::new(
-            Kind::UnknownNode,
-            format!("no node has the id {id:?}"),
-        )),
+        Err(ChangeError::UnknownNode) => Err(no_node(&id)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Let a node leave for good
+///
+/// Only with the key that it registered with. The other nodes take it out at once, and its subnet can be released,
+/// see `--release-after` and `POST /api/subnets/release-departed`. Until then it comes back, with its subnet, by
+/// registering. Repeating it is success.
+#[utoipa::path(
+    post,
+    path = "/api/nodes/{id}/leave",
+    tag = "nodes",
+    params(("id" = String, Path, description = "The node's id")),
+    request_body = Leave,
+    responses((status = 200, description = "Left; the body is empty"), WhenLeaving)
+)]
+async fn leave(
+    State(registry): State<Arc<Registry>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let Path(id) = id.map_err(bad_path)?;
+    let json = body::json(request).await?;
+    let leave: Leave = serde_json::from_value(json).map_err(|error| {
+        invalid_fields(vec![FieldError {
+            pointer: "#/node_key".to_owned(),
+            detail: format!("node_key must be the key that the node registered with: {error}"),
+        }])
+    })?;
+    match body::within_deadline(registry.leave(&id, leave.node_key)).await? {
+        Ok(()) => Ok(StatusCode::OK),
+        Err(ChangeError::UnknownNode) => Err(no_node(&id)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn no_node(id: &str) -> Problem {
+    Problem::new(Kind::UnknownNode, format!("no node has the id {id:?}"))
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> Problem {
@@ -328,6 +367,7 @@ impl From<ChangeError> for Problem {
                     .with("held_by_down_nodes", held_by_down_nodes)
             }
             ChangeError::UnknownNode => Self::new(Kind::UnknownNode, message),
+            ChangeError::OtherKey { .. } => Self::new(Kind::OtherKey, message),
             ChangeError::HolderUp(tenant) | ChangeError::Leased(tenant) => {
                 Self::new(Kind::InUse, message).with(
                     "holder",

@@ -55,6 +55,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut follower = tasks.spawn(Arc::clone(&registry).follow_replicas(stop.clone()));
     let mut teller = tasks.spawn(Arc::clone(&registry).tell_replicas(stop.clone()));
     let mut publisher = tasks.spawn(Arc::clone(&registry).publish_news(stop.clone()));
+    let mut releaser =
+        tasks.spawn(Arc::clone(&registry).release_in_time(options.release_after, stop.clone()));
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
     let mut server = tasks.spawn(accept::serve(
         listener,
@@ -83,6 +85,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut follower => Some(("the follower of the other replicas", ended)),
         ended = &mut teller => Some(("the teller of heartbeats", ended)),
         ended = &mut publisher => Some(("the change feed", ended)),
+        ended = &mut releaser => Some(("the release of subnets", ended)),
         ended = &mut heap => Some(("the watch over the heap", ended)),
         ended = &mut server => Some(("the server", ended)),
     };

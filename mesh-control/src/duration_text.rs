@@ -1,4 +1,4 @@
-//! Durations as operators write them: `30s`, `500ms`, `2m`, or plain seconds.
+//! Durations as operators write them: `30s`, `500ms`, `2m`, `24h`, or plain seconds.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 /// The text is not a duration.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "{0:?} is not a duration; write a whole number and a unit: 500ms, 30s or 2m (without a unit: seconds)"
+    "{0:?} is not a duration; write a whole number and a unit: 500ms, 30s, 2m or 24h (without a unit: seconds)"
 )]
 pub struct DurationError(String);
 
@@ -27,6 +27,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         "ms" => 1,
         "s" | "" => 1000,
         "m" => 60_000,
+        "h" => 3_600_000,
         _ => return Err(error()),
     };
     match number.checked_mul(milliseconds) {
@@ -46,6 +47,7 @@ mod tests {
             ("30s", 30_000),
             ("500ms", 500),
             ("2m", 120_000),
+            ("24h", 86_400_000),
         ] {
             assert_eq!(
                 parse(text),
@@ -61,7 +63,7 @@ mod tests {
             "-1s",
             "1.5s",
             "1 s",
-            "1h",
+            "1d",
             "+1",
             "99999999999999999999",
             "18446744073709551615s",

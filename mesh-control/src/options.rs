@@ -83,6 +83,11 @@ pub struct Options {
         value_parser = node_timeout)]
     pub node_timeout: Duration,
 
+    /// Release the subnets of nodes that left for good (an agent's --leave) after this long, such as 24h; off by
+    /// default, and then they wait for an operator. By the wall clock
+    #[arg(long, value_name = "DURATION", env = "QUILT_MESH_RELEASE_AFTER", value_parser = duration_text::parse)]
+    pub release_after: Option<Duration>,
+
     /// How long a stop waits for requests that are under way
     #[arg(long, value_name = "DURATION", env = "QUILT_MESH_SHUTDOWN_TIMEOUT", default_value = "10s",
         value_parser = duration_text::parse)]

@@ -89,6 +89,18 @@ pub enum ChangeError {
     /// No such node.
     #[error("no node has this id")]
     UnknownNode,
+    /// Only a node itself can leave.
+    #[error(
+        "{}", match .has_one {
+            true => "this is not the node_key that the node registered with",
+            false => "the node registered without a node_key, so that nobody can prove to be it; deregister it, and \
+                      release its subnet (POST /api/subnets/release)",
+        }
+    )]
+    OtherKey {
+        /// Whether the node has a key at all.
+        has_one: bool,
+    },
     /// A subnet cannot be released while its node is up.
     #[error(
         "the subnet is leased by the live node {} ({}); stop its agent first, or deregister the node",

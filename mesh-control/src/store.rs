@@ -64,6 +64,8 @@ pub struct StoredNode {
     pub status: Status,
     /// Whether only a registration brings it back.
     pub must_register: bool,
+    /// Whether it left for good.
+    pub left: bool,
     /// Unix seconds of its first registration.
     pub registered_at: i64,
     /// Unix seconds of the last heartbeat that was written.
@@ -128,7 +130,7 @@ impl Store {
             .await?;
         let nodes: Vec<NodeRow> = sqlx::query_as(
             "SELECT node_id, node_key, hostname, host_ip, subnet_index, cpu_cores, ram_mb, overlay_mtu, \
-             status, must_register, registered_at, last_heartbeat, revision \
+             status, must_register, left_at, registered_at, last_heartbeat, revision \
              FROM nodes JOIN leases USING (node_id) WHERE revision > $1",
         )
         .bind(revision)
@@ -233,6 +235,7 @@ struct NodeRow {
     overlay_mtu: Option<i64>,
     status: String,
     must_register: i64,
+    left_at: Option<i64>,
     registered_at: i64,
     last_heartbeat: i64,
     revision: i64,
@@ -270,6 +273,7 @@ impl TryFrom<NodeRow> for StoredNode {
             overlay_mtu,
             status: status(&row.status),
             must_register: row.must_register != 0,
+            left: row.left_at.is_some(),
             registered_at: row.registered_at,
             last_heartbeat: row.last_heartbeat,
             revision: row.revision,

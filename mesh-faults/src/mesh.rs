@@ -58,6 +58,11 @@ pub(crate) fn agent_options(pace: Pace) -> DaemonOptions {
     options.args(["--absent-peer-grace".to_owned(), at(pace, ABSENT_GRACE)])
 }
 
+/// Options of the agent of a node that comes and leaves again for good.
+pub(crate) fn visitor_options(pace: Pace) -> DaemonOptions {
+    agent_options(pace).arg("--leave")
+}
+
 /// A time as the daemons' options take it.
 fn at(pace: Pace, time: Duration) -> String {
     format!("{}ms", pace.time(time).as_millis())

@@ -23,7 +23,6 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(options.probe_timeout, Duration::from_secs(1));
     assert_eq!(options.probe_attempts, 3);
     assert!(!options.stay_registered);
-    assert_eq!(options.departure_grace, Duration::from_secs(5));
     assert_eq!(options.overlay_interface, "vxlan100");
     assert_eq!(
         options.state_dir,
@@ -92,7 +91,6 @@ fn a_wrong_value_is_refused_with_the_rule() {
         ("--heartbeat-interval", "0", "at least 10ms"),
         ("--probe-timeout", "11s", "at most 10s"),
         ("--probe-attempts", "0", "1..=100"),
-        ("--departure-grace", "25h", "at most 24h"),
         ("--sync-interval", "soon", "not a time"),
         ("--sync-interval", "10 s", "not a time"),
         ("--sync-interval", "18446744073709551615h", "at most 24h"),

@@ -84,14 +84,6 @@ pub(super) fn period(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A time of up to one day, or none.
-pub(super) fn departure_grace(text: &str) -> Result<Duration, String> {
-    match time(text)? {
-        Some(time) if time <= DAY => Ok(time),
-        _ => Err("a grace is at most 24h".to_owned()),
-    }
-}
-
 /// The time, unless it is too long for a number.
 fn time(text: &str) -> Result<Option<Duration>, String> {
     const NOT_A_TIME: &str = "not a time; write one such as 10s, 500ms or 1m";
@@ -143,7 +135,6 @@ mod tests {
         assert_eq!(period("7"), Ok(Duration::from_secs(7)));
         assert_eq!(period("7s"), Ok(Duration::from_secs(7)));
         assert_eq!(period("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(departure_grace("0s"), Ok(Duration::ZERO));
-        assert!(period("0s").is_err() && departure_grace("25h").is_err());
+        assert!(period("0s").is_err() && period("25h").is_err());
     }
 }

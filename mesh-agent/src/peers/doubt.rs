@@ -15,13 +15,12 @@ use super::KnownPeers;
 /// Why a peer may be gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It is listed as `down`: its heartbeats do not reach the control plane.
+    /// It is listed as `down`: its heartbeats do not reach the control plane, or its agent was
+    /// stopped, perhaps to start again.
     Down,
     /// Nothing usable is listed about it. A control plane forgets a node only by losing its
     /// database; the nodes then register again one after another.
     Absent,
-    /// It deregistered: for good, or because its agent is being restarted or upgraded.
-    Left,
 }
 
 /// What the node's own data plane says about a peer.
@@ -68,16 +67,10 @@ impl Doubt {
         self.cause
     }
 
-    /// Whether the peer's packets contradict the list. Those of one that left do not: a
-    /// node's data plane outlives its agent.
+    /// Whether the peer's packets contradict the list.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        self.cause != Cause::Left && matches!(self.verdict, Some((Verdict::Alive, _)))
-    }
-
-    /// When the time is over that a peer which left has to return, if it did.
-    pub(super) fn departs_at(&self, departure_grace: Duration) -> Option<Instant> {
-        (self.cause == Cause::Left).then(|| self.since + departure_grace)
+        matches!(self.verdict, Some((Verdict::Alive, _)))
     }
 
     /// What the data plane found, asked at `asked`. An answer to a question from before the
@@ -94,12 +87,9 @@ impl Doubt {
 
     /// Whether the peer is to be given up. Never while it is heard, and never unasked.
     ///
-    /// A peer that is `down` or left is given up when it is dead on both sides. One that is
-    /// absent, or about which nothing can be found out, is so for `grace` first, and still so
-    /// when asked after that: an agent that was stopped for an hour does not act on what it
-    /// heard before. One that left and is not dead goes by [`without_departed`] alone.
-    ///
-    /// [`without_departed`]: super::without_departed
+    /// A peer that is `down` is given up when it is dead on both sides. One that is absent, or
+    /// about which nothing can be found out, is so for `grace` first, and still so when asked
+    /// after that: an agent that was stopped for an hour does not act on what it heard before.
     #[must_use]
     pub fn is_over(&self, grace: Duration) -> bool {
         let Some((verdict, asked)) = self.verdict else {
@@ -108,8 +98,7 @@ impl Doubt {
         let quiet = asked.saturating_duration_since(self.heard.unwrap_or(self.since));
         match (verdict, self.cause) {
             (Verdict::Alive, _) => false,
-            (Verdict::Dead | Verdict::CannotTell, Cause::Down | Cause::Left) => true,
-            (Verdict::Inconclusive, Cause::Left) => false,
+            (Verdict::Dead | Verdict::CannotTell, Cause::Down) => true,
             (Verdict::Dead | Verdict::CannotTell, Cause::Absent) | (Verdict::Inconclusive, _) => {
                 quiet > grace
             }

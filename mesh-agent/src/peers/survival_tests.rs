@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    tests::{DEPARTURE_GRACE, GRACE, judge_list, own, own_entry},
+    tests::{GRACE, judge_list, own, own_entry},
     *,
 };
 
@@ -29,13 +29,13 @@ fn any_node() -> impl Strategy<Value = Node> {
         1 => Just(Status::Unknown("draining".to_owned()))
     ];
     (id, subnet, address, status, any::<bool>(), -2i64..3).prop_map(
-        |(node_id, subnet, host_ip, status, deregistered, registered_at)| Node {
+        |(node_id, subnet, host_ip, status, left, registered_at)| Node {
             hostname: String::new(),
             node_id,
             host_ip,
             subnet,
             status,
-            deregistered,
+            left,
             registered_at,
             overlay_mtu: None,
         },
@@ -55,7 +55,7 @@ fn subnet(third: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(10, 42, third, 0), 24)
 }
 
-/// Seconds, of the order of either grace.
+/// Seconds, of the order of the grace or far less.
 fn any_pause() -> impl Strategy<Value = u64> {
     prop_oneof![0u64..8, 0u64..90]
 }
@@ -68,42 +68,6 @@ fn any_verdicts() -> impl Strategy<Value = BTreeMap<Ipv4Net, Verdict>> {
         Just(Verdict::CannotTell),
     ];
     proptest::collection::btree_map((0u8..8).prop_map(subnet), verdict, 0..8)
-}
-
-#[test]
-fn who_takes_the_place_of_one_that_left_and_leaves_too_has_a_grace_of_its_own() {
-    let node = |node_id: &str, status, subnet: &str| Node {
-        node_id: node_id.to_owned(),
-        hostname: String::new(),
-        host_ip: "192.0.2.2".to_owned(),
-        subnet: subnet.to_owned(),
-        deregistered: status == Status::Down,
-        status,
-        registered_at: 0,
-        overlay_mtu: None,
-    };
-    let (up, left) = (Status::Up, Status::Down);
-    let (place, none) = ("10.42.4.0/24", "");
-    let start = Instant::now();
-    let mut known = KnownPeers::new();
-    let mut hear = |seconds, nodes: &[Node]| {
-        let now = start + Duration::from_secs(seconds);
-        let list = [nodes, &[own_entry()]].concat();
-        let result = judge_list(&known, &list, now).unwrap().peers;
-        known = without_departed(result, now, DEPARTURE_GRACE);
-        known.get(&subnet(4)).and_then(|peer| peer.node_id.clone())
-    };
-    let grace = DEPARTURE_GRACE.as_secs();
-    assert_eq!(
-        hear(0, &[node("b", up.clone(), place)]).as_deref(),
-        Some("b")
-    );
-    let taken = [node("b", left.clone(), none), node("d", up, place)];
-    assert_eq!(hear(0, &taken).as_deref(), Some("d"));
-    let gone = [node("d", left, none)];
-    assert_eq!(hear(grace, &gone).as_deref(), Some("d"), "it has just left");
-    assert_eq!(hear(2 * grace - 1, &gone).as_deref(), Some("d"));
-    assert_eq!(hear(2 * grace, &gone), None);
 }
 
 proptest! {
@@ -177,7 +141,7 @@ proptest! {
 
     /// Whatever a control plane lists, restarts, wipes or restores.
     #[test]
-    fn who_is_heard_stays_unless_it_left_for_the_grace_moved_or_another_has_its_place(
+    fn who_is_heard_stays_unless_it_left_moved_or_another_has_its_place(
         steps in proptest::collection::vec((any_list(), any_verdicts(), any_pause()), 1..8),
         heard in proptest::collection::btree_set(0u8..8, 0..8),
         seeded in any::<bool>(),
@@ -185,7 +149,6 @@ proptest! {
         let heard: BTreeSet<Ipv4Net> = heard.into_iter().map(subnet).collect();
         let mut now = Instant::now();
         let mut known = KnownPeers::new();
-        let mut left_since: BTreeMap<Ipv4Net, Instant> = BTreeMap::new();
         if seeded {
             for net in heard.iter().filter(|net| **net != own().subnet) {
                 let third = net.addr().octets()[2];
@@ -197,33 +160,23 @@ proptest! {
         for (list, mut verdicts, seconds) in steps {
             now += Duration::from_secs(seconds);
             let result = judge_list(&known, &list, now).unwrap().peers;
-            let result = without_departed(result, now, DEPARTURE_GRACE);
             for (net, peer) in known.iter().filter(|(net, _)| heard.contains(net)) {
                 let name = |node: &Node| Some(&node.node_id) == peer.node_id.as_ref()
                     || peer.node_id.is_none() && parse_subnet(&node.subnet) == Ok(*net);
-                let says_so = list.iter().any(|n| {
-                    name(n) && n.status == Status::Down && n.deregistered
-                });
+                let left = list.iter().any(|n| name(n) && n.status == Status::Down && n.left);
                 let replaced = result.iter().any(|(other, new)| new.doubt.is_none()
                     && (overlap(*other, *net)
                         || new.peer.host_address == peer.peer.host_address
                         || new.node_id.is_some() && new.node_id == peer.node_id));
-                // Who has its place now has left at another time, if it leaves.
-                let since = (says_so && !replaced).then(|| *left_since.entry(*net).or_insert(now));
-                if since.is_none() {
-                    left_since.remove(net);
-                }
-                let left = since.is_some_and(|since| now >= since + DEPARTURE_GRACE);
                 prop_assert!(
                     result.contains_key(net) || left || replaced,
                     "{} was heard and is gone", net
                 );
                 prop_assert!(
-                    !left || replaced || peer.node_id.is_none() || !result.contains_key(net),
+                    !left || replaced || !result.contains_key(net),
                     "{} left and is still there", net
                 );
             }
-            left_since.retain(|net, _| result.contains_key(net));
             verdicts.extend(heard.iter().map(|net| (*net, Verdict::Alive)));
             known = judge(&result, &verdicts, now, GRACE);
             for net in result.keys().filter(|net| heard.contains(net)) {
@@ -233,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn who_is_down_or_left_and_is_dead_is_gone(history in any_list(), list in any_list()) {
+    fn who_is_down_and_dead_is_gone(history in any_list(), list in any_list()) {
         let now = Instant::now();
         let known = judge_list(&KnownPeers::new(), &history, now).unwrap().peers;
         let result = judge_list(&known, &list, now).unwrap().peers;

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use super::*;
 
 pub(super) const GRACE: Duration = Duration::from_secs(60);
-pub(super) const DEPARTURE_GRACE: Duration = Duration::from_secs(5);
 
 pub(super) fn own() -> OwnNode {
     OwnNode {
@@ -26,7 +25,7 @@ pub(super) fn node(node_id: &str, subnet: &str, host_ip: &str) -> Node {
         host_ip: host_ip.to_owned(),
         subnet: subnet.to_owned(),
         status: Status::Up,
-        deregistered: false,
+        left: false,
         registered_at: 0,
         overlay_mtu: None,
     }
@@ -39,9 +38,9 @@ fn down(node: Node) -> Node {
     }
 }
 
-fn deregistered(node: Node) -> Node {
+fn left(node: Node) -> Node {
     Node {
-        deregistered: true,
+        left: true,
         ..down(node)
     }
 }
@@ -153,50 +152,16 @@ fn a_node_that_was_removed_leaves_at_once_whatever_is_heard() {
 }
 
 #[test]
-fn a_node_that_deregistered_leaves_when_it_is_not_heard_either() {
-    for before in [b(), down(b())] {
-        let lists: [&[Node]; 3] = [&[b(), c()], &[before, c()], &[deregistered(b()), c()]];
-        let both = holding(&[("10.42.2.0/24", "b"), ("10.42.3.0/24", "c")]);
-        let only_c = holding(&[("10.42.3.0/24", "c")]);
-        for (verdict, left) in [
-            (None, &both),
-            (Some(Verdict::Alive), &both),
-            (Some(Verdict::Inconclusive), &both),
-            (Some(Verdict::Dead), &only_c),
-            (Some(Verdict::CannotTell), &only_c),
-        ] {
-            let result = after_hearing(verdict, &lists);
-            assert_eq!(holders(&result), *left, "{verdict:?}");
-            let mut set = peer_set(&result.peers).into_values();
-            assert!(set.all(|peer| !peer.suspect), "its word is not doubted");
-        }
+fn a_node_that_left_for_good_is_gone_whatever_its_packets_say() {
+    for verdict in [None, Some(Verdict::Alive), Some(Verdict::Inconclusive)] {
+        let lists: [&[Node]; 3] = [&[b(), c()], &[down(b()), c()], &[left(b()), c()]];
+        let result = after_hearing(verdict, &lists);
+        assert_eq!(
+            holders(&result),
+            holding(&[("10.42.3.0/24", "c")]),
+            "{verdict:?}"
+        );
     }
-}
-
-#[test]
-fn a_node_that_deregistered_and_is_heard_leaves_after_the_grace_unless_it_returns() {
-    let start = Instant::now();
-    let at = |seconds| start + Duration::from_secs(seconds);
-    let list = |known: &KnownPeers, node: Node, seconds| {
-        let known = judge_list(known, &[own_entry(), node], at(seconds)).unwrap();
-        let known = without_departed(known.peers, at(seconds), DEPARTURE_GRACE);
-        said(&known, Verdict::Alive, at(seconds))
-    };
-    let first = list(&KnownPeers::new(), b(), 0);
-    assert_eq!(next_departure(&first, DEPARTURE_GRACE), None);
-    let left = list(&first, deregistered(b()), 100);
-    assert_eq!(next_departure(&left, DEPARTURE_GRACE), Some(at(105)));
-    assert_eq!(list(&left, deregistered(b()), 104).len(), 1);
-    assert!(list(&left, deregistered(b()), 105).is_empty());
-
-    assert_eq!(list(&left, b(), 105), first, "back in time");
-    assert_eq!(list(&left, b(), 1000), first, "no list came in between");
-    let again = list(&list(&left, b(), 104), deregistered(b()), 200);
-    assert_eq!(next_departure(&again, DEPARTURE_GRACE), Some(at(205)));
-
-    let now = at(100);
-    let at_once = judge_list(&first, &[own_entry(), deregistered(b())], now).unwrap();
-    assert!(without_departed(at_once.peers, now, Duration::ZERO).is_empty());
 }
 
 #[test]
@@ -215,9 +180,9 @@ fn a_peer_left_by_an_earlier_life_is_named_by_the_list_or_doubted() {
     ]
     .map(|(last, subnet)| (subnet.parse().unwrap(), stranger(last)))
     .into();
-    let left = deregistered(node("d", "10.42.4.0/24", "192.0.2.4"));
+    let down = down(node("d", "10.42.4.0/24", "192.0.2.4"));
     let now = Instant::now();
-    let result = judge_list(&present, &[own_entry(), b(), left], now).unwrap();
+    let result = judge_list(&present, &[own_entry(), b(), down], now).unwrap();
     assert_eq!(
         holders(&result),
         holding(&[
@@ -228,7 +193,10 @@ fn a_peer_left_by_an_earlier_life_is_named_by_the_list_or_doubted() {
     );
     let causes = result.peers.values().map(|peer| &peer.doubt);
     let causes: Vec<_> = causes.map(|d| d.as_ref().map(Doubt::cause)).collect();
-    assert_eq!(causes, [None, Some(Cause::Absent), Some(Cause::Left)]);
+    assert_eq!(causes, [None, Some(Cause::Absent), Some(Cause::Down)]);
+    let gone = left(node("d", "10.42.4.0/24", "192.0.2.4"));
+    let result = judge_list(&present, &[own_entry(), b(), gone], now).unwrap();
+    assert_eq!(result.peers.len(), 2, "who left is gone, also unnamed");
     let wiped = judge_list(&present, &[own_entry()], now).unwrap();
     assert_eq!(
         wiped.peers.len(),

@@ -73,7 +73,6 @@ enum Event {
     Left,
     Replaced,
     Moved,
-    Departing,
     Doubted,
     Suspect,
     Confirmed,
@@ -98,7 +97,6 @@ impl Change<'_> {
         let listed = self.peer.doubt.as_ref().map(|doubt| match doubt.cause() {
             Cause::Down => "down",
             Cause::Absent => "not at all",
-            Cause::Left => "deregistered",
         });
         // A message is a constant of the macro, and so is a level.
         macro_rules! line {
@@ -115,9 +113,6 @@ impl Change<'_> {
             Event::Left => line!("peer left"),
             Event::Replaced => line!("peer replaced: another node has its subnet"),
             Event::Moved => line!("peer moved"),
-            Event::Departing => {
-                line!("peer left; kept while its packets arrive, at most the departure grace");
-            }
             Event::Doubted => line!("peer in doubt: kept while the data plane is asked"),
             Event::Suspect => line!("peer suspect: its packets arrive, so it is kept"),
             Event::Confirmed => line!("peer confirmed again"),
@@ -164,8 +159,6 @@ fn event(old: &KnownPeer, new: &KnownPeer) -> Option<Event> {
         Some(Event::Replaced)
     } else if new.peer.host_address != old.peer.host_address {
         Some(Event::Moved)
-    } else if left(new) {
-        (!left(old)).then_some(Event::Departing)
     } else if new.is_suspect() && !old.is_suspect() {
         Some(Event::Suspect)
     } else if new.doubt.is_some() && old.doubt.is_none() {
@@ -175,12 +168,6 @@ fn event(old: &KnownPeer, new: &KnownPeer) -> Option<Event> {
     } else {
         None
     }
-}
-
-fn left(peer: &KnownPeer) -> bool {
-    peer.doubt
-        .as_ref()
-        .is_some_and(|doubt| doubt.cause() == Cause::Left)
 }
 
 #[cfg(test)]

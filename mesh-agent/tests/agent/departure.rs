@@ -1,4 +1,4 @@
-//! A peer that deregisters is gone for good, or its agent is being restarted.
+//! A peer whose agent stops, perhaps to start again, or that leaves for good.
 
 use crate::{
     fake_control_plane::FakeControlPlane,
@@ -6,74 +6,34 @@ use crate::{
     peers::{removals, settled},
 };
 
-const LONG: [&str; 2] = ["--departure-grace", "1h"];
-
 #[test]
-fn a_peer_that_deregisters_and_returns_keeps_everything() {
+fn a_peer_whose_agent_stops_and_returns_keeps_everything() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-    let agent = settled(&control, &runtime, &LONG);
+    let agent = settled(&control, &runtime, &[]);
     runtime.state().alive.insert(subnet(2));
     let mark = runtime.calls();
-    control.leave(2);
+    control.stop_agent(2);
+    // A probe each 100 ms: it stays for as long as it is heard.
     agent.until("it is asked again and again", || {
-        runtime.state().probes >= 5
+        runtime.state().probes >= 40
     });
     control.come_back(2);
     agent.until_logged("peer confirmed again");
     agent.until("syncs go on", || runtime.syncs_since(mark, 2) >= 3);
     let undisturbed = |call: &Call| match call {
-        Call::Sync {
-            peers, suspects, ..
-        } => peers.len() == 2 && suspects.is_empty(),
+        Call::Sync { peers, .. } => peers.len() == 2,
         _ => false,
     };
     let calls = runtime.calls_since(mark);
     assert!(calls.iter().all(undisturbed), "{calls:?}");
-    assert_eq!(agent.logged("peer left; kept"), 1, "{:#?}", agent.log());
-    assert_eq!(agent.logged("peer suspect"), 0, "{:#?}", agent.log());
+    assert_eq!(agent.logged("peer suspect"), 1, "{:#?}", agent.log());
 }
 
 #[test]
-fn a_peer_that_deregistered_and_is_heard_leaves_after_the_grace() {
+fn a_peer_whose_agent_was_stopped_and_that_is_dead_is_taken_out() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-    // Only the end of the grace makes this agent ask before an hour is over.
-    let quick = ["--sync-interval", "1h", "--departure-grace", "300ms"];
-    let agent = settled(&control, &runtime, &quick);
-    runtime.state().alive.insert(subnet(2));
-    control.leave(2);
-    agent.until("its end", || {
-        runtime.routes() == [3] && runtime.peers() == [3]
-    });
-    assert_eq!(agent.logged("peer left; kept"), 1, "{:#?}", agent.log());
-    assert_eq!(runtime.state().violations, [""; 0]);
-    control.come_back(2);
-    agent.until("its return", || runtime.routes() == [2, 3]);
-}
-
-#[test]
-fn a_control_plane_that_is_gone_does_not_end_a_departure() {
-    let (mut control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-    let agent = settled(&control, &runtime, &["--departure-grace", "2s"]);
-    runtime.state().alive.insert(subnet(2));
-    control.leave(2);
-    agent.until_logged("peer left; kept");
-    control.stop();
-    control.come_back(2);
-    agent.until_logged("no node list");
-    // Well beyond the grace: a probe each 100 ms.
-    let probes = runtime.state().probes;
-    agent.until("time passes", || runtime.state().probes >= probes + 40);
-    assert_eq!(removals(&runtime), []);
-    control.resume();
-    agent.until_logged("peer confirmed again");
-    assert_eq!(removals(&runtime), []);
-}
-
-#[test]
-fn a_peer_that_deregistered_and_is_dead_leaves_at_once() {
-    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-    let agent = settled(&control, &runtime, &LONG);
-    control.leave(2);
+    let agent = settled(&control, &runtime, &[]);
+    control.stop_agent(2);
     agent.until("its end", || {
         runtime.routes() == [3] && runtime.peers() == [3]
     });
@@ -82,16 +42,29 @@ fn a_peer_that_deregistered_and_is_dead_leaves_at_once() {
 }
 
 #[test]
-fn a_peer_that_deregistered_leaves_at_once_if_the_runtime_cannot_tell_or_there_is_no_grace() {
-    for (serves_probe, arguments) in [(false, LONG), (true, ["--departure-grace", "0s"])] {
-        let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-        runtime.state().serves_probe = serves_probe;
-        let agent = settled(&control, &runtime, &arguments);
-        runtime.state().alive.insert(subnet(2));
-        control.leave(2);
-        agent.until("its end", || {
-            runtime.routes() == [3] && runtime.peers() == [3]
-        });
-        assert_eq!(runtime.state().probes, 0);
-    }
+fn a_peer_whose_agent_was_stopped_is_taken_out_if_the_runtime_cannot_tell() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    runtime.state().serves_probe = false;
+    let agent = settled(&control, &runtime, &[]);
+    control.stop_agent(2);
+    agent.until("its end", || {
+        runtime.routes() == [3] && runtime.peers() == [3]
+    });
+    assert_eq!(runtime.state().probes, 0);
+}
+
+#[test]
+fn a_peer_that_left_for_good_is_taken_out_at_once_although_it_is_heard() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    // Nothing is asked for or synced again before an hour is over.
+    let agent = settled(&control, &runtime, &["--sync-interval", "1h"]);
+    runtime.state().alive.insert(subnet(2));
+    control.leave(2);
+    agent.until("its end", || {
+        runtime.routes() == [3] && runtime.peers() == [3]
+    });
+    assert_eq!(agent.logged("peer suspect"), 0, "{:#?}", agent.log());
+    assert_eq!(runtime.state().violations, [""; 0]);
+    control.come_back(2);
+    agent.until("its return", || runtime.routes() == [2, 3]);
 }

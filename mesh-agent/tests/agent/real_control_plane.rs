@@ -139,7 +139,7 @@ fn a_restart_of_an_agent_takes_nothing_away_from_its_peers() {
     let directory = tempfile::tempdir().unwrap();
     let control = Control::start(directory.path(), None);
     let [a, b] = [1, 2].map(Node::new);
-    let agent = a.agent(&control, &["--departure-grace", "1h"]);
+    let agent = a.agent(&control, &[]);
     agent.until("its subnet", || a.runtime.state().subnet == subnet(1));
     let mut agent_b = b.agent(&control, &[]);
     agent.until("b joins", || a.runtime.routes() == [2]);
@@ -149,7 +149,7 @@ fn a_restart_of_an_agent_takes_nothing_away_from_its_peers() {
     a.runtime.state().alive.insert(subnet(2));
     let (mark, mark_b) = (a.runtime.calls(), b.runtime.calls());
     assert!(agent_b.terminate().success());
-    agent.until_logged("peer left; kept");
+    agent.until_logged("peer suspect");
     let agent_b = b.agent(&control, &[]);
     agent.until_logged("peer confirmed again");
     agent_b.until("b sees a again", || b.runtime.syncs_since(mark_b, 1) >= 1);

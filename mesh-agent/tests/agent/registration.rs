@@ -60,6 +60,30 @@ fn an_agent_told_to_stay_registered_leaves_without_a_word() {
 }
 
 #[test]
+fn an_agent_told_to_leave_shows_the_key_of_its_node() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    let mut agent = Agent::start(&control, &runtime, &["--leave"]);
+    agent.until("a heartbeat", || control.heartbeats() >= 1);
+    assert!(agent.terminate().success());
+    let key = control.state().registrations[0]["node_key"].clone();
+    let left = (String::from("own-1"), key.as_str().unwrap().to_owned());
+    assert_eq!(control.state().left, [left]);
+    assert_eq!(control.state().deregistered, [""; 0]);
+}
+
+#[test]
+fn an_agent_told_to_leave_without_a_key_deregisters_and_says_why() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    let arguments = ["--leave", "--state-dir", "/nonexistent"];
+    let mut agent = Agent::start(&control, &runtime, &arguments);
+    agent.until("a heartbeat", || control.heartbeats() >= 1);
+    assert!(agent.terminate().success());
+    assert_eq!(agent.logged("without which it cannot leave"), 1);
+    assert_eq!(control.state().deregistered, ["own-1"]);
+    assert_eq!(control.state().left, []);
+}
+
+#[test]
 fn a_heartbeat_404_registers_again() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
     let agent = Agent::start(&control, &runtime, &["--sync-interval", "1h"]);

@@ -168,7 +168,11 @@ problems! {
     /// Of `heartbeat`.
     WhenBeating: Malformed, InvalidFields, UnknownNode, DatabaseUnavailable, Overloaded;
     /// Of `deregister`.
-    WhenLeaving: Malformed, UnknownNode, DatabaseUnavailable, Overloaded;
+    WhenStopping: Malformed, UnknownNode, DatabaseUnavailable, Overloaded;
+    /// Of `leave`.
+    WhenLeaving: Malformed, NotJsonMediaType, InvalidFields, UnknownNode, OtherKey, DatabaseUnavailable, Overloaded;
+    /// Of `release_departed`.
+    WhenReleasingDeparted: Malformed, NotJsonMediaType, InvalidFields, DatabaseUnavailable, Overloaded;
     /// Of `release`.
     WhenReleasing: Malformed, NotJsonMediaType, InvalidFields, InUse, NotLeased, DatabaseUnavailable, Overloaded;
     /// Of `reserve`.

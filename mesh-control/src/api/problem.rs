@@ -29,6 +29,8 @@ pub enum Kind {
     InvalidFields,
     /// No node with this id, or one that has to register again.
     UnknownNode,
+    /// The node_key is not that of the node.
+    OtherKey,
     /// A live node has the address or key that was claimed.
     InUse,
     /// Every subnet is leased or reserved.
@@ -77,6 +79,7 @@ impl Kind {
                 "Fields missing or wrong",
             ),
             Self::UnknownNode => (S::NOT_FOUND, "unknown-node", "Unknown node"),
+            Self::OtherKey => (S::FORBIDDEN, "other-key", "Not the key of this node"),
             Self::InUse => (S::CONFLICT, "in-use", "In use by a live node"),
             Self::NotLeased => (S::NOT_FOUND, "not-leased", "Not leased"),
             Self::NotReserved => (S::NOT_FOUND, "not-reserved", "Not reserved"),

@@ -10,15 +10,17 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::invalid_fields;
-use crate::api::openapi::{WhenReading, WhenReleasing, WhenReserving, WhenUnreserving};
+use crate::api::openapi::{
+    WhenReading, WhenReleasing, WhenReleasingDeparted, WhenReserving, WhenUnreserving,
+};
 use crate::api::problem::Problem;
 use crate::cluster::lease::Range;
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::registration::FieldError;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan, parse_cidr};
 use crate::http::body;
-use crate::registry::Registry;
-use crate::store::Reservation;
+use crate::registry::{ChangeError, Registry, unix_seconds};
+use crate::store::{Reservation, Tenant};
 
 /// The longest reason of a reservation, in characters.
 const LONGEST_REASON: usize = 256;
@@ -101,6 +103,22 @@ pub(super) struct Released {
     /// The hostname of that node.
     #[schema(required)]
     hostname: Option<String>,
+}
+
+/// Whose subnets to release.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read by hand")]
+struct ReleaseDeparted {
+    /// Only of nodes that left so many seconds ago or longer; otherwise of all that left.
+    #[schema(minimum = 0, maximum = 315_576_000)]
+    left_for_seconds: Option<u64>,
+}
+
+/// What was released.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AllReleased {
+    /// Each subnet, with the node that had it and is removed.
+    released: Vec<Released>,
 }
 
 /// What to reserve.
@@ -218,6 +236,60 @@ pub(super) async fn release(
     }))
 }
 
+/// End the leases of all nodes that left for good
+///
+/// The nodes are removed. Should the agent of one come back, it registers as a new node. The body is an object, and
+/// may be an empty one.
+#[utoipa::path(post, path = "/api/subnets/release-departed", tag = "subnets", operation_id = "release_departed",
+    request_body = ReleaseDeparted, responses((status = 200, body = AllReleased), WhenReleasingDeparted))]
+pub(super) async fn release_departed(
+    State(registry): State<Arc<Registry>>,
+    request: Request,
+) -> Result<axum::Json<AllReleased>, Problem> {
+    let json = body::json(request).await?;
+    let before = unix_seconds().saturating_sub(left_for_seconds(&json)?);
+    let mut released = Vec::new();
+    body::within_deadline(async {
+        loop {
+            // Who left in this second has left.
+            let tenants = registry.release_departed(before.saturating_add(1)).await?;
+            if tenants.is_empty() {
+                return Ok::<_, ChangeError>(());
+            }
+            released.extend(tenants);
+        }
+    })
+    .await??;
+    let entry = |tenant: Tenant| {
+        let subnet = registry.plan().subnet(tenant.subnet)?;
+        let (node_id, hostname) = (Some(tenant.node_id), Some(tenant.hostname));
+        Some(Released {
+            subnet,
+            node_id,
+            hostname,
+        })
+    };
+    Ok(axum::Json(AllReleased {
+        released: released.into_iter().filter_map(entry).collect(),
+    }))
+}
+
+/// A whole number from 0 to ten years; absent is 0.
+fn left_for_seconds(json: &Value) -> Result<i64, Problem> {
+    const TEN_YEARS: i64 = 315_576_000;
+    check_object(json)?;
+    match json.get("left_for_seconds") {
+        None | Some(Value::Null) => Ok(0),
+        Some(value) => value
+            .as_i64()
+            .filter(|seconds| (0..=TEN_YEARS).contains(seconds))
+            .ok_or_else(|| {
+                let rule = format!("left_for_seconds must be a whole number from 0 to {TEN_YEARS}");
+                wrong("left_for_seconds", rule)
+            }),
+    }
+}
+
 /// Keep a range from being handed out
 ///
 /// Subnets in it that are leased have to be released first. Repeating it is success, also with another reason.
@@ -260,14 +332,18 @@ fn range(json: &Value, plan: &SubnetPlan) -> Result<(Ipv4Net, Range), Problem> {
     Ok((cidr, range))
 }
 
-fn cidr(json: &Value, field: &str, plan: &SubnetPlan) -> Result<Ipv4Net, Problem> {
-    if !json.is_object() {
-        let detail = "the body must be a JSON object".to_owned();
-        return Err(invalid_fields(vec![FieldError {
-            pointer: "#".to_owned(),
-            detail,
-        }]));
+fn check_object(json: &Value) -> Result<(), Problem> {
+    if json.is_object() {
+        return Ok(());
     }
+    Err(invalid_fields(vec![FieldError {
+        pointer: "#".to_owned(),
+        detail: "the body must be a JSON object".to_owned(),
+    }]))
+}
+
+fn cidr(json: &Value, field: &str, plan: &SubnetPlan) -> Result<Ipv4Net, Problem> {
+    check_object(json)?;
     let text = json.get(field).and_then(Value::as_str).ok_or_else(|| {
         wrong(
             field,

@@ -49,7 +49,8 @@ impl std::borrow::Borrow<str> for NodeId {
 pub enum Status {
     /// Its last heartbeat is younger than the node timeout.
     Up,
-    /// It was silent for the node timeout, deregistered, or lost its address to another node.
+    /// It was silent for the node timeout, its agent was stopped, it left, or it lost its address to
+    /// another node.
     Down,
 }
 
@@ -88,9 +89,11 @@ pub struct Node {
     pub overlay_mtu: Option<u32>,
     /// Whether its heartbeats arrive.
     pub status: Status,
-    /// Whether it is down because it left, or lost its address to another node, and not because
-    /// it fell silent: no heartbeat brings it back, only a registration.
+    /// Whether it is down because its agent was stopped, it left, or it lost its address to another
+    /// node, and not because it fell silent: no heartbeat brings it back, only a registration.
     pub deregistered: bool,
+    /// Whether it is down because it left for good: the other nodes take it out.
+    pub left: bool,
     /// Unix seconds of the node's first registration.
     pub registered_at: i64,
     /// Unix seconds of its last heartbeat; a registration counts as one.

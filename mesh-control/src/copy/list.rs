@@ -202,6 +202,7 @@ impl Registry {
             overlay_mtu: node.overlay_mtu,
             status: node.status,
             deregistered: node.must_register,
+            left: node.left,
             registered_at: node.registered_at,
             last_heartbeat: node.last_heartbeat,
         })

@@ -210,6 +210,7 @@ mod tests {
                 Status::Down
             },
             deregistered: false,
+            left: false,
             registered_at: 0,
             last_heartbeat: 0,
         }

@@ -176,7 +176,7 @@ impl Change {
         // IS NOT DISTINCT FROM compares NULLs in both databases (SQLite since 3.39).
         let changed = sqlx::query(
             "UPDATE nodes SET node_key = $2, hostname = $3, host_ip = $4, cpu_cores = $5, ram_mb = $6, \
-             status = 'up', must_register = 0, last_heartbeat = $7, revision = $8, overlay_mtu = $9 \
+             status = 'up', must_register = 0, left_at = NULL, last_heartbeat = $7, revision = $8, overlay_mtu = $9 \
              WHERE node_id = $1 AND NOT (node_key IS NOT DISTINCT FROM $2 AND hostname = $3 \
              AND host_ip = $4 AND cpu_cores IS NOT DISTINCT FROM $5 AND ram_mb IS NOT DISTINCT FROM $6 \
              AND overlay_mtu IS NOT DISTINCT FROM $9 AND status = 'up' AND must_register = 0)",
@@ -235,17 +235,41 @@ impl Change {
         Ok(changed)
     }
 
-    /// Whether there is a node with this id.
+    /// Takes a node down for good: until it registers again its lease may be released. `false`: it left already, or
+    /// there is no such node.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
-    pub async fn knows(&mut self, node_id: &str) -> Result<bool, StoreError> {
-        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM nodes WHERE node_id = $1")
+    pub async fn leave(&mut self, node_id: &str, unix_seconds: i64) -> Result<bool, StoreError> {
+        let changed = sqlx::query(
+            "UPDATE nodes SET status = 'down', must_register = 1, left_at = $2, revision = $3 \
+             WHERE node_id = $1 AND left_at IS NULL",
+        )
+        .bind(node_id)
+        .bind(unix_seconds)
+        .bind(self.revision)
+        .execute(self.transaction.connection()?)
+        .await?;
+        let changed = changed.rows_affected() > 0;
+        if changed {
+            self.forget_report(node_id).await?;
+        }
+        self.changed |= changed;
+        Ok(changed)
+    }
+
+    /// The key of a node, if it registered with one. `None`: there is no such node.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn node_key(&mut self, node_id: &str) -> Result<Option<Option<String>>, StoreError> {
+        let found = sqlx::query_scalar("SELECT node_key FROM nodes WHERE node_id = $1")
             .bind(node_id)
             .fetch_optional(self.transaction.connection()?)
             .await?;
-        Ok(found.is_some())
+        Ok(found)
     }
 
     /// Makes the change last, if there was any: when this returns, it is on the disk. `false`: there

@@ -41,6 +41,7 @@ fn node(n: u8) -> Node {
         overlay_mtu: None,
         status: Status::Up,
         deregistered: false,
+        left: false,
         registered_at: 1,
         last_heartbeat: 2,
     }

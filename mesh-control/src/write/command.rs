@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::membership::{self, LetIn};
-use super::operator;
+use super::membership::{self, Departure, LetIn};
+use super::operator::{self, LeftBefore};
 use crate::cluster::node::NodeId;
 use crate::cluster::registration::Registration;
 use crate::cluster::subnet_plan::SubnetIndex;
@@ -17,8 +17,12 @@ use crate::store::{Change, Reservation, StoreError, Tenant};
 pub(crate) enum Command {
     /// A node registers, new or known.
     Register(Ask<Registration, LetIn>),
-    /// A node's agent stops; answered with whether it was up until now.
+    /// A node's agent stops; answered with whether it was there until now.
     Deregister(Ask<NodeId, bool>),
+    /// A node leaves for good; answered with whether it was there until now.
+    Leave(Ask<Departure, bool>),
+    /// The leases of nodes that left end; answered with whose.
+    ReleaseDeparted(Ask<LeftBefore, Vec<Tenant>>),
     /// An operator ends a lease; answered with who had it, unless it was released before.
     Release(Ask<SubnetIndex, Option<Tenant>>),
     /// An operator keeps a range from being leased.
@@ -33,6 +37,8 @@ macro_rules! whichever {
         match $command {
             Command::Register($ask) => $then,
             Command::Deregister($ask) => $then,
+            Command::Leave($ask) => $then,
+            Command::ReleaseDeparted($ask) => $then,
             Command::Release($ask) => $then,
             Command::Reserve($ask) => $then,
             Command::Unreserve($ask) => $then,
@@ -54,6 +60,12 @@ impl Command {
             Self::Deregister(ask) => {
                 ask.outcome = Some(membership::deregister(&ask.question, change).await?);
             }
+            Self::Leave(ask) => {
+                ask.outcome = Some(membership::leave(&ask.question, change).await?);
+            }
+            Self::ReleaseDeparted(ask) => {
+                ask.outcome = Some(operator::release_departed(ask.question, change).await?);
+            }
             Self::Release(ask) => {
                 ask.outcome = Some(operator::release(ask.question, change).await?);
             }
@@ -73,8 +85,14 @@ impl Command {
             Self::Register(ask) => ask.made(|registration, let_in| {
                 membership::registered(registration, let_in, registry, revision);
             }),
-            Self::Deregister(ask) => ask.made(|node_id, was_up| {
-                membership::deregistered(node_id, *was_up, registry, revision);
+            Self::Deregister(ask) => ask.made(|node_id, was_there| {
+                membership::deregistered(node_id, *was_there, registry, revision);
+            }),
+            Self::Leave(ask) => ask.made(|departure, was_there| {
+                membership::left(&departure.node_id, *was_there, registry, revision);
+            }),
+            Self::ReleaseDeparted(ask) => ask.made(|_, tenants| {
+                operator::released_departed(tenants, registry, revision);
             }),
             Self::Release(ask) => ask.made(|subnet, tenant| {
                 operator::released(*subnet, tenant.as_ref(), registry, revision);

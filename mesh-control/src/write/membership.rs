@@ -32,6 +32,18 @@ impl Registry {
         let node_id = NodeId::from(node_id.to_owned());
         self.ask(Command::Deregister, node_id).await.map(drop)
     }
+
+    /// Takes a node down for good, which only who knows its key may ask for. It keeps its subnet until that is
+    /// released, and comes back by registering.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn leave(&self, node_id: &str, node_key: String) -> Result<(), ChangeError> {
+        let node_id = NodeId::from(node_id.to_owned());
+        let departure = Departure { node_id, node_key };
+        self.ask(Command::Leave, departure).await.map(drop)
+    }
 }
 
 /// A node that was let in.
@@ -168,8 +180,8 @@ pub(super) async fn deregister(
     if change.dismiss(node_id.as_str()).await? {
         return Ok(Ok(true));
     }
-    let known = change.knows(node_id.as_str()).await?;
-    Ok(known.then_some(false).ok_or(ChangeError::UnknownNode))
+    let known = change.node_key(node_id.as_str()).await?;
+    Ok(known.map(|_| false).ok_or(ChangeError::UnknownNode))
 }
 
 pub(super) fn deregistered(node_id: &NodeId, was_there: bool, registry: &Registry, revision: i64) {
@@ -177,5 +189,37 @@ pub(super) fn deregistered(node_id: &NodeId, was_there: bool, registry: &Registr
         registry.copy.memory().liveness.forget(node_id);
         registry.traffic.forget(node_id.as_str());
         info!(%node_id, revision, "node deregistered; it keeps its subnet");
+    }
+}
+
+/// Who says that it leaves for good.
+pub(crate) struct Departure {
+    pub(super) node_id: NodeId,
+    node_key: String,
+}
+
+/// A node leaves for good. Whether it was there until now.
+pub(super) async fn leave(
+    departure: &Departure,
+    change: &mut Change,
+) -> Result<Result<bool, ChangeError>, StoreError> {
+    let node_id = departure.node_id.as_str();
+    match change.node_key(node_id).await? {
+        None => return Ok(Err(ChangeError::UnknownNode)),
+        Some(Some(key)) if key == departure.node_key => {}
+        Some(key) => {
+            return Ok(Err(ChangeError::OtherKey {
+                has_one: key.is_some(),
+            }));
+        }
+    }
+    Ok(Ok(change.leave(node_id, unix_seconds()).await?))
+}
+
+pub(super) fn left(node_id: &NodeId, was_there: bool, registry: &Registry, revision: i64) {
+    if was_there {
+        registry.copy.memory().liveness.forget(node_id);
+        registry.traffic.forget(node_id.as_str());
+        info!(%node_id, revision, "node left for good; its subnet can be released");
     }
 }

@@ -1,6 +1,10 @@
 //! What operators do to leases: end them, and keep ranges from being handed out.
 
-use tracing::info;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::command::Command;
 use crate::cluster::lease::Range;
@@ -11,6 +15,13 @@ use crate::store::{Change, Reservation, StoreError, Subnets, Tenant};
 /// Ranges that can be reserved at a time: every registration looks at all of them.
 const MOST_RESERVATIONS: usize = 1024;
 
+/// Between two looks for leases to release: a tenth of what their nodes are given, within these.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Leases that end in one change.
+const MOST_RELEASED: usize = 256;
+
 impl Registry {
     /// Ends the lease of a subnet, and removes its node, which is down. `None`: it was released before.
     ///
@@ -19,6 +30,52 @@ impl Registry {
     /// [`ChangeError`]; nothing has changed then.
     pub async fn release(&self, subnet: SubnetIndex) -> Result<Option<Tenant>, ChangeError> {
         self.ask(Command::Release, subnet).await
+    }
+
+    /// Ends the leases of nodes that left for good before a moment, in Unix seconds, and removes them: some of them
+    /// at a time, so that others have their turn. None: that were all.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn release_departed(&self, before: i64) -> Result<Vec<Tenant>, ChangeError> {
+        self.ask(Command::ReleaseDeparted, LeftBefore(before)).await
+    }
+
+    /// Releases the subnets of nodes that left for good `release_after` ago, until `stop`.
+    pub async fn release_in_time(
+        self: Arc<Self>,
+        release_after: Option<Duration>,
+        stop: CancellationToken,
+    ) {
+        let Some(release_after) = release_after else {
+            return stop.cancelled().await;
+        };
+        let seconds = i64::try_from(release_after.as_secs()).unwrap_or(i64::MAX);
+        let pause = (release_after / 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let before = unix_seconds().saturating_sub(seconds);
+            let released = loop {
+                match self.release_departed(before).await {
+                    Ok(tenants) if tenants.is_empty() => break Ok(()),
+                    Ok(_) => {}
+                    Err(error) => break Err(error),
+                }
+            };
+            match &released {
+                Err(error) if !failing => {
+                    warn!(%error, "subnets of nodes that left cannot be released now");
+                }
+                Ok(()) if failing => info!("subnets of nodes that left can be released again"),
+                _ => {}
+            }
+            failing = released.is_err();
+        }
     }
 
     /// Keeps a range of subnets from being handed out. Repeating it, with another reason or the
@@ -80,6 +137,30 @@ pub(super) fn released(
         registry.copy.memory().liveness.forget(&tenant.node_id);
         info!(node_id = %tenant.node_id, hostname = tenant.hostname, subnet = subnet.number(), revision,
             "an operator released a subnet; its node was removed");
+    }
+}
+
+/// A moment in Unix seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeftBefore(i64);
+
+/// Ends the leases of some nodes that left before a moment.
+pub(super) async fn release_departed(
+    LeftBefore(moment): LeftBefore,
+    change: &mut Change,
+) -> Result<Result<Vec<Tenant>, ChangeError>, StoreError> {
+    let tenants = change.departed(moment, MOST_RELEASED).await?;
+    for tenant in &tenants {
+        change.release(tenant).await?;
+    }
+    Ok(Ok(tenants))
+}
+
+pub(super) fn released_departed(tenants: &[Tenant], registry: &Registry, revision: i64) {
+    for tenant in tenants {
+        registry.copy.memory().liveness.forget(&tenant.node_id);
+        info!(node_id = %tenant.node_id, hostname = tenant.hostname, subnet = tenant.subnet.number(), revision,
+            "the subnet of a node that left was released; the node was removed");
     }
 }
 

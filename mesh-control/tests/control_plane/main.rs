@@ -18,6 +18,7 @@ mod clock_steps;
 mod command_line;
 mod connections;
 mod database_in_trouble;
+mod departures;
 mod durability;
 mod liveness;
 mod operators;

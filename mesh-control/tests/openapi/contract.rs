@@ -56,6 +56,7 @@ const CONTRACT: &[Call] = &[
             "nodes.ram_mb",
             "nodes.status",
             "nodes.deregistered",
+            "nodes.left",
             "nodes.registered_at",
             "nodes.last_heartbeat",
         ],
@@ -76,6 +77,14 @@ const CONTRACT: &[Call] = &[
         sends: (&[], &[]),
         answers: &[],
         statuses: &["200", "404", "503"],
+    },
+    Call {
+        method: "post",
+        path: "/api/nodes/{id}/leave",
+        parameters: &[],
+        sends: (&["node_key"], &[]),
+        answers: &[],
+        statuses: &["200", "400", "403", "404", "415", "422", "503"],
     },
     Call {
         method: "get",
@@ -132,6 +141,14 @@ const CONTRACT: &[Call] = &[
         sends: (&["subnet"], &[]),
         answers: &["subnet", "node_id", "hostname"],
         statuses: &["200", "400", "404", "409", "415", "422", "503"],
+    },
+    Call {
+        method: "post",
+        path: "/api/subnets/release-departed",
+        parameters: &[],
+        sends: (&[], &["left_for_seconds"]),
+        answers: &["released.subnet", "released.node_id", "released.hostname"],
+        statuses: &["200", "400", "415", "422", "503"],
     },
     Call {
         method: "post",

@@ -8,7 +8,7 @@ use mesh_testbed::Signal;
 use super::SOON;
 use crate::{
     fault::{Fault, Promise},
-    mesh::{ABSENT_GRACE, NODE_TIMEOUT, agent_options, runtime_options},
+    mesh::{ABSENT_GRACE, NODE_TIMEOUT, runtime_options, visitor_options},
     scene::Scene,
 };
 
@@ -71,7 +71,7 @@ async fn restored(scene: &mut Scene) -> anyhow::Result<()> {
     let newcomer = scene.mesh.spare();
     newcomer.start_runtime(&runtime_options()).await?;
     newcomer
-        .start_agent(&agent_options(scene.settings.pace))
+        .start_agent(&visitor_options(scene.settings.pace))
         .await?;
     scene.traffic.flowing(SOON).await?;
     let subnet = newcomer.status().await?.subnet;

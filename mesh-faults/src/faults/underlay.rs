@@ -7,7 +7,7 @@ use mesh_testbed::{Daemon, wait_reachable};
 use super::{SOON, daemons::replace};
 use crate::{
     fault::{Fault, Promise},
-    mesh::{HOSTS, NODE_TIMEOUT, agent_options, runtime_options},
+    mesh::{HOSTS, NODE_TIMEOUT, runtime_options, visitor_options},
     scene::{Scene, run_on},
     state::OVERLAY,
 };
@@ -154,7 +154,7 @@ async fn foreign_device(scene: &mut Scene) -> anyhow::Result<()> {
         "ip link add foreign0 type vxlan id 100 dstport 4789 dev eth0 && ip link set foreign0 up",
     )?;
     newcomer.start_runtime(&runtime_options()).await?;
-    newcomer.spawn(Daemon::Agent, &agent_options(scene.settings.pace))?;
+    newcomer.spawn(Daemon::Agent, &visitor_options(scene.settings.pace))?;
     mesh_testbed::wait_until("a word about foreign0", SOON, async || {
         let status = newcomer.status().await.map_err(|error| error.to_string())?;
         let problems = status.problems;

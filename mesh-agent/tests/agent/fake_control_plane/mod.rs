@@ -50,6 +50,8 @@ pub(crate) struct State {
     /// The status that refuses heartbeats which carry something.
     pub(crate) refuse_carried: Option<u16>,
     pub(crate) deregistered: Vec<String>,
+    /// Ids of nodes that left, each with the key it gave.
+    pub(crate) left: Vec<(String, String)>,
     pub(crate) lists: usize,
     /// UDP port and VNI that it tells; `None` is a control plane from before there were any.
     pub(crate) overlay: Option<(u16, u32)>,
@@ -93,6 +95,7 @@ impl FakeControlPlane {
             carried: None,
             refuse_carried: None,
             deregistered: Vec::new(),
+            left: Vec::new(),
             lists: 0,
             overlay: Some((4789, 100)),
             lease: 1,
@@ -153,6 +156,7 @@ impl FakeControlPlane {
             .route("/api/nodes", get(list))
             .route("/api/nodes/{id}/heartbeat", post(heartbeat))
             .route("/api/nodes/{id}/deregister", post(deregister))
+            .route("/api/nodes/{id}/leave", post(leave))
             .layer(axum::middleware::from_fn_with_state(
                 Arc::clone(&self.replica),
                 called,
@@ -184,12 +188,18 @@ impl FakeControlPlane {
         change(node.unwrap());
     }
 
-    /// Node `n` deregisters.
-    pub(crate) fn leave(&self, n: u8) {
+    /// The agent of node `n` is stopped.
+    pub(crate) fn stop_agent(&self, n: u8) {
         self.change(n, |node| {
             node["status"] = json!("down");
             node["deregistered"] = json!(true);
         });
+    }
+
+    /// Node `n` leaves for good.
+    pub(crate) fn leave(&self, n: u8) {
+        self.stop_agent(n);
+        self.change(n, |node| node["left"] = json!(true));
     }
 
     /// Node `n` registers again.
@@ -197,6 +207,7 @@ impl FakeControlPlane {
         self.change(n, |node| {
             node["status"] = json!("up");
             node["deregistered"] = json!(false);
+            node["left"] = json!(false);
         });
     }
 
@@ -370,6 +381,16 @@ async fn heartbeat(Shared((state, _)): States, Path(id): Path<String>, body: Byt
 
 async fn deregister(Shared((state, _)): States, Path(id): Path<String>) -> StatusCode {
     state.lock().unwrap().deregistered.push(id);
+    StatusCode::OK
+}
+
+async fn leave(
+    Shared((state, _)): States,
+    Path(id): Path<String>,
+    Json(body): Json<Value>,
+) -> StatusCode {
+    let key = body["node_key"].as_str().unwrap().to_owned();
+    state.lock().unwrap().left.push((id, key));
     StatusCode::OK
 }
 

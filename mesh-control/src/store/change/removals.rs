@@ -49,6 +49,31 @@ impl Change {
         .transpose()
     }
 
+    /// At most `most` nodes that left before a moment, in Unix seconds, the longest gone first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn departed(&mut self, before: i64, most: usize) -> Result<Vec<Tenant>, StoreError> {
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT node_id, hostname, subnet_index FROM leases JOIN nodes USING (node_id) \
+             WHERE left_at < $1 ORDER BY left_at, node_id LIMIT $2",
+        )
+        .bind(before)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(self.transaction.connection()?)
+        .await?;
+        let tenant = |(node_id, hostname, number)| {
+            Ok(Tenant {
+                node_id: NodeId::from(node_id),
+                hostname,
+                up: false,
+                subnet: subnet_index(number)?,
+            })
+        };
+        rows.into_iter().map(tenant).collect()
+    }
+
     /// Whether a subnet was leased once and is released.
     ///
     /// # Errors
