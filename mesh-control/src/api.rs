@@ -1,16 +1,18 @@
 //! The REST API: routes, and how what the registry says becomes an answer.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use axum::routing::get;
 use axum::{Extension, Router};
 use mesh_rest::heartbeat::Heartbeat;
+use mesh_rest::heartbeat_token::{self, HeartbeatToken};
 use mesh_rest::leave::Leave;
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -29,7 +31,7 @@ use crate::cluster::identity::Clash;
 use crate::cluster::registration::{FieldError, Registration};
 use crate::http::body;
 use crate::http::connection::Waited;
-use crate::registry::{Admitted, ChangeError, Registry};
+use crate::registry::{Admitted, ChangeError, Holder, Registry};
 use crate::store::StoreError;
 use crate::traffic::matrix::{self, TrafficMatrix};
 use crate::traffic::report::Report;
@@ -159,12 +161,35 @@ async fn feed_answer(registry: &Registry, query: &FeedQuery) -> Result<Response,
 async fn register(
     State(registry): State<Arc<Registry>>,
     request: Request,
-) -> Result<axum::Json<Admitted>, Problem> {
+) -> Result<(NextToken, axum::Json<Admitted>), Problem> {
+    let token = token(request.headers());
     let json = body::json(request).await?;
     let registration =
         Registration::from_json(&json, registry.plan().cluster()).map_err(invalid_fields)?;
-    let admitted = body::within_deadline(registry.register(registration)).await??;
-    Ok(axum::Json(admitted))
+    let registered = registry.register(registration, token);
+    let (admitted, next) = body::within_deadline(registered).await??;
+    Ok((NextToken(next), axum::Json(admitted)))
+}
+
+/// What a host comes with next, as a header of the answer.
+struct NextToken(HeartbeatToken);
+
+impl IntoResponseParts for NextToken {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        // A token is digits and a point, which a header may have.
+        if let Ok(value) = HeaderValue::try_from(self.0.to_string()) {
+            parts.headers_mut().insert(heartbeat_token::HEADER, value);
+        }
+        Ok(parts)
+    }
+}
+
+/// The token that a host comes with. One that cannot be read counts as none, as of an agent of another version.
+fn token(headers: &HeaderMap) -> Option<HeartbeatToken> {
+    let value = headers.get(heartbeat_token::HEADER)?.to_str().ok()?;
+    value.parse().ok()
 }
 
 /// Tell that a node lives
@@ -179,22 +204,25 @@ async fn register(
     tag = "nodes",
     params(("id" = String, Path, description = "The node's id")),
     request_body = Option<Heartbeat>,
-    responses((status = 200, description = "Taken; the body is empty"), WhenBeating)
+    responses((status = 200, description = "Taken; the body is empty", headers(
+        ("quilt-mesh-token" = String, description = "To be sent, in the same header, with the next heartbeat or registration"))), WhenBeating)
 )]
 async fn heartbeat(
     State(registry): State<Arc<Registry>>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<(NextToken, StatusCode), Problem> {
     let Path(id) = id.map_err(bad_path)?;
+    let token = token(request.headers());
     // Read first: a heartbeat that is refused has not happened.
     let report = match body::report(request).await? {
         Some(body) => Some(Report::read(body).await?),
         None => None,
     };
     let overlay_mtu = report.as_ref().and_then(|report| report.overlay_mtu);
-    match body::within_deadline(registry.heartbeat(&id, overlay_mtu)).await? {
-        Ok(()) => {}
+    let beat = registry.heartbeat(&id, overlay_mtu, token);
+    let next = match body::within_deadline(beat).await? {
+        Ok(next) => next,
         Err(ChangeError::UnknownNode) => {
             let detail = format!(
                 "no registered node has the id {id:?}; register again with POST /api/nodes/register"
@@ -202,11 +230,11 @@ async fn heartbeat(
             return Err(Problem::new(Kind::UnknownNode, detail));
         }
         Err(error) => return Err(error.into()),
-    }
+    };
     if let Some(report) = report {
         registry.keep_report(id, report);
     }
-    Ok(StatusCode::OK)
+    Ok((NextToken(next), StatusCode::OK))
 }
 
 /// Who sends how much to whom
@@ -334,6 +362,10 @@ fn invalid_fields(errors: Vec<FieldError>) -> Problem {
     Problem::new(Kind::InvalidFields, detail).with("errors", errors)
 }
 
+fn holder_json(holder: &Holder) -> Value {
+    json!({"node_id": holder.node_id, "hostname": holder.hostname, "host_ip": holder.host_ip})
+}
+
 impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let message = error.to_string();
@@ -346,10 +378,8 @@ impl From<ChangeError> for Problem {
                         "if this host's disk is a copy of that one's, delete the key file of the agent here"
                     }
                 };
-                Self::new(Kind::InUse, format!("{message}; {advice}")).with(
-                    "holder",
-                    json!({"node_id": holder.node_id, "hostname": holder.hostname, "host_ip": holder.host_ip}),
-                )
+                Self::new(Kind::InUse, format!("{message}; {advice}"))
+                    .with("holder", holder_json(&holder))
             }
             ChangeError::SubnetsExhausted {
                 subnets,
@@ -367,6 +397,18 @@ impl From<ChangeError> for Problem {
                     .with("held_by_down_nodes", held_by_down_nodes)
             }
             ChangeError::UnknownNode => Self::new(Kind::UnknownNode, message),
+            ChangeError::Copy { holder } => {
+                let detail = format!(
+                    "{message}; if it shall be a node of its own, remove node-key and node-token from its agent's state \
+                     directory and restart the agent. If it is the original, stop the copy: this host goes on by itself \
+                     when that has been silent for the node timeout"
+                );
+                let problem = Self::new(Kind::Copy, detail);
+                match holder {
+                    Some(holder) => problem.with("holder", holder_json(&holder)),
+                    None => problem,
+                }
+            }
             ChangeError::OtherKey { .. } => Self::new(Kind::OtherKey, message),
             ChangeError::HolderUp(tenant) | ChangeError::Leased(tenant) => {
                 Self::new(Kind::InUse, message).with(

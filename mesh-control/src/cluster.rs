@@ -1,7 +1,8 @@
 //! The rules of the cluster, pure: no clock, no database, no network; each with a property test.
 //!
 //! [`subnet_plan`] divides the cluster CIDR, [`lease`] picks the next subnet, [`registration`] is what a node says
-//! about itself, [`identity`] tells who that is, [`liveness`] who is up, [`node`] is a node as it is shown.
+//! about itself, [`identity`] tells who that is, [`succession`] which of two hosts with one identity goes on as the node,
+//! [`liveness`] who is up, [`node`] is a node as it is shown.
 
 pub mod identity;
 pub mod lease;
@@ -9,3 +10,4 @@ pub mod liveness;
 pub mod node;
 pub mod registration;
 pub mod subnet_plan;
+pub mod succession;

@@ -8,20 +8,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
+use mesh_rest::heartbeat_token::HeartbeatToken;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 use utoipa::ToSchema;
 
 use crate::cluster::identity::{Claimant, Clash};
 use crate::cluster::liveness::{Beat, Liveness};
-use crate::cluster::node::NodeId;
+use crate::cluster::node::{Node, NodeId, Status};
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
-use crate::copy::Copy;
 use crate::copy::feed::Feed;
+use crate::copy::{Copy, Memory};
 use crate::replica::Replica;
 use crate::store::{Reservation, Store, StoreError, Tenant};
 use crate::traffic::Traffic;
@@ -85,6 +86,18 @@ pub enum ChangeError {
         reserved: u32,
         /// How many of them are held by nodes that are down.
         held_by_down_nodes: i64,
+    },
+    /// Another host goes on as this node, and this one is a copy of it.
+    #[error(
+        "{} is alive, and was answered since this host was: this host is a copy of it",
+        match .holder {
+            Some(holder) => format!("the node {} ({}, host_ip {})", holder.hostname, holder.node_id, holder.host_ip),
+            None => "this node".to_owned(),
+        }
+    )]
+    Copy {
+        /// The node.
+        holder: Option<Holder>,
     },
     /// No such node.
     #[error("no node has this id")]
@@ -208,42 +221,58 @@ impl Registry {
     ///
     /// `overlay_mtu` is what the node told with it, in bytes. Another than it told before is written with the
     /// next batch of heartbeats, and the nodes are told then.
+    ///
+    /// Returns the token to come with next.
     pub async fn heartbeat(
         &self,
         node_id: &str,
         overlay_mtu: Option<u32>,
-    ) -> Result<(), ChangeError> {
-        self.take_heartbeat(node_id).await?;
-        let memory = &mut *self.copy.memory();
-        let known = memory.roster.node(node_id);
-        let known = known.and_then(|node| node.overlay_mtu);
-        memory.liveness.tell_mtu(node_id, overlay_mtu, known);
-        Ok(())
-    }
-
-    async fn take_heartbeat(&self, node_id: &str) -> Result<(), ChangeError> {
+        token: Option<HeartbeatToken>,
+    ) -> Result<HeartbeatToken, ChangeError> {
         self.check_contact()?;
-        let known = self.beat(node_id, unix_seconds());
-        if known.is_some() || self.replica.is_none() {
-            return known.ok_or(ChangeError::UnknownNode);
+        let node_id = NodeId::from(node_id.to_owned());
+        if let Some(next) = self.take_heartbeat(&node_id, overlay_mtu, token)? {
+            return Ok(next);
+        }
+        if self.replica.is_none() {
+            return Err(ChangeError::UnknownNode);
         }
         // It may have registered at another replica a moment ago.
         self.refresh().await?;
-        self.beat(node_id, unix_seconds())
+        self.take_heartbeat(&node_id, overlay_mtu, token)?
             .ok_or(ChangeError::UnknownNode)
     }
 
-    pub(crate) fn beat(&self, node_id: &str, unix_seconds: i64) -> Option<()> {
-        let beat = self
-            .copy
-            .memory()
-            .liveness
-            .heartbeat(node_id, Instant::now(), unix_seconds)?;
-        if beat == Beat::CameUp {
-            info!(node_id, "node is up again");
+    /// `None`: no node has this id, or one that has to register.
+    fn take_heartbeat(
+        &self,
+        node_id: &NodeId,
+        overlay_mtu: Option<u32>,
+        token: Option<HeartbeatToken>,
+    ) -> Result<Option<HeartbeatToken>, ChangeError> {
+        let Memory { roster, liveness } = &mut *self.copy.memory();
+        let is_up = match liveness.status(node_id.as_str()) {
+            None => return Ok(None),
+            Some(status) => status == Status::Up,
+        };
+        let node = roster.node(node_id.as_str());
+        if is_up && liveness.is_outdated(node_id.as_str(), token, false) {
+            return Err(hold_off(liveness, node_id, node.map(Holder::from)));
+        }
+        liveness.use_token(node_id, token);
+        self.beat(liveness, node_id);
+        let known = node.and_then(|node| node.overlay_mtu);
+        liveness.tell_mtu(node_id.as_str(), overlay_mtu, known);
+        Ok(Some(liveness.hand_out(node_id, nonce())))
+    }
+
+    /// Notes that a node lives.
+    pub(crate) fn beat(&self, liveness: &mut Liveness, node_id: &NodeId) {
+        let beat = liveness.heartbeat(node_id.as_str(), Instant::now(), unix_seconds());
+        if beat == Some(Beat::CameUp) {
+            info!(%node_id, "node is up again");
             self.status_changed.notify_one();
         }
-        Some(())
     }
 
     pub(crate) fn subnet(&self, index: SubnetIndex) -> Result<Ipv4Net, StoreError> {
@@ -265,6 +294,38 @@ impl From<&Claimant> for Holder {
             host_ip: claimant.host_ip,
         }
     }
+}
+
+impl From<&Node> for Holder {
+    fn from(node: &Node) -> Self {
+        Self {
+            node_id: node.node_id.clone(),
+            hostname: node.hostname.clone(),
+            host_ip: node.host_ip,
+        }
+    }
+}
+
+/// Refuses a host that comes with an outdated token while its node is up.
+pub(crate) fn hold_off(
+    liveness: &mut Liveness,
+    node_id: &NodeId,
+    holder: Option<Holder>,
+) -> ChangeError {
+    if liveness.hold_off(node_id.as_str(), Instant::now(), unix_seconds()) {
+        let (hostname, host_ip) = holder
+            .as_ref()
+            .map(|holder| (holder.hostname.as_str(), holder.host_ip))
+            .unzip();
+        warn!(%node_id, hostname, host_ip = host_ip.map(tracing::field::display),
+            "a copy of this node's host is running elsewhere and is held off: give it a state directory of its own");
+    }
+    ChangeError::Copy { holder }
+}
+
+/// What nobody can guess, and no two tokens have in common.
+pub(crate) fn nonce() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1
 }
 
 /// The wall clock, for showing only. Before 1970 is 1970.

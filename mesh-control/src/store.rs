@@ -30,6 +30,7 @@ use sqlx::AnyPool;
 
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
+use crate::cluster::succession::Succession;
 
 pub use change::{Change, Held, NewReport, NewState, Reservation, Tenant};
 use database_file::DatabaseFile;
@@ -60,6 +61,8 @@ pub struct StoredNode {
     pub ram_mb: Option<u64>,
     /// The MTU of its overlay in bytes, if it told.
     pub overlay_mtu: Option<u32>,
+    /// Its tokens as they were last written.
+    pub succession: Option<Succession>,
     /// The status that was last written.
     pub status: Status,
     /// Whether only a registration brings it back.
@@ -130,7 +133,7 @@ impl Store {
             .await?;
         let nodes: Vec<NodeRow> = sqlx::query_as(
             "SELECT node_id, node_key, hostname, host_ip, subnet_index, cpu_cores, ram_mb, overlay_mtu, \
-             status, must_register, left_at, registered_at, last_heartbeat, revision \
+             succession, status, must_register, left_at, registered_at, last_heartbeat, revision \
              FROM nodes JOIN leases USING (node_id) WHERE revision > $1",
         )
         .bind(revision)
@@ -233,6 +236,7 @@ struct NodeRow {
     cpu_cores: Option<i64>,
     ram_mb: Option<i64>,
     overlay_mtu: Option<i64>,
+    succession: Option<String>,
     status: String,
     must_register: i64,
     left_at: Option<i64>,
@@ -271,6 +275,8 @@ impl TryFrom<NodeRow> for StoredNode {
             cpu_cores,
             ram_mb,
             overlay_mtu,
+            // What cannot be read is worth no refusal to start: the node's next token is taken for newer.
+            succession: row.succession.and_then(|text| text.parse().ok()),
             status: status(&row.status),
             must_register: row.must_register != 0,
             left: row.left_at.is_some(),

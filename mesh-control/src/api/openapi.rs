@@ -164,9 +164,9 @@ problems! {
     /// Of calls that read what is stored.
     WhenReading: DatabaseUnavailable, Overloaded;
     /// Of `register`.
-    WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, InUse, SubnetsExhausted, DatabaseUnavailable, Overloaded;
+    WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, InUse, Copy, SubnetsExhausted, DatabaseUnavailable, Overloaded;
     /// Of `heartbeat`.
-    WhenBeating: Malformed, InvalidFields, UnknownNode, DatabaseUnavailable, Overloaded;
+    WhenBeating: Malformed, InvalidFields, UnknownNode, Copy, DatabaseUnavailable, Overloaded;
     /// Of `deregister`.
     WhenStopping: Malformed, UnknownNode, DatabaseUnavailable, Overloaded;
     /// Of `leave`.

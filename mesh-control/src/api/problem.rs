@@ -33,6 +33,8 @@ pub enum Kind {
     OtherKey,
     /// A live node has the address or key that was claimed.
     InUse,
+    /// Another host goes on as this node; this one is a copy of it.
+    Copy,
     /// Every subnet is leased or reserved.
     SubnetsExhausted,
     /// The subnet to release was never leased.
@@ -81,6 +83,7 @@ impl Kind {
             Self::UnknownNode => (S::NOT_FOUND, "unknown-node", "Unknown node"),
             Self::OtherKey => (S::FORBIDDEN, "other-key", "Not the key of this node"),
             Self::InUse => (S::CONFLICT, "in-use", "In use by a live node"),
+            Self::Copy => (S::CONFLICT, "copy", "A copy of a live node"),
             Self::NotLeased => (S::NOT_FOUND, "not-leased", "Not leased"),
             Self::NotReserved => (S::NOT_FOUND, "not-reserved", "Not reserved"),
             Self::LimitReached => (S::CONFLICT, "limit-reached", "Limit reached"),

@@ -8,7 +8,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use mesh_rest::heartbeat_token::HeartbeatToken;
+
 use crate::cluster::node::{NodeId, Status};
+use crate::cluster::succession::Succession;
 
 /// What a heartbeat did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,19 @@ pub struct Unwritten {
     pub last_heartbeat: i64,
     /// The MTU of its overlay in bytes, if it told another.
     pub overlay_mtu: Option<u32>,
+    /// Its tokens as text, if it has any.
+    pub succession: Option<String>,
+}
+
+/// A heartbeat that the other replicas do not know of yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untold {
+    /// Whose.
+    pub node_id: NodeId,
+    /// Its Unix seconds.
+    pub last_heartbeat: i64,
+    /// The node's tokens as text, if it has any.
+    pub succession: Option<String>,
 }
 
 #[derive(Debug)]
@@ -43,6 +59,15 @@ struct Pulse {
     heartbeat_untold: bool,
     /// The MTU that it told, if that is another than the database has.
     mtu_unwritten: Option<u32>,
+    held_off: Option<HeldOff>,
+}
+
+/// A copy of a node's host that was refused.
+#[derive(Debug)]
+struct HeldOff {
+    last: Instant,
+    last_unix_seconds: i64,
+    is_told: bool,
 }
 
 /// Every node that a heartbeat can keep, or bring, up.
@@ -50,6 +75,8 @@ struct Pulse {
 pub struct Liveness {
     timeout: Duration,
     pulses: HashMap<NodeId, Pulse>,
+    /// The tokens of every node that there is, also of those that no heartbeat brings up.
+    successions: HashMap<NodeId, Succession>,
 }
 
 impl Liveness {
@@ -58,6 +85,7 @@ impl Liveness {
         Self {
             timeout,
             pulses: HashMap::new(),
+            successions: HashMap::new(),
         }
     }
 
@@ -79,6 +107,7 @@ impl Liveness {
                 heartbeat_unwritten: false,
                 heartbeat_untold: false,
                 mtu_unwritten: None,
+                held_off: None,
             },
         );
     }
@@ -98,6 +127,74 @@ impl Liveness {
     /// Stops watching a node: from here on its heartbeats are those of a stranger.
     pub fn forget(&mut self, node_id: &NodeId) {
         self.pulses.remove(node_id);
+    }
+
+    /// Stops watching a node that there is no more, and forgets its tokens.
+    pub fn remove(&mut self, node_id: &NodeId) {
+        self.forget(node_id);
+        self.successions.remove(node_id);
+    }
+
+    /// Whether a node is up; `None`: not watched.
+    pub fn status(&self, node_id: &str) -> Option<Status> {
+        self.pulses.get(node_id).map(|pulse| pulse.status)
+    }
+
+    /// Whether a host that comes with this token while the node is up is a copy of it (see [`Succession`]). `moved`:
+    /// with another address or name than the node's.
+    pub fn is_outdated(&self, node_id: &str, token: Option<HeartbeatToken>, moved: bool) -> bool {
+        let succession = self.successions.get(node_id);
+        succession.is_some_and(|succession| succession.is_outdated(token, moved))
+    }
+
+    /// Takes a token for the node's.
+    pub fn use_token(&mut self, node_id: &NodeId, token: Option<HeartbeatToken>) {
+        self.succession(node_id).use_token(token);
+    }
+
+    /// Hands out the node's next token; `nonce` is random. It is written with the next heartbeats.
+    pub fn hand_out(&mut self, node_id: &NodeId, nonce: u64) -> HeartbeatToken {
+        self.succession(node_id).hand_out(nonce)
+    }
+
+    /// Takes over what the database or another replica knows of a node's tokens.
+    pub fn learn(&mut self, node_id: &NodeId, succession: &Succession) {
+        self.succession(node_id).learn(succession);
+    }
+
+    /// Takes note that a copy of a node was refused. Whether that is to be told: once, and not of a single one, which
+    /// may be a request that was long on its way.
+    pub fn hold_off(&mut self, node_id: &str, now: Instant, unix_seconds: i64) -> bool {
+        let Some(pulse) = self.pulses.get_mut(node_id) else {
+            return false;
+        };
+        let before = pulse
+            .held_off
+            .take()
+            .filter(|before| now < before.last + self.timeout);
+        let is_told = before.as_ref().is_some_and(|before| before.is_told);
+        let tell = before.is_some() && !is_told;
+        pulse.held_off = Some(HeldOff {
+            last: now,
+            last_unix_seconds: unix_seconds,
+            is_told: is_told || tell,
+        });
+        tell
+    }
+
+    /// When a copy of the node was refused last, in Unix seconds, if that was within the timeout and is to be told.
+    pub fn held_off_at(&self, node_id: &NodeId, now: Instant) -> Option<i64> {
+        let held_off = self.pulses.get(node_id)?.held_off.as_ref()?;
+        (held_off.is_told && now < held_off.last + self.timeout)
+            .then_some(held_off.last_unix_seconds)
+    }
+
+    fn succession(&mut self, node_id: &NodeId) -> &mut Succession {
+        self.successions.entry(node_id.clone()).or_default()
+    }
+
+    fn succession_text(&self, node_id: &NodeId) -> Option<String> {
+        self.successions.get(node_id).map(Succession::to_string)
     }
 
     /// Takes a heartbeat at `now`, `unix_seconds` by the wall clock. `None`: no such node.
@@ -134,20 +231,27 @@ impl Liveness {
 
     /// The heartbeats that the other replicas do not know of yet, taken as told. After a failure give
     /// them to [`Self::put_back_untold`].
-    pub fn take_untold(&mut self) -> Vec<(NodeId, i64)> {
-        self.pulses
-            .iter_mut()
-            .filter_map(|(node_id, pulse)| {
-                std::mem::take(&mut pulse.heartbeat_untold)
-                    .then(|| (node_id.clone(), pulse.last_heartbeat))
-            })
-            .collect()
+    pub fn take_untold(&mut self) -> Vec<Untold> {
+        let mut untold: Vec<Untold> = Vec::new();
+        for (node_id, pulse) in &mut self.pulses {
+            if std::mem::take(&mut pulse.heartbeat_untold) {
+                untold.push(Untold {
+                    node_id: node_id.clone(),
+                    last_heartbeat: pulse.last_heartbeat,
+                    succession: None,
+                });
+            }
+        }
+        for entry in &mut untold {
+            entry.succession = self.succession_text(&entry.node_id);
+        }
+        untold
     }
 
     /// Marks what could not be told as untold again.
-    pub fn put_back_untold(&mut self, untold: &[(NodeId, i64)]) {
-        for (node_id, _) in untold {
-            if let Some(pulse) = self.pulses.get_mut(node_id) {
+    pub fn put_back_untold(&mut self, untold: &[Untold]) {
+        for entry in untold {
+            if let Some(pulse) = self.pulses.get_mut(&entry.node_id) {
                 pulse.heartbeat_untold = true;
             }
         }
@@ -212,11 +316,11 @@ impl Liveness {
     /// At most `most` entries of what has to be written, changes of status first, taken as written.
     /// After a failure give them to [`Self::put_back`].
     pub fn take_unwritten(&mut self, most: usize) -> Vec<Unwritten> {
-        let mut unwritten = Vec::new();
-        for status_only in [true, false] {
+        let mut unwritten: Vec<Unwritten> = Vec::new();
+        'enough: for status_only in [true, false] {
             for (node_id, pulse) in &mut self.pulses {
                 if unwritten.len() >= most {
-                    return unwritten;
+                    break 'enough;
                 }
                 if pulse.status_unwritten || (!status_only && pulse.heartbeat_unwritten) {
                     unwritten.push(Unwritten {
@@ -224,11 +328,15 @@ impl Liveness {
                         status: pulse.status_unwritten.then_some(pulse.status),
                         last_heartbeat: pulse.last_heartbeat,
                         overlay_mtu: pulse.mtu_unwritten.take(),
+                        succession: None,
                     });
                     pulse.status_unwritten = false;
                     pulse.heartbeat_unwritten = false;
                 }
             }
+        }
+        for entry in &mut unwritten {
+            entry.succession = self.succession_text(&entry.node_id);
         }
         unwritten
     }

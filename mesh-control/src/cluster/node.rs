@@ -98,6 +98,10 @@ pub struct Node {
     pub registered_at: i64,
     /// Unix seconds of its last heartbeat; a registration counts as one.
     pub last_heartbeat: i64,
+    /// Unix seconds at which a copy of its host was held off last, while that goes on; only in the
+    /// whole list, and only of the replica that the copy asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_held_off_at: Option<i64>,
 }
 
 /// The body of `GET /api/nodes`, ordered by subnet.

@@ -24,11 +24,13 @@ impl Registry {
     /// All nodes, as they are by now: a change of status that is yet to be written is shown.
     pub fn list(&self) -> NodeList {
         let Memory { roster, liveness } = &*self.copy.memory();
+        let now = Instant::now();
         let mut changed_status = Vec::new();
         let mut nodes: Vec<Node> = roster
             .nodes()
             .map(|node| {
                 let mut shown = node.clone();
+                shown.copy_held_off_at = liveness.held_off_at(&node.node_id, now);
                 if let Some((status, last_heartbeat)) = liveness.look_up(&node.node_id) {
                     shown.last_heartbeat = last_heartbeat;
                     shown.status = status;
@@ -158,16 +160,20 @@ impl Registry {
     pub(crate) fn take_in(&self, changes: Changes) -> Result<(), StoreError> {
         let now = Instant::now();
         let nodes = changes.nodes.into_iter().map(|node| {
-            let (revision, left) = (node.revision, node.must_register);
-            Ok((self.show(node)?, revision, left))
+            let (revision, gone) = (node.revision, node.must_register);
+            let succession = node.succession.clone();
+            Ok((self.show(node)?, revision, gone, succession))
         });
         let nodes = nodes.collect::<Result<Vec<_>, StoreError>>()?;
         let memory = &mut *self.copy.memory();
         if changes.revision <= memory.roster.revision() {
             return Ok(());
         }
-        for (node, _, left) in &nodes {
-            if *left {
+        for (node, _, gone, succession) in &nodes {
+            if let Some(succession) = succession {
+                memory.liveness.learn(&node.node_id, succession);
+            }
+            if *gone {
                 memory.liveness.forget(&node.node_id);
                 self.traffic.forget(node.node_id.as_str());
             } else {
@@ -178,13 +184,13 @@ impl Registry {
             }
         }
         for (node_id, _) in &changes.removed {
-            memory.liveness.forget(node_id);
+            memory.liveness.remove(node_id);
             self.traffic.forget(node_id.as_str());
         }
         memory.roster.apply(News {
             revision: changes.revision,
             forgotten_revision: changes.forgotten_revision,
-            nodes: nodes.into_iter().map(|(node, at, _)| (node, at)).collect(),
+            nodes: nodes.into_iter().map(|(node, at, ..)| (node, at)).collect(),
             removed: changes.removed,
         });
         self.copy.feed.there_is_news();
@@ -205,6 +211,7 @@ impl Registry {
             left: node.left,
             registered_at: node.registered_at,
             last_heartbeat: node.last_heartbeat,
+            copy_held_off_at: None,
         })
     }
 

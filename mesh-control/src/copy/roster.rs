@@ -213,6 +213,7 @@ mod tests {
             left: false,
             registered_at: 0,
             last_heartbeat: 0,
+            copy_held_off_at: None,
         }
     }
 

@@ -44,6 +44,7 @@ fn node(n: u8) -> Node {
         left: false,
         registered_at: 1,
         last_heartbeat: 2,
+        copy_held_off_at: None,
     }
 }
 

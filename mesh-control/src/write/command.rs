@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::membership::{self, Departure, LetIn};
+use super::membership::{self, Arrival, Departure, LetIn};
 use super::operator::{self, LeftBefore};
 use crate::cluster::node::NodeId;
-use crate::cluster::registration::Registration;
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Change, Reservation, StoreError, Tenant};
@@ -16,7 +15,7 @@ use crate::store::{Change, Reservation, StoreError, Tenant};
 /// A change that somebody waits for.
 pub(crate) enum Command {
     /// A node registers, new or known.
-    Register(Ask<Registration, LetIn>),
+    Register(Ask<Arrival, LetIn>),
     /// A node's agent stops; answered with whether it was there until now.
     Deregister(Ask<NodeId, bool>),
     /// A node leaves for good; answered with whether it was there until now.
@@ -82,8 +81,8 @@ impl Command {
     /// Takes note that it is stored, before it is answered; `revision` is the change's.
     pub(super) fn stored(&self, registry: &Registry, revision: i64) {
         match self {
-            Self::Register(ask) => ask.made(|registration, let_in| {
-                membership::registered(registration, let_in, registry, revision);
+            Self::Register(ask) => ask.made(|arrival, let_in| {
+                membership::registered(arrival, let_in, registry, revision);
             }),
             Self::Deregister(ask) => ask.made(|node_id, was_there| {
                 membership::deregistered(node_id, *was_there, registry, revision);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use mesh_rest::heartbeat_token::HeartbeatToken;
 use tracing::{info, warn};
 
 use super::command::Command;
@@ -9,18 +10,32 @@ use super::subnet_claim::SubnetClaim;
 use crate::cluster::identity::{self, Claimant, Verdict};
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::registration::Registration;
-use crate::registry::{Admitted, ChangeError, Holder, Registry, unix_seconds};
+use crate::registry::{Admitted, ChangeError, Holder, Registry, hold_off, nonce, unix_seconds};
 use crate::store::{Change, NewState, StoreError};
 
 impl Registry {
     /// Registers a node, or recognises it (see [`crate::cluster::identity`]). When it returns, the lease is on the disk.
+    /// Returns as well the token to come with next (see [`crate::cluster::succession`]).
     ///
     /// # Errors
     ///
     /// [`ChangeError`]; nothing has changed then.
-    pub async fn register(&self, registration: Registration) -> Result<Admitted, ChangeError> {
-        let let_in = self.ask(Command::Register, registration).await?;
-        Ok(let_in.admitted)
+    pub async fn register(
+        &self,
+        registration: Registration,
+        token: Option<HeartbeatToken>,
+    ) -> Result<(Admitted, HeartbeatToken), ChangeError> {
+        let arrival = Arrival {
+            registration,
+            token,
+        };
+        let let_in = self.ask(Command::Register, arrival).await?;
+        let admitted = let_in.admitted;
+        let next = {
+            let liveness = &mut self.copy.memory().liveness;
+            liveness.hand_out(&admitted.node_id, nonce())
+        };
+        Ok((admitted, next))
     }
 
     /// Takes a node down at once. It keeps its subnet, and comes back by registering.
@@ -46,6 +61,12 @@ impl Registry {
     }
 }
 
+/// Who registers.
+pub(crate) struct Arrival {
+    registration: Registration,
+    token: Option<HeartbeatToken>,
+}
+
 /// A node that was let in.
 pub(crate) struct LetIn {
     admitted: Admitted,
@@ -57,7 +78,10 @@ pub(crate) struct LetIn {
 }
 
 pub(super) async fn register(
-    registration: &Registration,
+    Arrival {
+        registration,
+        token,
+    }: &Arrival,
     registry: &Registry,
     change: &mut Change,
 ) -> Result<Result<LetIn, ChangeError>, StoreError> {
@@ -72,6 +96,16 @@ pub(super) async fn register(
             }));
         }
     };
+    if let Some(node) = node {
+        let moved = node.host_ip != registration.host_ip || node.hostname != registration.hostname;
+        let liveness = &mut registry.copy.memory().liveness;
+        let node_id = &node.node_id;
+        if node.up && liveness.is_outdated(node_id.as_str(), *token, moved) {
+            return Ok(Err(hold_off(liveness, node_id, Some(Holder::from(node)))));
+        }
+        // Now, and not when it is stored: of two with one token the second has to find it used.
+        liveness.use_token(node_id, *token);
+    }
     let held = match node {
         Some(node) => change.subnet_of(&node.node_id).await?,
         None => None,
@@ -129,7 +163,7 @@ pub(super) async fn register(
 }
 
 pub(super) fn registered(
-    registration: &Registration,
+    Arrival { registration, .. }: &Arrival,
     let_in: &LetIn,
     registry: &Registry,
     revision: i64,
@@ -141,7 +175,7 @@ pub(super) fn registered(
         claim.tell(claimed, &let_in.admitted, &registration.hostname);
     }
     if !let_in.changed {
-        registry.beat(node_id.as_str(), let_in.unix_seconds);
+        registry.beat(&mut registry.copy.memory().liveness, node_id);
         return;
     }
     {

@@ -17,6 +17,7 @@ mod change_feed;
 mod clock_steps;
 mod command_line;
 mod connections;
+mod copies;
 mod database_in_trouble;
 mod departures;
 mod durability;

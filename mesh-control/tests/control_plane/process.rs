@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -142,16 +142,19 @@ impl Setup {
         let mut child = spawn(&mut command);
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (lines, log) = channel();
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let all = Arc::clone(&said);
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 // Kept by the test's output when it fails.
                 eprintln!("control plane: {line}");
+                all.lock().unwrap().push(line.clone());
                 if lines.send(line).is_err() {
                     break;
                 }
             }
         });
-        Running { child, log }
+        Running { child, log, said }
     }
 
     /// Starts a control plane and waits until it serves.
@@ -202,6 +205,7 @@ impl Setup {
 struct Running {
     child: Child,
     log: Receiver<String>,
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Running {
@@ -238,6 +242,11 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it has logged until now.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.running.said.lock().unwrap().clone()
     }
 
     /// Its resident memory (proc_pid_smaps_rollup(5)).

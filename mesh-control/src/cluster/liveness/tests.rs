@@ -71,12 +71,16 @@ fn a_heartbeat_that_another_replica_tells_of_counts_and_is_not_told_again() {
     }
     here.heartbeat("node-1", half, 7);
     let told = here.take_untold();
-    assert_eq!(told, [(id(1), 7)]);
+    let told_of: Vec<_> = told
+        .iter()
+        .map(|it| (&it.node_id, it.last_heartbeat))
+        .collect();
+    assert_eq!(told_of, [(&id(1), 7)]);
     assert_eq!(here.take_untold(), []);
     here.put_back_untold(&told);
     assert_eq!(here.take_untold(), told);
-    for (node_id, unix_seconds) in told {
-        there.hear(node_id.as_str(), half, unix_seconds);
+    for untold in told {
+        there.hear(untold.node_id.as_str(), half, untold.last_heartbeat);
     }
     assert_eq!(there.take_untold(), []);
     assert_eq!(there.take_unwritten(9), []);
@@ -89,6 +93,43 @@ fn a_heartbeat_that_another_replica_tells_of_counts_and_is_not_told_again() {
     // A stranger's is nobody's.
     there.hear("node-9", half, 7);
     assert_eq!(there.look_up(&id(9)), None);
+}
+
+#[test]
+fn a_copy_that_is_held_off_again_is_told_of_once_and_a_single_late_request_is_not() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    assert!(!table.hold_off("node-1", start, 0), "a stranger");
+    table.watch(id(1), Status::Up, 0, start);
+    assert!(!table.hold_off("node-1", start, 1));
+    assert_eq!(table.held_off_at(&id(1), start), None);
+    assert!(table.hold_off("node-1", start + TIMEOUT / 2, 2));
+    assert!(!table.hold_off("node-1", start + TIMEOUT, 3));
+    assert_eq!(table.held_off_at(&id(1), start + TIMEOUT), Some(3));
+    let later = start + TIMEOUT * 2;
+    assert_eq!(table.held_off_at(&id(1), later), None, "it is over");
+    assert!(!table.hold_off("node-1", later, 4));
+    assert!(table.hold_off("node-1", later, 5), "another episode");
+}
+
+#[test]
+fn tokens_are_written_and_told_with_heartbeats_and_outlast_a_deregistration() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    table.watch(id(1), Status::Up, 0, start);
+    let first = table.hand_out(&id(1), 1);
+    table.use_token(&id(1), Some(first));
+    let second = table.hand_out(&id(1), 2);
+    table.heartbeat("node-1", start, 7);
+    let text = Some(format!("{second},{first}"));
+    assert_eq!(table.take_untold()[0].succession, text);
+    assert_eq!(table.take_unwritten(9)[0].succession, text);
+    table.forget(&id(1));
+    table.watch(id(1), Status::Up, 0, start);
+    table.use_token(&id(1), Some(second));
+    assert!(table.is_outdated("node-1", Some(first), false));
+    table.remove(&id(1));
+    assert!(!table.is_outdated("node-1", Some(first), false));
 }
 
 #[derive(Debug, Clone)]

@@ -21,10 +21,14 @@ impl Change {
             return Ok(());
         }
         // Both databases call the columns of VALUES so.
-        let rows = rows(unwritten.len(), 2, &["TEXT", "BIGINT", "TEXT", "BIGINT"]);
+        let rows = rows(
+            unwritten.len(),
+            2,
+            &["TEXT", "BIGINT", "TEXT", "BIGINT", "TEXT"],
+        );
         let mut query = sqlx::query(AssertSqlSafe(format!(
             "UPDATE nodes SET last_heartbeat = column2, status = COALESCE(column3, status), \
-             overlay_mtu = COALESCE(column4, overlay_mtu), \
+             overlay_mtu = COALESCE(column4, overlay_mtu), succession = COALESCE(column5, succession), \
              revision = CASE WHEN column3 IS NULL \
              AND COALESCE(column4, overlay_mtu) IS NOT DISTINCT FROM overlay_mtu THEN revision ELSE $1 END \
              FROM (VALUES {rows}) AS unwritten WHERE node_id = column1 AND must_register = 0"
@@ -36,7 +40,8 @@ impl Change {
                 .bind(entry.node_id.as_str())
                 .bind(entry.last_heartbeat)
                 .bind(entry.status.map(Status::as_str))
-                .bind(entry.overlay_mtu.map(i64::from));
+                .bind(entry.overlay_mtu.map(i64::from))
+                .bind(entry.succession.as_deref());
         }
         query.execute(self.transaction.connection()?).await?;
         self.changed = true;
