@@ -18,6 +18,7 @@ use crate::{
     node::{NodesAnswer, RegisterAnswer, RegisterRequest, parse_subnet},
     node_list::Question,
     retry,
+    token::TokenKeeper,
 };
 
 mod error;
@@ -39,6 +40,7 @@ struct Shared {
     current: watch::Sender<Current>,
     deadline: Duration,
     connect_deadline: Duration,
+    token: TokenKeeper,
 }
 
 /// Where calls go, and over which connections.
@@ -63,7 +65,8 @@ pub struct Lease {
 impl ControlPlane {
     /// Makes a client for the control plane with replicas at `bases`: at least one, plain
     /// http, checked by [`crate::options`]. `deadline` bounds each attempt of a call, body
-    /// included; `connect_deadline` the time until the connection stands.
+    /// included; `connect_deadline` the time until the connection stands. `token` is what this
+    /// host shows itself by.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up.
@@ -71,6 +74,7 @@ impl ControlPlane {
         bases: Vec<Url>,
         deadline: Duration,
         connect_deadline: Duration,
+        token: TokenKeeper,
     ) -> Result<Self, reqwest::Error> {
         let current = Current {
             index: 0,
@@ -81,6 +85,7 @@ impl ControlPlane {
             current: watch::Sender::new(current),
             deadline,
             connect_deadline,
+            token,
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -115,6 +120,7 @@ impl ControlPlane {
             let call = replica.call(Method::POST, &["api", "nodes", "register"]);
             let name = call.name().to_owned();
             let call = call.with(|request| request.json(node));
+            let call = call.showing(&self.shared.token);
             async move { lease(name, call.json().await?) }
         };
         self.ask(self.shared.bases.len(), register).await
@@ -194,6 +200,7 @@ impl ControlPlane {
                 Some(body) => call.with(|request| request.json(body)),
                 None => call,
             };
+            let call = call.showing(&self.shared.token);
             call.about_node()
         };
         self.ask(self.attempts(), post).await
@@ -315,7 +322,8 @@ mod tests {
         for base in ["http://c/mesh", "http://c/mesh/"] {
             let second = Duration::from_secs(1);
             let bases = vec![base.parse().unwrap()];
-            let control_plane = ControlPlane::new(bases, second, second).unwrap();
+            let control_plane =
+                ControlPlane::new(bases, second, second, TokenKeeper::in_memory()).unwrap();
             let call = control_plane
                 .replica(0)
                 .call(Method::GET, &["api", "nodes"]);

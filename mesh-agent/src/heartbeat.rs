@@ -6,7 +6,7 @@ use mesh_rest::heartbeat::Heartbeat;
 use mesh_ticker::Ticker;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError},
@@ -114,6 +114,14 @@ impl Heart {
                     "the control plane does not know this node any more"
                 );
                 self.revocation.revoke(current.epoch);
+            }
+            Err(ControlPlaneError::Copy { detail, .. }) => {
+                if self.failure.note((), &detail) {
+                    error!(
+                        reason = detail.trim(),
+                        "this host is held off: another one is this node; its peers stay as they are"
+                    );
+                }
             }
             Err(error) => {
                 let error = error.to_string();

@@ -44,4 +44,5 @@ pub mod retry;
 pub mod routes;
 pub mod runtime_client;
 pub mod sync;
+pub mod token;
 pub mod underlay;

@@ -25,6 +25,7 @@ use crate::{
     node::RegisterRequest,
     probe::ProbeSettings,
     runtime_client::{RuntimeAddress, RuntimePlace},
+    token::TokenKeeper,
 };
 
 mod values;
@@ -94,7 +95,7 @@ pub struct Options {
     )]
     pub log_level: Targets,
 
-    /// Directory that holds the node's identity (file "node-key")
+    /// Directory that holds the node's identity (files "node-key" and "node-token")
     ///
     /// With it the node keeps its subnet when its address changes. It must exist and be
     /// writable for the agent's user, and belong to this node alone; otherwise the agent says
@@ -289,17 +290,18 @@ impl Options {
         if at_start.is_loopback() {
             warn!(host_address = %at_start, "other hosts cannot reach this node at a loopback address; give one with --host-ip");
         }
-        let node_key = match identity::load_or_create(&self.state_dir) {
-            Ok(key) => Some(key.to_string()),
+        let (node_key, token) = match identity::load_or_create(&self.state_dir) {
+            Ok(key) => (Some(key.to_string()), TokenKeeper::open(&self.state_dir)),
             Err(error) => {
                 warn!(error = %error, "no node key; this node is known by its host_ip");
-                None
+                (None, TokenKeeper::in_memory())
             }
         };
         let control_plane = ControlPlane::new(
             self.control_plane,
             self.request_timeout,
             self.connect_timeout,
+            token,
         )
         .context("cannot set up the HTTP client")?;
         let runtime = RuntimeAddress {

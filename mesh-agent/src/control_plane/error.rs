@@ -31,6 +31,14 @@ pub enum ControlPlaneError {
         /// Method and URL.
         call: String,
     },
+    /// Another host goes on as this node.
+    #[error("{call}: this host is a copy of a node that is alive{detail}")]
+    Copy {
+        /// Method and URL.
+        call: String,
+        /// What the body says about it.
+        detail: String,
+    },
     /// It answered something other than success.
     #[error("{call}: {status}{detail}")]
     Status {

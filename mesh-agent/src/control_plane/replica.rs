@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use mesh_rest::heartbeat_token::HEADER;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::ControlPlaneError;
-use crate::retry;
+use crate::{retry, token::TokenKeeper};
 
 /// Largest answer that is read, in bytes: the list of 65,536 nodes is about 15 MB.
 pub const ANSWER_LIMIT: usize = 16 << 20;
+
+/// The type of the problem that another host goes on as this node.
+const COPY: &str = "urn:quilt-mesh:problem:copy";
 
 /// Largest error body that is read, in bytes.
 const PROBLEM_LIMIT: usize = 64 << 10;
@@ -25,13 +29,28 @@ pub(super) struct Replica {
 
 /// A request with what it is called in errors.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct Call<'a> {
     name: String,
     request: RequestBuilder,
     deadline: Duration,
+    /// Where the token goes that is answered.
+    token: Option<&'a TokenKeeper>,
 }
 
-impl Call {
+impl<'a> Call<'a> {
+    /// Shows the token of this host, and keeps the one that is answered.
+    pub(super) fn showing(self, keeper: &'a TokenKeeper) -> Self {
+        let request = match keeper.token() {
+            Some(token) => self.request.header(HEADER, token.to_string()),
+            None => self.request,
+        };
+        Self {
+            request,
+            token: Some(keeper),
+            ..self
+        }
+    }
+
     pub(super) fn with(self, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Self {
         Self {
             request: change(self.request),
@@ -55,12 +74,17 @@ impl Call {
 }
 
 impl Replica {
-    pub(super) fn call(&self, method: Method, path: &[&str]) -> Call {
+    pub(super) fn call(&self, method: Method, path: &[&str]) -> Call<'static> {
         self.asking(method, path, &[])
     }
 
     /// A call with a query.
-    pub(super) fn asking(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Call {
+    pub(super) fn asking(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Call<'static> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -72,11 +96,12 @@ impl Replica {
             name: format!("{method} {url}"),
             request: self.client.request(method, url).timeout(self.deadline),
             deadline: self.deadline,
+            token: None,
         }
     }
 }
 
-impl Call {
+impl Call<'_> {
     /// Sends it; the answer has to be JSON.
     pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, ControlPlaneError> {
         let (name, deadline) = (self.name.clone(), self.deadline);
@@ -110,9 +135,18 @@ impl Call {
         let response = sent.map_err(|error| failed(&call, deadline, &error))?;
         let status = response.status();
         if status.is_success() {
+            let answered = response.headers().get(HEADER);
+            let answered = answered.and_then(|value| value.to_str().ok()?.parse().ok());
+            if let (Some(keeper), Some(token)) = (self.token, answered) {
+                keeper.keep(token);
+            }
             return Ok(response);
         }
         let detail = match body(&call, deadline, response, PROBLEM_LIMIT).await {
+            Ok(body) if is_of_a_copy(&body) => {
+                let detail = problem(&body);
+                return Err(ControlPlaneError::Copy { call, detail });
+            }
             Ok(body) => problem(&body),
             Err(_) => String::new(),
         };
@@ -166,6 +200,15 @@ fn failed(call: &str, deadline: Duration, error: &reqwest::Error) -> ControlPlan
 pub(super) fn is_path_segment(id: &str) -> bool {
     let unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
     (1..=128).contains(&id.len()) && id.chars().all(unreserved) && id != "." && id != ".."
+}
+
+/// Whether an error body says that another host goes on as this node.
+fn is_of_a_copy(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        r#type: String,
+    }
+    serde_json::from_slice::<Kind>(body).is_ok_and(|kind| kind.r#type == COPY)
 }
 
 /// What an error body says: title and detail of a problem document (RFC 9457), else the

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The daemon on a database in a directory.
-struct Control {
+pub(crate) struct Control {
     port: u16,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -22,7 +22,7 @@ struct Control {
 
 impl Control {
     /// On a free port, or on the one it had.
-    fn start(directory: &Path, port: Option<u16>) -> Self {
+    pub(crate) fn start(directory: &Path, port: Option<u16>) -> Self {
         let port = port.unwrap_or_else(|| {
             let free = TcpListener::bind("127.0.0.1:0").unwrap();
             free.local_addr().unwrap().port()
@@ -79,14 +79,14 @@ impl Drop for Control {
 }
 
 /// A node: a runtime, and an agent beside it that nothing but news can make quick.
-struct Node {
-    runtime: FakeRuntime,
+pub(crate) struct Node {
+    pub(crate) runtime: FakeRuntime,
     state: TempDir,
     address: String,
 }
 
 impl Node {
-    fn new(last: u8) -> Self {
+    pub(crate) fn new(last: u8) -> Self {
         Self {
             runtime: FakeRuntime::start(),
             state: tempfile::tempdir().unwrap(),
@@ -94,7 +94,12 @@ impl Node {
         }
     }
 
-    fn agent(&self, control: &Control, arguments: &[&str]) -> Agent {
+    /// Where its agent keeps what it is.
+    pub(crate) fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    pub(crate) fn agent(&self, control: &Control, arguments: &[&str]) -> Agent {
         let url = format!("http://127.0.0.1:{}", control.port);
         let command = std::process::Command::new(BINARY);
         let mut command = Agent::options_at(command, &url, &self.runtime, self.state.path());

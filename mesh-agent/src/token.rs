@@ -1,0 +1,162 @@
+//! The token by which this host shows that it is the one that goes on as its node, and no copy.
+//!
+//! Each answer of the control plane hands out another ([`mesh_rest::heartbeat_token`]). It is kept
+//! beside the node key, so that an agent that was killed, or a host that was restarted, goes on
+//! with it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use mesh_rest::heartbeat_token::HeartbeatToken;
+use tracing::{info, warn};
+
+/// Name of the token's file in the state directory.
+pub const FILE_NAME: &str = "node-token";
+
+/// No token is longer.
+const LONGEST: u64 = 64;
+
+/// The token of this host.
+#[derive(Debug)]
+pub struct TokenKeeper {
+    path: Option<PathBuf>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    token: Option<HeartbeatToken>,
+    is_failing: bool,
+}
+
+impl TokenKeeper {
+    /// The token that is kept in `directory`. One that cannot be read counts as none: the control
+    /// plane then takes this host for the node, as it does an agent of an earlier version.
+    #[must_use]
+    pub fn open(directory: &Path) -> Self {
+        let path = directory.join(FILE_NAME);
+        let token = read(&path);
+        Self {
+            path: Some(path),
+            kept: Mutex::new(Kept {
+                token,
+                is_failing: false,
+            }),
+        }
+    }
+
+    /// One that keeps its token in memory only.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self {
+            path: None,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// What to come with next.
+    #[must_use]
+    pub fn token(&self) -> Option<HeartbeatToken> {
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .token
+    }
+
+    /// Keeps what was answered. It is not waited until that is on the disk: after a power cut an
+    /// older token may be there, and then this host is held off until the node timeout has passed
+    /// since its last heartbeat, which starting takes about as long as.
+    pub fn keep(&self, token: HeartbeatToken) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.token == Some(token) {
+            return;
+        }
+        kept.token = Some(token);
+        let Some(path) = &self.path else { return };
+        let written = write(path, token);
+        match &written {
+            Err(error) if !kept.is_failing => warn!(
+                %error, path = %path.display(),
+                "the token cannot be kept: an agent that starts again may be taken for a copy until \
+                 the node timeout has passed"
+            ),
+            Ok(()) if kept.is_failing => info!("the token is kept again"),
+            _ => {}
+        }
+        kept.is_failing = written.is_err();
+    }
+}
+
+fn read(path: &Path) -> Option<HeartbeatToken> {
+    use io::Read as _;
+    let mut text = String::new();
+    let file = fs::File::open(path).ok()?;
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whole or not at all, also if this process is killed meanwhile.
+fn write(path: &Path, token: HeartbeatToken) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let new = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    writeln!(file, "{token}")?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn token(number: u64) -> HeartbeatToken {
+        HeartbeatToken { number, nonce: 7 }
+    }
+
+    #[test]
+    fn the_token_of_an_earlier_life_is_gone_on_with() {
+        let directory = tempfile::tempdir().unwrap();
+        let keeper = TokenKeeper::open(directory.path());
+        assert_eq!(keeper.token(), None);
+        keeper.keep(token(1));
+        keeper.keep(token(2));
+        assert_eq!(TokenKeeper::open(directory.path()).token(), Some(token(2)));
+        let path = directory.path().join(FILE_NAME);
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_token_is_none_and_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        for damage in [&b""[..], b"\xff\xfe", b"1.2", &[b'1'; 100_000]] {
+            fs::write(&path, damage).unwrap();
+            let keeper = TokenKeeper::open(directory.path());
+            assert_eq!(keeper.token(), None);
+            keeper.keep(token(3));
+            assert_eq!(TokenKeeper::open(directory.path()).token(), Some(token(3)));
+        }
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_kept_is_come_with_all_the_same() {
+        for keeper in [
+            TokenKeeper::open(Path::new("/nonexistent")),
+            TokenKeeper::in_memory(),
+        ] {
+            keeper.keep(token(1));
+            assert_eq!(keeper.token(), Some(token(1)));
+        }
+    }
+}
