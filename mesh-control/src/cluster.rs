@@ -2,12 +2,13 @@
 //!
 //! [`subnet_plan`] divides the cluster CIDR, [`lease`] picks the next subnet, [`registration`] is what a node says
 //! about itself, [`identity`] tells who that is, [`succession`] which of two hosts with one identity goes on as the node,
-//! [`liveness`] who is up, [`node`] is a node as it is shown.
+//! [`liveness`] who is up, [`silence`] whether many fell silent at once, [`node`] is a node as it is shown.
 
 pub mod identity;
 pub mod lease;
 pub mod liveness;
 pub mod node;
 pub mod registration;
+pub mod silence;
 pub mod subnet_plan;
 pub mod succession;

@@ -7,6 +7,7 @@
 //! | [`membership`] | registering and leaving |
 //! | [`subnet_claim`] | what a node's word about the subnet that it holds is worth |
 //! | [`operator`] | ending leases, and keeping subnets from being leased |
+//! | [`presence`] | whether this process was running at all |
 //! | [`liveness`] | who is silent, and the writing of heartbeats |
 
 pub(crate) mod batch;
@@ -14,4 +15,5 @@ pub(crate) mod command;
 mod liveness;
 mod membership;
 mod operator;
+mod presence;
 mod subnet_claim;

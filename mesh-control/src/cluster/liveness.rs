@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mesh_rest::heartbeat_token::HeartbeatToken;
 
 use crate::cluster::node::{NodeId, Status};
+use crate::cluster::silence;
 use crate::cluster::succession::Succession;
 
 /// What a heartbeat did.
@@ -60,6 +61,8 @@ struct Pulse {
     /// The MTU that it told, if that is another than the database has.
     mtu_unwritten: Option<u32>,
     held_off: Option<HeldOff>,
+    /// It was given one more timeout, because many fell silent at once.
+    is_held: bool,
 }
 
 /// A copy of a node's host that was refused.
@@ -108,6 +111,7 @@ impl Liveness {
                 heartbeat_untold: false,
                 mtu_unwritten: None,
                 held_off: None,
+                is_held: false,
             },
         );
     }
@@ -201,6 +205,7 @@ impl Liveness {
     pub fn heartbeat(&mut self, node_id: &str, now: Instant, unix_seconds: i64) -> Option<Beat> {
         let pulse = self.pulses.get_mut(node_id)?;
         pulse.deadline = now + self.timeout;
+        pulse.is_held = false;
         pulse.last_heartbeat = unix_seconds;
         pulse.heartbeat_unwritten = true;
         pulse.heartbeat_untold = true;
@@ -225,6 +230,7 @@ impl Liveness {
     pub fn hear(&mut self, node_id: &str, now: Instant, unix_seconds: i64) {
         if let Some(pulse) = self.pulses.get_mut(node_id) {
             pulse.deadline = now + self.timeout;
+            pulse.is_held = false;
             pulse.last_heartbeat = unix_seconds;
         }
     }
@@ -262,6 +268,34 @@ impl Liveness {
         for pulse in self.pulses.values_mut() {
             pulse.deadline = now + self.timeout;
         }
+    }
+
+    /// Gives silent nodes one more timeout if many fell silent at once (see [`silence`]) and the first is due. How many
+    /// that were; none is given it twice before it beats again.
+    pub fn hold_many(&mut self, now: Instant) -> usize {
+        let is_up = |pulse: &&mut Pulse| pulse.status == Status::Up;
+        let up = self.pulses.values_mut().filter(is_up).count();
+        let silent = |pulse: &&mut Pulse| {
+            !pulse.is_held && pulse.deadline <= now + silence::notice(self.timeout)
+        };
+        let deadlines: Vec<_> = self
+            .pulses
+            .values_mut()
+            .filter(is_up)
+            .filter(silent)
+            .map(|pulse| pulse.deadline)
+            .collect();
+        let is_due = deadlines.iter().any(|deadline| *deadline <= now);
+        if !is_due || !silence::is_of_many(deadlines, up, self.timeout) {
+            return 0;
+        }
+        let mut held = 0;
+        for pulse in self.pulses.values_mut().filter(is_up).filter(silent) {
+            pulse.deadline += self.timeout;
+            pulse.is_held = true;
+            held += 1;
+        }
+        held
     }
 
     /// Whose deadline was at least `grace` ago, among those that are up. They stay up.

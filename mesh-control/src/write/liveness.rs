@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::batch::{BATCH_DEADLINE, within};
+use super::presence::Presence;
 use crate::registry::Registry;
 use crate::replica::GRACE;
 use crate::store::StoreError;
@@ -22,26 +23,48 @@ pub(super) const WRITE_BATCH: usize = 256;
 /// do not mean as many walks through the table.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether this process runs at all, and nodes are silent.
+const PATROL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// After a failed write. Nobody waits for it, so it may be slow; it goes on for as long as the process.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Registry {
     /// Turns nodes down when their deadline comes, until `stop`.
     pub async fn turn_down_silent_nodes(self: Arc<Self>, stop: CancellationToken) {
+        let mut presence = Presence::default();
         loop {
-            let wake = {
+            let pause = {
                 let (memory, now) = (self.copy.memory(), Instant::now());
-                let liveness = &memory.liveness;
                 // Nobody is up: whoever comes up now is due a full timeout from now.
                 let grace = self.replica.as_ref().map_or(Duration::ZERO, |_| GRACE);
-                let due = liveness
-                    .next_deadline()
-                    .map_or_else(|| now + liveness.timeout(), |due| due + grace);
-                due.max(now + WATCH_INTERVAL)
+                let due = memory.liveness.next_deadline().map(|due| due + grace);
+                let pause = due.map_or(PATROL_INTERVAL, |due| due.saturating_duration_since(now));
+                pause.clamp(WATCH_INTERVAL, PATROL_INTERVAL)
             };
+            presence.leaves_for(pause);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep_until(wake.into()) => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            {
+                let liveness = &mut self.copy.memory().liveness;
+                let now = Instant::now();
+                if let Some(absent) = presence.was_absent_for(liveness.timeout()) {
+                    liveness.give_full_timeout(now);
+                    warn!(
+                        seconds = absent.as_secs(),
+                        "this control plane did not run for a while; every node has a full timeout from now"
+                    );
+                }
+                let held = liveness.hold_many(now);
+                if held > 0 {
+                    warn!(
+                        nodes = held,
+                        "so many nodes fell silent at once that it is likelier the network than they: they are \
+                         called down if they stay silent for another node timeout"
+                    );
+                }
             }
             if let Some(replica) = &self.replica {
                 self.turn_down_together(replica).await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::answer::{Answer, Api, keyed, node};
 use crate::process::Setup;
+use nix::sys::signal::Signal;
 use reqwest::Method;
 
 #[tokio::test]
@@ -176,4 +177,112 @@ async fn health_is_ok() {
         (answer.status, answer.body),
         (200, serde_json::json!({"status": "ok"}))
     );
+}
+
+/// Registers so many nodes.
+async fn many(api: &Api, count: u8) -> Vec<String> {
+    let mut nodes = Vec::new();
+    for n in 1..=count {
+        let body = node(&format!("host-{n}"), &format!("192.0.2.{n}"));
+        nodes.push(api.register(body).await.admitted().0);
+    }
+    nodes
+}
+
+/// How many nodes are up.
+async fn up(api: &Api) -> usize {
+    let nodes = api.nodes().await;
+    nodes.iter().filter(|node| node["status"] == "up").count()
+}
+
+#[tokio::test]
+async fn a_control_plane_that_was_frozen_calls_nobody_down_for_its_own_absence() {
+    let control_plane = Setup::new().with("--node-timeout", "3s").start();
+    let api = Api::of(&control_plane);
+    let nodes = many(&api, 3).await;
+    let revision = api.list().await["revision"].clone();
+    control_plane.signal(Signal::SIGSTOP);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    control_plane.signal(Signal::SIGCONT);
+    // Each has a full timeout, and so beats in time.
+    for _ in 0..4 {
+        for node_id in &nodes {
+            assert_eq!(api.heartbeat(node_id).await.status, 200);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(api.list().await["revision"], revision, "nobody was down");
+    let said = |words| {
+        control_plane
+            .log()
+            .iter()
+            .filter(|line| line.contains(words))
+            .count()
+    };
+    assert_eq!(said("did not run for a while"), 1);
+    assert_eq!(said("node is down"), 0);
+    // And then they are watched as before.
+    api.wait_for(&nodes[0], "down").await;
+}
+
+#[tokio::test]
+async fn many_that_fall_silent_at_once_are_held_for_one_more_timeout_and_then_called_down() {
+    let control_plane = Setup::new().with("--node-timeout", "3s").start();
+    let api = Api::of(&control_plane);
+    let nodes = many(&api, 20).await;
+    let silent = Instant::now();
+    for node_id in &nodes {
+        assert_eq!(api.heartbeat(node_id).await.status, 200);
+    }
+    let said = |words| {
+        control_plane
+            .log()
+            .iter()
+            .filter(|line| line.contains(words))
+            .count()
+    };
+    while said("fell silent at once") == 0 {
+        assert!(
+            silent.elapsed() < Duration::from_secs(60),
+            "not within a minute"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(up(&api).await, 20);
+    // Half of them were only cut off.
+    for node_id in &nodes[..10] {
+        assert_eq!(api.heartbeat(node_id).await.status, 200);
+    }
+    api.wait_for(&nodes[19], "down").await;
+    assert!(silent.elapsed() >= Duration::from_secs(6), "two timeouts");
+    assert_eq!(said("fell silent at once"), 1);
+}
+
+#[tokio::test]
+async fn less_than_half_or_fewer_than_ten_are_called_down_in_time() {
+    for (count, silent) in [(9, 9), (25, 12)] {
+        let control_plane = Setup::new().with("--node-timeout", "3s").start();
+        let api = Api::of(&control_plane);
+        let nodes = many(&api, count).await;
+        let last = Instant::now();
+        while api.status(&nodes[0]).await == "up" {
+            for node_id in &nodes[silent..] {
+                assert_eq!(api.heartbeat(node_id).await.status, 200);
+            }
+            assert!(
+                last.elapsed() < Duration::from_secs(60),
+                "not within a minute"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let log = control_plane.log();
+        assert!(!log.iter().any(|line| line.contains("fell silent at once")));
+        assert_eq!(
+            log.iter()
+                .filter(|line| line.contains("node is down"))
+                .count()
+                > 0,
+            true
+        );
+    }
 }

@@ -8,7 +8,7 @@ use mesh_testbed::{Daemon, Host, Signal, wait_reachable};
 use super::SOON;
 use crate::{
     fault::{Fault, Promise},
-    mesh::{HOSTS, runtime_options, visitor_options},
+    mesh::{HOSTS, NODE_TIMEOUT, agent_options, runtime_options, visitor_options},
     scene::Scene,
 };
 
@@ -34,6 +34,13 @@ pub(super) const FAULTS: &[Fault] = &[
         "somebody who reaches the control plane deregisters a node once a second, ten times over, while it lives",
         Promise::LOSSLESS,
         |scene| Box::pin(deregistered(scene)),
+    )
+    .in_ci(),
+    Fault::scene(
+        "cloned-host",
+        "another host is started that is a copy of a node, with the state of its agent and its name",
+        Promise::LOSSLESS,
+        |scene| Box::pin(cloned(scene)),
     )
     .in_ci(),
 ];
@@ -62,6 +69,38 @@ async fn deregistered(scene: &mut Scene) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())
+}
+
+/// How long a copy goes on.
+const CLONED: Duration = Duration::from_secs(3 * NODE_TIMEOUT.as_secs());
+
+async fn cloned(scene: &mut Scene) -> anyhow::Result<()> {
+    let (original, copy) = (scene.mesh.victim(), scene.mesh.spare());
+    let (name, address) = (original.name().to_owned(), original.address());
+    let state = copy.dir().join("state-of-a-clone");
+    std::fs::create_dir_all(&state)?;
+    for file in std::fs::read_dir(original.state_dir())? {
+        let file = file?;
+        std::fs::copy(file.path(), state.join(file.file_name()))?;
+    }
+    copy.start_runtime(&runtime_options()).await?;
+    let options = agent_options(scene.settings.pace)
+        .args(["--hostname".to_owned(), name.clone()])
+        .args(["--state-dir".to_owned(), state.display().to_string()]);
+    scene.strike();
+    scene.mesh.spare().spawn(Daemon::Agent, &options)?;
+    tokio::time::sleep(CLONED).await;
+    let nodes = scene.mesh.testbed.control().nodes().await?;
+    let listed: Vec<_> = nodes.iter().filter(|node| node.hostname == name).collect();
+    match listed.as_slice() {
+        [node] if node.host_ip == address => {}
+        other => anyhow::bail!("listed under its name is {other:?}"),
+    }
+    let copy = scene.mesh.spare();
+    copy.stop(Daemon::Agent, Signal::SIGTERM, SOON).await?;
+    copy.stop(Daemon::Runtime, Signal::SIGTERM, Duration::from_secs(10))
+        .await?;
+    clean(copy)
 }
 
 /// The fourth node joins, everybody reaches its container, and it leaves.
