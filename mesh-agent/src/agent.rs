@@ -1,6 +1,6 @@
 //! The supervisor: owns the tasks of an agent and ends them.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use mesh_rest::overlay::Overlay;
 use mesh_ticker::Ticker;
@@ -18,7 +18,7 @@ use crate::{
     feed::{self, FeedSettings, Listed},
     heartbeat,
     host_address::{self, HostAddress},
-    node::{RegisterRequest, Registration},
+    node::{NodeDescription, Registration},
     peers::PeerSet,
     probe::{self, ProbeSettings},
     register::{self, Revocation, Told},
@@ -42,7 +42,7 @@ pub struct Settings {
     /// The control plane.
     pub control_plane: ControlPlane,
     /// This node.
-    pub node: RegisterRequest,
+    pub node: NodeDescription,
     /// Where its address comes from.
     pub host_address: HostAddress,
     /// Time between two heartbeats.
@@ -92,7 +92,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let passes = Ticker::every(settings.dataplane.interval)?;
     let looks = Ticker::every(settings.feed.interval.min(host_address::LONGEST_INTERVAL))?;
     let registration = watch::Sender::<Option<Registration>>::new(None);
-    let host_address = watch::Sender::new(settings.host_address.at_start());
+    let host_address = watch::Sender::<Option<Ipv4Addr>>::new(None);
     let listed = watch::Sender::<Option<Listed>>::new(None);
     let peers = watch::Sender::<Option<Arc<PeerSet>>>::new(None);
     let overlay = watch::Sender::new(Overlay::default());

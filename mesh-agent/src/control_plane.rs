@@ -38,6 +38,8 @@ pub struct ControlPlane {
 struct Shared {
     bases: Vec<Url>,
     current: watch::Sender<Current>,
+    /// Told each time that the first replica could not be reached.
+    unreachable: watch::Sender<()>,
     deadline: Duration,
     connect_deadline: Duration,
     token: TokenKeeper,
@@ -83,6 +85,7 @@ impl ControlPlane {
         let shared = Shared {
             bases,
             current: watch::Sender::new(current),
+            unreachable: watch::Sender::new(()),
             deadline,
             connect_deadline,
             token,
@@ -96,6 +99,12 @@ impl ControlPlane {
     #[must_use]
     pub fn moves(&self) -> watch::Receiver<Current> {
         self.shared.current.subscribe()
+    }
+
+    /// Changes each time that the first replica could not be reached: its name may lead elsewhere by now.
+    #[must_use]
+    pub fn unreachable(&self) -> watch::Receiver<()> {
+        self.shared.unreachable.subscribe()
     }
 
     /// Makes further calls on new connections: those that stand use an address that this
@@ -236,6 +245,9 @@ impl ControlPlane {
         let mut reason = None;
         loop {
             let result = call(self.replica(index)).await;
+            if index == 0 && result.as_ref().is_err_and(ControlPlaneError::is_silence) {
+                self.shared.unreachable.send_replace(());
+            }
             match result {
                 Err(error) if error.is_transient() || several && error.is_of_this_replica() => {
                     let Some(pause) = pauses.next() else {

@@ -66,12 +66,12 @@ pub async fn run(
     settings: DataplaneSettings,
     mut passes: Ticker,
     mut registration: watch::Receiver<Option<Registration>>,
-    mut host_address: watch::Receiver<Ipv4Addr>,
+    mut host_address: watch::Receiver<Option<Ipv4Addr>>,
     mut overlay: watch::Receiver<Overlay>,
     mut peers: watch::Receiver<Option<Arc<PeerSet>>>,
     stop: CancellationToken,
 ) {
-    let mut dataplane = Dataplane::new(settings, *host_address.borrow());
+    let mut dataplane = Dataplane::new(settings);
     // Registrations count from 1.
     let mut last_epoch = 0;
     loop {
@@ -96,13 +96,19 @@ pub async fn run(
                 debug!(%error, "the clock goes on as it did");
             }
         }
-        dataplane.host_address = *host_address.borrow_and_update();
+        let Some(host_address) = *host_address.borrow_and_update() else {
+            continue;
+        };
         dataplane.overlay = *overlay.borrow_and_update();
         let peers = peers.borrow_and_update().clone();
         let peers = peers.map(|peers| without_own(&peers, subnet));
+        let own = Own {
+            subnet,
+            host_address,
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = dataplane.round(subnet, peers.as_deref()) => {}
+            () = dataplane.round(own, peers.as_deref()) => {}
         }
     }
 }
@@ -118,9 +124,15 @@ enum Subject {
     Route(Ipv4Net),
 }
 
+/// This node, as the runtime is told.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    subnet: Ipv4Net,
+    host_address: Ipv4Addr,
+}
+
 struct Dataplane {
     settings: DataplaneSettings,
-    host_address: Ipv4Addr,
     /// What all nodes have in common, as the control plane told last.
     overlay: Overlay,
     /// Of the runtime behind the connection, once it said.
@@ -135,10 +147,9 @@ struct Dataplane {
 }
 
 impl Dataplane {
-    fn new(settings: DataplaneSettings, host_address: Ipv4Addr) -> Self {
+    fn new(settings: DataplaneSettings) -> Self {
         Self {
             settings,
-            host_address,
             overlay: Overlay::default(),
             capabilities: None,
             connection: None,
@@ -152,7 +163,7 @@ impl Dataplane {
     }
 
     /// One pass, started again on a new connection a few times if the runtime is lost.
-    async fn round(&mut self, own: Ipv4Net, peers: Option<&PeerSet>) {
+    async fn round(&mut self, own: Own, peers: Option<&PeerSet>) {
         let mut pauses = retry::within_a_round().build();
         while let Err(lost) = self.pass(own, peers).await {
             self.connection = None;
@@ -169,9 +180,9 @@ impl Dataplane {
         }
     }
 
-    async fn pass(&mut self, own: Ipv4Net, peers: Option<&PeerSet>) -> Result<(), RuntimeLost> {
+    async fn pass(&mut self, own: Own, peers: Option<&PeerSet>) -> Result<(), RuntimeLost> {
         let mut runtime = self.connected().await?;
-        self.configure(&mut runtime, own).await?;
+        self.configure(&mut runtime, own.subnet).await?;
         // Without a list yet, an empty set would remove what an earlier life put in place.
         let Some(peers) = peers else {
             return Ok(());
@@ -192,7 +203,9 @@ impl Dataplane {
             }
             self.remove(&mut runtime, destination).await?;
         }
-        let placed = self.sync_peers(&mut runtime, peers, node_settings).await?;
+        let placed = self
+            .sync_peers(&mut runtime, own, peers, node_settings)
+            .await?;
         for destination in self.routes.joining(&wanted) {
             if Instant::now() >= end {
                 debug!("the runtime is slow; the other routes follow at the next sync");

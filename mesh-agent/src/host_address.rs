@@ -1,28 +1,25 @@
-//! The host address task: notices that this node's address on the underlay changed.
+//! The host address task: finds this node's address on the underlay, and notices when it changes.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{fmt, io, net::Ipv4Addr, time::Duration};
 
 use mesh_ticker::Ticker;
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_ROUTE};
 use tokio::{
-    net::lookup_host,
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
-use crate::{
-    control_plane::ControlPlane,
-    underlay::{parse_underlay_address, source_address_towards},
-};
+use crate::{control_plane::ControlPlane, reasons::Reasons, retry};
 
-/// Longest time between two looks: routes change as well, and a notification may be lost. A look costs two system
-/// calls and no packet, unless the control plane's name has to be resolved.
+mod interfaces;
+mod look;
+
+use look::{Found, Look, NotFound};
+
+/// Longest time between two looks: routes change as well, and a notification may be lost. A look costs a few system
+/// calls, and no packet unless the control plane's name has to be resolved.
 pub(crate) const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is waited for after an address has changed: a host may change thousands at once.
@@ -35,77 +32,170 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// `RTNLGRP_IPV4_IFADDR` (linux/rtnetlink.h) as the bit of a socket's address: addresses that come and go.
 const ADDRESSES: u32 = 1 << (5 - 1);
 
-/// How long the control plane's name may take to resolve.
-const RESOLVE_DEADLINE: Duration = Duration::from_secs(1);
-
 /// Where the node's address comes from.
 #[derive(Debug, Clone)]
 pub enum HostAddress {
     /// The operator gave it.
     Fixed(Ipv4Addr),
-    /// It is the source address towards the control plane.
-    Source {
-        /// What it is at the start.
-        address: Ipv4Addr,
+    /// It is the source address towards the control plane, once there is one.
+    Towards(
         /// Host and port of the control plane. With several replicas always the first, so
         /// that a node with two networks does not change its address with the replica.
-        towards: String,
-    },
+        String,
+    ),
 }
 
-impl HostAddress {
-    /// The address at the start.
-    #[must_use]
-    pub fn at_start(&self) -> Ipv4Addr {
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fixed(address) | Self::Source { address, .. } => *address,
+            Self::Fixed(address) => address.fmt(f),
+            Self::Towards(name) => write!(f, "found out by the way to {name}"),
         }
     }
 }
 
-/// Publishes the address each time it changes, until `stop`.
+/// What made the task look.
+#[derive(Debug)]
+enum Woken {
+    Stopped,
+    /// It is time, because it was long ago or something may have settled since.
+    Due,
+    /// An address of this host came or went.
+    AddressesChanged,
+    /// The control plane could not be reached.
+    Unreachable,
+}
+
+/// Publishes the address as soon as it is known and each time it changes, until `stop`. While it is not known, it is
+/// looked for again and again, with one log line for each new reason.
 pub async fn run(
     control_plane: ControlPlane,
     address: HostAddress,
     mut looks: Ticker,
-    published: watch::Sender<Ipv4Addr>,
+    published: watch::Sender<Option<Ipv4Addr>>,
     stop: CancellationToken,
 ) {
-    let towards = match address {
-        HostAddress::Source { towards, .. } => towards,
-        HostAddress::Fixed(_) => return stop.cancelled().await,
+    let name = match address {
+        HostAddress::Towards(name) => name,
+        HostAddress::Fixed(address) => {
+            comment_on(address);
+            published.send_replace(Some(address));
+            return stop.cancelled().await;
+        }
     };
-    let mut again = None;
+    let mut seen = Seen {
+        control_plane: control_plane.clone(),
+        published,
+        last: None,
+        missing: Reasons::default(),
+    };
+    let mut look = Look::towards(name);
+    let mut unreachable = control_plane.unreachable();
     let mut changes = listen()
         .inspect_err(
             |error| debug!(%error, "changes of addresses are not heard: looking now and then"),
         )
         .ok();
+    let mut pauses = backon::BackoffBuilder::build(retry::until_found());
+    let mut again = Some(Instant::now());
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = looks.tick() => {}
-            () = changed(&mut changes) => again = Some(Instant::now() + SETTLED),
-            () = at(again) => again = None,
-        }
-        let found = tokio::select! {
-            () = stop.cancelled() => return,
-            found = look(&towards) => found,
+        let woken = tokio::select! {
+            () = stop.cancelled() => Woken::Stopped,
+            () = looks.tick() => Woken::Due,
+            () = at(again) => Woken::Due,
+            () = changed(&mut changes) => Woken::AddressesChanged,
+            failed = unreachable.changed() => match failed {
+                Ok(()) => Woken::Unreachable,
+                Err(_) => Woken::Stopped,
+            },
         };
-        let before = *published.borrow();
-        match found {
-            Ok(now) if now != before => {
-                info!(%before, %now, "this node's address changed");
-                // What is connected from an address that is gone only runs into deadlines.
-                if let Err(error) = control_plane.renew_connections() {
-                    error!(%error, "cannot make new connections to the control plane; restart the agent");
-                }
-                published.send_replace(now);
+        match woken {
+            Woken::Stopped => return,
+            Woken::Due => again = again.filter(|again| *again > Instant::now()),
+            Woken::AddressesChanged => again = Some(Instant::now() + SETTLED),
+            // Resolved with the next look: it may fail as often as it is tried.
+            Woken::Unreachable => {
+                look.doubt();
+                continue;
             }
-            Ok(_) => {}
-            // No route, no name: an address that cannot be found is not another address.
-            Err(reason) => debug!(reason, "cannot look up this node's address"),
         }
+        let before = *seen.published.borrow();
+        let result = tokio::select! {
+            () = stop.cancelled() => return,
+            result = look.look(before) => result,
+        };
+        let renewed = seen.take(before, result);
+        if renewed {
+            look.doubt();
+        }
+        if seen.published.borrow().is_none() && again.is_none() {
+            let pause = pauses.next().unwrap_or(retry::LONGEST_FIND_PAUSE);
+            again = Some(Instant::now() + pause);
+        }
+    }
+}
+
+/// What was found so far, and who is told.
+struct Seen {
+    control_plane: ControlPlane,
+    published: watch::Sender<Option<Ipv4Addr>>,
+    last: Option<Found>,
+    missing: Reasons<()>,
+}
+
+impl Seen {
+    /// Takes what a look found. Whether the connections to the control plane were made anew.
+    fn take(&mut self, before: Option<Ipv4Addr>, result: Result<Found, NotFound>) -> bool {
+        let found = match result {
+            Ok(found) => found,
+            // No route, no name: an address that cannot be found is not another address.
+            Err(reason) if before.is_some() => {
+                debug!(%reason, "cannot look up this node's address");
+                return false;
+            }
+            Err(reason) => {
+                let reason = reason.to_string();
+                if self.missing.note((), &reason) {
+                    warn!(
+                        reason,
+                        "waiting for this node's address, which is found out by the way to the control plane; \
+                         --host-ip gives it"
+                    );
+                }
+                return false;
+            }
+        };
+        let moved = self.last.replace(found).is_some_and(|last| {
+            (last.control_plane, last.is_here) != (found.control_plane, found.is_here)
+        });
+        let (control_plane, now) = (found.control_plane, found.address);
+        match before {
+            Some(before) if before != now => info!(%before, %now, "this node's address changed"),
+            Some(_) if moved => {
+                info!(%control_plane, is_here = found.is_here, "the control plane's address moved");
+            }
+            Some(_) => return false,
+            None => {
+                info!(address = %now, %control_plane, "this node's address is found");
+                comment_on(now);
+                self.published.send_replace(Some(now));
+                return false;
+            }
+        }
+        // What is connected from an address, or to a host, that is gone only runs into deadlines.
+        if let Err(error) = self.control_plane.renew_connections() {
+            error!(%error, "cannot make new connections to the control plane; restart the agent");
+        }
+        if before != Some(now) {
+            self.published.send_replace(Some(now));
+        }
+        true
+    }
+}
+
+fn comment_on(address: Ipv4Addr) {
+    if address.is_loopback() {
+        warn!(host_address = %address, "other hosts cannot reach this node at a loopback address; give one with --host-ip");
     }
 }
 
@@ -154,24 +244,4 @@ async fn at(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
-}
-
-async fn look(towards: &str) -> Result<Ipv4Addr, String> {
-    let remotes = match timeout(RESOLVE_DEADLINE, lookup_host(towards)).await {
-        Ok(remotes) => remotes.map_err(|error| error.to_string())?,
-        Err(_) => return Err(format!("{towards}: no address within {RESOLVE_DEADLINE:?}")),
-    };
-    source_address(remotes)
-}
-
-/// The source address towards the first of the addresses, IPv4 before IPv6.
-///
-/// # Errors
-/// If there is none that can be a node's.
-pub fn source_address(remotes: impl Iterator<Item = SocketAddr>) -> Result<Ipv4Addr, String> {
-    let remote = remotes.min_by_key(|remote| !remote.is_ipv4());
-    let remote = remote.ok_or("the control plane's name has no address")?;
-    let address = source_address_towards(remote).map_err(|error| error.to_string())?;
-    parse_underlay_address(&address.to_string())
-        .map_err(|error| format!("source address {address}: {error}"))
 }

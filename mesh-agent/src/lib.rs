@@ -15,7 +15,7 @@
 //! | probe | [`probe`] | runtime |
 //! | sync | [`sync`] | none: it makes peers of what feed and probe say |
 //! | data plane | [`dataplane`] | runtime |
-//! | host address | [`host_address`] | none |
+//! | host address | [`host_address`] | none, but the resolver for the control plane's name |
 //!
 //! What they decide is computed by pure functions: [`node_list::NodeList`] follows the
 //! control plane's list, [`peers::assess`] makes the peers out of it, [`peers::judge`] ends

@@ -7,11 +7,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-// One thread is enough for tasks that mostly sleep, and keeps the agent small.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     options.init_logging()?;
+    // One thread is enough for tasks that mostly sleep, and keeps the agent small.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime of the agent's tasks")?;
+    let ended = runtime.block_on(run(options));
+    // A question to a resolver that does not answer cannot be taken back, and is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -20,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         hostname = settings.node.hostname,
-        host_ip = %settings.node.host_ip,
+        host_ip = %settings.host_address,
         runtime = %settings.dataplane.runtime.place,
         "agent started"
     );

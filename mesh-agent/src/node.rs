@@ -9,6 +9,35 @@ use ipnet::Ipv4Net;
 use mesh_rest::{digest::DigestedNode, mtu::mtu};
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// This node, as far as it stays the same while the agent runs.
+#[derive(Debug, Clone)]
+pub struct NodeDescription {
+    /// The node's name, for people.
+    pub hostname: String,
+    /// Processors available to this process.
+    pub cpu_cores: Option<u32>,
+    /// Memory of the host in MiB.
+    pub ram_mb: Option<u64>,
+    /// The node's stable identity. Without one, its address identifies the node.
+    pub node_key: Option<String>,
+}
+
+impl NodeDescription {
+    /// What registers the node with this address, and the subnet that it had before.
+    #[must_use]
+    pub fn at(&self, host_ip: Ipv4Addr, subnet: Option<Ipv4Net>) -> RegisterRequest {
+        RegisterRequest {
+            hostname: self.hostname.clone(),
+            host_ip,
+            cpu_cores: self.cpu_cores,
+            ram_mb: self.ram_mb,
+            node_key: self.node_key.clone(),
+            subnet,
+            overlay_mtu: None,
+        }
+    }
+}
+
 /// Body of `POST /api/nodes/register`.
 #[derive(Debug, Clone, Serialize)]
 pub struct RegisterRequest {

@@ -2,12 +2,12 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    net::{Ipv4Addr, ToSocketAddrs as _},
+    net::Ipv4Addr,
     path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, bail};
 use clap::{ArgAction, Parser, builder::BoolishValueParser};
 use reqwest::Url;
 use tracing::warn;
@@ -20,9 +20,9 @@ use crate::{
     control_plane::ControlPlane,
     dataplane::DataplaneSettings,
     feed::FeedSettings,
-    host_address::{HostAddress, source_address},
+    host_address::HostAddress,
     identity, machine,
-    node::RegisterRequest,
+    node::NodeDescription,
     probe::ProbeSettings,
     runtime_client::{RuntimeAddress, RuntimePlace},
     token::TokenKeeper,
@@ -76,8 +76,15 @@ pub struct Options {
     /// This node's IPv4 address on the underlay, by which the other nodes reach it
     ///
     /// Default: the source address that the kernel would use to reach the (first) control
-    /// plane. No packet is sent to find it. When it changes, the node registers again with
+    /// plane. No packet is sent to find it. While there is none (no route, a name that does not
+    /// resolve), the agent waits and says for what. When it changes, the node registers again with
     /// the new address and keeps its subnet; an address given here never changes.
+    ///
+    /// Of a name with several addresses one is chosen; it stays while this host has a way to it. Where
+    /// the control plane's address is one of this host's own, it is the node's too if it is the first
+    /// of its interface, with a network, and no address that moves between hosts (VRRP): else the
+    /// node's is what this host would use if the control plane was elsewhere, and where that cannot be
+    /// told the agent waits until it is given here.
     #[arg(long, value_name = "IP", env = "QUILT_MESH_HOST_IP", value_parser = values::underlay_address)]
     pub host_ip: Option<Ipv4Addr>,
 
@@ -275,21 +282,18 @@ impl Options {
     /// Completes the options with what the system says.
     ///
     /// # Errors
-    /// If host name or host address are not given and cannot be found.
+    /// If the host name is not given and cannot be read, or the HTTP client cannot be set up.
     pub fn settings(self) -> anyhow::Result<Settings> {
         let hostname = match self.hostname {
             Some(hostname) => hostname,
             None => machine::hostname()
                 .context("cannot read the system's host name; give one with --hostname")?,
         };
-        let host_address = match self.host_ip {
-            Some(address) => HostAddress::Fixed(address),
-            None => source_towards(self.control_plane.first())?,
+        let host_address = match (self.host_ip, self.control_plane.first()) {
+            (Some(address), _) => HostAddress::Fixed(address),
+            (None, Some(control_plane)) => HostAddress::Towards(values::authority(control_plane)),
+            (None, None) => bail!("no control plane is given; give one with --control-plane"),
         };
-        let at_start = host_address.at_start();
-        if at_start.is_loopback() {
-            warn!(host_address = %at_start, "other hosts cannot reach this node at a loopback address; give one with --host-ip");
-        }
         let (node_key, token) = match identity::load_or_create(&self.state_dir) {
             Ok(key) => (Some(key.to_string()), TokenKeeper::open(&self.state_dir)),
             Err(error) => {
@@ -311,14 +315,11 @@ impl Options {
         };
         Ok(Settings {
             control_plane,
-            node: RegisterRequest {
+            node: NodeDescription {
                 hostname,
-                host_ip: at_start,
                 cpu_cores: machine::cpu_cores(),
                 ram_mb: machine::ram_mb(),
                 node_key,
-                subnet: None,
-                overlay_mtu: None,
             },
             host_address,
             heartbeat_interval: self.heartbeat_interval,
@@ -346,18 +347,6 @@ impl Options {
             },
         })
     }
-}
-
-/// Finds the default of --host-ip.
-fn source_towards(control_plane: Option<&Url>) -> anyhow::Result<HostAddress> {
-    const HINT: &str = "give this node's address with --host-ip";
-    let towards = values::authority(control_plane.context(HINT)?);
-    let remotes = towards
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {towards} to find this node's address; {HINT}"))?;
-    let address = source_address(remotes)
-        .map_err(|reason| anyhow!("cannot find this node's address: {reason}; {HINT}"))?;
-    Ok(HostAddress::Source { address, towards })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::{
     control_plane::{ControlPlane, Lease},
     held_subnet::held,
-    node::{RegisterRequest, Registration},
+    node::{NodeDescription, RegisterRequest, Registration},
     retry,
     runtime_client::RuntimeAddress,
 };
@@ -85,23 +85,30 @@ pub fn note(overlay: &watch::Sender<Overlay>, told: Overlay) {
     }
 }
 
-/// Registers, and again each time the registration is revoked or the node's address changes,
-/// until `stop`. Published registrations count up from epoch 1. Each says which subnet the
+/// Registers as soon as the node's address is known, and again each time the registration is revoked or
+/// the address changes, until `stop`. Published registrations count up from epoch 1. Each says which subnet the
 /// node holds: the runtime's, or else that of the registration before.
 pub async fn run(
     control_plane: ControlPlane,
     runtime: RuntimeAddress,
-    mut node: RegisterRequest,
-    mut host_address: watch::Receiver<Ipv4Addr>,
+    node: NodeDescription,
+    mut host_address: watch::Receiver<Option<Ipv4Addr>>,
     revocation: Revocation,
     told: Told,
     stop: CancellationToken,
 ) {
     let mut epoch = 0;
     loop {
-        node.host_ip = *host_address.borrow_and_update();
+        let host_ip = *host_address.borrow_and_update();
+        let Some(host_ip) = host_ip else {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = host_address.changed() => if changed.is_err() { return },
+            }
+            continue;
+        };
         let before = told.registration.borrow().as_ref().map(|r| r.subnet);
-        node.subnet = before;
+        let node = node.at(host_ip, before);
         let lease = tokio::select! {
             () = stop.cancelled() => return,
             lease = register(&control_plane, &runtime, &node) => lease,
@@ -112,7 +119,7 @@ pub async fn run(
         };
         let registered = Instant::now();
         epoch += 1;
-        info!(node_id = lease.node_id, subnet = %lease.subnet, host_ip = %node.host_ip, "registered");
+        info!(node_id = lease.node_id, subnet = %lease.subnet, %host_ip, "registered");
         if let Some(before) = before.filter(|before| *before != lease.subnet) {
             warn!(
                 %before, now = %lease.subnet,

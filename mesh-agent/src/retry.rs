@@ -15,6 +15,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts to register.
 pub const LONGEST_REGISTER_PAUSE: Duration = Duration::from_secs(10);
 
+/// The longest pause between two looks for the node's address: each costs a few system calls, and a question to the
+/// resolver if the control plane has a name.
+pub const LONGEST_FIND_PAUSE: Duration = Duration::from_secs(2);
+
 /// Repetitions within a round: few, then over.
 #[must_use]
 pub fn within_a_round() -> ExponentialBuilder {
@@ -45,6 +49,16 @@ pub fn until_registered() -> ExponentialBuilder {
     ExponentialBuilder::new()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(LONGEST_REGISTER_PAUSE)
+        .without_max_times()
+        .with_jitter()
+}
+
+/// Looks for the node's address, without which there is nothing to register.
+#[must_use]
+pub fn until_found() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_FIND_PAUSE)
         .without_max_times()
         .with_jitter()
 }

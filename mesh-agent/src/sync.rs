@@ -29,8 +29,8 @@ use log::SyncLog;
 pub struct Sources {
     /// The node as registered.
     pub registration: watch::Receiver<Option<Registration>>,
-    /// The node's address on the underlay.
-    pub host_address: watch::Receiver<Ipv4Addr>,
+    /// The node's address on the underlay, once it is known.
+    pub host_address: watch::Receiver<Option<Ipv4Addr>>,
     /// The node list.
     pub listed: watch::Receiver<Option<Listed>>,
     /// What the runtime says about the peers.
@@ -75,7 +75,9 @@ pub async fn run(
         let registration = sources.registration.borrow_and_update().clone();
         let host_address = *sources.host_address.borrow_and_update();
         let listed = sources.listed.borrow_and_update().clone();
-        if let (Some(registration), Some(listed)) = (registration, listed) {
+        if let (Some(registration), Some(host_address), Some(listed)) =
+            (registration, host_address, listed)
+        {
             let own = OwnNode {
                 node_id: registration.node_id,
                 subnet: registration.subnet,

@@ -87,6 +87,12 @@ impl ControlPlaneError {
         self.is_transient() || matches!(self, Self::Malformed { .. } | Self::TooLarge { .. })
     }
 
+    /// Whether nobody answered.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+    }
+
     /// Whether the control plane took offence at what the request said.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -98,11 +104,10 @@ impl ControlPlaneError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
             Self::Status { status, .. } => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
-            _ => false,
+            _ => self.is_silence(),
         }
     }
 }

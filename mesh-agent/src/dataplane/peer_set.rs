@@ -7,7 +7,7 @@ use mesh_proto::mesh;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Dataplane, Subject, capabilities::NodeSettings};
+use super::{Dataplane, Own, Subject, capabilities::NodeSettings};
 use crate::{
     excerpt::Excerpt,
     peers::PeerSet,
@@ -50,6 +50,7 @@ impl Dataplane {
     pub(super) async fn sync_peers(
         &mut self,
         runtime: &mut RuntimeConnection,
+        own: Own,
         peers: &PeerSet,
         node_settings: NodeSettings,
     ) -> Result<Placed, RuntimeLost> {
@@ -72,7 +73,7 @@ impl Dataplane {
         }
         // Twice, for the one refusal that can be answered: a generation that is too low.
         for _ in 0..2 {
-            let request = self.request(peers, node_settings);
+            let request = self.request(own, peers, node_settings);
             let sent = request.generation;
             match unless_lost(runtime.sync_peers(request).await)? {
                 Ok(answer) => {
@@ -102,10 +103,15 @@ impl Dataplane {
         Ok(Placed::None)
     }
 
-    fn request(&mut self, peers: &PeerSet, settings: NodeSettings) -> mesh::SyncPeersRequest {
+    fn request(
+        &mut self,
+        own: Own,
+        peers: &PeerSet,
+        settings: NodeSettings,
+    ) -> mesh::SyncPeersRequest {
         mesh::SyncPeersRequest {
             generation: self.generation.advance(),
-            host_address: self.host_address.to_string(),
+            host_address: own.host_address.to_string(),
             peers: peers
                 .iter()
                 .map(|(subnet, wanted)| mesh::Peer {

@@ -63,6 +63,7 @@ fn a_runtime_that_starts_later_is_waited_for_and_missed_once() {
     let beats = control.heartbeats();
     agent.until("heartbeats go on", || control.heartbeats() >= beats + 5);
     assert_eq!(agent.logged("runtime lost"), 1, "{:#?}", agent.log());
+    assert_eq!(agent.logged(" WARN "), 1, "{:#?}", agent.log());
     runtime.resume();
     agent.until("the route", || runtime.routes() == [2]);
     agent.until_logged("runtime is back");

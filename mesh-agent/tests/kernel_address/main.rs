@@ -1,4 +1,4 @@
-//! What the agent does when its host's address changes: the real agent in a network
+//! Where the agent's address comes from, and what it does when it changes or is not there: the real agent in a network
 //! namespace, against a fake control plane and a fake runtime. Needs root.
 
 #![allow(
@@ -16,38 +16,41 @@ mod process;
 #[path = "../agent/wait.rs"]
 mod wait;
 
-use std::{net::Ipv4Addr, path::Path};
+mod host;
+mod resolver;
+mod several_addresses;
+mod start;
+mod virtual_address;
 
-use fake_control_plane::{FakeControlPlane, server};
+use std::{net::Ipv4Addr, ops::Deref, path::Path};
+
+use fake_control_plane::FakeControlPlane;
 use fake_runtime::{Call, FakeRuntime};
-use mesh_testbed::NetNs;
-use process::{Agent, BINARY};
+use host::Host;
+use process::Agent;
 
 /// The control plane's address: in the same namespace, which is enough for a route with a
 /// source address.
 const CONTROL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
-struct Host(NetNs);
+/// A host that has the control plane as well.
+struct Alone(Host);
 
-impl Host {
+impl Deref for Alone {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.0
+    }
+}
+
+impl Alone {
     fn new() -> Self {
-        // The fakes block on runtimes of their own, so the tests run on none.
-        let host = Self(server().block_on(NetNs::new("address")).unwrap());
+        let host = Self(Host::bare("address"));
         host.ip(&format!("address add {CONTROL}/32 dev lo"));
         host.ip("address add 192.0.2.7/32 dev lo");
         host.leave_from("192.0.2.7");
         host
-    }
-
-    #[track_caller]
-    fn ip(&self, words: &str) {
-        let status = self
-            .0
-            .command("ip")
-            .args(words.split(' '))
-            .status()
-            .unwrap();
-        assert!(status.success(), "ip {words}");
     }
 
     /// Makes this the source address towards the control plane.
@@ -66,8 +69,7 @@ impl Host {
     }
 
     fn daemons(&self) -> (FakeControlPlane, FakeRuntime) {
-        let start = || (FakeControlPlane::at(CONTROL), FakeRuntime::start());
-        self.0.run(start).unwrap()
+        (self.control_plane(CONTROL), self.runtime())
     }
 
     fn agent(
@@ -77,10 +79,7 @@ impl Host {
         state: &Path,
         arguments: &[&str],
     ) -> Agent {
-        let command = self.0.command(BINARY);
-        let mut command = Agent::options_at(command, &control.url(), runtime, state);
-        command.args(arguments);
-        Agent::spawn(command)
+        self.0.agent(&control.url(), runtime, state, arguments)
     }
 }
 
@@ -95,7 +94,7 @@ fn last_address(runtime: &FakeRuntime) -> String {
 
 #[test]
 fn a_node_whose_address_changes_registers_it_and_tells_the_runtime() {
-    let host = Host::new();
+    let host = Alone::new();
     let (control, runtime) = host.daemons();
     control.add_peer(2);
     let state = tempfile::tempdir().unwrap();
@@ -136,7 +135,7 @@ fn a_node_whose_address_changes_registers_it_and_tells_the_runtime() {
 
 #[test]
 fn an_address_given_by_the_operator_does_not_change() {
-    let host = Host::new();
+    let host = Alone::new();
     let (control, runtime) = host.daemons();
     control.add_peer(2);
     let state = tempfile::tempdir().unwrap();
@@ -153,7 +152,7 @@ fn an_address_given_by_the_operator_does_not_change() {
 
 #[test]
 fn a_host_without_a_route_keeps_its_address() {
-    let host = Host::new();
+    let host = Alone::new();
     let (control, runtime) = host.daemons();
     control.add_peer(2);
     let state = tempfile::tempdir().unwrap();

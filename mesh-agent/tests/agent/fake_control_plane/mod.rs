@@ -101,17 +101,21 @@ impl FakeControlPlane {
             lease: 1,
             born: 0,
         };
-        Self::serving(address, Arc::new(Mutex::new(state)))
+        Self::serving(SocketAddr::from((address, 0)), Arc::new(Mutex::new(state)))
     }
 
     /// Another replica on the same database.
     pub(crate) fn replica(&self) -> Self {
-        Self::serving(Ipv4Addr::LOCALHOST, Arc::clone(&self.state))
+        self.replica_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
-    fn serving(address: Ipv4Addr, state: Arc<Mutex<State>>) -> Self {
+    pub(crate) fn replica_at(&self, address: SocketAddr) -> Self {
+        Self::serving(address, Arc::clone(&self.state))
+    }
+
+    fn serving(address: SocketAddr, state: Arc<Mutex<State>>) -> Self {
         let mut control = Self {
-            address: SocketAddr::from((address, 0)),
+            address,
             state,
             replica: Arc::default(),
             server: None,
