@@ -8,7 +8,8 @@
 //! 2. `RemoveRoute` for who left, while the peer behind the route is still in place;
 //! 3. `SyncPeers` with the whole set: who left goes, who joined gets forwarding entry,
 //!    neighbour and map entry;
-//! 4. `InjectRoute` for who joined, now that there is a peer behind the route.
+//! 4. `InjectRoute` for who joined, now that there is a peer behind the route: only where the runtime does not serve
+//!    `SyncPeers`, which makes the routes as well.
 //!
 //! A pass that loses its connection starts again on a new one, as after a restart of the
 //! runtime: everything is doubtful then, and everything is sent.
@@ -37,10 +38,12 @@ use crate::{
 };
 
 mod capabilities;
+mod log;
 mod peer_set;
 
 use capabilities::Capabilities;
-use peer_set::FastPath;
+use log::PassLog;
+use peer_set::{FastPath, Placed};
 
 /// A pass stops calling after this many deadlines' worth of time, and goes on at the next
 /// interval with what the control plane says by then.
@@ -144,6 +147,7 @@ struct Dataplane {
     generation: Generation,
     routes: Routes,
     reasons: Reasons<Subject>,
+    log: PassLog,
 }
 
 impl Dataplane {
@@ -159,13 +163,17 @@ impl Dataplane {
             generation: Generation::from_clock(),
             routes: Routes::default(),
             reasons: Reasons::default(),
+            log: PassLog::default(),
         }
     }
 
     /// One pass, started again on a new connection a few times if the runtime is lost.
     async fn round(&mut self, own: Own, peers: Option<&PeerSet>) {
         let mut pauses = retry::within_a_round().build();
-        while let Err(lost) = self.pass(own, peers).await {
+        loop {
+            let passed = self.pass(own, peers).await;
+            self.log.say(std::time::Instant::now());
+            let Err(lost) = passed else { break };
             self.connection = None;
             if self.reasons.note(Subject::Runtime, &lost.to_string()) {
                 warn!(reason = %lost, "runtime lost; when it is back it is sent everything again");
@@ -203,19 +211,35 @@ impl Dataplane {
             }
             self.remove(&mut runtime, destination).await?;
         }
-        let placed = self
+        match self
             .sync_peers(&mut runtime, own, peers, node_settings)
-            .await?;
-        for destination in self.routes.joining(&wanted) {
-            if Instant::now() >= end {
-                debug!("the runtime is slow; the other routes follow at the next sync");
-                break;
-            }
-            if placed.has(destination) {
-                self.inject(&mut runtime, destination).await?;
+            .await?
+        {
+            Placed::WithRoutes { rejected } => self.take_routes(&wanted, &rejected),
+            Placed::Nothing => {}
+            Placed::RoutesMissing => {
+                for destination in self.routes.joining(&wanted) {
+                    if Instant::now() >= end {
+                        debug!("the runtime is slow; the other routes follow at the next sync");
+                        break;
+                    }
+                    self.inject(&mut runtime, destination).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Notes the routes that came with the peers.
+    fn take_routes(&mut self, wanted: &BTreeSet<Ipv4Net>, rejected: &BTreeSet<Ipv4Net>) {
+        for &destination in wanted {
+            if rejected.contains(&destination) {
+                self.routes.refused(destination);
+            } else {
+                self.routes.acknowledged(destination);
+                self.reasons.resolve(&Subject::Route(destination));
+            }
+        }
     }
 
     /// The connection; a new one means a runtime that may know nothing.
@@ -275,11 +299,10 @@ impl Dataplane {
                 debug!(%destination, "route removed");
             }
             Err(failure) => {
-                if self
-                    .reasons
-                    .note(Subject::Route(destination), &failure.to_string())
-                {
-                    warn!(%destination, reason = %failure, "route not removed; trying again at every sync");
+                let reason = failure.to_string();
+                if self.reasons.note(Subject::Route(destination), &reason) {
+                    let kept = &mut self.log.routes_kept;
+                    kept.add(|| format!("{destination}: {reason}"));
                 }
             }
         }
@@ -297,7 +320,8 @@ impl Dataplane {
             Ok(()) => {
                 self.routes.acknowledged(destination);
                 if self.reasons.resolve(&Subject::Route(destination)) {
-                    info!(%destination, "route is in place after all");
+                    let made = &mut self.log.routes_made_after_all;
+                    made.add(|| destination.to_string());
                 } else {
                     debug!(%destination, via_interface, "route in place");
                 }
@@ -307,11 +331,10 @@ impl Dataplane {
                     CallError::Refused(_) => self.routes.refused(destination),
                     _ => self.routes.doubt(destination),
                 }
-                if self
-                    .reasons
-                    .note(Subject::Route(destination), &failure.to_string())
-                {
-                    warn!(%destination, via_interface, reason = %failure, "no route; trying again at every sync");
+                let reason = failure.to_string();
+                if self.reasons.note(Subject::Route(destination), &reason) {
+                    let missing = &mut self.log.routes_missing;
+                    missing.add(|| format!("{destination} over {via_interface}: {reason}"));
                 }
             }
         }

@@ -44,5 +44,6 @@ pub mod retry;
 pub mod routes;
 pub mod runtime_client;
 pub mod sync;
+pub mod tally;
 pub mod token;
 pub mod underlay;

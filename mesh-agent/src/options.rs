@@ -158,7 +158,9 @@ pub struct Options {
     )]
     pub connect_timeout: Duration,
 
-    /// The overlay interface that routes to peers lead over
+    /// The overlay interface that routes to peers lead over, for a runtime without mesh.MeshDataplane
+    ///
+    /// One that serves it makes the routes itself, along with the peers.
     #[arg(
         long,
         value_name = "NAME",

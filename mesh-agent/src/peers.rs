@@ -170,6 +170,22 @@ pub enum Skip {
     },
 }
 
+impl Skip {
+    /// The rule that it breaks, without what breaks it.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Subnet { .. } => "a subnet is a network",
+            Self::Address { .. } => "a node has a unicast address",
+            Self::Status => "a status is known",
+            Self::OwnSubnet { .. } => "this node's subnet is its own",
+            Self::OwnAddress(_) => "this node's address is its own",
+            Self::SubnetTaken { .. } => "a subnet has one node",
+            Self::AddressTaken { .. } => "an address has one node",
+        }
+    }
+}
+
 /// What a list means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {

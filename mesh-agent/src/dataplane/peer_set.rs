@@ -28,21 +28,17 @@ pub(super) enum FastPath {
     },
 }
 
-/// The peers that are in place after `SyncPeers`, and may be routed to.
+/// What `SyncPeers` put in place.
 pub(super) enum Placed {
-    All,
-    AllBut(BTreeSet<Ipv4Net>),
-    None,
-}
-
-impl Placed {
-    pub(super) fn has(&self, subnet: Ipv4Net) -> bool {
-        match self {
-            Self::All => true,
-            Self::AllBut(rejected) => !rejected.contains(&subnet),
-            Self::None => false,
-        }
-    }
+    /// The peers, and the routes to them.
+    WithRoutes {
+        /// Those that the runtime did not take.
+        rejected: BTreeSet<Ipv4Net>,
+    },
+    /// The runtime does not serve it: routes are made one by one.
+    RoutesMissing,
+    /// It was refused, or failed.
+    Nothing,
 }
 
 impl Dataplane {
@@ -68,8 +64,12 @@ impl Dataplane {
                 };
             }
             if now < ask_again {
-                return Ok(Placed::All);
+                return Ok(Placed::RoutesMissing);
             }
+        }
+        // What is asked for may be there even if the answer never comes.
+        for destination in self.routes.joining(&peers.keys().copied().collect()) {
+            self.routes.asking(destination);
         }
         // Twice, for the one refusal that can be answered: a generation that is too low.
         for _ in 0..2 {
@@ -80,7 +80,8 @@ impl Dataplane {
                     self.serves_fast_path();
                     let behind = self.generation.continue_above(answer.generation);
                     if answer.success {
-                        return Ok(self.placed(peers, &answer));
+                        let rejected = self.placed(peers, &answer);
+                        return Ok(Placed::WithRoutes { rejected });
                     }
                     if behind {
                         warn!(
@@ -94,13 +95,13 @@ impl Dataplane {
                 }
                 Err(CallError::Unimplemented { .. }) => {
                     self.lacks_fast_path();
-                    return Ok(Placed::All);
+                    return Ok(Placed::RoutesMissing);
                 }
                 Err(failure) => self.peer_set_failed(&failure),
             }
             break;
         }
-        Ok(Placed::None)
+        Ok(Placed::Nothing)
     }
 
     fn request(
@@ -127,8 +128,8 @@ impl Dataplane {
         }
     }
 
-    /// Reads which peers a successful `SyncPeers` put in place.
-    fn placed(&mut self, peers: &PeerSet, answer: &mesh::SyncPeersResponse) -> Placed {
+    /// Reads which peers a successful `SyncPeers` did not put in place.
+    fn placed(&mut self, peers: &PeerSet, answer: &mesh::SyncPeersResponse) -> BTreeSet<Ipv4Net> {
         if self.reasons.resolve(&Subject::PeerSet) {
             info!("the runtime takes the peer set again");
         }
@@ -155,18 +156,15 @@ impl Dataplane {
             let Some(Ok(subnet)) = subnet else { continue };
             rejected.insert(subnet);
             if self.reasons.note(Subject::Peer(subnet), &rejection.reason) {
-                warn!(%subnet, reason = %Excerpt(&rejection.reason), "the runtime rejected a peer; trying again at every sync");
+                let rejected = &mut self.log.rejected;
+                rejected.add(|| format!("{subnet}: {}", Excerpt(&rejection.reason)));
             }
         }
         self.reasons.retain(|subject| match subject {
             Subject::Peer(subnet) => rejected.contains(subnet),
             _ => true,
         });
-        if rejected.is_empty() {
-            Placed::All
-        } else {
-            Placed::AllBut(rejected)
-        }
+        rejected
     }
 
     fn peer_set_failed(&mut self, failure: &CallError) {

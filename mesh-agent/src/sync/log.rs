@@ -1,6 +1,6 @@
 //! One log line per change of the peers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use ipnet::Ipv4Net;
 use tracing::{debug, info, warn};
@@ -9,6 +9,7 @@ use crate::{
     excerpt::Excerpt,
     peers::{Cause, KnownPeer, KnownPeers, Skip, UnusableList},
     reasons::Reasons,
+    tally::{Line, Tally},
 };
 
 /// More changes than this at one time are logged as one line.
@@ -19,6 +20,8 @@ const LOGGED_CHANGES: usize = 16;
 pub(super) struct SyncLog {
     unusable: Reasons<()>,
     skipped: BTreeMap<String, Skip>,
+    /// Those among them that were not said yet, by the rule that they break.
+    broken: BTreeMap<&'static str, Tally>,
 }
 
 impl SyncLog {
@@ -38,15 +41,18 @@ impl SyncLog {
     }
 
     pub(super) fn skipped(&mut self, skipped: BTreeMap<String, Skip>) {
-        let news: Vec<_> = skipped
+        let news = skipped
             .iter()
-            .filter(|(node_id, skip)| self.skipped.get(*node_id) != Some(skip))
-            .collect();
-        for (node_id, skip) in news.iter().take(LOGGED_CHANGES) {
-            warn!(node_id = %Excerpt(node_id), reason = %skip, "listed node is no peer");
+            .filter(|(node_id, skip)| self.skipped.get(*node_id) != Some(skip));
+        for (node_id, skip) in news {
+            let tally = self.broken.entry(skip.rule()).or_default();
+            tally.add(|| format!("{}: {skip}", Excerpt(node_id)));
         }
-        if let Some(more) = news.len().checked_sub(LOGGED_CHANGES).filter(|n| *n > 0) {
-            warn!(more, "further listed nodes are no peers");
+        let now = Instant::now();
+        for (rule, tally) in &mut self.broken {
+            if let Some(Line { count, examples }) = tally.line(now) {
+                warn!(rule, count, %examples, "listed nodes are no peers");
+            }
         }
         self.skipped = skipped;
     }

@@ -1,5 +1,10 @@
 //! What the agent makes of the control plane's lists, good and bad.
 
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde_json::json;
+
 use crate::{
     fake_control_plane::{Answer, FakeControlPlane},
     fake_runtime::{Call, FakeRuntime, inject, subnet},
@@ -25,7 +30,7 @@ pub(crate) fn removals(runtime: &FakeRuntime) -> Vec<Call> {
 }
 
 #[test]
-fn who_joins_is_injected_and_who_leaves_removed_and_no_route_points_at_nothing() {
+fn who_joins_gets_a_route_and_who_leaves_loses_it_and_no_route_points_at_nothing() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
     let agent = settled(&control, &runtime, &[]);
     assert_eq!(runtime.peers(), [2, 3]);
@@ -40,6 +45,22 @@ fn who_joins_is_injected_and_who_leaves_removed_and_no_route_points_at_nothing()
 
     assert_eq!(removals(&runtime), [Call::Remove(subnet(2))]);
     assert_eq!(runtime.state().violations, [""; 0]);
+    let calls = runtime.calls_since(0);
+    let injections = calls.iter().filter(|call| matches!(call, Call::Inject(..)));
+    assert_eq!(injections.count(), 0, "the routes come with the peers");
+}
+
+#[test]
+fn a_runtime_with_three_calls_is_told_of_each_join_and_each_leave_once() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::with_three_calls());
+    // No injection of all routes in between.
+    let agent = settled(&control, &runtime, &["--reinject-interval", "1h"]);
+    control.add_peer(4);
+    control.set(2, "status", "down");
+    agent.until("3 and 4", || runtime.routes() == [3, 4]);
+    control.set(2, "status", "up");
+    agent.until("2, 3 and 4", || runtime.routes() == [2, 3, 4]);
+    assert_eq!(removals(&runtime), [Call::Remove(subnet(2))]);
     let calls = runtime.calls_since(0);
     let injected = |n| calls.iter().filter(|call| **call == inject(n)).count();
     assert_eq!([2, 3, 4].map(injected), [2, 1, 1], "each join is one call");
@@ -243,17 +264,18 @@ fn a_malformed_or_conflicting_node_is_skipped_and_logged_once() {
     control.set(12, "subnet", "10.42.12.1/24");
     control.set(13, "host_ip", "0.0.0.0");
     control.set(14, "subnet", "10.42.1.0/24");
-    agent.until("five complaints", || {
-        agent.logged("listed node is no peer") == 5
-    });
+    let complaints = |n: u8| {
+        let (log, node) = (agent.log(), format!("\"peer-{n}\": "));
+        let complaint =
+            |line: &&String| line.contains("listed nodes are no peers") && line.contains(&node);
+        log.iter().filter(complaint).count()
+    };
+    agent.until("five complaints", || (10..=14).all(|n| complaints(n) > 0));
     let lists = control.lists();
     agent.until("more lists", || control.lists() >= lists + 5);
-    assert_eq!(
-        agent.logged("listed node is no peer"),
-        5,
-        "{:#?}",
-        agent.log()
-    );
+    for n in 10..=14 {
+        assert_eq!(complaints(n), 1, "{:#?}", agent.log());
+    }
     assert_eq!(runtime.routes(), [2, 3]);
     assert_eq!(runtime.peers(), [2, 3]);
 }
@@ -290,4 +312,38 @@ fn a_subnet_that_changes_hands_ends_with_its_new_holder() {
         runtime.routes() == [3] && runtime.peers() == [3]
     });
     assert_eq!(removals(&runtime), [Call::Remove(subnet(2))]);
+}
+
+#[test]
+fn sixty_thousand_nodes_that_are_no_peers_are_a_few_log_lines() {
+    let (control, runtime) = (FakeControlPlane::without_feed(), FakeRuntime::start());
+    let count = 60_000_u32;
+    let node = |n: u32, subnet: Ipv4Net| {
+        json!({
+            "node_id": format!("peer-{n}"), "hostname": "", "status": "up", "registered_at": n,
+            "host_ip": Ipv4Addr::from(0x6440_0000 + n), "subnet": subnet,
+        })
+    };
+    let network = |base: u32, n: u32| Ipv4Net::new(Ipv4Addr::from(base + (n << 8)), 24).unwrap();
+    // Half of them overlap each other; the other half the runtime does not take.
+    let overlapping = (0..count / 2).map(|n| node(n, network(0x0a2a_0200, n % 2)));
+    let rejected = (count / 2..count).map(|n| node(n, network(0x0b00_0000, n)));
+    control.state().nodes = overlapping.chain(rejected).collect();
+    let rejected = (count / 2..count).map(|n| network(0x0b00_0000, n).to_string());
+    runtime.state().reject_peers = rejected.collect();
+    let patient = [
+        "--request-timeout",
+        "20s",
+        "--sync-interval",
+        "1s",
+        "--log-level",
+        "info",
+    ];
+    let agent = Agent::start(&control, &runtime, &patient);
+    agent.until("two syncs", || runtime.syncs_since(0, 2 + 30_000) >= 2);
+    agent.until_logged("listed nodes are no peers");
+    agent.until_logged("rejected peers");
+    assert_eq!(agent.logged("count=29998"), 1, "{:#?}", agent.log());
+    assert_eq!(agent.logged("count=30000"), 1, "{:#?}", agent.log());
+    assert!(agent.log().len() < 30, "{:#?}", agent.log());
 }

@@ -46,6 +46,7 @@ fn a_name_with_two_addresses_never_makes_the_node_s_address_change() {
     // Ten looks and more.
     let (mark, questions) = (runtime.calls(), resolver.questions());
     agent.until("syncs", || runtime.syncs_since(mark, 1) >= 10);
+    assert_eq!(addresses(&runtime).len(), 1, "{:#?}", agent.log());
     assert_eq!(
         resolver.questions(),
         questions,

@@ -57,6 +57,8 @@ impl MeshDataplane for Service {
         let added = taken.difference(&state.peers).count();
         let removed = state.peers.difference(&taken).count();
         state.generation = request.generation;
+        // The routes to the peers come with them.
+        state.routes = taken.union(&state.injected).cloned().collect();
         state.peers = taken;
         Ok(Response::new(SyncPeersResponse {
             success: true,

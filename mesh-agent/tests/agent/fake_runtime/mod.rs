@@ -42,7 +42,9 @@ pub(crate) struct State {
     pub(crate) calls: Vec<Call>,
     pub(crate) subnet: String,
     pub(crate) peers: BTreeSet<String>,
+    /// The peers', and those that were injected.
     pub(crate) routes: BTreeSet<String>,
+    pub(crate) injected: BTreeSet<String>,
     pub(crate) generation: u64,
     /// Moments at which a route pointed at nothing.
     pub(crate) violations: Vec<String>,
@@ -148,6 +150,7 @@ impl FakeRuntime {
             state.peers.clear();
             state.entries.clear();
             state.routes.clear();
+            state.injected.clear();
             state.generation = 0;
         }
         self.resume();

@@ -44,6 +44,7 @@ impl QuiltRuntime for Service {
                 let violation = format!("route to {destination} before its peer");
                 state.violations.push(violation);
             }
+            state.injected.insert(destination.clone());
             state.routes.insert(destination);
         }
         let error = if success { "" } else { "foreign route" }.to_owned();
@@ -56,7 +57,9 @@ impl QuiltRuntime for Service {
     ) -> Result<Response<RemoveRouteResponse>, Status> {
         let destination = request.into_inner().destination;
         self.record(Call::Remove(destination.clone())).await;
-        self.0.lock().unwrap().routes.remove(&destination);
+        let mut state = self.0.lock().unwrap();
+        state.injected.remove(&destination);
+        state.routes.remove(&destination);
         Ok(Response::new(RemoveRouteResponse {
             success: true,
             error: String::new(),

@@ -1,0 +1,43 @@
+//! What a pass says about peers and routes: a line for each kind of thing, however many it happened to.
+
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use crate::tally::{Line, Tally};
+
+/// What happened to peers and routes and was not said yet.
+#[derive(Debug, Default)]
+pub(super) struct PassLog {
+    /// Peers that the runtime does not take.
+    pub(super) rejected: Tally,
+    /// Routes that are wanted and were not made.
+    pub(super) routes_missing: Tally,
+    /// Routes that are not wanted and were not removed.
+    pub(super) routes_kept: Tally,
+    /// Routes that were made after they could not be.
+    pub(super) routes_made_after_all: Tally,
+}
+
+impl PassLog {
+    pub(super) fn say(&mut self, now: Instant) {
+        if let Some(Line { count, examples }) = self.rejected.line(now) {
+            warn!(
+                count,
+                %examples, "the runtime rejected peers; trying again at every sync"
+            );
+        }
+        if let Some(Line { count, examples }) = self.routes_missing.line(now) {
+            warn!(count, %examples, "no route; trying again at every sync");
+        }
+        if let Some(Line { count, examples }) = self.routes_kept.line(now) {
+            warn!(
+                count,
+                %examples, "route not removed; trying again at every sync"
+            );
+        }
+        if let Some(Line { count, examples }) = self.routes_made_after_all.line(now) {
+            info!(count, %examples, "route is in place after all");
+        }
+    }
+}
