@@ -118,10 +118,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     tasks.spawn(dataplane::run(
         settings.dataplane,
         passes,
-        registration.subscribe(),
-        host_address.subscribe(),
-        overlay.subscribe(),
-        peers.subscribe(),
+        dataplane::Sources {
+            registration: registration.subscribe(),
+            host_address: host_address.subscribe(),
+            overlay: overlay.subscribe(),
+            peers: peers.subscribe(),
+        },
         tasks_stop.clone(),
     ));
     tasks.spawn(probe::run(
@@ -149,8 +151,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         control_plane.clone(),
         settings.feed,
         registration.subscribe(),
-        overlay.clone(),
-        listed,
+        feed::Results {
+            overlay: overlay.clone(),
+            listed,
+        },
         tasks_stop.clone(),
     ));
     tasks.spawn(register::run(

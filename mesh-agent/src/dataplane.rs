@@ -62,16 +62,62 @@ pub struct DataplaneSettings {
     pub overlay_interface: String,
 }
 
-/// Passes over the runtime every interval, and at once when the peers, the registration or
-/// the node's own address or the settings of the overlay change, until `stop`. Leaves everything in place at the end: the data plane outlives
-/// the daemons.
+/// What the data plane task learns from others. Each change is followed at once.
+#[derive(Debug)]
+pub struct Sources {
+    /// The node as registered.
+    pub registration: watch::Receiver<Option<Registration>>,
+    /// The node's address on the underlay, once it is known.
+    pub host_address: watch::Receiver<Option<Ipv4Addr>>,
+    /// What all nodes have in common.
+    pub overlay: watch::Receiver<Overlay>,
+    /// The peers, once they are known.
+    pub peers: watch::Receiver<Option<Arc<PeerSet>>>,
+}
+
+impl Sources {
+    /// Waits for a change. Cancel safe.
+    async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        tokio::select! {
+            changed = self.registration.changed() => changed,
+            changed = self.host_address.changed() => changed,
+            changed = self.overlay.changed() => changed,
+            changed = self.peers.changed() => changed,
+        }
+    }
+
+    /// What to show, and the epoch of the registration, once the node is registered.
+    fn wanted(&mut self) -> Option<(Wanted, u64)> {
+        let registration = self.registration.borrow_and_update();
+        let (subnet, epoch) = registration.as_ref().map(|it| (it.subnet, it.epoch))?;
+        let host_address = *self.host_address.borrow_and_update();
+        let peers = self.peers.borrow_and_update().clone();
+        let wanted = Wanted {
+            own: Own {
+                subnet,
+                host_address: host_address?,
+            },
+            overlay: *self.overlay.borrow_and_update(),
+            peers: peers.map(|peers| without_own(&peers, subnet)),
+        };
+        Some((wanted, epoch))
+    }
+}
+
+/// What the runtime is to show.
+#[derive(Debug)]
+struct Wanted {
+    own: Own,
+    overlay: Overlay,
+    peers: Option<Arc<PeerSet>>,
+}
+
+/// Passes over the runtime every interval, and at once when what it is to show changes, until `stop`. Leaves everything
+/// in place at the end: the data plane outlives the daemons.
 pub async fn run(
     settings: DataplaneSettings,
     mut passes: Ticker,
-    mut registration: watch::Receiver<Option<Registration>>,
-    mut host_address: watch::Receiver<Option<Ipv4Addr>>,
-    mut overlay: watch::Receiver<Overlay>,
-    mut peers: watch::Receiver<Option<Arc<PeerSet>>>,
+    mut sources: Sources,
     stop: CancellationToken,
 ) {
     let mut dataplane = Dataplane::new(settings);
@@ -80,17 +126,10 @@ pub async fn run(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = registration.changed() => if changed.is_err() { return },
-            changed = host_address.changed() => if changed.is_err() { return },
-            changed = overlay.changed() => if changed.is_err() { return },
-            changed = peers.changed() => if changed.is_err() { return },
+            changed = sources.changed() => if changed.is_err() { return },
             () = passes.tick() => {}
         }
-        let Some((subnet, epoch)) = registration
-            .borrow_and_update()
-            .as_ref()
-            .map(|it| (it.subnet, it.epoch))
-        else {
+        let Some((wanted, epoch)) = sources.wanted() else {
             continue;
         };
         if std::mem::replace(&mut last_epoch, epoch) != epoch {
@@ -99,19 +138,10 @@ pub async fn run(
                 debug!(%error, "the clock goes on as it did");
             }
         }
-        let Some(host_address) = *host_address.borrow_and_update() else {
-            continue;
-        };
-        dataplane.overlay = *overlay.borrow_and_update();
-        let peers = peers.borrow_and_update().clone();
-        let peers = peers.map(|peers| without_own(&peers, subnet));
-        let own = Own {
-            subnet,
-            host_address,
-        };
+        dataplane.overlay = wanted.overlay;
         tokio::select! {
             () = stop.cancelled() => return,
-            () = dataplane.round(own, peers.as_deref()) => {}
+            () = dataplane.round(wanted.own, wanted.peers.as_deref()) => {}
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -19,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    control_plane::ControlPlane,
-    node::{Node, Registration},
+    control_plane::{ControlPlane, ControlPlaneError},
+    node::{Node, NodesAnswer, Registration},
     node_list::{NodeList, Outcome, Question},
     reasons::Reasons,
     register::note,
@@ -58,52 +59,156 @@ pub struct Listed {
     pub removed: Arc<BTreeSet<String>>,
 }
 
+/// What the feed task tells others.
+#[derive(Debug)]
+pub struct Results {
+    /// What all nodes have in common.
+    pub overlay: watch::Sender<Overlay>,
+    /// The node list.
+    pub listed: watch::Sender<Option<Listed>>,
+}
+
+/// What woke the task up.
+enum Woken {
+    Stopped,
+    /// The control plane answered, or failed to.
+    Answered(Asked, Result<NodesAnswer, ControlPlaneError>),
+    /// Calls go to another replica, or over new connections.
+    Moved,
+    /// The node is registered, perhaps anew.
+    Registered,
+    /// It is time for the next question.
+    Due,
+}
+
 /// Follows the list while the node is registered, until `stop`. Publishes after every answer,
 /// also when nothing changed, and what the answer says that all nodes have in common.
 pub async fn run(
     control_plane: ControlPlane,
     settings: FeedSettings,
     mut registration: watch::Receiver<Option<Registration>>,
-    overlay: watch::Sender<Overlay>,
-    published: watch::Sender<Option<Listed>>,
+    results: Results,
     stop: CancellationToken,
 ) {
-    let mut list = NodeList::default();
-    let mut pace = Pace::default();
-    let mut log = FeedLog::default();
-    let mut moves = control_plane.moves();
     let wait = settings.interval.min(LONGEST_WAIT);
+    let mut feed = Feed::new(settings, results);
+    let mut moves = control_plane.moves();
+    let mut under_way: Option<UnderWay> = None;
     let mut next = Instant::now();
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = registration.changed() => if changed.is_err() { return },
-            () = sleep_until(next) => {}
+        let asking = under_way.is_some();
+        let woken = tokio::select! {
+            biased;
+            () = stop.cancelled() => Woken::Stopped,
+            (asked, answer) = answered(&mut under_way) => Woken::Answered(asked, answer),
+            changed = moves.changed(), if asking => heard(changed, Woken::Moved),
+            changed = registration.changed() => heard(changed, Woken::Registered),
+            () = sleep_until(next), if !asking => Woken::Due,
+        };
+        // Whatever it is, a question that is under way is over.
+        let given_up = under_way.take();
+        match woken {
+            Woken::Stopped => return,
+            Woken::Answered(asked, answer) => {
+                let pause = feed.take(&asked, answer);
+                next = asked.at + pause.unwrap_or_else(|| retry::next_round(wait));
+                continue;
+            }
+            // What waits at a replica that another task gave up waits for nothing.
+            Woken::Moved => {
+                let asked = given_up.map_or_else(Instant::now, |question| question.asked.at);
+                next = asked + SHORTEST_INTERVAL;
+                continue;
+            }
+            // A list asked for before a registration says nothing about it.
+            Woken::Registered | Woken::Due => {}
         }
-        let Some(epoch) = registration.borrow_and_update().as_ref().map(|r| r.epoch) else {
+        let Some(epoch) = registration.borrow_and_update().as_ref().map(|it| it.epoch) else {
             next = Instant::now() + wait;
             continue;
         };
         moves.borrow_and_update();
-        let (asked, question) = (Instant::now(), list.question());
-        let answer = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            answer = control_plane.nodes(&question, wait) => answer,
-            // What waits at a replica that another task gave up waits for nothing; and a
-            // list asked for before a registration says nothing about it.
-            _ = moves.changed() => {
-                next = asked + SHORTEST_INTERVAL;
-                continue;
-            }
-            changed = registration.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                registration.mark_changed();
-                continue;
-            }
+        let asked = Asked {
+            at: Instant::now(),
+            epoch,
+            question: feed.list.question(),
         };
+        under_way = Some(UnderWay::ask(control_plane.clone(), asked, wait));
+    }
+}
+
+/// Whoever tells of changes ends with the agent.
+fn heard(changed: Result<(), watch::error::RecvError>, woken: Woken) -> Woken {
+    match changed {
+        Ok(()) => woken,
+        Err(_) => Woken::Stopped,
+    }
+}
+
+/// A question to the control plane.
+#[derive(Debug, Clone)]
+struct Asked {
+    at: Instant,
+    /// The registration that was the latest then.
+    epoch: u64,
+    question: Question,
+}
+
+/// One that is not answered yet. Dropping it gives it up.
+struct UnderWay {
+    asked: Asked,
+    answer: Pin<Box<dyn Future<Output = Result<NodesAnswer, ControlPlaneError>> + Send>>,
+}
+
+impl UnderWay {
+    fn ask(control_plane: ControlPlane, asked: Asked, wait: Duration) -> Self {
+        let question = asked.question.clone();
+        Self {
+            asked,
+            answer: Box::pin(async move { control_plane.nodes(&question, wait).await }),
+        }
+    }
+}
+
+/// Waits for the answer, if there is one to wait for.
+async fn answered(
+    under_way: &mut Option<UnderWay>,
+) -> (Asked, Result<NodesAnswer, ControlPlaneError>) {
+    match under_way {
+        Some(question) => {
+            let answer = question.answer.as_mut().await;
+            (question.asked.clone(), answer)
+        }
+        None => std::future::pending().await,
+    }
+}
+
+struct Feed {
+    settings: FeedSettings,
+    list: NodeList,
+    pace: Pace,
+    log: FeedLog,
+    results: Results,
+}
+
+impl Feed {
+    fn new(settings: FeedSettings, results: Results) -> Self {
+        Self {
+            settings,
+            list: NodeList::default(),
+            pace: Pace::default(),
+            log: FeedLog::default(),
+            results,
+        }
+    }
+
+    /// Takes an answer over and publishes it. How long after the question the next one follows; `None` if this one
+    /// failed.
+    fn take(
+        &mut self,
+        asked: &Asked,
+        answer: Result<NodesAnswer, ControlPlaneError>,
+    ) -> Option<Duration> {
         let told = answer
             .map_err(|error| error.to_string())
             .and_then(|answer| {
@@ -113,30 +218,29 @@ pub async fn run(
         let (answer, told) = match told {
             Ok(told) => told,
             Err(error) => {
-                log.failed(&error);
-                next = asked + retry::next_round(wait);
-                continue;
+                self.log.failed(&error);
+                return None;
             }
         };
         let now = Instant::now();
-        let outcome = list.apply(answer, now.into_std(), settings.replica_lag);
-        log.answered(&question, outcome);
-        let regular = match question {
-            // Who waited for news has used the time up already.
-            Question::News { .. } => wait,
-            Question::Whole => settings.interval,
-        };
-        let advanced = list.question() != question;
-        let pause = pace.next(now, outcome, advanced, regular);
-        next = asked + pause;
+        let replica_lag = self.settings.replica_lag;
+        let outcome = self.list.apply(answer, now.into_std(), replica_lag);
+        self.log.answered(&asked.question, outcome);
         if let Outcome::Current { .. } = outcome {
-            note(&overlay, told);
-            published.send_replace(Some(Listed {
-                epoch,
-                nodes: list.nodes(),
-                removed: list.removed(),
+            note(&self.results.overlay, told);
+            self.results.listed.send_replace(Some(Listed {
+                epoch: asked.epoch,
+                nodes: self.list.nodes(),
+                removed: self.list.removed(),
             }));
         }
+        let regular = match asked.question {
+            // Who waited for news has used the time up already.
+            Question::News { .. } => self.settings.interval.min(LONGEST_WAIT),
+            Question::Whole => self.settings.interval,
+        };
+        let advanced = self.list.question() != asked.question;
+        Some(self.pace.next(now, outcome, advanced, regular))
     }
 }
 

@@ -48,6 +48,15 @@ pub struct Results {
     pub revocation: Revocation,
 }
 
+/// What woke the task up.
+enum Woken {
+    Stopped,
+    /// The list, the registration or the node's address is another.
+    Told,
+    /// The runtime said something about the peers.
+    Reported(Report),
+}
+
 /// Makes peers of lists and reports until `stop`. Before the first usable list, and before
 /// the runtime said whom it has, it publishes nothing: a restarted agent must not mistake
 /// "not asked yet" for "no peers".
@@ -71,42 +80,58 @@ pub async fn run(
         return;
     };
     peers.known = present;
+    let mut woken = Woken::Told;
     loop {
-        let registration = sources.registration.borrow_and_update().clone();
-        let host_address = *sources.host_address.borrow_and_update();
-        let listed = sources.listed.borrow_and_update().clone();
-        if let (Some(registration), Some(host_address), Some(listed)) =
-            (registration, host_address, listed)
-        {
-            let own = OwnNode {
-                node_id: registration.node_id,
-                subnet: registration.subnet,
-                host_address,
-            };
-            let usable = peers.take_list(&listed, &own);
-            if usable {
-                results.publish(&peers.known);
-            } else if listed.epoch >= registration.epoch {
-                results.revocation.revoke(registration.epoch);
-            }
-        }
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = sources.registration.changed() => if changed.is_err() { return },
-                changed = sources.host_address.changed() => if changed.is_err() { return },
-                changed = sources.listed.changed() => if changed.is_err() { return },
-                report = sources.reports.recv() => {
-                    let Some(report) = report else { return };
-                    peers.take_report(&report);
-                    if results.peers.borrow().is_some() {
+        match woken {
+            Woken::Stopped => return,
+            Woken::Told => {
+                if let Some((listed, own, epoch)) = sources.told() {
+                    if peers.take_list(&listed, &own) {
                         results.publish(&peers.known);
+                    } else if listed.epoch >= epoch {
+                        results.revocation.revoke(epoch);
                     }
-                    continue;
                 }
             }
-            break;
+            Woken::Reported(report) => {
+                peers.take_report(&report);
+                if results.peers.borrow().is_some() {
+                    results.publish(&peers.known);
+                }
+            }
         }
+        woken = tokio::select! {
+            () = stop.cancelled() => Woken::Stopped,
+            woken = sources.next() => woken,
+        };
+    }
+}
+
+impl Sources {
+    /// Waits for the next thing that is told. Cancel safe.
+    async fn next(&mut self) -> Woken {
+        let changed = tokio::select! {
+            changed = self.registration.changed() => changed,
+            changed = self.host_address.changed() => changed,
+            changed = self.listed.changed() => changed,
+            report = self.reports.recv() => return report.map_or(Woken::Stopped, Woken::Reported),
+        };
+        // Whoever tells ends with the agent.
+        changed.map_or(Woken::Stopped, |()| Woken::Told)
+    }
+
+    /// The list, who this node is, and the epoch of its registration, once all are known.
+    fn told(&mut self) -> Option<(Listed, OwnNode, u64)> {
+        let registration = self.registration.borrow_and_update().clone();
+        let host_address = *self.host_address.borrow_and_update();
+        let listed = self.listed.borrow_and_update().clone();
+        let registration = registration?;
+        let own = OwnNode {
+            node_id: registration.node_id,
+            subnet: registration.subnet,
+            host_address: host_address?,
+        };
+        Some((listed?, own, registration.epoch))
     }
 }
 
