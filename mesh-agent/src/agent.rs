@@ -45,8 +45,6 @@ pub struct Settings {
     pub node: NodeDescription,
     /// Where its address comes from.
     pub host_address: HostAddress,
-    /// Time between two heartbeats.
-    pub heartbeat_interval: Duration,
     /// How the node list is followed.
     pub feed: FeedSettings,
     /// How long a peer stays that is heard of neither in lists nor in the data plane.
@@ -88,7 +86,7 @@ pub enum AgentError {
 /// If a task ends before `stop`, which is a bug; the others are stopped, and the node is
 /// left registered, because its data plane still works. If there is no timer to begin with.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
-    let beats = Ticker::every(settings.heartbeat_interval)?;
+    let beats = Ticker::every(heartbeat::interval(settings.node.heartbeat_interval, None))?;
     let passes = Ticker::every(settings.dataplane.interval)?;
     let looks = Ticker::every(settings.feed.interval.min(host_address::LONGEST_INTERVAL))?;
     let registration = watch::Sender::<Option<Registration>>::new(None);
@@ -107,7 +105,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeat::run(
         control_plane.clone(),
-        settings.heartbeat_interval,
+        settings.node.heartbeat_interval,
         beats,
         Reporter::new(settings.dataplane.runtime.clone()),
         registration.subscribe(),

@@ -62,6 +62,8 @@ pub struct Lease {
     pub subnet: ipnet::Ipv4Net,
     /// What all nodes have in common.
     pub overlay: Overlay,
+    /// How often to beat, if the control plane told.
+    pub heartbeat_interval: Option<Duration>,
 }
 
 impl ControlPlane {
@@ -316,6 +318,7 @@ fn lease(call: String, answer: RegisterAnswer) -> Result<Lease, ControlPlaneErro
             node_id: answer.node_id,
             subnet,
             overlay,
+            heartbeat_interval: answer.heartbeat_interval_ms.map(Duration::from_millis),
         }),
         Err(error) => Err(ControlPlaneError::Subnet {
             call,

@@ -16,6 +16,13 @@ use crate::{
     report::Reporter,
 };
 
+/// Time between two heartbeats where the control plane does not tell and the operator neither.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// A control plane may tell no shorter and no longer one.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Most time that the runtime has to say what a heartbeat shall carry.
 const LONGEST_REPORT: Duration = Duration::from_secs(1);
 
@@ -26,21 +33,21 @@ const FEW_PEERS: usize = 150;
 /// How many heartbeats carry nothing after one got through only without what it carried.
 const REFUSED_BEATS: u32 = 60;
 
-/// Beats every `interval` while the node is registered, until `stop`. The registration
-/// itself counts as a beat.
+/// Beats every `own_interval`, or as often as the control plane told where there is none, while
+/// the node is registered, until `stop`. The registration itself counts as a beat.
 ///
 /// When a beat is due, the runtime is asked first, and what it has not said soon is left out: what a heartbeat carries
 /// makes it late by no more than that.
 pub async fn run(
     control_plane: ControlPlane,
-    interval: Duration,
+    own_interval: Option<Duration>,
     mut ticker: Ticker,
     mut reporter: Reporter,
     mut registration: watch::Receiver<Option<Registration>>,
     revocation: Revocation,
     stop: CancellationToken,
 ) {
-    let longest_report = LONGEST_REPORT.min(interval / 2);
+    let mut longest_report = LONGEST_REPORT;
     let mut heart = Heart {
         control_plane,
         revocation,
@@ -54,7 +61,13 @@ pub async fn run(
                 if changed.is_err() {
                     return;
                 }
-                if let Err(error) = ticker.restart() {
+                let told = registration
+                    .borrow_and_update()
+                    .as_ref()
+                    .and_then(|registration| registration.heartbeat_interval);
+                let interval = interval(own_interval, told);
+                longest_report = LONGEST_REPORT.min(interval / 2);
+                if let Err(error) = ticker.restart_every(interval) {
                     debug!(%error, "the clock goes on as it did");
                 }
                 continue;
@@ -73,6 +86,13 @@ pub async fn run(
             () = heart.beat(&current, report) => {}
         }
     }
+}
+
+/// How often to beat: what a control plane tells that has gone astray is kept within reason.
+#[must_use]
+pub fn interval(own: Option<Duration>, told: Option<Duration>) -> Duration {
+    let told = told.map(|told| told.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL));
+    own.or(told).unwrap_or(INTERVAL)
 }
 
 struct Heart {
@@ -130,5 +150,20 @@ impl Heart {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_interval_goes_before_the_control_planes_which_is_kept_within_reason() {
+        let (own, told) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(5)));
+        assert_eq!(interval(own, told), Duration::from_secs(2));
+        assert_eq!(interval(None, told), Duration::from_secs(5));
+        assert_eq!(interval(None, None), INTERVAL);
+        assert_eq!(interval(None, Some(Duration::ZERO)), SHORTEST_INTERVAL);
+        assert_eq!(interval(None, Some(Duration::MAX)), LONGEST_INTERVAL);
     }
 }

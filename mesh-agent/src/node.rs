@@ -3,7 +3,7 @@
 //! Subnets and addresses stay text here: one malformed entry must not make the whole list
 //! unreadable. [`crate::peers`] judges them one by one.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use ipnet::Ipv4Net;
 use mesh_rest::{digest::DigestedNode, mtu::mtu};
@@ -20,6 +20,8 @@ pub struct NodeDescription {
     pub ram_mb: Option<u64>,
     /// The node's stable identity. Without one, its address identifies the node.
     pub node_key: Option<String>,
+    /// Time between two heartbeats, if the operator gave one.
+    pub heartbeat_interval: Option<Duration>,
 }
 
 impl NodeDescription {
@@ -34,6 +36,9 @@ impl NodeDescription {
             node_key: self.node_key.clone(),
             subnet,
             overlay_mtu: None,
+            heartbeat_interval_ms: self
+                .heartbeat_interval
+                .map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -62,6 +67,9 @@ pub struct RegisterRequest {
     /// The MTU of the node's overlay in bytes, if the runtime has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlay_mtu: Option<u32>,
+    /// The time between its heartbeats in milliseconds, if the operator gave one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_interval_ms: Option<u64>,
 }
 
 /// Answer to `POST /api/nodes/register`.
@@ -75,6 +83,8 @@ pub struct RegisterAnswer {
     pub vxlan_port: Option<u64>,
     /// The VXLAN network identifier.
     pub vni: Option<u64>,
+    /// How often to beat, in milliseconds. Absent in the answer of a control plane that does not tell.
+    pub heartbeat_interval_ms: Option<u64>,
 }
 
 /// Answer to `GET /api/nodes`: a list, or what changed in it.
@@ -190,6 +200,8 @@ pub struct Registration {
     pub node_id: String,
     /// The subnet leased to the node.
     pub subnet: Ipv4Net,
+    /// How often to beat, if the control plane told.
+    pub heartbeat_interval: Option<Duration>,
 }
 
 /// Why a subnet from the network is not used.

@@ -116,14 +116,16 @@ pub struct Options {
     pub state_dir: PathBuf,
 
     /// Time between two heartbeats ("10s", "500ms", "1m"; a bare number is seconds)
+    ///
+    /// Default: as often as the control plane tells, a third of its --node-timeout; 10s where it
+    /// does not tell. It refuses a node that would beat fewer than two times within that timeout.
     #[arg(
         long,
         value_name = "TIME",
         env = "QUILT_MESH_HEARTBEAT_INTERVAL",
-        default_value = "10s",
         value_parser = values::period
     )]
-    pub heartbeat_interval: Duration,
+    pub heartbeat_interval: Option<Duration>,
 
     /// Time between two syncs of the peers, at most
     ///
@@ -322,9 +324,9 @@ impl Options {
                 cpu_cores: machine::cpu_cores(),
                 ram_mb: machine::ram_mb(),
                 node_key,
+                heartbeat_interval: self.heartbeat_interval,
             },
             host_address,
-            heartbeat_interval: self.heartbeat_interval,
             feed: FeedSettings {
                 interval: self.sync_interval,
                 replica_lag: self.replica_lag,

@@ -132,6 +132,7 @@ pub async fn run(
             epoch,
             node_id: lease.node_id,
             subnet: lease.subnet,
+            heartbeat_interval: lease.heartbeat_interval,
         }));
         tokio::select! {
             () = stop.cancelled() => return,

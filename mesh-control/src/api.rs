@@ -370,6 +370,17 @@ impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let message = error.to_string();
         match error {
+            ChangeError::BeatsTooSeldom { .. } => {
+                warn!(reason = message, "registration refused");
+                let detail = format!(
+                    "heartbeat_interval_ms: {message}. Leave --heartbeat-interval away, or start the control plane \
+                     with a longer --node-timeout"
+                );
+                invalid_fields(vec![FieldError {
+                    pointer: "#/heartbeat_interval_ms".to_owned(),
+                    detail,
+                }])
+            }
             ChangeError::InUse { clash, holder } => {
                 warn!(%holder.node_id, holder.hostname, %holder.host_ip, ?clash, "registration refused: in use");
                 let advice = match clash {

@@ -42,6 +42,12 @@ pub struct Admitted {
     /// The VXLAN network identifier that all nodes use (`--vni`).
     #[schema(minimum = 1, maximum = 16_777_215, example = 100)]
     pub vni: u32,
+    /// How long the node may be silent before it is down, in milliseconds (`--node-timeout`).
+    #[schema(minimum = 1, example = 30_000)]
+    pub node_timeout_ms: u64,
+    /// How often it shall beat, in milliseconds.
+    #[schema(minimum = 1, example = 10_000)]
+    pub heartbeat_interval_ms: u64,
 }
 
 /// The live node that has what another one claimed.
@@ -58,6 +64,19 @@ pub struct Holder {
 /// Why a change did not happen.
 #[derive(Debug, Error)]
 pub enum ChangeError {
+    /// The node beats too seldom to be seen alive.
+    #[error(
+        "a node that is silent for {node_timeout:?} is down here, and one that beats each {given:?} would be between its \
+         heartbeats; {longest:?} is the longest"
+    )]
+    BeatsTooSeldom {
+        /// The time between its heartbeats.
+        given: Duration,
+        /// The longest there may be.
+        longest: Duration,
+        /// After which a node is down.
+        node_timeout: Duration,
+    },
     /// A live node has the claimed key or address.
     #[error(
         "{} is in use by the live node {} ({}, host_ip {})",

@@ -7,6 +7,7 @@
 //! - [`leave`]: how a node says that it goes for good.
 //! - [`mtu`]: which MTUs a node can have.
 //! - [`overlay`]: what is the same on all nodes.
+//! - [`timing`]: how often nodes beat.
 
 pub mod digest;
 pub mod heartbeat;
@@ -14,3 +15,4 @@ pub mod heartbeat_token;
 pub mod leave;
 pub mod mtu;
 pub mod overlay;
+pub mod timing;

@@ -56,6 +56,16 @@ impl Ticker {
         Ok(timer.set(expiration, TimerSetTimeFlags::empty())?)
     }
 
+    /// Begins anew with another period: the next tick comes after one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::restart`].
+    pub fn restart_every(&mut self, period: Duration) -> io::Result<()> {
+        self.period = period;
+        self.restart()
+    }
+
     /// Waits for the next tick. Cancel safe.
     pub async fn tick(&mut self) {
         expired(&self.timer).await;

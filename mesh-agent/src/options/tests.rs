@@ -17,7 +17,7 @@ fn the_defaults_are_those_of_the_contract() {
     let options = parse(&[]).unwrap();
     let loopback = RuntimePlace::Tcp("127.0.0.1:50051".to_owned());
     assert_eq!(options.quilt_runtime, loopback);
-    assert_eq!(options.heartbeat_interval, Duration::from_secs(10));
+    assert_eq!(options.heartbeat_interval, None);
     assert_eq!(options.sync_interval, Duration::from_secs(5));
     assert_eq!(options.request_timeout, Duration::from_secs(3));
     assert_eq!(options.probe_timeout, Duration::from_secs(1));

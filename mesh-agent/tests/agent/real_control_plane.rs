@@ -1,6 +1,6 @@
 //! The agent against the real control plane, which runs in this process.
 
-use std::{net::TcpListener, path::Path, thread::JoinHandle, time::Duration};
+use std::{net::TcpListener, path::Path, process::Stdio, thread::JoinHandle, time::Duration};
 
 use clap::Parser as _;
 use tempfile::TempDir;
@@ -229,4 +229,37 @@ fn a_control_plane_that_is_killed_restarted_or_replaced_removes_no_route() {
         });
     }
     drop(control);
+}
+
+#[test]
+fn an_agent_beats_as_often_as_the_control_plane_tells_and_one_that_beats_too_seldom_is_told_why() {
+    let directory = tempfile::tempdir().unwrap();
+    // It calls a node down after a second.
+    let control = Control::start(directory.path(), None);
+    let node = Node::new(1);
+    let start = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(BINARY);
+        command
+            .env_clear()
+            .args([
+                "--control-plane",
+                &format!("http://127.0.0.1:{}", control.port),
+            ])
+            .args(["--quilt-runtime", &node.runtime.url()])
+            .args(["--host-ip", &node.address, "--hostname", "alpha"])
+            .args(["--log-level", "debug", "--state-dir"])
+            .arg(node.state())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        Agent::spawn(command)
+    };
+    let seldom = start(&["--heartbeat-interval", "600ms"]);
+    seldom.until_logged("a node that is silent for 1s is down here");
+    drop(seldom);
+    // Each ten seconds, as without a word, would be too seldom by far.
+    let agent = start(&[]);
+    agent.until("heartbeats", || agent.logged("heartbeat") >= 12);
+    assert_eq!(agent.logged("registered"), 1, "{:#?}", agent.log());
 }

@@ -4,6 +4,7 @@
 //! value and the rule. Fields that are not known are accepted: newer agents may send more.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use mesh_rest::mtu::{MTU_RANGE, mtu};
@@ -20,6 +21,8 @@ const LONGEST_HOSTNAME: usize = 253;
 const LONGEST_NODE_KEY: usize = 128;
 /// More cores than any host has; a larger number is a mistake.
 const MOST_CPU_CORES: u64 = 1 << 20;
+/// A day, in milliseconds.
+const LONGEST_INTERVAL_MS: u64 = 86_400_000;
 /// 2^40 MiB, an exbibyte: a larger number is a mistake.
 const MOST_RAM_MB: u64 = 1 << 40;
 
@@ -58,6 +61,11 @@ pub struct Registration {
     /// The MTU of the node's overlay in bytes, as heartbeats tell it, too; absent if it has none yet.
     #[schema(minimum = 68, maximum = 65_535, example = 1450)]
     pub overlay_mtu: Option<u32>,
+    /// The time between the node's heartbeats in milliseconds, where it does not follow what it is
+    /// answered.
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000, example = 10_000)]
+    #[schema(rename = "heartbeat_interval_ms")]
+    pub heartbeat_interval: Option<Duration>,
 }
 
 /// A field that is missing or wrong, as in the example of RFC 9457 section 3.
@@ -95,6 +103,7 @@ impl Registration {
         let ram_mb = fields.optional("ram_mb", |value| whole_number(value, MOST_RAM_MB));
         let subnet = fields.optional("subnet", subnet);
         let overlay_mtu = fields.optional("overlay_mtu", overlay_mtu);
+        let heartbeat_interval = fields.optional("heartbeat_interval_ms", interval);
         match (hostname, host_ip) {
             (Some(hostname), Some(host_ip)) if fields.errors.is_empty() => Ok(Self {
                 node_key,
@@ -104,6 +113,7 @@ impl Registration {
                 ram_mb,
                 subnet,
                 overlay_mtu,
+                heartbeat_interval,
             }),
             _ => Err(fields.errors),
         }
@@ -252,6 +262,13 @@ fn overlay_mtu(value: &Value) -> Result<u32, String> {
         .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
 }
 
+fn interval(value: &Value) -> Result<Duration, String> {
+    whole(value, LONGEST_INTERVAL_MS)
+        .filter(|milliseconds| (1..=LONGEST_INTERVAL_MS).contains(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("must be a whole number from 1 to {LONGEST_INTERVAL_MS}"))
+}
+
 /// A value for an error message: short, whatever was sent, and never the content of an array or object.
 fn describe(value: &Value) -> String {
     const SHOWN: usize = 64;
@@ -292,7 +309,8 @@ mod tests {
     #[test]
     fn a_registration_with_every_field_is_read() {
         let body = json!({"hostname": "a", "host_ip": "192.0.2.1", "cpu_cores": 4, "ram_mb": 8192.0,
-            "node_key": "k-1", "subnet": "10.42.7.0/24", "overlay_mtu": 1450.0, "favourite_colour": ["blue"]});
+            "node_key": "k-1", "subnet": "10.42.7.0/24", "overlay_mtu": 1450.0,
+            "heartbeat_interval_ms": 5000, "favourite_colour": ["blue"]});
         assert_eq!(
             read(&body).unwrap(),
             Registration {
@@ -303,6 +321,7 @@ mod tests {
                 ram_mb: Some(8192),
                 subnet: Some("10.42.7.0/24".parse().unwrap()),
                 overlay_mtu: Some(1450),
+                heartbeat_interval: Some(Duration::from_secs(5)),
             }
         );
     }
@@ -376,6 +395,9 @@ mod tests {
                 json!("1450"),
                 "whole number from 68 to 65535",
             ),
+            ("heartbeat_interval_ms", json!(0), "whole number from 1"),
+            ("heartbeat_interval_ms", json!("5s"), "whole number from 1"),
+            ("heartbeat_interval_ms", json!(86_400_001), "to 86400000"),
             ("subnet", json!(7), "subnet must be a string"),
             (
                 "subnet",

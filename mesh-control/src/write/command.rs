@@ -15,7 +15,7 @@ use crate::store::{Change, Reservation, StoreError, Tenant};
 /// A change that somebody waits for.
 pub(crate) enum Command {
     /// A node registers, new or known.
-    Register(Ask<Arrival, LetIn>),
+    Register(Box<Ask<Arrival, LetIn>>),
     /// A node's agent stops; answered with whether it was there until now.
     Deregister(Ask<NodeId, bool>),
     /// A node leaves for good; answered with whether it was there until now.

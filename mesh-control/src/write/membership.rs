@@ -1,8 +1,9 @@
 //! Joining and leaving.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh_rest::heartbeat_token::HeartbeatToken;
+use mesh_rest::timing;
 use tracing::{info, warn};
 
 use super::command::Command;
@@ -25,11 +26,25 @@ impl Registry {
         registration: Registration,
         token: Option<HeartbeatToken>,
     ) -> Result<(Admitted, HeartbeatToken), ChangeError> {
+        let node_timeout = self.copy.memory().liveness.timeout();
+        let longest = timing::longest_heartbeat_interval(node_timeout);
+        if let Some(given) = registration
+            .heartbeat_interval
+            .filter(|given| *given > longest)
+        {
+            return Err(ChangeError::BeatsTooSeldom {
+                given,
+                longest,
+                node_timeout,
+            });
+        }
         let arrival = Arrival {
             registration,
             token,
         };
-        let let_in = self.ask(Command::Register, arrival).await?;
+        let let_in = self
+            .ask(|ask| Command::Register(Box::new(ask)), arrival)
+            .await?;
         let admitted = let_in.admitted;
         let next = {
             let liveness = &mut self.copy.memory().liveness;
@@ -147,12 +162,15 @@ pub(super) async fn register(
             changed = true;
         }
     }
+    let node_timeout = registry.copy.memory().liveness.timeout();
     Ok(Ok(LetIn {
         admitted: Admitted {
             subnet: registry.subnet(index)?,
             node_id,
             vxlan_port: registry.store.overlay().vxlan_port,
             vni: registry.store.overlay().vni,
+            node_timeout_ms: milliseconds(node_timeout),
+            heartbeat_interval_ms: milliseconds(timing::heartbeat_interval(node_timeout)),
         },
         returning: node.is_some(),
         changed,
@@ -194,6 +212,13 @@ pub(super) fn registered(
                 host_ip = %displaced.host_ip, taken_by = %node_id,
                 "a node that is down lost its address to another; it keeps its subnet and has to register again");
     }
+}
+
+/// At least one.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
 }
 
 async fn exhausted(registry: &Registry, change: &mut Change) -> Result<ChangeError, StoreError> {
