@@ -7,7 +7,7 @@ use mesh_ticker::Ticker;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -86,7 +86,10 @@ pub enum AgentError {
 /// If a task ends before `stop`, which is a bug; the others are stopped, and the node is
 /// left registered, because its data plane still works. If there is no timer to begin with.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
-    let beats = Ticker::every(heartbeat::interval(settings.node.heartbeat_interval, None))?;
+    let beats = Ticker::every(heartbeat::own_or_told(
+        settings.node.heartbeat_interval,
+        None,
+    ))?;
     let passes = Ticker::every(settings.dataplane.interval)?;
     let looks = Ticker::every(settings.feed.interval.min(host_address::LONGEST_INTERVAL))?;
     let registration = watch::Sender::<Option<Registration>>::new(None);
@@ -102,6 +105,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let control_plane = &settings.control_plane;
     let node_key = settings.node.node_key.clone();
 
+    let beat_due = watch::Sender::new(Instant::now());
+    let beats_due = beat_due.subscribe();
+
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeat::run(
         control_plane.clone(),
@@ -109,7 +115,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         beats,
         Reporter::new(settings.dataplane.runtime.clone()),
         registration.subscribe(),
-        revocation.clone(),
+        heartbeat::Results {
+            revocation: revocation.clone(),
+            due: beat_due,
+        },
         tasks_stop.clone(),
     ));
     let runtime = settings.dataplane.runtime.clone();
@@ -148,8 +157,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     tasks.spawn(feed::run(
         control_plane.clone(),
         settings.feed,
-        registration.subscribe(),
+        feed::Sources {
+            registration: registration.subscribe(),
+            beats_due,
+        },
         feed::Results {
+            revocation: revocation.clone(),
             overlay: overlay.clone(),
             listed,
         },

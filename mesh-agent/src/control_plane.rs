@@ -10,7 +10,11 @@ use backon::BackoffBuilder as _;
 use mesh_rest::{heartbeat::Heartbeat, leave::Leave, overlay::Overlay};
 use reqwest::{Client, Method, Url, redirect};
 use serde::Serialize;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Mutex, MutexGuard, watch},
+    task::yield_now,
+    time::{sleep, timeout},
+};
 use tracing::warn;
 
 use crate::{
@@ -28,6 +32,10 @@ pub use error::ControlPlaneError;
 pub use replica::ANSWER_LIMIT;
 use replica::{Replica, is_path_segment};
 
+/// How long a heartbeat waits for its turn on the connection before it takes another one, and a
+/// question for a heartbeat that is due.
+pub(crate) const LINE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A client of one control plane, which may have several replicas. Clones share it.
 #[derive(Debug, Clone)]
 pub struct ControlPlane {
@@ -43,6 +51,8 @@ struct Shared {
     deadline: Duration,
     connect_deadline: Duration,
     token: TokenKeeper,
+    /// Whose turn it is on the one connection that is kept.
+    line: Mutex<()>,
 }
 
 /// Where calls go, and over which connections.
@@ -91,6 +101,7 @@ impl ControlPlane {
             deadline,
             connect_deadline,
             token,
+            line: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -138,15 +149,18 @@ impl ControlPlane {
     }
 
     /// The nodes of the cluster, or what changed. Asked for news, the control plane waits
-    /// for some for `wait`, of at most 60 s.
+    /// for some for `wait`, of at most 60 s; and it knows by it that the node lives that asks.
     ///
     /// # Errors
-    /// If every attempt fails, or the answer is none to the question.
+    /// [`ControlPlaneError::UnknownNode`] if the node has to register again; any other if every
+    /// attempt fails, or the answer is none to the question.
     pub async fn nodes(
         &self,
+        node_id: &str,
         question: &Question,
         wait: Duration,
     ) -> Result<NodesAnswer, ControlPlaneError> {
+        let turn = self.shared.line.lock().await;
         let nodes = |replica: Replica| {
             let path = ["api", "nodes"];
             let call = match question {
@@ -157,13 +171,19 @@ impl ControlPlane {
                         ("since", since.as_str()),
                         ("wait", &seconds),
                         ("database", database),
+                        ("node", node_id),
                     ];
-                    replica.asking(Method::GET, &path, &query).waiting(wait)
+                    replica
+                        .asking(Method::GET, &path, &query)
+                        .waiting(wait)
+                        .showing(&self.shared.token)
                 }
             };
             call.json()
         };
-        self.ask(self.attempts(), nodes).await
+        let answer = self.ask(self.attempts(), nodes).await;
+        end(turn).await;
+        answer
     }
 
     /// Says that the node is alive, and perhaps how its data plane fares.
@@ -176,7 +196,14 @@ impl ControlPlane {
         node_id: &str,
         report: Option<&Heartbeat>,
     ) -> Result<(), ControlPlaneError> {
-        self.post_about(node_id, "heartbeat", report).await
+        // After the question that is waiting, which is told to be answered by now. One that is not
+        // shall not make the node late.
+        let turn = timeout(LINE_PATIENCE, self.shared.line.lock()).await;
+        let answer = self.post_about(node_id, "heartbeat", report).await;
+        if let Ok(turn) = turn {
+            end(turn).await;
+        }
+        answer
     }
 
     /// Says that the node's agent stops. Repeated until it succeeds or the retries end.
@@ -288,6 +315,15 @@ impl ControlPlane {
     }
 }
 
+/// Ends a turn on the connection when it is back with the client: a call that begins before would be made over another.
+async fn end(turn: MutexGuard<'_, ()>) {
+    // The tasks that have the connection, and give it back, are ready by now: one wakes the next.
+    for _ in 0..8 {
+        yield_now().await;
+    }
+    drop(turn);
+}
+
 fn client(connect_deadline: Duration) -> Result<Client, reqwest::Error> {
     // No proxy from the environment and no redirects: a node talks to the control plane it
     // was given, not to whom a variable or an answer names.
@@ -295,8 +331,8 @@ fn client(connect_deadline: Duration) -> Result<Client, reqwest::Error> {
         .no_proxy()
         .redirect(redirect::Policy::none())
         .connect_timeout(connect_deadline)
-        // One for the change feed, one for the heartbeats that are sent while the other waits.
-        .pool_max_idle_per_host(2)
+        // Questions and heartbeats take turns on it.
+        .pool_max_idle_per_host(1)
         .user_agent(concat!("quilt-mesh-agent/", env!("CARGO_PKG_VERSION")))
         .build()
 }

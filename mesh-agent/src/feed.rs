@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    control_plane::{ControlPlane, ControlPlaneError},
+    control_plane::{ControlPlane, ControlPlaneError, LINE_PATIENCE},
     node::{Node, NodesAnswer, Registration},
     node_list::{NodeList, Outcome, Question},
     reasons::Reasons,
-    register::note,
+    register::{Revocation, note},
     retry,
 };
 
@@ -59,9 +59,20 @@ pub struct Listed {
     pub removed: Arc<BTreeSet<String>>,
 }
 
+/// What the feed task learns from others.
+#[derive(Debug)]
+pub struct Sources {
+    /// The node as registered.
+    pub registration: watch::Receiver<Option<Registration>>,
+    /// When the next heartbeat is due.
+    pub beats_due: watch::Receiver<Instant>,
+}
+
 /// What the feed task tells others.
 #[derive(Debug)]
 pub struct Results {
+    /// Whether the control plane forgot this node.
+    pub revocation: Revocation,
     /// What all nodes have in common.
     pub overlay: watch::Sender<Overlay>,
     /// The node list.
@@ -72,7 +83,7 @@ pub struct Results {
 enum Woken {
     Stopped,
     /// The control plane answered, or failed to.
-    Answered(Asked, Result<NodesAnswer, ControlPlaneError>),
+    Answered(Box<(Asked, Result<NodesAnswer, ControlPlaneError>)>),
     /// Calls go to another replica, or over new connections.
     Moved,
     /// The node is registered, perhaps anew.
@@ -86,30 +97,37 @@ enum Woken {
 pub async fn run(
     control_plane: ControlPlane,
     settings: FeedSettings,
-    mut registration: watch::Receiver<Option<Registration>>,
+    sources: Sources,
     results: Results,
     stop: CancellationToken,
 ) {
+    let Sources {
+        mut registration,
+        mut beats_due,
+    } = sources;
     let wait = settings.interval.min(LONGEST_WAIT);
     let mut feed = Feed::new(settings, results);
     let mut moves = control_plane.moves();
     let mut under_way: Option<UnderWay> = None;
     let mut next = Instant::now();
+    let mut gives_way = false;
     loop {
         let asking = under_way.is_some();
         let woken = tokio::select! {
             biased;
             () = stop.cancelled() => Woken::Stopped,
-            (asked, answer) = answered(&mut under_way) => Woken::Answered(asked, answer),
+            answered = answered(&mut under_way) => Woken::Answered(Box::new(answered)),
             changed = moves.changed(), if asking => heard(changed, Woken::Moved),
             changed = registration.changed() => heard(changed, Woken::Registered),
+            changed = beats_due.changed(), if gives_way => heard(changed, Woken::Due),
             () = sleep_until(next), if !asking => Woken::Due,
         };
         // Whatever it is, a question that is under way is over.
         let given_up = under_way.take();
         match woken {
             Woken::Stopped => return,
-            Woken::Answered(asked, answer) => {
+            Woken::Answered(answered) => {
+                let (asked, answer) = *answered;
                 let pause = feed.take(&asked, answer);
                 next = asked.at + pause.unwrap_or_else(|| retry::next_round(wait));
                 continue;
@@ -123,17 +141,36 @@ pub async fn run(
             // A list asked for before a registration says nothing about it.
             Woken::Registered | Woken::Due => {}
         }
-        let Some(epoch) = registration.borrow_and_update().as_ref().map(|it| it.epoch) else {
+        let Some(registered) = registration.borrow_and_update().clone() else {
             next = Instant::now() + wait;
             continue;
         };
         moves.borrow_and_update();
+        let now = Instant::now();
+        let due = *beats_due.borrow_and_update();
+        // There is one connection for both. A heartbeat that takes long does not hold the feed up.
+        gives_way = due <= now && !gives_way;
+        if gives_way {
+            next = now + LINE_PATIENCE;
+            continue;
+        }
         let asked = Asked {
-            at: Instant::now(),
-            epoch,
+            at: now,
+            epoch: registered.epoch,
             question: feed.list.question(),
+            wait: until_the_beat(wait, due, now),
         };
-        under_way = Some(UnderWay::ask(control_plane.clone(), asked, wait));
+        let node_id = registered.node_id;
+        under_way = Some(UnderWay::ask(control_plane.clone(), node_id, asked));
+    }
+}
+
+/// How long a question may wait so that the heartbeat has its turn when it is due; one that is
+/// overdue takes long.
+fn until_the_beat(wait: Duration, due: Instant, now: Instant) -> Duration {
+    match due.saturating_duration_since(now) {
+        Duration::ZERO => wait,
+        left => left.min(wait),
     }
 }
 
@@ -152,6 +189,8 @@ struct Asked {
     /// The registration that was the latest then.
     epoch: u64,
     question: Question,
+    /// How long the control plane may wait for news.
+    wait: Duration,
 }
 
 /// One that is not answered yet. Dropping it gives it up.
@@ -161,11 +200,12 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn ask(control_plane: ControlPlane, asked: Asked, wait: Duration) -> Self {
-        let question = asked.question.clone();
+    fn ask(control_plane: ControlPlane, node_id: String, asked: Asked) -> Self {
+        let (question, wait) = (asked.question.clone(), asked.wait);
+        let answer = async move { control_plane.nodes(&node_id, &question, wait).await };
         Self {
             asked,
-            answer: Box::pin(async move { control_plane.nodes(&question, wait).await }),
+            answer: Box::pin(answer),
         }
     }
 }
@@ -209,6 +249,11 @@ impl Feed {
         asked: &Asked,
         answer: Result<NodesAnswer, ControlPlaneError>,
     ) -> Option<Duration> {
+        if let Err(ControlPlaneError::UnknownNode { .. }) = &answer {
+            info!("the control plane does not know this node any more");
+            self.results.revocation.revoke(asked.epoch);
+            return None;
+        }
         let told = answer
             .map_err(|error| error.to_string())
             .and_then(|answer| {
@@ -236,8 +281,8 @@ impl Feed {
         }
         let regular = match asked.question {
             // Who waited for news has used the time up already.
-            Question::News { .. } => self.settings.interval.min(LONGEST_WAIT),
-            Question::Whole => self.settings.interval,
+            Question::News { .. } if now >= asked.at + asked.wait => asked.wait,
+            Question::News { .. } | Question::Whole => self.settings.interval.min(LONGEST_WAIT),
         };
         let advanced = self.list.question() != asked.question;
         Some(self.pace.next(now, outcome, advanced, regular))

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use mesh_rest::heartbeat::Heartbeat;
 use mesh_ticker::Ticker;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -33,8 +36,18 @@ const FEW_PEERS: usize = 150;
 /// How many heartbeats carry nothing after one got through only without what it carried.
 const REFUSED_BEATS: u32 = 60;
 
+/// What the heartbeat task tells others.
+#[derive(Debug)]
+pub struct Results {
+    /// Whether the control plane forgot this node.
+    pub revocation: Revocation,
+    /// When the next heartbeat is due.
+    pub due: watch::Sender<Instant>,
+}
+
 /// Beats every `own_interval`, or as often as the control plane told where there is none, while
-/// the node is registered, until `stop`. The registration itself counts as a beat.
+/// the node is registered, until `stop`. The registration itself counts as a beat. When the next
+/// one is due it publishes, so that questions to the control plane are answered by then.
 ///
 /// When a beat is due, the runtime is asked first, and what it has not said soon is left out: what a heartbeat carries
 /// makes it late by no more than that.
@@ -44,10 +57,11 @@ pub async fn run(
     mut ticker: Ticker,
     mut reporter: Reporter,
     mut registration: watch::Receiver<Option<Registration>>,
-    revocation: Revocation,
+    Results { revocation, due }: Results,
     stop: CancellationToken,
 ) {
     let mut longest_report = LONGEST_REPORT;
+    let mut interval = own_or_told(own_interval, None);
     let mut heart = Heart {
         control_plane,
         revocation,
@@ -65,7 +79,8 @@ pub async fn run(
                     .borrow_and_update()
                     .as_ref()
                     .and_then(|registration| registration.heartbeat_interval);
-                let interval = interval(own_interval, told);
+                interval = own_or_told(own_interval, told);
+                due.send_replace(Instant::now() + interval);
                 longest_report = LONGEST_REPORT.min(interval / 2);
                 if let Err(error) = ticker.restart_every(interval) {
                     debug!(%error, "the clock goes on as it did");
@@ -74,6 +89,7 @@ pub async fn run(
             }
             () = ticker.tick() => {}
         }
+        let next = Instant::now() + interval;
         let report = tokio::select! {
             () = stop.cancelled() => return,
             report = timeout(longest_report, reporter.report()) => report.ok().flatten(),
@@ -85,12 +101,14 @@ pub async fn run(
             () = stop.cancelled() => return,
             () = heart.beat(&current, report) => {}
         }
+        // Not before: until then a question would be in its way.
+        due.send_replace(next);
     }
 }
 
 /// How often to beat: what a control plane tells that has gone astray is kept within reason.
 #[must_use]
-pub fn interval(own: Option<Duration>, told: Option<Duration>) -> Duration {
+pub fn own_or_told(own: Option<Duration>, told: Option<Duration>) -> Duration {
     let told = told.map(|told| told.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL));
     own.or(told).unwrap_or(INTERVAL)
 }
@@ -160,10 +178,10 @@ mod tests {
     #[test]
     fn the_operators_interval_goes_before_the_control_planes_which_is_kept_within_reason() {
         let (own, told) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(5)));
-        assert_eq!(interval(own, told), Duration::from_secs(2));
-        assert_eq!(interval(None, told), Duration::from_secs(5));
-        assert_eq!(interval(None, None), INTERVAL);
-        assert_eq!(interval(None, Some(Duration::ZERO)), SHORTEST_INTERVAL);
-        assert_eq!(interval(None, Some(Duration::MAX)), LONGEST_INTERVAL);
+        assert_eq!(own_or_told(own, told), Duration::from_secs(2));
+        assert_eq!(own_or_told(None, told), Duration::from_secs(5));
+        assert_eq!(own_or_told(None, None), INTERVAL);
+        assert_eq!(own_or_told(None, Some(Duration::ZERO)), SHORTEST_INTERVAL);
+        assert_eq!(own_or_told(None, Some(Duration::MAX)), LONGEST_INTERVAL);
     }
 }

@@ -12,6 +12,9 @@ use crate::{retry, token::TokenKeeper};
 /// Largest answer that is read, in bytes: the list of 65,536 nodes is about 15 MB.
 pub const ANSWER_LIMIT: usize = 16 << 20;
 
+/// The type of the problem that the node has to register again.
+const UNKNOWN_NODE: &str = "urn:quilt-mesh:problem:unknown-node";
+
 /// The type of the problem that another host goes on as this node.
 const COPY: &str = "urn:quilt-mesh:problem:copy";
 
@@ -143,11 +146,14 @@ impl Call<'_> {
             return Ok(response);
         }
         let detail = match body(&call, deadline, response, PROBLEM_LIMIT).await {
-            Ok(body) if is_of_a_copy(&body) => {
-                let detail = problem(&body);
-                return Err(ControlPlaneError::Copy { call, detail });
-            }
-            Ok(body) => problem(&body),
+            Ok(body) => match kind(&body).as_deref() {
+                Some(UNKNOWN_NODE) => return Err(ControlPlaneError::UnknownNode { call }),
+                Some(COPY) => {
+                    let detail = problem(&body);
+                    return Err(ControlPlaneError::Copy { call, detail });
+                }
+                _ => problem(&body),
+            },
             Err(_) => String::new(),
         };
         Err(ControlPlaneError::Status {
@@ -202,13 +208,14 @@ pub(super) fn is_path_segment(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.chars().all(unreserved) && id != "." && id != ".."
 }
 
-/// Whether an error body says that another host goes on as this node.
-fn is_of_a_copy(body: &[u8]) -> bool {
+/// What kind of problem an error body says it is.
+fn kind(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Kind {
         r#type: String,
     }
-    serde_json::from_slice::<Kind>(body).is_ok_and(|kind| kind.r#type == COPY)
+    let kind: Kind = serde_json::from_slice(body).ok()?;
+    Some(kind.r#type)
 }
 
 /// What an error body says: title and detail of a problem document (RFC 9457), else the

@@ -1,6 +1,7 @@
 //! The agent's binary as a child process.
 
 use std::{
+    collections::HashSet,
     fs,
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
@@ -107,6 +108,32 @@ impl Agent {
             reader: Some(reader),
             _state: None,
         }
+    }
+
+    /// How many TCP connections to a port of 127.0.0.1 it has.
+    pub(crate) fn connections_to(&self, port: u16) -> usize {
+        let inodes: HashSet<String> = fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .unwrap()
+            .filter_map(|entry| {
+                let target = fs::read_link(entry.ok()?.path()).ok()?;
+                let inode = target
+                    .to_str()?
+                    .strip_prefix("socket:[")?
+                    .strip_suffix(']')?;
+                Some(inode.to_owned())
+            })
+            .collect();
+        // Columns of /proc/net/tcp: number, local and remote address in hexadecimal, state (01 is established), … the
+        // tenth is the inode.
+        let remote = format!("0100007F:{port:04X}");
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let ours = table.lines().filter(|line| {
+            let columns: Vec<_> = line.split_whitespace().collect();
+            columns.get(2) == Some(&remote.as_str())
+                && columns.get(3) == Some(&"01")
+                && columns.get(9).is_some_and(|inode| inodes.contains(*inode))
+        });
+        ours.count()
     }
 
     /// Waits for `condition`, and fails with the agent's log if it does not come.

@@ -263,3 +263,19 @@ fn an_agent_beats_as_often_as_the_control_plane_tells_and_one_that_beats_too_sel
     agent.until("heartbeats", || agent.logged("heartbeat") >= 12);
     assert_eq!(agent.logged("registered"), 1, "{:#?}", agent.log());
 }
+
+#[test]
+fn an_agent_keeps_one_connection_to_the_control_plane() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::start(directory.path(), None);
+    let node = Node::new(1);
+    let agent = node.agent(&control, &["--heartbeat-interval", "200ms"]);
+    agent.until("heartbeats", || agent.logged("heartbeat") >= 3);
+    // Whichever it made to register may still be there for a moment.
+    agent.until("one connection", || agent.connections_to(control.port) == 1);
+    let beats = agent.logged("heartbeat");
+    agent.until("more heartbeats", || {
+        assert!(agent.connections_to(control.port) <= 1);
+        agent.logged("heartbeat") >= beats + 10
+    });
+}
