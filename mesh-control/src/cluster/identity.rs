@@ -10,10 +10,17 @@
 //! 3. A host whose agent begins or ceases to send a key is recognised by `host_ip` *and* hostname
 //!    together, and keeps its node and subnet; the key is then the one last sent. (Ceasing drops the
 //!    stored key on purpose: a key that turned up later from elsewhere would otherwise share the subnet.)
-//! 4. An underlay address belongs to one node at a time. If its holder is up, whoever else asks for
+//! 4. A host whose agent comes with another key than before has lost its state (its disk was made anew, or a container
+//!    had no volume). Where it had registered with a key, `host_ip` *and* hostname together make it its node again once
+//!    that node is down: nodes have no credentials that could say more. The new key takes the place of the old one, and
+//!    whoever brings the old one later, from elsewhere, is a stranger. While the node is up, the newcomer cannot be told
+//!    from a second host, and rule 5 refuses it; its agent goes on trying until the node timeout has passed.
+//! 5. An underlay address belongs to one node at a time. If its holder is up, whoever else asks for
 //!    it is refused. If the holder is down the newcomer takes it over, and the old holder has to
 //!    register again before a heartbeat counts: two nodes are never up with one address. Its
 //!    lease stays its own, so a subnet never has two holders either.
+//!
+//! A key says more than name and address: where both fit, and different nodes, the claim is the node with the key.
 
 use std::net::Ipv4Addr;
 
@@ -109,7 +116,7 @@ pub fn decide<'a>(claim: &Claim<'_>, claimants: &'a [Claimant]) -> Verdict<'a> {
     }
 }
 
-/// The node that the claim speaks for, by rules 1 to 3.
+/// The node that the claim speaks for, by rules 1 to 4.
 fn same_node<'a>(claim: &Claim<'_>, claimants: &'a [Claimant]) -> Option<&'a Claimant> {
     let here = |other: &&Claimant| other.host_ip == claim.host_ip;
     let keyless = |other: &&Claimant| other.node_key.is_none();
@@ -125,7 +132,9 @@ fn same_node<'a>(claim: &Claim<'_>, claimants: &'a [Claimant]) -> Option<&'a Cla
         Some(key) => claimants
             .iter()
             .find(|other| other.node_key.as_deref() == Some(key))
-            .or_else(|| latest(&|other| here(other) && keyless(other) && namesake(other))),
+            .or_else(|| {
+                latest(&|other| here(other) && namesake(other) && (keyless(other) || !other.up))
+            }),
         None => latest(&|other| here(other) && keyless(other) && namesake(other))
             .or_else(|| latest(&|other| here(other) && namesake(other)))
             .or_else(|| latest(&|other| here(other) && keyless(other))),

@@ -155,6 +155,28 @@ mod tests {
     }
 
     #[test]
+    fn ranges_overlap_where_a_subnet_lies_in_both_and_count_what_lies_in_them() {
+        let ranges = || {
+            (1_u32..=5).flat_map(|first| {
+                (first..=5).map(move |last| Range {
+                    first: index(first),
+                    last: index(last),
+                })
+            })
+        };
+        for one in ranges() {
+            let within = |range: Range| (1..=6).filter(move |n| range.contains(index(*n)));
+            let numbers: Vec<_> = (one.first.number()..=one.last.number()).collect();
+            assert_eq!(within(one).collect::<Vec<_>>(), numbers);
+            assert_eq!(usize::try_from(one.count()).unwrap(), numbers.len());
+            for other in ranges() {
+                let shared = within(other).any(|n| one.contains(index(n)));
+                assert_eq!(one.overlaps(&other), shared, "{one:?} and {other:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_reservation_of_the_rest_leaves_the_released() {
         let never_used = NeverUsed::new(Some(index(3)), Vec::new());
         let rest = Range::between(4, 255).unwrap();

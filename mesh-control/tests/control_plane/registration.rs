@@ -1,6 +1,7 @@
 //! Who gets which subnet.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -189,6 +190,80 @@ async fn a_dead_nodes_address_goes_to_the_next_but_its_subnet_does_not() {
             .admitted(),
         dead
     );
+}
+
+#[tokio::test]
+async fn a_host_that_lost_its_state_is_its_node_again_once_that_is_silent() {
+    let control_plane = Setup::new().with("--node-timeout", "2s").start();
+    let api = Api::of(&control_plane);
+    let first = api
+        .register(keyed("k-1", "a", "192.0.2.1"))
+        .await
+        .admitted();
+    // As its agent does, it goes on trying while the node that it was still counts as up.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let again = loop {
+        let answer = api.register(keyed("k-2", "a", "192.0.2.1")).await;
+        if answer.status == 200 {
+            break answer.admitted();
+        }
+        answer.problem(409, "in-use");
+        assert_eq!(answer.body["holder"]["node_id"], first.0);
+        assert!(Instant::now() < deadline, "it never got in: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(again, first);
+    assert_eq!(api.nodes().await.len(), 1);
+    // The key that it had is nobody's now, and that of today is known everywhere.
+    let stranger = api
+        .register(keyed("k-1", "a", "192.0.2.2"))
+        .await
+        .admitted();
+    assert!(stranger.0 != first.0 && stranger.1 != first.1);
+    assert_eq!(
+        api.register(keyed("k-2", "a", "192.0.2.3"))
+            .await
+            .admitted(),
+        first
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_lost_its_state_after_it_deregistered_is_its_node_again_at_once() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let first = api
+        .register(keyed("k-1", "a", "192.0.2.1"))
+        .await
+        .admitted();
+    assert_eq!(api.deregister(&first.0).await.status, 200);
+    assert_eq!(
+        api.register(keyed("k-2", "a", "192.0.2.1"))
+            .await
+            .admitted(),
+        first
+    );
+    assert_eq!(api.status(&first.0).await, "up");
+}
+
+#[tokio::test]
+async fn a_key_says_more_than_name_and_address() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let known = api
+        .register(keyed("k-1", "a", "192.0.2.1"))
+        .await
+        .admitted();
+    let silent = api
+        .register(keyed("k-2", "b", "192.0.2.2"))
+        .await
+        .admitted();
+    for node_id in [&known.0, &silent.0] {
+        assert_eq!(api.deregister(node_id).await.status, 200);
+    }
+    let moved = keyed("k-1", "b", "192.0.2.2");
+    assert_eq!(api.register(moved).await.admitted(), known);
+    assert_eq!(api.status(&silent.0).await, "down");
 }
 
 #[tokio::test]

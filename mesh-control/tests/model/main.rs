@@ -1,7 +1,7 @@
-//! The control plane against a simple model of it: registrations, heartbeats, silence, releases,
-//! reservations, crowds, SIGKILL at any moment and restarts, in random order, over the REST API of
-//! the real process. On SQLite with one control plane, on PostgreSQL with three replicas. The model foretells
-//! the exact subnet of every lease.
+//! The control plane against a simple model of it: registrations, hosts that lose their state, heartbeats,
+//! silence, releases, reservations, crowds, SIGKILL at any moment and restarts, in random order, over the REST
+//! API of the real process. On SQLite with one control plane, on PostgreSQL with three replicas. The model
+//! foretells the exact subnet of every lease.
 //!
 //! A failure prints the shortest sequence of steps that still fails, and the seed. Processes and
 //! time are not repeatable, so the same seed gives the same steps and not always the same end.

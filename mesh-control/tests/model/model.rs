@@ -56,6 +56,13 @@ pub(crate) struct Node {
     released: Known,
 }
 
+impl Node {
+    /// What its host says when it has lost its key, if it had one.
+    pub(crate) fn after_losing_its_state(&self) -> Option<Claim> {
+        Claim::after_losing_its_state(&self.hostname, self.host_ip, self.key.as_deref())
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
@@ -70,6 +77,8 @@ pub(crate) struct Model {
 pub(crate) struct Expected {
     /// The node that it is; `None`: one never seen.
     node: Option<String>,
+    /// Whether that is certain.
+    certain: bool,
     /// Whether a live node may have, or certainly has, the address.
     in_use: Known,
 }
@@ -85,24 +94,37 @@ impl Model {
         self.reservations.keys().copied().collect()
     }
 
-    /// The node that a claim speaks for: the one with its key; without a key, the one without a key
-    /// at its address.
+    /// The node that a claim speaks for, if it is admitted: the one with its key; or else the one of its name at its
+    /// address, which must have fallen silent; without a key, the one without a key at its address.
     fn same_node(&self, claim: &Claim) -> Option<(&String, &Node)> {
-        self.nodes.iter().find(|(_, node)| match &claim.key {
-            Some(key) => node.key.as_ref() == Some(key),
-            None => node.key.is_none() && node.host_ip == claim.host_ip,
-        })
+        let has_its_key = |node: &Node| node.key == claim.key;
+        let mut nodes = self.nodes.iter();
+        match &claim.key {
+            Some(_) => nodes.find(|(_, node)| has_its_key(node)).or_else(|| {
+                // A host has at most one node with a key that it lost: it has two keys in all.
+                let here = |node: &Node| node.host_ip == claim.host_ip;
+                let mut nodes = self.nodes.iter();
+                nodes.find(|(_, node)| node.hostname == claim.hostname && here(node))
+            }),
+            None => nodes.find(|(_, node)| has_its_key(node) && node.host_ip == claim.host_ip),
+        }
     }
 
-    /// What a registration that is sent now may be answered, at the latest by `now`.
-    pub(crate) fn expect(&self, claim: &Claim, now: Instant) -> Expected {
+    /// What a registration that is sent now may be answered, at the latest by `now`. Where there are several replicas
+    /// (`prompt` is false), the list that was seen last may show where a node was before.
+    pub(crate) fn expect(&self, claim: &Claim, now: Instant, prompt: bool) -> Expected {
         let same = self.same_node(claim);
+        let by_key = same.is_some_and(|(_, node)| node.key == claim.key);
+        // Which of its keys a host's node has is not known any more once one of them got no answer.
+        let unclear =
+            |other: &Claim| other.hostname == claim.hostname && (!by_key || other.key != claim.key);
+        let certain = (prompt || by_key) && !self.unanswered.iter().any(unclear);
         let mut in_use = Known::No;
         for (id, node) in &self.nodes {
             let itself = same.is_some_and(|(same, _)| same == id);
-            // Without a key only the hostname tells a second host from the same one.
+            // Without a key only the hostname tells a second host from the same one, and with another key nothing does.
             let clashes = if itself {
-                claim.key.is_none() && node.hostname != claim.hostname
+                !by_key || claim.key.is_none() && node.hostname != claim.hostname
             } else {
                 true
             };
@@ -126,6 +148,7 @@ impl Model {
         }
         Expected {
             node: same.map(|(id, _)| id.clone()),
+            certain,
             in_use,
         }
     }
@@ -148,8 +171,13 @@ impl Model {
             !self.gone.contains(id),
             "{id} was removed, and is given to {claim:?}"
         );
+        assert!(
+            expected.node.is_some() || !expected.certain || !self.nodes.contains_key(id),
+            "{claim:?} is a stranger, and became {id}: {self:#?}"
+        );
         if let Some(same) = &expected.node
             && same != id
+            && expected.certain
         {
             let before = self.nodes.remove(same).unwrap();
             assert!(
@@ -226,7 +254,7 @@ impl Model {
     pub(crate) fn exhausted(&self, claim: &Claim, expected: &Expected) {
         let holds = expected.node.as_ref().map(|id| &self.nodes[id]);
         assert!(
-            holds.is_none_or(|node| node.released.may()),
+            !expected.certain || holds.is_none_or(|node| node.released.may()),
             "{claim:?} holds a subnet and was told that none is free"
         );
         let reserved = (1..=SUBNETS).filter(|&number| {
@@ -246,7 +274,8 @@ impl Model {
         self.unanswered.push(claim.clone());
         let same = self.same_node(claim).map(|(id, _)| id.clone());
         for (id, node) in &mut self.nodes {
-            let itself = same.as_ref() == Some(id);
+            // Of one that has had two keys both may be meant.
+            let itself = same.as_ref() == Some(id) || node.hostname == claim.hostname;
             if !itself && node.host_ip != claim.host_ip {
                 continue;
             }

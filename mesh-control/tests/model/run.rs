@@ -89,6 +89,16 @@ impl<'a> Run<'a> {
     async fn step(&mut self, step: &Step) {
         match step {
             Step::Register { claim, replica } => self.register(claim, *replica).await,
+            Step::LoseState {
+                node,
+                deregisters,
+                replica,
+            } => {
+                if *deregisters {
+                    self.deregister(*node, *replica).await;
+                }
+                self.lose_state(*node, *replica).await;
+            }
             Step::Heartbeat { node, replica } => self.heartbeat(*node, *replica).await,
             Step::Deregister { node, replica } => self.deregister(*node, *replica).await,
             Step::Silence => self.silence().await,
@@ -164,8 +174,16 @@ impl<'a> Run<'a> {
         self.registered(claim, answer, sent);
     }
 
+    async fn lose_state(&mut self, node: Pick, replica: Pick) {
+        let id = self.picked(node);
+        let claim = id.and_then(|id| self.model.nodes()[&id].after_losing_its_state());
+        if let Some(claim) = claim {
+            self.register(&claim, replica).await;
+        }
+    }
+
     fn registered(&mut self, claim: &Claim, answer: Option<Answer>, sent: Instant) {
-        let expected = self.model.expect(claim, Instant::now());
+        let expected = self.model.expect(claim, Instant::now(), self.prompt());
         let Some(answer) = answer else {
             self.step.unsettled = true;
             return self.model.unanswered(claim);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 /// Underlay addresses that the hosts share, so that they get into each other's way.
 const ADDRESSES: u8 = 5;
 
-/// Hosts 0 to 3 have keys, hosts 4 to 6 have none.
+/// Hosts 0 to 3 have keys, two each, hosts 4 to 6 have none.
 const HOSTS: u8 = 7;
 const HOSTS_WITH_KEY: u8 = 4;
 
@@ -31,13 +31,28 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    fn host(host: u8, address: u8, holds: Option<u8>) -> Self {
+    /// A host that lost its state at some time, or got it back from a backup, comes with its second key.
+    fn host(host: u8, address: u8, second_key: bool, holds: Option<u8>) -> Self {
+        let key = if second_key { "second-key" } else { "key" };
         Self {
             hostname: format!("host-{host}"),
             host_ip: Ipv4Addr::new(192, 0, 2, address + 1),
-            key: (host < HOSTS_WITH_KEY).then(|| format!("key-of-host-{host}")),
+            key: (host < HOSTS_WITH_KEY).then(|| format!("{key}-of-host-{host}")),
             holds,
         }
+    }
+
+    /// The host of a node that had `key` comes with the other one of its two. `None`: it is a host without keys, or a
+    /// guest, which has one key.
+    pub(crate) fn after_losing_its_state(
+        hostname: &str,
+        host_ip: Ipv4Addr,
+        key: Option<&str>,
+    ) -> Option<Self> {
+        let host: u8 = hostname.strip_prefix("host-")?.parse().ok()?;
+        let second_key = !key?.starts_with("second");
+        let claim = Self::host(host, 0, second_key, None);
+        Some(Self { host_ip, ..claim })
     }
 
     fn guest(guest: u8) -> Self {
@@ -58,6 +73,12 @@ pub(crate) type Pick = u8;
 pub(crate) enum Step {
     /// A host registers.
     Register { claim: Claim, replica: Pick },
+    /// The host of a node lost its state, and registers anew; maybe its agent deregistered before.
+    LoseState {
+        node: Pick,
+        deregisters: bool,
+        replica: Pick,
+    },
     /// A node sends a heartbeat.
     Heartbeat { node: Pick, replica: Pick },
     /// A node deregisters.
@@ -104,13 +125,17 @@ fn crowd() -> impl Strategy<Value = Vec<(Claim, Pick)>> {
 fn step() -> impl Strategy<Value = Step> {
     // Of the last some are free most of the time; number zero is none that is handed out.
     let holds = prop::option::weighted(0.3, 0..=SUBNETS);
-    let claim = (0..HOSTS, 0..ADDRESSES, holds)
-        .prop_map(|(host, address, holds)| Claim::host(host, address, holds));
+    let second_key = prop::bool::weighted(0.3);
+    let claim = (0..HOSTS, 0..ADDRESSES, second_key, holds).prop_map(
+        |(host, address, second_key, holds)| Claim::host(host, address, second_key, holds),
+    );
     let kill =
         (any::<Pick>(), 0..30_000_u16).prop_map(|(replica, after_us)| Kill { replica, after_us });
     let pair = || (any::<Pick>(), any::<Pick>());
     prop_oneof![
         10 => (claim, any::<Pick>()).prop_map(|(claim, replica)| Step::Register { claim, replica }),
+        4 => (any::<Pick>(), any::<bool>(), any::<Pick>())
+            .prop_map(|(node, deregisters, replica)| Step::LoseState { node, deregisters, replica }),
         4 => pair().prop_map(|(node, replica)| Step::Heartbeat { node, replica }),
         3 => pair().prop_map(|(node, replica)| Step::Deregister { node, replica }),
         1 => Just(Step::Silence),

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod who_is_whom;
+
 const X: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const Y: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
@@ -100,9 +102,30 @@ fn each_rule_decides_as_written() {
         ),
         (
             "other key, live holder",
+            claim(Some("l"), "b", X),
+            vec![node("1", Some("k"), "a", X, up)],
+            "409 Address 1",
+        ),
+        (
+            "state lost, still up",
             claim(Some("l"), "a", X),
             vec![node("1", Some("k"), "a", X, up)],
             "409 Address 1",
+        ),
+        (
+            "state lost, silent",
+            claim(Some("l"), "a", X),
+            vec![node("1", Some("k"), "a", X, !up)],
+            "1",
+        ),
+        (
+            "known key moves onto the name and address of another that is silent",
+            claim(Some("k"), "b", X),
+            vec![
+                node("1", Some("k"), "a", Y, !up),
+                node("2", Some("l"), "b", X, !up),
+            ],
+            "1 displaces 2",
         ),
         (
             "other key, dead holder",
