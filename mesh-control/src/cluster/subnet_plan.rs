@@ -292,6 +292,25 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_says_what_it_divides_into_what() {
+        let plan = plan("10.42.0.0/16", 25).unwrap();
+        assert_eq!(plan.cluster().to_string(), "10.42.0.0/16");
+        assert_eq!(plan.node_prefix(), 25);
+        assert_eq!(plan.to_string(), "10.42.0.0/16 divided into /25 subnets");
+    }
+
+    #[test]
+    fn a_cidr_with_host_bits_is_none() {
+        assert_eq!(
+            parse_cidr("10.42.0.1/16"),
+            Err(PlanError::HostBits {
+                given: "10.42.0.1/16".parse().unwrap(),
+                network: "10.42.0.0/16".parse().unwrap(),
+            })
+        );
+    }
+
+    #[test]
     fn the_largest_cluster_has_a_subnet_for_each_of_65535_nodes() {
         let plan = plan("10.0.0.0/8", 24).unwrap();
         assert_eq!(plan.count(), 65_535);

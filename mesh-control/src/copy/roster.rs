@@ -262,13 +262,25 @@ mod tests {
                 }
                 news.forgotten_revision = forgotten;
                 roster.apply(news.clone());
-                // Old news change nothing.
-                roster.apply(News { revision: revision - 1, ..news });
+                // News of a revision that it has, or had, change nothing.
+                for revision in [revision - 1, revision] {
+                    roster.apply(News { revision, nodes: vec![(node(9, 0), revision)], ..news.clone() });
+                }
                 copies.push(now.clone());
 
                 prop_assert_eq!(roster.revision(), revision);
                 let all: Copy = roster.nodes().map(|node| (node.node_id.clone(), node.clone())).collect();
                 prop_assert_eq!(&all, &now);
+                for n in 0..6 {
+                    prop_assert_eq!(roster.node(id(n).as_str()), now.get(&id(n)));
+                }
+                // Each has one place in the order, and a removal that nobody can ask for has none.
+                prop_assert_eq!(roster.by_revision.len(), roster.entries.len());
+                let oldest_removal = roster.entries.values()
+                    .filter(|(entry, _)| matches!(entry, Entry::Removed))
+                    .map(|(_, revision)| *revision)
+                    .min();
+                prop_assert!(oldest_removal.is_none_or(|revision| revision > forgotten));
                 let mut digest = Digest::default();
                 now.values().for_each(|node| add(&mut digest, node, node.status));
                 prop_assert_eq!(roster.digest(), digest);
@@ -279,6 +291,11 @@ mod tests {
                         continue;
                     };
                     prop_assert!(since >= forgotten);
+                    // Oldest first, and nothing that the asker has already.
+                    let ids = changed.nodes.iter().map(|node| &node.node_id);
+                    let revisions: Vec<_> = ids.map(|id| roster.entries[id].1).collect();
+                    prop_assert!(revisions.is_sorted() && revisions.iter().all(|revision| *revision > since));
+                    prop_assert!(changed.removed.iter().all(|id| roster.entries[*id].1 > since));
                     let mut copy = copy.clone();
                     copy.extend(changed.nodes.iter().map(|node| (node.node_id.clone(), (*node).clone())));
                     for gone in changed.removed {
@@ -288,6 +305,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_digest_is_that_of_what_the_list_says() {
+        let mut roster = Roster::default();
+        roster.apply(News {
+            revision: 1,
+            nodes: vec![(node(1, 0), 1)],
+            ..News::default()
+        });
+        let mut expected = Digest::default();
+        expected.add(&DigestedNode {
+            node_id: "node-1",
+            hostname: "host-0",
+            host_ip: "192.0.2.1",
+            subnet: "10.42.2.0/24",
+            status: "up",
+        });
+        assert_eq!(roster.digest(), expected);
+        assert_ne!(expected, Digest::default());
     }
 
     #[test]

@@ -14,7 +14,10 @@ fn id(n: u8) -> NodeId {
 fn a_silent_node_is_down_at_its_deadline_and_not_before() {
     let start = Instant::now();
     let mut table = Liveness::new(TIMEOUT);
+    assert_eq!(table.timeout(), TIMEOUT);
+    assert_eq!(table.status("node-1"), None);
     table.watch(id(1), Status::Up, 0, start);
+    assert_eq!(table.status("node-1"), Some(Status::Up));
     assert!(
         table
             .expire(start + TIMEOUT - Duration::from_nanos(1))
@@ -58,6 +61,30 @@ fn what_the_database_says_counts_unless_the_table_has_newer_news() {
     table.adopt(&id(1), Status::Up, 11, start + TIMEOUT);
     assert_eq!(table.look_up(&id(1)), Some((Status::Up, 11)));
     assert_eq!(table.next_deadline(), Some(start + TIMEOUT * 2));
+}
+
+#[test]
+fn changes_of_status_are_counted_and_written_before_heartbeats() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    for n in 0..3 {
+        table.watch(id(n), Status::Down, 0, start);
+    }
+    for n in 3..50 {
+        table.watch(id(n), Status::Up, 0, start);
+    }
+    assert_eq!(table.unwritten_statuses(), 0);
+    for n in 0..50 {
+        table.heartbeat(id(n).as_str(), start, 7);
+    }
+    assert_eq!(table.unwritten_statuses(), 3);
+    let first = table.take_unwritten(3);
+    assert_eq!(first.len(), 3);
+    assert!(first.iter().all(|entry| entry.status == Some(Status::Up)));
+    assert_eq!(table.unwritten_statuses(), 0);
+    table.put_back(&first[..2]);
+    assert_eq!(table.unwritten_statuses(), 2);
+    assert_eq!(table.take_unwritten(usize::MAX).len(), 49);
 }
 
 #[test]
