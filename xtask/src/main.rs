@@ -9,6 +9,7 @@ mod docker;
 mod foreground;
 mod fresh;
 mod kernel;
+mod mutants;
 mod setup;
 mod test;
 
@@ -38,6 +39,7 @@ enum Task {
     Bench(bench::Options),
     Ci(ci::Options),
     Fresh(fresh::Options),
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -60,5 +62,6 @@ fn perform(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Bench(options) => bench::run(options),
         Task::Ci(options) => ci::run(options),
         Task::Fresh(options) => fresh::run(options),
+        Task::Mutants(options) => mutants::run(options),
     }
 }
