@@ -384,7 +384,10 @@ impl From<ChangeError> for Problem {
             ChangeError::InUse { clash, holder } => {
                 warn!(%holder.node_id, holder.hostname, %holder.host_ip, ?clash, "registration refused: in use");
                 let advice = match clash {
-                    Clash::Address => "give this host another address, or deregister that node",
+                    Clash::Address => {
+                        "give this host another address; if it is that node and lost its state, it is let in once that has been \
+                         silent for the node timeout"
+                    }
                     Clash::Key => {
                         "if this host's disk is a copy of that one's, delete the key file of the agent here"
                     }

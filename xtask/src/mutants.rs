@@ -17,12 +17,14 @@ use crate::setup::{self, Tool};
 const VERSION: &str = "27.1.0";
 
 /// The rules of the control plane, which decide without a database, a clock or a network.
-const CORES: [&str; 5] = [
+const CORES: [&str; 7] = [
     "mesh-control/src/cluster/identity.rs",
     "mesh-control/src/cluster/lease.rs",
     "mesh-control/src/cluster/liveness.rs",
     "mesh-control/src/copy/roster.rs",
+    "mesh-control/src/cluster/silence.rs",
     "mesh-control/src/cluster/subnet_plan.rs",
+    "mesh-control/src/cluster/succession.rs",
 ];
 
 /// Change code in small ways, one at a time, and see which of these mutants the unit tests notice

@@ -43,6 +43,13 @@ pub(super) const FAULTS: &[Fault] = &[
         |scene| Box::pin(cloned(scene)),
     )
     .in_ci(),
+    Fault::scene(
+        "agent-state-lost",
+        "an agent is killed, its state is deleted, and it starts anew: the node keeps its subnet",
+        Promise::LOSSLESS,
+        |scene| Box::pin(state_lost(scene)),
+    )
+    .in_ci(),
 ];
 
 async fn come_and_go(scene: &mut Scene) -> anyhow::Result<()> {
@@ -101,6 +108,37 @@ async fn cloned(scene: &mut Scene) -> anyhow::Result<()> {
     copy.stop(Daemon::Runtime, Signal::SIGTERM, Duration::from_secs(10))
         .await?;
     clean(copy)
+}
+
+async fn state_lost(scene: &mut Scene) -> anyhow::Result<()> {
+    let host = scene.mesh.victim();
+    let (name, subnet) = (host.name().to_owned(), host.status().await?.subnet);
+    scene.strike();
+    let host = scene.mesh.victim();
+    host.stop(Daemon::Agent, Signal::SIGKILL, SOON).await?;
+    for file in std::fs::read_dir(host.state_dir())? {
+        std::fs::remove_file(file?.path())?;
+    }
+    host.spawn(Daemon::Agent, &agent_options(scene.settings.pace))?;
+    // It is let in when its node has been silent for the node timeout.
+    mesh_testbed::wait_until("the node to be up again", SOON, async || {
+        let control = scene.mesh.testbed.control();
+        let nodes = control.nodes().await.map_err(|error| error.to_string())?;
+        let log = std::fs::read_to_string(host.log(Daemon::Agent)).unwrap_or_default();
+        let node = nodes.iter().find(|node| node.hostname == name);
+        let is_back = log.matches("registered node_id").count() >= 2;
+        match node.filter(|node| node.status == "up" && is_back) {
+            Some(_) => Ok(()),
+            None => Err(format!("{nodes:?}")),
+        }
+    })
+    .await?;
+    let nodes = scene.mesh.testbed.control().nodes().await?;
+    let mine: Vec<_> = nodes.iter().filter(|node| node.hostname == name).collect();
+    match mine.as_slice() {
+        [node] if node.subnet.to_string() == subnet => Ok(()),
+        other => anyhow::bail!("it had {subnet}, and is listed as {other:?}"),
+    }
 }
 
 /// The fourth node joins, everybody reaches its container, and it leaves.

@@ -274,3 +274,75 @@ proptest! {
         }
     }
 }
+
+/// So many nodes that are up, and beat last at these moments.
+fn beating(start: Instant, milliseconds: &[u64]) -> Liveness {
+    let mut table = Liveness::new(TIMEOUT);
+    for (n, ms) in (0..).zip(milliseconds) {
+        table.watch(id(n), Status::Up, 0, start + Duration::from_millis(*ms));
+    }
+    table
+}
+
+#[test]
+fn many_that_fall_silent_at_once_are_held_when_the_first_is_due_and_no_second_time() {
+    let start = Instant::now();
+    let last: Vec<u64> = (0..12).map(|n| n * 300).collect();
+    let mut table = beating(start, &last);
+    let first = start + TIMEOUT;
+    assert_eq!(
+        table.hold_many(first - Duration::from_millis(1)),
+        0,
+        "nobody is due"
+    );
+    assert_eq!(table.hold_many(first), 12);
+    assert_eq!(table.hold_many(first), 0);
+    assert_eq!(table.expire(first + TIMEOUT - Duration::from_millis(1)), []);
+    let once_more = first + TIMEOUT + Duration::from_secs(10);
+    assert_eq!(
+        table.hold_many(once_more),
+        0,
+        "one more timeout, and not another"
+    );
+    assert_eq!(table.expire(once_more).len(), 12);
+}
+
+#[test]
+fn who_beats_while_it_is_held_is_watched_as_before_and_may_be_held_again() {
+    let start = Instant::now();
+    let mut table = beating(start, &[0; 10]);
+    assert_eq!(table.hold_many(start + TIMEOUT), 10);
+    let back = start + TIMEOUT + Duration::from_secs(1);
+    for n in 0..5 {
+        table.heartbeat(id(n).as_str(), back, 0);
+    }
+    for n in 5..10 {
+        table.hear(id(n).as_str(), back, 0);
+    }
+    assert_eq!(table.hold_many(back + TIMEOUT), 10);
+}
+
+#[test]
+fn those_that_beat_are_not_held_and_count_among_all_that_are_up() {
+    let start = Instant::now();
+    // Ten of 21 are less than half.
+    let mut table = beating(start, &[0; 21]);
+    let later = start + TIMEOUT / 2;
+    for n in 10..21 {
+        table.heartbeat(id(n).as_str(), later, 0);
+    }
+    assert_eq!(table.hold_many(start + TIMEOUT), 0);
+    // Of nodes that are down none is anything.
+    table.heartbeat(id(20).as_str(), later, 0);
+    let mut table = beating(start, &[0; 20]);
+    for n in 10..20 {
+        table.heartbeat(id(n).as_str(), later, 0);
+    }
+    assert_eq!(table.hold_many(start + TIMEOUT), 10);
+    let untouched = table.next_deadline();
+    assert_eq!(
+        untouched,
+        Some(later + TIMEOUT),
+        "their deadlines are as they were"
+    );
+}
