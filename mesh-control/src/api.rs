@@ -410,6 +410,7 @@ impl From<ChangeError> for Problem {
                     .with("reserved", reserved)
                     .with("held_by_down_nodes", held_by_down_nodes)
             }
+            ChangeError::Held(_) => Self::new(Kind::DatabaseUnavailable, message),
             ChangeError::UnknownNode => Self::new(Kind::UnknownNode, message),
             ChangeError::Copy { holder } => {
                 let detail = format!(

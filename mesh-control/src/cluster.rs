@@ -2,8 +2,10 @@
 //!
 //! [`subnet_plan`] divides the cluster CIDR, [`lease`] picks the next subnet, [`registration`] is what a node says
 //! about itself, [`identity`] tells who that is, [`succession`] which of two hosts with one identity goes on as the node,
-//! [`liveness`] who is up, [`silence`] whether many fell silent at once, [`node`] is a node as it is shown.
+//! [`liveness`] who is up, [`silence`] whether many fell silent at once, [`node`] is a node as it is shown, [`history`]
+//! tells whether a database went back.
 
+pub mod history;
 pub mod identity;
 pub mod lease;
 pub mod liveness;

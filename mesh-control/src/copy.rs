@@ -6,15 +6,19 @@
 //! for a read that began after it asked, and shares it with all who asked meanwhile: however many ask, the database is
 //! read as often as it can answer, and not more.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cluster::history::Position;
 use crate::cluster::liveness::Liveness;
-use crate::store::StoreError;
+use crate::cluster::node::NodeId;
+use crate::store::{RememberedLease, StoreError};
 use feed::Feed;
 use roster::Roster;
 
 pub mod feed;
+mod history;
 pub mod list;
 pub mod roster;
 
@@ -31,6 +35,15 @@ pub(crate) struct Copy {
 pub(crate) struct Memory {
     pub(crate) roster: Roster,
     pub(crate) liveness: Liveness,
+    /// Where this stands in the history of the database: at the roster's revision, or at a later one that was made
+    /// here and is not read yet. `None`: nothing is read yet.
+    stands: Option<Position>,
+    /// How often it turned out to be another history, or another id of the database.
+    era: u64,
+    /// What a replica has to remember of nodes beside the roster: their keys.
+    keys: HashMap<NodeId, String>,
+    /// Leases that were made here and are not read yet, with the revisions that made them.
+    unread: HashMap<NodeId, (i64, RememberedLease)>,
 }
 
 impl Copy {
@@ -40,6 +53,10 @@ impl Copy {
             memory: Mutex::new(Memory {
                 roster: Roster::default(),
                 liveness,
+                stands: None,
+                era: 0,
+                keys: HashMap::new(),
+                unread: HashMap::new(),
             }),
             feed,
             reads: Reads::default(),

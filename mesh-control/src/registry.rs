@@ -21,7 +21,7 @@ use crate::cluster::identity::{Claimant, Clash};
 use crate::cluster::liveness::{Beat, Liveness};
 use crate::cluster::node::{Node, NodeId, Status};
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
-use crate::copy::feed::Feed;
+use crate::copy::feed::{Feed, Place};
 use crate::copy::{Copy, Memory};
 use crate::replica::Replica;
 use crate::store::{Reservation, Store, StoreError, Tenant};
@@ -154,6 +154,13 @@ pub enum ChangeError {
     /// Nobody ever leased the subnet.
     #[error("the subnet is not leased")]
     NotLeased,
+    /// Replicas may remember subnets that the database does not know, and have not said so yet.
+    #[error(
+        "subnets are leased to new nodes again in {:.1} s: the database went back to an earlier state, or this replica \
+         has just started, and the others say first which subnets they remember as held; a node that says which \
+         subnet it holds need not wait", .0.as_secs_f64()
+    )]
+    Held(Duration),
     /// The range is not one that was reserved.
     #[error("there is no reservation of exactly this range; see GET /api/subnets")]
     NotReserved,
@@ -200,7 +207,7 @@ impl Registry {
         node_timeout: Duration,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, StoreError> {
-        let stored = store.changes_since(-1).await?;
+        let stored = store.changes_since(-1, None).await?;
         let shared = store.is_shared();
         let (queue, asked) = mpsc::channel(LONGEST_QUEUE);
         let registry = Arc::new(Self {
@@ -210,7 +217,7 @@ impl Registry {
             queue,
             copy: Copy::new(
                 Liveness::new(node_timeout),
-                Feed::new(stored.revision, stopping),
+                Feed::new(Place::at(stored.position.revision), stopping),
             ),
             traffic: Traffic::default(),
             status_changed: Notify::new(),
@@ -269,7 +276,9 @@ impl Registry {
         overlay_mtu: Option<u32>,
         token: Option<HeartbeatToken>,
     ) -> Result<Option<HeartbeatToken>, ChangeError> {
-        let Memory { roster, liveness } = &mut *self.copy.memory();
+        let Memory {
+            roster, liveness, ..
+        } = &mut *self.copy.memory();
         let is_up = match liveness.status(node_id.as_str()) {
             None => return Ok(None),
             Some(status) => status == Status::Up,

@@ -16,6 +16,7 @@ mod change;
 mod database_file;
 mod error;
 mod file_header;
+mod history;
 mod open;
 mod reports;
 mod schema;
@@ -28,6 +29,7 @@ use std::net::Ipv4Addr;
 use mesh_rest::overlay::Overlay;
 use sqlx::AnyPool;
 
+use crate::cluster::history::{Mark, Position, Shown};
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::cluster::succession::Succession;
@@ -35,10 +37,11 @@ use crate::cluster::succession::Succession;
 pub use change::{Change, Held, NewReport, NewState, Reservation, Tenant};
 use database_file::DatabaseFile;
 pub use error::StoreError;
+pub use history::{Begun, RememberedLease};
 pub use open::OpenError;
 pub use reports::{StoredReport, StoredReports};
 pub(crate) use server::LONGEST_PAYLOAD;
-pub use server::{Listener, Message};
+pub use server::{Listener, Message, Server};
 pub use subnets::{StoredLease, Subnets};
 use transaction::{Dialect, Transaction};
 
@@ -80,12 +83,10 @@ pub struct StoredNode {
 /// What changed after some revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
-    /// The database's id.
-    pub database: String,
+    /// The database, its revision, and the mark of that.
+    pub position: Position,
     /// What the control plane that started last tells nodes.
     pub overlay: Overlay,
-    /// Its revision.
-    pub revision: i64,
     /// Removals up to and including this revision are not in `removed`.
     pub forgotten_revision: i64,
     /// The nodes that changed or are new.
@@ -103,9 +104,10 @@ pub struct Store {
     overlay: Overlay,
     /// What messages call the database: its path, or where it is on which server.
     name: String,
-    /// The database's id.
-    database: String,
 }
+
+/// Id, revision, forgotten revision, VXLAN's port, VNI, the revision's mark, the mark of another revision.
+type ClusterRow = (String, i64, i64, i64, i64, Option<i64>, Option<i64>);
 
 /// Where the database is. Declared, and so dropped, after the pool: see [`DatabaseFile`].
 #[derive(Debug)]
@@ -117,20 +119,41 @@ enum Home {
 }
 
 impl Store {
-    /// Reads what changed after `revision`; after -1 everything did.
+    /// Reads what changed after `revision`; after -1 everything did. `stands` is where whoever asks stands in the
+    /// history of the database, at that revision or, by a change of its own, after it.
     ///
     /// # Errors
     ///
-    /// [`StoreError`], when the database does not answer or holds what cannot be.
-    pub async fn changes_since(&self, revision: i64) -> Result<Changes, StoreError> {
+    /// [`StoreError::OtherHistory`], when the database was never there. Any other [`StoreError`], when it
+    /// does not answer or holds what cannot be.
+    pub async fn changes_since(
+        &self,
+        revision: i64,
+        stands: Option<&Position>,
+    ) -> Result<Changes, StoreError> {
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
-        let (database, current, forgotten_revision, vxlan_port, vni): (_, _, _, i64, i64) =
-            sqlx::query_as(
-                "SELECT database_id, revision, forgotten_revision, vxlan_port, vni \
-                 FROM cluster WHERE id = 1",
-            )
-            .fetch_one(transaction.connection()?)
-            .await?;
+        let row: Option<ClusterRow> = sqlx::query_as(
+            "SELECT database_id, revision, forgotten_revision, vxlan_port, vni, \
+             (SELECT mark FROM history WHERE history.revision = cluster.revision), \
+             (SELECT mark FROM history WHERE history.revision = $1) \
+             FROM cluster WHERE id = 1",
+        )
+        .bind(stands.map_or(-1, |stands| stands.revision))
+        .fetch_optional(transaction.connection()?)
+        .await?;
+        let Some((database, current, forgotten_revision, vxlan_port, vni, mark, mark_there)) = row
+        else {
+            return Err(history::emptied(self.dialect()));
+        };
+        let shown = Shown {
+            database: &database,
+            revision: current,
+            mark: mark_there.map(Mark::from),
+        };
+        if stands.is_some_and(|stands| !stands.is_in(shown)) {
+            transaction.roll_back().await?;
+            return Err(history::other(self.dialect()));
+        }
         let nodes: Vec<NodeRow> = sqlx::query_as(
             "SELECT node_id, node_key, hostname, host_ip, subnet_index, cpu_cores, ram_mb, overlay_mtu, \
              succession, status, must_register, left_at, registered_at, last_heartbeat, revision \
@@ -154,41 +177,46 @@ impl Store {
             .map(|(node_id, revision)| (NodeId::from(node_id), revision))
             .collect();
         Ok(Changes {
-            database,
+            position: Position {
+                database: database.into(),
+                revision: current,
+                mark: mark.map(Mark::from),
+            },
             overlay: overlay(vxlan_port, vni)?,
-            revision: current,
             forgotten_revision,
             nodes,
             removed,
         })
     }
 
-    /// Starts a change, with the revision raised and the lock taken.
+    /// Starts a change, with the revision raised and the lock taken. `stands` is where whoever makes it stands in the
+    /// history of the database: what it knows has to be of it.
     ///
     /// # Errors
     ///
-    /// [`StoreError`], when the database cannot be written now.
-    pub async fn begin_change(&self) -> Result<Change, StoreError> {
-        self.begin(1).await
+    /// [`StoreError::OtherHistory`], when it is not. Any other [`StoreError`], when the database cannot
+    /// be written now.
+    pub async fn begin_change(&self, stands: Option<&Position>) -> Result<Change, StoreError> {
+        self.begin(1, stands).await
     }
 
     /// Starts a change of nothing but `last_heartbeat`, which raises no revision.
     ///
     /// # Errors
     ///
-    /// [`StoreError`], when the database cannot be written now.
-    pub async fn begin_heartbeats(&self) -> Result<Change, StoreError> {
-        self.begin(0).await
+    /// As [`Self::begin_change`].
+    pub async fn begin_heartbeats(&self, stands: Option<&Position>) -> Result<Change, StoreError> {
+        self.begin(0, stands).await
     }
 
-    async fn begin(&self, step: i64) -> Result<Change, StoreError> {
+    async fn begin(&self, step: i64, stands: Option<&Position>) -> Result<Change, StoreError> {
         if let Home::File(file) = &self.home {
             file.check_in_place()?;
         }
         let expected = change::Expected {
             plan: &self.plan,
             overlay: self.overlay,
-            database: &self.database,
+            stands,
         };
         Change::begin(&self.pool, self.dialect(), step, expected).await
     }
@@ -201,11 +229,6 @@ impl Store {
     /// What messages call the database.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// The database's id: random, made with it.
-    pub fn database(&self) -> &str {
-        &self.database
     }
 
     /// Whether other control planes may work on the database at the same time.

@@ -184,6 +184,51 @@ impl Postgres {
         output(command)
     }
 
+    /// What the database of this URL holds by now, as SQL (pg_dump).
+    ///
+    /// # Errors
+    ///
+    /// What pg_dump said.
+    pub fn dump(&self, url: &str) -> Result<String> {
+        let mut command = Command::new(self.installation.program("pg_dump"));
+        command.arg(url).env("PGCONNECT_TIMEOUT", "10");
+        output(command)
+    }
+
+    /// Puts another database in the place of the one of this URL, in one moment: an empty one, or what
+    /// [`dump`](Self::dump) returned. Its clients are cut off, and find the other one when they come back.
+    ///
+    /// # Errors
+    ///
+    /// What psql said.
+    pub fn replace_database(&self, url: &str, dump: Option<&str>) -> Result<()> {
+        let name = url.rsplit('/').next().unwrap_or(url);
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let (other, before) = (format!("other_{number}"), format!("before_{number}"));
+        self.execute(&self.url(), &format!("CREATE DATABASE {other}"))?;
+        if let Some(dump) = dump {
+            let file = self.dir.join(format!("{other}.sql"));
+            fs::write(&file, dump)
+                .map_err(|error| Error::system("write", file.display().to_string(), error))?;
+            let mut command = Command::new(self.installation.program("psql"));
+            command
+                .args(["--no-psqlrc", "--quiet", "--single-transaction"])
+                .args(["--set", "ON_ERROR_STOP=1", "--file"])
+                .arg(&file)
+                .arg(self.database_url(&other))
+                .env("PGCONNECT_TIMEOUT", "10");
+            output(command)?;
+        }
+        let closed = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
+        self.execute(&self.url(), &closed)?;
+        // One transaction, as psql runs what one --command holds.
+        let replaced = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'; \
+             ALTER DATABASE {name} RENAME TO {before}; ALTER DATABASE {other} RENAME TO {name}"
+        );
+        self.execute(&self.url(), &replaced).map(drop)
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

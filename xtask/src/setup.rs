@@ -14,8 +14,8 @@ use crate::{build_ebpf, cargo, docker, kernel};
 
 /// Install what this machine lacks for building, testing and the demo
 ///
-/// As root on a machine with apt: a C compiler (for SQLite), bpftool, nft, iptables, iproute2, PostgreSQL's programs (no
-/// database cluster is made, no server started), Podman with runc and CNI plugins, Docker (unpacked below target, not
+/// As root on a machine with apt: a C compiler (for SQLite), bpftool, nft, iptables, iproute2, PostgreSQL's programs and PgBouncer (no
+/// database cluster is made, no server left running), Podman with runc and CNI plugins, Docker (unpacked below target, not
 /// installed), Python with venv, what the emulated kernels need, and the eBPF toolchain. With rustup: the components
 /// rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts it needs by itself.
 #[derive(clap::Args)]
@@ -34,6 +34,7 @@ pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
 pub(crate) const UNPRIVILEGED_TESTS: &[Tool] = &[
     Tool::CCompiler,
     Tool::Postgres,
+    Tool::Pgbouncer,
     Tool::PythonVenv,
     Tool::Depmod,
     Tool::Iproute,
@@ -73,6 +74,8 @@ pub(crate) enum Tool {
     Ext4,
     /// Keeps what the control plane stores, in tests of several replicas.
     Postgres,
+    /// Stands between a control plane and PostgreSQL, in a test.
+    Pgbouncer,
     /// Runs real containers on the mesh.
     Podman,
     /// Starts Podman's containers also where control groups are hybrid.
@@ -102,6 +105,7 @@ impl Tool {
             Self::Nftables => "nft",
             Self::Ext4 => "mkfs.ext4",
             Self::Postgres => "initdb",
+            Self::Pgbouncer => "pgbouncer",
             Self::Podman => "podman",
             Self::Runc => "runc",
             Self::CniPlugins => "CNI plugins",
@@ -124,6 +128,7 @@ impl Tool {
             Self::Nftables => &["nftables"],
             Self::Ext4 => &["e2fsprogs"],
             Self::Postgres => &["postgresql"],
+            Self::Pgbouncer => &["pgbouncer"],
             Self::Podman => &["podman"],
             Self::Runc => &["runc"],
             Self::CniPlugins => &["containernetworking-plugins"],
@@ -243,7 +248,22 @@ pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
         .contains(&Tool::Postgres)
         .then(|| NoCluster::new(Path::new("/etc/postgresql-common")))
         .transpose()?;
-    Ok(install_packages(&packages, &cargo::checkout()?.ebpf_dir())?)
+    install_packages(&packages, &cargo::checkout()?.ebpf_dir())?;
+    if missing.contains(&Tool::Pgbouncer) {
+        stop_pooler();
+    }
+    Ok(())
+}
+
+/// Debian's package of PgBouncer starts one for the machine, which nobody asked for here. Without systemd it does not.
+fn stop_pooler() {
+    let mut stop = Command::new("systemctl");
+    stop.args(["disable", "--now", "--quiet", "pgbouncer.service"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // One that goes on serves no database and listens on loopback alone.
+    let _ = stop.status();
 }
 
 /// rustfmt and clippy, which rustup's minimal profile leaves out.
@@ -309,7 +329,14 @@ mod tests {
     fn tests_bring_what_they_run_and_rely_on_no_other_command() {
         // Each is a program that some test starts, or packs for an emulated machine.
         let unprivileged = packages(UNPRIVILEGED_TESTS);
-        for package in ["gcc", "kmod", "iproute2", "postgresql", "python3-venv"] {
+        for package in [
+            "gcc",
+            "kmod",
+            "iproute2",
+            "postgresql",
+            "pgbouncer",
+            "python3-venv",
+        ] {
             assert!(unprivileged.contains(&package), "{package}");
         }
         let kernel = packages(KERNEL_TESTS);

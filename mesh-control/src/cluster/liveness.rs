@@ -128,6 +128,11 @@ impl Liveness {
         }
     }
 
+    /// Stops watching all nodes. The tokens that they have, they have whatever the database says.
+    pub fn start_over(&mut self) {
+        self.pulses.clear();
+    }
+
     /// Stops watching a node: from here on its heartbeats are those of a stranger.
     pub fn forget(&mut self, node_id: &NodeId) {
         self.pulses.remove(node_id);

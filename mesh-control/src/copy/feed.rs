@@ -34,51 +34,67 @@ pub enum From {
     Nothing,
 }
 
+/// Where the list stands: later ones are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Place {
+    /// How often it turned out that the database went back, or has another id: revisions are those of one era.
+    pub era: u64,
+    /// The revision.
+    pub revision: i64,
+}
+
+impl Place {
+    /// A revision of the first era.
+    pub fn at(revision: i64) -> Self {
+        Self { era: 0, revision }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Answers {
-    revision: i64,
+    place: Place,
     bytes: HashMap<From, (Bytes, Instant)>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Feed {
-    published: watch::Sender<i64>,
+    published: watch::Sender<Place>,
     news: Notify,
     answers: Mutex<Answers>,
     stopping: CancellationToken,
 }
 
 impl Feed {
-    /// A feed whose list is at `revision`; its waiters are answered when `stopping` is cancelled.
-    pub fn new(revision: i64, stopping: CancellationToken) -> Self {
+    /// A feed whose list stands at `place`; its waiters are answered when `stopping` is cancelled.
+    pub fn new(place: Place, stopping: CancellationToken) -> Self {
         Self {
-            published: watch::Sender::new(revision),
+            published: watch::Sender::new(place),
             news: Notify::new(),
             answers: Mutex::default(),
             stopping,
         }
     }
 
-    /// Says that the list has a new revision.
+    /// Says that the list stands elsewhere.
     pub fn there_is_news(&self) {
         self.news.notify_one();
     }
 
     /// Waits until something newer than `since` is published, for `wait` at most, and no longer
     /// than until the process stops.
-    pub async fn wait(&self, since: i64, wait: Duration) {
+    pub async fn wait(&self, since: Place, wait: Duration) {
         let mut published = self.published.subscribe();
         tokio::select! {
             // Fails only without a sender, which is here.
-            _ = published.wait_for(|revision| *revision > since) => {}
+            _ = published.wait_for(|place| *place > since) => {}
             () = tokio::time::sleep(wait) => {}
             () = self.stopping.cancelled() => {}
         }
     }
 
-    /// Publishes news until `stop`; `current` tells the revision of the list.
-    pub async fn publish(&self, current: impl Fn() -> i64, stop: CancellationToken) {
+    /// Publishes news until `stop`; `current` tells where the list stands.
+    pub async fn publish(&self, current: impl Fn() -> Place, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -93,17 +109,17 @@ impl Feed {
         }
     }
 
-    /// The answer from `from` to `revision`, which `serialise` makes unless somebody asked before.
+    /// The answer from `from` to `place`, which `serialise` makes unless somebody asked before.
     pub fn answer<E>(
         &self,
         from: From,
-        revision: i64,
+        place: Place,
         serialise: impl FnOnce() -> Result<Bytes, E>,
     ) -> Result<Bytes, E> {
         let mut answers = self.answers();
-        if answers.revision != revision {
+        if answers.place != place {
             *answers = Answers {
-                revision,
+                place,
                 ..Answers::default()
             };
         }
@@ -138,10 +154,10 @@ mod tests {
 
     #[test]
     fn an_answer_is_serialised_once_for_each_start_and_revision() {
-        let feed = Feed::new(0, CancellationToken::new());
+        let feed = Feed::new(Place::at(0), CancellationToken::new());
         let made = AtomicUsize::new(0);
         let ask = |from, revision| {
-            let answer = feed.answer(from, revision, || {
+            let answer = feed.answer(from, Place::at(revision), || {
                 made.fetch_add(1, Relaxed);
                 Ok::<_, Infallible>(Bytes::from(format!("{from:?} to {revision}")))
             });
@@ -164,11 +180,14 @@ mod tests {
     async fn a_flood_of_news_is_published_in_intervals_and_its_end_is_not_missed() {
         const LAST: i64 = 200;
         let stop = CancellationToken::new();
-        let feed = Arc::new(Feed::new(0, stop.clone()));
+        let feed = Arc::new(Feed::new(Place::at(0), stop.clone()));
         let revision = Arc::new(AtomicI64::new(0));
         let publisher = {
             let (feed, revision, stop) = (Arc::clone(&feed), Arc::clone(&revision), stop.clone());
-            tokio::spawn(async move { feed.publish(|| revision.load(Relaxed), stop).await })
+            tokio::spawn(async move {
+                feed.publish(|| Place::at(revision.load(Relaxed)), stop)
+                    .await
+            })
         };
         let flood = {
             let (feed, revision) = (Arc::clone(&feed), Arc::clone(&revision));
@@ -183,7 +202,7 @@ mod tests {
         let start = Instant::now();
         let (mut since, mut answers) = (0, 0);
         while since < LAST {
-            feed.wait(since, LONG).await;
+            feed.wait(Place::at(since), LONG).await;
             since = revision.load(Relaxed);
             answers += 1;
         }
@@ -196,13 +215,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_era_is_news_at_whatever_revision_and_has_answers_of_its_own() {
+        let stop = CancellationToken::new();
+        let feed = Feed::new(Place::at(9), stop.clone());
+        let now = Place {
+            era: 1,
+            revision: 4,
+        };
+        let answer = |place| {
+            let made = || Ok::<_, Infallible>(Bytes::from(format!("{place:?}")));
+            feed.answer(From::Nothing, place, made).unwrap()
+        };
+        assert_ne!(answer(Place::at(4)), answer(now));
+        feed.there_is_news();
+        tokio::select! {
+            () = feed.publish(|| now, stop.clone()) => {}
+            () = feed.wait(Place::at(9), LONG) => {}
+        }
+        // Nothing new for who has it.
+        feed.wait(now, Duration::from_millis(10)).await;
+    }
+
+    #[tokio::test]
     async fn a_wait_ends_with_news_or_in_time_or_at_a_stop() {
         let stop = CancellationToken::new();
-        let feed = Feed::new(3, stop.clone());
+        let feed = Feed::new(Place::at(3), stop.clone());
         // Each of these would take a minute if it did not end.
-        feed.wait(3, Duration::from_millis(10)).await;
-        feed.wait(2, LONG).await;
+        feed.wait(Place::at(3), Duration::from_millis(10)).await;
+        feed.wait(Place::at(2), LONG).await;
         stop.cancel();
-        feed.wait(3, LONG).await;
+        feed.wait(Place::at(3), LONG).await;
     }
 }

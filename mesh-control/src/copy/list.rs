@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Memory;
-use super::feed::From;
+use super::feed::{From, Place};
 use super::roster::{Changed, News};
 use crate::api::feed_query::FeedQuery;
-use crate::cluster::node::{Node, NodeChanges, NodeList};
+use crate::cluster::history::Position;
+use crate::cluster::node::{Node, NodeChanges, NodeId, NodeList};
+use crate::cluster::succession::Succession;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Changes, StoreError, StoredNode};
 use crate::write::batch::within;
@@ -20,11 +22,24 @@ use crate::write::batch::within;
 /// server is gone without a word.
 pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What was read from the database.
+pub(super) struct Read {
+    pub(super) position: Position,
+    forgotten_revision: i64,
+    /// Each with the revision at which it changed, whether it has to register before it is back, and its tokens.
+    pub(super) nodes: Vec<(Node, i64, bool, Option<Succession>)>,
+    keys: Vec<(NodeId, String)>,
+    removed: Vec<(NodeId, i64)>,
+}
+
 impl Registry {
     /// All nodes, as they are by now: a change of status that is yet to be written is shown.
     pub fn list(&self) -> NodeList {
-        let Memory { roster, liveness } = &*self.copy.memory();
         let now = Instant::now();
+        let memory = &*self.copy.memory();
+        let Memory {
+            roster, liveness, ..
+        } = memory;
         let mut changed_status = Vec::new();
         let mut nodes: Vec<Node> = roster
             .nodes()
@@ -44,7 +59,7 @@ impl Registry {
         nodes.sort_unstable_by_key(|node| node.subnet);
         NodeList {
             revision: roster.revision(),
-            database: self.store.database().to_owned(),
+            database: memory.database().to_owned(),
             digest: roster.digest_with(changed_status.into_iter()).to_string(),
             vxlan_port: self.store.overlay().vxlan_port,
             vni: self.store.overlay().vni,
@@ -67,13 +82,13 @@ impl Registry {
         let roster = &memory.roster;
         let changed = Some(query.since)
             // Zero is what somebody asks from who has nothing, and needs no removals.
-            .filter(|&since| self.is_of_here(query) && (since > 0 || roster.revision() == 0))
+            .filter(|&since| memory.is_asked(query) && (since > 0 || roster.revision() == 0))
             .and_then(|since| roster.since(since));
         let from = match changed {
             Some(_) => From::Revision(query.since),
             None => From::Nothing,
         };
-        Ok(self.copy.feed.answer(from, roster.revision(), || {
+        Ok(self.copy.feed.answer(from, memory.place(), || {
             self.serialise(&memory, changed).map(Bytes::from)
         }))
     }
@@ -89,25 +104,31 @@ impl Registry {
             // Another replica may have told of it. In a box: ten thousand wait below, and few here.
             Box::pin(self.refresh()).await?;
         }
-        // Somebody who has none of these revisions is told everything at once.
-        let can_wait = self.is_of_here(query) && self.copy.memory().roster.reaches(query.since);
-        if can_wait && !query.wait.is_zero() {
-            self.copy.feed.wait(query.since, query.wait).await;
+        let since = {
+            let memory = self.copy.memory();
+            // Somebody who has none of these revisions is told everything at once.
+            let can_wait = memory.is_asked(query) && memory.roster.reaches(query.since);
+            can_wait.then_some(Place {
+                era: memory.era,
+                revision: query.since,
+            })
+        };
+        if let Some(since) = since
+            && !query.wait.is_zero()
+        {
+            self.copy.feed.wait(since, query.wait).await;
         }
         Ok(())
     }
 
-    /// Whether the asker's revision is one of this database, as far as it says.
-    fn is_of_here(&self, query: &FeedQuery) -> bool {
-        let database = query.database.as_ref();
-        database.is_none_or(|database| database == self.store.database())
-    }
-
     fn serialise(
         &self,
-        Memory { roster, liveness }: &Memory,
+        memory: &Memory,
         changed: Option<Changed<'_>>,
     ) -> Result<Vec<u8>, serde_json::Error> {
+        let Memory {
+            roster, liveness, ..
+        } = memory;
         let full = changed.is_none();
         let Changed { mut nodes, removed } = changed.unwrap_or_else(|| Changed {
             nodes: roster.nodes().collect(),
@@ -126,7 +147,7 @@ impl Registry {
             .collect();
         serde_json::to_vec(&NodeChanges {
             revision: roster.revision(),
-            database: self.store.database(),
+            database: memory.database(),
             digest: roster.digest().to_string(),
             vxlan_port: self.store.overlay().vxlan_port,
             vni: self.store.overlay().vni,
@@ -146,30 +167,65 @@ impl Registry {
 
     pub(crate) async fn try_catch_up(&self) -> Result<(), Arc<StoreError>> {
         let read = async {
-            let known = self.copy.memory().roster.revision();
-            let changes = within(READ_DEADLINE, self.store.changes_since(known)).await?;
-            if let Some(replica) = &self.replica {
-                replica.compare(self.store.overlay(), changes.overlay);
+            let (known, stands) = {
+                let memory = self.copy.memory();
+                (memory.roster.revision(), memory.stands.clone())
+            };
+            let changes = self.store.changes_since(known, stands.as_ref());
+            match within(READ_DEADLINE, changes).await {
+                Ok(changes) => {
+                    if let Some(replica) = &self.replica {
+                        replica.compare(self.store.overlay(), changes.overlay);
+                        replica.is_filled();
+                    }
+                    self.take_in(changes)
+                }
+                Err(error) => self.read_anew(stands, error).await,
             }
-            self.take_in(changes)
         };
         self.copy.reads.share(read).await
     }
 
     /// Called by one at a time, with what was read after the call before.
     pub(crate) fn take_in(&self, changes: Changes) -> Result<(), StoreError> {
-        let now = Instant::now();
-        let nodes = changes.nodes.into_iter().map(|node| {
+        let read = self.translate(changes)?;
+        let mut memory = self.copy.memory();
+        self.apply(&mut memory, read);
+        Ok(())
+    }
+
+    /// What was read, as it is kept.
+    pub(super) fn translate(&self, changes: Changes) -> Result<Read, StoreError> {
+        let mut keys = Vec::new();
+        let nodes = changes.nodes.into_iter().map(|mut node| {
+            let key = node.node_key.take();
+            if let Some(key) = key.filter(|_| self.replica.is_some()) {
+                keys.push((node.node_id.clone(), key));
+            }
             let (revision, gone) = (node.revision, node.must_register);
-            let succession = node.succession.clone();
+            let succession = node.succession.take();
             Ok((self.show(node)?, revision, gone, succession))
         });
-        let nodes = nodes.collect::<Result<Vec<_>, StoreError>>()?;
-        let memory = &mut *self.copy.memory();
-        if changes.revision <= memory.roster.revision() {
-            return Ok(());
+        let nodes = nodes.collect::<Result<_, StoreError>>()?;
+        Ok(Read {
+            position: changes.position,
+            forgotten_revision: changes.forgotten_revision,
+            nodes,
+            keys,
+            removed: changes.removed,
+        })
+    }
+
+    pub(super) fn apply(&self, memory: &mut Memory, read: Read) {
+        let now = Instant::now();
+        let revision = read.position.revision;
+        if memory.reached(read.position) {
+            self.copy.feed.there_is_news();
         }
-        for (node, _, gone, succession) in &nodes {
+        if revision <= memory.roster.revision() {
+            return;
+        }
+        for (node, _, gone, succession) in &read.nodes {
             if let Some(succession) = succession {
                 memory.liveness.learn(&node.node_id, succession);
             }
@@ -183,18 +239,23 @@ impl Registry {
                     .adopt(&node.node_id, status, last_heartbeat, now);
             }
         }
-        for (node_id, _) in &changes.removed {
+        memory.keys.extend(read.keys);
+        for (node_id, _) in &read.removed {
             memory.liveness.remove(node_id);
+            memory.keys.remove(node_id);
             self.traffic.forget(node_id.as_str());
         }
         memory.roster.apply(News {
-            revision: changes.revision,
-            forgotten_revision: changes.forgotten_revision,
-            nodes: nodes.into_iter().map(|(node, at, ..)| (node, at)).collect(),
-            removed: changes.removed,
+            revision,
+            forgotten_revision: read.forgotten_revision,
+            nodes: read
+                .nodes
+                .into_iter()
+                .map(|(node, at, ..)| (node, at))
+                .collect(),
+            removed: read.removed,
         });
         self.copy.feed.there_is_news();
-        Ok(())
     }
 
     fn show(&self, node: StoredNode) -> Result<Node, StoreError> {
@@ -217,7 +278,7 @@ impl Registry {
 
     /// Wakes those who wait for changes, until `stop`.
     pub async fn publish_news(self: Arc<Self>, stop: CancellationToken) {
-        let revision = || self.copy.memory().roster.revision();
-        self.copy.feed.publish(revision, stop).await;
+        let place = || self.copy.memory().place();
+        self.copy.feed.publish(place, stop).await;
     }
 }

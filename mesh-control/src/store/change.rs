@@ -1,10 +1,13 @@
 //! Changes of nodes: one transaction for as many as come together.
 
+use std::sync::Arc;
+
 use mesh_rest::overlay::Overlay;
-use sqlx::AnyPool;
+use sqlx::{AnyPool, AssertSqlSafe};
 
 use super::transaction::{Dialect, Transaction};
-use super::{StoreError, address, status};
+use super::{Server, StoreError, address, history, status};
+use crate::cluster::history::{Mark, Position, Shown};
 use crate::cluster::identity::{Claim, Claimant};
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::registration::Registration;
@@ -12,9 +15,10 @@ use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 
 mod leases;
 mod liveness;
+mod remembered;
 mod removals;
 mod reports;
-mod rows;
+pub(super) mod rows;
 
 use leases::Unheld;
 pub(super) use leases::reservation;
@@ -35,6 +39,13 @@ pub struct Change {
     changed: bool,
     /// Read when first needed, and kept up to date.
     unheld: Option<Unheld>,
+    /// The database's id.
+    database: Arc<str>,
+    /// The mark of the revision.
+    mark: Mark,
+    /// Until when no subnet is leased anew, in milliseconds since 1970 by the database's clock.
+    held_until: i64,
+    server: Server,
 }
 
 /// What the database has to be when a change begins.
@@ -42,8 +53,12 @@ pub struct Change {
 pub(super) struct Expected<'a> {
     pub(super) plan: &'a SubnetPlan,
     pub(super) overlay: Overlay,
-    pub(super) database: &'a str,
+    pub(super) stands: Option<&'a Position>,
 }
+
+/// Revision, id of the database, plan, settings, end of the hold, the mark of the revision that whoever makes the
+/// change knows, and when the server was started.
+type BegunRow = (i64, String, String, i64, i64, i64, i64, Option<i64>, i64);
 
 /// What a registration makes of a node.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +74,7 @@ pub struct NewState<'a> {
 impl Change {
     /// The first statement raises the revision by `step`: it takes SQLite's write lock, or PostgreSQL's lock of the
     /// row, before anything is read that the change depends on. It also proves that this is still the
-    /// database that was opened, with the plan and the settings it was opened for.
+    /// history that the change is to go on with, and the plan and the settings that the database was opened for.
     pub(super) async fn begin(
         pool: &AnyPool,
         dialect: Dialect,
@@ -69,21 +84,34 @@ impl Change {
         let Expected {
             plan,
             overlay,
-            database,
+            stands,
         } = expected;
         let mut transaction = Transaction::writing(pool, dialect).await?;
-        let (revision, id, cidr, prefix, vxlan_port, vni): (i64, String, String, i64, i64, i64) =
-            sqlx::query_as(
-                "UPDATE cluster SET revision = revision + $1 WHERE id = 1 \
-                 RETURNING revision, database_id, cluster_cidr, node_prefix, vxlan_port, vni",
-            )
-            .bind(step)
-            .fetch_one(transaction.connection()?)
-            .await?;
-        if id != database
-            || cidr != plan.cluster().to_string()
-            || prefix != i64::from(plan.node_prefix())
-        {
+        let row: Option<BegunRow> = sqlx::query_as(AssertSqlSafe(format!(
+            "UPDATE cluster SET revision = revision + $1 WHERE id = 1 \
+             RETURNING revision, database_id, cluster_cidr, node_prefix, vxlan_port, vni, held_until, \
+             (SELECT mark FROM history WHERE history.revision = $2), {}",
+            dialect.server_started()
+        )))
+        .bind(step)
+        .bind(stands.map_or(-1, |stands| stands.revision))
+        .fetch_optional(transaction.connection()?)
+        .await?;
+        let Some((revision, database, cidr, prefix, vxlan_port, vni, held_until, mark, server)) =
+            row
+        else {
+            return Err(history::emptied(dialect));
+        };
+        let shown = Shown {
+            database: &database,
+            revision: revision - step,
+            mark: mark.map(Mark::from),
+        };
+        if stands.is_some_and(|stands| !stands.is_in(shown)) {
+            transaction.roll_back().await?;
+            return Err(history::other(dialect));
+        }
+        if cidr != plan.cluster().to_string() || prefix != i64::from(plan.node_prefix()) {
             transaction.roll_back().await?;
             return Err(StoreError::Gone);
         }
@@ -101,12 +129,30 @@ impl Change {
             revises: step > 0,
             changed: false,
             unheld: None,
+            database: database.into(),
+            mark: Mark::random(),
+            held_until,
+            server: Server(server),
         })
     }
 
     /// The revision that the change gets.
     pub fn revision(&self) -> i64 {
         self.revision
+    }
+
+    /// The server that makes it.
+    pub fn server(&self) -> Server {
+        self.server
+    }
+
+    /// Where the database stands when the change is made. `None`: the change raises no revision.
+    pub fn position(&self) -> Option<Position> {
+        self.revises.then(|| Position {
+            database: Arc::clone(&self.database),
+            revision: self.revision,
+            mark: Some(self.mark),
+        })
     }
 
     /// The stored nodes that have the claimed key or address, in the order of their ids.
@@ -283,6 +329,9 @@ impl Change {
         if !self.changed {
             self.transaction.roll_back().await?;
             return Ok(false);
+        }
+        if self.revises {
+            history::write_mark(&mut self.transaction, self.revision, self.mark).await?;
         }
         if self.revises && self.transaction.dialect() == Dialect::Postgres {
             // Delivered when, and only if, this transaction is committed.

@@ -31,6 +31,26 @@ pub enum StoreError {
     /// The database is no longer the one that was opened, or another control plane set it up anew.
     #[error("the database was removed or replaced while in use; restart the control plane")]
     Gone,
+    /// What was read from the database is not of its history: it went back, or is another one.
+    #[error(
+        "the database went back to an earlier state, or is another one; everything is read again, and it is tried \
+         again with every request"
+    )]
+    OtherHistory,
+    /// A database without the tables that were there, or with a part of them.
+    #[error(
+        "the database is empty, and it was not; if it stays so for some seconds, the tables are made anew, and the \
+         nodes that register fill them ({0})"
+    )]
+    Emptied(String),
+    /// What is sent by NOTIFY does not arrive where LISTEN was said.
+    #[error(
+        "a message that was sent through PostgreSQL (NOTIFY) did not come within {} s where it was awaited (LISTEN): \
+         a pooler in transaction or statement mode (PgBouncer) loses it, and a connection that a firewall has \
+         dropped; connect to PostgreSQL itself, or to a pooler in session mode",
+        .0.as_secs()
+    )]
+    NoMessages(std::time::Duration),
     /// Another control plane on the database was started with other settings.
     #[error(
         "another quilt-mesh-control on this database was started with {}, this one with {}: nodes must not be told \
@@ -87,6 +107,9 @@ impl StoreError {
             Self::Locked(_)
                 | Self::Queued(_)
                 | Self::Gone
+                | Self::OtherHistory
+                | Self::Emptied(_)
+                | Self::NoMessages(_)
                 | Self::OtherOverlay { .. }
                 | Self::Unreachable(_)
         )
@@ -118,10 +141,14 @@ impl StoreError {
             // lock_not_available, query_canceled (a timeout), serialization_failure, deadlock_detected,
             // idle_in_transaction_session_timeout
             "55P03" | "57014" | "40001" | "40P01" | "25P03" => Self::Locked(error),
+            // undefined_table, undefined_column: of tables that are being made, some are there already.
+            "42P01" | "42703" => Self::Emptied(error.to_string()),
             // data_corrupted, index_corrupted
             "XX001" | "XX002" => Self::Damaged(error.to_string()),
             // Io error of the server
             "58030" => Self::Disk(error),
+            // invalid_catalog_name: the database is being exchanged for another.
+            "3D000" => Self::Unreachable(error.to_string()),
             // Connection exceptions, insufficient resources, invalid authorization (a password that was
             // changed), operator intervention (shutdown, starting up).
             _ if ["08", "53", "28", "57"]
@@ -147,6 +174,7 @@ mod tests {
         assert!(matches!(read("53300"), StoreError::Unreachable(_)));
         assert!(matches!(read("53100"), StoreError::Full(_)));
         assert!(matches!(read("57014"), StoreError::Locked(_)));
+        assert!(matches!(read("42P01"), StoreError::Emptied(_)));
         // unique_violation: the schema refused what this code should not have tried.
         assert!(matches!(read("23505"), StoreError::Statement(_)));
     }

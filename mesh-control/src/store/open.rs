@@ -142,13 +142,12 @@ impl Store {
             return Err(OpenError::InUse(path.to_owned()));
         }
         match at.set_up(&file, plan, overlay).await {
-            Ok((pool, database)) => Ok(Self {
+            Ok(pool) => Ok(Self {
                 pool,
                 home: Home::File(file),
                 plan: *plan,
                 overlay,
                 name: at.name(),
-                database,
             }),
             Err(error) => {
                 file.discard_if_created();
@@ -168,7 +167,7 @@ impl Where<'_> {
         file: &DatabaseFile,
         plan: &SubnetPlan,
         overlay: Overlay,
-    ) -> Result<(AnyPool, String), OpenError> {
+    ) -> Result<AnyPool, OpenError> {
         self.inspect(file).await?;
         // Whatever there is to say against the file is said here: a pool would try until its timeout.
         let first = SqliteConnectOptions::new()
@@ -206,7 +205,7 @@ impl Where<'_> {
             .await
             .map_err(|error| self.store(error.into()))?;
         match schema::prepare(&pool, Dialect::Sqlite, (plan, overlay), &self.name()).await {
-            Ok(database) => Ok((pool, database)),
+            Ok(()) => Ok(pool),
             Err(error) => {
                 pool.close().await;
                 Err(match error {

@@ -6,19 +6,20 @@ use sqlx::migrate::{MigrateError, Migrator};
 use tracing::warn;
 
 use super::open::OpenError;
-use super::{Dialect, StoreError, Transaction};
+use super::{Dialect, StoreError, Transaction, history};
+use crate::cluster::history::Mark;
 use crate::cluster::subnet_plan::SubnetPlan;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
-/// Makes the tables, or brings them up to date, and settles plan and settings. Returns the database's id.
+/// Makes the tables, or brings them up to date, and settles plan and settings.
 /// `name` is what messages call the database.
 pub(super) async fn prepare(
     pool: &AnyPool,
     dialect: Dialect,
     (plan, overlay): (&SubnetPlan, Overlay),
     name: &str,
-) -> Result<String, OpenError> {
+) -> Result<(), OpenError> {
     MIGRATIONS.run(pool).await.map_err(|error| match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
             OpenError::store(name, error.into())
@@ -29,7 +30,7 @@ pub(super) async fn prepare(
         },
     })?;
     match settle(pool, dialect, plan, overlay).await {
-        Ok(Settled::Id(id)) => Ok(id),
+        Ok(Settled::Ours) => Ok(()),
         Ok(Settled::Other { cidr, prefix }) => Err(OpenError::OtherPlan {
             database: name.to_owned(),
             stored: format!("{cidr} divided into /{prefix} subnets"),
@@ -40,8 +41,8 @@ pub(super) async fn prepare(
 }
 
 enum Settled {
-    /// The database has plan and settings now; this is its id.
-    Id(String),
+    /// The database has plan and settings now.
+    Ours,
     /// It holds leases, or reservations, of another plan.
     Other { cidr: String, prefix: i64 },
 }
@@ -59,12 +60,12 @@ async fn settle(
     let (vxlan_port, vni) = (i64::from(overlay.vxlan_port), i64::from(overlay.vni));
     let mut transaction = Transaction::writing(pool, dialect).await?;
     // The lock first: a replica that starts at the same time may have another plan.
-    let stored: (String, i64, String, i64, i64) = sqlx::query_as(
+    let stored: (String, i64, i64, i64, i64) = sqlx::query_as(
         "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id, vxlan_port, vni) \
          VALUES (1, $1, $2, 0, $3, $4, $5) \
          ON CONFLICT (id) DO UPDATE SET database_id = \
          CASE cluster.database_id WHEN '' THEN $3 ELSE cluster.database_id END \
-         RETURNING cluster_cidr, node_prefix, database_id, vxlan_port, vni",
+         RETURNING cluster_cidr, node_prefix, vxlan_port, vni, revision",
     )
     .bind(&cidr)
     .bind(prefix)
@@ -78,7 +79,7 @@ async fn settle(
     )
     .fetch_one(transaction.connection()?)
     .await?;
-    let (stored_cidr, stored_prefix, id, stored_port, stored_vni) = stored;
+    let (stored_cidr, stored_prefix, stored_port, stored_vni, stored_revision) = stored;
     if bound > 0 && (&stored_cidr, stored_prefix) != (&cidr, prefix) {
         transaction.roll_back().await?;
         return Ok(Settled::Other {
@@ -99,6 +100,9 @@ async fn settle(
     .bind(i64::from(other_settings))
     .execute(transaction.connection()?)
     .await?;
+    // What a control plane of an earlier version left has none.
+    let revision = stored_revision + i64::from(other_settings);
+    history::write_mark(&mut transaction, revision, Mark::random()).await?;
     transaction.commit().await?;
     if other_settings {
         warn!(
@@ -109,7 +113,7 @@ async fn settle(
             "other settings than before: nodes are told the new ones, and cannot reach each other until all have them"
         );
     }
-    Ok(Settled::Id(id))
+    Ok(Settled::Ours)
 }
 
 #[cfg(test)]
@@ -150,8 +154,10 @@ mod tests {
         older(&path).await;
         let plan = SubnetPlan::new(parse_cidr("10.42.0.0/16").unwrap(), 24).unwrap();
         let store = Store::open(&path, &plan, Overlay::default()).await.unwrap();
-        let changes = store.changes_since(-1).await.unwrap();
-        assert_eq!((changes.revision, changes.overlay), (7, Overlay::default()));
+        let changes = store.changes_since(-1, None).await.unwrap();
+        let found = (changes.position.revision, changes.overlay);
+        assert_eq!(found, (7, Overlay::default()));
+        assert!(changes.position.mark.is_some());
         assert_eq!(changes.nodes[0].hostname, "alpha");
         assert_eq!(changes.nodes[0].overlay_mtu, None);
         store.close().await;
@@ -162,8 +168,10 @@ mod tests {
             vni: 7,
         };
         let store = Store::open(&path, &plan, other).await.unwrap();
-        let changes = store.changes_since(7).await.unwrap();
-        assert_eq!((changes.revision, changes.overlay), (8, other));
+        let stood = changes.position;
+        let changes = store.changes_since(7, Some(&stood)).await.unwrap();
+        assert_eq!((changes.position.revision, changes.overlay), (8, other));
+        assert!(changes.position.mark.is_some());
         assert_eq!(changes.nodes, []);
     }
 }

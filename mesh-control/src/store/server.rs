@@ -4,17 +4,20 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use mesh_rest::overlay::Overlay;
-use sqlx::ConnectOptions as _;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use super::change::CHANGED_CHANNEL;
 use super::open::OpenError;
-use super::{Dialect, Home, Store, StoreError, schema};
+use super::{Home, Store, StoreError};
 use crate::cluster::subnet_plan::SubnetPlan;
 
 /// How long a request waits for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a message may take from this replica to itself when it starts to listen.
+const HEARING_DEADLINE: Duration = Duration::from_secs(5);
 
 /// For the writer, and readers beside it.
 const MOST_CONNECTIONS: u32 = 4;
@@ -23,6 +26,10 @@ const MOST_CONNECTIONS: u32 = 4;
 /// a control plane that is stopped in the middle of a transaction does not keep the lock from the others.
 const SETTINGS: &str = "SET statement_timeout = '5s'; SET lock_timeout = '5s'; \
                         SET idle_in_transaction_session_timeout = '5s'";
+
+/// Microseconds since 1970 at which the server was started.
+pub(super) const SERVER_STARTED: &str =
+    "CAST(extract(epoch FROM pg_postmaster_start_time()) * 1000000 AS BIGINT)";
 
 /// On which replicas tell each other which heartbeats they received.
 const BEATS_CHANNEL: &str = "quilt_mesh_beats";
@@ -73,29 +80,36 @@ impl Store {
             .connect_with(AnyConnectOptions::from_str(url).map_err(wrong)?)
             .await
             .map_err(|error| OpenError::store(&name, error.into()))?;
-        match schema::prepare(&pool, Dialect::Postgres, (plan, overlay), &name).await {
-            Ok(database) => Ok(Self {
-                pool,
-                home: Home::Server(Address {
-                    options: Box::new(options),
-                }),
-                plan: *plan,
-                overlay,
-                name,
-                database,
+        let store = Self {
+            pool,
+            home: Home::Server(Address {
+                options: Box::new(options),
             }),
-            Err(error) => {
-                pool.close().await;
-                Err(error)
-            }
+            plan: *plan,
+            overlay,
+            name,
+        };
+        // Before anything is written: replicas that do not hear each other are none.
+        let heard = store.listen().await.map(drop);
+        let heard = heard.map_err(|cause| OpenError::store(&store.name, cause));
+        let prepared = match heard {
+            Ok(()) => store.make_tables().await,
+            deaf => deaf,
+        };
+        if let Err(error) = prepared {
+            store.pool.close().await;
+            return Err(error);
         }
+        Ok(store)
     }
 
-    /// Starts to listen to the other replicas. `None`: there are none, the database is a file.
+    /// Starts to listen to the other replicas, and makes sure that what is told is heard. `None`: there are none, the
+    /// database is a file.
     ///
     /// # Errors
     ///
-    /// [`StoreError`], when the server does not answer.
+    /// [`StoreError::NoMessages`], when it is not. Any other [`StoreError`], when the server does not
+    /// answer.
     pub async fn listen(&self) -> Result<Option<Listener>, StoreError> {
         let Home::Server(address) = &self.home else {
             return Ok(None);
@@ -111,10 +125,47 @@ impl Store {
         let mut listener = PgListener::connect_with(&pool).await?;
         // Whoever reconnects has to read everything anew first, and is told so by the end of this one.
         listener.eager_reconnect(false);
+        // This and what follows without a prepared statement, which a pooler would stumble over before it shows what it
+        // lacks.
+        let server = sqlx::raw_sql(AssertSqlSafe(format!("SELECT {SERVER_STARTED}")))
+            .fetch_one(&mut listener)
+            .await?
+            .try_get(0)?;
         listener
             .listen_all([CHANGED_CHANNEL, BEATS_CHANNEL])
             .await?;
-        Ok(Some(Listener(listener)))
+        let mut listener = Listener {
+            listener,
+            server: Server(server),
+        };
+        let heard = tokio::time::timeout(HEARING_DEADLINE, self.hear_itself(&mut listener));
+        heard
+            .await
+            .unwrap_or(Err(StoreError::NoMessages(HEARING_DEADLINE)))?;
+        Ok(Some(listener))
+    }
+
+    /// Waits for a message of its own. What came before it was told before anybody could rely on it.
+    async fn hear_itself(&self, listener: &mut Listener) -> Result<(), StoreError> {
+        let word = format!("{} hello", uuid::Uuid::new_v4().simple());
+        sqlx::raw_sql(AssertSqlSafe(format!("NOTIFY {BEATS_CHANNEL}, '{word}'")))
+            .execute(&self.pool)
+            .await
+            .map_err(|error| match error {
+                // The message came here: a pooler gave this connection the one in the server that listens.
+                sqlx::Error::Protocol(_) => StoreError::NoMessages(HEARING_DEADLINE),
+                error => error.into(),
+            })?;
+        loop {
+            match listener.next().await {
+                Some(Message::Beats(payload)) if payload == word => return Ok(()),
+                Some(_) => {}
+                None => {
+                    let why = "the connection for messages ended".to_owned();
+                    return Err(StoreError::Unreachable(why));
+                }
+            }
+        }
     }
 
     /// Tells all replicas, this one included, which heartbeats were received.
@@ -141,14 +192,26 @@ pub enum Message {
     Beats(String),
 }
 
+/// A server process, as long as it runs: one that was started again is another, and so is a standby that took over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Server(pub(super) i64);
+
 /// Listens to the other replicas, on a connection of its own.
-pub struct Listener(PgListener);
+pub struct Listener {
+    listener: PgListener,
+    server: Server,
+}
 
 impl Listener {
+    /// Who it listens to.
+    pub fn server(&self) -> Server {
+        self.server
+    }
+
     /// The next message, in the order in which they were committed. `None`: the connection is lost,
     /// and messages may be.
     pub async fn next(&mut self) -> Option<Message> {
-        let notification = self.0.try_recv().await.ok()??;
+        let notification = self.listener.try_recv().await.ok()??;
         Some(if notification.channel() == BEATS_CHANNEL {
             Message::Beats(notification.payload().to_owned())
         } else {

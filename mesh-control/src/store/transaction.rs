@@ -4,6 +4,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool};
 
 use super::StoreError;
+use super::server::SERVER_STARTED;
 
 /// What differs between the two databases; queries do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,14 @@ impl Dialect {
         match self {
             Self::Sqlite => "BEGIN",
             Self::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+
+    /// What tells one server process from another; in a file there is none.
+    pub(super) fn server_started(self) -> &'static str {
+        match self {
+            Self::Sqlite => "0",
+            Self::Postgres => SERVER_STARTED,
         }
     }
 

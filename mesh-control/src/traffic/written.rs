@@ -96,9 +96,9 @@ impl Registry {
             }
             let turn = self.turn.lock().await;
             within(BATCH_DEADLINE, async {
-                let mut change = self.store.begin_heartbeats().await?;
+                let mut change = self.begin_heartbeats().await?;
                 change.write_reports(&batch.new).await?;
-                change.finish().await
+                self.finish(change).await
             })
             .await?;
             drop(turn);

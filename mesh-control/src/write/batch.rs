@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::command::{Ask, Command};
 use super::liveness::WRITE_BATCH;
 use crate::registry::{ChangeError, Registry};
-use crate::store::StoreError;
+use crate::store::{Change, StoreError};
 
 /// How many changes can wait. More clients than that wait with the deadline of their request.
 pub(crate) const LONGEST_QUEUE: usize = 16 * 1024;
@@ -108,6 +108,16 @@ impl Registry {
 
     /// Returns how many were made: at least one, in their order.
     async fn try_batch(&self, batch: &mut [Command]) -> Result<usize, StoreError> {
+        match self.try_batch_once(batch).await {
+            // Once everything is read again, they are made on what the database is now.
+            Err(StoreError::OtherHistory) if self.try_catch_up().await.is_ok() => {
+                self.try_batch_once(batch).await
+            }
+            tried => tried,
+        }
+    }
+
+    async fn try_batch_once(&self, batch: &mut [Command]) -> Result<usize, StoreError> {
         let _turn = self.turn.lock().await;
         // Whether a holder is up decides who may have its address, so that has to be stored first: as it is by
         // now. While thousands come up, others would come up during each write, and a registration never be made.
@@ -116,7 +126,7 @@ impl Registry {
             self.write_batch().await?;
         }
         let made = async {
-            let mut change = self.store.begin_change().await?;
+            let mut change = self.begin_change().await?;
             let began = Instant::now();
             let mut made = 0;
             while let Some(command) = batch.get_mut(made)
@@ -126,7 +136,7 @@ impl Registry {
                 made += 1;
             }
             let revision = change.revision();
-            Ok((change.finish().await?, revision, made))
+            Ok((self.finish(change).await?, revision, made))
         };
         let (changed, revision, made) = within(BATCH_DEADLINE, made).await?;
         for command in batch.iter().take(made) {
@@ -136,6 +146,30 @@ impl Registry {
             self.catch_up().await;
         }
         Ok(made)
+    }
+}
+
+impl Registry {
+    /// Starts a change on the history that this control plane knows.
+    pub(crate) async fn begin_change(&self) -> Result<Change, StoreError> {
+        let stands = self.copy.memory().stands();
+        self.store.begin_change(stands.as_ref()).await
+    }
+
+    /// Starts a change of nothing but `last_heartbeat`.
+    pub(crate) async fn begin_heartbeats(&self) -> Result<Change, StoreError> {
+        let stands = self.copy.memory().stands();
+        self.store.begin_heartbeats(stands.as_ref()).await
+    }
+
+    /// Makes a change last, see [`Change::finish`]: should the database lose it, that is found out from here on.
+    pub(crate) async fn finish(&self, change: Change) -> Result<bool, StoreError> {
+        let position = change.position();
+        let changed = change.finish().await?;
+        if changed && let Some(position) = position {
+            self.copy.memory().made(position);
+        }
+        Ok(changed)
     }
 }
 

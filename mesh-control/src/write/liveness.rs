@@ -132,12 +132,12 @@ impl Registry {
             .any(|entry| entry.status.is_some() || entry.overlay_mtu.is_some());
         let written = within(BATCH_DEADLINE, async {
             let mut change = if with_news {
-                self.store.begin_change().await?
+                self.begin_change().await?
             } else {
-                self.store.begin_heartbeats().await?
+                self.begin_heartbeats().await?
             };
             change.write_liveness(&unwritten).await?;
-            change.finish().await
+            self.finish(change).await
         });
         match written.await {
             Ok(_) => {

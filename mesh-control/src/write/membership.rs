@@ -11,8 +11,12 @@ use super::subnet_claim::SubnetClaim;
 use crate::cluster::identity::{self, Claimant, Verdict};
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::registration::Registration;
+use crate::cluster::subnet_plan::SubnetIndex;
 use crate::registry::{Admitted, ChangeError, Holder, Registry, hold_off, nonce, unix_seconds};
-use crate::store::{Change, NewState, StoreError};
+use crate::store::{Change, NewState, RememberedLease, StoreError};
+
+/// How long a node that is to be leased a subnet anew waits here for the moment at which it may be.
+const LONGEST_HOLD_WAITED: Duration = Duration::from_millis(2500);
 
 impl Registry {
     /// Registers a node, or recognises it (see [`crate::cluster::identity`]). When it returns, the lease is on the disk.
@@ -38,13 +42,23 @@ impl Registry {
                 node_timeout,
             });
         }
-        let arrival = Arrival {
-            registration,
-            token,
+        let since = Instant::now();
+        let let_in = loop {
+            let arrival = Arrival {
+                registration: registration.clone(),
+                token,
+            };
+            match self
+                .ask(|ask| Command::Register(Box::new(ask)), arrival)
+                .await
+            {
+                // As long as an agent waits for an answer.
+                Err(ChangeError::Held(rest)) if since.elapsed() + rest <= LONGEST_HOLD_WAITED => {
+                    tokio::time::sleep(rest).await;
+                }
+                asked => break asked?,
+            }
         };
-        let let_in = self
-            .ask(|ask| Command::Register(Box::new(ask)), arrival)
-            .await?;
         let admitted = let_in.admitted;
         let next = {
             let liveness = &mut self.copy.memory().liveness;
@@ -90,6 +104,7 @@ pub(crate) struct LetIn {
     displaced: Option<Claimant>,
     subnet_claim: Option<SubnetClaim>,
     unix_seconds: i64,
+    index: SubnetIndex,
 }
 
 pub(super) async fn register(
@@ -126,15 +141,22 @@ pub(super) async fn register(
         None => None,
     };
     let subnet_claim = match registration.subnet {
-        Some(claimed) => SubnetClaim::examine(claimed, held, registry, change).await?,
+        Some(claimed) => SubnetClaim::examine(claimed, &claim, held, registry, change).await?,
         None => None,
+    };
+    let remembered = match held {
+        Some(_) => None,
+        None => change.remembered_of(&claim).await?,
     };
     let index = match (held, &subnet_claim) {
         (Some(index), _) => index,
         (None, Some(SubnetClaim::Free(index))) => *index,
-        (None, _) => match change.next_subnet(&registry.plan).await? {
+        (None, _) => match remembered {
             Some(index) => index,
-            None => return Ok(Err(exhausted(registry, change).await?)),
+            None => match new_subnet(registry, change).await? {
+                Ok(index) => index,
+                Err(refused) => return Ok(Err(refused)),
+            },
         },
     };
     // All is decided; from here on it is written.
@@ -156,6 +178,7 @@ pub(super) async fn register(
         }
     };
     if held.is_none() {
+        change.forget_remembered_of(&claim).await?;
         change.lease(&node_id, index, unix_seconds).await?;
         if !changed {
             change.mark_changed(&node_id).await?;
@@ -177,7 +200,24 @@ pub(super) async fn register(
         displaced: displaced.cloned(),
         subnet_claim,
         unix_seconds,
+        index,
     }))
+}
+
+/// A subnet for a node that has none and is not known to hold one.
+async fn new_subnet(
+    registry: &Registry,
+    change: &mut Change,
+) -> Result<Result<SubnetIndex, ChangeError>, StoreError> {
+    let replica = registry.replica.as_ref();
+    let starting = replica.and_then(|replica| replica.hold(change.server()));
+    if let Some(rest) = change.hold().await?.max(starting) {
+        return Ok(Err(ChangeError::Held(rest)));
+    }
+    match change.next_subnet(&registry.plan).await? {
+        Some(index) => Ok(Ok(index)),
+        None => Ok(Err(exhausted(registry, change).await?)),
+    }
 }
 
 pub(super) fn registered(
@@ -197,7 +237,18 @@ pub(super) fn registered(
         return;
     }
     {
-        let liveness = &mut registry.copy.memory().liveness;
+        let mut memory = registry.copy.memory();
+        if registry.replica.is_some() {
+            let lease = RememberedLease {
+                node_id: node_id.clone(),
+                node_key: registration.node_key.clone(),
+                hostname: registration.hostname.clone(),
+                host_ip: registration.host_ip,
+                subnet: let_in.index,
+            };
+            memory.leased(revision, lease);
+        }
+        let liveness = &mut memory.liveness;
         if let Some(displaced) = &let_in.displaced {
             liveness.forget(&displaced.node_id);
         }

@@ -117,7 +117,8 @@ pub(super) async fn release(
         last: subnet,
     };
     let Some(tenant) = change.tenant(only).await? else {
-        let released = change.is_released(subnet).await?;
+        let remembered = change.release_remembered(subnet).await?;
+        let released = remembered || change.is_released(subnet).await?;
         return Ok(released.then_some(None).ok_or(ChangeError::NotLeased));
     };
     if tenant.up {

@@ -8,6 +8,7 @@
 use ipnet::Ipv4Net;
 use tracing::{info, warn};
 
+use crate::cluster::identity::Claim;
 use crate::cluster::lease::Range;
 use crate::cluster::subnet_plan::{NotOfPlan, SubnetIndex};
 use crate::registry::{Admitted, Registry};
@@ -23,6 +24,8 @@ pub(super) enum SubnetClaim {
     Reserved(Reservation),
     /// Another node leases it.
     Held(Tenant),
+    /// The database does not know of a lease, but a replica remembers another node's.
+    Remembered(Tenant),
     /// The node itself leases another one.
     LeasesAnother,
 }
@@ -31,6 +34,7 @@ impl SubnetClaim {
     /// Looks into what a node says that leases `leased`.
     pub(super) async fn examine(
         claimed: Ipv4Net,
+        claimant: &Claim<'_>,
         leased: Option<SubnetIndex>,
         registry: &Registry,
         change: &mut Change,
@@ -49,6 +53,9 @@ impl SubnetClaim {
         };
         if let Some(tenant) = change.tenant(only).await? {
             return Ok(Some(Self::Held(tenant)));
+        }
+        if let Some(holder) = change.remembered_as_anothers(index, claimant).await? {
+            return Ok(Some(Self::Remembered(holder)));
         }
         let reservations = change.reservations().await?;
         let reservation = reservations
@@ -77,6 +84,10 @@ impl SubnetClaim {
                 holder = %tenant.node_id, holder_hostname = tenant.hostname,
                 "a node says it holds a subnet that another node leases; it was leased another, and \
                  until its containers have moved the two use one subnet"),
+            Self::Remembered(holder) => warn!(%node_id, hostname, %subnet, %claimed,
+                holder = %holder.node_id, holder_hostname = holder.hostname,
+                "a node says it holds a subnet that is remembered as another node's, which the database has lost; \
+                 it was leased another, and its containers have to move"),
             Self::LeasesAnother => warn!(%node_id, hostname, %subnet, %claimed,
                 "a node says it holds another subnet than it leases; its lease stands"),
         }

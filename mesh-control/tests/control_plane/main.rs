@@ -6,6 +6,7 @@
 )]
 
 mod answer;
+mod pooler;
 #[allow(dead_code, reason = "the tests in kernel_disks use the rest")]
 mod process;
 mod refusal;
@@ -21,7 +22,9 @@ mod copies;
 mod database_in_trouble;
 mod departures;
 mod durability;
+mod history;
 mod liveness;
+mod messages;
 mod operators;
 mod registration;
 mod replicas;

@@ -267,6 +267,11 @@ impl ControlPlane {
         format!("/proc/{}/{file}", self.running.child.id())
     }
 
+    /// What it has logged since it listens, or since this was asked before.
+    pub(crate) fn logged(&self) -> Vec<String> {
+        self.running.log.try_iter().collect()
+    }
+
     /// SIGTERM; returns how it ended.
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);

@@ -9,7 +9,8 @@ use crate::store::{StoreError, subnet_index};
 /// What is there to lease.
 pub(super) struct Unheld {
     never_used: NeverUsed,
-    reserved: Vec<Range>,
+    /// What is reserved, or remembered as somebody's.
+    not_to_lease: Vec<Range>,
 }
 
 /// How many nodes hold a subnet.
@@ -47,7 +48,7 @@ impl Change {
         number.map(subnet_index).transpose()
     }
 
-    /// The subnet that is to be leased next; `None`: there is none.
+    /// The subnet that is to be leased next; `None`: there is none. See [`Self::hold`] for whether it is to be leased now.
     ///
     /// # Errors
     ///
@@ -60,10 +61,10 @@ impl Change {
             Some(unheld) => unheld,
             None => self.read_unheld().await?,
         };
-        let mut next = lease::next(plan, &unheld.never_used, &unheld.reserved, None);
+        let mut next = lease::next(plan, &unheld.never_used, &unheld.not_to_lease, None);
         if next.is_none() {
             let released = self.longest_released().await?;
-            next = lease::next(plan, &unheld.never_used, &unheld.reserved, released);
+            next = lease::next(plan, &unheld.never_used, &unheld.not_to_lease, released);
         }
         self.unheld = Some(unheld);
         Ok(next)
@@ -77,12 +78,18 @@ impl Change {
             .fetch_all(self.transaction.connection()?)
             .await?;
         let reserved = self.reservations().await?;
+        let reserved = reserved.iter().map(|reserved| reserved.range);
+        let remembered = self.remembered().await?.into_iter();
+        let remembered = remembered.map(|subnet| Range {
+            first: subnet,
+            last: subnet,
+        });
         Ok(Unheld {
             never_used: NeverUsed::new(
                 highest.map(subnet_index).transpose()?,
                 skipped.into_iter().map(range).collect::<Result<_, _>>()?,
             ),
-            reserved: reserved.iter().map(|reserved| reserved.range).collect(),
+            not_to_lease: reserved.chain(remembered).collect(),
         })
     }
 
@@ -90,6 +97,8 @@ impl Change {
         let number: Option<i64> = sqlx::query_scalar(
             "SELECT subnet_index FROM leases WHERE node_id IS NULL AND NOT EXISTS ( \
              SELECT 1 FROM reserved_ranges WHERE subnet_index BETWEEN first_index AND last_index) \
+             AND NOT EXISTS (SELECT 1 FROM remembered_leases \
+             WHERE remembered_leases.subnet_index = leases.subnet_index) \
              ORDER BY released_revision, subnet_index LIMIT 1",
         )
         .fetch_optional(self.transaction.connection()?)

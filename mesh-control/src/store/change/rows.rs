@@ -2,7 +2,7 @@
 
 /// As many rows of placeholders, numbered on from `first`, with the types of their columns: PostgreSQL has to be
 /// told in VALUES.
-pub(super) fn rows(count: usize, first: usize, types: &[&str]) -> String {
+pub(in crate::store) fn rows(count: usize, first: usize, types: &[&str]) -> String {
     let row = |row: usize| {
         let cells = types.iter().enumerate().map(|(column, kind)| {
             let place = first + row * types.len() + column;
