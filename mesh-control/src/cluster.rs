@@ -4,6 +4,7 @@
 //! about itself, [`identity`] tells who that is, [`succession`] which of two hosts with one identity goes on as the node,
 //! [`liveness`] who is up, [`silence`] whether many fell silent at once, [`node`] is a node as it is shown, [`history`]
 //! tells whether a database went back.
+//! [`settings`] are what all control planes of a cluster have to agree on.
 
 pub mod history;
 pub mod identity;
@@ -11,6 +12,7 @@ pub mod lease;
 pub mod liveness;
 pub mod node;
 pub mod registration;
+pub mod settings;
 pub mod silence;
 pub mod subnet_plan;
 pub mod succession;

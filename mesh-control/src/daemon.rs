@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use mesh_rest::overlay::Overlay;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
 use crate::heap;
 use crate::http::accept;
@@ -36,7 +36,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .context("--cluster-cidr and --node-prefix do not fit")?;
     raise_file_limit();
     // The database first: a second control plane on a file is told so, rather than that its port is taken.
-    let store = open(&options.database(), &plan, options.overlay()).await?;
+    let store = open(&options.database(), &plan, options.settings()).await?;
     let database = store.name().to_owned();
     let listener = accept::listen(options.bind)
         .with_context(|| format!("cannot listen on {} (see --bind)", options.bind))?;
@@ -113,10 +113,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open(database: &Database, plan: &SubnetPlan, overlay: Overlay) -> anyhow::Result<Store> {
+async fn open(database: &Database, plan: &SubnetPlan, settings: Settings) -> anyhow::Result<Store> {
     let path = match database {
         Database::File(path) => path,
-        Database::Server(url) => return Ok(Store::connect(url, plan, overlay).await?),
+        Database::Server(url) => return Ok(Store::connect(url, plan, settings).await?),
     };
     if path == Path::new(DEFAULT_DB_PATH)
         && let Some(directory) = path.parent()
@@ -128,7 +128,7 @@ async fn open(database: &Database, plan: &SubnetPlan, overlay: Overlay) -> anyho
             )
         })?;
     }
-    Ok(Store::open(path, plan, overlay).await?)
+    Ok(Store::open(path, plan, settings).await?)
 }
 
 /// Every agent's connections take a descriptor each, and the usual soft limit is 1024, kept low only for

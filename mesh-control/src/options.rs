@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 use mesh_rest::overlay::{LARGEST_VNI, Overlay};
 use tracing_subscriber::EnvFilter;
 
+use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::parse_cidr;
 use crate::duration_text;
 
@@ -79,6 +80,8 @@ pub struct Options {
     pub vni: u32,
 
     /// A node that is silent for this long is down: 500ms, 30s or 2m (from 100ms to a day)
+    ///
+    /// Nodes are told to beat three times as often when they register. The same for all replicas
     #[arg(long, value_name = "DURATION", env = "QUILT_MESH_NODE_TIMEOUT", default_value = "30s",
         value_parser = node_timeout)]
     pub node_timeout: Duration,
@@ -114,11 +117,14 @@ impl fmt::Debug for Database {
 }
 
 impl Options {
-    /// What nodes are told to have in common.
-    pub fn overlay(&self) -> Overlay {
-        Overlay {
-            vxlan_port: self.vxlan_port,
-            vni: self.vni,
+    /// What all control planes of the cluster have to agree on.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            overlay: Overlay {
+                vxlan_port: self.vxlan_port,
+                vni: self.vni,
+            },
+            node_timeout: self.node_timeout,
         }
     }
 
@@ -202,7 +208,7 @@ mod tests {
     fn port_and_vni_are_what_vxlan_has_room_for() {
         let read = |port, vni| {
             let line = ["quilt-mesh-control", "--vxlan-port", port, "--vni", vni];
-            Options::try_parse_from(line).map(|options| options.overlay())
+            Options::try_parse_from(line).map(|options| options.settings().overlay)
         };
         let overlay = |vxlan_port, vni| Overlay { vxlan_port, vni };
         assert_eq!(read("1", "1").unwrap(), overlay(1, 1));
@@ -220,7 +226,7 @@ mod tests {
             assert!(read(port, vni).is_err(), "{port} {vni}");
         }
         let unset = Options::try_parse_from(["quilt-mesh-control"]).unwrap();
-        assert_eq!(unset.overlay(), overlay(4789, 100));
+        assert_eq!(unset.settings().overlay, overlay(4789, 100));
     }
 
     #[test]

@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mesh_rest::overlay::Overlay;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::cluster::settings::Settings;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Listener, Message, Server, StoreError};
 use crate::write::batch::{BATCH_DEADLINE, within};
@@ -68,7 +68,7 @@ pub(crate) struct Replica {
     /// Since when the database was found without its tables.
     empty_since: Mutex<Option<Instant>>,
     /// Other settings than this replica's, if another was started with them since.
-    outvoted: Mutex<Option<Overlay>>,
+    outvoted: Mutex<Option<Settings>>,
 }
 
 impl Replica {
@@ -120,18 +120,18 @@ impl Replica {
     }
 
     /// Takes note of the settings that the database has: those of whoever started last.
-    pub(crate) fn compare(&self, given: Overlay, current: Overlay) {
+    pub(crate) fn compare(&self, given: Settings, current: Settings) {
         let other = Some(current).filter(|current| *current != given);
         let mut outvoted = self.outvoted.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::replace(&mut *outvoted, other) != other
             && let Some(current) = other
         {
-            let error = StoreError::OtherOverlay { given, current };
+            let error = StoreError::OtherSettings { given, current };
             error!(%error, "this replica refuses its clients, so that they ask another one");
         }
     }
 
-    fn outvoted(&self) -> Option<Overlay> {
+    fn outvoted(&self) -> Option<Settings> {
         *self.outvoted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,8 +224,8 @@ impl Registry {
         let Some(current) = self.replica.as_ref().and_then(Replica::outvoted) else {
             return Ok(());
         };
-        let given = self.store.overlay();
-        let error = StoreError::OtherOverlay { given, current };
+        let given = self.store.settings();
+        let error = StoreError::OtherSettings { given, current };
         Err(ChangeError::Store(Arc::new(error)))
     }
 

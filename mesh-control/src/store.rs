@@ -25,12 +25,14 @@ mod subnets;
 mod transaction;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use mesh_rest::overlay::Overlay;
 use sqlx::AnyPool;
 
 use crate::cluster::history::{Mark, Position, Shown};
 use crate::cluster::node::{NodeId, Status};
+use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::cluster::succession::Succession;
 
@@ -86,7 +88,7 @@ pub struct Changes {
     /// The database, its revision, and the mark of that.
     pub position: Position,
     /// What the control plane that started last tells nodes.
-    pub overlay: Overlay,
+    pub settings: Settings,
     /// Removals up to and including this revision are not in `removed`.
     pub forgotten_revision: i64,
     /// The nodes that changed or are new.
@@ -101,13 +103,13 @@ pub struct Store {
     pool: AnyPool,
     home: Home,
     plan: SubnetPlan,
-    overlay: Overlay,
+    settings: Settings,
     /// What messages call the database: its path, or where it is on which server.
     name: String,
 }
 
 /// Id, revision, forgotten revision, VXLAN's port, VNI, the revision's mark, the mark of another revision.
-type ClusterRow = (String, i64, i64, i64, i64, Option<i64>, Option<i64>);
+type ClusterRow = (String, i64, i64, i64, i64, i64, Option<i64>, Option<i64>);
 
 /// Where the database is. Declared, and so dropped, after the pool: see [`DatabaseFile`].
 #[derive(Debug)]
@@ -133,7 +135,7 @@ impl Store {
     ) -> Result<Changes, StoreError> {
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
         let row: Option<ClusterRow> = sqlx::query_as(
-            "SELECT database_id, revision, forgotten_revision, vxlan_port, vni, \
+            "SELECT database_id, revision, forgotten_revision, vxlan_port, vni, node_timeout_ms, \
              (SELECT mark FROM history WHERE history.revision = cluster.revision), \
              (SELECT mark FROM history WHERE history.revision = $1) \
              FROM cluster WHERE id = 1",
@@ -141,7 +143,16 @@ impl Store {
         .bind(stands.map_or(-1, |stands| stands.revision))
         .fetch_optional(transaction.connection()?)
         .await?;
-        let Some((database, current, forgotten_revision, vxlan_port, vni, mark, mark_there)) = row
+        let Some((
+            database,
+            current,
+            forgotten_revision,
+            vxlan_port,
+            vni,
+            node_timeout_ms,
+            mark,
+            mark_there,
+        )) = row
         else {
             return Err(history::emptied(self.dialect()));
         };
@@ -182,7 +193,7 @@ impl Store {
                 revision: current,
                 mark: mark.map(Mark::from),
             },
-            overlay: overlay(vxlan_port, vni)?,
+            settings: settings(vxlan_port, vni, node_timeout_ms)?,
             forgotten_revision,
             nodes,
             removed,
@@ -215,15 +226,20 @@ impl Store {
         }
         let expected = change::Expected {
             plan: &self.plan,
-            overlay: self.overlay,
+            settings: self.settings,
             stands,
         };
         Change::begin(&self.pool, self.dialect(), step, expected).await
     }
 
+    /// What all control planes of the cluster have to agree on: the options of this one.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
     /// What nodes are told to have in common: the options of this control plane.
     pub fn overlay(&self) -> Overlay {
-        self.overlay
+        self.settings.overlay
     }
 
     /// What messages call the database.
@@ -325,10 +341,14 @@ fn address(node_id: &str, text: &str) -> Result<Ipv4Addr, StoreError> {
 }
 
 /// The schema admits what can be.
-fn overlay(vxlan_port: i64, vni: i64) -> Result<Overlay, StoreError> {
+fn settings(vxlan_port: i64, vni: i64, node_timeout_ms: i64) -> Result<Settings, StoreError> {
     let told = |number| u64::try_from(number).ok();
-    Overlay::told(told(vxlan_port), told(vni))
-        .map_err(|error| StoreError::Damaged(format!("the cluster's settings: {error}")))
+    let overlay = Overlay::told(told(vxlan_port), told(vni))
+        .map_err(|error| StoreError::Damaged(format!("the cluster's settings: {error}")))?;
+    Ok(Settings {
+        overlay,
+        node_timeout: Duration::from_millis(told(node_timeout_ms).unwrap_or_default()),
+    })
 }
 
 fn subnet_index(number: i64) -> Result<SubnetIndex, StoreError> {

@@ -145,7 +145,7 @@ impl Registry {
             return Err(StoreError::OtherHistory);
         };
         let changes = within(READ_DEADLINE, self.store.changes_since(-1, None)).await?;
-        replica.compare(self.store.overlay(), changes.overlay);
+        replica.compare(self.store.settings(), changes.settings);
         replica.is_filled();
         let read = self.translate(changes)?;
         let (revision, nodes) = (read.position.revision, read.nodes.len());

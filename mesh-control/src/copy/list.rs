@@ -175,7 +175,7 @@ impl Registry {
             match within(READ_DEADLINE, changes).await {
                 Ok(changes) => {
                     if let Some(replica) = &self.replica {
-                        replica.compare(self.store.overlay(), changes.overlay);
+                        replica.compare(self.store.settings(), changes.settings);
                         replica.is_filled();
                     }
                     self.take_in(changes)

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use mesh_rest::overlay::Overlay;
 use sqlx::{AnyPool, AssertSqlSafe};
 
 use super::transaction::{Dialect, Transaction};
@@ -11,6 +10,7 @@ use crate::cluster::history::{Mark, Position, Shown};
 use crate::cluster::identity::{Claim, Claimant};
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::registration::Registration;
+use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 
 mod leases;
@@ -52,13 +52,24 @@ pub struct Change {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected<'a> {
     pub(super) plan: &'a SubnetPlan,
-    pub(super) overlay: Overlay,
+    pub(super) settings: Settings,
     pub(super) stands: Option<&'a Position>,
 }
 
 /// Revision, id of the database, plan, settings, end of the hold, the mark of the revision that whoever makes the
 /// change knows, and when the server was started.
-type BegunRow = (i64, String, String, i64, i64, i64, i64, Option<i64>, i64);
+type BegunRow = (
+    i64,
+    String,
+    String,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    Option<i64>,
+    i64,
+);
 
 /// What a registration makes of a node.
 #[derive(Debug, Clone, Copy)]
@@ -83,22 +94,32 @@ impl Change {
     ) -> Result<Self, StoreError> {
         let Expected {
             plan,
-            overlay,
+            settings,
             stands,
         } = expected;
         let mut transaction = Transaction::writing(pool, dialect).await?;
         let row: Option<BegunRow> = sqlx::query_as(AssertSqlSafe(format!(
             "UPDATE cluster SET revision = revision + $1 WHERE id = 1 \
-             RETURNING revision, database_id, cluster_cidr, node_prefix, vxlan_port, vni, held_until, \
-             (SELECT mark FROM history WHERE history.revision = $2), {}",
+             RETURNING revision, database_id, cluster_cidr, node_prefix, vxlan_port, vni, node_timeout_ms, \
+             held_until, (SELECT mark FROM history WHERE history.revision = $2), {}",
             dialect.server_started()
         )))
         .bind(step)
         .bind(stands.map_or(-1, |stands| stands.revision))
         .fetch_optional(transaction.connection()?)
         .await?;
-        let Some((revision, database, cidr, prefix, vxlan_port, vni, held_until, mark, server)) =
-            row
+        let Some((
+            revision,
+            database,
+            cidr,
+            prefix,
+            vxlan_port,
+            vni,
+            node_timeout_ms,
+            held_until,
+            mark,
+            server,
+        )) = row
         else {
             return Err(history::emptied(dialect));
         };
@@ -115,11 +136,11 @@ impl Change {
             transaction.roll_back().await?;
             return Err(StoreError::Gone);
         }
-        let current = super::overlay(vxlan_port, vni)?;
-        if current != overlay {
+        let current = super::settings(vxlan_port, vni, node_timeout_ms)?;
+        if current != settings {
             transaction.roll_back().await?;
-            return Err(StoreError::OtherOverlay {
-                given: overlay,
+            return Err(StoreError::OtherSettings {
+                given: settings,
                 current,
             });
         }

@@ -1,6 +1,6 @@
 //! Why the database did not answer.
 
-use mesh_rest::overlay::Overlay;
+use crate::cluster::settings::Settings;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 use thiserror::Error;
@@ -54,14 +54,14 @@ pub enum StoreError {
     /// Another control plane on the database was started with other settings.
     #[error(
         "another quilt-mesh-control on this database was started with {}, this one with {}: nodes must not be told \
-         both; restart all of them with the same --vxlan-port and --vni",
-        options(.current), options(.given)
+         both; restart all of them with the same options",
+        .current, .given
     )]
-    OtherOverlay {
+    OtherSettings {
         /// The options of this one.
-        given: Overlay,
+        given: Settings,
         /// Those of the one that was started last.
-        current: Overlay,
+        current: Settings,
     },
     /// The PostgreSQL server cannot be reached, starts, stops, or has too much to do.
     #[error("the PostgreSQL server does not answer; it is tried again with every request ({0})")]
@@ -69,10 +69,6 @@ pub enum StoreError {
     /// Anything else: a bug.
     #[error("the database refused a statement ({0})")]
     Statement(sqlx::Error),
-}
-
-fn options(overlay: &Overlay) -> String {
-    format!("--vxlan-port {} --vni {}", overlay.vxlan_port, overlay.vni)
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -110,7 +106,7 @@ impl StoreError {
                 | Self::OtherHistory
                 | Self::Emptied(_)
                 | Self::NoMessages(_)
-                | Self::OtherOverlay { .. }
+                | Self::OtherSettings { .. }
                 | Self::Unreachable(_)
         )
     }

@@ -124,7 +124,7 @@ impl Store {
         if let Home::File(_) = self.home {
             return Err(OpenError::store(&self.name, StoreError::Gone));
         }
-        let expected = (&self.plan, self.overlay);
+        let expected = (&self.plan, self.settings);
         schema::prepare(&self.pool, Dialect::Postgres, expected, &self.name).await
     }
 }

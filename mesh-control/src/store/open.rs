@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use mesh_rest::overlay::Overlay;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
@@ -15,6 +14,7 @@ use thiserror::Error;
 
 use super::database_file::DatabaseFile;
 use super::{Dialect, Home, Store, StoreError, file_header, schema};
+use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
 
 /// How long SQLite waits for a lock that another program holds.
@@ -135,18 +135,22 @@ impl Store {
     /// # Errors
     ///
     /// [`OpenError`]. A database that was there before is then as it was before.
-    pub async fn open(path: &Path, plan: &SubnetPlan, overlay: Overlay) -> Result<Self, OpenError> {
+    pub async fn open(
+        path: &Path,
+        plan: &SubnetPlan,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
         let at = Where { path };
         let file = DatabaseFile::open(path).map_err(|cause| at.file(cause))?;
         if !file.try_lock().map_err(|cause| at.file(cause))? {
             return Err(OpenError::InUse(path.to_owned()));
         }
-        match at.set_up(&file, plan, overlay).await {
+        match at.set_up(&file, plan, settings).await {
             Ok(pool) => Ok(Self {
                 pool,
                 home: Home::File(file),
                 plan: *plan,
-                overlay,
+                settings,
                 name: at.name(),
             }),
             Err(error) => {
@@ -166,7 +170,7 @@ impl Where<'_> {
         &self,
         file: &DatabaseFile,
         plan: &SubnetPlan,
-        overlay: Overlay,
+        settings: Settings,
     ) -> Result<AnyPool, OpenError> {
         self.inspect(file).await?;
         // Whatever there is to say against the file is said here: a pool would try until its timeout.
@@ -204,7 +208,7 @@ impl Where<'_> {
             .close()
             .await
             .map_err(|error| self.store(error.into()))?;
-        match schema::prepare(&pool, Dialect::Sqlite, (plan, overlay), &self.name()).await {
+        match schema::prepare(&pool, Dialect::Sqlite, (plan, settings), &self.name()).await {
             Ok(()) => Ok(pool),
             Err(error) => {
                 pool.close().await;

@@ -1,6 +1,5 @@
 //! What every database has to have before it is used: the tables, and the plan of the cluster.
 
-use mesh_rest::overlay::Overlay;
 use sqlx::AnyPool;
 use sqlx::migrate::{MigrateError, Migrator};
 use tracing::warn;
@@ -8,6 +7,7 @@ use tracing::warn;
 use super::open::OpenError;
 use super::{Dialect, StoreError, Transaction, history};
 use crate::cluster::history::Mark;
+use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -17,7 +17,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 pub(super) async fn prepare(
     pool: &AnyPool,
     dialect: Dialect,
-    (plan, overlay): (&SubnetPlan, Overlay),
+    (plan, settings): (&SubnetPlan, Settings),
     name: &str,
 ) -> Result<(), OpenError> {
     MIGRATIONS.run(pool).await.map_err(|error| match error {
@@ -29,7 +29,7 @@ pub(super) async fn prepare(
             cause,
         },
     })?;
-    match settle(pool, dialect, plan, overlay).await {
+    match settle(pool, dialect, plan, settings).await {
         Ok(Settled::Ours) => Ok(()),
         Ok(Settled::Other { cidr, prefix }) => Err(OpenError::OtherPlan {
             database: name.to_owned(),
@@ -54,15 +54,19 @@ async fn settle(
     pool: &AnyPool,
     dialect: Dialect,
     plan: &SubnetPlan,
-    overlay: Overlay,
+    Settings {
+        overlay,
+        node_timeout,
+    }: Settings,
 ) -> Result<Settled, StoreError> {
     let (cidr, prefix) = (plan.cluster().to_string(), i64::from(plan.node_prefix()));
     let (vxlan_port, vni) = (i64::from(overlay.vxlan_port), i64::from(overlay.vni));
+    let node_timeout_ms = i64::try_from(node_timeout.as_millis()).unwrap_or(i64::MAX);
     let mut transaction = Transaction::writing(pool, dialect).await?;
     // The lock first: a replica that starts at the same time may have another plan.
     let stored: (String, i64, i64, i64, i64) = sqlx::query_as(
-        "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id, vxlan_port, vni) \
-         VALUES (1, $1, $2, 0, $3, $4, $5) \
+        "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id, vxlan_port, vni, \
+         node_timeout_ms) VALUES (1, $1, $2, 0, $3, $4, $5, $6) \
          ON CONFLICT (id) DO UPDATE SET database_id = \
          CASE cluster.database_id WHEN '' THEN $3 ELSE cluster.database_id END \
          RETURNING cluster_cidr, node_prefix, vxlan_port, vni, revision",
@@ -72,6 +76,7 @@ async fn settle(
     .bind(uuid::Uuid::new_v4().to_string())
     .bind(vxlan_port)
     .bind(vni)
+    .bind(node_timeout_ms)
     .fetch_one(transaction.connection()?)
     .await?;
     let bound: i64 = sqlx::query_scalar(
@@ -91,13 +96,14 @@ async fn settle(
     let other_settings = (stored_port, stored_vni) != (vxlan_port, vni);
     sqlx::query(
         "UPDATE cluster SET cluster_cidr = $1, node_prefix = $2, vxlan_port = $3, vni = $4, \
-         revision = revision + $5 WHERE id = 1",
+         revision = revision + $5, node_timeout_ms = $6 WHERE id = 1",
     )
     .bind(&cidr)
     .bind(prefix)
     .bind(vxlan_port)
     .bind(vni)
     .bind(i64::from(other_settings))
+    .bind(node_timeout_ms)
     .execute(transaction.connection()?)
     .await?;
     // What a control plane of an earlier version left has none.
@@ -119,10 +125,20 @@ async fn settle(
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
+    use std::time::Duration;
+
+    use mesh_rest::overlay::Overlay;
 
     use super::*;
     use crate::cluster::subnet_plan::parse_cidr;
     use crate::store::Store;
+
+    fn settings(overlay: Overlay) -> Settings {
+        Settings {
+            overlay,
+            node_timeout: Duration::from_secs(30),
+        }
+    }
 
     /// A database as the version before the settings left it, with one node.
     async fn older(path: &std::path::Path) {
@@ -153,9 +169,11 @@ mod tests {
         let path = folder.path().join("control.db");
         older(&path).await;
         let plan = SubnetPlan::new(parse_cidr("10.42.0.0/16").unwrap(), 24).unwrap();
-        let store = Store::open(&path, &plan, Overlay::default()).await.unwrap();
+        let store = Store::open(&path, &plan, settings(Overlay::default()))
+            .await
+            .unwrap();
         let changes = store.changes_since(-1, None).await.unwrap();
-        let found = (changes.position.revision, changes.overlay);
+        let found = (changes.position.revision, changes.settings.overlay);
         assert_eq!(found, (7, Overlay::default()));
         assert!(changes.position.mark.is_some());
         assert_eq!(changes.nodes[0].hostname, "alpha");
@@ -167,10 +185,13 @@ mod tests {
             vxlan_port: 8472,
             vni: 7,
         };
-        let store = Store::open(&path, &plan, other).await.unwrap();
+        let store = Store::open(&path, &plan, settings(other)).await.unwrap();
         let stood = changes.position;
         let changes = store.changes_since(7, Some(&stood)).await.unwrap();
-        assert_eq!((changes.position.revision, changes.overlay), (8, other));
+        assert_eq!(
+            (changes.position.revision, changes.settings.overlay),
+            (8, other)
+        );
         assert!(changes.position.mark.is_some());
         assert_eq!(changes.nodes, []);
     }

@@ -3,7 +3,6 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use mesh_rest::overlay::Overlay;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
@@ -11,6 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 use super::change::CHANGED_CHANNEL;
 use super::open::OpenError;
 use super::{Home, Store, StoreError};
+use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
 
 /// How long a request waits for a connection.
@@ -52,7 +52,7 @@ impl Store {
     pub async fn connect(
         url: &str,
         plan: &SubnetPlan,
-        overlay: Overlay,
+        settings: Settings,
     ) -> Result<Self, OpenError> {
         sqlx::any::install_default_drivers();
         let wrong = |error: sqlx::Error| OpenError::Url(error.to_string());
@@ -86,7 +86,7 @@ impl Store {
                 options: Box::new(options),
             }),
             plan: *plan,
-            overlay,
+            settings,
             name,
         };
         // Before anything is written: replicas that do not hear each other are none.

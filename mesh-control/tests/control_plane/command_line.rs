@@ -45,7 +45,7 @@ fn other_options_that_cannot_work_are_refused() {
         ("--node-timeout", "1ms"),
         ("--node-timeout", "soon"),
         ("--log-level", "verbose"),
-        ("--shutdown-timeout", "1h"),
+        ("--shutdown-timeout", "1d"),
     ] {
         let said = Setup::new().with(option, value).start_refused();
         assert!(said.contains(option) && said.contains(value), "{said}");

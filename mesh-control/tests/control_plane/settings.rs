@@ -207,17 +207,24 @@ async fn replicas_tell_each_other_of_a_node_s_mtu() {
 
 #[tokio::test]
 async fn of_two_replicas_with_different_options_the_one_that_started_last_tells_nodes() {
+    different("--vxlan-port", "8472", (8472, 600_000)).await;
+    different("--node-timeout", "5m", (4789, 300_000)).await;
+}
+
+/// Two replicas, the later of which has another value of an option; then port and node timeout in milliseconds are these.
+async fn different(option: &str, value: &str, (port, timeout): (u64, u64)) {
     let replicas = Replicas::start(1, "10m").await;
     let first = &replicas.apis()[0];
     let (node_id, _) = first.register(node("a", "192.0.2.1")).await.admitted();
     let setup = Setup::new()
         .on(&replicas.url)
         .with("--node-timeout", "10m")
-        .with("--vxlan-port", "8472");
+        .with(option, value);
     let other = setup.start();
     let other = Api::of(&other);
     let answer = other.register(node("a", "192.0.2.1")).await;
-    assert_eq!(told(&answer.body), (8472, 100));
+    assert_eq!(told(&answer.body), (port, 100));
+    assert_eq!(answer.body["node_timeout_ms"], timeout);
     // The first notices within seconds, and refuses everybody, so that they ask the other.
     let deadline = Instant::now() + Duration::from_secs(30);
     while first.heartbeat(&node_id).await.status == 200 {
@@ -233,7 +240,9 @@ async fn of_two_replicas_with_different_options_the_one_that_started_last_tells_
     for answer in answers {
         let detail = answer.problem(503, "database-unavailable");
         for words in [
-            "started with --vxlan-port 8472 --vni 100, this one with --vxlan-port 4789 --vni 100",
+            format!("started with --vxlan-port {port} --vni 100 --node-timeout {timeout}ms")
+                .as_str(),
+            "this one with --vxlan-port 4789 --vni 100 --node-timeout 600000ms",
             "restart all of them with the same",
         ] {
             assert!(detail.contains(words), "{detail}");
@@ -245,7 +254,7 @@ async fn of_two_replicas_with_different_options_the_one_that_started_last_tells_
     replicas.running.clear();
     replicas.running.push(setup.start());
     let first = &replicas.apis()[0];
-    assert_eq!(told(&first.list().await), (8472, 100));
+    assert_eq!(told(&first.list().await), (port, 100));
     assert_eq!(first.heartbeat(&node_id).await.status, 200);
     assert_eq!(other.heartbeat(&node_id).await.status, 200);
 }
