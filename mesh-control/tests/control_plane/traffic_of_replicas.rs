@@ -329,7 +329,8 @@ async fn a_database_from_before_there_were_reports_is_brought_up_to_date() {
         .admitted();
     assert!(replicas.running.pop().unwrap().stop().success());
     let before = "DROP TABLE reports, history, remembered_leases; \
-                  ALTER TABLE cluster DROP COLUMN vxlan_port, DROP COLUMN vni, DROP COLUMN held_until; \
+                  ALTER TABLE cluster DROP COLUMN vxlan_port, DROP COLUMN vni, DROP COLUMN held_until, \
+                  DROP COLUMN node_timeout_ms; \
                   ALTER TABLE nodes DROP COLUMN overlay_mtu, DROP COLUMN left_at, DROP COLUMN succession; \
                   DELETE FROM _sqlx_migrations WHERE version >= 4";
     replicas.postgres.execute(&replicas.url, before).unwrap();
