@@ -12,6 +12,7 @@ mod doubt;
 mod fake_control_plane;
 mod fake_runtime;
 mod feed;
+mod frozen_replica;
 mod heartbeat;
 mod held_subnet;
 mod peers;
