@@ -104,6 +104,8 @@ pub struct NodesAnswer {
     /// The digest of the whole list ([`mesh_rest::digest`]), as text. A control plane that
     /// answers without one has no change feed.
     pub digest: Option<String>,
+    /// The proof of the whole list ([`mesh_rest::proof`]), as text, of a control plane that makes etags.
+    pub proof: Option<String>,
     /// Whether `nodes` is the whole list. Absent where the whole list was asked for.
     pub full: Option<bool>,
     /// The UDP port of VXLAN. Absent, as `vni`, in the answer of a control plane without settings.
@@ -136,6 +138,8 @@ pub struct Node {
     /// The MTU of its overlay in bytes, if it told. What cannot be one counts as not told.
     #[serde(default, deserialize_with = "told_mtu")]
     pub overlay_mtu: Option<u32>,
+    /// What the control plane made of everything that it says of the node, also of what this version does not know.
+    pub etag: Option<String>,
 }
 
 fn told_mtu<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u32>, D::Error> {

@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_rest::digest::Digest;
-
 use crate::node::{Node, NodesAnswer};
+use proofs::{Expected, Proofs};
+
+mod proofs;
 
 /// What to ask the control plane for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +47,13 @@ struct Position {
     revision: i64,
 }
 
-/// The copy. Revision and database say where it stands in the feed; the digest, whether it
+/// The copy. Revision and database say where it stands in the feed; the proofs, whether it
 /// really does.
 #[derive(Debug, Default)]
 pub struct NodeList {
     nodes: Arc<BTreeMap<String, Node>>,
     removed: Arc<BTreeSet<String>>,
-    digest: Digest,
+    proofs: Proofs,
     /// The latest revision that was taken over, if the control plane has a feed.
     position: Option<Position>,
     /// Whether the next question is for the whole list, whatever the position.
@@ -89,7 +90,7 @@ impl NodeList {
     /// Takes over an answer that came at `now`. A list older than the copy is taken over only
     /// when for `patience` there was no other: the database was restored from a backup then.
     pub fn apply(&mut self, answer: NodesAnswer, now: Instant, patience: Duration) -> Outcome {
-        let Some(digest) = answer.digest else {
+        let Some(expected) = Expected::of(answer.digest, answer.proof) else {
             // No feed: this list is all there is to know.
             self.position = None;
             return self.replace(answer.nodes);
@@ -112,15 +113,15 @@ impl NodeList {
                 database: answer.database,
                 revision: answer.revision,
             });
-            // A list that is not what its own digest says cannot be followed by changes.
-            self.whole = self.digest.to_string() != digest;
+            // A list that is not what its own proof says cannot be followed by changes.
+            self.whole = !self.proofs.agree(&expected);
             return outcome;
         }
         if same_database.is_none() || self.whole {
             self.whole = true;
             return Outcome::Diverged;
         }
-        self.change(answer.nodes, answer.removed, answer.revision, &digest)
+        self.change(answer.nodes, answer.removed, answer.revision, &expected)
     }
 
     fn replace(&mut self, nodes: Vec<Node>) -> Outcome {
@@ -129,7 +130,7 @@ impl NodeList {
             .map(|node| (node.node_id.clone(), node))
             .collect();
         let changed = nodes != *self.nodes;
-        self.digest = nodes.values().map(Node::digested).collect();
+        self.proofs = Proofs::of(nodes.values());
         if changed {
             self.nodes = Arc::new(nodes);
         }
@@ -139,29 +140,29 @@ impl NodeList {
         Outcome::Current { changed }
     }
 
-    /// Computes the digest first: changes that do not fit change nothing.
+    /// Computes the proofs first: changes that do not fit change nothing.
     fn change(
         &mut self,
         nodes: Vec<Node>,
         removed: Vec<String>,
         revision: i64,
-        expected: &str,
+        expected: &Expected,
     ) -> Outcome {
         let mut after: BTreeMap<String, Option<Node>> =
             removed.into_iter().map(|node_id| (node_id, None)).collect();
         for node in nodes {
             after.insert(node.node_id.clone(), Some(node));
         }
-        let mut digest = self.digest;
+        let mut proofs = self.proofs;
         for (node_id, new) in &after {
             if let Some(old) = self.nodes.get(node_id) {
-                digest.remove(&old.digested());
+                proofs.remove(old);
             }
             if let Some(new) = new {
-                digest.add(&new.digested());
+                proofs.add(new);
             }
         }
-        if digest.to_string() != expected {
+        if !proofs.agree(expected) {
             self.whole = true;
             return Outcome::Diverged;
         }
@@ -182,7 +183,7 @@ impl NodeList {
                 }
             }
         }
-        self.digest = digest;
+        self.proofs = proofs;
         self.behind_since = None;
         if let Some(position) = &mut self.position {
             position.revision = revision;

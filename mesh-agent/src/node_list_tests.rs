@@ -1,5 +1,6 @@
 //! Tests of [`super::NodeList`] against a model of a control plane.
 
+use mesh_rest::{digest::Digest, proof::Proof};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,6 +17,8 @@ struct Server {
     removed: BTreeMap<String, i64>,
     /// Older revisions than this are out of the feed's reach.
     reach: i64,
+    /// Whether it makes etags, as those of earlier versions do not.
+    etags: bool,
 }
 
 impl Server {
@@ -26,6 +29,7 @@ impl Server {
             nodes: BTreeMap::new(),
             removed: BTreeMap::new(),
             reach: 0,
+            etags: true,
         }
     }
 
@@ -40,9 +44,45 @@ impl Server {
             left: false,
             registered_at: 0,
             overlay_mtu: None,
+            etag: None,
         };
         self.removed.remove(node_id);
         self.nodes.insert(node_id.to_owned(), (self.revision, node));
+    }
+
+    /// Changes what no digest knows.
+    fn tell(&mut self, node_id: &str, overlay_mtu: Option<u32>, left: bool) {
+        if let Some((revision, node)) = self.nodes.get_mut(node_id) {
+            self.revision += 1;
+            *revision = self.revision;
+            node.overlay_mtu = overlay_mtu;
+            node.left = left;
+        }
+    }
+
+    fn shown(&self, node: &Node) -> Node {
+        let etag = |node: &Node| {
+            let Node {
+                host_ip,
+                status,
+                left,
+                overlay_mtu,
+                ..
+            } = node;
+            format!("{host_ip} {status:?} {left} {overlay_mtu:?}")
+        };
+        Node {
+            etag: self.etags.then(|| etag(node)),
+            ..node.clone()
+        }
+    }
+
+    fn proof(&self) -> Option<String> {
+        let mut proof = Proof::default();
+        for node in self.list().values() {
+            proof.add(&node.node_id, node.etag.as_deref()?);
+        }
+        self.etags.then(|| proof.to_string())
     }
 
     fn remove(&mut self, node_id: &str) {
@@ -55,7 +95,7 @@ impl Server {
     fn list(&self) -> BTreeMap<String, Node> {
         let nodes = self.nodes.iter();
         nodes
-            .map(|(id, (_, node))| (id.clone(), node.clone()))
+            .map(|(id, (_, node))| (id.clone(), self.shown(node)))
             .collect()
     }
 
@@ -80,11 +120,12 @@ impl Server {
             .map(|(_, node)| node.digested())
             .collect();
         NodesAnswer {
-            nodes: changed.map(|(_, node)| node.clone()).collect(),
+            nodes: changed.map(|(_, node)| self.shown(node)).collect(),
             removed: removed.map(|(id, _)| id.clone()).collect(),
             revision: self.revision,
             database: self.database.clone(),
             digest: Some(digest.to_string()),
+            proof: self.proof(),
             full: match question {
                 Question::Whole => None,
                 Question::News { .. } => Some(since.is_none()),
@@ -105,15 +146,103 @@ const SAME: Outcome = Outcome::Current { changed: false };
 
 #[test]
 fn a_changed_mtu_is_taken_over_although_it_is_in_no_digest() {
+    for etags in [true, false] {
+        let (mut server, mut copy) = (Server::new("db"), NodeList::default());
+        server.etags = etags;
+        server.set("a", 1, Status::Up);
+        assert_eq!(taken(&mut copy, &server), CHANGED);
+        server.tell("a", Some(1400), false);
+        assert_eq!(taken(&mut copy, &server), CHANGED);
+        assert_eq!(copy.nodes()["a"].overlay_mtu, Some(1400));
+        assert_eq!(taken(&mut copy, &server), SAME);
+    }
+}
+
+/// The database was replaced by an older one, which then went another way to the same revision.
+#[test]
+fn a_copy_that_differs_only_in_what_no_digest_knows_is_found_by_its_etags() {
+    let (mut server, mut copy) = (Server::new("db"), NodeList::default());
+    server.set("a", 1, Status::Up);
+    let mut restored = server.clone();
+    server.tell("a", Some(1400), false);
+    assert_eq!(taken(&mut copy, &server), CHANGED);
+    restored.tell("a", Some(9000), true);
+    assert_eq!(taken(&mut copy, &restored), Outcome::Diverged);
+    assert_eq!(taken(&mut copy, &restored), CHANGED);
+    assert_eq!(*copy.nodes(), restored.list());
+}
+
+/// How many whole lists a copy takes while everything changes, each change in an answer of its own.
+fn whole_lists(copy: &mut NodeList, server: &mut Server) -> usize {
+    let mut whole = 0;
+    for n in 0..20 {
+        match n % 4 {
+            0 => server.set("a", n, Status::Up),
+            1 => server.tell("a", Some(1400 + u32::from(n)), false),
+            2 => server.tell("a", None, n % 8 == 2),
+            _ => server.set(&format!("b{n}"), n, Status::Down),
+        }
+        loop {
+            whole += usize::from(copy.question() == Question::Whole);
+            if matches!(taken(copy, server), Outcome::Current { .. }) {
+                break;
+            }
+        }
+        let (copy, list) = (copy.nodes(), server.list());
+        assert!(copy.keys().eq(list.keys()));
+        for (node, listed) in copy.values().zip(list.values()) {
+            let etag = node.etag.clone();
+            assert_eq!(
+                node,
+                &Node {
+                    etag,
+                    ..listed.clone()
+                }
+            );
+        }
+    }
+    whole
+}
+
+#[test]
+fn with_and_without_etags_and_when_that_changes_nothing_is_missed_and_no_whole_list_taken_for_it() {
+    let (mut server, mut copy) = (Server::new("db"), NodeList::default());
+    server.etags = false;
+    server.set("stays", 200, Status::Up);
+    assert_eq!(whole_lists(&mut copy, &mut server), 1, "the first");
+    // Upgraded, downgraded, upgraded again.
+    for etags in [true, false, true] {
+        server.etags = etags;
+        assert_eq!(whole_lists(&mut copy, &mut server), 0, "etags: {etags}");
+    }
+    let mut copy = NodeList::default();
+    assert_eq!(whole_lists(&mut copy, &mut server), 1, "the first");
+    for etags in [false, true] {
+        server.etags = etags;
+        assert_eq!(whole_lists(&mut copy, &mut server), 0, "etags: {etags}");
+    }
+}
+
+#[test]
+fn etags_of_another_kind_cost_one_whole_list() {
     let (mut server, mut copy) = (Server::new("db"), NodeList::default());
     server.set("a", 1, Status::Up);
     assert_eq!(taken(&mut copy, &server), CHANGED);
-    server.set("a", 1, Status::Up);
-    let (_, node) = server.nodes.get_mut("a").unwrap();
-    node.overlay_mtu = Some(1400);
-    assert_eq!(taken(&mut copy, &server), CHANGED);
-    assert_eq!(copy.nodes()["a"].overlay_mtu, Some(1400));
-    assert_eq!(taken(&mut copy, &server), SAME);
+    let otherwise = |mut answer: NodesAnswer| {
+        let mut proof = Proof::default();
+        for node in server.list().values() {
+            proof.add(&node.node_id, "otherwise");
+        }
+        for node in &mut answer.nodes {
+            node.etag = Some("otherwise".to_owned());
+        }
+        answer.proof = Some(proof.to_string());
+        answer
+    };
+    for outcome in [Outcome::Diverged, CHANGED, SAME, SAME] {
+        let answer = otherwise(server.answer(&copy.question()));
+        assert_eq!(copy.apply(answer, Instant::now(), PATIENCE), outcome);
+    }
 }
 
 #[test]
@@ -140,7 +269,7 @@ fn a_control_plane_without_a_feed_is_asked_for_the_whole_list_each_time() {
     server.set("a", 1, Status::Up);
     for outcome in [CHANGED, SAME] {
         let mut answer = server.answer(&copy.question());
-        answer.digest = None;
+        (answer.digest, answer.proof) = (None, None);
         assert_eq!(copy.apply(answer, Instant::now(), PATIENCE), outcome);
         assert_eq!(copy.question(), Question::Whole);
     }
@@ -184,19 +313,29 @@ fn a_replica_that_lags_takes_nothing_back() {
 }
 
 #[test]
-fn a_list_that_contradicts_its_own_digest_counts_and_is_asked_for_whole_again() {
-    let (mut server, mut copy) = (Server::new("db"), NodeList::default());
+fn a_list_that_contradicts_its_own_proof_counts_and_is_asked_for_whole_again() {
+    let mut server = Server::new("db");
     server.set("a", 1, Status::Up);
-    let mut answer = server.answer(&copy.question());
-    answer.digest = Some("0123456789abcdef".to_owned());
-    assert_eq!(copy.apply(answer, Instant::now(), PATIENCE), CHANGED);
-    assert_eq!(*copy.nodes(), server.list());
-    assert_eq!(copy.question(), Question::Whole);
+    for etags in [true, false] {
+        let mut copy = NodeList::default();
+        server.etags = etags;
+        let mut answer = server.answer(&copy.question());
+        let wrong = Some("0123456789abcdef".to_owned());
+        match etags {
+            true => answer.proof = wrong,
+            false => answer.digest = wrong,
+        }
+        assert_eq!(copy.apply(answer, Instant::now(), PATIENCE), CHANGED);
+        assert_eq!(*copy.nodes(), server.list());
+        assert_eq!(copy.question(), Question::Whole);
+    }
 }
 
 #[derive(Debug, Clone)]
 enum Event {
     Set(u8, u8, bool),
+    /// Another MTU, and whether it left.
+    Tell(u8, Option<u32>, bool),
     Remove(u8),
     /// The feed forgets what is older than now.
     Forget,
@@ -214,6 +353,8 @@ enum Event {
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (0u8..6, 1u8..5, any::<bool>()).prop_map(|(id, address, up)| Event::Set(id, address, up)),
+        4 => (0u8..6, prop::option::of(1400u32..1403), any::<bool>())
+            .prop_map(|(id, mtu, left)| Event::Tell(id, mtu, left)),
         2 => (0u8..6).prop_map(Event::Remove),
         1 => Just(Event::Forget),
         1 => Just(Event::Wipe),
@@ -240,6 +381,7 @@ proptest! {
                     let status = if up { Status::Up } else { Status::Down };
                     server.set(&format!("n{id}"), address, status);
                 }
+                Event::Tell(id, mtu, left) => server.tell(&format!("n{id}"), mtu, left),
                 Event::Remove(id) => server.remove(&format!("n{id}")),
                 Event::Forget => server.reach = server.revision,
                 Event::Wipe => server = Server::new(&format!("db-{n}")),
@@ -258,8 +400,7 @@ proptest! {
                     }
                 }
             }
-            let digest: Digest = copy.nodes.values().map(Node::digested).collect();
-            prop_assert_eq!(digest, copy.digest, "the digest is that of the copy");
+            prop_assert_eq!(Proofs::of(copy.nodes.values()), copy.proofs, "the proofs are those of the copy");
         }
         // Now nothing is lost any more: two answers, or the end of the patience and two.
         for _ in 0..2 {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -114,7 +115,7 @@ async fn list(
         Err(rule) => Err(Problem::new(Kind::Malformed, rule)),
         Ok(None) => {
             body::within_deadline(registry.refresh()).await??;
-            Ok(axum::Json(registry.list()).into_response())
+            answer_json(registry.list())
         }
         Ok(Some(mut query)) => {
             if waited.is_some() {
@@ -126,13 +127,17 @@ async fn list(
 }
 
 async fn feed_answer(registry: &Registry, query: &FeedQuery) -> Result<Response, Problem> {
-    match registry.changes(query).await? {
+    answer_json(registry.changes(query).await?)
+}
+
+fn answer_json(text: Result<Bytes, serde_json::Error>) -> Result<Response, Problem> {
+    match text {
         Ok(json) => {
             let content_type = HeaderValue::from_static("application/json");
             Ok(([(CONTENT_TYPE, content_type)], json).into_response())
         }
         Err(error) => {
-            error!(%error, "an answer of the change feed cannot be serialised; this is a bug");
+            error!(%error, "a node list cannot be serialised; this is a bug");
             Err(Problem::new(
                 Kind::Internal,
                 "the control plane has a bug here; its log tells more",
@@ -248,9 +253,9 @@ async fn heartbeat(
 async fn traffic_matrix(State(registry): State<Arc<Registry>>) -> Result<Response, Problem> {
     body::within_deadline(registry.refresh()).await??;
     // Before the reports: of a node that has left by then there are none.
-    let list = registry.list();
+    let nodes = registry.nodes();
     let told = body::within_deadline(registry.told()).await??;
-    Ok(matrix::answer(list, told, registry))
+    Ok(matrix::answer(nodes, told, registry))
 }
 
 /// Take a node down at once, because its agent stops

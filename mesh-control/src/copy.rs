@@ -16,17 +16,22 @@ use crate::cluster::node::NodeId;
 use crate::store::{RememberedLease, StoreError};
 use feed::Feed;
 use roster::Roster;
+use whole_list::WholeList;
 
 pub mod feed;
 mod history;
 pub mod list;
+mod list_text;
+pub mod listed_node;
 pub mod roster;
+mod whole_list;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Copy {
     memory: Mutex<Memory>,
     pub(crate) feed: Feed,
+    whole_list: WholeList,
     pub(crate) reads: Reads,
 }
 
@@ -59,6 +64,7 @@ impl Copy {
                 unread: HashMap::new(),
             }),
             feed,
+            whole_list: WholeList::default(),
             reads: Reads::default(),
         }
     }

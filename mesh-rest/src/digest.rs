@@ -2,7 +2,8 @@
 //!
 //! Every answer of the change feed carries it. An agent that keeps the list by changes alone
 //! compares it with that of its own copy, and fetches the whole list when they differ: after
-//! the control plane's database was replaced by an older one, for example.
+//! the control plane's database was replaced by an older one, for example. It is of five fields, for ever, because
+//! both sides compute it: what is added to a node is proved by [`crate::proof`].
 
 use std::fmt;
 
@@ -34,23 +35,28 @@ pub struct DigestedNode<'a> {
 
 impl DigestedNode<'_> {
     fn word(&self) -> u64 {
-        let mut hash = Sha256::new();
-        for field in [
+        word([
             self.node_id,
             self.hostname,
             self.host_ip,
             self.subnet,
             self.status,
-        ] {
-            hash.update(field.as_bytes());
-            // No field can hold it, so no two nodes run into one text.
-            hash.update([0]);
-        }
-        hash.finalize()
-            .iter()
-            .take(8)
-            .fold(0, |word, &byte| word << 8 | u64::from(byte))
+        ])
     }
+}
+
+/// The first eight bytes of SHA-256 over fields.
+pub(crate) fn word<const N: usize>(fields: [&str; N]) -> u64 {
+    let mut hash = Sha256::new();
+    for field in fields {
+        hash.update(field.as_bytes());
+        // No field can hold it, so no two run into one text.
+        hash.update([0]);
+    }
+    hash.finalize()
+        .iter()
+        .take(8)
+        .fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
 impl Digest {

@@ -7,6 +7,7 @@
 //! - [`leave`]: how a node says that it goes for good.
 //! - [`mtu`]: which MTUs a node can have.
 //! - [`overlay`]: what is the same on all nodes.
+//! - [`proof`]: the same as the digest, whatever there is in the list.
 //! - [`timing`]: how often nodes beat.
 
 pub mod digest;
@@ -15,4 +16,5 @@ pub mod heartbeat_token;
 pub mod leave;
 pub mod mtu;
 pub mod overlay;
+pub mod proof;
 pub mod timing;

@@ -38,6 +38,7 @@ fn any_node() -> impl Strategy<Value = Node> {
             left,
             registered_at,
             overlay_mtu: None,
+            etag: None,
         },
     )
 }

@@ -28,6 +28,7 @@ pub(super) fn node(node_id: &str, subnet: &str, host_ip: &str) -> Node {
         left: false,
         registered_at: 0,
         overlay_mtu: None,
+        etag: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     fake_control_plane::{Answer, FakeControlPlane},
-    fake_runtime::{Call, FakeRuntime},
+    fake_runtime::{Call, FakeRuntime, subnet},
     peers::{removals, settled},
     process::Agent,
 };
@@ -49,6 +49,75 @@ fn a_control_plane_without_a_feed_is_polled() {
     agent.until("an upgrade is noticed", || runtime.routes() == [2, 4, 5]);
 }
 
+/// Changes of every kind: what both the digest and the etags know, and what the etags alone do.
+fn follows(control: &FakeControlPlane, runtime: &FakeRuntime, agent: &Agent, n: u8) {
+    let others = runtime.routes();
+    let with = |n: u8| [&others[..], &[n]].concat();
+    let mtu = || -> Vec<u32> {
+        let state = runtime.state();
+        let told = state.entries.iter().filter(|peer| peer.subnet == subnet(n));
+        told.map(|peer| peer.mtu).collect()
+    };
+    control.add_peer(n);
+    agent.until("the join", || runtime.routes() == with(n));
+    control.set(n, "overlay_mtu", 1400);
+    agent.until("the MTU", || mtu() == [1400]);
+    // Unknown to this version of the agent.
+    control.set(n, "zone", "north");
+    control.set(n, "overlay_mtu", 1350);
+    agent.until("the next MTU", || mtu() == [1350]);
+    runtime.state().alive.insert(subnet(n));
+    // Down for both, and gone for those who know of leaving.
+    control.leave(n);
+    agent.until("the leave", || runtime.routes() == others);
+    control.come_back(n);
+    agent.until("the return", || runtime.routes() == with(n));
+}
+
+#[test]
+fn with_and_without_etags_every_change_arrives_and_none_costs_a_whole_list() {
+    for etags in [true, false] {
+        let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+        control.state().feed.etags = etags;
+        let agent = settled(&control, &runtime, &NEVER);
+        let lists = control.whole_lists();
+        follows(&control, &runtime, &agent, 4);
+        assert_eq!(control.whole_lists(), lists, "etags: {etags}");
+        assert_eq!(agent.logged("fetching all of it"), 0, "{:#?}", agent.log());
+    }
+}
+
+/// Or replicas of both versions stand behind one name.
+#[test]
+fn an_upgrade_and_a_downgrade_of_the_control_plane_cost_no_whole_list() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    control.state().feed.etags = false;
+    let agent = settled(&control, &runtime, &NEVER);
+    let lists = control.whole_lists();
+    for (n, etags) in [(4, true), (5, false), (6, true)] {
+        control.state().feed.etags = etags;
+        follows(&control, &runtime, &agent, n);
+    }
+    assert_eq!(control.whole_lists(), lists);
+    assert_eq!(agent.logged("fetching all of it"), 0, "{:#?}", agent.log());
+}
+
+#[test]
+fn a_copy_that_differs_only_in_what_no_digest_knows_is_healed_by_the_whole_list() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    let agent = settled(&control, &runtime, &["--sync-interval", "200ms"]);
+    let before = control.state().feed.revision();
+    control.set(3, "overlay_mtu", 1400);
+    let mtus = || -> Vec<u32> {
+        let state = runtime.state();
+        state.entries.iter().map(|peer| peer.mtu).collect()
+    };
+    agent.until("the MTU", || mtus() == [0, 1400]);
+    control.restore_and_set(before, 2, "overlay_mtu", 1350);
+    agent.until("what the older one says", || mtus() == [1350, 0]);
+    assert_eq!(agent.logged("fetching all of it"), 1, "{:#?}", agent.log());
+}
+
 #[test]
 fn changes_that_do_not_add_up_are_healed_by_the_whole_list() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
@@ -71,7 +140,7 @@ fn changes_that_do_not_add_up_are_healed_by_the_whole_list() {
 #[test]
 fn a_node_that_an_operator_removed_leaves_at_once() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-    runtime.state().alive.insert(crate::fake_runtime::subnet(3));
+    runtime.state().alive.insert(subnet(3));
     let agent = settled(&control, &runtime, &NEVER);
     control.forget(3);
     agent.until("3 is gone", || runtime.routes() == [2]);

@@ -77,6 +77,7 @@ struct HeldOff {
 #[derive(Debug)]
 pub struct Liveness {
     timeout: Duration,
+    version: u64,
     pulses: HashMap<NodeId, Pulse>,
     /// The tokens of every node that there is, also of those that no heartbeat brings up.
     successions: HashMap<NodeId, Succession>,
@@ -87,6 +88,7 @@ impl Liveness {
     pub fn new(timeout: Duration) -> Self {
         Self {
             timeout,
+            version: 0,
             pulses: HashMap::new(),
             successions: HashMap::new(),
         }
@@ -97,9 +99,15 @@ impl Liveness {
         self.timeout
     }
 
+    /// Rises whenever a node is shown with another status, or as one whose copy is held off.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Starts watching a node, from what the database says: a node that is up has a full timeout
     /// from `now`, one that is down stays so until its next heartbeat.
     pub fn watch(&mut self, node_id: NodeId, status: Status, last_heartbeat: i64, now: Instant) {
+        self.version += 1;
         self.pulses.insert(
             node_id,
             Pulse {
@@ -135,6 +143,7 @@ impl Liveness {
 
     /// Stops watching a node: from here on its heartbeats are those of a stranger.
     pub fn forget(&mut self, node_id: &NodeId) {
+        self.version += 1;
         self.pulses.remove(node_id);
     }
 
@@ -188,6 +197,7 @@ impl Liveness {
             last_unix_seconds: unix_seconds,
             is_told: is_told || tell,
         });
+        self.version += u64::from(tell);
         tell
     }
 
@@ -219,6 +229,7 @@ impl Liveness {
         }
         pulse.status = Status::Up;
         pulse.status_unwritten = true;
+        self.version += 1;
         Some(Beat::CameUp)
     }
 
@@ -319,6 +330,7 @@ impl Liveness {
             if pulse.status == Status::Up && pulse.deadline <= now {
                 pulse.status = Status::Down;
                 pulse.status_unwritten = true;
+                self.version += 1;
                 expired.push(node_id.clone());
             }
         }

@@ -64,7 +64,7 @@ impl Status {
     }
 }
 
-/// One entry of `GET /api/nodes`.
+/// What the list says of a node: all of it goes into the entry's etag, and raises the revision when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Node {
     /// The node's id.
@@ -96,6 +96,19 @@ pub struct Node {
     pub left: bool,
     /// Unix seconds of the node's first registration.
     pub registered_at: i64,
+    /// Unix seconds of its last heartbeat, as stored. An entry tells the latest.
+    #[serde(skip)]
+    pub last_heartbeat: i64,
+}
+
+/// One entry of `GET /api/nodes`. It is written from a text that all answers share; this is what it is as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct NodeEntry {
+    /// What raises the revision when it changes.
+    #[serde(flatten)]
+    pub node: Node,
+    /// Stands for all of the entry but what follows. Whatever it looks like, only the control plane makes it.
+    pub etag: String,
     /// Unix seconds of its last heartbeat; a registration counts as one.
     pub last_heartbeat: i64,
     /// Unix seconds at which a copy of its host was held off last, while that goes on; only in the
@@ -104,15 +117,17 @@ pub struct Node {
     pub copy_held_off_at: Option<i64>,
 }
 
-/// The body of `GET /api/nodes`, ordered by subnet.
+/// The body of `GET /api/nodes`, ordered by subnet. It is put together from texts; this is what it is as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NodeList {
     /// Rises with every change of a node other than its `last_heartbeat`, also over restarts.
     pub revision: i64,
     /// Which database `revision` is one of: random, made with the database.
     pub database: String,
-    /// Of these nodes: 16 hexadecimal digits, see `mesh_rest::digest`.
+    /// Of five fields of these nodes, for agents that know no etags: 16 hexadecimal digits, see `mesh_rest::digest`.
     pub digest: String,
+    /// Of the ids and etags of these nodes: 16 hexadecimal digits, see `mesh_rest::proof`.
+    pub proof: String,
     /// The UDP port on which all nodes speak VXLAN (`--vxlan-port`).
     #[schema(minimum = 1, example = 4789)]
     pub vxlan_port: u16,
@@ -120,7 +135,7 @@ pub struct NodeList {
     #[schema(minimum = 1, maximum = 16_777_215, example = 100)]
     pub vni: u32,
     /// Every node that was ever registered and not removed since.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeEntry>,
 }
 
 /// The body of `GET /api/nodes?since=R`: what changed after revision R.
@@ -130,8 +145,10 @@ pub struct NodeChanges<'a> {
     pub revision: i64,
     /// Which database `revision` is one of.
     pub database: &'a str,
-    /// Of the whole list at `revision`, so that the asker can prove its copy right.
+    /// Of five fields of the whole list at `revision`, so that an agent that knows no etags can prove its copy right.
     pub digest: String,
+    /// Of the ids and etags of the whole list at `revision`, so that the asker can prove its copy right.
+    pub proof: String,
     /// The UDP port on which all nodes speak VXLAN (`--vxlan-port`).
     #[schema(minimum = 1, example = 4789)]
     pub vxlan_port: u16,
@@ -141,7 +158,7 @@ pub struct NodeChanges<'a> {
     /// Whether `nodes` is the whole list, so that whatever else the asker has is gone.
     pub full: bool,
     /// The nodes that changed or are new, or all of them.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeEntry>,
     /// The ids of nodes that were removed; may name some that the asker never had.
     #[schema(value_type = Vec<NodeId>)]
     pub removed: Vec<&'a NodeId>,

@@ -12,6 +12,8 @@ use axum::body::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::whole_list;
+
 /// The shortest time between two publications.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -21,9 +23,6 @@ const INTERVAL_PER_WAITER: Duration = Duration::from_micros(50);
 
 /// Serialised answers that are kept: waiters of one publication share one, late ones a few more.
 const MOST_ANSWERS: usize = 64;
-
-/// How long a serialised whole list is handed out: its `last_heartbeat`s age, which are for people.
-const WHOLE_LIST_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Where an answer starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +53,15 @@ impl Place {
 struct Answers {
     place: Place,
     bytes: HashMap<From, (Bytes, Instant)>,
+}
+
+impl Answers {
+    fn made(&self, from: From, place: Place) -> Option<Bytes> {
+        let (bytes, made) = self.bytes.get(&from)?;
+        let is_current =
+            self.place == place && (from != From::Nothing || made.elapsed() < whole_list::LIFETIME);
+        is_current.then(|| bytes.clone())
+    }
 }
 
 /// See the module.
@@ -109,26 +117,25 @@ impl Feed {
         }
     }
 
-    /// The answer from `from` to `place`, which `serialise` makes unless somebody asked before.
+    /// The answer from `from` to `place`, unless somebody asked before the one that `make` makes, which says from and to
+    /// where that is: the list may be further by then. Others who ask wait meanwhile, and share it.
     pub fn answer<E>(
         &self,
         from: From,
         place: Place,
-        serialise: impl FnOnce() -> Result<Bytes, E>,
+        make: impl FnOnce() -> Result<(From, Place, Bytes), E>,
     ) -> Result<Bytes, E> {
         let mut answers = self.answers();
+        if let Some(bytes) = answers.made(from, place) {
+            return Ok(bytes);
+        }
+        let (from, place, bytes) = make()?;
         if answers.place != place {
             *answers = Answers {
                 place,
                 ..Answers::default()
             };
         }
-        if let Some((bytes, made)) = answers.bytes.get(&from)
-            && (from != From::Nothing || made.elapsed() < WHOLE_LIST_LIFETIME)
-        {
-            return Ok(bytes.clone());
-        }
-        let bytes = serialise()?;
         if answers.bytes.len() >= MOST_ANSWERS {
             answers.bytes.clear();
         }
@@ -136,7 +143,7 @@ impl Feed {
         Ok(bytes)
     }
 
-    /// A panic while it was locked can only have come from `serialise`, before anything was changed.
+    /// A panic while it was locked can only have come from `make`, before anything was changed.
     fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,7 +166,8 @@ mod tests {
         let ask = |from, revision| {
             let answer = feed.answer(from, Place::at(revision), || {
                 made.fetch_add(1, Relaxed);
-                Ok::<_, Infallible>(Bytes::from(format!("{from:?} to {revision}")))
+                let text = format!("{from:?} to {revision}");
+                Ok::<_, Infallible>((from, Place::at(revision), Bytes::from(text)))
             });
             answer.unwrap()
         };
@@ -223,7 +231,8 @@ mod tests {
             revision: 4,
         };
         let answer = |place| {
-            let made = || Ok::<_, Infallible>(Bytes::from(format!("{place:?}")));
+            let text = Bytes::from(format!("{place:?}"));
+            let made = || Ok::<_, Infallible>((From::Nothing, place, text));
             feed.answer(From::Nothing, place, made).unwrap()
         };
         assert_ne!(answer(Place::at(4)), answer(now));

@@ -9,10 +9,13 @@ use tracing::warn;
 
 use super::Memory;
 use super::feed::{From, Place};
+use super::list_text::{Gathered, Kind, Shown};
+use super::listed_node::ListedNode;
 use super::roster::{Changed, News};
+use super::whole_list::State;
 use crate::api::feed_query::FeedQuery;
 use crate::cluster::history::Position;
-use crate::cluster::node::{Node, NodeChanges, NodeId, NodeList};
+use crate::cluster::node::{Node, NodeId};
 use crate::cluster::succession::Succession;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Changes, StoreError, StoredNode};
@@ -32,38 +35,73 @@ pub(super) struct Read {
     removed: Vec<(NodeId, i64)>,
 }
 
+impl Memory {
+    fn list_state(&self) -> State {
+        State {
+            place: self.place(),
+            version: self.liveness.version(),
+        }
+    }
+
+    /// From where a query is answered.
+    fn start(&self, query: &FeedQuery) -> From {
+        // Zero is what somebody asks from who has nothing, and needs no removals.
+        let has_some = query.since > 0 || self.roster.revision() == 0;
+        match has_some && self.is_asked(query) && self.roster.reaches(query.since) {
+            true => From::Revision(query.since),
+            false => From::Nothing,
+        }
+    }
+}
+
 impl Registry {
-    /// All nodes, as they are by now: a change of status that is yet to be written is shown.
-    pub fn list(&self) -> NodeList {
+    /// All nodes, ordered by subnet.
+    pub fn nodes(&self) -> Vec<Arc<ListedNode>> {
+        let mut nodes: Vec<_> = self.copy.memory().roster.nodes().cloned().collect();
+        nodes.sort_unstable_by_key(|node| node.subnet);
+        nodes
+    }
+
+    /// The list of all nodes as JSON, as they are by now: a change of status that is yet to be written is shown. All who
+    /// ask share one text. Serialising to memory is not expected to fail.
+    ///
+    /// # Errors
+    ///
+    /// [`serde_json::Error`]: a bug.
+    pub fn list(&self) -> Result<Bytes, serde_json::Error> {
         let now = Instant::now();
-        let memory = &*self.copy.memory();
+        let state = self.copy.memory().list_state();
+        self.copy.whole_list.get(state, now, || {
+            let (state, list) = {
+                let memory = self.copy.memory();
+                (memory.list_state(), self.gather_list(&memory, now))
+            };
+            Ok((state, Bytes::from(list.text()?)))
+        })
+    }
+
+    fn gather_list(&self, memory: &Memory, now: Instant) -> Gathered {
         let Memory {
             roster, liveness, ..
         } = memory;
-        let mut changed_status = Vec::new();
-        let mut nodes: Vec<Node> = roster
-            .nodes()
-            .map(|node| {
-                let mut shown = node.clone();
-                shown.copy_held_off_at = liveness.held_off_at(&node.node_id, now);
-                if let Some((status, last_heartbeat)) = liveness.look_up(&node.node_id) {
-                    shown.last_heartbeat = last_heartbeat;
-                    shown.status = status;
-                    if status != node.status {
-                        changed_status.push((node, status));
-                    }
-                }
-                shown
-            })
-            .collect();
-        nodes.sort_unstable_by_key(|node| node.subnet);
-        NodeList {
+        let nodes = roster.nodes().map(|node| {
+            let (status, last_heartbeat) = liveness
+                .look_up(&node.node_id)
+                .unwrap_or((node.status, node.last_heartbeat));
+            Shown {
+                node: Arc::clone(node),
+                status,
+                last_heartbeat,
+                copy_held_off_at: liveness.held_off_at(&node.node_id, now),
+            }
+        });
+        Gathered {
             revision: roster.revision(),
             database: memory.database().to_owned(),
-            digest: roster.digest_with(changed_status.into_iter()).to_string(),
-            vxlan_port: self.store.overlay().vxlan_port,
-            vni: self.store.overlay().vni,
-            nodes,
+            proofs: roster.proofs(),
+            overlay: self.store.overlay(),
+            nodes: nodes.collect(),
+            kind: Kind::List,
         }
     }
 
@@ -78,18 +116,18 @@ impl Registry {
         query: &FeedQuery,
     ) -> Result<Result<Bytes, serde_json::Error>, ChangeError> {
         self.wait_for_news(query).await?;
-        let memory = self.copy.memory();
-        let roster = &memory.roster;
-        let changed = Some(query.since)
-            // Zero is what somebody asks from who has nothing, and needs no removals.
-            .filter(|&since| memory.is_asked(query) && (since > 0 || roster.revision() == 0))
-            .and_then(|since| roster.since(since));
-        let from = match changed {
-            Some(_) => From::Revision(query.since),
-            None => From::Nothing,
+        let (from, place) = {
+            let memory = self.copy.memory();
+            (memory.start(query), memory.place())
         };
-        Ok(self.copy.feed.answer(from, memory.place(), || {
-            self.serialise(&memory, changed).map(Bytes::from)
+        Ok(self.copy.feed.answer(from, place, || {
+            let (from, place, changes) = {
+                let memory = self.copy.memory();
+                let from = memory.start(query);
+                let changes = self.gather_changes(&memory, from);
+                (from, memory.place(), changes)
+            };
+            Ok((from, place, Bytes::from(changes.text()?)))
         }))
     }
 
@@ -121,40 +159,38 @@ impl Registry {
         Ok(())
     }
 
-    fn serialise(
-        &self,
-        memory: &Memory,
-        changed: Option<Changed<'_>>,
-    ) -> Result<Vec<u8>, serde_json::Error> {
+    fn gather_changes(&self, memory: &Memory, from: From) -> Gathered {
         let Memory {
             roster, liveness, ..
         } = memory;
-        let full = changed.is_none();
-        let Changed { mut nodes, removed } = changed.unwrap_or_else(|| Changed {
-            nodes: roster.nodes().collect(),
-            removed: Vec::new(),
-        });
-        nodes.sort_unstable_by_key(|node| node.subnet);
+        let changed = match from {
+            From::Revision(since) => roster.since(since),
+            From::Nothing => None,
+        };
+        let (nodes, kind) = match changed {
+            Some(Changed { nodes, removed }) => {
+                let removed = removed.into_iter().cloned().collect();
+                (nodes, Kind::Changes(removed))
+            }
+            None => (roster.nodes().collect(), Kind::Full),
+        };
         // The status is that of the revision; the last heartbeat is only for people.
-        let nodes: Vec<Node> = nodes
-            .into_iter()
-            .map(|node| Node {
-                last_heartbeat: liveness
-                    .look_up(&node.node_id)
-                    .map_or(node.last_heartbeat, |(_, last_heartbeat)| last_heartbeat),
-                ..node.clone()
-            })
-            .collect();
-        serde_json::to_vec(&NodeChanges {
+        let nodes = nodes.into_iter().map(|node| Shown {
+            node: Arc::clone(node),
+            status: node.status,
+            last_heartbeat: liveness
+                .look_up(&node.node_id)
+                .map_or(node.last_heartbeat, |(_, last_heartbeat)| last_heartbeat),
+            copy_held_off_at: None,
+        });
+        Gathered {
             revision: roster.revision(),
-            database: memory.database(),
-            digest: roster.digest().to_string(),
-            vxlan_port: self.store.overlay().vxlan_port,
-            vni: self.store.overlay().vni,
-            full,
-            nodes,
-            removed,
-        })
+            database: memory.database().to_owned(),
+            proofs: roster.proofs(),
+            overlay: self.store.overlay(),
+            nodes: nodes.collect(),
+            kind,
+        }
     }
 
     /// Takes in what a change did. The change is made whatever becomes of this: after a failure the
@@ -272,7 +308,6 @@ impl Registry {
             left: node.left,
             registered_at: node.registered_at,
             last_heartbeat: node.last_heartbeat,
-            copy_held_off_at: None,
         })
     }
 

@@ -5,10 +5,10 @@
 //! order, and the feed reaches back as far as removals are remembered.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use mesh_rest::digest::{Digest, DigestedNode};
-
-use crate::cluster::node::{Node, NodeId, Status};
+use super::listed_node::{ListedNode, Proofs};
+use crate::cluster::node::{Node, NodeId};
 
 /// What the database says has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,14 +27,14 @@ pub struct News {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed<'a> {
     /// Nodes that changed or are new.
-    pub nodes: Vec<&'a Node>,
+    pub nodes: Vec<&'a Arc<ListedNode>>,
     /// Nodes that are gone; may name some that the asker never had.
     pub removed: Vec<&'a NodeId>,
 }
 
 #[derive(Debug)]
 enum Entry {
-    Present(Node),
+    Present(Arc<ListedNode>),
     Removed,
 }
 
@@ -45,7 +45,7 @@ pub struct Roster {
     forgotten_revision: i64,
     entries: HashMap<NodeId, (Entry, i64)>,
     by_revision: BTreeSet<(i64, NodeId)>,
-    digest: Digest,
+    proofs: Proofs,
 }
 
 impl Roster {
@@ -54,9 +54,9 @@ impl Roster {
         self.revision
     }
 
-    /// The digest of all nodes.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    /// What proves a copy of all nodes right.
+    pub fn proofs(&self) -> Proofs {
+        self.proofs
     }
 
     /// Takes in what changed after any revision up to the roster's own. News that are older than
@@ -67,7 +67,9 @@ impl Roster {
         }
         self.revision = news.revision;
         for (node, revision) in news.nodes {
-            self.put(node.node_id.clone(), Entry::Present(node), revision);
+            let node_id = node.node_id.clone();
+            let node = Arc::new(ListedNode::new(node));
+            self.put(node_id, Entry::Present(node), revision);
         }
         for (node_id, revision) in news.removed {
             self.put(node_id, Entry::Removed, revision);
@@ -77,13 +79,13 @@ impl Roster {
 
     fn put(&mut self, node_id: NodeId, entry: Entry, revision: i64) {
         if let Entry::Present(node) = &entry {
-            add(&mut self.digest, node, node.status);
+            self.proofs.add(node);
         }
         self.by_revision.insert((revision, node_id.clone()));
         let old = self.entries.insert(node_id.clone(), (entry, revision));
         if let Some((old, old_revision)) = old {
             if let Entry::Present(node) = &old {
-                remove(&mut self.digest, node, node.status);
+                self.proofs.remove(node);
             }
             if old_revision != revision {
                 self.by_revision.remove(&(old_revision, node_id));
@@ -111,7 +113,7 @@ impl Roster {
     }
 
     /// Every node, in no order.
-    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<ListedNode>> {
         self.entries.values().filter_map(|(entry, _)| match entry {
             Entry::Present(node) => Some(node),
             Entry::Removed => None,
@@ -121,7 +123,7 @@ impl Roster {
     /// The node with this id.
     pub fn node(&self, node_id: &str) -> Option<&Node> {
         match self.entries.get(node_id) {
-            Some((Entry::Present(node), _)) => Some(node),
+            Some((Entry::Present(node), _)) => Some(&**node),
             Some((Entry::Removed, _)) | None => None,
         }
     }
@@ -152,34 +154,6 @@ impl Roster {
         }
         Some(changed)
     }
-
-    /// The digest of the list in which some nodes have another status than in the roster.
-    pub fn digest_with<'a>(&self, others: impl Iterator<Item = (&'a Node, Status)>) -> Digest {
-        let mut digest = self.digest;
-        for (node, status) in others {
-            remove(&mut digest, node, node.status);
-            add(&mut digest, node, status);
-        }
-        digest
-    }
-}
-
-fn add(digest: &mut Digest, node: &Node, status: Status) {
-    with_digested(node, status, |node| digest.add(node));
-}
-
-fn remove(digest: &mut Digest, node: &Node, status: Status) {
-    with_digested(node, status, |node| digest.remove(node));
-}
-
-fn with_digested(node: &Node, status: Status, then: impl FnOnce(&DigestedNode<'_>)) {
-    then(&DigestedNode {
-        node_id: node.node_id.as_str(),
-        hostname: &node.hostname,
-        host_ip: &node.host_ip.to_string(),
-        subnet: &node.subnet.to_string(),
-        status: status.as_str(),
-    });
 }
 
 #[cfg(test)]
@@ -187,9 +161,11 @@ mod tests {
     use std::collections::BTreeMap;
     use std::net::Ipv4Addr;
 
+    use mesh_rest::digest::{Digest, DigestedNode};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cluster::node::Status;
 
     fn id(n: u8) -> NodeId {
         NodeId::from(format!("node-{n}"))
@@ -198,22 +174,22 @@ mod tests {
     fn node(n: u8, version: u8) -> Node {
         Node {
             node_id: id(n),
-            hostname: format!("host-{version}"),
+            hostname: format!("host-{}", version % 4),
             host_ip: Ipv4Addr::new(192, 0, 2, n),
             subnet: format!("10.42.{}.0/24", n + 1).parse().unwrap(),
             cpu_cores: None,
             ram_mb: None,
-            overlay_mtu: None,
+            // In no digest.
+            overlay_mtu: (version > 5).then_some(1450),
             status: if version.is_multiple_of(2) {
                 Status::Up
             } else {
                 Status::Down
             },
             deregistered: false,
-            left: false,
+            left: version > 3,
             registered_at: 0,
             last_heartbeat: 0,
-            copy_held_off_at: None,
         }
     }
 
@@ -221,7 +197,7 @@ mod tests {
     type Step = (Vec<(u8, u8)>, Vec<u8>, Option<u8>);
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let put = prop::collection::vec((0_u8..6, 0_u8..4), 0..3);
+        let put = prop::collection::vec((0_u8..6, 0_u8..8), 0..3);
         let gone = prop::collection::vec(0_u8..6, 0..2);
         // Seldom, removals are forgotten up to so many revisions back.
         let forget = prop::option::weighted(0.1, 0_u8..5);
@@ -232,7 +208,7 @@ mod tests {
 
     proptest! {
         /// A copy that was right at any revision is right again after what changed since, with the
-        /// same digest; the roster refuses exactly what it cannot tell.
+        /// same proofs; the roster refuses exactly what it cannot tell.
         #[test]
         fn a_copy_of_any_age_catches_up(steps in steps()) {
             let mut roster = Roster::default();
@@ -269,7 +245,7 @@ mod tests {
                 copies.push(now.clone());
 
                 prop_assert_eq!(roster.revision(), revision);
-                let all: Copy = roster.nodes().map(|node| (node.node_id.clone(), node.clone())).collect();
+                let all: Copy = roster.nodes().map(|node| (node.node_id.clone(), Node::clone(node))).collect();
                 prop_assert_eq!(&all, &now);
                 for n in 0..6 {
                     prop_assert_eq!(roster.node(id(n).as_str()), now.get(&id(n)));
@@ -281,9 +257,9 @@ mod tests {
                     .map(|(_, revision)| *revision)
                     .min();
                 prop_assert!(oldest_removal.is_none_or(|revision| revision > forgotten));
-                let mut digest = Digest::default();
-                now.values().for_each(|node| add(&mut digest, node, node.status));
-                prop_assert_eq!(roster.digest(), digest);
+                let mut proofs = Proofs::default();
+                now.values().for_each(|node| proofs.add(&ListedNode::new(node.clone())));
+                prop_assert_eq!(roster.proofs(), proofs);
                 prop_assert_eq!(roster.since(revision + 1), None);
                 for (since, copy) in (0..).zip(&copies) {
                     let Some(changed) = roster.since(since) else {
@@ -297,7 +273,7 @@ mod tests {
                     prop_assert!(revisions.is_sorted() && revisions.iter().all(|revision| *revision > since));
                     prop_assert!(changed.removed.iter().all(|id| roster.entries[*id].1 > since));
                     let mut copy = copy.clone();
-                    copy.extend(changed.nodes.iter().map(|node| (node.node_id.clone(), (*node).clone())));
+                    copy.extend(changed.nodes.iter().map(|node| (node.node_id.clone(), Node::clone(node))));
                     for gone in changed.removed {
                         copy.remove(gone);
                     }
@@ -323,32 +299,7 @@ mod tests {
             subnet: "10.42.2.0/24",
             status: "up",
         });
-        assert_eq!(roster.digest(), expected);
+        assert_eq!(roster.proofs().digest, expected);
         assert_ne!(expected, Digest::default());
-    }
-
-    #[test]
-    fn the_digest_of_the_list_as_shown_counts_each_node_once() {
-        let mut roster = Roster::default();
-        roster.apply(News {
-            revision: 1,
-            nodes: vec![(node(1, 0), 1), (node(2, 0), 1)],
-            ..News::default()
-        });
-        let shown = roster.digest_with(
-            roster
-                .nodes()
-                .filter(|n| n.node_id == id(1))
-                .map(|n| (n, Status::Down)),
-        );
-        let mut down = node(1, 0);
-        down.status = Status::Down;
-        let mut expected = Roster::default();
-        expected.apply(News {
-            revision: 1,
-            nodes: vec![(down, 1), (node(2, 0), 1)],
-            ..News::default()
-        });
-        assert_eq!(shown, expected.digest());
     }
 }

@@ -18,7 +18,8 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use super::Latest;
-use crate::cluster::node::{Node, NodeId, NodeList};
+use crate::cluster::node::NodeId;
+use crate::copy::listed_node::ListedNode;
 use crate::store::StoreError;
 use crate::traffic::report::Counters;
 
@@ -137,13 +138,13 @@ pub enum Broken {
     Json(#[from] serde_json::Error),
 }
 
-/// Answers with the matrix of these nodes.
+/// Answers with the matrix of these nodes, which are ordered by subnet.
 pub fn answer(
-    list: NodeList,
+    nodes: Vec<Arc<ListedNode>>,
     told: HashMap<NodeId, Told>,
     database: Arc<dyn Database>,
 ) -> Response {
-    let pieces = Pieces::new(list.nodes, told);
+    let pieces = Pieces::new(nodes, told);
     let pieces = stream::try_unfold((pieces, database), async |(mut pieces, database)| {
         let piece = pieces.next(&*database).await?;
         Ok::<_, Broken>(piece.map(|piece| (piece, (pieces, database))))
@@ -158,7 +159,7 @@ pub fn answer(
 /// The answer in pieces.
 pub(super) struct Pieces {
     /// What each told beside it.
-    nodes: Vec<(Node, Option<Told>)>,
+    nodes: Vec<(Arc<ListedNode>, Option<Told>)>,
     by_subnet: HashMap<Ipv4Net, usize>,
     stage: Stage,
     any_flow: bool,
@@ -173,7 +174,7 @@ enum Stage {
 }
 
 impl Pieces {
-    pub(super) fn new(nodes: Vec<Node>, mut told: HashMap<NodeId, Told>) -> Self {
+    pub(super) fn new(nodes: Vec<Arc<ListedNode>>, mut told: HashMap<NodeId, Told>) -> Self {
         let by_subnet = nodes
             .iter()
             .enumerate()
@@ -226,7 +227,7 @@ impl Pieces {
     /// The nodes whose flows make a piece.
     fn page(&self, from: usize) -> Range<usize> {
         let mut flows = 0;
-        let full = |(_, told): &(Node, Option<Told>)| {
+        let full = |(_, told): &(Arc<ListedNode>, Option<Told>)| {
             flows += match told.as_ref().map(|told| &told.at) {
                 Some(Place::Memory(latest)) => latest.report.peers.len(),
                 Some(Place::Database { flows }) => *flows,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::matrix::{Database, Peers, Pieces, Place, Told};
 use super::*;
 use crate::cluster::node::{Node, Status};
+use crate::copy::listed_node::ListedNode;
 use crate::store::StoreError;
 use crate::traffic::report::Counters;
 
@@ -44,7 +45,6 @@ fn node(n: u8) -> Node {
         left: false,
         registered_at: 1,
         last_heartbeat: 2,
-        copy_held_off_at: None,
     }
 }
 
@@ -77,7 +77,8 @@ impl Database for Stored {
 
 /// The matrix, and of how many pieces it is.
 fn pieces(nodes: Vec<Node>, told: HashMap<NodeId, Told>, stored: &Stored) -> (Value, usize) {
-    let mut pieces = Pieces::new(nodes, told);
+    let nodes = nodes.into_iter().map(ListedNode::new).map(Arc::new);
+    let mut pieces = Pieces::new(nodes.collect(), told);
     let (mut text, mut count) = (Vec::new(), 0);
     while let Some(piece) = pieces.next(stored).now_or_never().unwrap().unwrap() {
         text.extend_from_slice(&piece);

@@ -22,6 +22,7 @@ mod copies;
 mod database_in_trouble;
 mod departures;
 mod durability;
+mod etags;
 mod history;
 mod liveness;
 mod messages;

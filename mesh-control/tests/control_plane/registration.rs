@@ -55,8 +55,10 @@ async fn the_node_list_shows_what_the_contract_says() {
         shown,
         json!({"node_id": node_id, "hostname": "a", "host_ip": "192.0.2.1", "subnet": subnet,
             "cpu_cores": 4, "ram_mb": 8192, "status": "up", "deregistered": false, "left": false,
-            "registered_at": shown["registered_at"], "last_heartbeat": shown["last_heartbeat"]})
+            "registered_at": shown["registered_at"], "last_heartbeat": shown["last_heartbeat"],
+            "etag": shown["etag"]})
     );
+    assert!(shown["etag"].is_string());
 }
 
 #[tokio::test]

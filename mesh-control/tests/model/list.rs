@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_rest::digest::{Digest, DigestedNode};
+use mesh_rest::proof::Proof;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -75,7 +76,7 @@ impl NodeList {
         self.nodes.clear();
         self.head(body);
         self.take_in(&body["nodes"]);
-        self.check_digest(body);
+        self.check_proofs(body);
     }
 
     fn change(&mut self, body: &Value) {
@@ -84,7 +85,7 @@ impl NodeList {
             self.nodes.remove(id.as_str().unwrap());
         }
         self.take_in(&body["nodes"]);
-        self.check_digest(body);
+        self.check_proofs(body);
     }
 
     fn take_in(&mut self, nodes: &Value) {
@@ -96,8 +97,8 @@ impl NodeList {
         }
     }
 
-    /// The digest of an answer is that of the copy that the answer makes.
-    fn check_digest(&self, body: &Value) {
+    /// Digest and proof of an answer are those of the copy that the answer makes.
+    fn check_proofs(&self, body: &Value) {
         let digest: Digest = self
             .nodes
             .values()
@@ -110,6 +111,11 @@ impl NodeList {
             })
             .collect();
         assert_eq!(body["digest"], digest.to_string(), "{body} makes {self:#?}");
+        let mut proof = Proof::default();
+        for node in self.nodes.values() {
+            proof.add(text(node, "node_id"), text(node, "etag"));
+        }
+        assert_eq!(body["proof"], proof.to_string(), "{body} makes {self:#?}");
     }
 
     /// The nodes as the model knows them.

@@ -1,8 +1,14 @@
 //! The change feed: every list there was, and the difference between two of them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
-use mesh_rest::digest::{Digest, DigestedNode};
+use mesh_rest::{
+    digest::{Digest, DigestedNode},
+    proof::Proof,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -11,6 +17,10 @@ pub(crate) struct Feed {
     pub(crate) served: bool,
     /// Whether it waits for news.
     pub(crate) waits: bool,
+    /// Whether it makes etags, as earlier versions do not.
+    pub(crate) etags: bool,
+    /// How often it told the whole list.
+    pub(crate) whole_lists: usize,
     database: String,
     /// The list at each revision.
     lists: Vec<Vec<Value>>,
@@ -21,6 +31,8 @@ impl Feed {
         Self {
             served: true,
             waits: true,
+            etags: true,
+            whole_lists: 0,
             database: Uuid::new_v4().to_string(),
             lists: vec![Vec::new()],
         }
@@ -80,11 +92,27 @@ impl Feed {
         self.news(now, now)
     }
 
-    fn whole(&self, revision: i64) -> Value {
-        json!({
+    fn whole(&mut self, revision: i64) -> Value {
+        self.whole_lists += 1;
+        let answer = json!({
             "revision": revision, "database": self.database, "nodes": self.at(revision),
             "digest": digest(self.at(revision)),
-        })
+        });
+        self.with_etags(answer, revision)
+    }
+
+    fn with_etags(&self, mut answer: Value, revision: i64) -> Value {
+        if self.etags {
+            for node in answer["nodes"].as_array_mut().unwrap() {
+                node["etag"] = json!(etag(node));
+            }
+            let mut proof = Proof::default();
+            for node in self.at(revision) {
+                proof.add(node["node_id"].as_str().unwrap(), &etag(node));
+            }
+            answer["proof"] = json!(proof.to_string());
+        }
+        answer
     }
 
     fn news(&self, since: i64, now: i64) -> Value {
@@ -93,11 +121,19 @@ impl Feed {
         let listed = |id: &Value| after.iter().any(|node| node["node_id"] == *id);
         let removed = before.iter().map(|node| &node["node_id"]);
         let removed: Vec<_> = removed.filter(|id| !listed(id)).collect();
-        json!({
+        let answer = json!({
             "revision": now, "database": self.database, "digest": digest(after), "full": false,
             "nodes": changed, "removed": removed,
-        })
+        });
+        self.with_etags(answer, now)
     }
+}
+
+/// Of everything that the entry says.
+fn etag(node: &Value) -> String {
+    let mut hasher = DefaultHasher::new();
+    node.to_string().hash(&mut hasher);
+    format!("e-{}", hasher.finish())
 }
 
 fn digest(nodes: &[Value]) -> String {

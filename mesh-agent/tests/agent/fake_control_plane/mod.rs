@@ -60,6 +60,14 @@ pub(crate) struct State {
     born: usize,
 }
 
+impl State {
+    fn node(&mut self, n: u8) -> &mut Value {
+        let id = format!("peer-{n}");
+        let node = self.nodes.iter_mut().find(|node| node["node_id"] == *id);
+        node.unwrap()
+    }
+}
+
 /// What one replica is.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
@@ -186,10 +194,7 @@ impl FakeControlPlane {
     }
 
     fn change(&self, n: u8, change: impl FnOnce(&mut Value)) {
-        let id = format!("peer-{n}");
-        let mut state = self.state();
-        let node = state.nodes.iter_mut().find(|node| node["node_id"] == *id);
-        change(node.unwrap());
+        change(self.state().node(n));
     }
 
     /// The agent of node `n` is stopped.
@@ -227,13 +232,27 @@ impl FakeControlPlane {
         state.nodes = state.feed.restore(revision);
     }
 
+    /// Goes back to an older revision of the same database, and from there another way, of which nobody sees the
+    /// beginning.
+    pub(crate) fn restore_and_set(
+        &self,
+        revision: i64,
+        n: u8,
+        field: &str,
+        value: impl Into<Value>,
+    ) {
+        let mut state = self.state();
+        state.nodes = state.feed.restore(revision);
+        state.node(n)[field] = value.into();
+    }
+
     /// Loses the whole database.
     pub(crate) fn wipe(&self) {
         let mut state = self.state();
         state.nodes.clear();
-        let served = state.feed.served;
+        let (served, etags) = (state.feed.served, state.feed.etags);
         state.feed = Feed::new();
-        state.feed.served = served;
+        (state.feed.served, state.feed.etags) = (served, etags);
     }
 
     pub(crate) fn answer_lists(&self, answer: Answer) {
@@ -242,6 +261,10 @@ impl FakeControlPlane {
 
     pub(crate) fn registrations(&self) -> usize {
         self.state().registrations.len()
+    }
+
+    pub(crate) fn whole_lists(&self) -> usize {
+        self.state().feed.whole_lists
     }
 
     pub(crate) fn heartbeats(&self) -> usize {
