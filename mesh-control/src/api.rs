@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use axum::routing::get;
@@ -30,7 +29,7 @@ use crate::api::openapi::{
 use crate::api::problem::{Kind, Problem};
 use crate::cluster::identity::Clash;
 use crate::cluster::registration::{FieldError, Registration};
-use crate::http::body;
+use crate::http::{answer, body};
 use crate::http::connection::Waited;
 use crate::registry::{Admitted, ChangeError, Holder, Registry};
 use crate::store::StoreError;
@@ -109,33 +108,37 @@ async fn list(
     waited: Option<Extension<Waited>>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    if let Some(Extension(Waited(query))) = waited {
+        let wait = Duration::ZERO;
+        return feed_answer(&registry, &FeedQuery { wait, ..query }).await;
+    }
     let Query(parameters) =
         parameters.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
     match FeedQuery::read(&parameters) {
         Err(rule) => Err(Problem::new(Kind::Malformed, rule)),
         Ok(None) => {
             body::within_deadline(registry.refresh()).await??;
+            let _turn = body::within_deadline(answer::turn()).await?;
             answer_json(registry.list())
         }
-        Ok(Some(mut query)) => {
-            if waited.is_some() {
-                query.wait = Duration::ZERO;
-            }
-            feed_answer(&registry, &query).await
-        }
+        Ok(Some(query)) => feed_answer(&registry, &query).await,
     }
 }
 
 async fn feed_answer(registry: &Registry, query: &FeedQuery) -> Result<Response, Problem> {
+    let _turn = match registry.is_far_behind(query) {
+        true => body::within_deadline(answer::turn()).await?,
+        false => {
+            body::within_deadline(answer::room()).await?;
+            None
+        }
+    };
     answer_json(registry.changes(query).await?)
 }
 
 fn answer_json(text: Result<Bytes, serde_json::Error>) -> Result<Response, Problem> {
     match text {
-        Ok(json) => {
-            let content_type = HeaderValue::from_static("application/json");
-            Ok(([(CONTENT_TYPE, content_type)], json).into_response())
-        }
+        Ok(json) => Ok(answer::json(json)),
         Err(error) => {
             error!(%error, "a node list cannot be serialised; this is a bug");
             Err(Problem::new(
@@ -251,11 +254,12 @@ async fn heartbeat(
 #[utoipa::path(get, path = "/api/traffic", tag = "traffic", operation_id = "traffic",
     responses((status = 200, body = TrafficMatrix<'_>), WhenReading))]
 async fn traffic_matrix(State(registry): State<Arc<Registry>>) -> Result<Response, Problem> {
+    let place = body::within_deadline(answer::stream()).await?;
     body::within_deadline(registry.refresh()).await??;
     // Before the reports: of a node that has left by then there are none.
     let nodes = registry.nodes();
     let told = body::within_deadline(registry.told()).await??;
-    Ok(matrix::answer(nodes, told, registry))
+    Ok(matrix::answer(nodes, told, registry, place))
 }
 
 /// Take a node down at once, because its agent stops

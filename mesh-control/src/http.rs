@@ -1,6 +1,9 @@
-//! HTTP below the API: connections and bodies, each bounded in number, size and time.
+//! HTTP below the API: connections, who may ask, and what clients make the process hold, bounded in number, size and
+//! time.
 
 pub mod accept;
-mod bare_answer;
+pub(crate) mod admission;
+pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod connection;
+pub(crate) mod room;

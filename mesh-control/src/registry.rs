@@ -237,6 +237,11 @@ impl Registry {
         &self.plan
     }
 
+    /// Whether a node has this id.
+    pub(crate) fn knows(&self, node_id: &str) -> bool {
+        self.copy.memory().roster.node(node_id).is_some()
+    }
+
     /// Takes a heartbeat. It touches no disk, so that a database in trouble takes nobody down.
     ///
     /// # Errors

@@ -139,9 +139,14 @@ impl Replica {
         *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn is_lost(&self) -> bool {
+    /// How long ago what the others do was read last.
+    fn lag(&self) -> Duration {
         let contact = *self.contact.lock().unwrap_or_else(PoisonError::into_inner);
-        contact.elapsed() > LOST_AFTER
+        contact.elapsed()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lag() > LOST_AFTER
     }
 }
 
@@ -242,6 +247,11 @@ impl Registry {
             return Err(ChangeError::Store(Arc::new(StoreError::Unreachable(why))));
         }
         Ok(())
+    }
+
+    /// How long ago what other replicas do was read last; `None`: there can be none.
+    pub(crate) fn lag(&self) -> Option<Duration> {
+        self.replica.as_ref().map(Replica::lag)
     }
 
     /// Reads what other replicas may have changed a moment ago; where there are none, there is nothing.

@@ -1,6 +1,7 @@
 //! The description of the API (OpenAPI 3.1): generated from the handlers and types that serve it, and
 //! the page that shows it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -10,7 +11,6 @@ use axum::extract::rejection::PathRejection;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::{Response as Documented, ResponseBuilder};
 use utoipa::openapi::schema::{AnyOfBuilder, Schema};
@@ -163,6 +163,8 @@ problems! {
     WhenListing: Malformed, DatabaseUnavailable, Overloaded;
     /// Of calls that read what is stored.
     WhenReading: DatabaseUnavailable, Overloaded;
+    /// Of `readyz`.
+    WhenReady: NotReady;
     /// Of `register`.
     WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, InUse, Copy, SubnetsExhausted, DatabaseUnavailable, Overloaded;
     /// Of `heartbeat`.
@@ -194,14 +196,6 @@ impl utoipa::PartialSchema for NodesAnswer {
             .item(Ref::from_schema_name("NodeList"))
             .into()
     }
-}
-
-/// The body of `GET /health`.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Health {
-    /// Always `ok`: the control plane answers.
-    #[schema(pattern = "^ok$", example = "ok")]
-    pub(crate) status: &'static str,
 }
 
 static JSON: LazyLock<Bytes> = LazyLock::new(|| {
@@ -261,7 +255,11 @@ fn docs_file(name: &str) -> Result<Response, Problem> {
         Ok(Some(file)) => {
             let content_type = HeaderValue::from_str(&file.content_type)
                 .unwrap_or(HeaderValue::from_static("application/octet-stream"));
-            Ok(([(CONTENT_TYPE, content_type)], file.bytes.into_owned()).into_response())
+            let bytes = match file.bytes {
+                Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+                Cow::Owned(bytes) => bytes.into(),
+            };
+            Ok(([(CONTENT_TYPE, content_type)], bytes).into_response())
         }
         Ok(None) => Err(Problem::new(
             Kind::NoSuchRoute,

@@ -47,6 +47,8 @@ pub enum Kind {
     DatabaseUnavailable,
     /// The request was not answered in time.
     Overloaded,
+    /// Clients should ask another control plane for the time being.
+    NotReady,
     /// A bug.
     Internal,
 }
@@ -98,6 +100,7 @@ impl Kind {
                 "Database unavailable",
             ),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "No answer in time"),
+            Self::NotReady => (S::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use serde_json::Value;
@@ -18,7 +19,7 @@ use crate::cluster::lease::Range;
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::registration::FieldError;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan, parse_cidr};
-use crate::http::body;
+use crate::http::{answer, body};
 use crate::registry::{ChangeError, Registry, unix_seconds};
 use crate::store::{Reservation, Tenant};
 
@@ -145,9 +146,8 @@ struct Unreserve {
 /// Leases and reservations
 #[utoipa::path(get, path = "/api/subnets", tag = "subnets", operation_id = "subnets",
     responses((status = 200, body = SubnetList), WhenReading))]
-pub(super) async fn list(
-    State(registry): State<Arc<Registry>>,
-) -> Result<axum::Json<SubnetList>, Problem> {
+pub(super) async fn list(State(registry): State<Arc<Registry>>) -> Result<Response, Problem> {
+    let _turn = body::within_deadline(answer::turn()).await?;
     let stored = body::within_deadline(registry.subnets()).await?;
     let stored = stored.map_err(|error| Problem::from(&error))?;
     let plan = registry.plan();
@@ -199,7 +199,7 @@ pub(super) async fn list(
         ));
     }
     entries.sort_by_key(|(first, _)| *first);
-    Ok(axum::Json(SubnetList {
+    let list = answer::serialise(&SubnetList {
         cluster: plan.cluster(),
         node_prefix: plan.node_prefix(),
         total: plan.count(),
@@ -207,7 +207,8 @@ pub(super) async fn list(
         leased,
         reserved,
         subnets: entries.into_iter().map(|(_, entry)| entry).collect(),
-    }))
+    })?;
+    Ok(answer::json(answer::keep(list)))
 }
 
 /// End the lease of a node that does not come back

@@ -24,6 +24,9 @@ const INTERVAL_PER_WAITER: Duration = Duration::from_micros(50);
 /// Serialised answers that are kept: waiters of one publication share one, late ones a few more.
 const MOST_ANSWERS: usize = 64;
 
+/// And how many bytes of them.
+const MOST_BYTES: usize = 16 << 20;
+
 /// Where an answer starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum From {
@@ -136,7 +139,8 @@ impl Feed {
                 ..Answers::default()
             };
         }
-        if answers.bytes.len() >= MOST_ANSWERS {
+        let kept: usize = answers.bytes.values().map(|(bytes, _)| bytes.len()).sum();
+        if answers.bytes.len() >= MOST_ANSWERS || kept + bytes.len() > MOST_BYTES {
             answers.bytes.clear();
         }
         answers.bytes.insert(from, (bytes.clone(), Instant::now()));

@@ -17,6 +17,7 @@ use crate::api::feed_query::FeedQuery;
 use crate::cluster::history::Position;
 use crate::cluster::node::{Node, NodeId};
 use crate::cluster::succession::Succession;
+use crate::http::answer;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Changes, StoreError, StoredNode};
 use crate::write::batch::within;
@@ -34,6 +35,9 @@ pub(super) struct Read {
     keys: Vec<(NodeId, String)>,
     removed: Vec<(NodeId, i64)>,
 }
+
+/// Who is behind by so few revisions is told of as few nodes.
+const NEAR: i64 = 64;
 
 impl Memory {
     fn list_state(&self) -> State {
@@ -76,7 +80,7 @@ impl Registry {
                 let memory = self.copy.memory();
                 (memory.list_state(), self.gather_list(&memory, now))
             };
-            Ok((state, Bytes::from(list.text()?)))
+            Ok((state, answer::keep(list.text()?)))
         })
     }
 
@@ -127,7 +131,7 @@ impl Registry {
                 let changes = self.gather_changes(&memory, from);
                 (from, memory.place(), changes)
             };
-            Ok((from, place, Bytes::from(changes.text()?)))
+            Ok((from, place, answer::keep(changes.text()?)))
         }))
     }
 
@@ -157,6 +161,15 @@ impl Registry {
             self.copy.feed.wait(since, query.wait).await;
         }
         Ok(())
+    }
+
+    /// Whether the answer to the query may be a large one.
+    pub(crate) fn is_far_behind(&self, query: &FeedQuery) -> bool {
+        let memory = self.copy.memory();
+        match memory.start(query) {
+            From::Revision(since) => memory.roster.revision() - since > NEAR,
+            From::Nothing => true,
+        }
     }
 
     fn gather_changes(&self, memory: &Memory, from: From) -> Gathered {

@@ -67,6 +67,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
+                // Answers are small and complete; waiting for more to send only delays them. A socket that refuses
+                // the option still works.
+                let _ = stream.set_nodelay(true);
                 let (site, give_up) = (Arc::clone(&site), give_up.clone());
                 connections.spawn(async move {
                     let _slot = slot;

@@ -1,7 +1,7 @@
 //! Request bodies, bounded in size and time; and the deadline of what a request waits for.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Bytes, HttpBody as _};
 use axum::extract::Request;
@@ -9,8 +9,8 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, EXPECT};
 use futures_util::StreamExt as _;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::room::{FOR_OTHERS, Patience, Place, Room};
 use crate::api::problem::{Kind, Problem};
 
 /// The largest body that is taken. A registration needs less than one KiB.
@@ -19,17 +19,21 @@ const LIMIT: usize = 64 * 1024;
 /// The largest report that is taken: 65,536 peers, each with counters of twenty digits.
 pub(crate) const REPORT_LIMIT: usize = 28 * 1024 * 1024;
 
-/// How many bodies over [`LIMIT`] are in memory at a time; others wait for them.
-const LARGE_BODIES: usize = 4;
-
-static LARGE: Semaphore = Semaphore::const_new(LARGE_BODIES);
-
 /// A body over the limit is read on up to this much and thrown away: were the connection closed while
 /// the client still sends, the reset would overtake the answer (RFC 9112 section 9.6).
 const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
 
 /// How long a body may take to arrive.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How slowly it may arrive while other requests wait for room.
+const WHILE_OTHERS_WAIT: Patience = Patience {
+    grace: Duration::from_secs(2),
+    rate: 32 * 1024,
+};
+
+/// How often a body that does not arrive is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a request waits for the registry. Longer than every deadline of the store, so that its
 /// own message arrives where there is one.
@@ -48,11 +52,12 @@ pub(crate) async fn report(request: Request) -> Result<Option<Collected>, Proble
     Ok((declared_json && !body.bytes.is_empty()).then_some(body))
 }
 
-/// A body, and while it is large its place among the large ones.
+/// A body, and its place if it turned out to be large. What had to be waited for has one anyhow, as long as the request
+/// is under way.
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) bytes: Bytes,
-    _place: Option<SemaphorePermit<'static>>,
+    _place: Option<Place>,
 }
 
 impl Collected {
@@ -67,10 +72,9 @@ async fn in_time(request: Request, limit: usize) -> Result<Collected, Problem> {
         Ok(collected) => collected,
         Err(_) => {
             let seconds = ARRIVAL_DEADLINE.as_secs();
-            Err(Problem::new(
-                Kind::BodyTooSlow,
-                format!("the body did not arrive within {seconds} s"),
-            ))
+            Err(too_slow(format!(
+                "the body did not arrive within {seconds} s"
+            )))
         }
     }
 }
@@ -103,7 +107,12 @@ pub(crate) async fn within_deadline<T>(answer: impl Future<Output = T>) -> Resul
 }
 
 async fn collect(request: Request, limit: usize) -> Result<Collected, Problem> {
-    let announced = request.body().size_hint().lower();
+    let began = Instant::now();
+    let room = request.extensions().get().copied();
+    let room: &'static Room = room.unwrap_or(&FOR_OTHERS);
+    let announced = request.body().size_hint();
+    let is_announced = announced.exact().is_some();
+    let announced = announced.lower();
     let waits_for_continue = request.headers().contains_key(EXPECT);
     if announced > limit as u64 && waits_for_continue {
         // The client has not sent it yet, and after this answer will not (RFC 9110 section 10.1.1).
@@ -113,7 +122,18 @@ async fn collect(request: Request, limit: usize) -> Result<Collected, Problem> {
     let mut received = 0;
     let mut place = None;
     let mut chunks = request.into_body().into_data_stream();
-    while let Some(chunk) = chunks.next().await {
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    loop {
+        let chunk = tokio::select! {
+            chunk = chunks.next() => chunk,
+            _ = look.tick() => {
+                if room.is_short() && WHILE_OTHERS_WAIT.is_over(began, received as u64) {
+                    return Err(too_slow("others wait for room, and the body did not arrive in time"));
+                }
+                continue;
+            }
+        };
+        let Some(chunk) = chunk else { break };
         let chunk = chunk.map_err(|error| {
             Problem::new(Kind::Malformed, format!("the body broke off: {error}"))
         })?;
@@ -127,9 +147,13 @@ async fn collect(request: Request, limit: usize) -> Result<Collected, Problem> {
             place = None;
             continue;
         }
-        if received > LIMIT && place.is_none() {
-            // Nobody closes the semaphore.
-            place = LARGE.acquire().await.ok();
+        if received > LIMIT && place.is_none() && !is_announced {
+            place = Some(room.for_a_large_body().await?);
+        }
+        if collected.is_empty() && is_announced {
+            // Grown bit by bit it would take twice as much, and time.
+            let announced = usize::try_from(announced).unwrap_or(limit);
+            collected.reserve_exact(announced.min(limit));
         }
         collected.extend_from_slice(&chunk);
     }
@@ -140,6 +164,10 @@ async fn collect(request: Request, limit: usize) -> Result<Collected, Problem> {
         bytes: collected.into(),
         _place: place,
     })
+}
+
+fn too_slow(detail: impl Into<String>) -> Problem {
+    Problem::new(Kind::BodyTooSlow, detail)
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -2,48 +2,68 @@
 //!
 //! hyper has two buffers of 8 KiB for a connection as long as it has the connection, and axum a few KiB more for a
 //! request that is under way. Ten thousand agents that wait for news, and as many connections that are idle between
-//! two heartbeats, would take some hundred megabytes for nothing. So hyper gets a connection when bytes have arrived,
-//! and gives it back when what they asked for is answered. And a question that has to wait for news waits before
-//! hyper reads it: it is looked at where it is, in the kernel's buffer, and stays there.
+//! two heartbeats, would take some hundred megabytes for nothing. So a request is read here until its head is whole:
+//! a question that has to wait for news waits as these few bytes, and hyper gets one request at a time, when it is
+//! to be answered and there is room for it, and gives the connection back afterwards.
+//!
+//! Nothing here knows what carries the bytes.
 
-use std::future::poll_fn;
-use std::io;
-use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{Interest, ReadBuf};
-use tokio::net::TcpStream;
+use hyper_util::rt::TokioTimer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
+use super::admission::admit;
+use super::room::{FOR_OTHERS, Place, Room};
 use crate::api;
 use crate::api::feed_query::FeedQuery;
-use crate::http::bare_answer::WithProblems;
+use crate::api::problem::Problem;
 use crate::registry::Registry;
-use exchange::{Exchange, Exchanging, Wire};
+use exchange::{Asked, exchange};
+use head::{Head, Length};
+use line::Line;
 
 mod exchange;
+mod extent;
+pub(super) mod head;
+mod line;
 mod question;
+mod wire;
 
-/// How long a client may take for the head of a request; it also ends idle connections. Three times the
-/// interval of an agent's heartbeat, so that an agent can keep its connection.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a connection may be idle. Three times the interval of an agent's heartbeat, so that an agent can keep its
+/// connection.
+const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How much of a request is looked at before it is read: an agent's question has less than 300 bytes. A longer one
-/// waits with hyper.
-const LONGEST_LOOK: usize = 2048;
+/// How long a head may take from its first byte on.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a small body is waited for here; then it waits with hyper, which can say more about it.
+const BODY_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What is read of a connection without asking for room: the head of any usual request, and a small body.
+const UNASKED: usize = 4096;
+
+/// The most that hyper reads ahead, and gathers of an answer before it sends it.
+const MOST_BUFFERED: usize = 64 * 1024;
+
+/// What a body is taken for that does not say its length.
+const UNANNOUNCED: usize = 64 * 1024;
+
+/// How long what a client still sends is thrown away, so that it reads the last answer before it learns that the
+/// connection is closed (RFC 9112 section 9.6).
+const LINGER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// And how much of it, in bytes.
+const MOST_LINGERING: usize = 2 << 20;
 
 /// Goes with a question to the change feed that has waited already.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Waited;
+#[derive(Debug, Clone)]
+pub(crate) struct Waited(pub(crate) FeedQuery);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -58,8 +78,10 @@ impl Site {
     /// The API on `registry`, served until `stop`.
     pub(crate) fn new(registry: Arc<Registry>, stop: CancellationToken) -> Self {
         let mut http = http1::Builder::new();
+        // The head is all there when hyper gets it.
         http.timer(TokioTimer::new())
-            .header_read_timeout(HEAD_DEADLINE);
+            .header_read_timeout(None)
+            .max_buf_size(MOST_BUFFERED);
         Self {
             app: api::router(Arc::clone(&registry)),
             registry,
@@ -70,124 +92,187 @@ impl Site {
 }
 
 /// Serves a connection until it ends, or is idle for too long, or the site stops.
-pub(crate) async fn live(mut stream: TcpStream, site: &Site) {
-    // Answers are small and complete; waiting for more to send only delays them. A socket that refuses
-    // the option still works.
-    let _ = stream.set_nodelay(true);
-    let mut unread = Bytes::new();
+pub(crate) async fn live<S>(stream: S, site: &Site)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut line = Line::new(stream);
     loop {
-        let mut waited = false;
-        // What hyper has read already cannot be looked at; the client sent it before its last request was answered.
-        if unread.is_empty() {
-            match first_look(&stream, site).await {
-                Look::Request => {}
-                Look::Question(query) => {
-                    if !wait_for_news(&stream, site, query).await {
-                        return;
-                    }
-                    waited = true;
+        let (head, room) = match next_head(&mut line, site).await {
+            Next::Head(head) => match admit(&site.registry, &head) {
+                Ok(room) => (head, room),
+                Err(problem) => return refuse(line, problem, site).await,
+            },
+            Next::None(problem) => return refuse(line, problem, site).await,
+            Next::Over => return,
+        };
+        // Boxes, so that a connection without a request under way has no room for one.
+        let asked = match question::at_the_feed(&head) {
+            Some(query) => {
+                // Of what waits, no more is kept than has to be.
+                let (length, query) = (head.length, Box::new(query));
+                drop(head);
+                if !wait_for_news(&mut line, site, &query).await {
+                    return;
                 }
-                Look::Nothing => return,
+                Asked::question(length, *query, room)
             }
-        }
-        // In a box, so that a connection without hyper has no room for it.
-        let served = Box::pin(serve(stream, unread, waited, site));
-        let Some(left) = served.await else { return };
-        (stream, unread) = left;
+            None => Asked::request(&head, room),
+        };
+        let Some(left) = Box::pin(answer(line, asked, room, site)).await else {
+            return;
+        };
+        line = left;
     }
 }
 
 /// What arrived on a connection without hyper.
-enum Look {
-    /// Something for hyper.
-    Request,
-    /// A question that may have to wait.
-    Question(Box<FeedQuery>),
+enum Next {
+    /// The head of a request, and perhaps more.
+    Head(Box<Head>),
+    /// What no head begins with.
+    None(Problem),
     /// Nothing: the connection is closed, or idle for too long, or the site stops.
-    Nothing,
+    Over,
 }
 
-/// Waits until the client sends something, and looks at it without reading it.
-async fn first_look(stream: &TcpStream, site: &Site) -> Look {
-    let look = poll_fn(|cx| {
-        let mut room = [MaybeUninit::uninit(); LONGEST_LOOK];
-        let mut seen = ReadBuf::uninit(&mut room);
-        ready!(stream.poll_peek(cx, &mut seen))?;
-        let head = seen.filled();
-        Poll::Ready(io::Result::Ok(match question::at_the_feed(head) {
-            Some(query) => Look::Question(Box::new(query)),
-            None if head.is_empty() => Look::Nothing,
-            None => Look::Request,
-        }))
-    });
+/// Waits for a head.
+async fn next_head<S: AsyncRead + Unpin>(line: &mut Line<S>, site: &Site) -> Next {
+    let read = async {
+        if line.unread().is_empty() && !timeout(IDLE_DEADLINE, line.read(UNASKED)).await.ok()? {
+            return None;
+        }
+        timeout(HEAD_DEADLINE, Box::pin(read_head(line)))
+            .await
+            .ok()?
+    };
     tokio::select! {
-        look = timeout(HEAD_DEADLINE, look) => match look {
-            Ok(Ok(look)) => look,
-            Ok(Err(_)) | Err(_) => Look::Nothing,
+        read = read => match read {
+            Some(Ok(head)) => Next::Head(head),
+            Some(Err(problem)) => Next::None(problem),
+            None => Next::Over,
         },
-        () = site.stop.cancelled() => Look::Nothing,
+        () = site.stop.cancelled() => Next::Over,
+    }
+}
+
+/// Reads until the head is whole; `None`: the connection ended before.
+async fn read_head<S: AsyncRead + Unpin>(line: &mut Line<S>) -> Option<Result<Box<Head>, Problem>> {
+    let mut place: Option<Place> = None;
+    let mut seen = 0;
+    loop {
+        let bytes = line.unread();
+        // Part of a head is looked at again when it may be whole, or is much longer, and not for each of its bytes.
+        let ends = bytes[seen.max(3) - 3..]
+            .windows(2)
+            .any(|two| two == b"\n\n" || two == b"\n\r");
+        if ends || bytes.len() >= 2 * seen {
+            match head::read(bytes) {
+                Ok(Some(head)) => return Some(Ok(Box::new(head))),
+                Ok(None) => seen = bytes.len(),
+                Err(problem) => return Some(Err(problem)),
+            }
+        }
+        let mut most = UNASKED;
+        if bytes.len() >= UNASKED {
+            most = head::LONGEST;
+            if place.is_none() {
+                match FOR_OTHERS.for_bytes(head::LONGEST).await {
+                    Ok(taken) => place = Some(taken),
+                    Err(problem) => return Some(Err(problem)),
+                }
+            }
+        }
+        if !line.read(most).await {
+            return None;
+        }
     }
 }
 
 /// Waits until the question can be answered. Whether the client is still there by then.
-async fn wait_for_news(stream: &TcpStream, site: &Site, query: Box<FeedQuery>) -> bool {
+async fn wait_for_news<S: AsyncRead + Unpin>(
+    line: &mut Line<S>,
+    site: &Site,
+    query: &FeedQuery,
+) -> bool {
+    let gone = async {
+        // What the client sends meanwhile is its next request.
+        while line.unread().len() < UNASKED {
+            if !line.read(UNASKED).await {
+                return;
+            }
+        }
+        // It is told of the end when it has its answer.
+        std::future::pending().await
+    };
     tokio::select! {
         // Why it cannot be answered is found out again by the one who answers.
-        _ = site.registry.wait_for_news(&query) => true,
-        // Not that there is something to read, which there is: only the end of the connection.
-        _ = stream.ready(Interest::PRIORITY) => false,
+        _ = site.registry.wait_for_news(query) => true,
+        () = gone => false,
     }
 }
 
-/// Lets hyper serve what has arrived, `unread` first, until everything is answered. Gives back the connection,
-/// with what the client sent of its next request; `None`: the connection is over.
-async fn serve(
-    stream: TcpStream,
-    unread: Bytes,
-    waited: bool,
+/// Has a request answered when there is room for it. Gives back the connection; `None`: it is over.
+async fn answer<S>(
+    mut line: Line<S>,
+    asked: Asked,
+    room: &'static Room,
     site: &Site,
-) -> Option<(TcpStream, Bytes)> {
-    let exchange = Arc::<Exchange>::default();
-    let wire = Wire::new(stream, unread, Arc::clone(&exchange));
-    let service = Exchanging::new(site.app.clone(), waited, Arc::clone(&exchange));
-    let io = TokioIo::new(WithProblems::new(wire));
-    let mut connection = site.http.serve_connection(io, service);
-    let mut stopping = pin!(site.stop.cancelled());
-    let (mut stopped, mut told) = (false, false);
-    let ended = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-                return Poll::Ready(Some(ended));
+) -> Option<Line<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let small = match asked.body {
+        Length::Known(body) if !asked.asks_first => asked.head as u64 + body,
+        _ => u64::MAX,
+    };
+    if let Ok(whole) = usize::try_from(small)
+        && whole <= UNASKED
+    {
+        let arrives = async {
+            while line.unread().len() < whole {
+                if !line.read(UNASKED).await {
+                    return;
+                }
             }
-            stopped = stopped || stopping.as_mut().poll(cx).is_ready();
-            // Told so before it has read the request, hyper would close the connection without an answer.
-            if stopped && !told && (exchange.has_begun() || !waited) {
-                told = true;
-                Pin::new(&mut connection).graceful_shutdown();
-                continue;
-            }
-            return match exchange.is_over() && !told {
-                true => Poll::Ready(None),
-                false => Poll::Pending,
-            };
-        }
-    })
-    .await;
-    match ended {
-        None => {
-            let parts = connection.into_parts();
-            let stream = parts.io.into_inner().into_inner().into_stream();
-            // Even an empty rest holds on to the whole of hyper's buffer.
-            let unread = match parts.read_buf {
-                rest if rest.is_empty() => Bytes::new(),
-                rest => rest,
-            };
-            Some((stream, unread))
-        }
-        Some(Ok(())) => None,
-        Some(Err(error)) => {
-            debug!(%error, "a connection ended early");
-            None
-        }
+        };
+        let _ = timeout(BODY_PATIENCE, arrives).await;
     }
+    // What is not here by now costs more.
+    let is_here = line.unread().len() as u64 >= small;
+    let announced = match asked.body {
+        Length::Known(body) => usize::try_from(body).unwrap_or(usize::MAX),
+        Length::Chunked => UNANNOUNCED,
+    };
+    let places = async {
+        let body = match is_here {
+            true => None,
+            false => Some(
+                room.for_bytes(announced.min(super::body::REPORT_LIMIT))
+                    .await?,
+            ),
+        };
+        Ok((body, room.for_a_request().await?))
+    };
+    let _places = match places.await {
+        Ok(places) => places,
+        Err(problem) => {
+            refuse(line, problem, site).await;
+            return None;
+        }
+    };
+    exchange(line, asked, site).await
+}
+
+/// Answers what is no request, or cannot be taken, and closes the connection.
+async fn refuse<S>(mut line: Line<S>, problem: Problem, site: &Site)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Where there is no room for an answer, there is none.
+    let Ok(_place) = FOR_OTHERS.for_a_request().await else {
+        return;
+    };
+    let asked = Asked::nothing(&mut line, problem);
+    Box::pin(exchange(line, asked, site)).await;
 }

@@ -138,16 +138,18 @@ pub enum Broken {
     Json(#[from] serde_json::Error),
 }
 
-/// Answers with the matrix of these nodes, which are ordered by subnet.
+/// Answers with the matrix of these nodes, which are ordered by subnet, and holds on to `place` until it is sent.
 pub fn answer(
     nodes: Vec<Arc<ListedNode>>,
     told: HashMap<NodeId, Told>,
     database: Arc<dyn Database>,
+    place: impl Send + 'static,
 ) -> Response {
     let pieces = Pieces::new(nodes, told);
-    let pieces = stream::try_unfold((pieces, database), async |(mut pieces, database)| {
+    let state = (pieces, database, place);
+    let pieces = stream::try_unfold(state, async |(mut pieces, database, place)| {
         let piece = pieces.next(&*database).await?;
-        Ok::<_, Broken>(piece.map(|piece| (piece, (pieces, database))))
+        Ok::<_, Broken>(piece.map(|piece| (piece, (pieces, database, place))))
     });
     let mut response = Response::new(Body::from_stream(pieces));
     response

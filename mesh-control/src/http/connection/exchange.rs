@@ -1,160 +1,242 @@
-//! Whether hyper has anything left to do on a connection.
+//! One request with hyper, from its head to the last byte of its answer.
 //!
-//! hyper does not tell, so what goes in and out of it is watched: requests, their bodies, answers, and whether what
-//! was written has left.
+//! hyper does not tell when it has nothing left to do, so what goes in and out of it is watched: the request, its
+//! answer, and whether what was written has left.
 
 use std::convert::Infallible;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::future::{poll_fn, ready};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{Request, Response};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, Request, Response, Uri};
+use axum::response::IntoResponse as _;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::{debug, error};
 
-use super::Waited;
+use super::extent::Extent;
+use super::head::{Head, Length};
+use super::line::Line;
+use super::wire::Wire;
+use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
+use crate::api::feed_query::FeedQuery;
+use crate::api::problem::{Kind, Problem};
+use crate::http::room::{FOR_OTHERS, Room};
 
-/// What is known of the requests that came over a connection since hyper has it.
-#[derive(Debug, Default)]
-pub(super) struct Exchange {
-    begun: AtomicBool,
-    /// Requests whose answers hyper does not have in full.
-    open: AtomicUsize,
-    /// Everything that was written before is with the kernel.
-    flushed: AtomicBool,
-    /// Part of a request's body was not read, or hyper closes the connection: what follows is for hyper to decide.
-    spoilt: AtomicBool,
+/// A request that hyper gets the connection for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) head: usize,
+    pub(super) body: Length,
+    pub(super) asks_first: bool,
+    room: &'static Room,
+    of: Of,
 }
 
-impl Exchange {
-    /// Whether a request has begun.
-    pub(super) fn has_begun(&self) -> bool {
+/// What it is.
+#[derive(Debug)]
+enum Of {
+    /// As it was admitted.
+    Request(Method, Uri),
+    /// Of the change feed; it has waited.
+    Question(Box<FeedQuery>),
+    /// It is none, and this is what to say about it.
+    Nothing(Box<Problem>),
+}
+
+impl Asked {
+    pub(super) fn request(head: &Head, room: &'static Room) -> Self {
+        Self {
+            head: head.length,
+            body: head.body,
+            asks_first: head.asks_first(),
+            room,
+            of: Of::Request(head.method.clone(), head.uri.clone()),
+        }
+    }
+
+    pub(super) fn question(head: usize, query: FeedQuery, room: &'static Room) -> Self {
+        Self {
+            head,
+            body: Length::Known(0),
+            asks_first: false,
+            room,
+            of: Of::Question(Box::new(query)),
+        }
+    }
+
+    /// hyper answers requests only, so in the place of what came it gets one.
+    pub(super) fn nothing<S>(line: &mut Line<S>, problem: Problem) -> Self {
+        const ANY: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+        line.replace_unread(ANY);
+        Self {
+            head: ANY.len(),
+            body: Length::Known(0),
+            asks_first: false,
+            room: &FOR_OTHERS,
+            of: Of::Nothing(Box::new(problem)),
+        }
+    }
+}
+
+/// Lets hyper have a request answered. Gives back the connection, if it goes on.
+pub(super) async fn exchange<S>(line: Line<S>, asked: Asked, site: &Site) -> Option<Line<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let progress = Arc::<Progress>::default();
+    let extent = Extent::new(asked.head, asked.body);
+    let wire = Wire::new(line, extent, Arc::clone(&progress), asked.room);
+    let api = OneRequest {
+        app: TowerToHyperService::new(site.app.clone()),
+        room: asked.room,
+        of: Mutex::new(Some(asked.of)),
+        progress: Arc::clone(&progress),
+    };
+    let mut connection = site.http.serve_connection(TokioIo::new(wire), api);
+    let mut stopping = pin!(site.stop.cancelled());
+    let (mut stopped, mut told) = (false, false);
+    let ended = poll_fn(|cx| {
+        loop {
+            // The end of the connection is for this to make, not for hyper.
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            stopped = stopped || stopping.as_mut().poll(cx).is_ready();
+            // Told so before it has read the request, hyper would give it up without an answer.
+            if stopped && !told && progress.has_begun() {
+                told = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                continue;
+            }
+            return match progress.is_over() && !told {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            };
+        }
+    })
+    .await;
+    if let Some(Err(error)) = ended {
+        debug!(%error, "a connection ended early");
+        return None;
+    }
+    let (line, is_clean) = connection.into_parts().io.into_inner().into_line();
+    if is_clean && ended.is_none() {
+        return Some(line);
+    }
+    let lingering = match is_clean && line.unread().is_empty() {
+        true => 0,
+        false => MOST_LINGERING,
+    };
+    line.close(lingering, LINGER_DEADLINE).await;
+    None
+}
+
+/// How far hyper is with the request.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    begun: AtomicBool,
+    /// hyper has all of the answer.
+    answered: AtomicBool,
+    /// Everything that was written before is with the kernel.
+    flushed: AtomicBool,
+}
+
+impl Progress {
+    fn has_begun(&self) -> bool {
         self.begun.load(Relaxed)
     }
 
-    /// Whether every request that has begun, and one has, was read and answered to its end, and the answer is with
-    /// the kernel. Right while hyper is not being polled.
-    pub(super) fn is_over(&self) -> bool {
-        self.has_begun()
-            && self.open.load(Relaxed) == 0
-            && self.flushed.load(Relaxed)
-            && !self.spoilt.load(Relaxed)
+    /// Whether the answer is with the kernel. Right while hyper is not being polled.
+    fn is_over(&self) -> bool {
+        self.answered.load(Relaxed) && self.flushed.load(Relaxed)
     }
 
-    fn begin(self: &Arc<Self>) -> Turn {
-        self.begun.store(true, Relaxed);
-        self.open.fetch_add(1, Relaxed);
-        Turn(Arc::clone(self))
+    pub(super) fn flushed(&self) {
+        self.flushed.store(true, Relaxed);
     }
 }
 
 /// A request whose answer hyper does not have in full.
-struct Turn(Arc<Exchange>);
+struct Turn(Arc<Progress>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
         // hyper has the end of the answer, and flushes next.
         self.0.flushed.store(false, Relaxed);
-        self.0.open.fetch_sub(1, Relaxed);
+        self.0.answered.store(true, Relaxed);
     }
 }
 
-/// The API, for one connection.
-pub(super) struct Exchanging {
+/// The API, for the one request that was admitted.
+struct OneRequest {
     app: TowerToHyperService<Router>,
-    /// The next request is one that has waited.
-    waited: AtomicBool,
-    exchange: Arc<Exchange>,
+    room: &'static Room,
+    of: Mutex<Option<Of>>,
+    progress: Arc<Progress>,
 }
 
-impl Exchanging {
-    pub(super) fn new(app: Router, waited: bool, exchange: Arc<Exchange>) -> Self {
-        Self {
-            app: TowerToHyperService::new(app),
-            waited: AtomicBool::new(waited),
-            exchange,
-        }
-    }
-}
-
-impl Service<Request<Incoming>> for Exchanging {
+impl Service<Request<Incoming>> for OneRequest {
     type Response = Response<Answer>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let turn = self.exchange.begin();
-        let exchange = Arc::clone(&self.exchange);
-        let mut request = request.map(|body| Body::new(Asked::new(body, exchange)));
-        if self.waited.swap(false, Relaxed) {
-            request.extensions_mut().insert(Waited);
-        }
-        let answer = self.app.call(request);
+        self.progress.begun.store(true, Relaxed);
+        let turn = Turn(Arc::clone(&self.progress));
+        let of = self
+            .of
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.room);
+        let problem = match of {
+            Some(Of::Request(method, uri))
+                if (request.method(), request.uri()) == (&method, &uri) =>
+            {
+                None
+            }
+            Some(Of::Question(query)) if request.method() == Method::GET => {
+                request.extensions_mut().insert(Waited(*query));
+                None
+            }
+            Some(Of::Nothing(problem)) => Some(*problem),
+            // Nobody has looked at who asks this.
+            _ => {
+                error!("hyper has read another request than was admitted; this is a bug");
+                let detail = "the control plane has a bug here; its log tells more";
+                Some(Problem::new(Kind::Internal, detail))
+            }
+        };
+        let answer = match problem {
+            None => self.app.call(request).boxed(),
+            Some(problem) => {
+                let mut refusal = problem.into_response();
+                refusal
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+                ready(Ok(refusal)).boxed()
+            }
+        };
         answer
             .map(|answer| answer.map(|answer| answer.map(|body| Answer { body, _turn: turn })))
             .boxed()
     }
 }
 
-/// The body of a request. Dropped before its end it leaves a rest on the connection.
-struct Asked {
-    body: Incoming,
-    ended: bool,
-    exchange: Arc<Exchange>,
-}
-
-impl Asked {
-    fn new(body: Incoming, exchange: Arc<Exchange>) -> Self {
-        Self {
-            ended: body.is_end_stream(),
-            body,
-            exchange,
-        }
-    }
-}
-
-impl HttpBody for Asked {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        // A body of unknown length ends with no frame, one of known length with its last.
-        self.ended = frame.is_none() || self.body.is_end_stream();
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.exchange.spoilt.store(true, Relaxed);
-        }
-    }
-}
-
 /// The body of an answer. hyper drops it when it has all of it.
-pub(super) struct Answer {
+struct Answer {
     body: Body,
     _turn: Turn,
 }
@@ -176,77 +258,5 @@ impl HttpBody for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// The connection itself, as hyper has it.
-#[derive(Debug)]
-pub(super) struct Wire {
-    stream: TcpStream,
-    /// Was read from the stream before.
-    unread: Bytes,
-    exchange: Arc<Exchange>,
-}
-
-impl Wire {
-    pub(super) fn new(stream: TcpStream, unread: Bytes, exchange: Arc<Exchange>) -> Self {
-        Self {
-            stream,
-            unread,
-            exchange,
-        }
-    }
-
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.stream
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.unread.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
-        }
-        let fits = self.unread.len().min(buffer.remaining());
-        buffer.put_slice(&self.unread.split_to(fits));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    /// hyper flushes when it has nothing left to write.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.exchange.flushed.store(true, Relaxed);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.exchange.spoilt.store(true, Relaxed);
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,0 +1,33 @@
+//! Who may ask what: the one place that every request goes through, before it waits or is read any further.
+//!
+//! Today everybody may ask everything, and what is told apart is only whose room a request takes. Credentials will be
+//! looked at here: everything that is needed is in the head.
+
+use axum::http::Method;
+
+use super::connection::head::Head;
+use super::room::{FOR_NODES, FOR_OTHERS, Room};
+use crate::api::problem::Problem;
+use crate::registry::Registry;
+
+/// Decides about a request. Asked once for each, when its head is read: a question waits for news after this, and hyper
+/// and the API get no request that has not passed here.
+///
+/// # Errors
+///
+/// Why not, in place of an answer.
+pub(super) fn admit(registry: &Registry, head: &Head) -> Result<&'static Room, Problem> {
+    let room = match node_of(head) {
+        // Until nodes have credentials, who knows a node's id counts as the node.
+        Some(node_id) if registry.knows(node_id) => &FOR_NODES,
+        _ => &FOR_OTHERS,
+    };
+    Ok(room)
+}
+
+/// Whose heartbeat it is.
+fn node_of(head: &Head) -> Option<&str> {
+    let path = head.uri.path().strip_prefix("/api/nodes/")?;
+    let node_id = path.strip_suffix("/heartbeat")?;
+    (head.method == Method::POST).then_some(node_id)
+}
