@@ -81,7 +81,7 @@ fn following(registry: &Registry) -> Option<(&'static str, String)> {
         lag.as_secs_f64()
     );
     match registry.check_contact() {
-        Err(ChangeError::Store(error)) if matches!(*error, StoreError::OtherOverlay { .. }) => {
+        Err(ChangeError::Store(error)) if matches!(*error, StoreError::OtherSettings { .. }) => {
             Some(("settings", error.to_string()))
         }
         Err(_) => Some((

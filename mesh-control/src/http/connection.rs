@@ -49,7 +49,7 @@ const BODY_PATIENCE: Duration = Duration::from_millis(200);
 const UNASKED: usize = 4096;
 
 /// The most that hyper reads ahead, and gathers of an answer before it sends it.
-const MOST_BUFFERED: usize = 64 * 1024;
+const MOST_BUFFERED: usize = 32 * 1024;
 
 /// What a body is taken for that does not say its length.
 const UNANNOUNCED: usize = 64 * 1024;
@@ -276,3 +276,6 @@ where
     let asked = Asked::nothing(&mut line, problem);
     Box::pin(exchange(line, asked, site)).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::api::problem::{Kind, Problem};
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// What hyper and the API need for a request whose body is yet to come, in KiB.
-const BESIDE_A_BODY: u32 = 16;
+const BESIDE_A_BODY: u32 = 32;
 
 /// For nodes that are registered.
 pub(crate) static FOR_NODES: Room = Room::new(4096, 96 * 1024, 2);

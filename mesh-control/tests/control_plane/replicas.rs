@@ -347,3 +347,45 @@ fn a_server_that_is_not_there_is_named_without_its_password() {
     assert!(said.contains("mesh on 127.0.0.1:1"), "{said}");
     assert!(!said.contains("secret"), "{said}");
 }
+
+#[tokio::test]
+async fn a_replica_without_its_database_lives_and_is_not_ready_until_it_is_back() {
+    let replicas = Replicas::start(1, "10m").await;
+    let api = &replicas.apis()[0];
+    let get = |path| Answer::to(api.request(Method::GET, path));
+    // It follows the others a moment after it serves.
+    let at = deadline();
+    while get("/readyz").await.status != 200 {
+        assert!(Instant::now() < at, "it did not become ready");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    replicas.postgres.stop().await.unwrap();
+    let answer = get("/readyz").await;
+    answer.problem(503, "not-ready");
+    assert_eq!(answer.body["failing"][0], "database", "{}", answer.body);
+    // After some seconds the others may have done anything.
+    let at = deadline();
+    loop {
+        let answer = get("/readyz").await;
+        answer.problem(503, "not-ready");
+        if answer.body["failing"] == json!(["database", "follower"]) {
+            break;
+        }
+        assert!(Instant::now() < at, "{}", answer.body);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for path in ["/livez", "/health"] {
+        let answer = get(path).await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (200, json!({"status": "ok"})),
+            "{path}"
+        );
+    }
+    replicas.postgres.start().await.unwrap();
+    let at = deadline();
+    while get("/readyz").await.status != 200 {
+        assert!(Instant::now() < at, "it did not become ready again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -108,8 +108,7 @@ where
     let (mut stopped, mut told) = (false, false);
     let ended = poll_fn(|cx| {
         loop {
-            // The end of the connection is for this to make, not for hyper.
-            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(ended));
             }
             stopped = stopped || stopping.as_mut().poll(cx).is_ready();

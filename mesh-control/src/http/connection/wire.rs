@@ -190,8 +190,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(self.line.stream()).poll_shutdown(cx);
-        self.watch(cx, shut)
+    /// hyper's last word. The connection is closed behind it, when the client has read it.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
     }
 }

@@ -1,0 +1,160 @@
+//! Connections that are no sockets: what carries the bytes is all the same.
+
+use std::sync::LazyLock;
+
+use mesh_rest::overlay::Overlay;
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::cluster::subnet_plan::SubnetPlan;
+use crate::store::Store;
+
+const WAIT: &str = "GET /api/nodes?since=0&wait=60 HTTP/1.1\r\nhost: x\r\n\r\n";
+const LAST: &str = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+/// The API on an empty database.
+struct Api {
+    _folder: TempDir,
+    site: Arc<Site>,
+    stop: CancellationToken,
+}
+
+impl Api {
+    async fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let plan = SubnetPlan::new("10.42.0.0/16".parse().unwrap(), 24).unwrap();
+        let store = Store::open(&folder.path().join("control.db"), &plan, Overlay::default()).await;
+        let stop = CancellationToken::new();
+        let registry = Registry::open(store.unwrap(), plan, Duration::from_secs(30), stop.clone());
+        Self {
+            site: Arc::new(Site::new(registry.await.unwrap(), stop.clone())),
+            _folder: folder,
+            stop,
+        }
+    }
+
+    /// A connection of which `capacity` bytes may be on the way.
+    fn connect(&self, capacity: usize) -> (DuplexStream, JoinHandle<()>) {
+        let (near, far) = duplex(capacity);
+        let site = Arc::clone(&self.site);
+        (near, tokio::spawn(async move { live(far, &site).await }))
+    }
+
+    /// What is answered to these bytes until the connection is over.
+    async fn answers(&self, bytes: &[u8], capacity: usize) -> String {
+        let (near, served) = self.connect(capacity);
+        let (mut from, mut to) = tokio::io::split(near);
+        let mut answers = Vec::new();
+        let send = async {
+            // It may be closed before all is sent.
+            let _ = to.write_all(bytes).await;
+            let _ = to.shutdown().await;
+        };
+        let (_, read) = tokio::join!(send, from.read_to_end(&mut answers));
+        read.unwrap();
+        served.await.unwrap();
+        String::from_utf8(answers).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn requests_are_answered_on_whatever_carries_them_and_a_few_bytes_at_a_time() {
+    let api = Api::new().await;
+    let chunked = "POST /api/nodes/x/heartbeat HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let requests = format!(
+        "{}{chunked}{LAST}",
+        LAST.replace("connection: close\r\n", "")
+    );
+    for capacity in [1, 7, 64 << 10] {
+        let answers = api.answers(requests.as_bytes(), capacity).await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+        assert_eq!(answers.matches("HTTP/1.1 404").count(), 1, "{answers}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_sends_while_it_waits_is_kept_in_bounds_and_answered_afterwards() {
+    let api = Api::new().await;
+    let (mut near, served) = api.connect(1);
+    near.write_all(WAIT.as_bytes()).await.unwrap();
+    let next = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(3000));
+    near.write_all(next.as_bytes()).await.unwrap();
+    // So much is not read before the answer: with one byte on the way a write ends when all but it is read.
+    let more = LAST.replace("host: x", &format!("host: {}", "x".repeat(6000)));
+    let (mut from, mut to) = tokio::io::split(near);
+    let sending = tokio::spawn(async move { to.write_all(more.as_bytes()).await });
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!sending.is_finished(), "it was all read");
+    tokio::spawn(Arc::clone(&api.site.registry).publish_news(api.stop.clone()));
+    let node = r#"{"hostname":"a","host_ip":"192.0.2.1"}"#;
+    let length = node.len();
+    let register = format!(
+        "POST /api/nodes/register HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{node}"
+    );
+    let registered = api.answers(register.as_bytes(), 4096).await;
+    assert!(registered.contains("node_id"), "{registered}");
+    let mut answers = String::new();
+    from.read_to_string(&mut answers).await.unwrap();
+    sending.await.unwrap().unwrap();
+    served.await.unwrap();
+    let [waited, not_found, last] = ["\"hostname\":\"a\"", "no-such-route", "{\"status\":\"ok\"}"]
+        .map(|part| {
+            answers
+                .find(part)
+                .unwrap_or_else(|| panic!("no {part} in {answers}"))
+        });
+    assert!(waited < not_found && not_found < last, "{answers}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_connection_that_waits_is_noticed() {
+    let api = Api::new().await;
+    let (mut near, served) = api.connect(4096);
+    near.write_all(WAIT.as_bytes()).await.unwrap();
+    near.write_all(b"GET").await.unwrap();
+    tokio::task::yield_now().await;
+    drop(near);
+    served.await.unwrap();
+    assert!(!api.stop.is_cancelled());
+}
+
+static SHARED: LazyLock<(Runtime, Api)> = LazyLock::new(|| {
+    let runtime = Runtime::new().unwrap();
+    let api = runtime.block_on(Api::new());
+    (runtime, api)
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// What hyper refuses by itself has no body: it must never get to see it.
+    #[test]
+    fn an_error_is_a_problem_document_whatever_the_head_is(
+        method in "(GET|POST|HEAD|PUT|CONNECT|[A-Z]{1,5}|[a-z!]{1,3}|)",
+        target in "(/health|/api/nodes[?]since=x|\\*|[a-z.:0-9]{1,12}|http://x/[a-z%\"<>{}|^`]{0,6}|/[ -~]{0,8})",
+        version in "(HTTP/1.1|HTTP/1.0|HTTP/2.0|HTTP/[0-9].[0-9]|[A-Z/]{0,4})",
+        headers in prop::collection::vec(
+            "(Host: x|Content-Length: [+0-9, ]{0,5}|Transfer-Encoding: (chunked|gzip|gzip, chunked|)|Expect: 100-continue|\
+             Connection: (close|keep-alive|upgrade)|Upgrade: h2c|[ -~]{0,9}: [ -~\u{e9}\t]{0,9}|[ -~]{0,6})",
+            0..5,
+        ),
+        body in "(|[ -~]{0,9}|0\r\n\r\n|3\r\nabc\r\n0\r\n\r\n|-\r\n)",
+    ) {
+        let bytes = format!("{method} {target} {version}\r\n{}\r\n\r\n{body}", headers.join("\r\n"));
+        let (runtime, api) = &*SHARED;
+        let answers = runtime.block_on(api.answers(bytes.as_bytes(), 4096));
+        for (at, _) in answers.match_indices("HTTP/1.1 ") {
+            let head = answers[at..].split("\r\n\r\n").next().unwrap_or_default();
+            let status = head.get(9..12).and_then(|status| status.parse::<u16>().ok()).unwrap_or(0);
+            let is_problem = head.contains("application/problem+json");
+            prop_assert_eq!(status >= 400, is_problem, "{:?} is answered {:?}", bytes, head);
+        }
+    }
+}
