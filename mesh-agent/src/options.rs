@@ -140,22 +140,25 @@ pub struct Options {
     )]
     pub sync_interval: Duration,
 
-    /// Deadline of each call to the control plane and to the runtime
+    /// Deadline of each call to the control plane and to the runtime, its connection included
     #[arg(
         long,
         value_name = "TIME",
         env = "QUILT_MESH_REQUEST_TIMEOUT",
-        default_value = "3s",
+        default_value = "5s",
         value_parser = values::period
     )]
     pub request_timeout: Duration,
 
     /// Deadline of each connection to the control plane and to the runtime
+    ///
+    /// A packet that opens a connection and is lost is sent again after 1 s, and after 2 s more: a
+    /// shorter deadline than 3.5 s makes a lost packet or two a failure.
     #[arg(
         long,
         value_name = "TIME",
         env = "QUILT_MESH_CONNECT_TIMEOUT",
-        default_value = "1s",
+        default_value = "4s",
         value_parser = values::period
     )]
     pub connect_timeout: Duration,

@@ -5,6 +5,7 @@ mod connection;
 mod measure;
 mod report;
 mod server;
+mod strangers;
 
 use std::{
     fs,
@@ -49,6 +50,12 @@ pub(crate) struct ControlOptions {
           value_parser = clap::value_parser!(u8).range(1..=2))]
     connections: u8,
 
+    /// Measure something else: what clients that only take (connections whose requests do not end, lists that are not
+    /// read) make the control plane of so many nodes hold, and how long a node waits meanwhile
+    #[arg(long, env = "QUILT_MESH_STRANGERS", value_name = "NODES",
+          conflicts_with_all = ["agents", "json", "svg", "markdown"])]
+    strangers: Option<u32>,
+
     /// Write the figures as one JSON document
     #[arg(long, env = "QUILT_MESH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
@@ -80,6 +87,9 @@ impl Setting {
 pub(crate) async fn run(options: &ControlOptions) -> anyhow::Result<()> {
     let mut machine = Machine::here()?;
     let files = server::raise_open_files().context("cannot raise the limit of open files")?;
+    if let Some(nodes) = options.strangers {
+        return strangers::run(nodes, files).await;
+    }
     let setting = Setting {
         idle_seconds: options.idle_seconds,
         joins: options.joins,

@@ -21,10 +21,10 @@ use super::{
 use crate::figure::milliseconds;
 
 /// Room for 65,535 subnets of the usual size.
-const LARGE: [&str; 4] = ["--cluster-cidr", "10.0.0.0/8", "--node-prefix", "24"];
+pub(super) const LARGE: [&str; 4] = ["--cluster-cidr", "10.0.0.0/8", "--node-prefix", "24"];
 
 /// Nodes that exist on paper only send no heartbeats, and shall stay up for as long as a run takes.
-const TIMEOUT: [&str; 2] = ["--node-timeout", "10m"];
+pub(super) const TIMEOUT: [&str; 2] = ["--node-timeout", "10m"];
 
 /// Longest wait for what the agents do: only a run that fails takes it.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -303,7 +303,7 @@ async fn register_all(
 
 /// Registers these hosts one after the other, those that are registered already as well: for when
 /// not all of them succeeded at once.
-async fn register_in_turn(address: SocketAddr, hosts: u32) -> anyhow::Result<Vec<Admitted>> {
+pub(super) async fn register_in_turn(address: SocketAddr, hosts: u32) -> anyhow::Result<Vec<Admitted>> {
     let mut connection = Connection::open(address).await?;
     let mut nodes = Vec::new();
     for number in 0..hosts {
