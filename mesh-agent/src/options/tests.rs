@@ -19,7 +19,9 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(options.quilt_runtime, loopback);
     assert_eq!(options.heartbeat_interval, None);
     assert_eq!(options.sync_interval, Duration::from_secs(5));
-    assert_eq!(options.request_timeout, Duration::from_secs(3));
+    assert_eq!(options.request_timeout, Duration::from_secs(5));
+    // The second time that a lost SYN is sent again is 3 s after the first.
+    assert_eq!(options.connect_timeout, Duration::from_secs(4));
     assert_eq!(options.probe_timeout, Duration::from_secs(1));
     assert_eq!(options.probe_attempts, 3);
     assert!(!options.stay_registered);

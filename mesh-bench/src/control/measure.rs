@@ -303,7 +303,10 @@ async fn register_all(
 
 /// Registers these hosts one after the other, those that are registered already as well: for when
 /// not all of them succeeded at once.
-pub(super) async fn register_in_turn(address: SocketAddr, hosts: u32) -> anyhow::Result<Vec<Admitted>> {
+pub(super) async fn register_in_turn(
+    address: SocketAddr,
+    hosts: u32,
+) -> anyhow::Result<Vec<Admitted>> {
     let mut connection = Connection::open(address).await?;
     let mut nodes = Vec::new();
     for number in 0..hosts {

@@ -78,9 +78,27 @@ pub(crate) async fn run(nodes: u32, files: u64) -> anyhow::Result<()> {
         Ok(readers)
     };
     let sieges = [
-        siege(&server, &nodes, format!("{READERS} do not read the list"), readers).await?,
-        siege(&server, &nodes, format!("{most} bodies of 50 kB do not end"), senders(address, most, body)).await?,
-        siege(&server, &nodes, format!("{most} heads of 1 kB do not end"), senders(address, most, head)).await?,
+        siege(
+            &server,
+            &nodes,
+            format!("{READERS} do not read the list"),
+            readers,
+        )
+        .await?,
+        siege(
+            &server,
+            &nodes,
+            format!("{most} bodies of 50 kB do not end"),
+            senders(address, most, body),
+        )
+        .await?,
+        siege(
+            &server,
+            &nodes,
+            format!("{most} heads of 1 kB do not end"),
+            senders(address, most, head),
+        )
+        .await?,
     ];
     server.stop().await?;
     println!("{}", table(&sieges));
@@ -134,7 +152,11 @@ async fn reader(address: SocketAddr, request: &str) -> anyhow::Result<TcpStream>
 }
 
 /// So many connections that send this, as far as it is taken, and nothing more.
-async fn senders(address: SocketAddr, count: usize, request: String) -> anyhow::Result<Vec<TcpStream>> {
+async fn senders(
+    address: SocketAddr,
+    count: usize,
+    request: String,
+) -> anyhow::Result<Vec<TcpStream>> {
     let mut senders = Vec::new();
     for _ in 0..count {
         let stream = TcpStream::connect(address).await?;
@@ -179,7 +201,13 @@ fn node_waits(
 fn table(sieges: &[Siege]) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE).set_header([
-        "strangers", "peak RSS, MB", "RSS afterwards, MB", "/livez p99, ms", "max", "heartbeat p99, ms", "max",
+        "strangers",
+        "peak RSS, MB",
+        "RSS afterwards, MB",
+        "/livez p99, ms",
+        "max",
+        "heartbeat p99, ms",
+        "max",
     ]);
     for siege in sieges {
         let Waits { livez, heartbeat } = &siege.waits;
@@ -202,5 +230,7 @@ fn table(sieges: &[Siege]) -> Table {
 /// A percentile of what is in ascending order.
 fn at(sorted: &[f64], per_cent: usize) -> String {
     let last = (sorted.len() * per_cent).div_ceil(100).max(1) - 1;
-    sorted.get(last).map_or("none".to_owned(), |wait| format!("{wait:.1}"))
+    sorted
+        .get(last)
+        .map_or("none".to_owned(), |wait| format!("{wait:.1}"))
 }
