@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    agents::{Admitted, registration},
+    agents::Admitted,
     connection::Connection,
     measure::{LARGE, TIMEOUT, register_in_turn},
     server::Server,

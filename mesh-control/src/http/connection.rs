@@ -110,12 +110,14 @@ where
         let asked = match question::at_the_feed(&head) {
             Some(query) => {
                 // Of what waits, no more is kept than has to be.
-                let (length, query) = (head.length, Box::new(query));
+                let (query, short) = (Box::new(query), head.shortened());
+                line.use_up(head.length);
+                line.put_before(&short);
                 drop(head);
                 if !wait_for_news(&mut line, site, &query).await {
                     return;
                 }
-                Asked::question(length, *query, room)
+                Asked::question(short.len(), *query, room)
             }
             None => Asked::request(&head, room),
         };
@@ -166,7 +168,7 @@ async fn read_head<S: AsyncRead + Unpin>(line: &mut Line<S>) -> Option<Result<Bo
         let ends = bytes[seen.max(3) - 3..]
             .windows(2)
             .any(|two| two == b"\n\n" || two == b"\n\r");
-        if ends || bytes.len() >= 2 * seen {
+        if ends || bytes.len() >= 2 * seen || bytes.len() >= head::LONGEST {
             match head::read(bytes) {
                 Ok(Some(head)) => return Some(Ok(Box::new(head))),
                 Ok(None) => seen = bytes.len(),

@@ -4,7 +4,7 @@
 //! head that is none. What passes here, hyper takes: its own rules for heads are these.
 
 use axum::body::Bytes;
-use axum::http::header::{CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::api::problem::{Kind, Problem};
@@ -24,6 +24,7 @@ pub(crate) struct Head {
     /// Bytes that the head takes.
     pub(super) length: usize,
     pub(super) body: Length,
+    is_http_11: bool,
 }
 
 /// How long a body is.
@@ -36,6 +37,25 @@ pub(super) enum Length {
 }
 
 impl Head {
+    /// A head that says no more than where the request goes, and what becomes of the connection.
+    pub(super) fn shortened(&self) -> Vec<u8> {
+        let says = |option: &str| {
+            let values = self.headers.get_all(CONNECTION).iter();
+            let mut options = values
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(|value| value.split(','));
+            options.any(|said| said.trim().eq_ignore_ascii_case(option))
+        };
+        let minor = u8::from(self.is_http_11);
+        let connection = match (says("close"), says("keep-alive")) {
+            (true, _) => "connection: close\r\n",
+            (false, true) => "connection: keep-alive\r\n",
+            (false, false) => "",
+        };
+        let (method, path) = (&self.method, self.uri.path());
+        format!("{method} {path} HTTP/1.{minor}\r\n{connection}\r\n").into_bytes()
+    }
+
     /// Whether the client sends the body only when it is told to go on.
     pub(super) fn asks_first(&self) -> bool {
         self.headers.contains_key(EXPECT)
@@ -84,13 +104,15 @@ fn whole(request: &httparse::Request<'_, '_>, length: usize) -> Result<Head, Pro
         };
         headers.append(name, value);
     }
-    let body = body_length(&headers, request.version == Some(1))?;
+    let is_http_11 = request.version == Some(1);
+    let body = body_length(&headers, is_http_11)?;
     Ok(Head {
         method,
         uri,
         headers,
         length,
         body,
+        is_http_11,
     })
 }
 
@@ -176,6 +198,24 @@ mod tests {
             length("Transfer-Encoding: gzip, Chunked\r\n"),
             Length::Chunked
         );
+    }
+
+    #[test]
+    fn a_shortened_head_is_of_the_same_request_on_the_same_connection() {
+        for (version, header, connection) in [
+            ("1.1", "", ""),
+            ("1.1", "Connection: x, Close\r\n", "connection: close\r\n"),
+            (
+                "1.0",
+                "Connection: Keep-Alive\r\n",
+                "connection: keep-alive\r\n",
+            ),
+        ] {
+            let long = format!("GET /api/nodes?since=7 HTTP/{version}\r\nX: y\r\n{header}\r\n");
+            let short = read(long.as_bytes()).unwrap().unwrap().shortened();
+            let expected = format!("GET /api/nodes HTTP/{version}\r\n{connection}\r\n");
+            assert_eq!(String::from_utf8(short).unwrap(), expected);
+        }
     }
 
     #[test]

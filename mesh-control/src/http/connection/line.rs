@@ -49,6 +49,11 @@ impl<S> Line<S> {
         }
     }
 
+    /// Puts bytes before those that have arrived.
+    pub(super) fn put_before(&mut self, bytes: &[u8]) {
+        self.unread = [bytes, &self.unread].concat();
+    }
+
     /// Puts other bytes in the place of those that have arrived.
     pub(super) fn replace_unread(&mut self, bytes: &[u8]) {
         self.unread = bytes.to_vec();

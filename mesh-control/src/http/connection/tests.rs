@@ -77,6 +77,19 @@ async fn requests_are_answered_on_whatever_carries_them_and_a_few_bytes_at_a_tim
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_long_is_told_so_however_it_arrives() {
+    let api = Api::new().await;
+    let head = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(head::LONGEST));
+    for capacity in [100, 1000, 1500, 4096, 64 << 10] {
+        let answers = api.answers(head.as_bytes(), capacity).await;
+        assert!(
+            answers.starts_with("HTTP/1.1 431 "),
+            "{capacity}: {answers}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_a_client_sends_while_it_waits_is_kept_in_bounds_and_answered_afterwards() {
     let api = Api::new().await;
     let (mut near, served) = api.connect(1);
