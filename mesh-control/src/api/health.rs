@@ -47,7 +47,7 @@ pub(super) async fn livez() -> axum::Json<Health> {
 ///
 /// The database answers, and this replica follows the others closely. Otherwise `failing` names what does not hold:
 /// `database`, `follower` (no contact with the other replicas), `lag` (what they did is not known yet), `settings`
-/// (another replica runs with other `--vxlan-port` or `--vni`).
+/// (another replica was started with other options than this one, and they have to be the same).
 #[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Health), WhenReady))]
 pub(super) async fn readyz(
     State(registry): State<Arc<Registry>>,

@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
 use crate::store::Store;
 
@@ -27,9 +28,14 @@ impl Api {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let plan = SubnetPlan::new("10.42.0.0/16".parse().unwrap(), 24).unwrap();
-        let store = Store::open(&folder.path().join("control.db"), &plan, Overlay::default()).await;
+        let settings = Settings {
+            overlay: Overlay::default(),
+            node_timeout: Duration::from_secs(30),
+        };
+        let store = Store::open(&folder.path().join("control.db"), &plan, settings).await;
         let stop = CancellationToken::new();
-        let registry = Registry::open(store.unwrap(), plan, Duration::from_secs(30), stop.clone());
+        let node_timeout = settings.node_timeout;
+        let registry = Registry::open(store.unwrap(), plan, node_timeout, stop.clone());
         Self {
             site: Arc::new(Site::new(registry.await.unwrap(), stop.clone())),
             _folder: folder,
