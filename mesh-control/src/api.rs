@@ -23,20 +23,20 @@ use utoipa_axum::routes;
 
 use crate::api::feed_query::FeedQuery;
 use crate::api::openapi::{
-    Health, NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenReading, WhenRegistering,
-    WhenStopping,
+    NodesAnswer, WhenBeating, WhenLeaving, WhenListing, WhenReading, WhenRegistering, WhenStopping,
 };
 use crate::api::problem::{Kind, Problem};
 use crate::cluster::identity::Clash;
 use crate::cluster::registration::{FieldError, Registration};
-use crate::http::{answer, body};
 use crate::http::connection::Waited;
+use crate::http::{answer, body};
 use crate::registry::{Admitted, ChangeError, Holder, Registry};
 use crate::store::StoreError;
 use crate::traffic::matrix::{self, TrafficMatrix};
 use crate::traffic::report::Report;
 
 pub mod feed_query;
+mod health;
 pub mod openapi;
 pub mod problem;
 mod subnets;
@@ -50,7 +50,9 @@ pub fn router(registry: Arc<Registry>) -> Router {
 /// The calls, each with its description.
 pub(crate) fn routes() -> OpenApiRouter<Arc<Registry>> {
     OpenApiRouter::with_openapi(openapi::frame())
-        .routes(routes!(health))
+        .routes(routes!(health::health))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
         .routes(routes!(list))
         .routes(routes!(register))
         .routes(routes!(heartbeat))
@@ -75,12 +77,6 @@ fn with_problems(routes: Router) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().on_failure(()))
-}
-
-/// Whether the control plane answers
-#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, body = Health)))]
-async fn health() -> axum::Json<Health> {
-    axum::Json(Health { status: "ok" })
 }
 
 /// Every node, or what changed

@@ -147,9 +147,10 @@ struct Unreserve {
 #[utoipa::path(get, path = "/api/subnets", tag = "subnets", operation_id = "subnets",
     responses((status = 200, body = SubnetList), WhenReading))]
 pub(super) async fn list(State(registry): State<Arc<Registry>>) -> Result<Response, Problem> {
-    let _turn = body::within_deadline(answer::turn()).await?;
+    let _place = body::within_deadline(answer::stream()).await?;
     let stored = body::within_deadline(registry.subnets()).await?;
     let stored = stored.map_err(|error| Problem::from(&error))?;
+    let _turn = body::within_deadline(answer::turn()).await?;
     let plan = registry.plan();
     let leased = stored.leases.iter().filter(|lease| lease.node.is_some());
     let leased = u32::try_from(leased.count()).unwrap_or(u32::MAX);

@@ -41,7 +41,8 @@ static BYTES: AtomicUsize = AtomicUsize::new(0);
 static FREED: Notify = Notify::const_new();
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// Streams of unknown length that are sent at a time. Each has some megabytes in memory.
+/// Answers that are made from what is read of the database, or sent as it is read, at a time. Each has some megabytes in
+/// memory.
 const STREAMS: usize = 4;
 
 static STREAM: Semaphore = Semaphore::const_new(STREAMS);
@@ -87,7 +88,7 @@ pub(crate) async fn turn() -> Option<SemaphorePermit<'static>> {
     turn
 }
 
-/// Waits for the turn to send a stream.
+/// Waits for the turn to read a large answer from the database.
 pub(crate) async fn stream() -> Option<SemaphorePermit<'static>> {
     taken(&STREAM).await
 }
