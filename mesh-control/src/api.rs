@@ -122,6 +122,8 @@ async fn list(
 }
 
 async fn feed_answer(registry: &Registry, query: &FeedQuery) -> Result<Response, Problem> {
+    // Before its turn, which it must not keep while it waits.
+    registry.wait_for_news(query).await?;
     let _turn = match registry.is_far_behind(query) {
         true => body::within_deadline(answer::turn()).await?,
         false => {
@@ -129,7 +131,7 @@ async fn feed_answer(registry: &Registry, query: &FeedQuery) -> Result<Response,
             None
         }
     };
-    answer_json(registry.changes(query).await?)
+    answer_json(registry.changes(query))
 }
 
 fn answer_json(text: Result<Bytes, serde_json::Error>) -> Result<Response, Problem> {

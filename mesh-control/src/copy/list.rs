@@ -109,22 +109,18 @@ impl Registry {
         }
     }
 
-    /// What changed since the revision that the asker has, as JSON; waits for it if nothing has.
-    /// Serialising to memory is not expected to fail.
+    /// What changed since the revision that the asker has, as JSON; nothing, if nothing has (see
+    /// [`Self::wait_for_news`]). Serialising to memory is not expected to fail.
     ///
     /// # Errors
     ///
-    /// [`ChangeError::Store`], when this is a replica that has lost the database.
-    pub async fn changes(
-        &self,
-        query: &FeedQuery,
-    ) -> Result<Result<Bytes, serde_json::Error>, ChangeError> {
-        self.wait_for_news(query).await?;
+    /// [`serde_json::Error`]: a bug.
+    pub fn changes(&self, query: &FeedQuery) -> Result<Bytes, serde_json::Error> {
         let (from, place) = {
             let memory = self.copy.memory();
             (memory.start(query), memory.place())
         };
-        Ok(self.copy.feed.answer(from, place, || {
+        self.copy.feed.answer(from, place, || {
             let (from, place, changes) = {
                 let memory = self.copy.memory();
                 let from = memory.start(query);
@@ -132,14 +128,14 @@ impl Registry {
                 (from, memory.place(), changes)
             };
             Ok((from, place, answer::keep(changes.text()?)))
-        }))
+        })
     }
 
     /// Waits until there is something to answer, as long as the query allows.
     ///
     /// # Errors
     ///
-    /// As [`Self::changes`].
+    /// [`ChangeError::Store`], when this is a replica that has lost the database.
     pub async fn wait_for_news(&self, query: &FeedQuery) -> Result<(), ChangeError> {
         self.check_contact()?;
         if self.copy.memory().roster.revision() < query.since {

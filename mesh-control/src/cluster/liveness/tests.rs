@@ -159,6 +159,35 @@ fn tokens_are_written_and_told_with_heartbeats_and_outlast_a_deregistration() {
     assert!(!table.is_outdated("node-1", Some(first), false));
 }
 
+#[test]
+fn what_the_database_or_another_replica_knows_of_tokens_counts_if_it_is_newer() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    table.watch(id(1), Status::Up, 0, start);
+    let old = Some(table.hand_out(&id(1), 1));
+    assert!(!table.is_outdated("node-1", old, false));
+    let newer = "9.0000000000000007,8.0000000000000006".parse().unwrap();
+    table.learn(&id(1), &newer);
+    assert!(table.is_outdated("node-1", old, false));
+    assert!(!table.is_outdated("node-1", "9.0000000000000007".parse().ok(), true));
+}
+
+#[test]
+fn a_table_that_starts_over_watches_nobody_and_still_knows_the_tokens() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    table.watch(id(1), Status::Up, 0, start);
+    let old = table.hand_out(&id(1), 1);
+    table.use_token(&id(1), Some(old));
+    let newer = table.hand_out(&id(1), 2);
+    table.use_token(&id(1), Some(newer));
+    table.start_over();
+    assert_eq!(table.status("node-1"), None);
+    assert_eq!(table.heartbeat("node-1", start, 7), None);
+    table.watch(id(1), Status::Up, 0, start);
+    assert!(table.is_outdated("node-1", Some(old), false));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Watch(u8, bool),
