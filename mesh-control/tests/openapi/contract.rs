@@ -27,6 +27,22 @@ const CONTRACT: &[Call] = &[
         statuses: &["200"],
     },
     Call {
+        method: "get",
+        path: "/livez",
+        parameters: &[],
+        sends: (&[], &[]),
+        answers: &["status"],
+        statuses: &["200"],
+    },
+    Call {
+        method: "get",
+        path: "/readyz",
+        parameters: &[],
+        sends: (&[], &[]),
+        answers: &["status"],
+        statuses: &["200", "503"],
+    },
+    Call {
         method: "post",
         path: "/api/nodes/register",
         parameters: &[],
