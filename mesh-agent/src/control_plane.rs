@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::{
     sync::{Mutex, MutexGuard, watch},
     task::yield_now,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::warn;
 
@@ -53,6 +53,8 @@ struct Shared {
     token: TokenKeeper,
     /// Whose turn it is on the one connection that is kept.
     line: Mutex<()>,
+    /// When a question was last taken for a heartbeat.
+    counted: watch::Sender<Option<Instant>>,
 }
 
 /// Where calls go, and over which connections.
@@ -102,6 +104,7 @@ impl ControlPlane {
             connect_deadline,
             token,
             line: Mutex::default(),
+            counted: watch::Sender::new(None),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -181,9 +184,22 @@ impl ControlPlane {
             };
             call.json()
         };
+        let (asked, before) = (Instant::now(), self.shared.token.token());
         let answer = self.ask(self.attempts(), nodes).await;
+        // Who hands out another token has taken the question for a sign of life.
+        if answer.is_ok() && self.shared.token.token() != before {
+            self.shared.counted.send_replace(Some(asked));
+        }
         end(turn).await;
         answer
+    }
+
+    /// Whether a question that was asked since then counted as a heartbeat. One that is to be answered by now is waited
+    /// for.
+    pub async fn counted_since(&self, then: Instant) -> bool {
+        let answered = timeout(LINE_PATIENCE, self.shared.line.lock()).await;
+        drop(answered);
+        self.shared.counted.borrow().is_some_and(|at| at >= then)
     }
 
     /// Says that the node is alive, and perhaps how its data plane fares.

@@ -97,6 +97,11 @@ pub async fn run(
         let Some(current) = registration.borrow().clone() else {
             continue;
         };
+        if report.is_none() && heart.is_counted(next - interval, interval).await {
+            debug!("nothing to tell; the question counted as the heartbeat");
+            due.send_replace(next);
+            continue;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = heart.beat(&current, report) => {}
@@ -121,6 +126,14 @@ struct Heart {
 }
 
 impl Heart {
+    /// Whether the beat that is due at a moment was made by a question that was asked since the one before.
+    async fn is_counted(&self, due: Instant, interval: Duration) -> bool {
+        match due.checked_sub(interval) {
+            Some(before) => self.control_plane.counted_since(before).await,
+            None => false,
+        }
+    }
+
     async fn beat(&mut self, current: &Registration, report: Option<Heartbeat>) {
         self.silent_beats = self.silent_beats.saturating_sub(1);
         let report = report.filter(|_| self.silent_beats == 0);

@@ -95,18 +95,24 @@ fn with_problems(routes: Router) -> Router {
         ("wait" = Option<f64>, Query, minimum = 0, maximum = 60,
             description = "How many seconds to wait for news; needs `since`"),
         ("database" = Option<String>, Query,
-            description = "The `database` that `since` is a revision of; needs `since`")
+            description = "The `database` that `since` is a revision of; needs `since`"),
+        ("node" = Option<String>, Query,
+            description = "The id of the node that asks, which counts as its heartbeat; needs `since`")
     ),
-    responses((status = 200, body = NodesAnswer), WhenListing)
+    responses((status = 200, body = NodesAnswer, headers(
+        ("quilt-mesh-token" = Option<String>,
+            description = "For a `node`: to be sent, in the same header, with the next question or heartbeat"))), WhenListing)
 )]
 async fn list(
     State(registry): State<Arc<Registry>>,
     waited: Option<Extension<Waited>>,
+    headers: HeaderMap,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Response, Problem> {
-    if let Some(Extension(Waited(query))) = waited {
+) -> Result<(Option<NextToken>, Response), Problem> {
+    if let Some(Extension(Waited { query, next })) = waited {
         let wait = Duration::ZERO;
-        return feed_answer(&registry, &FeedQuery { wait, ..query }).await;
+        let answer = feed_answer(&registry, &FeedQuery { wait, ..query }).await?;
+        return Ok((next.map(NextToken), answer));
     }
     let Query(parameters) =
         parameters.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
@@ -115,9 +121,19 @@ async fn list(
         Ok(None) => {
             body::within_deadline(registry.refresh()).await??;
             let _turn = body::within_deadline(answer::turn()).await?;
-            answer_json(registry.list())
+            Ok((None, answer_json(registry.list())?))
         }
-        Ok(Some(query)) => feed_answer(&registry, &query).await,
+        Ok(Some(query)) => {
+            let next = match &query.node {
+                Some(id) => {
+                    let asked = registry.asked_by(id, token(&headers));
+                    Some(taken(body::within_deadline(asked).await?, id)?)
+                }
+                None => None,
+            };
+            let answer = feed_answer(&registry, &query).await?;
+            Ok((next.map(NextToken), answer))
+        }
     }
 }
 
@@ -193,7 +209,7 @@ impl IntoResponseParts for NextToken {
 }
 
 /// The token that a host comes with. One that cannot be read counts as none, as of an agent of another version.
-fn token(headers: &HeaderMap) -> Option<HeartbeatToken> {
+pub(crate) fn token(headers: &HeaderMap) -> Option<HeartbeatToken> {
     let value = headers.get(heartbeat_token::HEADER)?.to_str().ok()?;
     value.parse().ok()
 }
@@ -227,20 +243,24 @@ async fn heartbeat(
     };
     let overlay_mtu = report.as_ref().and_then(|report| report.overlay_mtu);
     let beat = registry.heartbeat(&id, overlay_mtu, token);
-    let next = match body::within_deadline(beat).await? {
-        Ok(next) => next,
-        Err(ChangeError::UnknownNode) => {
-            let detail = format!(
-                "no registered node has the id {id:?}; register again with POST /api/nodes/register"
-            );
-            return Err(Problem::new(Kind::UnknownNode, detail));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let next = taken(body::within_deadline(beat).await?, &id)?;
     if let Some(report) = report {
         registry.keep_report(id, report);
     }
     Ok((NextToken(next), StatusCode::OK))
+}
+
+/// What a node comes with next whose sign of life was taken.
+fn taken(next: Result<HeartbeatToken, ChangeError>, id: &str) -> Result<HeartbeatToken, Problem> {
+    next.map_err(|error| match error {
+        ChangeError::UnknownNode => {
+            let detail = format!(
+                "no registered node has the id {id:?}; register again with POST /api/nodes/register"
+            );
+            Problem::new(Kind::UnknownNode, detail)
+        }
+        error => error.into(),
+    })
 }
 
 /// Who sends how much to whom

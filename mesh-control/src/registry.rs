@@ -61,6 +61,15 @@ pub struct Holder {
     pub host_ip: std::net::Ipv4Addr,
 }
 
+/// By what a node shows that it lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sign {
+    /// With what it says of its overlay's MTU.
+    Heartbeat(Option<u32>),
+    /// It asks for news.
+    Question,
+}
+
 /// Why a change did not happen.
 #[derive(Debug, Error)]
 pub enum ChangeError {
@@ -260,9 +269,32 @@ impl Registry {
         overlay_mtu: Option<u32>,
         token: Option<HeartbeatToken>,
     ) -> Result<HeartbeatToken, ChangeError> {
+        self.take_sign(node_id, Sign::Heartbeat(overlay_mtu), token)
+            .await
+    }
+
+    /// Takes a question of a node for a sign that it lives; as [`Self::heartbeat`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::heartbeat`].
+    pub async fn asked_by(
+        &self,
+        node_id: &str,
+        token: Option<HeartbeatToken>,
+    ) -> Result<HeartbeatToken, ChangeError> {
+        self.take_sign(node_id, Sign::Question, token).await
+    }
+
+    async fn take_sign(
+        &self,
+        node_id: &str,
+        sign: Sign,
+        token: Option<HeartbeatToken>,
+    ) -> Result<HeartbeatToken, ChangeError> {
         self.check_contact()?;
         let node_id = NodeId::from(node_id.to_owned());
-        if let Some(next) = self.take_heartbeat(&node_id, overlay_mtu, token)? {
+        if let Some(next) = self.try_sign(&node_id, sign, token)? {
             return Ok(next);
         }
         if self.replica.is_none() {
@@ -270,15 +302,15 @@ impl Registry {
         }
         // It may have registered at another replica a moment ago.
         self.refresh().await?;
-        self.take_heartbeat(&node_id, overlay_mtu, token)?
+        self.try_sign(&node_id, sign, token)?
             .ok_or(ChangeError::UnknownNode)
     }
 
     /// `None`: no node has this id, or one that has to register.
-    fn take_heartbeat(
+    fn try_sign(
         &self,
         node_id: &NodeId,
-        overlay_mtu: Option<u32>,
+        sign: Sign,
         token: Option<HeartbeatToken>,
     ) -> Result<Option<HeartbeatToken>, ChangeError> {
         let Memory {
@@ -293,15 +325,21 @@ impl Registry {
             return Err(hold_off(liveness, node_id, node.map(Holder::from)));
         }
         liveness.use_token(node_id, token);
-        self.beat(liveness, node_id);
-        let known = node.and_then(|node| node.overlay_mtu);
-        liveness.tell_mtu(node_id.as_str(), overlay_mtu, known);
+        self.beat(liveness, node_id, sign);
+        if let Sign::Heartbeat(overlay_mtu) = sign {
+            let known = node.and_then(|node| node.overlay_mtu);
+            liveness.tell_mtu(node_id.as_str(), overlay_mtu, known);
+        }
         Ok(Some(liveness.hand_out(node_id, nonce())))
     }
 
     /// Notes that a node lives.
-    pub(crate) fn beat(&self, liveness: &mut Liveness, node_id: &NodeId) {
-        let beat = liveness.heartbeat(node_id.as_str(), Instant::now(), unix_seconds());
+    pub(crate) fn beat(&self, liveness: &mut Liveness, node_id: &NodeId, sign: Sign) {
+        let (id, now, seconds) = (node_id.as_str(), Instant::now(), unix_seconds());
+        let beat = match sign {
+            Sign::Heartbeat(_) => liveness.heartbeat(id, now, seconds),
+            Sign::Question => liveness.sign(id, now, seconds),
+        };
         if beat == Some(Beat::CameUp) {
             info!(%node_id, "node is up again");
             self.status_changed.notify_one();

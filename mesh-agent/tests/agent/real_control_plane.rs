@@ -279,3 +279,21 @@ fn an_agent_keeps_one_connection_to_the_control_plane() {
         agent.logged("heartbeat") >= beats + 10
     });
 }
+
+#[test]
+fn an_agent_that_has_nothing_to_tell_is_kept_up_by_its_questions_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::start(directory.path(), None);
+    let mut node = Node::new(1);
+    // There is no runtime that would tell anything.
+    node.runtime.stop();
+    let agent = node.agent(
+        &control,
+        &["--heartbeat-interval", "300ms", "--sync-interval", "5s"],
+    );
+    agent.until_logged("registered node_id");
+    let counted = "the question counted as the heartbeat";
+    agent.until("ten of them", || agent.logged(counted) >= 10);
+    assert_eq!(agent.logged("DEBUG mesh_agent::heartbeat: heartbeat"), 0);
+    assert_eq!(agent.logged("registered node_id"), 1, "{:#?}", agent.log());
+}

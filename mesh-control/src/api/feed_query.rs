@@ -14,6 +14,8 @@ pub struct FeedQuery {
     pub wait: Duration,
     /// The database that `since` is a revision of, if the asker knows.
     pub database: Option<String>,
+    /// The node that asks, if it says so: the question is a sign that it lives.
+    pub node: Option<String>,
 }
 
 impl FeedQuery {
@@ -27,11 +29,15 @@ impl FeedQuery {
         let since = parameter(parameters, "since")?;
         let wait = parameter(parameters, "wait")?;
         let database = parameter(parameters, "database")?;
+        let node = parameter(parameters, "node")?;
         let Some(since) = since else {
-            return match (wait, database) {
-                (None, None) => Ok(None),
-                (Some(_), _) => Err("wait needs since, the revision to wait beyond".to_owned()),
-                (None, Some(_)) => Err("database needs since, a revision of it".to_owned()),
+            return match (wait, database, node) {
+                (None, None, None) => Ok(None),
+                (Some(_), ..) => Err("wait needs since, the revision to wait beyond".to_owned()),
+                (None, Some(_), _) => Err("database needs since, a revision of it".to_owned()),
+                (None, None, Some(_)) => {
+                    Err("node needs since, the revision that it has".to_owned())
+                }
             };
         };
         let since = since
@@ -45,6 +51,7 @@ impl FeedQuery {
             since,
             wait: wait.map_or(Ok(Duration::ZERO), seconds)?,
             database: database.map(str::to_owned),
+            node: node.map(str::to_owned),
         }))
     }
 }
@@ -103,13 +110,19 @@ mod tests {
 
     #[test]
     fn a_feed_query_is_read() {
-        let query = read(&[("since", "7"), ("wait", "2.5"), ("database", "d")]);
+        let query = read(&[
+            ("since", "7"),
+            ("wait", "2.5"),
+            ("database", "d"),
+            ("node", "n"),
+        ]);
         assert_eq!(
             query,
             Ok(Some(FeedQuery {
                 since: 7,
                 wait: Duration::from_millis(2500),
                 database: Some("d".to_owned()),
+                node: Some("n".to_owned()),
             }))
         );
         let query = read(&[("since", "0")]).unwrap().unwrap();
@@ -130,6 +143,7 @@ mod tests {
                 "since is given more than once",
             ),
             (&[("wait", "1")], "wait needs since"),
+            (&[("node", "n")], "node needs since"),
             (&[("database", "d")], "database needs since"),
             (&[("since", "1"), ("wait", "")], "from 0 to 60"),
             (&[("since", "1"), ("wait", "60.1")], "but is \"60.1\""),

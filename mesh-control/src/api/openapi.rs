@@ -160,7 +160,7 @@ macro_rules! problems {
 
 problems! {
     /// Of `list`.
-    WhenListing: Malformed, DatabaseUnavailable, Overloaded;
+    WhenListing: Malformed, UnknownNode, Copy, DatabaseUnavailable, Overloaded;
     /// Of calls that read what is stored.
     WhenReading: DatabaseUnavailable, Overloaded;
     /// Of `readyz`.

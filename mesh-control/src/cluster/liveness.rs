@@ -56,6 +56,8 @@ struct Pulse {
     status: Status,
     status_unwritten: bool,
     heartbeat_unwritten: bool,
+    /// When a sign of life was last marked as one to write and to tell.
+    marked: Option<Instant>,
     /// The other replicas do not know of its last heartbeat yet.
     heartbeat_untold: bool,
     /// The MTU that it told, if that is another than the database has.
@@ -116,6 +118,7 @@ impl Liveness {
                 status,
                 status_unwritten: false,
                 heartbeat_unwritten: false,
+                marked: None,
                 heartbeat_untold: false,
                 mtu_unwritten: None,
                 held_off: None,
@@ -224,6 +227,7 @@ impl Liveness {
         pulse.last_heartbeat = unix_seconds;
         pulse.heartbeat_unwritten = true;
         pulse.heartbeat_untold = true;
+        pulse.marked = Some(now);
         if pulse.status == Status::Up {
             return Some(Beat::StillUp);
         }
@@ -239,6 +243,20 @@ impl Liveness {
         if let (Some(pulse), Some(_)) = (self.pulses.get_mut(node_id), told) {
             pulse.mtu_unwritten = told.filter(|_| told != known);
         }
+    }
+
+    /// Takes another sign of life at `now`: a question. It counts as a heartbeat, but where those come as well it is not
+    /// worth being written or told to others: they are within a third of the timeout.
+    pub fn sign(&mut self, node_id: &str, now: Instant, unix_seconds: i64) -> Option<Beat> {
+        let pulse = self.pulses.get_mut(node_id)?;
+        let third = self.timeout / 3;
+        let is_fresh = pulse.marked.is_some_and(|marked| now < marked + third);
+        if pulse.status != Status::Up || !is_fresh {
+            return self.heartbeat(node_id, now, unix_seconds);
+        }
+        pulse.deadline = now + self.timeout;
+        pulse.is_held = false;
+        Some(Beat::StillUp)
     }
 
     /// Takes a heartbeat that another replica received and tells of, when this one hears of it. That one writes it; and if it

@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
+use mesh_rest::heartbeat_token::HeartbeatToken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use super::room::{FOR_OTHERS, Place, Room};
 use crate::api;
 use crate::api::feed_query::FeedQuery;
 use crate::api::problem::Problem;
-use crate::registry::Registry;
+use crate::registry::{ChangeError, Registry};
 use exchange::{Asked, exchange};
 use head::{Head, Length};
 use line::Line;
@@ -63,7 +64,11 @@ const MOST_LINGERING: usize = 2 << 20;
 
 /// Goes with a question to the change feed that has waited already.
 #[derive(Debug, Clone)]
-pub(crate) struct Waited(pub(crate) FeedQuery);
+pub(crate) struct Waited {
+    pub(crate) query: FeedQuery,
+    /// What the node that asks comes with next, if it said which it is.
+    pub(crate) next: Option<HeartbeatToken>,
+}
 
 /// What all connections share.
 #[derive(Debug)]
@@ -109,6 +114,15 @@ where
         // Boxes, so that a connection without a request under way has no room for one.
         let asked = match question::at_the_feed(&head) {
             Some(query) => {
+                let Ok(next) = Box::pin(arrival(&site.registry, &query, &head)).await else {
+                    // Why not is found out again by the one who answers.
+                    let asked = Asked::request(&head, room);
+                    let Some(left) = Box::pin(answer(line, asked, room, site)).await else {
+                        return;
+                    };
+                    line = left;
+                    continue;
+                };
                 // Of what waits, no more is kept than has to be.
                 let (query, short) = (Box::new(query), head.shortened());
                 line.use_up(head.length);
@@ -117,7 +131,8 @@ where
                 if !wait_for_news(&mut line, site, &query).await {
                     return;
                 }
-                Asked::question(short.len(), *query, room)
+                let query = *query;
+                Asked::question(short.len(), Waited { query, next }, room)
             }
             None => Asked::request(&head, room),
         };
@@ -189,6 +204,19 @@ async fn read_head<S: AsyncRead + Unpin>(line: &mut Line<S>) -> Option<Result<Bo
             return None;
         }
     }
+}
+
+/// Takes a question for a sign that its node lives. What that comes with next, if it said which it is.
+async fn arrival(
+    registry: &Registry,
+    query: &FeedQuery,
+    head: &Head,
+) -> Result<Option<HeartbeatToken>, ChangeError> {
+    let Some(node_id) = &query.node else {
+        return Ok(None);
+    };
+    let token = api::token(&head.headers);
+    registry.asked_by(node_id, token).await.map(Some)
 }
 
 /// Waits until the question can be answered. Whether the client is still there by then.

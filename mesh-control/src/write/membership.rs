@@ -12,7 +12,9 @@ use crate::cluster::identity::{self, Claimant, Verdict};
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::registration::Registration;
 use crate::cluster::subnet_plan::SubnetIndex;
-use crate::registry::{Admitted, ChangeError, Holder, Registry, hold_off, nonce, unix_seconds};
+use crate::registry::{
+    Admitted, ChangeError, Holder, Registry, Sign, hold_off, nonce, unix_seconds,
+};
 use crate::store::{Change, NewState, RememberedLease, StoreError};
 
 /// How long a node that is to be leased a subnet anew waits here for the moment at which it may be.
@@ -233,7 +235,11 @@ pub(super) fn registered(
         claim.tell(claimed, &let_in.admitted, &registration.hostname);
     }
     if !let_in.changed {
-        registry.beat(&mut registry.copy.memory().liveness, node_id);
+        registry.beat(
+            &mut registry.copy.memory().liveness,
+            node_id,
+            Sign::Heartbeat(None),
+        );
         return;
     }
     {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::answer::{Api, keyed};
+use crate::answer::{Answer, Api, keyed};
 use crate::process::{ControlPlane, Setup};
 use crate::replicas::Replicas;
 
@@ -221,4 +222,74 @@ async fn a_copy_is_held_off_whichever_replica_it_asks() {
     for n in 0..4 {
         assert_eq!(original.beat(&apis[n % 2]).await, 200);
     }
+}
+
+impl Host {
+    /// Asks for news, and says who asks; waits for some for so many seconds.
+    async fn ask(&mut self, api: &Api, since: i64, wait: f64) -> (u16, Value) {
+        let path = format!("/api/nodes?since={since}&wait={wait}&node={}", self.node_id);
+        let mut request = api.request(Method::GET, &path);
+        if let Some(token) = &self.token {
+            request = request.header(HEADER, token);
+        }
+        let answer = request.send().await.unwrap();
+        let (status, next) = (
+            answer.status().as_u16(),
+            answer.headers().get(HEADER).cloned(),
+        );
+        if let Some(next) = next {
+            self.token = Some(next.to_str().unwrap().to_owned());
+        }
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_question_counts_as_a_heartbeat_of_the_node_that_asks() {
+    let control_plane = Setup::new().with("--node-timeout", "2s").start();
+    let api = Api::of(&control_plane);
+    let mut host = registered(&api).await;
+    let revision = api.list().await["revision"].as_i64().unwrap();
+    let copy = host.copied_to("192.0.2.9");
+    // Waiting or not, it never beats.
+    for wait in [0.5, 0.0].repeat(6) {
+        let token = host.token.clone();
+        let (status, answer) = host.ask(&api, revision, wait).await;
+        assert_eq!((status, &answer["revision"]), (200, &json!(revision)));
+        assert_ne!(host.token, token, "another token with each");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for wait in [0.0, 20.0] {
+        let (status, answer) = copy.clone().ask(&api, revision, wait).await;
+        assert_eq!(
+            (status, &answer["type"]),
+            (409, &json!("urn:quilt-mesh:problem:copy"))
+        );
+    }
+    assert_eq!(host.ask(&api, revision, 0.1).await.0, 200);
+    // Told at once, and not after the wait, that it has to register.
+    assert_eq!(api.deregister(&host.node_id).await.status, 200);
+    for wait in [0.0, 20.0] {
+        let (status, answer) = host.ask(&api, revision + 1, wait).await;
+        assert_eq!(
+            (status, &answer["type"]),
+            (404, &json!("urn:quilt-mesh:problem:unknown-node"))
+        );
+    }
+    // And of who does not say who asks, nothing is asked.
+    let path = format!("/api/nodes?since={revision}");
+    let answer = Answer::to(api.request(Method::GET, &path)).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_question_brings_a_node_up_that_was_called_down() {
+    let control_plane = Setup::new().with("--node-timeout", "1s").start();
+    let api = Api::of(&control_plane);
+    let mut host = registered(&api).await;
+    api.wait_for(&host.node_id, "down").await;
+    let revision = api.list().await["revision"].as_i64().unwrap();
+    assert_eq!(host.ask(&api, revision, 0.0).await.0, 200);
+    assert_eq!(api.status(&host.node_id).await, "up");
 }

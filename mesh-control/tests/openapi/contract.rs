@@ -56,7 +56,7 @@ const CONTRACT: &[Call] = &[
     Call {
         method: "get",
         path: "/api/nodes",
-        parameters: &["since", "wait", "database"],
+        parameters: &["since", "wait", "database", "node"],
         sends: (&[], &[]),
         answers: &[
             "revision",
@@ -78,7 +78,7 @@ const CONTRACT: &[Call] = &[
             "nodes.last_heartbeat",
             "nodes.etag",
         ],
-        statuses: &["200", "400"],
+        statuses: &["200", "400", "404", "409"],
     },
     Call {
         method: "post",

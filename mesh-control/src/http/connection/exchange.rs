@@ -29,7 +29,6 @@ use super::head::{Head, Length};
 use super::line::Line;
 use super::wire::Wire;
 use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
-use crate::api::feed_query::FeedQuery;
 use crate::api::problem::{Kind, Problem};
 use crate::http::room::{FOR_OTHERS, Room};
 
@@ -49,7 +48,7 @@ enum Of {
     /// As it was admitted.
     Request(Method, Uri),
     /// Of the change feed; it has waited.
-    Question(Box<FeedQuery>),
+    Question(Box<Waited>),
     /// It is none, and this is what to say about it.
     Nothing(Box<Problem>),
 }
@@ -65,13 +64,13 @@ impl Asked {
         }
     }
 
-    pub(super) fn question(head: usize, query: FeedQuery, room: &'static Room) -> Self {
+    pub(super) fn question(head: usize, waited: Waited, room: &'static Room) -> Self {
         Self {
             head,
             body: Length::Known(0),
             asks_first: false,
             room,
-            of: Of::Question(Box::new(query)),
+            of: Of::Question(Box::new(waited)),
         }
     }
 
@@ -206,8 +205,8 @@ impl Service<Request<Incoming>> for OneRequest {
             {
                 None
             }
-            Some(Of::Question(query)) if request.method() == Method::GET => {
-                request.extensions_mut().insert(Waited(*query));
+            Some(Of::Question(waited)) if request.method() == Method::GET => {
+                request.extensions_mut().insert(*waited);
                 None
             }
             Some(Of::Nothing(problem)) => Some(*problem),
