@@ -66,12 +66,13 @@ impl TokenKeeper {
             .token
     }
 
-    /// Keeps what was answered. It is not waited until that is on the disk: after a power cut an
+    /// Keeps what was answered, if it is newer than what is kept: an answer that was long on its way, or waited for,
+    /// may come after that to a later call. It is not waited until that is on the disk: after a power cut an
     /// older token may be there, and then this host is held off until the node timeout has passed
     /// since its last heartbeat, which starting takes about as long as.
     pub fn keep(&self, token: HeartbeatToken) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.token == Some(token) {
+        if kept.token.is_some_and(|kept| token.number <= kept.number) {
             return;
         }
         kept.token = Some(token);
@@ -134,6 +135,18 @@ mod tests {
         let mode = fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_does_not_take_the_place_of_a_newer_one() {
+        let keeper = TokenKeeper::in_memory();
+        keeper.keep(token(3));
+        keeper.keep(token(2));
+        keeper.keep(HeartbeatToken {
+            number: 3,
+            nonce: 8,
+        });
+        assert_eq!(keeper.token(), Some(token(3)));
     }
 
     #[test]

@@ -109,10 +109,11 @@ async fn list(
     headers: HeaderMap,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<(Option<NextToken>, Response), Problem> {
-    if let Some(Extension(Waited { query, next })) = waited {
+    if let Some(Extension(Waited(query))) = waited {
         let wait = Duration::ZERO;
-        let answer = feed_answer(&registry, &FeedQuery { wait, ..query }).await?;
-        return Ok((next.map(NextToken), answer));
+        let query = FeedQuery { wait, ..query };
+        let answer = feed_answer(&registry, &query).await?;
+        return Ok((next_token(&registry, &query), answer));
     }
     let Query(parameters) =
         parameters.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
@@ -124,17 +125,21 @@ async fn list(
             Ok((None, answer_json(registry.list())?))
         }
         Ok(Some(query)) => {
-            let next = match &query.node {
-                Some(id) => {
-                    let asked = registry.asked_by(id, token(&headers));
-                    Some(taken(body::within_deadline(asked).await?, id)?)
-                }
-                None => None,
-            };
+            if let Some(id) = &query.node {
+                let asked = registry.asked_by(id, token(&headers));
+                taken(body::within_deadline(asked).await?, id)?;
+            }
             let answer = feed_answer(&registry, &query).await?;
-            Ok((next.map(NextToken), answer))
+            Ok((next_token(&registry, &query), answer))
         }
     }
+}
+
+/// What the node that asks comes with next: handed out when it is answered, and not when it began to wait, or it would
+/// be an old one by then.
+fn next_token(registry: &Registry, query: &FeedQuery) -> Option<NextToken> {
+    let next = registry.hand_out(query.node.as_ref()?)?;
+    Some(NextToken(next))
 }
 
 async fn feed_answer(registry: &Registry, query: &FeedQuery) -> Result<Response, Problem> {
@@ -250,9 +255,9 @@ async fn heartbeat(
     Ok((NextToken(next), StatusCode::OK))
 }
 
-/// What a node comes with next whose sign of life was taken.
-fn taken(next: Result<HeartbeatToken, ChangeError>, id: &str) -> Result<HeartbeatToken, Problem> {
-    next.map_err(|error| match error {
+/// What came of a node's sign of life.
+fn taken<T>(outcome: Result<T, ChangeError>, id: &str) -> Result<T, Problem> {
+    outcome.map_err(|error| match error {
         ChangeError::UnknownNode => {
             let detail = format!(
                 "no registered node has the id {id:?}; register again with POST /api/nodes/register"

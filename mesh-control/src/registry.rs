@@ -270,10 +270,12 @@ impl Registry {
         token: Option<HeartbeatToken>,
     ) -> Result<HeartbeatToken, ChangeError> {
         self.take_sign(node_id, Sign::Heartbeat(overlay_mtu), token)
-            .await
+            .await?;
+        // It may have gone in this moment.
+        self.hand_out(node_id).ok_or(ChangeError::UnknownNode)
     }
 
-    /// Takes a question of a node for a sign that it lives; as [`Self::heartbeat`].
+    /// Takes a question of a node for a sign that it lives.
     ///
     /// # Errors
     ///
@@ -282,8 +284,15 @@ impl Registry {
         &self,
         node_id: &str,
         token: Option<HeartbeatToken>,
-    ) -> Result<HeartbeatToken, ChangeError> {
+    ) -> Result<(), ChangeError> {
         self.take_sign(node_id, Sign::Question, token).await
+    }
+
+    /// Hands out the token that a node comes with next; `None`: there is no such node.
+    pub fn hand_out(&self, node_id: &str) -> Option<HeartbeatToken> {
+        let liveness = &mut self.copy.memory().liveness;
+        liveness.status(node_id)?;
+        Some(liveness.hand_out(&NodeId::from(node_id.to_owned()), nonce()))
     }
 
     async fn take_sign(
@@ -291,11 +300,11 @@ impl Registry {
         node_id: &str,
         sign: Sign,
         token: Option<HeartbeatToken>,
-    ) -> Result<HeartbeatToken, ChangeError> {
+    ) -> Result<(), ChangeError> {
         self.check_contact()?;
         let node_id = NodeId::from(node_id.to_owned());
-        if let Some(next) = self.try_sign(&node_id, sign, token)? {
-            return Ok(next);
+        if let Some(()) = self.try_sign(&node_id, sign, token)? {
+            return Ok(());
         }
         if self.replica.is_none() {
             return Err(ChangeError::UnknownNode);
@@ -312,7 +321,7 @@ impl Registry {
         node_id: &NodeId,
         sign: Sign,
         token: Option<HeartbeatToken>,
-    ) -> Result<Option<HeartbeatToken>, ChangeError> {
+    ) -> Result<Option<()>, ChangeError> {
         let Memory {
             roster, liveness, ..
         } = &mut *self.copy.memory();
@@ -330,7 +339,7 @@ impl Registry {
             let known = node.and_then(|node| node.overlay_mtu);
             liveness.tell_mtu(node_id.as_str(), overlay_mtu, known);
         }
-        Ok(Some(liveness.hand_out(node_id, nonce())))
+        Ok(Some(()))
     }
 
     /// Notes that a node lives.

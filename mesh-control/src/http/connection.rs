@@ -14,7 +14,6 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
-use mesh_rest::heartbeat_token::HeartbeatToken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -64,11 +63,7 @@ const MOST_LINGERING: usize = 2 << 20;
 
 /// Goes with a question to the change feed that has waited already.
 #[derive(Debug, Clone)]
-pub(crate) struct Waited {
-    pub(crate) query: FeedQuery,
-    /// What the node that asks comes with next, if it said which it is.
-    pub(crate) next: Option<HeartbeatToken>,
-}
+pub(crate) struct Waited(pub(crate) FeedQuery);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -114,7 +109,10 @@ where
         // Boxes, so that a connection without a request under way has no room for one.
         let asked = match question::at_the_feed(&head) {
             Some(query) => {
-                let Ok(next) = Box::pin(arrival(&site.registry, &query, &head)).await else {
+                if Box::pin(arrival(&site.registry, &query, &head))
+                    .await
+                    .is_err()
+                {
                     // Why not is found out again by the one who answers.
                     let asked = Asked::request(&head, room);
                     let Some(left) = Box::pin(answer(line, asked, room, site)).await else {
@@ -122,7 +120,7 @@ where
                     };
                     line = left;
                     continue;
-                };
+                }
                 // Of what waits, no more is kept than has to be.
                 let (query, short) = (Box::new(query), head.shortened());
                 line.use_up(head.length);
@@ -131,8 +129,7 @@ where
                 if !wait_for_news(&mut line, site, &query).await {
                     return;
                 }
-                let query = *query;
-                Asked::question(short.len(), Waited { query, next }, room)
+                Asked::question(short.len(), Waited(*query), room)
             }
             None => Asked::request(&head, room),
         };
@@ -206,17 +203,13 @@ async fn read_head<S: AsyncRead + Unpin>(line: &mut Line<S>) -> Option<Result<Bo
     }
 }
 
-/// Takes a question for a sign that its node lives. What that comes with next, if it said which it is.
-async fn arrival(
-    registry: &Registry,
-    query: &FeedQuery,
-    head: &Head,
-) -> Result<Option<HeartbeatToken>, ChangeError> {
+/// Takes a question for a sign that its node lives, if it says which asks.
+async fn arrival(registry: &Registry, query: &FeedQuery, head: &Head) -> Result<(), ChangeError> {
     let Some(node_id) = &query.node else {
-        return Ok(None);
+        return Ok(());
     };
     let token = api::token(&head.headers);
-    registry.asked_by(node_id, token).await.map(Some)
+    registry.asked_by(node_id, token).await
 }
 
 /// Waits until the question can be answered. Whether the client is still there by then.

@@ -293,3 +293,20 @@ async fn a_question_brings_a_node_up_that_was_called_down() {
     assert_eq!(host.ask(&api, revision, 0.0).await.0, 200);
     assert_eq!(api.status(&host.node_id).await, "up");
 }
+
+#[tokio::test]
+async fn the_token_of_a_question_that_waited_is_no_older_than_those_handed_out_meanwhile() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let mut host = registered(&api).await;
+    let revision = api.list().await["revision"].as_i64().unwrap();
+    let mut waiting = host.clone();
+    let (answer, ()) = tokio::join!(waiting.ask(&api, revision, 1.5), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for _ in 0..3 {
+            assert_eq!(host.beat(&api).await, 200);
+        }
+    });
+    assert_eq!(answer.0, 200);
+    assert_eq!(waiting.beat(&api).await, 200);
+}
