@@ -7,7 +7,7 @@
 //! | [`http`] | connections: accepted, bounded, waiting without cost; bodies |
 //! | [`api`] | the calls over REST: what they take, what they answer, how it is described |
 //! | [`cluster`] | the rules, pure: who a node is, which subnet it gets, whether it lives |
-//! | [`write`] | changes, one batch at a time, and the loops that write what heartbeats changed |
+//! | [`mod@write`] | changes, one batch at a time, and the loops that write what heartbeats changed |
 //! | [`store`] | the database: SQLite for one control plane, PostgreSQL for several |
 //! | [`copy`] | the node list in memory, the only way it changes, and who waits for news of it |
 //! | [`replica`] | what several control planes on one database tell each other |

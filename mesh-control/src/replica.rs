@@ -3,16 +3,16 @@
 //! They are equal, and keep nothing that another needs. Allocations follow one another by the lock of
 //! the row `cluster`. What changed is told by NOTIFY, and read every second whatever was told.
 //!
-//! Heartbeats arrive at any replica, which tells the others within a quarter of a second ([`messages`]); each keeps them in
+//! Heartbeats arrive at any replica, which tells the others within a quarter of a second (`messages`); each keeps them in
 //! memory, by its own monotonic clock, so that no machine's wall clock matters. Whoever finds a node
-//! silent turns it down only after a [`fence`], by which it has heard every heartbeat that any replica told of
+//! silent turns it down only after a `fence`, by which it has heard every heartbeat that any replica told of
 //! before. Without the database there is no fence, and nobody is turned down; and after a gap in what was told
 //! everybody has a full timeout again.
 //!
 //! A database that went back is found by each of them, when it reads or before it writes (see
 //! [`crate::cluster::history`]). What it remembers and the database does not know is then kept for who holds it. One that
 //! has just started remembers nothing, and one that lost the database for a moment may not have heard of the last
-//! leases; so it gives the others [`START_HOLD`] to find out before it leases anything anew.
+//! leases; so it gives the others `START_HOLD` to find out before it leases anything anew.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -2,13 +2,13 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`command`] | everything that can be asked for, in one enum |
-//! | [`batch`] | the queue of commands, and the one who makes them, a transaction for as many as come together |
-//! | [`membership`] | registering and leaving |
-//! | [`subnet_claim`] | what a node's word about the subnet that it holds is worth |
-//! | [`operator`] | ending leases, and keeping subnets from being leased |
-//! | [`presence`] | whether this process was running at all |
-//! | [`liveness`] | who is silent, and the writing of heartbeats |
+//! | `command` | everything that can be asked for, in one enum |
+//! | `batch` | the queue of commands, and the one who makes them, a transaction for as many as come together |
+//! | `membership` | registering and leaving |
+//! | `subnet_claim` | what a node's word about the subnet that it holds is worth |
+//! | `operator` | ending leases, and keeping subnets from being leased |
+//! | `presence` | whether this process was running at all |
+//! | `liveness` | who is silent, and the writing of heartbeats |
 
 pub(crate) mod batch;
 pub(crate) mod command;

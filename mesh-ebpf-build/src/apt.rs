@@ -50,7 +50,50 @@ pub(crate) fn offer(dir: &Path, oldest: Release) -> Result<Offer, Error> {
 pub fn install_packages(packages: &[String], dir: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(dir).map_err(|source| Error::io("create", dir, source))?;
     apt_get(&["update"], dir)?;
-    install(packages, dir)
+    let Err(error) = install(packages, dir) else {
+        return Ok(());
+    };
+    // A package that came from elsewhere, from backports for example, may be too new to stand beside these. It stays, in
+    // the version that belongs to them.
+    let in_the_way = in_the_way(packages);
+    if in_the_way.is_empty() {
+        return Err(error);
+    }
+    let mut arguments = vec![
+        "install",
+        "--yes",
+        "--no-install-recommends",
+        "--no-remove",
+        "--allow-downgrades",
+    ];
+    arguments.extend(packages.iter().chain(&in_the_way).map(String::as_str));
+    apt_get(&arguments, dir)
+}
+
+/// What apt would remove for these packages, each with the newest version that the archives have of it. None, if one has
+/// no such version.
+fn in_the_way(packages: &[String]) -> Vec<String> {
+    let mut simulation = Command::new("apt-get");
+    simulation.args(["--simulate", "--yes", "--no-install-recommends", "install"]);
+    let plan = answer(simulation.args(packages)).unwrap_or_default();
+    let versions = removed(&plan).into_iter().map(|name| {
+        let known = answer(Command::new("apt-cache").args(["madison", name]))?;
+        Some(format!("{name}={}", newest(&known)?))
+    });
+    versions.collect::<Option<_>>().unwrap_or_default()
+}
+
+/// The names in the lines of a simulation that say "Remv NAME [VERSION] …".
+fn removed(plan: &str) -> Vec<&str> {
+    let lines = plan.lines();
+    lines
+        .filter_map(|line| line.strip_prefix("Remv ")?.split(' ').next())
+        .collect()
+}
+
+/// The version in the first line of what `apt-cache madison` says: "NAME | VERSION | ARCHIVE".
+fn newest(known: &str) -> Option<&str> {
+    known.lines().next()?.split('|').nth(1).map(str::trim)
 }
 
 /// Installs without what apt would add by recommendation, and never at the price of a removal: Debian's
@@ -136,6 +179,18 @@ mod tests {
             .iter()
             .map(|(name, version)| ((*name).to_owned(), (*version).to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn what_would_be_removed_and_the_version_that_stays_are_read_as_apt_says_them() {
+        let plan = "Remv qemu-utils [1:10.0.2+ds-2~bpo12+1]\nInst seabios (1.16.2-1 Debian:12.9/oldstable [all])\n\
+                    Conf seabios (1.16.2-1 Debian:12.9/oldstable [all])\n";
+        assert_eq!(removed(plan), ["qemu-utils"]);
+        assert!(removed("Inst seabios (1.16.2-1)\n").is_empty());
+        let known = "qemu-utils | 1:7.2+dfsg-7+deb12u18+b3 | http://archive bookworm/main amd64 Packages\n\
+                     qemu-utils | 1:7.2+dfsg-7+deb12u15 | http://archive bookworm-security/main amd64 Packages\n";
+        assert_eq!(newest(known), Some("1:7.2+dfsg-7+deb12u18+b3"));
+        assert_eq!(newest(""), None);
     }
 
     const OLDEST: Release = Release(1, 95, 0);
