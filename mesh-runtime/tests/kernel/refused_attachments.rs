@@ -5,10 +5,11 @@ use std::{
     fs::{self, File},
     os::unix::ffi::OsStrExt as _,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use mesh_client::{Client, mesh::PublishedPort};
-use mesh_testbed::NetNs;
+use mesh_testbed::{Deadline, NetNs};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use crate::{
@@ -255,6 +256,12 @@ async fn a_port_that_a_process_of_the_host_listens_on_is_not_published() {
     );
     assert_eq!(leased(&mut client).await, 0);
     drop(listener);
+    // A process that another test starts at this moment has a copy of the socket until it runs its program.
+    let deadline = Deadline::after(Duration::from_secs(10));
+    let sockets = || fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    while host.netns.run(sockets).unwrap().contains(":1F90 ") {
+        deadline.pause().await.unwrap();
+    }
     client.attach(wanted.clone()).await.unwrap();
     // It is the container's by now, whoever comes later.
     client.attach(wanted).await.unwrap();
