@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::Listed,
-    node::Registration,
+    node::{Node, Registration},
     peers::{KnownPeers, OwnNode, PeerSet, assess, judge, peer_set},
     probe::Report,
     register::Revocation,
@@ -86,9 +86,13 @@ pub async fn run(
             Woken::Stopped => return,
             Woken::Told => {
                 if let Some((listed, own, epoch)) = sources.told() {
-                    if peers.take_list(&listed, &own) {
+                    let is_usable = peers.take_list(&listed, &own);
+                    if is_usable {
                         results.publish(&peers.known);
-                    } else if listed.epoch >= epoch {
+                    }
+                    // What was asked for before the registration says nothing about it.
+                    let is_news = listed.epoch >= epoch;
+                    if is_news && (!is_usable || is_elsewhere(&listed, &own)) {
                         results.revocation.revoke(epoch);
                     }
                 }
@@ -105,6 +109,14 @@ pub async fn run(
             woken = sources.next() => woken,
         };
     }
+}
+
+/// Whether the list has this node at another address than it has: it has moved, and registers the new address, or a
+/// copy of its host was taken for it.
+fn is_elsewhere(listed: &Listed, own: &OwnNode) -> bool {
+    let entry = listed.nodes.get(&own.node_id);
+    let is_here = |entry: &Node| entry.host_ip.parse() == Ok(own.host_address);
+    entry.is_some_and(|entry| !is_here(entry))
 }
 
 impl Sources {

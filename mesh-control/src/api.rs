@@ -109,11 +109,11 @@ async fn list(
     headers: HeaderMap,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<(Option<NextToken>, Response), Problem> {
-    if let Some(Extension(Waited(query))) = waited {
+    if let Some(Extension(Waited { query, token })) = waited {
         let wait = Duration::ZERO;
         let query = FeedQuery { wait, ..query };
         let answer = feed_answer(&registry, &query).await?;
-        return Ok((next_token(&registry, &query), answer));
+        return Ok((next_token(&registry, &query, token), answer));
     }
     let Query(parameters) =
         parameters.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
@@ -125,20 +125,25 @@ async fn list(
             Ok((None, answer_json(registry.list())?))
         }
         Ok(Some(query)) => {
+            let token = token(&headers);
             if let Some(id) = &query.node {
-                let asked = registry.asked_by(id, token(&headers));
+                let asked = registry.asked_by(id, token);
                 taken(body::within_deadline(asked).await?, id)?;
             }
             let answer = feed_answer(&registry, &query).await?;
-            Ok((next_token(&registry, &query), answer))
+            Ok((next_token(&registry, &query, token), answer))
         }
     }
 }
 
 /// What the node that asks comes with next: handed out when it is answered, and not when it began to wait, or it would
 /// be an old one by then.
-fn next_token(registry: &Registry, query: &FeedQuery) -> Option<NextToken> {
-    let next = registry.hand_out(query.node.as_ref()?)?;
+fn next_token(
+    registry: &Registry,
+    query: &FeedQuery,
+    token: Option<HeartbeatToken>,
+) -> Option<NextToken> {
+    let next = registry.hand_out(query.node.as_ref()?, token)?;
     Some(NextToken(next))
 }
 

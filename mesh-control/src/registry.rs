@@ -21,6 +21,7 @@ use crate::cluster::identity::{Claimant, Clash};
 use crate::cluster::liveness::{Beat, Liveness};
 use crate::cluster::node::{Node, NodeId, Status};
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
+use crate::cluster::succession::Standing;
 use crate::copy::feed::{Feed, Place};
 use crate::copy::{Copy, Memory};
 use crate::replica::Replica;
@@ -272,7 +273,8 @@ impl Registry {
         self.take_sign(node_id, Sign::Heartbeat(overlay_mtu), token)
             .await?;
         // It may have gone in this moment.
-        self.hand_out(node_id).ok_or(ChangeError::UnknownNode)
+        self.hand_out(node_id, token)
+            .ok_or(ChangeError::UnknownNode)
     }
 
     /// Takes a question of a node for a sign that it lives.
@@ -288,11 +290,16 @@ impl Registry {
         self.take_sign(node_id, Sign::Question, token).await
     }
 
-    /// Hands out the token that a node comes with next; `None`: there is no such node.
-    pub fn hand_out(&self, node_id: &str) -> Option<HeartbeatToken> {
+    /// Hands out the token that a node comes with next, in answer to `answered`; `None`: there is no such node.
+    pub fn hand_out(
+        &self,
+        node_id: &str,
+        answered: Option<HeartbeatToken>,
+    ) -> Option<HeartbeatToken> {
         let liveness = &mut self.copy.memory().liveness;
         liveness.status(node_id)?;
-        Some(liveness.hand_out(&NodeId::from(node_id.to_owned()), nonce()))
+        let node_id = NodeId::from(node_id.to_owned());
+        Some(liveness.hand_out(&node_id, answered, nonce(), Instant::now()))
     }
 
     async fn take_sign(
@@ -330,7 +337,8 @@ impl Registry {
             Some(status) => status == Status::Up,
         };
         let node = roster.node(node_id.as_str());
-        if is_up && liveness.is_outdated(node_id.as_str(), token, false) {
+        let standing = liveness.standing(node_id.as_str(), token, false, Instant::now());
+        if is_up && standing == Standing::Outdated {
             return Err(hold_off(liveness, node_id, node.map(Holder::from)));
         }
         liveness.use_token(node_id, token);

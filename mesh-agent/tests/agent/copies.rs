@@ -1,10 +1,10 @@
 //! Hosts that were cloned with the state of their agent, against the real control plane.
 
-use std::{fs, path::Path};
+use std::{fs, net::Ipv4Addr, path::Path};
 
 use crate::{
+    control::{Control, Node},
     fake_runtime::subnet,
-    real_control_plane::{Control, Node},
 };
 
 fn copy_state(from: &Path, to: &Path) {
@@ -61,4 +61,46 @@ fn an_agent_that_is_killed_and_started_again_is_no_copy() {
     let agent = a.agent(&control, &quick);
     agent.until("heartbeats", || agent.logged("heartbeat") >= 5);
     assert_eq!(agent.logged("copy"), 0, "{:#?}", agent.log());
+}
+
+#[test]
+fn a_host_that_is_cloned_and_started_at_once_does_not_lose_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::start_at(Ipv4Addr::LOCALHOST.into(), directory.path(), None, "30s");
+    let [a, b, c] = [1, 2, 3].map(Node::new);
+    let named = ["--hostname", "alpha"];
+    let original = a.agent(&control, &named);
+    original.until("its subnet", || a.runtime.state().subnet == subnet(1));
+    let peer = c.agent(&control, &[]);
+    original.until("a peer", || a.runtime.routes() == [2]);
+    // Now its question waits, with the token that the clone has as well.
+    copy_state(a.state(), b.state());
+    let clone = b.agent(&control, &named);
+    clone.until_logged("this host is a copy of a node that is alive");
+    let entry = |node: &Node| node.runtime.state().entries.clone();
+    peer.until("the original's address", || {
+        entry(&c)
+            .iter()
+            .all(|peer| peer.host_address == "192.0.2.1")
+    });
+    original.until("a beat", || original.logged("heartbeat") >= 1);
+    assert_eq!(original.logged("held off"), 0, "{:#?}", original.log());
+    assert_eq!(a.runtime.routes(), [2]);
+}
+
+#[test]
+fn a_host_that_moves_while_its_agent_is_killed_is_let_in_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::start_at(Ipv4Addr::LOCALHOST.into(), directory.path(), None, "30s");
+    let mut a = Node::new(1);
+    for last in 2..6 {
+        let agent = a.agent(&control, &["--hostname", "alpha"]);
+        agent.until_logged("peers synchronised");
+        // Killed while its question waits.
+        drop(agent);
+        a.move_to(last);
+        let agent = a.agent(&control, &["--hostname", "alpha"]);
+        agent.until_logged("registered node_id");
+        assert_eq!(agent.logged("copy"), 0, "{:#?}", agent.log());
+    }
 }

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking; clippy.toml allows it in test functions, not in what they call"
 )]
 
+mod control;
 mod copies;
 mod departure;
 mod doubt;

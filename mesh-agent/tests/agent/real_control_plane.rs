@@ -1,115 +1,12 @@
-//! The agent against the real control plane, which runs in this process.
+//! The agent against the real control plane.
 
-use std::{net::TcpListener, path::Path, process::Stdio, thread::JoinHandle, time::Duration};
-
-use clap::Parser as _;
-use tempfile::TempDir;
-use tokio::sync::oneshot;
+use std::process::Stdio;
 
 use crate::{
-    fake_control_plane::server,
-    fake_runtime::{Call, FakeRuntime, subnet},
+    control::{Control, Node},
+    fake_runtime::{Call, subnet},
     process::{Agent, BINARY},
-    wait::holds,
 };
-
-/// The daemon on a database in a directory.
-pub(crate) struct Control {
-    port: u16,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Control {
-    /// On a free port, or on the one it had.
-    pub(crate) fn start(directory: &Path, port: Option<u16>) -> Self {
-        let port = port.unwrap_or_else(|| {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
-            free.local_addr().unwrap().port()
-        });
-        let options = mesh_control::options::Options::parse_from([
-            "quilt-mesh-control",
-            "--bind",
-            &format!("127.0.0.1:{port}"),
-            "--db-path",
-            directory.join("mesh.db").to_str().unwrap(),
-            "--node-timeout",
-            "1s",
-        ]);
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = server();
-            runtime.block_on(async {
-                tokio::select! {
-                    ended = mesh_control::daemon::run(options) => panic!("it ended: {ended:?}"),
-                    _ = stopped => {}
-                }
-            });
-            // As abrupt as SIGKILL: nothing is said to anybody.
-            runtime.shutdown_timeout(Duration::from_secs(5));
-        });
-        let control = Self {
-            port,
-            stop: Some(stop),
-            thread: Some(thread),
-        };
-        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        assert!(holds(listens), "the control plane listens");
-        control
-    }
-
-    fn kill(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // Fails only if it ended by itself, which the join tells.
-            let _ended = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            let _panicked = thread.join();
-        }
-    }
-}
-
-/// A node: a runtime, and an agent beside it that nothing but news can make quick.
-pub(crate) struct Node {
-    pub(crate) runtime: FakeRuntime,
-    state: TempDir,
-    address: String,
-}
-
-impl Node {
-    pub(crate) fn new(last: u8) -> Self {
-        Self {
-            runtime: FakeRuntime::start(),
-            state: tempfile::tempdir().unwrap(),
-            address: format!("192.0.2.{last}"),
-        }
-    }
-
-    /// Where its agent keeps what it is.
-    pub(crate) fn state(&self) -> &Path {
-        self.state.path()
-    }
-
-    pub(crate) fn agent(&self, control: &Control, arguments: &[&str]) -> Agent {
-        let url = format!("http://127.0.0.1:{}", control.port);
-        let command = std::process::Command::new(BINARY);
-        let mut command = Agent::options_at(command, &url, &self.runtime, self.state.path());
-        command
-            .args(["--host-ip", &self.address, "--hostname", &self.address])
-            .args(["--sync-interval", "50s"])
-            .args(arguments);
-        Agent::spawn(command)
-    }
-}
 
 #[test]
 fn a_node_that_joins_leaves_or_falls_silent_is_noticed_without_a_poll() {

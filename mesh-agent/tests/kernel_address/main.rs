@@ -7,6 +7,8 @@
 )]
 #![allow(dead_code, reason = "the fakes serve other tests as well")]
 
+#[path = "../agent/control.rs"]
+mod control;
 #[path = "../agent/fake_control_plane/mod.rs"]
 mod fake_control_plane;
 #[path = "../agent/fake_runtime/mod.rs"]
@@ -24,6 +26,7 @@ mod virtual_address;
 
 use std::{net::Ipv4Addr, ops::Deref, path::Path};
 
+use control::Control;
 use fake_control_plane::FakeControlPlane;
 use fake_runtime::{Call, FakeRuntime};
 use host::Host;
@@ -131,6 +134,33 @@ fn a_node_whose_address_changes_registers_it_and_tells_the_runtime() {
     assert!(!calls.iter().any(|call| matches!(call, Call::Remove(_))));
     let configured = calls.iter().filter(|c| matches!(c, Call::Configure(_)));
     assert_eq!(configured.count(), 1, "the subnet stays");
+}
+
+#[test]
+fn a_node_whose_address_changes_while_its_question_waits_is_no_copy_of_itself() {
+    let host = Alone::new();
+    let runtime = host.runtime();
+    let [state, database] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    // Whatever would end with a node timeout or a heartbeat does not help.
+    let control = host
+        .0
+        .0
+        .run(|| Control::start_at(CONTROL.into(), database.path(), None, "90s"))
+        .unwrap();
+    let url = format!("http://{CONTROL}:{}", control.port);
+    let patient = ["--sync-interval", "50s", "--request-timeout", "50s"];
+    let agent = host.0.agent(&url, &runtime, state.path(), &patient);
+    agent.until("a sync", || last_address(&runtime) == "192.0.2.7");
+    for (from, to) in [("192.0.2.7", "192.0.2.8"), ("192.0.2.8", "192.0.2.7")] {
+        let before = agent.logged("registered node_id");
+        host.renumber(from, to);
+        agent.until("another registration", || {
+            agent.logged("registered node_id") > before
+        });
+        agent.until("a sync from there", || last_address(&runtime) == to);
+    }
+    assert_eq!(agent.logged("copy"), 0, "{:#?}", agent.log());
+    assert_eq!(agent.logged("registered node_id"), 3, "{:#?}", agent.log());
 }
 
 #[test]

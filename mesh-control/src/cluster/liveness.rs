@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use mesh_rest::heartbeat_token::HeartbeatToken;
+use mesh_rest::timing;
 
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::silence;
-use crate::cluster::succession::Succession;
+use crate::cluster::succession::{Standing, Succession};
 
 /// What a heartbeat did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,11 +162,24 @@ impl Liveness {
         self.pulses.get(node_id).map(|pulse| pulse.status)
     }
 
-    /// Whether a host that comes with this token while the node is up is a copy of it (see [`Succession`]). `moved`:
-    /// with another address or name than the node's.
-    pub fn is_outdated(&self, node_id: &str, token: Option<HeartbeatToken>, moved: bool) -> bool {
+    /// What the token of a host that comes while the node is up says about it (see [`Succession`]). `moved`: with
+    /// another address or name than the node's.
+    pub fn standing(
+        &self,
+        node_id: &str,
+        token: Option<HeartbeatToken>,
+        moved: bool,
+        now: Instant,
+    ) -> Standing {
         let succession = self.successions.get(node_id);
-        succession.is_some_and(|succession| succession.is_outdated(token, moved))
+        succession.map_or(Standing::Node, |it| it.standing(token, moved, now))
+    }
+
+    /// Takes a host that moved for the node; the one before may show for as long as a heartbeat takes that it is still
+    /// there.
+    pub fn displace(&mut self, node_id: &NodeId, now: Instant) {
+        let patience = timing::heartbeat_interval(self.timeout);
+        self.succession(node_id).displace(now, patience);
     }
 
     /// Takes a token for the node's.
@@ -173,9 +187,16 @@ impl Liveness {
         self.succession(node_id).use_token(token);
     }
 
-    /// Hands out the node's next token; `nonce` is random. It is written with the next heartbeats.
-    pub fn hand_out(&mut self, node_id: &NodeId, nonce: u64) -> HeartbeatToken {
-        self.succession(node_id).hand_out(nonce)
+    /// Hands out the node's next token, in answer to who came with `answered`; `nonce` is random. It is written with the
+    /// next heartbeats.
+    pub fn hand_out(
+        &mut self,
+        node_id: &NodeId,
+        answered: Option<HeartbeatToken>,
+        nonce: u64,
+        now: Instant,
+    ) -> HeartbeatToken {
+        self.succession(node_id).hand_out(answered, nonce, now)
     }
 
     /// Takes over what the database or another replica knows of a node's tokens.

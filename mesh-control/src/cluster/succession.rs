@@ -7,12 +7,15 @@
 //! 1. A token that was handed out and not used yet is the node's. Used, it makes all that were handed out before
 //!    worthless, and is answered with the next.
 //! 2. The one that was used last is the node's as well: its answer may have been lost, or the agent been killed
-//!    before it had written it down. But from another address, or under another name, it is a copy's: the original
-//!    has been answered since.
-//! 3. A token with a higher number than any that is known is the node's: what is known here is behind.
-//! 4. Any other is outdated. While the node is up, whoever comes with it is held off. When it is not, nobody else is
+//!    before it had written it down, or the host have moved while its question waited for an answer.
+//! 3. From another address, or under another name, it may be a copy's as well. It is taken for the node's, because a
+//!    host that moved must not be cut off; and for a while the tokens that the host before has, or is answered with to
+//!    what it asked with the same token, are kept for it. Whoever comes with one of those was there all the time, and
+//!    is the node again.
+//! 4. A token with a higher number than any that is known is the node's: what is known here is behind.
+//! 5. Any other is outdated. While the node is up, whoever comes with it is held off. When it is not, nobody else is
 //!    there to be the node: a machine that was restored from a snapshot, after its original has gone, goes on.
-//! 5. Who brings no token, as agents of earlier versions do, is taken for the node.
+//! 6. Who brings no token, as agents of earlier versions do, is taken for the node.
 //!
 //! Where a copy starts with the very token that its original has, whoever uses it first goes on, and the other one is
 //! held off.
@@ -20,6 +23,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use mesh_rest::heartbeat_token::{HeartbeatToken, NoToken};
 
@@ -35,17 +39,70 @@ pub struct Succession {
     /// Not used yet; oldest first.
     handed_out: VecDeque<HeartbeatToken>,
     used: Option<HeartbeatToken>,
+    /// If it may be a copy that came last. In a box: there are thousands of nodes, and few that move.
+    displaced: Option<Box<Displaced>>,
+}
+
+/// The host that was the node before another came from elsewhere with the same token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Displaced {
+    /// What both have.
+    token: HeartbeatToken,
+    /// What only the one before has.
+    handed_out: VecDeque<HeartbeatToken>,
+    /// When it is taken for gone.
+    until: Instant,
+}
+
+/// What the token of a host that comes while its node is up says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the node.
+    Node,
+    /// It is the node, and moved, as far as can be told.
+    Moved,
+    /// A copy of it.
+    Outdated,
 }
 
 impl Succession {
-    /// Whether who comes with `token` while the node is up is a copy of it. `moved`: with another address or name than
-    /// the node is known by.
-    pub fn is_outdated(&self, token: Option<HeartbeatToken>, moved: bool) -> bool {
-        token.is_some_and(|token| {
-            let known = token.number <= self.number;
-            let repeated = self.used == Some(token) && !moved;
-            known && !repeated && !self.handed_out.contains(&token)
-        })
+    /// What `token` says at `now` about who comes with it. `moved`: with another address or name than the node is known
+    /// by.
+    pub fn standing(&self, token: Option<HeartbeatToken>, moved: bool, now: Instant) -> Standing {
+        let Some(token) = token else {
+            return Standing::Node;
+        };
+        let is_unused = token.number > self.number || self.handed_out.contains(&token);
+        let displaced = self.displaced(now);
+        if is_unused || displaced.is_some_and(|it| it.handed_out.contains(&token)) {
+            return Standing::Node;
+        }
+        match (self.used == Some(token), moved) {
+            (true, false) => Standing::Node,
+            (true, true) => Standing::Moved,
+            (false, _) => Standing::Outdated,
+        }
+    }
+
+    fn displaced(&self, now: Instant) -> Option<&Displaced> {
+        self.displaced.as_deref().filter(|it| now < it.until)
+    }
+
+    /// Takes a host that [moved](Standing::Moved) for the node, until the one before shows within `patience` that it is
+    /// still there.
+    pub fn displace(&mut self, now: Instant, patience: Duration) {
+        let Some(token) = self.used else { return };
+        let mut handed_out = std::mem::take(&mut self.handed_out);
+        // Asked again, because the change could not be stored, or its answer was lost.
+        if let Some(before) = self.displaced(now).filter(|it| it.token == token) {
+            handed_out.extend(&before.handed_out);
+            handed_out.truncate(MOST_HANDED_OUT);
+        }
+        self.displaced = Some(Box::new(Displaced {
+            token,
+            handed_out,
+            until: now + patience,
+        }));
     }
 
     /// Takes a token for the node's, whatever it is worth.
@@ -54,21 +111,34 @@ impl Succession {
             self.number = self.number.max(token.number);
             self.handed_out.clear();
             self.used = Some(token);
+            // The next that comes with one of its tokens is outdated.
+            self.displaced.take_if(|it| it.handed_out.contains(&token));
         }
     }
 
-    /// Hands out the next; `nonce` is random.
-    pub fn hand_out(&mut self, nonce: u64) -> HeartbeatToken {
+    /// Hands out the next, in answer to who came with `answered`; `nonce` is random.
+    pub fn hand_out(
+        &mut self,
+        answered: Option<HeartbeatToken>,
+        nonce: u64,
+        now: Instant,
+    ) -> HeartbeatToken {
         // At the end of the numbers it stays there, and the nonce alone tells.
         self.number = (self.number + 1).min(i64::MAX.unsigned_abs());
         let token = HeartbeatToken {
             number: self.number,
             nonce,
         };
-        if self.handed_out.len() == MOST_HANDED_OUT {
-            self.handed_out.pop_front();
+        self.displaced.take_if(|it| it.until <= now);
+        let handed_out = match &mut self.displaced {
+            // A question that waits since before the other one came, who has another token by now.
+            Some(displaced) if answered == Some(displaced.token) => &mut displaced.handed_out,
+            _ => &mut self.handed_out,
+        };
+        if handed_out.len() == MOST_HANDED_OUT {
+            handed_out.pop_front();
         }
-        self.handed_out.push_back(token);
+        handed_out.push_back(token);
         token
     }
 
@@ -76,7 +146,10 @@ impl Succession {
     /// time, each may be the node's.
     pub fn learn(&mut self, other: &Self) {
         if other.number > self.number {
-            *self = other.clone();
+            *self = Self {
+                displaced: self.displaced.take(),
+                ..other.clone()
+            };
         } else if other.number == self.number {
             let news = other.handed_out.iter().copied();
             let news: Vec<_> = news.filter(|it| !self.handed_out.contains(it)).collect();
@@ -116,6 +189,7 @@ impl FromStr for Succession {
             number: last.number,
             handed_out: [last].into(),
             used,
+            displaced: None,
         })
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
+use mesh_rest::heartbeat_token::HeartbeatToken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -63,7 +64,12 @@ const MOST_LINGERING: usize = 2 << 20;
 
 /// Goes with a question to the change feed that has waited already.
 #[derive(Debug, Clone)]
-pub(crate) struct Waited(pub(crate) FeedQuery);
+pub(crate) struct Waited {
+    /// The question.
+    pub(crate) query: FeedQuery,
+    /// The token that the node came with that asks.
+    pub(crate) token: Option<HeartbeatToken>,
+}
 
 /// What all connections share.
 #[derive(Debug)]
@@ -109,7 +115,8 @@ where
         // Boxes, so that a connection without a request under way has no room for one.
         let asked = match question::at_the_feed(&head) {
             Some(query) => {
-                if Box::pin(arrival(&site.registry, &query, &head))
+                let token = api::token(&head.headers);
+                if Box::pin(arrival(&site.registry, &query, token))
                     .await
                     .is_err()
                 {
@@ -129,7 +136,8 @@ where
                 if !wait_for_news(&mut line, site, &query).await {
                     return;
                 }
-                Asked::question(short.len(), Waited(*query), room)
+                let query = *query;
+                Asked::question(short.len(), Waited { query, token }, room)
             }
             None => Asked::request(&head, room),
         };
@@ -204,12 +212,15 @@ async fn read_head<S: AsyncRead + Unpin>(line: &mut Line<S>) -> Option<Result<Bo
 }
 
 /// Takes a question for a sign that its node lives, if it says which asks.
-async fn arrival(registry: &Registry, query: &FeedQuery, head: &Head) -> Result<(), ChangeError> {
-    let Some(node_id) = &query.node else {
-        return Ok(());
-    };
-    let token = api::token(&head.headers);
-    registry.asked_by(node_id, token).await
+async fn arrival(
+    registry: &Registry,
+    query: &FeedQuery,
+    token: Option<HeartbeatToken>,
+) -> Result<(), ChangeError> {
+    match &query.node {
+        Some(node_id) => registry.asked_by(node_id, token).await,
+        None => Ok(()),
+    }
 }
 
 /// Waits until the question can be answered. Whether the client is still there by then.

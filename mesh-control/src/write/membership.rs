@@ -12,6 +12,7 @@ use crate::cluster::identity::{self, Claimant, Verdict};
 use crate::cluster::node::{NodeId, Status};
 use crate::cluster::registration::Registration;
 use crate::cluster::subnet_plan::SubnetIndex;
+use crate::cluster::succession::Standing;
 use crate::registry::{
     Admitted, ChangeError, Holder, Registry, Sign, hold_off, nonce, unix_seconds,
 };
@@ -64,7 +65,8 @@ impl Registry {
         let admitted = let_in.admitted;
         let next = {
             let liveness = &mut self.copy.memory().liveness;
-            liveness.hand_out(&admitted.node_id, nonce())
+            // Not what waits with the same token has to be answered with.
+            liveness.hand_out(&admitted.node_id, None, nonce(), Instant::now())
         };
         Ok((admitted, next))
     }
@@ -132,8 +134,13 @@ pub(super) async fn register(
         let moved = node.host_ip != registration.host_ip || node.hostname != registration.hostname;
         let liveness = &mut registry.copy.memory().liveness;
         let node_id = &node.node_id;
-        if node.up && liveness.is_outdated(node_id.as_str(), *token, moved) {
-            return Ok(Err(hold_off(liveness, node_id, Some(Holder::from(node)))));
+        let now = Instant::now();
+        match liveness.standing(node_id.as_str(), *token, moved, now) {
+            Standing::Outdated if node.up => {
+                return Ok(Err(hold_off(liveness, node_id, Some(Holder::from(node)))));
+            }
+            Standing::Moved if node.up => liveness.displace(node_id, now),
+            Standing::Outdated | Standing::Moved | Standing::Node => {}
         }
         // Now, and not when it is stored: of two with one token the second has to find it used.
         liveness.use_token(node_id, *token);

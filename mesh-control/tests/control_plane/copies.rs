@@ -117,20 +117,77 @@ async fn a_copy_of_a_live_host_is_held_off_and_both_the_log_and_the_list_say_so(
 }
 
 #[tokio::test]
-async fn a_copy_of_the_very_latest_state_does_not_take_the_address() {
+async fn a_copy_of_the_very_latest_state_gives_the_address_back_to_the_original_that_is_there() {
     let control_plane = Setup::new().start();
     let api = Api::of(&control_plane);
     let mut original = registered(&api).await;
     assert_eq!(original.beat(&api).await, 200);
     let before = original.clone();
     assert_eq!(original.beat(&api).await, 200);
-    // The token that the original used last.
-    let mut copy = before.copied_to("192.0.2.9");
-    assert_eq!(copy.register(&api).await.0, 409);
     // Under the same address it may be the original, whose answer was lost.
     let mut same = before.clone();
     assert_eq!(same.beat(&api).await, 200);
+    // The token that the original used last: it may be the original, and have moved.
+    let mut copy = before.copied_to("192.0.2.9");
+    assert_eq!(copy.register(&api).await.0, 200);
+    for _ in 0..3 {
+        assert_eq!(copy.beat(&api).await, 200);
+    }
+    // But it has not.
+    assert_eq!(original.beat(&api).await, 200);
+    assert_eq!(copy.beat(&api).await, 409);
+    assert_eq!(copy.register(&api).await.0, 409);
+    // Its agent sees itself listed elsewhere.
+    assert_eq!(original.register(&api).await.0, 200);
     assert_eq!(api.node(&original.node_id).await["host_ip"], "192.0.2.1");
+    assert_eq!(copy.register(&api).await.0, 409);
+}
+
+#[tokio::test]
+async fn a_copy_that_starts_while_the_originals_question_waits_does_not_keep_its_place() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let mut original = registered(&api).await;
+    assert_eq!(original.beat(&api).await, 200);
+    let revision = api.list().await["revision"].as_i64().unwrap();
+    let mut copy = original.copied_to("192.0.2.9");
+    let asked = original.token.clone();
+    let (answer, ()) = tokio::join!(original.ask(&api, revision, 50.0), async {
+        // Its question waits for an answer when the token is used.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(copy.token, asked);
+        assert_eq!(copy.register(&api).await.0, 200);
+        assert_eq!(copy.beat(&api).await, 200);
+    });
+    assert_eq!(
+        (answer.0, &answer.1["nodes"][0]["host_ip"]),
+        (200, &json!("192.0.2.9"))
+    );
+    assert_eq!(original.register(&api).await.0, 200);
+    assert_eq!(copy.beat(&api).await, 409);
+    assert_eq!(api.node(&original.node_id).await["host_ip"], "192.0.2.1");
+}
+
+#[tokio::test]
+async fn a_host_that_moves_while_its_question_waits_is_let_in_at_once() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let mut host = registered(&api).await;
+    assert_eq!(host.beat(&api).await, 200);
+    let revision = api.list().await["revision"].as_i64().unwrap();
+    let mut before = host.clone();
+    host.body["host_ip"] = json!("192.0.2.7");
+    let (answer, ()) = tokio::join!(before.ask(&api, revision, 50.0), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(host.register(&api).await.0, 200);
+    });
+    // Nobody hears this.
+    assert_eq!(answer.0, 200);
+    for _ in 0..3 {
+        assert_eq!(host.beat(&api).await, 200);
+    }
+    assert_eq!(api.node(&host.node_id).await["host_ip"], "192.0.2.7");
+    assert_eq!(lines(&control_plane, "copy"), 0);
 }
 
 #[tokio::test]

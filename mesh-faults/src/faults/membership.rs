@@ -40,7 +40,15 @@ pub(super) const FAULTS: &[Fault] = &[
         "cloned-host",
         "another host is started that is a copy of a node, with the state of its agent and its name",
         Promise::LOSSLESS,
-        |scene| Box::pin(cloned(scene)),
+        |scene| Box::pin(cloned(scene, Start::Later)),
+    )
+    .in_ci(),
+    Fault::scene(
+        "cloned-host-at-once",
+        "the same within the moment in which the copy may be the host, moved: it is let in, until the host shows that \
+         it is still there",
+        Promise::recovers_within(1000),
+        |scene| Box::pin(cloned(scene, Start::AtOnce)),
     )
     .in_ci(),
     Fault::scene(
@@ -81,7 +89,16 @@ async fn deregistered(scene: &mut Scene) -> anyhow::Result<()> {
 /// How long a copy goes on.
 const CLONED: Duration = Duration::from_secs(3 * NODE_TIMEOUT.as_secs());
 
-async fn cloned(scene: &mut Scene) -> anyhow::Result<()> {
+/// When a copy is started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// While the host that it was made of waits for an answer to what it asked with the same token.
+    AtOnce,
+    /// When that was answered, and has asked again.
+    Later,
+}
+
+async fn cloned(scene: &mut Scene, start: Start) -> anyhow::Result<()> {
     let (original, copy) = (scene.mesh.victim(), scene.mesh.spare());
     let (name, address) = (original.name().to_owned(), original.address());
     let state = copy.dir().join("state-of-a-clone");
@@ -91,11 +108,23 @@ async fn cloned(scene: &mut Scene) -> anyhow::Result<()> {
         std::fs::copy(file.path(), state.join(file.file_name()))?;
     }
     copy.start_runtime(&runtime_options()).await?;
+    let token = original.state_dir().join("node-token");
+    for _ in 0..2 {
+        let before = std::fs::read(&token)?;
+        mesh_testbed::wait_until("the next token", SOON, async || {
+            match std::fs::read(&token) {
+                Ok(now) if start == Start::AtOnce || now != before => Ok(()),
+                now => Err(format!("{now:?}")),
+            }
+        })
+        .await?;
+    }
     let options = agent_options(scene.settings.pace)
         .args(["--hostname".to_owned(), name.clone()])
         .args(["--state-dir".to_owned(), state.display().to_string()]);
     scene.strike();
     scene.mesh.spare().spawn(Daemon::Agent, &options)?;
+    scene.cause_removed();
     tokio::time::sleep(CLONED).await;
     let nodes = scene.mesh.testbed.control().nodes().await?;
     let listed: Vec<_> = nodes.iter().filter(|node| node.hostname == name).collect();

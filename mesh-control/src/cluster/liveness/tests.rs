@@ -144,9 +144,9 @@ fn tokens_are_written_and_told_with_heartbeats_and_outlast_a_deregistration() {
     let start = Instant::now();
     let mut table = Liveness::new(TIMEOUT);
     table.watch(id(1), Status::Up, 0, start);
-    let first = table.hand_out(&id(1), 1);
+    let first = table.hand_out(&id(1), None, 1, Instant::now());
     table.use_token(&id(1), Some(first));
-    let second = table.hand_out(&id(1), 2);
+    let second = table.hand_out(&id(1), None, 2, Instant::now());
     table.heartbeat("node-1", start, 7);
     let text = Some(format!("{second},{first}"));
     assert_eq!(table.take_untold()[0].succession, text);
@@ -154,9 +154,9 @@ fn tokens_are_written_and_told_with_heartbeats_and_outlast_a_deregistration() {
     table.forget(&id(1));
     table.watch(id(1), Status::Up, 0, start);
     table.use_token(&id(1), Some(second));
-    assert!(table.is_outdated("node-1", Some(first), false));
+    assert!(table.standing("node-1", Some(first), false, Instant::now()) == Standing::Outdated);
     table.remove(&id(1));
-    assert!(!table.is_outdated("node-1", Some(first), false));
+    assert!(table.standing("node-1", Some(first), false, Instant::now()) == Standing::Node);
 }
 
 #[test]
@@ -164,12 +164,19 @@ fn what_the_database_or_another_replica_knows_of_tokens_counts_if_it_is_newer() 
     let start = Instant::now();
     let mut table = Liveness::new(TIMEOUT);
     table.watch(id(1), Status::Up, 0, start);
-    let old = Some(table.hand_out(&id(1), 1));
-    assert!(!table.is_outdated("node-1", old, false));
+    let old = Some(table.hand_out(&id(1), None, 1, Instant::now()));
+    assert!(table.standing("node-1", old, false, Instant::now()) == Standing::Node);
     let newer = "9.0000000000000007,8.0000000000000006".parse().unwrap();
     table.learn(&id(1), &newer);
-    assert!(table.is_outdated("node-1", old, false));
-    assert!(!table.is_outdated("node-1", "9.0000000000000007".parse().ok(), true));
+    assert!(table.standing("node-1", old, false, Instant::now()) == Standing::Outdated);
+    assert!(
+        table.standing(
+            "node-1",
+            "9.0000000000000007".parse().ok(),
+            true,
+            Instant::now()
+        ) == Standing::Node
+    );
 }
 
 #[test]
@@ -177,15 +184,15 @@ fn a_table_that_starts_over_watches_nobody_and_still_knows_the_tokens() {
     let start = Instant::now();
     let mut table = Liveness::new(TIMEOUT);
     table.watch(id(1), Status::Up, 0, start);
-    let old = table.hand_out(&id(1), 1);
+    let old = table.hand_out(&id(1), None, 1, Instant::now());
     table.use_token(&id(1), Some(old));
-    let newer = table.hand_out(&id(1), 2);
+    let newer = table.hand_out(&id(1), None, 2, Instant::now());
     table.use_token(&id(1), Some(newer));
     table.start_over();
     assert_eq!(table.status("node-1"), None);
     assert_eq!(table.heartbeat("node-1", start, 7), None);
     table.watch(id(1), Status::Up, 0, start);
-    assert!(table.is_outdated("node-1", Some(old), false));
+    assert!(table.standing("node-1", Some(old), false, Instant::now()) == Standing::Outdated);
 }
 
 #[derive(Debug, Clone)]

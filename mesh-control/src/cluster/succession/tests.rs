@@ -32,11 +32,12 @@ fn fates() -> impl Strategy<Value = Fate> {
 
 /// The control plane's side of one heartbeat while the node is up: the answer's token, unless it is held off.
 fn beat(succession: &mut Succession, host: Host, nonce: u64) -> Option<HeartbeatToken> {
-    if succession.is_outdated(host.token, false) {
+    let now = Instant::now();
+    if succession.standing(host.token, false, now) == Standing::Outdated {
         return None;
     }
     succession.use_token(host.token);
-    Some(succession.hand_out(nonce))
+    Some(succession.hand_out(host.token, nonce, now))
 }
 
 /// Whether the host was taken for the node.
@@ -134,15 +135,113 @@ proptest! {
     }
 }
 
+/// A host registers from elsewhere: the token that it is answered with, unless it is held off.
+fn arrive(
+    succession: &mut Succession,
+    host: Host,
+    nonce: u64,
+    now: Instant,
+) -> Option<HeartbeatToken> {
+    match succession.standing(host.token, true, now) {
+        Standing::Outdated => return None,
+        Standing::Moved => succession.displace(now, PATIENCE),
+        Standing::Node => {}
+    }
+    succession.use_token(host.token);
+    Some(succession.hand_out(None, nonce, now))
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A node whose question waits for an answer, with what it asked with.
+fn waiting() -> (Succession, Host) {
+    let (mut succession, mut host) = (Succession::default(), Host { token: None });
+    for nonce in 0..3 {
+        live(&mut succession, &mut host, Fate::Answered, 1000 + 2 * nonce);
+    }
+    succession.use_token(host.token);
+    (succession, host)
+}
+
 #[test]
-fn a_token_that_was_used_is_a_copys_where_it_comes_from_elsewhere() {
+fn a_host_that_moves_while_its_question_waits_goes_on_at_once_and_for_good() {
+    let (mut succession, mut host) = waiting();
+    let (before, start) = (host, Instant::now());
+    host.token = arrive(&mut succession, host, 1, start);
+    assert!(host.token.is_some(), "it is not held off");
+    // The answer to the question goes nowhere.
+    succession.hand_out(before.token, 2, start);
+    for nonce in 3..9 {
+        assert!(live(&mut succession, &mut host, Fate::Answered, 2 * nonce));
+    }
+    let late = start + PATIENCE;
+    assert_eq!(succession.standing(host.token, false, late), Standing::Node);
+    assert_eq!(
+        succession.standing(before.token, true, late),
+        Standing::Outdated
+    );
+}
+
+proptest! {
+    /// However much the copy does before, and however often its registration is made.
+    #[test]
+    fn a_host_that_is_still_there_takes_its_place_back_from_a_copy_of_its_very_latest_state(
+        arrivals in 1..3_usize,
+        acts in prop::collection::vec(fates(), 0..8),
+        answered_first in any::<bool>(),
+        after in 0..10_u64,
+    ) {
+        let (mut succession, mut original) = waiting();
+        let (mut copy, start) = (original, Instant::now());
+        let question = original.token;
+        for nonce in 0..arrivals as u64 {
+            let answer = arrive(&mut succession, copy, nonce, start);
+            prop_assert!(answer.is_some());
+            // Asked again with what it came with: the answer before was lost.
+            if nonce + 1 == arrivals as u64 {
+                copy.token = answer;
+            }
+        }
+        let mut answer = answered_first.then(|| succession.hand_out(question, 10, start));
+        for (nonce, fate) in (10..).zip(acts) {
+            live(&mut succession, &mut copy, fate, 2 * nonce);
+        }
+        let answer = *answer.get_or_insert_with(|| succession.hand_out(question, 10, start));
+        original.token = Some(answer);
+        let now = start + Duration::from_secs(after);
+        prop_assert!(arrive(&mut succession, original, 100, now).map(|next| original.token = Some(next)).is_some());
+        prop_assert_eq!(succession.standing(copy.token, true, now), Standing::Outdated);
+        for nonce in 60..63 {
+            prop_assert!(!live(&mut succession, &mut copy, Fate::Answered, 2 * nonce));
+            prop_assert!(live(&mut succession, &mut original, Fate::Answered, 2 * nonce + 1));
+        }
+    }
+}
+
+#[test]
+fn who_comes_back_after_its_place_was_long_taken_is_held_off() {
+    let (mut succession, mut original) = waiting();
+    let (mut copy, start) = (original, Instant::now());
+    copy.token = arrive(&mut succession, copy, 1, start);
+    original.token = Some(succession.hand_out(original.token, 2, start));
+    assert!(live(&mut succession, &mut copy, Fate::Answered, 4));
+    let late = start + PATIENCE;
+    assert_eq!(
+        succession.standing(original.token, true, late),
+        Standing::Outdated
+    );
+    assert_eq!(succession.standing(copy.token, false, late), Standing::Node);
+}
+
+#[test]
+fn a_token_that_was_not_used_yet_may_come_from_elsewhere() {
     let mut succession = Succession::default();
-    let first = Some(succession.hand_out(1));
+    let now = Instant::now();
+    let first = Some(succession.hand_out(None, 1, now));
+    assert_eq!(succession.standing(first, true, now), Standing::Node);
     succession.use_token(first);
-    let second = Some(succession.hand_out(2));
-    assert!(!succession.is_outdated(first, false), "its answer was lost");
-    assert!(succession.is_outdated(first, true), "it was answered");
-    assert!(!succession.is_outdated(second, true), "a host may move");
+    assert_eq!(succession.standing(first, false, now), Standing::Node);
+    assert_eq!(succession.standing(first, true, now), Standing::Moved);
 }
 
 #[test]
@@ -167,18 +266,17 @@ fn a_host_restored_from_a_snapshot_goes_on_when_its_original_is_gone_and_holds_t
             2 * nonce
         ));
     }
-    assert!(
-        succession.is_outdated(restored.token, false),
-        "while the node is up"
-    );
+    let now = Instant::now();
+    let standing =
+        |succession: &Succession, host: Host| succession.standing(host.token, false, now);
+    // While the node is up.
+    assert_eq!(standing(&succession, restored), Standing::Outdated);
     // It is down now, so that it is not asked.
     succession.use_token(restored.token);
-    restored.token = Some(succession.hand_out(20));
+    restored.token = Some(succession.hand_out(restored.token, 20, now));
     assert!(live(&mut succession, &mut restored, Fate::Answered, 22));
-    assert!(
-        succession.is_outdated(original.token, false),
-        "should it come back"
-    );
+    // Should it come back.
+    assert_eq!(standing(&succession, original), Standing::Outdated);
     assert!(live(&mut succession, &mut restored, Fate::Answered, 24));
 }
 
@@ -186,11 +284,12 @@ fn a_host_restored_from_a_snapshot_goes_on_when_its_original_is_gone_and_holds_t
 fn a_token_of_a_higher_number_than_is_known_is_the_nodes() {
     let mut succession: Succession = "7.0000000000000001".parse().unwrap();
     let newer = Some("9.0000000000000002".parse().unwrap());
-    assert!(!succession.is_outdated(newer, true));
+    let now = Instant::now();
+    assert_eq!(succession.standing(newer, true, now), Standing::Node);
     succession.use_token(newer);
     let older = Some("7.0000000000000001".parse().unwrap());
-    assert!(succession.is_outdated(older, false));
-    assert_eq!(succession.hand_out(3).number, 10);
+    assert_eq!(succession.standing(older, false, now), Standing::Outdated);
+    assert_eq!(succession.hand_out(newer, 3, now).number, 10);
 }
 
 #[test]
@@ -201,9 +300,13 @@ fn the_numbers_have_an_end_and_stay_there() {
         nonce: 1,
     };
     succession.use_token(Some(last));
-    let next = succession.hand_out(2);
+    let now = Instant::now();
+    let next = succession.hand_out(Some(last), 2, now);
     assert_eq!(next.number, last.number);
-    assert!(!succession.is_outdated(Some(next), true));
+    assert_eq!(succession.standing(Some(next), true, now), Standing::Node);
     succession.use_token(Some(next));
-    assert!(succession.is_outdated(Some(last), false));
+    assert_eq!(
+        succession.standing(Some(last), false, now),
+        Standing::Outdated
+    );
 }
