@@ -2,10 +2,12 @@
 
 mod agents;
 mod connection;
+mod emptied;
 mod measure;
 mod report;
 mod server;
 mod strangers;
+mod unknown;
 
 use std::{
     fs,
@@ -56,6 +58,17 @@ pub(crate) struct ControlOptions {
           conflicts_with_all = ["agents", "json", "svg", "markdown"])]
     strangers: Option<u32>,
 
+    /// Measure something else: the control plane is replaced by an empty one, and so many agents come back
+    #[arg(long, env = "QUILT_MESH_EMPTIED", value_name = "AGENTS",
+          conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers"])]
+    emptied: Option<u32>,
+
+    /// Measure something else: one of two replicas is sent so many heartbeats a second of nodes that there are not, while
+    /// others register
+    #[arg(long, env = "QUILT_MESH_UNKNOWN", value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=100_000),
+          conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers", "emptied"])]
+    unknown: Option<u32>,
+
     /// Write the figures as one JSON document
     #[arg(long, env = "QUILT_MESH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
@@ -89,6 +102,12 @@ pub(crate) async fn run(options: &ControlOptions) -> anyhow::Result<()> {
     let files = server::raise_open_files().context("cannot raise the limit of open files")?;
     if let Some(nodes) = options.strangers {
         return strangers::run(nodes, files).await;
+    }
+    if let Some(agents) = options.emptied {
+        return emptied::run(agents).await;
+    }
+    if let Some(per_second) = options.unknown {
+        return unknown::run(per_second).await;
     }
     let setting = Setting {
         idle_seconds: options.idle_seconds,

@@ -51,6 +51,13 @@ fn nearest_rank(len: usize, per_cent: usize) -> usize {
     (len * per_cent).div_ceil(100).clamp(1, len.max(1)) - 1
 }
 
+/// A quantile of what is in ascending order, for people.
+pub(crate) fn percentile(sorted: &[f64], per_cent: usize) -> String {
+    sorted
+        .get(nearest_rank(sorted.len(), per_cent))
+        .map_or("none".to_owned(), |value| format!("{value:.1}"))
+}
+
 pub(crate) fn microseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }

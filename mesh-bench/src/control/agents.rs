@@ -49,8 +49,9 @@ pub(crate) struct Head {
     pub(crate) database: String,
 }
 
-/// The body of host `number`'s registration. Its address is of the range for benchmarks, 198.18.0.0/15.
-pub(crate) fn registration(number: u32) -> String {
+/// The body of host `number`'s registration, which holds a subnet already or not. Its address is of the range for
+/// benchmarks, 198.18.0.0/15.
+pub(crate) fn registration(number: u32, subnet: Option<&str>) -> String {
     let address = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + number + 1);
     serde_json::json!({
         "hostname": format!("host-{number}.example"),
@@ -58,6 +59,7 @@ pub(crate) fn registration(number: u32) -> String {
         "cpu_cores": 8,
         "ram_mb": 32768,
         "node_key": format!("{number:032x}"),
+        "subnet": subnet,
     })
     .to_string()
 }
@@ -112,9 +114,11 @@ impl Agents {
                 Instant::now() + HEARTBEAT_INTERVAL.mul_f64(count(number) / count(nodes.len()));
             let agent = Agent {
                 shared: Arc::clone(&shared),
+                node_id: node.node_id.clone(),
                 heartbeat: format!("/api/nodes/{}/heartbeat", node.node_id),
                 revision: head.revision,
                 database: Arc::clone(&database),
+                token: None,
             };
             tasks.spawn(agent.live(first));
         }
@@ -151,9 +155,11 @@ impl Agents {
 
 struct Agent {
     shared: Arc<Shared>,
+    node_id: String,
     heartbeat: String,
     revision: u64,
     database: Arc<str>,
+    token: Option<String>,
 }
 
 impl Agent {
@@ -185,6 +191,7 @@ impl Agent {
             Ok(connection) => connection,
             Err(error) => return error,
         };
+        connection.token = self.token.take();
         let _waiting = Waiting::begin(&self.shared);
         loop {
             let left = due.saturating_duration_since(Instant::now());
@@ -194,9 +201,13 @@ impl Agent {
                     .heartbeat(&mut connection, &self.heartbeat)
                     .await
             } else {
-                self.ask(&mut connection, left.min(FEED_WAIT)).await
+                let path = self.question(left.min(FEED_WAIT));
+                // Which counts as a heartbeat, too.
+                let path = format!("{path}&node={}", self.node_id);
+                self.ask(&mut connection, &path).await
             };
             if let Err(error) = outcome {
+                self.token = connection.token;
                 return error;
             }
         }
@@ -210,20 +221,25 @@ impl Agent {
         };
         let _waiting = Waiting::begin(&self.shared);
         loop {
-            if let Err(error) = self.ask(&mut connection, FEED_WAIT).await {
+            let path = self.question(FEED_WAIT);
+            if let Err(error) = self.ask(&mut connection, &path).await {
                 return error;
             }
         }
     }
 
-    /// Asks the feed for what is newer, once.
-    async fn ask(&mut self, connection: &mut Connection, wait: Duration) -> anyhow::Result<()> {
+    /// What asks for what is newer.
+    fn question(&self, wait: Duration) -> String {
         let Self {
             revision, database, ..
         } = self;
         let wait = wait.as_secs_f64();
-        let path = format!("/api/nodes?since={revision}&wait={wait:.3}&database={database}");
-        let news: Head = connection.get(&path).await?.json()?;
+        format!("/api/nodes?since={revision}&wait={wait:.3}&database={database}")
+    }
+
+    /// Asks the feed, once.
+    async fn ask(&mut self, connection: &mut Connection, path: &str) -> anyhow::Result<()> {
+        let news: Head = connection.get(path).await?.json()?;
         let at = Instant::now();
         if news.revision > self.revision {
             // Nobody listens when the agents are being ended.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
+use mesh_rest::heartbeat_token::HEADER as TOKEN;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -14,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The largest answer is the whole list: about 250 bytes for a node.
 const LONGEST_HEAD: usize = 16 * 1024;
+
+/// Of a body that is thrown away so much is kept.
+const GLIMPSE: usize = 256;
 
 /// An answer.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    /// By which an agent shows that it goes on as its node: sent with each request, and replaced by what is answered.
+    pub(crate) token: Option<String>,
     /// Grows for an answer and is given back, so that thousands of connections stay small.
     buffer: Vec<u8>,
 }
@@ -48,55 +54,87 @@ impl Connection {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
+            token: None,
             buffer: Vec::new(),
         })
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Answer> {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: control\r\n\r\n"))
-            .await
+        self.send(
+            format!("GET {path} HTTP/1.1\r\nHost: control\r\n"),
+            "",
+            usize::MAX,
+        )
+        .await
+    }
+
+    /// The same for an answer of megabytes: of its body only the beginning is kept.
+    pub(crate) async fn glimpse(&mut self, path: &str) -> anyhow::Result<Answer> {
+        self.send(
+            format!("GET {path} HTTP/1.1\r\nHost: control\r\n"),
+            "",
+            GLIMPSE,
+        )
+        .await
     }
 
     pub(crate) async fn post(&mut self, path: &str, json: &str) -> anyhow::Result<Answer> {
         let length = json.len();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nHost: control\r\nContent-Type: application/json\r\n");
-        self.send(format!("{head}Content-Length: {length}\r\n\r\n{json}"))
-            .await
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: control\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
+        );
+        self.send(head, json, usize::MAX).await
     }
 
-    async fn send(&mut self, request: String) -> anyhow::Result<Answer> {
+    /// `head` is without the token and the empty line. Of the answer's body `most` bytes are kept.
+    async fn send(&mut self, mut head: String, body: &str, most: usize) -> anyhow::Result<Answer> {
+        if let Some(token) = &self.token {
+            head.push_str(&format!("{TOKEN}: {token}\r\n"));
+        }
+        head.push_str("\r\n");
+        head.push_str(body);
         let exchange = async {
-            self.stream.write_all(request.as_bytes()).await?;
-            self.read().await
+            self.stream.write_all(head.as_bytes()).await?;
+            self.read(most).await
         };
         timeout(PATIENCE, exchange)
             .await
             .context("no answer in time")?
     }
 
-    async fn read(&mut self) -> anyhow::Result<Answer> {
+    async fn read(&mut self, most: usize) -> anyhow::Result<Answer> {
         loop {
             if let Some(head) = Head::read(&self.buffer)? {
-                let end = head.length + head.body;
-                while self.buffer.len() < end {
-                    self.read_more().await?;
+                self.buffer.drain(..head.length);
+                if head.token.is_some() {
+                    self.token = head.token;
                 }
-                let rest = self.buffer.split_off(end);
-                let mut body = std::mem::replace(&mut self.buffer, rest);
-                body.drain(..head.length);
+                let (mut body, mut left) = (Vec::new(), head.body);
+                loop {
+                    let here = left.min(self.buffer.len());
+                    let kept = here.min(most.saturating_sub(body.len()));
+                    body.extend_from_slice(&self.buffer[..kept]);
+                    self.buffer.drain(..here);
+                    left -= here;
+                    if left == 0 {
+                        break;
+                    }
+                    self.read_more(left).await?;
+                }
+                // Thousands of connections stay small.
+                self.buffer.shrink_to(0);
                 return Ok(Answer {
                     status: head.status,
                     body,
                 });
             }
             ensure!(self.buffer.len() < LONGEST_HEAD, "an answer without a head");
-            self.read_more().await?;
+            self.read_more(0).await?;
         }
     }
 
-    async fn read_more(&mut self) -> anyhow::Result<()> {
-        self.buffer.reserve(2048);
+    async fn read_more(&mut self, wanted: usize) -> anyhow::Result<()> {
+        self.buffer.reserve(wanted.clamp(2048, 64 * 1024));
         match self.stream.read_buf(&mut self.buffer).await? {
             0 => bail!("the control plane closed the connection"),
             _ => Ok(()),
@@ -112,6 +150,8 @@ struct Head {
     length: usize,
     /// Bytes of the body.
     body: usize,
+    /// What to come with next.
+    token: Option<String>,
 }
 
 impl Head {
@@ -132,15 +172,19 @@ impl Head {
                     .ok()
             })
             .with_context(|| format!("no status in {text:?}"))?;
-        let body = lines
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-            .and_then(|(_, value)| value.trim().parse().ok())
-            .with_context(|| format!("no length in {text:?}"))?;
+        let (mut body, mut token) = (None, None);
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            if name.eq_ignore_ascii_case("content-length") {
+                body = value.trim().parse().ok();
+            } else if name.eq_ignore_ascii_case(TOKEN) {
+                token = Some(value.trim().to_owned());
+            }
+        }
         Ok(Some(Self {
             status,
             length: length + 4,
-            body,
+            body: body.with_context(|| format!("no length in {text:?}"))?,
+            token,
         }))
     }
 }

@@ -227,7 +227,10 @@ async fn join(
         agents.forget_seen();
         let before = server.usage()?;
         let answer = connection
-            .post("/api/nodes/register", &registration(first_host + number))
+            .post(
+                "/api/nodes/register",
+                &registration(first_host + number, None),
+            )
             .await?;
         let answered = Instant::now();
         let _: Admitted = answer.json()?;
@@ -281,7 +284,7 @@ pub(crate) async fn exhaustion(postgres: Option<&Postgres>) -> anyhow::Result<Ex
 }
 
 /// Registers these hosts at once, each over a connection of its own, and once.
-async fn register_all(
+pub(super) async fn register_all(
     address: SocketAddr,
     hosts: std::ops::Range<u32>,
 ) -> anyhow::Result<Vec<Answer>> {
@@ -294,7 +297,7 @@ async fn register_all(
             let mut connection = Connection::open(address).await?;
             drop(slot);
             connection
-                .post("/api/nodes/register", &registration(number))
+                .post("/api/nodes/register", &registration(number, None))
                 .await
         });
     }
@@ -311,7 +314,7 @@ pub(super) async fn register_in_turn(
     let mut nodes = Vec::new();
     for number in 0..hosts {
         let answer = connection
-            .post("/api/nodes/register", &registration(number))
+            .post("/api/nodes/register", &registration(number, None))
             .await?;
         nodes.push(answer.json()?);
     }
@@ -319,7 +322,7 @@ pub(super) async fn register_in_turn(
 }
 
 /// Who was admitted, and what the others were told.
-fn admitted(answers: Vec<Answer>) -> anyhow::Result<(Vec<Admitted>, Vec<String>)> {
+pub(super) fn admitted(answers: Vec<Answer>) -> anyhow::Result<(Vec<Admitted>, Vec<String>)> {
     let (mut nodes, mut failures) = (Vec::new(), Vec::new());
     for answer in answers {
         match answer.status {

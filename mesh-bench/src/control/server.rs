@@ -64,9 +64,19 @@ impl Server {
         postgres: Option<&Postgres>,
         options: &[&str],
     ) -> anyhow::Result<Self> {
+        let database = postgres.map(Postgres::create_database).transpose()?;
+        Self::start_at("127.0.0.1:0", database.as_deref(), options).await
+    }
+
+    /// Starts it at an address, on an SQLite file or the database that this URL names.
+    pub(crate) async fn start_at(
+        bind: &str,
+        database: Option<&str>,
+        options: &[&str],
+    ) -> anyhow::Result<Self> {
         let folder = env::temp_dir().join(format!("quilt-mesh-bench-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let started = Self::start_in(folder.clone(), postgres, options).await;
+        let started = Self::start_in(folder.clone(), bind, database, options).await;
         if started.is_err() {
             let _ = fs::remove_dir_all(folder);
         }
@@ -75,7 +85,8 @@ impl Server {
 
     async fn start_in(
         folder: PathBuf,
-        postgres: Option<&Postgres>,
+        bind: &str,
+        database: Option<&str>,
         options: &[&str],
     ) -> anyhow::Result<Self> {
         let mut command = std::process::Command::new(binary()?);
@@ -84,12 +95,12 @@ impl Server {
                 command.env_remove(name);
             }
         }
-        match postgres {
+        match database {
             None => command.arg("--db-path").arg(folder.join("control.db")),
-            Some(postgres) => command.args(["--database-url", &postgres.create_database()?]),
+            Some(url) => command.args(["--database-url", url]),
         };
         command
-            .args(["--bind", "127.0.0.1:0"])
+            .args(["--bind", bind])
             .args(options)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())

@@ -25,7 +25,7 @@ use super::{
     measure::{LARGE, TIMEOUT, register_in_turn},
     server::Server,
 };
-use crate::figure::{STYLE, milliseconds};
+use crate::figure::{STYLE, milliseconds, percentile};
 
 /// How many ask for the list and do not read it.
 const READERS: usize = 600;
@@ -215,22 +215,14 @@ fn table(sieges: &[Siege]) -> Table {
             siege.what.clone(),
             format!("{:.0}", siege.peak / 1_000_000),
             format!("{:.0}", siege.afterwards / 1_000_000),
-            at(livez, 99),
-            at(livez, 100),
-            at(heartbeat, 99),
-            at(heartbeat, 100),
+            percentile(livez, 99),
+            percentile(livez, 100),
+            percentile(heartbeat, 99),
+            percentile(heartbeat, 100),
         ]);
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
-}
-
-/// A percentile of what is in ascending order.
-fn at(sorted: &[f64], per_cent: usize) -> String {
-    let last = (sorted.len() * per_cent).div_ceil(100).max(1) - 1;
-    sorted
-        .get(last)
-        .map_or("none".to_owned(), |wait| format!("{wait:.1}"))
 }
