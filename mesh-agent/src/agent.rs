@@ -245,10 +245,18 @@ impl AtEnd {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {LAST_CALL_DEADLINE:?}"),
         };
-        warn!(
-            node_id,
-            error,
-            "the control plane was not told that this agent ends; it finds out by the missing heartbeats"
-        );
+        match self {
+            Self::Leave => warn!(
+                node_id,
+                error,
+                "the node has not left: it will be down by its missing heartbeats, and keeps its subnet; start the agent and \
+                 stop it again when the control plane answers, or have an operator release the subnet"
+            ),
+            Self::Stop | Self::Stay => warn!(
+                node_id,
+                error,
+                "the control plane was not told that this agent ends; it finds out by the missing heartbeats"
+            ),
+        }
     }
 }

@@ -4,12 +4,18 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// The text is not a duration.
+/// Why a text is not taken for a duration.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "{0:?} is not a duration; write a whole number and a unit: 500ms, 30s, 2m or 24h (without a unit: seconds)"
-)]
-pub struct DurationError(String);
+pub enum DurationError {
+    /// It is none.
+    #[error(
+        "{0:?} is not a duration; write a whole number and a unit: 500ms, 30s, 2m or 24h (without a unit: seconds)"
+    )]
+    Notation(String),
+    /// It is zero.
+    #[error("{0:?} is no time at all; it must be at least 1ms")]
+    Zero(String),
+}
 
 /// Reads a duration.
 ///
@@ -17,7 +23,7 @@ pub struct DurationError(String);
 ///
 /// [`DurationError`], also for a duration of zero and for one that overflows.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
-    let error = || DurationError(text.to_owned());
+    let error = || DurationError::Notation(text.to_owned());
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -31,7 +37,8 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         _ => return Err(error()),
     };
     match number.checked_mul(milliseconds) {
-        None | Some(0) => Err(error()),
+        None => Err(error()),
+        Some(0) => Err(DurationError::Zero(text.to_owned())),
         Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
     }
 }
@@ -58,8 +65,6 @@ mod tests {
         for text in [
             "",
             "s",
-            "0",
-            "0ms",
             "-1s",
             "1.5s",
             "1 s",
@@ -68,7 +73,11 @@ mod tests {
             "99999999999999999999",
             "18446744073709551615s",
         ] {
-            assert_eq!(parse(text), Err(DurationError(text.to_owned())));
+            let error = DurationError::Notation(text.to_owned());
+            assert_eq!(parse(text), Err(error));
+        }
+        for text in ["0", "0ms", "00h"] {
+            assert_eq!(parse(text), Err(DurationError::Zero(text.to_owned())));
         }
     }
 }

@@ -51,12 +51,12 @@ pub struct Options {
         value_parser = log_level)]
     pub log_level: String,
 
-    /// The IPv4 range that all containers have addresses from; fixed once a subnet is leased
+    /// The IPv4 range that all containers have addresses from; fixed once a subnet is leased or reserved
     #[arg(long, value_name = "CIDR", env = "QUILT_MESH_CLUSTER_CIDR", default_value = "10.42.0.0/16",
         value_parser = parse_cidr)]
     pub cluster_cidr: Ipv4Net,
 
-    /// Prefix length of each node's subnet; fixed once a subnet is leased
+    /// Prefix length of each node's subnet; fixed once a subnet is leased or reserved
     #[arg(
         long,
         value_name = "BITS",

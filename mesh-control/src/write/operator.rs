@@ -136,9 +136,15 @@ pub(super) fn released(
 ) {
     if let Some(tenant) = tenant {
         registry.copy.memory().liveness.forget(&tenant.node_id);
-        info!(node_id = %tenant.node_id, hostname = tenant.hostname, subnet = subnet.number(), revision,
+        info!(node_id = %tenant.node_id, hostname = tenant.hostname, subnet = named(registry, subnet), revision,
             "an operator released a subnet; its node was removed");
     }
+}
+
+/// A subnet as people write it.
+fn named(registry: &Registry, subnet: SubnetIndex) -> String {
+    let plan = registry.plan.subnet(subnet);
+    plan.map_or_else(|| format!("number {}", subnet.number()), |it| it.to_string())
 }
 
 /// A moment in Unix seconds.
@@ -160,7 +166,7 @@ pub(super) async fn release_departed(
 pub(super) fn released_departed(tenants: &[Tenant], registry: &Registry, revision: i64) {
     for tenant in tenants {
         registry.copy.memory().liveness.forget(&tenant.node_id);
-        info!(node_id = %tenant.node_id, hostname = tenant.hostname, subnet = tenant.subnet.number(), revision,
+        info!(node_id = %tenant.node_id, hostname = tenant.hostname, subnet = named(registry, tenant.subnet), revision,
             "the subnet of a node that left was released; the node was removed");
     }
 }
