@@ -128,6 +128,15 @@ where
                     line = left;
                     continue;
                 }
+                if head.body != Length::Known(0) {
+                    // It would have to be kept meanwhile, and means nothing.
+                    let asked = Asked::question_at_once(&head, Waited { query, token }, room);
+                    let Some(left) = Box::pin(answer(line, asked, room, site)).await else {
+                        return;
+                    };
+                    line = left;
+                    continue;
+                }
                 // Of what waits, no more is kept than has to be.
                 let (query, short) = (Box::new(query), head.shortened());
                 line.use_up(head.length);

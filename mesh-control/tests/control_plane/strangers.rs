@@ -275,3 +275,36 @@ async fn answers_that_nobody_reads_take_little_memory_and_those_who_do_not_read_
     drop(crowd);
     served.recovers("answers that nobody reads").await;
 }
+
+/// A question that waits has no room that others need, however it is asked.
+#[tokio::test]
+async fn questions_that_wait_leave_room_for_everybody_else() {
+    let served = Served::start(0).await;
+    for (number, (method, header, body)) in [
+        ("GET", "", ""),
+        ("HEAD", "", ""),
+        ("GET", "Content-Length: 1\r\n", "x"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let since = &served.api.list().await["revision"];
+        let question = format!(
+            "{method} /api/nodes?since={since}&wait=60 HTTP/1.1\r\nHost: x\r\n{header}\r\n{body}"
+        );
+        // More than there is room for requests.
+        let address = served.control_plane.address();
+        let crowd = strangers(address, 4200, question.as_bytes()).await;
+        let deadline = Instant::now() + PATIENCE;
+        while served.control_plane.open_files() < crowd.len() {
+            assert!(Instant::now() < deadline, "they are not taken up");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // Behind all of them, on a connection of its own.
+        let api = Api::of(&served.control_plane);
+        let newcomer = node("newcomer", &format!("198.19.0.{number}"));
+        api.register(newcomer).await.admitted();
+        drop(crowd);
+    }
+    served.recovers("questions that wait").await;
+}

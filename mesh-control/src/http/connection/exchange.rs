@@ -64,6 +64,7 @@ impl Asked {
         }
     }
 
+    /// A question whose head alone is kept, shortened to so many bytes.
     pub(super) fn question(head: usize, waited: Waited, room: &'static Room) -> Self {
         Self {
             head,
@@ -71,6 +72,14 @@ impl Asked {
             asks_first: false,
             room,
             of: Of::Question(Box::new(waited)),
+        }
+    }
+
+    /// A question that does not wait, as it came.
+    pub(super) fn question_at_once(head: &Head, waited: Waited, room: &'static Room) -> Self {
+        Self {
+            of: Of::Question(Box::new(waited)),
+            ..Self::request(head, room)
         }
     }
 
@@ -205,7 +214,9 @@ impl Service<Request<Incoming>> for OneRequest {
             {
                 None
             }
-            Some(Of::Question(waited)) if request.method() == Method::GET => {
+            Some(Of::Question(waited))
+                if [Method::GET, Method::HEAD].contains(request.method()) =>
+            {
                 request.extensions_mut().insert(*waited);
                 None
             }

@@ -3,15 +3,15 @@
 use axum::extract::Query;
 use axum::http::Method;
 
-use super::head::{Head, Length};
+use super::head::Head;
 use crate::api::feed_query::FeedQuery;
 
 /// What a request asks of the change feed, if it is such a question and told to wait. Anything that is not quite right
-/// is left to the API, which knows what to say about it.
+/// is left to the API, which knows what to say about it. All that the API takes for such a question has to be recognised
+/// here: what waits there has room that others need.
 pub(super) fn at_the_feed(head: &Head) -> Option<FeedQuery> {
-    let asks = head.method == Method::GET && head.uri.path() == "/api/nodes";
-    // One with a body does not wait here.
-    if !asks || head.body != Length::Known(0) {
+    let asks = [Method::GET, Method::HEAD].contains(&head.method);
+    if !asks || head.uri.path() != "/api/nodes" {
         return None;
     }
     let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(&head.uri).ok()?;
@@ -41,6 +41,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_the_head_alone_or_with_a_body_is_such_a_question_as_well() {
+        for (from, to) in [
+            ("GET", "HEAD"),
+            ("host: control", "content-length: 5"),
+            ("host: control", "transfer-encoding: chunked"),
+            ("GET /", "GET http://control/"),
+        ] {
+            assert!(
+                read(&QUESTION.replace(from, to)).is_some(),
+                "{from:?} to {to:?}"
+            );
+        }
+    }
+
+    #[test]
     fn anything_else_is_left_to_the_api() {
         for (from, to) in [
             ("GET", "POST"),
@@ -53,7 +68,6 @@ mod tests {
             ("wait=2.5", "wait=1&wait=2"),
             ("since=7&", ""),
             ("since=7", "since=-7"),
-            ("host: control", "content-length: 5"),
         ] {
             assert_eq!(
                 read(&QUESTION.replace(from, to)),
