@@ -42,12 +42,31 @@ impl Control {
             let free = TcpListener::bind((address, 0)).unwrap();
             free.local_addr().unwrap().port()
         });
+        let file = directory.join("mesh.db");
+        Self::start_on(
+            address,
+            port,
+            ["--db-path", file.to_str().unwrap()],
+            node_timeout,
+        )
+    }
+
+    /// One of several on a PostgreSQL database, on loopback.
+    pub(crate) fn start_replica(database: &str, node_timeout: &str) -> Self {
+        let address = Ipv4Addr::LOCALHOST.into();
+        let free = TcpListener::bind((address, 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        Self::start_on(address, port, ["--database-url", database], node_timeout)
+    }
+
+    fn start_on(address: IpAddr, port: u16, database: [&str; 2], node_timeout: &str) -> Self {
         let options = mesh_control::options::Options::parse_from([
             "quilt-mesh-control",
             "--bind",
             &format!("{address}:{port}"),
-            "--db-path",
-            directory.join("mesh.db").to_str().unwrap(),
+            database[0],
+            database[1],
             "--node-timeout",
             node_timeout,
         ]);

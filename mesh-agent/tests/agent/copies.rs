@@ -2,8 +2,11 @@
 
 use std::{fs, net::Ipv4Addr, path::Path};
 
+use mesh_testbed::{Postgres, PostgresOptions};
+
 use crate::{
     control::{Control, Node},
+    fake_control_plane::server,
     fake_runtime::subnet,
 };
 
@@ -103,4 +106,29 @@ fn a_host_that_moves_while_its_agent_is_killed_is_let_in_at_once() {
         agent.until_logged("registered node_id");
         assert_eq!(agent.logged("copy"), 0, "{:#?}", agent.log());
     }
+}
+
+/// Each replica hears of the other's tokens a moment later, and of the address with the change itself.
+#[test]
+fn a_host_that_is_cloned_and_started_at_another_replica_does_not_lose_its_place() {
+    let options = PostgresOptions::new();
+    let postgres = server().block_on(Postgres::new(&options)).unwrap();
+    let database = postgres.create_database().unwrap();
+    let [here, there] = [(); 2].map(|()| Control::start_replica(&database, "30s"));
+    let [a, b] = [1, 2].map(Node::new);
+    let quick = ["--heartbeat-interval", "200ms", "--hostname", "alpha"];
+    let original = a.agent(&here, &quick);
+    original.until("its subnet", || a.runtime.state().subnet == subnet(1));
+    let beats = original.logged("heartbeat");
+    original.until("heartbeats", || original.logged("heartbeat") > beats + 3);
+    copy_state(a.state(), b.state());
+    let clone = b.agent(&there, &quick);
+    clone.until_logged("this host is a copy of a node that is alive");
+    original.until("its address", || original.logged("registered node_id") >= 2);
+    let beats = original.logged("heartbeat");
+    original.until("heartbeats", || original.logged("heartbeat") > beats + 20);
+    // Heartbeats that it sends meanwhile may make the token outdated that its registration comes with, once.
+    assert_eq!(original.logged("held off"), 0, "{:#?}", original.log());
+    assert_eq!(original.logged("registered node_id"), 2);
+    assert_eq!(clone.logged("registered node_id"), 1, "{:#?}", clone.log());
 }

@@ -236,7 +236,8 @@ impl Liveness {
         self.successions.entry(node_id.clone()).or_default()
     }
 
-    fn succession_text(&self, node_id: &NodeId) -> Option<String> {
+    /// A node's tokens as text, if it has any.
+    pub fn succession_text(&self, node_id: &NodeId) -> Option<String> {
         self.successions.get(node_id).map(Succession::to_string)
     }
 

@@ -12,10 +12,14 @@
 //!    host that moved must not be cut off; and for a while the tokens that the host before has, or is answered with to
 //!    what it asked with the same token, are kept for it. Whoever comes with one of those was there all the time, and
 //!    is the node again.
-//! 4. A token with a higher number than any that is known is the node's: what is known here is behind.
+//! 4. A token with a higher number than any that is known is the node's: what is known here is behind. A number that is
+//!    so much higher that no control plane can have counted to it meanwhile counts as no token: the numbers would end.
 //! 5. Any other is outdated. While the node is up, whoever comes with it is held off. When it is not, nobody else is
 //!    there to be the node: a machine that was restored from a snapshot, after its original has gone, goes on.
 //! 6. Who brings no token, as agents of earlier versions do, is taken for the node.
+//!
+//! What a copy asked and waits for is handed out no token once another has taken the place: that would make it the node
+//! again.
 //!
 //! Where a copy starts with the very token that its original has, whoever uses it first goes on, and the other one is
 //! held off.
@@ -31,6 +35,9 @@ use mesh_rest::heartbeat_token::{HeartbeatToken, NoToken};
 /// and is handed out another each time; which of them arrived shows with its next request.
 const MOST_HANDED_OUT: usize = 4;
 
+/// How far behind may be what is known here, in tokens: as many as are handed out in more than a century, one a second.
+const FARTHEST: u64 = 1 << 32;
+
 /// The tokens of one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Succession {
@@ -39,6 +46,8 @@ pub struct Succession {
     /// Not used yet; oldest first.
     handed_out: VecDeque<HeartbeatToken>,
     used: Option<HeartbeatToken>,
+    /// Tokens up to this number lost their place to a host that came with one from elsewhere.
+    ousted_up_to: u64,
     /// If it may be a copy that came last. In a box: there are thousands of nodes, and few that move.
     displaced: Option<Box<Displaced>>,
 }
@@ -69,7 +78,7 @@ impl Succession {
     /// What `token` says at `now` about who comes with it. `moved`: with another address or name than the node is known
     /// by.
     pub fn standing(&self, token: Option<HeartbeatToken>, moved: bool, now: Instant) -> Standing {
-        let Some(token) = token else {
+        let Some(token) = self.believed(token) else {
             return Standing::Node;
         };
         let is_unused = token.number > self.number || self.handed_out.contains(&token);
@@ -82,6 +91,11 @@ impl Succession {
             (true, true) => Standing::Moved,
             (false, _) => Standing::Outdated,
         }
+    }
+
+    /// A token that may have been handed out.
+    fn believed(&self, token: Option<HeartbeatToken>) -> Option<HeartbeatToken> {
+        token.filter(|token| token.number.saturating_sub(self.number) <= FARTHEST)
     }
 
     fn displaced(&self, now: Instant) -> Option<&Displaced> {
@@ -107,29 +121,42 @@ impl Succession {
 
     /// Takes a token for the node's, whatever it is worth.
     pub fn use_token(&mut self, token: Option<HeartbeatToken>) {
-        if let Some(token) = token.filter(|_| self.used != token) {
+        if let Some(token) = self.believed(token).filter(|it| self.used != Some(*it)) {
+            // Whoever came meanwhile has one of these.
+            let ousted_up_to = self.number;
             self.number = self.number.max(token.number);
             self.handed_out.clear();
             self.used = Some(token);
             // The next that comes with one of its tokens is outdated.
-            self.displaced.take_if(|it| it.handed_out.contains(&token));
+            let returned = self.displaced.take_if(|it| it.handed_out.contains(&token));
+            if returned.is_some() {
+                self.ousted_up_to = ousted_up_to;
+            }
         }
     }
 
-    /// Hands out the next, in answer to who came with `answered`; `nonce` is random.
+    /// Hands out the next, in answer to who came with `answered`; `nonce` is random. Whose place another has taken since
+    /// is answered with the same again.
     pub fn hand_out(
         &mut self,
         answered: Option<HeartbeatToken>,
         nonce: u64,
         now: Instant,
     ) -> HeartbeatToken {
+        self.displaced.take_if(|it| it.until <= now);
+        let is_displaced = |token| self.displaced.as_ref().is_some_and(|it| it.token == token);
+        if let Some(answered) = answered.filter(|it| it.number <= self.ousted_up_to)
+            && self.used != Some(answered)
+            && !is_displaced(answered)
+        {
+            return answered;
+        }
         // At the end of the numbers it stays there, and the nonce alone tells.
         self.number = (self.number + 1).min(i64::MAX.unsigned_abs());
         let token = HeartbeatToken {
             number: self.number,
             nonce,
         };
-        self.displaced.take_if(|it| it.until <= now);
         let handed_out = match &mut self.displaced {
             // A question that waits since before the other one came, who has another token by now.
             Some(displaced) if answered == Some(displaced.token) => &mut displaced.handed_out,
@@ -142,34 +169,38 @@ impl Succession {
         token
     }
 
-    /// Takes over what somebody else knows of the same node, if that is newer. Where both handed out one at the same
-    /// time, each may be the node's.
+    /// Takes over what somebody else knows of the same node, if that is newer. Where both handed out one, each may be the
+    /// node's, as long as neither knows that one was used that is later.
     pub fn learn(&mut self, other: &Self) {
-        if other.number > self.number {
-            *self = Self {
-                displaced: self.displaced.take(),
-                ..other.clone()
-            };
-        } else if other.number == self.number {
-            let news = other.handed_out.iter().copied();
-            let news: Vec<_> = news.filter(|it| !self.handed_out.contains(it)).collect();
-            self.handed_out.extend(news);
+        let used = |it: &Self| it.used.map(|used| used.number);
+        if used(other) > used(self) {
+            if !other.used.is_some_and(|it| self.handed_out.contains(&it)) {
+                self.ousted_up_to = self.number;
+            }
+            self.used = other.used;
+            self.handed_out.clone_from(&other.handed_out);
+        } else if other.number >= self.number {
+            for token in &other.handed_out {
+                if self.used != Some(*token) && !self.handed_out.contains(token) {
+                    self.handed_out.push_back(*token);
+                }
+            }
             let surplus = self.handed_out.len().saturating_sub(MOST_HANDED_OUT);
             self.handed_out.drain(..surplus);
-            self.used = self.used.or(other.used);
         }
+        self.number = self.number.max(other.number);
     }
 }
 
 /// As the database and the other replicas have it: the token that was handed out last, and the one that was used last,
-/// if there is one. The ones between are not worth the room: without them an agent whose answers were lost comes with
-/// the one that it used.
+/// if there is one, and the same twice if none was handed out since. The ones between are not worth the room: without
+/// them an agent whose answers were lost comes with the one that it used.
 impl fmt::Display for Succession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let last = self.handed_out.back().copied().or(self.used);
         let Some(last) = last else { return Ok(()) };
         write!(f, "{last}")?;
-        match self.used.filter(|used| *used != last) {
+        match self.used {
             Some(used) => write!(f, ",{used}"),
             None => Ok(()),
         }
@@ -187,8 +218,12 @@ impl FromStr for Succession {
         let last: HeartbeatToken = last;
         Ok(Self {
             number: last.number,
-            handed_out: [last].into(),
+            handed_out: Some(last)
+                .filter(|_| used != Some(last))
+                .into_iter()
+                .collect(),
             used,
+            ousted_up_to: 0,
             displaced: None,
         })
     }

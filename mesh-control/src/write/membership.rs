@@ -62,12 +62,8 @@ impl Registry {
                 asked => break asked?,
             }
         };
-        let admitted = let_in.admitted;
-        let next = {
-            let liveness = &mut self.copy.memory().liveness;
-            // Not what waits with the same token has to be answered with.
-            liveness.hand_out(&admitted.node_id, None, nonce(), Instant::now())
-        };
+        let LetIn { admitted, next, .. } = let_in;
+        let next = next.unwrap_or_else(|| hand_out(self, &admitted.node_id));
         Ok((admitted, next))
     }
 
@@ -94,6 +90,13 @@ impl Registry {
     }
 }
 
+/// Hands out the token that is answered to a registration, which is not what a question has to be answered with that
+/// waits with the same token.
+fn hand_out(registry: &Registry, node_id: &NodeId) -> HeartbeatToken {
+    let liveness = &mut registry.copy.memory().liveness;
+    liveness.hand_out(node_id, None, nonce(), Instant::now())
+}
+
 /// Who registers.
 pub(crate) struct Arrival {
     registration: Registration,
@@ -103,6 +106,8 @@ pub(crate) struct Arrival {
 /// A node that was let in.
 pub(crate) struct LetIn {
     admitted: Admitted,
+    /// The token to come with next, if that is stored already.
+    next: Option<HeartbeatToken>,
     returning: bool,
     changed: bool,
     displaced: Option<Claimant>,
@@ -194,8 +199,17 @@ pub(super) async fn register(
             changed = true;
         }
     }
+    let mut next = None;
+    if node.is_some() && changed {
+        next = Some(hand_out(registry, &node_id));
+        let tokens = registry.copy.memory().liveness.succession_text(&node_id);
+        // With the change, by which the other replicas learn that the node is elsewhere: from then on they know as well
+        // which of two that were there is the node.
+        change.write_succession(&node_id, tokens.as_deref()).await?;
+    }
     let node_timeout = registry.copy.memory().liveness.timeout();
     Ok(Ok(LetIn {
+        next,
         admitted: Admitted {
             subnet: registry.subnet(index)?,
             node_id,

@@ -292,13 +292,108 @@ fn a_token_of_a_higher_number_than_is_known_is_the_nodes() {
     assert_eq!(succession.hand_out(newer, 3, now).number, 10);
 }
 
+/// Nobody can bring the numbers to their end, at which tokens tell no host from its copy.
+#[test]
+fn a_number_that_was_never_counted_to_is_no_token() {
+    let mut succession: Succession = "7.0000000000000001".parse().unwrap();
+    let now = Instant::now();
+    let token = |number| Some(HeartbeatToken { number, nonce: 2 });
+    let invented = token(8 + FARTHEST);
+    assert_eq!(succession.standing(invented, true, now), Standing::Node);
+    succession.use_token(invented);
+    assert_eq!(succession.hand_out(invented, 3, now).number, 8);
+    let known = Some("7.0000000000000001".parse().unwrap());
+    assert_eq!(succession.standing(known, false, now), Standing::Node);
+    // As far behind as a control plane may be.
+    let far = token(8 + FARTHEST);
+    succession.use_token(far);
+    assert_eq!(succession.standing(known, false, now), Standing::Outdated);
+    assert_eq!(succession.hand_out(far, 4, now).number, 9 + FARTHEST);
+}
+
+/// The copy's question waits while the host takes its place back, and must not be handed a place of its own.
+#[test]
+fn what_waits_for_its_answer_is_handed_no_token_when_its_own_becomes_outdated() {
+    let (mut succession, mut original) = waiting();
+    let (mut copy, start) = (original, Instant::now());
+    copy.token = arrive(&mut succession, copy, 1, start);
+    original.token = Some(succession.hand_out(original.token, 2, start));
+    // Its question.
+    assert_eq!(
+        succession.standing(copy.token, false, start),
+        Standing::Node
+    );
+    succession.use_token(copy.token);
+    original.token = arrive(&mut succession, original, 3, start);
+    assert!(original.token.is_some());
+    let answer = Some(succession.hand_out(copy.token, 4, start));
+    assert_eq!(succession.standing(answer, true, start), Standing::Outdated);
+    assert_eq!(
+        succession.standing(original.token, false, start),
+        Standing::Node
+    );
+}
+
+/// What was written before the token was used that the database knows as handed out.
+#[test]
+fn a_token_that_was_used_is_not_made_unused_by_who_does_not_know_it_yet() {
+    let mut succession = Succession::default();
+    let now = Instant::now();
+    let first = Some(succession.hand_out(None, 1, now));
+    let stored = restarted(&succession);
+    succession.use_token(first);
+    succession.learn(&stored);
+    assert_eq!(succession.standing(first, true, now), Standing::Moved);
+    assert_eq!(
+        restarted(&succession).standing(first, true, now),
+        Standing::Moved
+    );
+}
+
+/// Somebody who brings no token, such as an operator's curl, at another replica than the node's.
+#[test]
+fn what_another_replica_hands_out_meanwhile_makes_no_token_of_the_node_outdated() {
+    let (mut here, mut host) = (Succession::default(), Host { token: None });
+    for nonce in 0..3 {
+        assert!(live(&mut here, &mut host, Fate::Answered, 2 * nonce));
+    }
+    let mut there = restarted(&here);
+    there.hand_out(None, 20, Instant::now());
+    here.learn(&restarted(&there));
+    assert!(live(&mut here, &mut host, Fate::Answered, 22));
+}
+
+/// A replica that was frozen does not know what was used since, and answers what it has read before.
+#[test]
+fn a_replica_that_is_behind_takes_no_place_from_who_went_on_elsewhere() {
+    let (mut frozen, mut host) = (Succession::default(), Host { token: None });
+    for nonce in 0..3 {
+        assert!(live(&mut frozen, &mut host, Fate::Answered, 2 * nonce));
+    }
+    let before = Host { token: frozen.used };
+    let mut other = restarted(&frozen);
+    // Its question waits there.
+    other.use_token(host.token);
+    for nonce in 10..12 {
+        assert!(live(
+            &mut frozen,
+            &mut before.clone(),
+            Fate::AnswerLost,
+            2 * nonce
+        ));
+    }
+    other.learn(&restarted(&frozen));
+    host.token = Some(other.hand_out(host.token, 30, Instant::now()));
+    assert!(live(&mut other, &mut host, Fate::Answered, 32));
+}
+
 #[test]
 fn the_numbers_have_an_end_and_stay_there() {
-    let mut succession = Succession::default();
     let last = HeartbeatToken {
         number: i64::MAX.unsigned_abs(),
         nonce: 1,
     };
+    let mut succession: Succession = last.to_string().parse().unwrap();
     succession.use_token(Some(last));
     let now = Instant::now();
     let next = succession.hand_out(Some(last), 2, now);

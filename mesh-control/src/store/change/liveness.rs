@@ -48,6 +48,24 @@ impl Change {
         Ok(())
     }
 
+    /// Writes a node's tokens, in a change that brings others to read them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn write_succession(
+        &mut self,
+        node_id: &NodeId,
+        succession: Option<&str>,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE nodes SET succession = COALESCE($2, succession) WHERE node_id = $1")
+            .bind(node_id.as_str())
+            .bind(succession)
+            .execute(self.transaction.connection()?)
+            .await?;
+        Ok(())
+    }
+
     /// Turns nodes down that are up.
     ///
     /// # Errors
