@@ -20,8 +20,10 @@ use crate::{
     register::Revocation,
 };
 
+mod claim;
 mod log;
 
+use claim::Claim;
 use log::SyncLog;
 
 /// What the sync task learns from others.
@@ -80,6 +82,7 @@ pub async fn run(
         return;
     };
     peers.known = present;
+    let mut claim = Claim::default();
     let mut woken = Woken::Told;
     loop {
         match woken {
@@ -91,9 +94,16 @@ pub async fn run(
                         results.publish(&peers.known);
                     }
                     // What was asked for before the registration says nothing about it.
-                    let is_news = listed.epoch >= epoch;
-                    if is_news && (!is_usable || is_elsewhere(&listed, &own)) {
-                        results.revocation.revoke(epoch);
+                    if listed.epoch >= epoch {
+                        let elsewhere = elsewhere(&listed, &own);
+                        let is_first = claim.is_first();
+                        let is_due = claim.is_due(elsewhere.is_some(), Instant::now());
+                        if let Some(listed) = elsewhere.filter(|_| is_due && is_first) {
+                            peers.log.elsewhere(listed, own.host_address);
+                        }
+                        if is_due || !is_usable {
+                            results.revocation.revoke(epoch);
+                        }
                     }
                 }
             }
@@ -111,12 +121,12 @@ pub async fn run(
     }
 }
 
-/// Whether the list has this node at another address than it has: it has moved, and registers the new address, or a
-/// copy of its host was taken for it.
-fn is_elsewhere(listed: &Listed, own: &OwnNode) -> bool {
-    let entry = listed.nodes.get(&own.node_id);
-    let is_here = |entry: &Node| entry.host_ip.parse() == Ok(own.host_address);
-    entry.is_some_and(|entry| !is_here(entry))
+/// The address at which the list has this node, if that is another than it has: it has moved, and registers the new
+/// address, or a copy of its host was taken for it.
+fn elsewhere<'a>(listed: &'a Listed, own: &OwnNode) -> Option<&'a str> {
+    let entry: &Node = listed.nodes.get(&own.node_id)?;
+    let is_here = entry.host_ip.parse() == Ok(own.host_address);
+    (!is_here).then_some(&entry.host_ip)
 }
 
 impl Sources {

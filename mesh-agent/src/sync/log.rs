@@ -1,6 +1,6 @@
 //! One log line per change of the peers.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
 
 use ipnet::Ipv4Net;
 use tracing::{debug, info, warn};
@@ -38,6 +38,14 @@ impl SyncLog {
                 "the node list is not about this cluster; the peers stay as they are, registering again"
             );
         }
+    }
+
+    /// Once; the registrations that follow have lines of their own.
+    pub(super) fn elsewhere(&self, listed: &str, own: Ipv4Addr) {
+        info!(
+            listed = %Excerpt(listed), %own,
+            "the control plane lists this node at another address than it has; registering again"
+        );
     }
 
     pub(super) fn skipped(&mut self, skipped: BTreeMap<String, Skip>) {
