@@ -136,7 +136,8 @@ impl Succession {
     }
 
     /// Hands out the next, in answer to who came with `answered`; `nonce` is random. Whose place another has taken since
-    /// is answered with the same again.
+    /// is answered with the same again; and who comes without one, with what was handed out last, as long as that is not
+    /// used, so that nobody makes the node's own outdated by asking often.
     pub fn hand_out(
         &mut self,
         answered: Option<HeartbeatToken>,
@@ -150,6 +151,9 @@ impl Succession {
             && !is_displaced(answered)
         {
             return answered;
+        }
+        if let (None, Some(last)) = (answered, self.handed_out.back()) {
+            return *last;
         }
         // At the end of the numbers it stays there, and the nonce alone tells.
         self.number = (self.number + 1).min(i64::MAX.unsigned_abs());

@@ -18,8 +18,8 @@ use tracing::{debug, warn};
 use crate::http::connection::{self, Site};
 use crate::registry::Registry;
 
-/// Connections at a time; more wait in the kernel's backlog. An agent has one that waits for changes and
-/// one for its heartbeats: room for every node of the largest plan that agents watch, and then some.
+/// Connections at a time; more wait in the kernel's backlog. Room for every node of the largest plan that agents watch,
+/// each with a connection, or two as agents of earlier versions have, and then some.
 const MOST_CONNECTIONS: usize = 160 * 1024;
 
 /// Connections that the kernel completes before they are accepted. All agents of a cluster connect at once

@@ -64,7 +64,9 @@ pub enum StoreError {
         current: Settings,
     },
     /// The PostgreSQL server cannot be reached, starts, stops, or has too much to do.
-    #[error("the PostgreSQL server does not answer ({0}); see that it runs, and that the database's URL is right")]
+    #[error(
+        "the PostgreSQL server does not answer ({0}); see that it runs, and that the database's URL is right"
+    )]
     Unreachable(String),
     /// Anything else: a bug.
     #[error("the database refused a statement ({0})")]

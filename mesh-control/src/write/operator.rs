@@ -144,7 +144,10 @@ pub(super) fn released(
 /// A subnet as people write it.
 fn named(registry: &Registry, subnet: SubnetIndex) -> String {
     let plan = registry.plan.subnet(subnet);
-    plan.map_or_else(|| format!("number {}", subnet.number()), |it| it.to_string())
+    plan.map_or_else(
+        || format!("number {}", subnet.number()),
+        |it| it.to_string(),
+    )
 }
 
 /// A moment in Unix seconds.

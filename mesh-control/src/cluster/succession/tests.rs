@@ -388,6 +388,24 @@ fn a_replica_that_is_behind_takes_no_place_from_who_went_on_elsewhere() {
 }
 
 #[test]
+fn however_often_somebody_comes_without_a_token_the_nodes_own_stays_good() {
+    let now = Instant::now();
+    let (mut succession, mut host) = waiting();
+    let asked = host.token;
+    for nonce in 0..20 {
+        assert_eq!(succession.standing(None, false, now), Standing::Node);
+        succession.use_token(None);
+        succession.hand_out(None, nonce, now);
+        assert_eq!(succession.standing(asked, false, now), Standing::Node);
+    }
+    host.token = Some(succession.hand_out(asked, 100, now));
+    for nonce in 101..121 {
+        succession.hand_out(None, nonce, now);
+    }
+    assert_eq!(succession.standing(host.token, false, now), Standing::Node);
+}
+
+#[test]
 fn the_numbers_have_an_end_and_stay_there() {
     let last = HeartbeatToken {
         number: i64::MAX.unsigned_abs(),
