@@ -19,11 +19,7 @@ pub(crate) mod underlay;
 use std::sync::Arc;
 
 use crate::{
-    ebpf::FastPathState,
-    observed::{Observed, Programs},
-    problem::Problem,
-    settings::Settings,
-    wanted::Wanted,
+    ebpf::FastPathState, observed::Observed, problem::Problem, settings::Settings, wanted::Wanted,
 };
 use containers::Containers;
 use devices::Devices;
@@ -114,7 +110,7 @@ pub(crate) fn desired(
         let missing = observed.next_hops.unreachable();
         let unreachable = (!missing.is_empty()).then_some(Problem::NoRoute(missing));
         let bare = fast_path::without_ethernet(observed, underlay);
-        let carries = settings.forwarding && observed.programs == Programs::Loaded;
+        let carries = settings.forwarding && observed.has_programs;
         let bare = (carries && !bare.is_empty()).then_some(Problem::NotEthernet(bare));
         desired.problems.extend(unreachable);
         desired.problems.extend(bare);

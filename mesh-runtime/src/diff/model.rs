@@ -14,8 +14,7 @@ use crate::{
     desired::{entries::OverlayRoute, holders::Holders},
     headroom::{self, HeadroomChange},
     observed::{
-        Address, Forwarding, Link, LinkKind, Observed, Programs, Route, Routes, Vxlan,
-        shaping::Shaping,
+        Address, Forwarding, Link, LinkKind, Observed, Route, Routes, Vxlan, shaping::Shaping,
     },
     settings::{Device, Settings},
 };
@@ -299,6 +298,7 @@ pub(crate) fn foreign(settings: &Settings, state: &Observed) -> Observed {
         holders: Holders::default(),
         unsettled: BTreeSet::new(),
         ip_forward: false,
-        programs: Programs::default(),
+        has_programs: false,
+        bridge_has_program: false,
     }
 }

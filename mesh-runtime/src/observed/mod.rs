@@ -81,20 +81,11 @@ pub(crate) struct Observed {
     pub(crate) unsettled: BTreeSet<Device>,
     /// `net.ipv4.ip_forward`.
     pub(crate) ip_forward: bool,
-    /// Where the programs stand.
-    pub(crate) programs: Programs,
-}
-
-/// Where the programs stand: the packet filter guards for those that are missing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Programs {
-    /// They are being loaded.
-    #[default]
-    Pending,
-    /// They are loaded, and attached or about to be.
-    Loaded,
-    /// There are none, and there will be none.
-    Missing,
+    /// Whether there are programs, attached or about to be.
+    pub(crate) has_programs: bool,
+    /// Whether our bridge's program is known to stand. Until then, and where there is none, the packet filter
+    /// judges alone what goes up to the host.
+    pub(crate) bridge_has_program: bool,
 }
 
 /// An interface.

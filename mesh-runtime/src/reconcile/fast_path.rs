@@ -14,7 +14,7 @@ use crate::{
         AttachDone, FastPath, FastPathChanges, FastPathError, FastPathOptions, FastPathState,
         Hooks, detach_leftovers,
     },
-    observed::{Observed, Programs},
+    observed::Observed,
     options::RuntimeOptions,
     problem::Problem,
 };
@@ -118,13 +118,9 @@ impl FastPathSlot {
         }))
     }
 
-    /// Where the programs stand.
-    pub(super) fn programs(&self) -> Programs {
-        match self {
-            Self::Unopened | Self::Opening(_) => Programs::Pending,
-            Self::Open(open) if open.is_attached() || open.refused().is_none() => Programs::Loaded,
-            Self::Open(_) | Self::Unavailable(_) => Programs::Missing,
-        }
+    /// Whether there are programs, attached or about to be.
+    pub(super) fn has_programs(&self) -> bool {
+        matches!(self, Self::Open(open) if open.is_attached() || open.refused().is_none())
     }
 
     /// Starts opening it.
@@ -183,7 +179,7 @@ impl FastPathSlot {
         matches!(self, Self::Open(open) if open.fast_path.attaches_filters())
     }
 
-    /// Whether the programs of a port were attached.
+    /// Whether the programs of a port, or of the bridge, were attached.
     pub(super) fn has_program(&self, port: u32) -> bool {
         let Self::Open(open) = self else {
             return false;
@@ -328,6 +324,12 @@ impl Reconciler {
         }
     }
 
+    /// Whether our bridge's program was attached.
+    pub(super) fn bridge_has_program(&self) -> bool {
+        let bridge = self.observed.link_named(&self.settings.bridge);
+        bridge.is_some_and(|bridge| self.fast_path.has_program(bridge.index))
+    }
+
     /// Takes what became of attaching.
     pub(super) fn note_attached(&mut self, done: Result<AttachDone, JoinError>) {
         let FastPathSlot::Open(open) = &mut self.fast_path else {
@@ -361,9 +363,10 @@ impl Reconciler {
                     FastPathSlot::Unavailable(format!("attaching its programs failed: {error}"));
             }
         }
-        // The packet filter may let go of what programs have now.
+        // The packet filter may let go of what programs have now, or has to judge it again.
         let mut awaiting = self.observed.awaiting_programs.iter();
         self.unplanned |= awaiting.any(|&port| self.fast_path.has_program(port));
+        self.unplanned |= self.observed.bridge_has_program != self.bridge_has_program();
         self.note_fast_path_problem();
         self.answer_waiting();
     }

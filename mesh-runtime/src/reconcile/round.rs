@@ -79,7 +79,8 @@ impl Reconciler {
 
     /// Computes what the kernel is to show, and what has to be changed for it.
     pub(super) fn compare(&mut self) -> Vec<Change> {
-        self.observed.programs = self.fast_path.programs();
+        self.observed.has_programs = self.fast_path.has_programs();
+        self.observed.bridge_has_program = self.bridge_has_program();
         self.note_new_ports();
         let before = &self.desired.entries;
         self.desired = desired(&self.settings, &self.wanted, &self.observed, Some(before));

@@ -1,16 +1,26 @@
 //! A container that says by ARP that it is the gateway, or its sibling.
 
-use std::net::Ipv4Addr;
+use std::{
+    io,
+    net::Ipv4Addr,
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use mesh_testbed::{PingOptions, ping};
+use futures_util::FutureExt as _;
+use mesh_testbed::{Daemon, DaemonOptions, PingOptions, Signal, ping};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use tokio::runtime::Handle;
 
 use crate::{
-    frames::{self, Mac, announcements},
-    inside::{ip, mac},
+    frames::{self, IPV4, Mac, announcements},
+    inside::{ip, mac, run},
     packet_socket::PacketSocket,
     pair::SOON,
-    scene::{MODES, Plan, Scene, in_modes},
-    witness::{Listener, PORT, TIMES, Witness as _, sees_no},
+    rules::settled,
+    scene::{LOADING, MODES, Mode, Plan, Scene, bridge_has_program, guarded, in_modes},
+    witness::{FORGED, Listener, PORT, TIMES, Witness as _, contains, sees_no},
 };
 
 /// What an ARP packet says of its sender: what a forged one is recognised by.
@@ -27,6 +37,35 @@ fn neighbour(netns: &mesh_testbed::NetNs, interface: &str, address: Ipv4Addr) ->
 
 fn printed(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// What a namespace learns of its neighbours, also where a runtime has it forget that at once.
+struct Learnt(Socket);
+
+impl Learnt {
+    fn listen(netns: &mesh_testbed::NetNs) -> Self {
+        let listen = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind(&SocketAddr::new(0, 1 << (libc::RTNLGRP_NEIGH - 1)))?;
+            socket.set_non_blocking(true)?;
+            io::Result::Ok(socket)
+        };
+        Self(netns.run(listen).unwrap().unwrap())
+    }
+
+    /// Whether it has learnt, since the last call, that the address is at that MAC address.
+    fn has(&self, mac: Mac, address: Ipv4Addr) -> bool {
+        let mut found = false;
+        loop {
+            let mut notification = Vec::with_capacity(4096);
+            match self.0.recv(&mut notification, 0) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return found,
+                Err(error) => panic!("{error}"),
+            }
+            found |= contains(&notification, &mac) && contains(&notification, &address.octets());
+        }
+    }
 }
 
 /// The attacker announces `address` as its own; nobody on the bridge hears it.
@@ -105,22 +144,101 @@ async fn a_siblings_address_is_announced_to_nobody_on_the_bridge() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_host_does_not_learn_a_siblings_address_from_the_attacker() {
-    in_modes(MODES, Plan::default(), async |scene| {
+async fn the_host_learns_no_siblings_address_from_the_attacker(modes: &[Mode]) {
+    in_modes(modes, Plan::default(), async |scene| {
         let (host, attacker) = (scene.home().netns(), scene.attacker.netns());
         let own = mac(attacker, "eth0");
         let socket = PacketSocket::open(attacker, "eth0");
-        let gateway = (scene.gateway_mac(), scene.gateway());
-        let frames = announcements(own, scene.sibling().address(), gateway);
+        let (gateway, sibling) = (scene.gateway(), scene.sibling().address());
+        let frames = announcements(own, sibling, (scene.gateway_mac(), gateway));
+        let learnt = Learnt::listen(host);
         for _ in 0..TIMES {
             socket.send(attacker, &frames);
         }
         let listener = Listener::on(host);
-        let marker = Scene::marker(attacker, scene.gateway());
+        let marker = Scene::marker(attacker, gateway);
         sees_no(b"nothing of this kind", &listener, marker);
-        let known = neighbour(host, "quilt0", scene.sibling().address());
+        let known = neighbour(host, "quilt0", sibling);
         assert!(!known.contains(&printed(own)), "{known}");
+        assert!(!learnt.has(own, sibling), "it was learnt, and forgotten");
+        // Whoever listens does hear what is learnt.
+        let free = Ipv4Addr::new(10, 42, 1, 250);
+        let entry = format!("{free} lladdr {} dev quilt0 nud stale", printed(own));
+        ip(host, &format!("neighbour replace {entry}"));
+        assert!(learnt.has(own, free), "nothing is heard");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_does_not_learn_a_siblings_address_from_the_attacker() {
+    the_host_learns_no_siblings_address_from_the_attacker(MODES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_does_not_learn_a_siblings_address_while_programs_are_being_loaded() {
+    the_host_learns_no_siblings_address_from_the_attacker(LOADING).await;
+}
+
+/// Ways to start a runtime, each after the one before was killed.
+const STARTS: [&[&str]; 3] = [&["--fast-path", "off"], &["--attach", "clsact"], &[]];
+
+/// In every moment of runtimes that load their programs, are killed, started in another way, and have their
+/// rules destroyed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_does_not_learn_a_siblings_address_while_its_runtime_comes_and_goes() {
+    let modes = [Mode::Loading, Mode::Fast, Mode::MadeWhileDead];
+    in_modes(&modes, Plan::default(), async |scene| {
+        let (home, attacker) = (scene.home(), scene.attacker.netns());
+        let own = mac(attacker, "eth0");
+        let (gateway, sibling) = (scene.gateway(), scene.sibling().address());
+        let mut frames = announcements(own, sibling, (scene.gateway_mac(), gateway));
+        let packet = frames::udp_packet((sibling, 4444), (gateway, PORT), FORGED);
+        frames.push(frames::ethernet(scene.gateway_mac(), own, IPV4, &packet));
+        let socket = PacketSocket::open(attacker, "eth0");
+        let (learnt, listener) = (Learnt::listen(home.netns()), Listener::on(home.netns()));
+        let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let come_and_go = async {
+            if scene.mode == Mode::Loading {
+                scene.go_on_loading();
+                guarded(home, &scene.attacker).await;
+                assert!(!learnt.has(own, sibling), "while programs come");
+            }
+            for words in STARTS {
+                let binary = env!("CARGO_BIN_EXE_quilt-runtime");
+                let options = DaemonOptions::new().binary(binary).args(words.to_vec());
+                if home.is_running(Daemon::Runtime) {
+                    let killed = home.stop(Daemon::Runtime, Signal::SIGKILL, SOON).await;
+                    killed.unwrap();
+                }
+                home.start_runtime(&options).await.unwrap();
+                bridge_has_program(home).await;
+                assert!(!learnt.has(own, sibling), "with {words:?}");
+            }
+            guarded(home, &scene.attacker).await;
+            for damage in ["delete table bridge quilt_mesh", "flush ruleset"] {
+                run(home.netns(), "nft", damage);
+                settled(home.netns()).await;
+                assert!(!learnt.has(own, sibling), "after {damage}");
+            }
+        };
+        let ended = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    socket.send(attacker, &frames);
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let come_and_go = AssertUnwindSafe(come_and_go).catch_unwind();
+            let ended = tokio::task::block_in_place(|| Handle::current().block_on(come_and_go));
+            stop.store(true, Ordering::Relaxed);
+            ended
+        });
+        ended.unwrap_or_else(|panic| resume_unwind(panic));
+        println!("{:?}: {rounds:?} rounds", scene.mode);
+        sees_no(FORGED, &listener, Scene::marker(attacker, gateway));
+        assert!(!learnt.has(own, sibling));
     })
     .await;
 }
@@ -156,7 +274,7 @@ async fn who_adds_a_siblings_address_gets_nothing_from_another_node() {
             let payload = format!("packet {number}");
             send(payload.as_bytes());
             let got = owner.next(SOON / 10);
-            let stolen = thief.next(std::time::Duration::from_millis(1));
+            let stolen = thief.next(Duration::from_millis(1));
             assert_eq!(stolen, None, "the thief got it");
             assert_eq!(got.as_deref(), Some(payload.as_bytes()));
         }
@@ -189,7 +307,7 @@ async fn who_adds_a_siblings_address_gets_nothing_from_its_host_and_its_bridge()
                 let payload = format!("packet {number} of {address}");
                 Scene::marker(from, stolen)(payload.as_bytes());
                 let got = owner.next(SOON / 10);
-                let stolen = thief.next(std::time::Duration::from_millis(1));
+                let stolen = thief.next(Duration::from_millis(1));
                 assert_eq!(stolen, None, "the thief got it");
                 assert_eq!(got.as_deref(), Some(payload.as_bytes()));
             }

@@ -35,7 +35,7 @@ async fn no_answer(interface: &'static str) {
         route_localnet(home, interface);
         let (attacker, address) = (scene.attacker.netns(), scene.attacker.address());
         let _listener = match scene.mode {
-            Mode::Fast | Mode::Off | Mode::New => None,
+            Mode::Fast | Mode::Off | Mode::New | Mode::Loading => None,
             // The runtime is dead, and its port free.
             Mode::Killed | Mode::MadeWhileDead => Some(bind(home, || {
                 TcpListener::bind((Ipv4Addr::LOCALHOST, RUNTIME))

@@ -13,6 +13,7 @@
 mod pair;
 
 mod frames;
+mod held_shut;
 mod inside;
 mod packet_socket;
 mod port;

@@ -5,6 +5,7 @@ use std::{
     any::Any,
     net::{Ipv4Addr, SocketAddrV4},
     panic::AssertUnwindSafe,
+    sync::Mutex,
 };
 
 use futures_util::FutureExt as _;
@@ -12,6 +13,7 @@ use mesh_proto::mesh::fast_path_status::State;
 use mesh_testbed::{Container, Daemon, DaemonOptions, Host, NetNs, Signal, Testbed, wait_until};
 
 use crate::{
+    held_shut::HeldShut,
     inside::{datagram, mac},
     pair::{Pair, SOON, peer_of, sync_peers},
     register::{Registered, Registration, known, lease},
@@ -31,6 +33,8 @@ pub(crate) enum Mode {
     MadeWhileDead,
     /// Programs are filters, and the ports came a moment ago: they have none yet.
     New,
+    /// The runtimes run, and their programs are still being loaded: there are none yet.
+    Loading,
 }
 
 /// For attacks out of a container.
@@ -47,6 +51,9 @@ pub(crate) const HOST_MODES: &[Mode] = &[Mode::Fast, Mode::Off, Mode::Killed];
 
 /// For what needs a living runtime.
 pub(crate) const ALIVE: &[Mode] = &[Mode::Fast, Mode::Off];
+
+/// For what rules alone can judge: until the programs are there.
+pub(crate) const LOADING: &[Mode] = &[Mode::Loading];
 
 /// What a scene needs beyond the usual.
 #[derive(Default)]
@@ -68,6 +75,9 @@ pub(crate) struct Plan {
 }
 
 pub(crate) struct Scene {
+    /// Why the programs are not there, where they are [`Loading`](Mode::Loading). Gone before the runtimes
+    /// are ended, which would wait for it.
+    held_shut: Mutex<Vec<HeldShut>>,
     pub(crate) mode: Mode,
     pub(crate) pair: Pair,
     /// The container that attacks.
@@ -125,6 +135,10 @@ impl Scene {
         if plan.without_programs {
             options = options.args(["--bpffs", "/dev/null"]);
         }
+        let held_shut = match mode {
+            Mode::Loading => testbed.hosts().iter().map(no_programs_yet).collect(),
+            _ => Vec::new(),
+        };
         let pair = Pair::start_on(testbed, &options, &options).await;
         if plan.third_is_peer {
             let [a, b, third] = pair.testbed.hosts() else {
@@ -146,7 +160,7 @@ impl Scene {
             (pair.host_b(), &pair.b),
         ] {
             match mode {
-                Mode::New => seen(host, container).await,
+                Mode::New | Mode::Loading => seen(host, container).await,
                 _ => guarded(host, container).await,
             }
         }
@@ -161,6 +175,7 @@ impl Scene {
         if mode != Mode::MadeWhileDead {
             match mode {
                 Mode::New => is_new(home, &attacker).await,
+                Mode::Loading => has_no_programs_yet(home, &attacker).await,
                 _ => guarded(home, &attacker).await,
             }
             if let Some(plan) = &plan.registered {
@@ -176,6 +191,7 @@ impl Scene {
             kill(&pair).await;
         }
         Self {
+            held_shut: Mutex::new(held_shut),
             mode,
             pair,
             attacker,
@@ -238,6 +254,11 @@ impl Scene {
         move |payload| datagram(from, SocketAddrV4::new(to, PORT), payload)
     }
 
+    /// Has the runtimes go on to load their programs, where they wait.
+    pub(crate) fn go_on_loading(&self) {
+        self.held_shut.lock().unwrap().clear();
+    }
+
     /// Starts the runtimes that were killed.
     pub(crate) async fn revive(&self) {
         for host in [self.pair.host_a(), self.pair.host_b()] {
@@ -295,13 +316,40 @@ async fn seen(host: &Host, container: &Container) {
     .unwrap();
 }
 
-/// The same of a container whose port has no program yet.
+/// The same of a container whose port has no program yet, and the bridge has.
 async fn is_new(host: &Host, container: &Container) {
     seen(host, container).await;
-    let status = host.status().await.unwrap();
-    let attachments = status.fast_path.unwrap().attachments;
+    let attachments = bridge_has_program(host).await;
     let port = format!("{}: encapsulate", container.host_interface());
     assert!(!attachments.contains(&port), "{attachments:?}");
+}
+
+/// Waits until the bridge has its program, and says what else is attached then.
+pub(crate) async fn bridge_has_program(host: &Host) -> Vec<String> {
+    let bridge = format!("{}: catch_all", mesh_testbed::BRIDGE);
+    wait_until("the bridge's program", SOON, || async {
+        let status = host.status().await.map_err(|error| error.to_string())?;
+        let attachments = status.fast_path.unwrap_or_default().attachments;
+        match attachments.contains(&bridge) {
+            true => Ok(attachments),
+            false => Err(format!("{attachments:?}")),
+        }
+    })
+    .await
+    .unwrap()
+}
+
+/// Has a host's runtime wait before it loads its programs.
+fn no_programs_yet(host: &Host) -> HeldShut {
+    HeldShut::new(&host.bpffs_dir().join("quilt-mesh"))
+}
+
+/// The same as [`seen`], of a container on a host whose programs are not there yet.
+async fn has_no_programs_yet(host: &Host, container: &Container) {
+    seen(host, container).await;
+    let fast_path = host.status().await.unwrap().fast_path.unwrap();
+    assert_eq!(fast_path.state(), State::Waiting, "{fast_path:?}");
+    assert!(fast_path.attachments.is_empty(), "{fast_path:?}");
 }
 
 /// Waits until a container's port has its program, unless there are none, and the runtime knows

@@ -7,7 +7,7 @@ use crate::{
     frames::{self, IPV4, Mac},
     inside::mac,
     packet_socket::PacketSocket,
-    scene::{MODES, Mode, Plan, Scene, in_modes},
+    scene::{LOADING, MODES, Mode, Plan, Scene, in_modes},
     witness::{FORGED, Listener, PORT, TIMES, sees_no},
 };
 
@@ -245,6 +245,18 @@ async fn an_address_outside_the_subnet_does_not_reach_the_host() {
     never(outside_address, Towards::TheHost).await;
 }
 
+/// A sibling's address, its MAC address, and both, towards everybody.
+async fn a_sibling_is_impersonated_towards_nobody(modes: &[Mode], plan: Plan) {
+    in_modes(modes, plan, async |scene| {
+        for claim in [siblings_address, siblings_mac, siblings_address_and_mac] {
+            for towards in [Towards::AnotherNode, Towards::TheBridge, Towards::TheHost] {
+                claims(scene, claim(scene), towards);
+            }
+        }
+    })
+    .await;
+}
+
 /// Where the kernel takes no programs, the rules alone hold the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sibling_is_impersonated_towards_nobody_where_rules_guard_alone() {
@@ -252,18 +264,13 @@ async fn a_sibling_is_impersonated_towards_nobody_where_rules_guard_alone() {
         without_programs: true,
         ..Plan::default()
     };
-    in_modes(
-        &[Mode::Fast, Mode::Killed, Mode::MadeWhileDead],
-        plan,
-        async |scene| {
-            for claim in [siblings_address, siblings_mac, siblings_address_and_mac] {
-                for towards in [Towards::AnotherNode, Towards::TheBridge, Towards::TheHost] {
-                    claims(scene, claim(scene), towards);
-                }
-            }
-        },
-    )
-    .await;
+    let modes = [Mode::Fast, Mode::Killed, Mode::MadeWhileDead];
+    a_sibling_is_impersonated_towards_nobody(&modes, plan).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_is_impersonated_towards_nobody_while_programs_are_being_loaded() {
+    a_sibling_is_impersonated_towards_nobody(LOADING, Plan::default()).await;
 }
 
 /// The way in which a sibling's traffic is stolen without a word of IP: the bridge learns the

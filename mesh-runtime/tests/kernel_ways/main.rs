@@ -11,6 +11,8 @@
 
 #[path = "../kernel_security/frames.rs"]
 mod frames;
+#[path = "../kernel_security/held_shut.rs"]
+mod held_shut;
 #[path = "../kernel_security/inside.rs"]
 mod inside;
 #[path = "../kernel_security/packet_socket.rs"]

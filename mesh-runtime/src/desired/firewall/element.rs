@@ -2,7 +2,7 @@
 
 use std::{fmt, net::Ipv4Addr};
 
-use super::published::Publication;
+use super::{published::Publication, text::class};
 use crate::{diff::change::DisplayMac, ebpf::Mac};
 
 /// An element as the kernel holds it.
@@ -30,6 +30,8 @@ pub(super) enum Element {
     Holder(u32, Ipv4Addr),
     Mac(Mac),
     MacHolder(u32, Mac),
+    /// A priority.
+    Mark(u32),
     /// An element of a map.
     Door(Publication, Option<Ipv4Addr>),
 }
@@ -47,10 +49,10 @@ impl Element {
     }
 
     /// As the kernel compares it: an address in network byte order, a name filled up with zeros
-    /// (`IFNAMSIZ`), an index in the host's byte order; of several, each filled up to four bytes.
+    /// (`IFNAMSIZ`), an index and a mark in the host's byte order; of several, each filled up to four bytes.
     pub(super) fn key(&self) -> Vec<u8> {
         match self {
-            Self::Port(port) => port.to_ne_bytes().to_vec(),
+            Self::Port(number) | Self::Mark(number) => number.to_ne_bytes().to_vec(),
             Self::Holder(port, address) => [port.to_ne_bytes(), address.octets()].concat(),
             Self::Mac(mac) => mac.to_vec(),
             Self::MacHolder(port, mac) => [&port.to_ne_bytes()[..], mac, &[0; 2]].concat(),
@@ -91,6 +93,7 @@ impl fmt::Display for Element {
             Self::Holder(port, address) => write!(f, "{} . {address}", Index(*port)),
             Self::Mac(mac) => write!(f, "{}", DisplayMac(*mac)),
             Self::MacHolder(port, mac) => write!(f, "{} . {}", Index(*port), DisplayMac(*mac)),
+            Self::Mark(mark) => f.write_str(&class(*mark)),
             Self::Door(publication, address) => {
                 if let Some(address) = address {
                     write!(f, "{address} . ")?;

@@ -16,11 +16,12 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use mesh_layout::PRIORITY_ANOTHERS_CLAIM;
 
 use super::{Desired, underlay::Underlay};
 use crate::{
     ebpf::Mac,
-    observed::{Link, LinkKind, Observed, Programs},
+    observed::{Link, LinkKind, Observed},
     settings::Settings,
     wanted::{Wanted, node_settings::NodeSettings},
 };
@@ -53,8 +54,6 @@ struct Frame {
     masquerade: bool,
     /// Whether our bridge takes VLAN tags off.
     filters_vlans: bool,
-    /// Whether no program judges what the rules mark.
-    without_programs: bool,
     /// Whether addresses are left as they are and nothing is counted by name, for a kernel that can do neither.
     guards_alone: bool,
 }
@@ -82,6 +81,8 @@ pub(crate) struct Sets {
     strict: BTreeSet<u32>,
     /// Ports whose packets no program of ours may see.
     bare: BTreeSet<u32>,
+    /// Marks of frames that go no further than the rules, because no program at the bridge judges them.
+    refused: BTreeSet<u32>,
     /// Ports of this host by which containers are reached.
     doors: Doors,
 }
@@ -121,7 +122,7 @@ pub(crate) struct ElementChange {
     pub(crate) elements: Vec<Raw>,
 }
 
-pub(crate) const SETS: [NamedSet; 14] = [
+pub(crate) const SETS: [NamedSet; 15] = [
     NamedSet {
         family: "inet",
         name: "peers",
@@ -224,6 +225,13 @@ pub(crate) const SETS: [NamedSet; 14] = [
         same: |one, other| one.bare == other.bare,
         elements: |sets| elements(&sets.bare, |&port| Element::Port(port)),
     },
+    NamedSet {
+        family: "bridge",
+        name: "refused",
+        kind: "classid",
+        same: |one, other| one.refused == other.refused,
+        elements: |sets| elements(&sets.refused, |&mark| Element::Mark(mark)),
+    },
 ];
 
 fn elements<T: IntoIterator>(all: T, element: fn(T::Item) -> Element) -> BTreeSet<Element> {
@@ -268,7 +276,6 @@ impl Ruleset {
                 routed_from: settings.routed_from.clone(),
                 masquerade: settings.masquerade,
                 filters_vlans: bridge.filters_vlans,
-                without_programs: observed.programs == Programs::Missing,
                 guards_alone: false,
             },
             sets: Sets {
@@ -291,6 +298,13 @@ impl Ruleset {
                 macs: containers.macs.clone(),
                 strict: containers.strict_ports.clone(),
                 bare: containers.bare_ports.clone(),
+                // The bridge's program knows whether the port is still there that has what is claimed; the
+                // rules alone cannot tell a container made again from a thief. With a daemon they can: it tells
+                // them of both at once.
+                refused: match observed.bridge_has_program {
+                    true => BTreeSet::new(),
+                    false => [PRIORITY_ANOTHERS_CLAIM].into(),
+                },
                 doors: doors(&wanted.published, subnet, wanted.node_settings.vxlan_port),
             },
         })

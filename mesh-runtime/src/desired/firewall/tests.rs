@@ -4,7 +4,10 @@ use mesh_ipam::{Protocol, Published};
 use mesh_layout::VXLAN_PORT;
 
 use super::*;
-use crate::observed::{Link, containers::FarEnd};
+use crate::{
+    observed::{Link, containers::FarEnd},
+    options::RuntimeOptions,
+};
 
 const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 1, 0), 24);
 
@@ -21,7 +24,6 @@ fn ruleset(sets: Sets) -> Ruleset {
             routed_from: BTreeSet::new(),
             masquerade: true,
             filters_vlans: false,
-            without_programs: false,
             guards_alone: false,
         },
         sets,
@@ -39,9 +41,17 @@ fn sets() -> impl Strategy<Value = Sets> {
     let macs = prop::collection::btree_map(mac, port(), 0..6);
     let of_inet = (addresses(), addresses(), names(), names(), published());
     let some_ports = || prop::collection::btree_set(port(), 0..6);
-    let (strict, bare) = (some_ports(), some_ports());
-    (of_inet, ports, held, macs, strict, bare).prop_map(
-        |((peers, subnets, uplinks, bridges, published), ports, held, macs, strict, bare)| Sets {
+    let of_ports = (ports, some_ports(), some_ports());
+    let marks = Just(BTreeSet::from([PRIORITY_ANOTHERS_CLAIM]));
+    let refused = prop_oneof![Just(BTreeSet::new()), marks];
+    (of_inet, of_ports, held, macs, refused).prop_map(
+        |(
+            (peers, subnets, uplinks, bridges, published),
+            (ports, strict, bare),
+            held,
+            macs,
+            refused,
+        )| Sets {
             doors: doors(&published, SUBNET, VXLAN_PORT),
             peers: Arc::new(peers),
             subnets: Arc::new(subnets),
@@ -53,6 +63,7 @@ fn sets() -> impl Strategy<Value = Sets> {
             macs,
             strict,
             bare,
+            refused,
         },
     )
 }
@@ -220,13 +231,35 @@ fn frames_of_a_vlan_are_judged_where_the_bridge_takes_tags_off() {
 }
 
 #[test]
-fn without_programs_the_rules_drop_what_they_would_have_marked_for_them() {
-    let mut rules = ruleset(Sets::default());
-    let up = |rules: &Ruleset| rules.text().split("chain up").nth(1).unwrap().to_owned();
-    let judged = |rules: &Ruleset| up(rules).contains("meta priority 514d:0 counter drop");
-    assert!(!judged(&rules), "{}", up(&rules));
-    rules.frame.without_programs = true;
-    assert!(judged(&rules), "{}", up(&rules));
+fn the_rules_drop_what_they_mark_until_a_program_is_known_to_judge_it() {
+    let mut observed = Observed {
+        links: [link(2, "quilt0", LinkKind::Bridge, None)].into(),
+        ..Observed::default()
+    };
+    let rules = |observed: &Observed| {
+        let wanted = Wanted {
+            subnet: Some(SUBNET),
+            ..Wanted::default()
+        };
+        let settings = Settings::from(&RuntimeOptions::default());
+        Ruleset::new(&settings, &wanted, observed, &Desired::default()).unwrap()
+    };
+    let before = rules(&observed);
+    let text = before.text();
+    let refused = "set refused { type classid; elements = { 514d:0 }; }";
+    assert!(text.contains(refused), "{text}");
+    let up = text.split("chain up").nth(1).unwrap();
+    let (claims, drop) = (up.find("jump claims"), up.find("@refused counter drop"));
+    assert!(claims.is_some() && claims < drop, "{up}");
+    observed.bridge_has_program = true;
+    // For which no table is written anew.
+    let changes = rules(&observed).since(&before).unwrap();
+    let changes: Vec<_> = changes
+        .into_iter()
+        .map(|it| (it.set, it.add, it.elements))
+        .collect();
+    let claim = Element::Mark(PRIORITY_ANOTHERS_CLAIM).raw();
+    assert_eq!(changes, [("refused", false, vec![claim])]);
 }
 
 #[test]

@@ -242,7 +242,6 @@ impl Ruleset {
             subnet,
             bridge_mac,
             filters_vlans,
-            without_programs,
             ..
         } = &self.frame;
         let gateway = gateway(*subnet);
@@ -252,12 +251,6 @@ impl Ruleset {
         // What becomes of a fragment that leaves its checksum to others no rule can tell (port_guard.rs of
         // mesh-ebpf can), and that it was one is forgotten where the bridge's own traffic is filtered as IP.
         let fragment = class(PRIORITY_UNKNOWN_FRAGMENT);
-        // The bridge's program knows whether the port is still there that has what is claimed; the rules
-        // alone cannot tell a container made again from a thief.
-        let judged = match without_programs {
-            true => format!("\t\tmeta priority {claim} counter drop\n"),
-            false => String::new(),
-        };
         // A network of its own, unless the bridge takes its tag off.
         let of_vlan = |verdict| match filters_vlans {
             true => String::new(),
@@ -314,7 +307,7 @@ impl Ruleset {
              \t\ttype filter hook input priority -300;\n\
              \t\tiif @strict jump strict_port\n\
              \t\tjump claims\n\
-             {judged}\
+             \t\tmeta priority @refused counter drop\n\
              \t}}\n\
              }}\n"
         )
