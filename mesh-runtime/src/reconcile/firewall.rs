@@ -19,6 +19,9 @@ const PACE: Duration = Duration::from_millis(500);
 /// have loaded what it lacks.
 const WIDEN: Duration = Duration::from_secs(300);
 
+/// How long programs that are to go wait for the rules that judge in their place.
+const RULES_FIRST: Duration = Duration::from_secs(5);
+
 /// The packet filter's rules, and who writes them.
 pub(crate) struct Firewall {
     wanted: Option<Ruleset>,
@@ -227,6 +230,17 @@ impl Reconciler {
         // Without a bridge for a moment, the rules stay as they are.
         if let Some(rules) = self.desired.firewall.clone() {
             self.firewall.want(rules);
+        }
+    }
+
+    /// Has the rules written that are wanted, and waits for that, but not for ever.
+    pub(super) async fn write_rules(&mut self) {
+        if !self.firewall.lags() || self.firewall.turn.is_none() && self.firewall.begin() {
+            return;
+        }
+        match tokio::time::timeout(RULES_FIRST, self.firewall.done()).await {
+            Ok(outcome) => self.note_firewall(outcome),
+            Err(_) => tracing::warn!("the packet filter's rules are not written in time"),
         }
     }
 

@@ -214,6 +214,10 @@ impl Reconciler {
                 }
                 progress = self.fast_path.progress() => match progress {
                     Progress::Opened(opened) => {
+                        if opened.is_err() {
+                            // What an earlier run has attached goes.
+                            self.write_rules().await;
+                        }
                         self.fast_path.settle(opened, &self.options, &self.observed).await;
                         self.adopt_generation();
                         self.round(Dirty::default()).await;

@@ -1,7 +1,7 @@
 //! A container that says by ARP that it is the gateway, or its sibling.
 
 use std::{
-    io,
+    fs, io,
     net::Ipv4Addr,
     panic::{AssertUnwindSafe, resume_unwind},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -9,13 +9,16 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use mesh_testbed::{Daemon, DaemonOptions, PingOptions, Signal, ping};
+use mesh_layout::map_names;
+use mesh_proto::mesh::fast_path_status::State;
+use mesh_testbed::{Daemon, DaemonOptions, Host, PingOptions, Signal, ping};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::runtime::Handle;
 
 use crate::{
     frames::{self, IPV4, Mac, announcements},
     inside::{ip, mac, run},
+    nft_program::Programs,
     packet_socket::PacketSocket,
     pair::SOON,
     rules::settled,
@@ -180,8 +183,46 @@ async fn the_host_does_not_learn_a_siblings_address_while_programs_are_being_loa
     the_host_learns_no_siblings_address_from_the_attacker(LOADING).await;
 }
 
-/// Ways to start a runtime, each after the one before was killed.
-const STARTS: [&[&str]; 3] = [&["--fast-path", "off"], &["--attach", "clsact"], &[]];
+/// Has the attacker say without a pause, by ARP and IP, that it is its sibling, while `meanwhile` takes its
+/// course; the host does not hear it, and never learns where it says the sibling is.
+async fn the_host_learns_nothing_meanwhile(scene: &Scene, meanwhile: impl Future<Output = ()>) {
+    let (home, attacker) = (scene.home(), scene.attacker.netns());
+    let own = mac(attacker, "eth0");
+    let (gateway, sibling) = (scene.gateway(), scene.sibling().address());
+    let mut frames = announcements(own, sibling, (scene.gateway_mac(), gateway));
+    let packet = frames::udp_packet((sibling, 4444), (gateway, PORT), FORGED);
+    frames.push(frames::ethernet(scene.gateway_mac(), own, IPV4, &packet));
+    let socket = PacketSocket::open(attacker, "eth0");
+    let (learnt, listener) = (Learnt::listen(home.netns()), Listener::on(home.netns()));
+    let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let ended = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                socket.send(attacker, &frames);
+                rounds.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let meanwhile = AssertUnwindSafe(meanwhile).catch_unwind();
+        let ended = tokio::task::block_in_place(|| Handle::current().block_on(meanwhile));
+        stop.store(true, Ordering::Relaxed);
+        ended
+    });
+    ended.unwrap_or_else(|panic| resume_unwind(panic));
+    println!("{:?}: {rounds:?} rounds", scene.mode);
+    sees_no(FORGED, &listener, Scene::marker(attacker, gateway));
+    assert!(!learnt.has(own, sibling), "it was learnt");
+}
+
+/// Kills the runtime, if it runs, and starts it in another way.
+async fn start_anew(home: &Host, options: DaemonOptions) {
+    let options = options.binary(env!("CARGO_BIN_EXE_quilt-runtime"));
+    if home.is_running(Daemon::Runtime) {
+        let killed = home.stop(Daemon::Runtime, Signal::SIGKILL, SOON).await;
+        killed.unwrap();
+    }
+    home.start_runtime(&options).await.unwrap();
+}
 
 /// In every moment of runtimes that load their programs, are killed, started in another way, and have their
 /// rules destroyed.
@@ -189,56 +230,47 @@ const STARTS: [&[&str]; 3] = [&["--fast-path", "off"], &["--attach", "clsact"], 
 async fn the_host_does_not_learn_a_siblings_address_while_its_runtime_comes_and_goes() {
     let modes = [Mode::Loading, Mode::Fast, Mode::MadeWhileDead];
     in_modes(&modes, Plan::default(), async |scene| {
-        let (home, attacker) = (scene.home(), scene.attacker.netns());
-        let own = mac(attacker, "eth0");
-        let (gateway, sibling) = (scene.gateway(), scene.sibling().address());
-        let mut frames = announcements(own, sibling, (scene.gateway_mac(), gateway));
-        let packet = frames::udp_packet((sibling, 4444), (gateway, PORT), FORGED);
-        frames.push(frames::ethernet(scene.gateway_mac(), own, IPV4, &packet));
-        let socket = PacketSocket::open(attacker, "eth0");
-        let (learnt, listener) = (Learnt::listen(home.netns()), Listener::on(home.netns()));
-        let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let come_and_go = async {
+        let home = scene.home();
+        the_host_learns_nothing_meanwhile(scene, async {
             if scene.mode == Mode::Loading {
                 scene.go_on_loading();
                 guarded(home, &scene.attacker).await;
-                assert!(!learnt.has(own, sibling), "while programs come");
             }
-            for words in STARTS {
-                let binary = env!("CARGO_BIN_EXE_quilt-runtime");
-                let options = DaemonOptions::new().binary(binary).args(words.to_vec());
-                if home.is_running(Daemon::Runtime) {
-                    let killed = home.stop(Daemon::Runtime, Signal::SIGKILL, SOON).await;
-                    killed.unwrap();
-                }
-                home.start_runtime(&options).await.unwrap();
+            let starts: [&[&str]; _] = [&["--fast-path", "off"], &["--attach", "clsact"], &[]];
+            for words in starts {
+                start_anew(home, DaemonOptions::new().args(words.to_vec())).await;
                 bridge_has_program(home).await;
-                assert!(!learnt.has(own, sibling), "with {words:?}");
             }
             guarded(home, &scene.attacker).await;
             for damage in ["delete table bridge quilt_mesh", "flush ruleset"] {
                 run(home.netns(), "nft", damage);
                 settled(home.netns()).await;
-                assert!(!learnt.has(own, sibling), "after {damage}");
             }
-        };
-        let ended = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    socket.send(attacker, &frames);
-                    rounds.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            });
-            let come_and_go = AssertUnwindSafe(come_and_go).catch_unwind();
-            let ended = tokio::task::block_in_place(|| Handle::current().block_on(come_and_go));
-            stop.store(true, Ordering::Relaxed);
-            ended
-        });
-        ended.unwrap_or_else(|panic| resume_unwind(panic));
-        println!("{:?}: {rounds:?} rounds", scene.mode);
-        sees_no(FORGED, &listener, Scene::marker(attacker, gateway));
-        assert!(!learnt.has(own, sibling));
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Where a map of an earlier run should be is none, so that there are no programs any more: the earlier run's go, and
+/// not before the rules stand in for them, whatever time `nft` takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_does_not_learn_a_siblings_address_while_its_programs_go() {
+    in_modes(&[Mode::MadeWhileDead], Plan::default(), async |scene| {
+        let home = scene.home();
+        let maps = home.bpffs_dir().join("quilt-mesh");
+        let version = format!("v{}", mesh_layout::LAYOUT_VERSION);
+        let map = maps.join(version).join(map_names::PEERS);
+        fs::remove_file(&map).unwrap();
+        fs::create_dir(&map).unwrap();
+        let slow = Programs::slow();
+        the_host_learns_nothing_meanwhile(scene, async {
+            start_anew(home, DaemonOptions::new().env("PATH", slow.path())).await;
+            guarded(home, &scene.attacker).await;
+            let fast_path = home.status().await.unwrap().fast_path.unwrap();
+            assert_eq!(fast_path.state(), State::Unavailable, "{fast_path:?}");
+        })
+        .await;
     })
     .await;
 }

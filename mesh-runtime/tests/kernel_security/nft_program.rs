@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A directory for PATH, removed with the value.
-struct Programs(tempfile::TempDir);
+pub(crate) struct Programs(tempfile::TempDir);
 
 impl Programs {
     fn none() -> Self {
@@ -30,6 +30,11 @@ impl Programs {
         let programs = Self::none();
         let log = programs.log();
         programs.wrap(&format!("date +%s%N >> {}\nexec nft \"$@\"", log.display()))
+    }
+
+    /// With an `nft` that takes a second more than the true one, as on a busy host.
+    pub(crate) fn slow() -> Self {
+        Self::none().wrap("sleep 1\nexec nft \"$@\"")
     }
 
     /// With an `nft` that says what the kernel says without its module nft_masq, and is the true one
@@ -62,7 +67,7 @@ impl Programs {
         programs
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
