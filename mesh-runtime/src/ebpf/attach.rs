@@ -129,12 +129,7 @@ impl Attachments {
     }
 
     fn pin(&self, hook: Hook) -> PathBuf {
-        self.links.join(format!(
-            "{}-{}-{}",
-            self.namespace,
-            hook.link,
-            hook.role.program()
-        ))
+        pin(&self.links, self.namespace, hook)
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, hook: Hook, interface: &str) -> Result<bool, Failure> {
@@ -267,6 +262,20 @@ impl Attacher for Attaching<'_> {
     fn detach(&mut self, hook: Hook) {
         self.attachments.detach(hook);
     }
+}
+
+/// Where the link of a hook is pinned.
+fn pin(links: &Path, namespace: u64, hook: Hook) -> PathBuf {
+    links.join(format!("{namespace}-{}-{}", hook.link, hook.role.program()))
+}
+
+/// Whether a link of an earlier life stands at the bridge with that index. Of a filter that cannot be told.
+pub(super) fn stands_at_bridge(links: &Path, bridge: u32) -> bool {
+    let hook = Hook {
+        role: Role::CatchAll,
+        link: bridge,
+    };
+    own_namespace().is_ok_and(|namespace| is_live(&pin(links, namespace, hook), bridge))
 }
 
 /// Inode of the calling thread's network namespace.

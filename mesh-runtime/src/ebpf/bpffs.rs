@@ -156,6 +156,11 @@ impl PinDirectory {
     }
 }
 
+/// Where links are pinned below `bpffs`.
+pub(super) fn link_pins(bpffs: &Path) -> PathBuf {
+    links_in(&bpffs.join(DIRECTORY))
+}
+
 /// Where a map is pinned below `bpffs`, by this build or one with another layout.
 pub(super) fn current_pin(bpffs: &Path, map: &str) -> PathBuf {
     // Over the symlink.

@@ -389,6 +389,11 @@ pub fn shown_generation(bpffs: &Path) -> Option<u64> {
     maps::pinned_generation(&bpffs::current_pin(bpffs, map_names::CONFIG))
 }
 
+/// Whether a program of an earlier life is known to stand at the bridge with that index.
+pub(crate) fn stands_at_bridge(bpffs: &Path, bridge: u32) -> bool {
+    attach::stands_at_bridge(&bpffs::link_pins(bpffs), bridge)
+}
+
 /// Who holds addresses and MAC addresses by the pinned maps of an earlier life.
 pub(crate) fn shown_holders(bpffs: &Path) -> Holders {
     let pin = |name| bpffs::current_pin(bpffs, name);

@@ -12,9 +12,9 @@ use super::Reconciler;
 use crate::{
     ebpf::{
         AttachDone, FastPath, FastPathChanges, FastPathError, FastPathOptions, FastPathState,
-        Hooks, detach_leftovers,
+        Hooks, detach_leftovers, stands_at_bridge,
     },
-    observed::Observed,
+    observed::{Observed, dirty::Dirty},
     options::RuntimeOptions,
     problem::Problem,
 };
@@ -211,24 +211,6 @@ impl FastPathSlot {
     pub(super) fn is_starting(&self) -> bool {
         matches!(self, Self::Open(open) if open.attaching.is_some() && !open.is_attached())
     }
-
-    /// Takes the result of opening.
-    pub(super) async fn settle(
-        &mut self,
-        opened: Result<Box<FastPath>, String>,
-        options: &RuntimeOptions,
-        observed: &Observed,
-    ) {
-        *self = match opened {
-            Ok(fast_path) => Self::open(*fast_path),
-            Err(reason) => {
-                tracing::warn!(%reason, "no fast path: this node runs on the kernel path");
-                // Programs of an earlier run would go by maps that nobody keeps up to date.
-                detach(options, observed).await;
-                Self::Unavailable(reason)
-            }
-        };
-    }
 }
 
 /// Detaches what an earlier run left attached.
@@ -324,10 +306,36 @@ impl Reconciler {
         }
     }
 
-    /// Whether our bridge's program was attached.
+    /// Takes the result of opening.
+    pub(super) async fn note_opened(&mut self, opened: Result<Box<FastPath>, String>) {
+        match opened {
+            Ok(fast_path) => self.fast_path = FastPathSlot::open(*fast_path),
+            Err(reason) => {
+                tracing::warn!(%reason, "no fast path: this node runs on the kernel path");
+                self.fast_path = FastPathSlot::Unavailable(reason);
+                // Programs of an earlier run would go by maps that nobody keeps up to date. When they go, the rules
+                // stand in for them.
+                self.round(Dirty::default()).await;
+                self.write_rules().await;
+                detach(&self.options, &self.observed).await;
+            }
+        }
+        self.adopt_generation();
+        self.round(Dirty::default()).await;
+    }
+
+    /// Whether our bridge's program is known to stand: ours, or until that is attached an earlier run's.
     pub(super) fn bridge_has_program(&self) -> bool {
-        let bridge = self.observed.link_named(&self.settings.bridge);
-        bridge.is_some_and(|bridge| self.fast_path.has_program(bridge.index))
+        let Some(bridge) = self.observed.link_named(&self.settings.bridge) else {
+            return false;
+        };
+        match &self.fast_path {
+            FastPathSlot::Unavailable(_) => false,
+            FastPathSlot::Open(open) if open.is_attached() => {
+                self.fast_path.has_program(bridge.index)
+            }
+            _ => stands_at_bridge(&self.options.bpffs, bridge.index),
+        }
     }
 
     /// Takes what became of attaching.

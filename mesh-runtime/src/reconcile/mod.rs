@@ -213,15 +213,7 @@ impl Reconciler {
                     self.state_writer.settle(written, self.wanted.generation);
                 }
                 progress = self.fast_path.progress() => match progress {
-                    Progress::Opened(opened) => {
-                        if opened.is_err() {
-                            // What an earlier run has attached goes.
-                            self.write_rules().await;
-                        }
-                        self.fast_path.settle(opened, &self.options, &self.observed).await;
-                        self.adopt_generation();
-                        self.round(Dirty::default()).await;
-                    }
+                    Progress::Opened(opened) => self.note_opened(opened).await,
                     Progress::Attached(done) => self.note_attached(*done),
                 },
             }
