@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mesh_rest::node_id::NodeId;
+
 use crate::cluster::history::Position;
 use crate::cluster::liveness::Liveness;
-use crate::cluster::node::NodeId;
 use crate::store::{RememberedLease, StoreError};
 use feed::Feed;
 use roster::Roster;

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
 use mesh_rest::heartbeat_token::HeartbeatToken;
-use serde::Serialize;
+use mesh_rest::node_id::NodeId;
+use mesh_rest::status::Status;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use utoipa::ToSchema;
 
 use crate::cluster::identity::{Claimant, Clash};
 use crate::cluster::liveness::{Beat, Liveness};
-use crate::cluster::node::{Node, NodeId, Status};
+use crate::cluster::node::Node;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::cluster::succession::Standing;
 use crate::copy::feed::{Feed, Place};
@@ -29,27 +29,6 @@ use crate::store::{Reservation, Store, StoreError, Tenant};
 use crate::traffic::Traffic;
 use crate::write::batch::LONGEST_QUEUE;
 use crate::write::command::Command;
-/// What a node is told when it registers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Admitted {
-    /// Its id.
-    pub node_id: NodeId,
-    /// The subnet it leases.
-    #[schema(value_type = String, example = "10.42.1.0/24")]
-    pub subnet: Ipv4Net,
-    /// The UDP port on which all nodes speak VXLAN (`--vxlan-port`).
-    #[schema(minimum = 1, example = 4789)]
-    pub vxlan_port: u16,
-    /// The VXLAN network identifier that all nodes use (`--vni`).
-    #[schema(minimum = 1, maximum = 16_777_215, example = 100)]
-    pub vni: u32,
-    /// How long the node may be silent before it is down, in milliseconds (`--node-timeout`).
-    #[schema(minimum = 1, example = 30_000)]
-    pub node_timeout_ms: u64,
-    /// How often it shall beat, in milliseconds.
-    #[schema(minimum = 1, example = 10_000)]
-    pub heartbeat_interval_ms: u64,
-}
 
 /// The live node that has what another one claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]

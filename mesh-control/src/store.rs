@@ -27,11 +27,12 @@ mod transaction;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use mesh_rest::node_id::NodeId;
 use mesh_rest::overlay::Overlay;
+use mesh_rest::status::Status;
 use sqlx::AnyPool;
 
 use crate::cluster::history::{Mark, Position, Shown};
-use crate::cluster::node::{NodeId, Status};
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::cluster::succession::Succession;

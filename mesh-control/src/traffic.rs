@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::cluster::node::NodeId;
+use mesh_rest::node_id::NodeId;
+
 use crate::traffic::report::Report;
 
 pub mod matrix;

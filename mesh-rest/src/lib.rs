@@ -1,20 +1,45 @@
-//! What agent and control plane say to each other over REST, beyond the frozen calls.
+//! The control plane's REST interface: each body once, for whoever writes it and whoever reads it.
 //!
-//! - [`digest`]: by which an agent finds that its copy of the node list is not the control
-//!   plane's, without fetching the list.
-//! - [`heartbeat`]: what a heartbeat may carry.
-//! - [`heartbeat_token`]: by which a host shows that it is no copy of a node.
-//! - [`leave`]: how a node says that it goes for good.
-//! - [`mtu`]: which MTUs a node can have.
-//! - [`overlay`]: what is the same on all nodes.
-//! - [`proof`]: the same as the digest, whatever there is in the list.
-//! - [`timing`]: how often nodes beat.
+//! With the feature `openapi` the types describe themselves, which the control plane's description of its interface is
+//! made of; with `client` there is a client.
+//!
+//! Nodes:
+//! - [`registration`], [`admitted`]: how a node joins, and what it is answered.
+//! - [`heartbeat`], [`heartbeat_token`]: how it says that it lives, and by which it shows that it is no copy.
+//! - [`leave`]: how it says that it goes for good.
+//! - [`node_list`], [`node`], [`feed_query`]: who there is, and how to ask for what changed.
+//! - [`digest`], [`proof`]: by which an agent finds that its copy of the list is not the control plane's.
+//! - [`mtu`], [`overlay`], [`timing`]: what nodes can be told, and have in common.
+//!
+//! Operators:
+//! - [`subnets`], [`release`], [`reservation`]: leases and reservations.
+//! - [`traffic`]: who sends how much to whom.
+//! - [`health`]: whether the control plane answers.
+//!
+//! All:
+//! - [`problem`], [`problem_kind`]: errors.
+//! - [`node_id`], [`status`]: words that stand in several of them.
 
+pub mod admitted;
 pub mod digest;
+pub mod feed_query;
+pub mod health;
 pub mod heartbeat;
 pub mod heartbeat_token;
 pub mod leave;
+mod lenient;
 pub mod mtu;
+pub mod node;
+pub mod node_id;
+pub mod node_list;
 pub mod overlay;
+pub mod problem;
+pub mod problem_kind;
 pub mod proof;
+pub mod registration;
+pub mod release;
+pub mod reservation;
+pub mod status;
+pub mod subnets;
 pub mod timing;
+pub mod traffic;

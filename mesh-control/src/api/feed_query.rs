@@ -2,58 +2,40 @@
 
 use std::time::Duration;
 
-/// The longest wait for news, in seconds.
-const LONGEST_WAIT: u64 = 60;
+use mesh_rest::feed_query::{FeedQuery, LONGEST_WAIT_SECONDS};
 
-/// What a request asks of the change feed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FeedQuery {
-    /// The revision that the asker has.
-    pub since: i64,
-    /// How long to wait for news.
-    pub wait: Duration,
-    /// The database that `since` is a revision of, if the asker knows.
-    pub database: Option<String>,
-    /// The node that asks, if it says so: the question is a sign that it lives.
-    pub node: Option<String>,
-}
-
-impl FeedQuery {
-    /// Reads the parameters of a request; those that are not known are ignored. `None`: the
-    /// whole list.
-    ///
-    /// # Errors
-    ///
-    /// The parameter, its value and the rule, in words.
-    pub fn read(parameters: &[(String, String)]) -> Result<Option<Self>, String> {
-        let since = parameter(parameters, "since")?;
-        let wait = parameter(parameters, "wait")?;
-        let database = parameter(parameters, "database")?;
-        let node = parameter(parameters, "node")?;
-        let Some(since) = since else {
-            return match (wait, database, node) {
-                (None, None, None) => Ok(None),
-                (Some(_), ..) => Err("wait needs since, the revision to wait beyond".to_owned()),
-                (None, Some(_), _) => Err("database needs since, a revision of it".to_owned()),
-                (None, None, Some(_)) => {
-                    Err("node needs since, the revision that it has".to_owned())
-                }
-            };
+/// Reads the parameters of a request; those that are not known are ignored. `None`: the
+/// whole list.
+///
+/// # Errors
+///
+/// The parameter, its value and the rule, in words.
+pub fn read(parameters: &[(String, String)]) -> Result<Option<FeedQuery>, String> {
+    let since = parameter(parameters, "since")?;
+    let wait = parameter(parameters, "wait")?;
+    let database = parameter(parameters, "database")?;
+    let node = parameter(parameters, "node")?;
+    let Some(since) = since else {
+        return match (wait, database, node) {
+            (None, None, None) => Ok(None),
+            (Some(_), ..) => Err("wait needs since, the revision to wait beyond".to_owned()),
+            (None, Some(_), _) => Err("database needs since, a revision of it".to_owned()),
+            (None, None, Some(_)) => Err("node needs since, the revision that it has".to_owned()),
         };
-        let since = since
-            .parse()
-            .ok()
-            .filter(|since: &i64| *since >= 0)
-            .ok_or_else(|| {
-                format!("since must be a revision, a whole number from 0, but is {since:?}")
-            })?;
-        Ok(Some(Self {
-            since,
-            wait: wait.map_or(Ok(Duration::ZERO), seconds)?,
-            database: database.map(str::to_owned),
-            node: node.map(str::to_owned),
-        }))
-    }
+    };
+    let since = since
+        .parse()
+        .ok()
+        .filter(|since: &i64| *since >= 0)
+        .ok_or_else(|| {
+            format!("since must be a revision, a whole number from 0, but is {since:?}")
+        })?;
+    Ok(Some(FeedQuery {
+        since,
+        wait: wait.map_or(Ok(Duration::ZERO), seconds)?,
+        database: database.map(str::to_owned),
+        node: node.map(str::to_owned),
+    }))
 }
 
 /// The value of a parameter that may be given once.
@@ -82,10 +64,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .then(|| text.parse::<f64>().ok())
         .flatten()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|wait| *wait <= Duration::from_secs(LONGEST_WAIT))
+        .filter(|wait| *wait <= Duration::from_secs(LONGEST_WAIT_SECONDS))
         .ok_or_else(|| {
             format!(
-                "wait must be a decimal number of seconds from 0 to {LONGEST_WAIT}, but is {text:?}"
+                "wait must be a decimal number of seconds from 0 to {LONGEST_WAIT_SECONDS}, but is {text:?}"
             )
         })
 }
@@ -94,23 +76,23 @@ fn seconds(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    fn read(query: &[(&str, &str)]) -> Result<Option<FeedQuery>, String> {
+    fn read_pairs(query: &[(&str, &str)]) -> Result<Option<FeedQuery>, String> {
         let owned: Vec<_> = query
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        FeedQuery::read(&owned)
+        read(&owned)
     }
 
     #[test]
     fn no_parameters_and_unknown_ones_ask_for_the_whole_list() {
-        assert_eq!(read(&[]), Ok(None));
-        assert_eq!(read(&[("colour", "blue")]), Ok(None));
+        assert_eq!(read_pairs(&[]), Ok(None));
+        assert_eq!(read_pairs(&[("colour", "blue")]), Ok(None));
     }
 
     #[test]
     fn a_feed_query_is_read() {
-        let query = read(&[
+        let query = read_pairs(&[
             ("since", "7"),
             ("wait", "2.5"),
             ("database", "d"),
@@ -125,9 +107,9 @@ mod tests {
                 node: Some("n".to_owned()),
             }))
         );
-        let query = read(&[("since", "0")]).unwrap().unwrap();
+        let query = read_pairs(&[("since", "0")]).unwrap().unwrap();
         assert_eq!((query.wait, query.database), (Duration::ZERO, None));
-        assert!(read(&[("since", "1"), ("wait", "60")]).is_ok());
+        assert!(read_pairs(&[("since", "1"), ("wait", "60")]).is_ok());
     }
 
     #[test]
@@ -154,7 +136,7 @@ mod tests {
             (&[("since", "1"), ("wait", "1.2.3")], "decimal number"),
             (&[("since", "1"), ("wait", "5s")], "decimal number"),
         ] {
-            let message = read(query).unwrap_err();
+            let message = read_pairs(query).unwrap_err();
             assert!(message.contains(words), "{query:?}: {message}");
         }
     }

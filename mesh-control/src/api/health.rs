@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use mesh_rest::health::{self, Health};
+use mesh_rest::problem_kind::Kind;
 use serde_json::json;
-use utoipa::ToSchema;
 
 use crate::api::openapi::WhenReady;
-use crate::api::problem::{Kind, Problem};
+use crate::api::problem::Problem;
 use crate::registry::{ChangeError, Registry};
 use crate::store::StoreError;
 
@@ -19,28 +20,18 @@ const DATABASE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long ago this replica may have read what the others do: it does every second.
 const MOST_LAG: Duration = Duration::from_secs(3);
 
-/// The body of `GET /health`, `/livez` and `/readyz`.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Health {
-    /// Always `ok`.
-    #[schema(pattern = "^ok$", example = "ok")]
-    status: &'static str,
-}
-
-const OK: axum::Json<Health> = axum::Json(Health { status: "ok" });
-
 /// Whether the control plane answers
 #[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, body = Health)))]
-pub(super) async fn health() -> axum::Json<Health> {
-    OK
+pub(super) async fn health() -> Json<Health> {
+    Json(health::OK)
 }
 
 /// Whether the process serves
 ///
 /// It looks at nothing else: restarting it because the database is away would help nobody.
 #[utoipa::path(get, path = "/livez", tag = "service", responses((status = 200, body = Health)))]
-pub(super) async fn livez() -> axum::Json<Health> {
-    OK
+pub(super) async fn livez() -> Json<Health> {
+    Json(health::OK)
 }
 
 /// Whether clients should be sent here
@@ -49,9 +40,7 @@ pub(super) async fn livez() -> axum::Json<Health> {
 /// `database`, `follower` (no contact with the other replicas), `lag` (what they did is not known yet), `settings`
 /// (another replica was started with other options than this one, and they have to be the same).
 #[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Health), WhenReady))]
-pub(super) async fn readyz(
-    State(registry): State<Arc<Registry>>,
-) -> Result<axum::Json<Health>, Problem> {
+pub(super) async fn readyz(State(registry): State<Arc<Registry>>) -> Result<Json<Health>, Problem> {
     let mut failing = Vec::new();
     // One read for all who ask at once.
     match tokio::time::timeout(DATABASE_DEADLINE, registry.try_catch_up()).await {
@@ -67,7 +56,7 @@ pub(super) async fn readyz(
     }
     failing.extend(following(&registry));
     if failing.is_empty() {
-        return Ok(OK);
+        return Ok(Json(health::OK));
     }
     let (names, details): (Vec<_>, Vec<_>) = failing.into_iter().unzip();
     Err(Problem::new(Kind::NotReady, details.join("; ")).with("failing", json!(names)))

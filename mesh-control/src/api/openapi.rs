@@ -11,6 +11,9 @@ use axum::extract::rejection::PathRejection;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use mesh_rest::node_list::{NodeChanges, NodesAnswer};
+use mesh_rest::problem::ProblemDocument;
+use mesh_rest::problem_kind::Kind;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::{Response as Documented, ResponseBuilder};
 use utoipa::openapi::schema::{AnyOfBuilder, Schema};
@@ -19,8 +22,7 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::Config;
 
 use crate::api;
-use crate::api::problem::{Kind, Problem};
-use crate::cluster::node::{NodeChanges, NodeList};
+use crate::api::problem::{self, Problem};
 
 const DESCRIPTION: &str = "\
 The REST API of the control plane. Fields, calls and kinds of problem are added, never renamed or removed; \
@@ -43,7 +45,7 @@ hosts reach it.";
         (name = "traffic", description = "Who sends how much to whom"),
         (name = "service", description = "The control plane itself")
     ),
-    components(schemas(ProblemDocument, NodeList, NodeChanges<'_>))
+    components(schemas(ProblemDocument, NodesAnswer<'_>, NodeChanges))
 )]
 struct Frame;
 
@@ -86,28 +88,6 @@ fn add_common_problems(operation: &mut Operation) {
     }
 }
 
-/// An error (RFC 9457). Some kinds have more members, such as `errors`, `holder` or `subnets`.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what Problem serialises by hand")]
-struct ProblemDocument {
-    /// What kind of problem it is; the part after the last colon is the kind's name.
-    #[schema(
-        pattern = "^urn:quilt-mesh:problem:[a-z-]+$",
-        example = "urn:quilt-mesh:problem:in-use"
-    )]
-    r#type: String,
-    /// The kind in words.
-    title: String,
-    /// The status code, once more.
-    #[schema(minimum = 400, maximum = 599)]
-    status: u16,
-    /// What is wrong here: the value, the rule, and what to do.
-    #[schema(min_length = 1)]
-    detail: String,
-    /// Of `invalid-fields`: each field that is missing or wrong.
-    errors: Option<Vec<crate::cluster::registration::FieldError>>,
-}
-
 /// Kinds of problem as responses of a call, those of one status together.
 pub(crate) fn responses(kinds: &[Kind]) -> BTreeMap<String, RefOr<Documented>> {
     let mut responses = BTreeMap::new();
@@ -118,7 +98,7 @@ pub(crate) fn responses(kinds: &[Kind]) -> BTreeMap<String, RefOr<Documented>> {
 }
 
 fn add(responses: &mut BTreeMap<String, RefOr<Documented>>, kind: Kind) {
-    let status = kind.status();
+    let status = problem::status(kind);
     let line = format!("- `{}`: {}", kind.slug(), kind.title());
     match responses.get_mut(status.as_str()) {
         Some(RefOr::T(response)) => {
@@ -183,17 +163,21 @@ problems! {
     WhenUnreserving: Malformed, NotJsonMediaType, InvalidFields, NotReserved, DatabaseUnavailable, Overloaded;
 }
 
-/// The body of `GET /api/nodes`: [`NodeChanges`] when asked with `since`, else [`NodeList`].
-pub(crate) struct NodesAnswer;
+/// The body of `GET /api/nodes`: as [`NodeChanges`] when asked with `since`, else a [`NodesAnswer`].
+pub(crate) struct ListOrChanges;
 
-impl ToSchema for NodesAnswer {}
+impl ToSchema for ListOrChanges {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("NodesAnswer")
+    }
+}
 
-impl utoipa::PartialSchema for NodesAnswer {
+impl utoipa::PartialSchema for ListOrChanges {
     fn schema() -> RefOr<Schema> {
         // Changes have every field of the list, so that they match both, and one of the two is not enough.
         AnyOfBuilder::new()
-            .item(Ref::from_schema_name("NodeChanges"))
-            .item(Ref::from_schema_name("NodeList"))
+            .item(Ref::from_schema_name(NodeChanges::name()))
+            .item(Ref::from_schema_name(NodesAnswer::name()))
             .into()
     }
 }
@@ -243,8 +227,7 @@ pub(crate) async fn docs_page() -> Result<Response, Problem> {
 pub(crate) async fn docs_asset(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let Path(name) =
-        name.map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+    let Path(name) = name.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
     docs_file(&name)
 }
 

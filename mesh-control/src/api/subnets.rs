@@ -6,142 +6,23 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use ipnet::Ipv4Net;
-use serde::Serialize;
+use mesh_rest::problem::FieldError;
+use mesh_rest::release::{
+    AllReleased, LONGEST_LEFT_FOR_SECONDS, Release, ReleaseDeparted, Released,
+};
+use mesh_rest::reservation::{LONGEST_REASON, Reserve, Unreserve};
+use mesh_rest::subnets::{SubnetEntry, SubnetList, SubnetState};
 use serde_json::Value;
-use utoipa::ToSchema;
 
-use super::invalid_fields;
 use crate::api::openapi::{
     WhenReading, WhenReleasing, WhenReleasingDeparted, WhenReserving, WhenUnreserving,
 };
 use crate::api::problem::Problem;
 use crate::cluster::lease::Range;
-use crate::cluster::node::{NodeId, Status};
-use crate::cluster::registration::FieldError;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan, parse_cidr};
 use crate::http::{answer, body};
 use crate::registry::{ChangeError, Registry, unix_seconds};
 use crate::store::{Reservation, Tenant};
-
-/// The longest reason of a reservation, in characters.
-const LONGEST_REASON: usize = 256;
-
-/// The body of `GET /api/subnets`.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SubnetList {
-    /// The cluster CIDR.
-    #[schema(value_type = String, example = "10.42.0.0/16")]
-    cluster: Ipv4Net,
-    /// The prefix length of each node's subnet.
-    node_prefix: u8,
-    /// How many subnets can be leased at all.
-    total: u32,
-    /// How many of them are neither leased nor reserved.
-    free: u32,
-    /// How many nodes lease one.
-    leased: u32,
-    /// How many are reserved.
-    reserved: u32,
-    /// Those that are leased, were released, or are reserved, by address; a reservation is one
-    /// entry, however many subnets it has.
-    subnets: Vec<SubnetEntry>,
-}
-
-/// One entry of [`SubnetList`].
-#[derive(Debug, Serialize, ToSchema)]
-struct SubnetEntry {
-    /// The subnet, or the reserved range.
-    subnet: String,
-    /// Whether it is leased, released or reserved.
-    state: SubnetState,
-    /// Who leases it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node_id: Option<NodeId>,
-    /// The hostname of who leases it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hostname: Option<String>,
-    /// Whether the heartbeats of who leases it arrive.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
-    /// Unix seconds at which it was leased last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    leased_at: Option<i64>,
-    /// Why it is reserved.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-/// What a subnet is that was handed out or reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum SubnetState {
-    /// A node has it, up or down.
-    Leased,
-    /// A node had it; it is free.
-    Released,
-    /// It is not handed out.
-    Reserved,
-}
-
-/// What to release.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read by hand")]
-struct Release {
-    /// A subnet of the plan.
-    #[schema(example = "10.42.1.0/24")]
-    subnet: String,
-}
-
-/// What was released.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Released {
-    /// The subnet.
-    #[schema(value_type = String, example = "10.42.1.0/24")]
-    subnet: Ipv4Net,
-    /// The node that had it, and is removed; null when it was released before.
-    #[schema(required)]
-    node_id: Option<NodeId>,
-    /// The hostname of that node.
-    #[schema(required)]
-    hostname: Option<String>,
-}
-
-/// Whose subnets to release.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read by hand")]
-struct ReleaseDeparted {
-    /// Only of nodes that left so many seconds ago or longer; otherwise of all that left.
-    #[schema(minimum = 0, maximum = 315_576_000)]
-    left_for_seconds: Option<u64>,
-}
-
-/// What was released.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct AllReleased {
-    /// Each subnet, with the node that had it and is removed.
-    released: Vec<Released>,
-}
-
-/// What to reserve.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read by hand")]
-struct Reserve {
-    /// One or more whole subnets of the plan.
-    #[schema(example = "10.42.128.0/17")]
-    cidr: String,
-    /// What for.
-    #[schema(max_length = 256)]
-    reason: Option<String>,
-}
-
-/// What to hand out again.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read by hand")]
-struct Unreserve {
-    /// Exactly what was reserved.
-    #[schema(example = "10.42.128.0/17")]
-    cidr: String,
-}
 
 /// Leases and reservations
 #[utoipa::path(get, path = "/api/subnets", tag = "subnets", operation_id = "subnets",
@@ -278,15 +159,17 @@ pub(super) async fn release_departed(
 
 /// A whole number from 0 to ten years; absent is 0.
 fn left_for_seconds(json: &Value) -> Result<i64, Problem> {
-    const TEN_YEARS: i64 = 315_576_000;
     check_object(json)?;
     match json.get("left_for_seconds") {
         None | Some(Value::Null) => Ok(0),
         Some(value) => value
-            .as_i64()
-            .filter(|seconds| (0..=TEN_YEARS).contains(seconds))
+            .as_u64()
+            .filter(|seconds| *seconds <= LONGEST_LEFT_FOR_SECONDS)
+            .and_then(|seconds| i64::try_from(seconds).ok())
             .ok_or_else(|| {
-                let rule = format!("left_for_seconds must be a whole number from 0 to {TEN_YEARS}");
+                let rule = format!(
+                    "left_for_seconds must be a whole number from 0 to {LONGEST_LEFT_FOR_SECONDS}"
+                );
                 wrong("left_for_seconds", rule)
             }),
     }
@@ -338,7 +221,7 @@ fn check_object(json: &Value) -> Result<(), Problem> {
     if json.is_object() {
         return Ok(());
     }
-    Err(invalid_fields(vec![FieldError {
+    Err(Problem::invalid_fields(vec![FieldError {
         pointer: "#".to_owned(),
         detail: "the body must be a JSON object".to_owned(),
     }]))
@@ -374,7 +257,7 @@ fn reason(json: &Value) -> Result<Option<String>, Problem> {
 }
 
 fn wrong(field: &str, detail: String) -> Problem {
-    invalid_fields(vec![FieldError {
+    Problem::invalid_fields(vec![FieldError {
         pointer: format!("#/{field}"),
         detail,
     }])

@@ -24,7 +24,8 @@
 
 use std::net::Ipv4Addr;
 
-use crate::cluster::node::NodeId;
+use mesh_rest::node_id::NodeId;
+use mesh_rest::registration::Registration;
 
 /// What a registration says about who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,16 @@ pub struct Claim<'a> {
     pub hostname: &'a str,
     /// The underlay address.
     pub host_ip: Ipv4Addr,
+}
+
+impl<'a> From<&'a Registration> for Claim<'a> {
+    fn from(registration: &'a Registration) -> Self {
+        Self {
+            node_key: registration.node_key.as_deref(),
+            hostname: &registration.hostname,
+            host_ip: registration.host_ip,
+        }
+    }
 }
 
 /// A stored node that has the claimed key or address.

@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use mesh_rest::heartbeat_token::HeartbeatToken;
+use mesh_rest::node_id::NodeId;
+use mesh_rest::status::Status;
 use mesh_rest::timing;
 
-use crate::cluster::node::{NodeId, Status};
 use crate::cluster::silence;
 use crate::cluster::succession::{Standing, Succession};
 

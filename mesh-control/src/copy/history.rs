@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use mesh_rest::feed_query::FeedQuery;
+use mesh_rest::node_id::NodeId;
 use tracing::warn;
 
 use super::Memory;
 use super::feed::Place;
 use super::list::READ_DEADLINE;
 use super::roster::Roster;
-use crate::api::feed_query::FeedQuery;
 use crate::cluster::history::Position;
-use crate::cluster::node::NodeId;
 use crate::cluster::subnet_plan::SubnetPlan;
 use crate::registry::Registry;
 use crate::store::{OpenError, RememberedLease, StoreError};

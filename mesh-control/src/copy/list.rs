@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use mesh_rest::feed_query::FeedQuery;
+use mesh_rest::node_id::NodeId;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -13,9 +15,8 @@ use super::list_text::{Gathered, Kind, Shown};
 use super::listed_node::ListedNode;
 use super::roster::{Changed, News};
 use super::whole_list::State;
-use crate::api::feed_query::FeedQuery;
 use crate::cluster::history::Position;
-use crate::cluster::node::{Node, NodeId};
+use crate::cluster::node::Node;
 use crate::cluster::succession::Succession;
 use crate::http::answer;
 use crate::registry::{ChangeError, Registry};

@@ -3,16 +3,15 @@
 //! What an answer says is gathered under the lock, entry by entry without a copy; then, without the lock, it becomes one
 //! text, which all who ask for the same share.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use mesh_rest::node_id::NodeId;
+use mesh_rest::node_list::NodesAnswer;
 use mesh_rest::overlay::Overlay;
-use serde::Serialize;
+use mesh_rest::status::Status;
 
 use super::listed_node::{ListedNode, Proofs};
-use crate::cluster::node::{NodeId, Status};
-
-/// For the names and brackets around nodes, in bytes.
-const ROOM_FOR_THE_REST: usize = 64;
 
 /// What an answer says.
 #[derive(Debug)]
@@ -47,19 +46,6 @@ pub(super) struct Shown {
     pub(super) copy_held_off_at: Option<i64>,
 }
 
-/// The members of an answer beside the nodes.
-#[derive(Serialize)]
-struct Head<'a> {
-    revision: i64,
-    database: &'a str,
-    digest: String,
-    proof: String,
-    vxlan_port: u16,
-    vni: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    full: Option<bool>,
-}
-
 impl Gathered {
     /// The answer as JSON. Serialising to memory is not expected to fail.
     pub(super) fn text(mut self) -> Result<Vec<u8>, serde_json::Error> {
@@ -72,25 +58,27 @@ impl Gathered {
                 shown.node = Arc::new(now);
             }
         }
-        let head = serde_json::to_vec(&Head {
+        let (full, removed) = match self.kind {
+            Kind::List => (None, None),
+            Kind::Full => (Some(true), Some(Vec::new())),
+            Kind::Changes(removed) => (Some(false), Some(removed)),
+        };
+        let rest = serde_json::to_vec(&NodesAnswer {
             revision: self.revision,
-            database: &self.database,
-            digest: self.proofs.digest.to_string(),
-            proof: self.proofs.proof.to_string(),
-            vxlan_port: self.overlay.vxlan_port,
-            vni: self.overlay.vni,
-            full: match self.kind {
-                Kind::List => None,
-                Kind::Full => Some(true),
-                Kind::Changes(_) => Some(false),
-            },
+            database: Cow::Borrowed(&self.database),
+            digest: Some(self.proofs.digest.to_string()),
+            proof: Some(self.proofs.proof.to_string()),
+            vxlan_port: Some(self.overlay.vxlan_port.into()),
+            vni: Some(self.overlay.vni.into()),
+            full,
+            nodes: Vec::new(),
+            removed,
         })?;
+        let (before, after) = around_nodes(&rest);
         // Grown bit by bit it would take twice as much, for as long as a client reads it.
         let size: usize = self.nodes.iter().map(|shown| shown.node.size()).sum();
-        let mut text = Vec::with_capacity(head.len() + size + ROOM_FOR_THE_REST);
-        // Without the closing brace: more members follow.
-        text.extend_from_slice(head.strip_suffix(b"}").unwrap_or(&head));
-        text.extend_from_slice(br#","nodes":["#);
+        let mut text = Vec::with_capacity(rest.len() + size);
+        text.extend_from_slice(before);
         for (position, shown) in self.nodes.iter().enumerate() {
             if position > 0 {
                 text.push(b',');
@@ -103,29 +91,34 @@ impl Gathered {
             } = shown;
             node.write(&mut text, *last_heartbeat, *copy_held_off_at);
         }
-        text.push(b']');
-        let removed = match self.kind {
-            Kind::List => None,
-            Kind::Full => Some(Vec::new()),
-            Kind::Changes(removed) => Some(removed),
-        };
-        if let Some(removed) = removed {
-            text.extend_from_slice(br#","removed":"#);
-            serde_json::to_writer(&mut text, &removed)?;
-        }
-        text.push(b'}');
+        text.extend_from_slice(after);
         Ok(text)
     }
+}
+
+/// An answer without nodes as what comes before them and what comes after. Within a text there is a backslash before
+/// each quotation mark, so that the name of the member stands nowhere before the member.
+fn around_nodes(answer: &[u8]) -> (&[u8], &[u8]) {
+    const MEMBER: &[u8] = br#","nodes":["#;
+    let found = answer
+        .windows(MEMBER.len())
+        .position(|window| window == MEMBER);
+    answer.split_at(found.map_or(answer.len(), |at| at + MEMBER.len()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
+    use mesh_rest::node::NodeEntry;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cluster::node::{Node, NodeChanges, NodeEntry, NodeList};
+    use crate::cluster::node::Node;
+    use crate::copy::listed_node::entry;
+
+    /// As no control plane makes one: with what looks like the member that the nodes stand in.
+    const DATABASE: &str = r#"db","nodes":["#;
 
     fn node(n: u8, status: Status) -> Node {
         Node {
@@ -151,7 +144,7 @@ mod tests {
         }
         Gathered {
             revision: 9,
-            database: "db".to_owned(),
+            database: DATABASE.to_owned(),
             proofs,
             overlay: Overlay::default(),
             nodes,
@@ -170,15 +163,20 @@ mod tests {
             nodes in prop::collection::btree_map(0_u8..9, any::<(bool, bool, i64, Option<i64>)>(), 0..6),
             removed in prop::option::of(prop::collection::vec("[ab]", 0..3)), full in any::<bool>(),
         ) {
-            let entries: Vec<NodeEntry> = nodes.iter().map(|(n, (_, now, last_heartbeat, held_off))| {
-                let node = node(*n, status(*now));
-                let etag = ListedNode::new(node.clone()).etag().to_owned();
-                NodeEntry { node, etag, last_heartbeat: *last_heartbeat, copy_held_off_at: *held_off }
-            }).collect();
+            let now: Vec<Node> = nodes.iter().map(|(n, (_, now, ..))| node(*n, status(*now))).collect();
+            let told = nodes.values().map(|(_, _, last_heartbeat, held_off)| (*last_heartbeat, *held_off));
             let mut proofs = Proofs::default();
-            for entry in &entries {
-                proofs.add(&ListedNode::new(entry.node.clone()));
-            }
+            let entries = now.iter().zip(told).map(|(node, (last_heartbeat, copy_held_off_at))| {
+                let listed = ListedNode::new(node.clone());
+                proofs.add(&listed);
+                NodeEntry {
+                    etag: Some(listed.etag().to_owned().into()),
+                    last_heartbeat: Some(last_heartbeat),
+                    copy_held_off_at,
+                    ..entry(node)
+                }
+            });
+            let entries: Vec<_> = entries.collect();
             // The subnets are not in the order of the map.
             let shown = nodes.iter().rev().map(|(n, (stored, now, last_heartbeat, held_off))| Shown {
                 node: Arc::new(ListedNode::new(node(*n, status(*stored)))),
@@ -192,17 +190,18 @@ mod tests {
                 (_, true) => Kind::Full,
                 (None, false) => Kind::List,
             };
-            let (vxlan_port, vni) = (4789, 100);
-            let (digest, proof) = (proofs.digest.to_string(), proofs.proof.to_string());
-            let described = match &kind {
-                Kind::List => serde_json::to_string(&NodeList {
-                    revision: 9, database: "db".to_owned(), digest, proof, vxlan_port, vni, nodes: entries,
-                }),
-                Kind::Full | Kind::Changes(_) => serde_json::to_string(&NodeChanges {
-                    revision: 9, database: "db", digest, proof, vxlan_port, vni, full, nodes: entries,
-                    removed: removed.iter().flatten().filter(|_| !full).collect(),
-                }),
-            };
+            let asked = !matches!(kind, Kind::List);
+            let described = serde_json::to_string(&NodesAnswer {
+                revision: 9,
+                database: DATABASE.into(),
+                digest: Some(proofs.digest.to_string()),
+                proof: Some(proofs.proof.to_string()),
+                vxlan_port: Some(4789),
+                vni: Some(100),
+                full: asked.then_some(full),
+                nodes: entries,
+                removed: asked.then(|| removed.into_iter().flatten().filter(|_| !full).collect()),
+            });
             let text = gathered(shown.collect(), kind).text().unwrap();
             prop_assert_eq!(String::from_utf8(text).unwrap(), described.unwrap());
         }

@@ -1,15 +1,18 @@
 //! A node's entry in the list: its etag, and its text, which is made once for all who are told.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-use mesh_rest::digest::{Digest, DigestedNode};
+use mesh_rest::digest::Digest;
+use mesh_rest::node::NodeEntry;
 use mesh_rest::proof::Proof;
+use mesh_rest::status::Status;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::cluster::node::{Node, Status};
+use crate::cluster::node::Node;
 
 /// How many bytes of SHA-256 are an etag.
 const ETAG_BYTES: usize = 8;
@@ -26,12 +29,14 @@ pub struct ListedNode {
 impl ListedNode {
     /// Makes the entry of a node.
     pub fn new(node: Node) -> Self {
-        let etag = etag(&node);
-        // A node's members are named by text, and none fails to serialise.
-        let mut text = serde_json::to_vec(&node).unwrap_or_default();
+        let mut entry = entry(&node);
+        let etag = etag(&entry);
+        entry.etag = Some(Cow::Borrowed(&etag));
+        // An entry's members are named by text, and none fails to serialise.
+        let mut text = serde_json::to_vec(&entry).unwrap_or_default();
+        drop(entry);
         // The closing brace: more members follow.
         text.pop();
-        text.extend_from_slice(format!(r#","etag":"{etag}""#).as_bytes());
         Self {
             node,
             etag,
@@ -76,6 +81,26 @@ impl Deref for ListedNode {
     }
 }
 
+/// What the list says of a node, without what stands for it and what changes without a revision.
+pub(super) fn entry(node: &Node) -> NodeEntry<'_> {
+    NodeEntry {
+        node_id: Cow::Borrowed(node.node_id.as_str()),
+        hostname: Cow::Borrowed(&node.hostname),
+        host_ip: Cow::Owned(node.host_ip.to_string()),
+        subnet: Cow::Owned(node.subnet.to_string()),
+        cpu_cores: node.cpu_cores,
+        ram_mb: node.ram_mb,
+        overlay_mtu: node.overlay_mtu,
+        status: Cow::Borrowed(node.status.as_str()),
+        deregistered: node.deregistered,
+        left: node.left,
+        registered_at: node.registered_at,
+        etag: None,
+        last_heartbeat: None,
+        copy_held_off_at: None,
+    }
+}
+
 /// The etag of an entry. A member that is null or false counts as one that is not there: a version that adds a member
 /// changes the etags of those nodes alone that have it, and agents do not find all of their copies other than the list.
 fn etag(entry: &impl Serialize) -> String {
@@ -107,25 +132,15 @@ pub struct Proofs {
 impl Proofs {
     /// Adds an entry.
     pub fn add(&mut self, node: &ListedNode) {
-        with_digested(node, |digested| self.digest.add(digested));
+        self.digest.add(&entry(node).digested());
         self.proof.add(node.node_id.as_str(), &node.etag);
     }
 
     /// Takes an entry out again.
     pub fn remove(&mut self, node: &ListedNode) {
-        with_digested(node, |digested| self.digest.remove(digested));
+        self.digest.remove(&entry(node).digested());
         self.proof.remove(node.node_id.as_str(), &node.etag);
     }
-}
-
-fn with_digested(node: &Node, then: impl FnOnce(&DigestedNode<'_>)) {
-    then(&DigestedNode {
-        node_id: node.node_id.as_str(),
-        hostname: &node.hostname,
-        host_ip: &node.host_ip.to_string(),
-        subnet: &node.subnet.to_string(),
-        status: node.status.as_str(),
-    });
 }
 
 #[cfg(test)]
@@ -133,11 +148,11 @@ mod tests {
     use std::collections::HashSet;
     use std::net::Ipv4Addr;
 
+    use mesh_rest::node_id::NodeId;
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::node::{NodeEntry, NodeId};
 
     prop_compose! {
         fn nodes()(
@@ -214,7 +229,9 @@ mod tests {
             let listed = ListedNode::new(node.clone());
             let mut text = Vec::new();
             listed.write(&mut text, last_heartbeat, copy_held_off_at);
-            let described = NodeEntry { node, etag: listed.etag().to_owned(), last_heartbeat, copy_held_off_at };
+            let described = NodeEntry {
+                etag: Some(listed.etag().into()), last_heartbeat: Some(last_heartbeat), copy_held_off_at, ..entry(&node)
+            };
             prop_assert_eq!(String::from_utf8(text).unwrap(), serde_json::to_string(&described).unwrap());
         }
 

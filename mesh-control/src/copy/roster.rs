@@ -7,8 +7,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use mesh_rest::node_id::NodeId;
+
 use super::listed_node::{ListedNode, Proofs};
-use crate::cluster::node::{Node, NodeId};
+use crate::cluster::node::Node;
 
 /// What the database says has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -162,10 +164,10 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use mesh_rest::digest::{Digest, DigestedNode};
+    use mesh_rest::status::Status;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cluster::node::Status;
 
     fn id(n: u8) -> NodeId {
         NodeId::from(format!("node-{n}"))

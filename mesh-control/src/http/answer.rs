@@ -11,12 +11,13 @@ use axum::body::Bytes;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
+use mesh_rest::problem_kind::Kind;
 use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tracing::error;
 
 use super::room::{Patience, Waiting};
-use crate::api::problem::{Kind, Problem};
+use crate::api::problem::Problem;
 
 /// Beyond so many bytes of answers no large one is made.
 const MOST_LARGE: usize = 64 << 20;

@@ -8,10 +8,11 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, EXPECT};
 use futures_util::StreamExt as _;
+use mesh_rest::problem_kind::Kind;
 use serde_json::Value;
 
 use super::room::{FOR_OTHERS, Patience, Place, Room};
-use crate::api::problem::{Kind, Problem};
+use crate::api::problem::Problem;
 
 /// The largest body that is taken. A registration needs less than one KiB.
 const LIMIT: usize = 64 * 1024;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
+use mesh_rest::feed_query::FeedQuery;
 use mesh_rest::heartbeat_token::HeartbeatToken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -22,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use super::admission::admit;
 use super::room::{FOR_OTHERS, Place, Room};
 use crate::api;
-use crate::api::feed_query::FeedQuery;
 use crate::api::problem::Problem;
 use crate::registry::{ChangeError, Registry};
 use exchange::{Asked, exchange};
@@ -115,7 +115,7 @@ where
         // Boxes, so that a connection without a request under way has no room for one.
         let asked = match question::at_the_feed(&head) {
             Some(query) => {
-                let token = api::token(&head.headers);
+                let token = api::token::token(&head.headers);
                 if Box::pin(arrival(&site.registry, &query, token))
                     .await
                     .is_err()

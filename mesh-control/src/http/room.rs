@@ -8,9 +8,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use mesh_rest::problem_kind::Kind;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::api::problem::{Kind, Problem};
+use crate::api::problem::Problem;
 
 /// How long a request waits for room: as long as for anything else.
 const DEADLINE: Duration = Duration::from_secs(15);

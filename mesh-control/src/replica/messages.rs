@@ -4,11 +4,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mesh_rest::node_id::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use super::Replica;
 use crate::cluster::liveness::Untold;
-use crate::cluster::node::NodeId;
 use crate::cluster::succession::Succession;
 use crate::registry::{Registry, unix_seconds};
 use crate::store::{LONGEST_PAYLOAD, Message};

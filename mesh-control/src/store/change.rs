@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use mesh_rest::node_id::NodeId;
+use mesh_rest::registration::Registration;
+use mesh_rest::status::Status;
 use sqlx::{AnyPool, AssertSqlSafe};
 
 use super::transaction::{Dialect, Transaction};
 use super::{Server, StoreError, address, history, status};
 use crate::cluster::history::{Mark, Position, Shown};
 use crate::cluster::identity::{Claim, Claimant};
-use crate::cluster::node::{NodeId, Status};
-use crate::cluster::registration::Registration;
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use mesh_rest::node_id::NodeId;
 use sqlx::AssertSqlSafe;
 
 use super::change::rows::rows;
@@ -11,7 +12,6 @@ use super::reports::NOW;
 use super::transaction::{Dialect, Transaction};
 use super::{Home, OpenError, Store, StoreError, schema};
 use crate::cluster::history::{Mark, Position, Shown};
-use crate::cluster::node::NodeId;
 use crate::cluster::subnet_plan::SubnetIndex;
 
 /// How many revisions' marks are kept, at least. Who is further behind reads everything again.

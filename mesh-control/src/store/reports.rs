@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 
 use mesh_rest::heartbeat::DataPlane;
+use mesh_rest::node_id::NodeId;
 use sqlx::AssertSqlSafe;
 
 use super::{Store, StoreError};
-use crate::cluster::node::NodeId;
 use crate::traffic::matrix::Peers;
 use crate::traffic::packed;
 

@@ -1,8 +1,10 @@
 //! What operators see of the leases.
 
+use mesh_rest::node_id::NodeId;
+use mesh_rest::status::Status;
+
 use super::change::Reservation;
 use super::{Store, StoreError, Transaction, status, subnet_index};
-use crate::cluster::node::{NodeId, Status};
 use crate::cluster::subnet_plan::SubnetIndex;
 
 /// A subnet that was handed out at least once.

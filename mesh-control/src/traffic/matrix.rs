@@ -1,6 +1,7 @@
 //! The answer of `GET /api/traffic`. A million flows are a quarter of a gigabyte, so it is written as fast as
 //! the client reads, and what is in the database is read from there just as fast, a page at a time.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,15 +14,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use ipnet::Ipv4Net;
 use mesh_rest::heartbeat::DataPlane;
-use serde::Serialize;
+use mesh_rest::node_id::NodeId;
+use mesh_rest::traffic::{Counters, Flow, ReportingNode};
 use thiserror::Error;
-use utoipa::ToSchema;
 
 use super::Latest;
-use crate::cluster::node::NodeId;
 use crate::copy::listed_node::ListedNode;
 use crate::store::StoreError;
-use crate::traffic::report::Counters;
 
 /// The most nodes whose reports are in one piece of the answer.
 const NODES_IN_PIECE: usize = 512;
@@ -30,62 +29,9 @@ const NODES_IN_PIECE: usize = 512;
 /// [`crate::traffic::report::MOST_PEERS`].
 const FLOWS_IN_PIECE: usize = 8192;
 
-/// A node in `GET /api/traffic`.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ReportingNode<'a> {
-    /// The node's id.
-    #[schema(value_type = NodeId)]
-    pub node_id: &'a NodeId,
-    /// Its hostname.
-    pub hostname: &'a str,
-    /// The subnet it leases.
-    #[schema(value_type = String, example = "10.42.1.0/24")]
-    pub subnet: Ipv4Net,
-    /// Unix seconds of its latest report; null when there is none.
-    #[schema(required)]
-    pub reported_at: Option<i64>,
-    /// Milliseconds since its latest report; null when there is none.
-    #[schema(required)]
-    pub report_age_ms: Option<u64>,
-    /// What it told of its data plane; null when it did not.
-    #[schema(required, value_type = Option<DataPlane>)]
-    pub data_plane: Option<&'a DataPlane>,
-}
-
-/// Traffic from one node to another and back, as counted by the first.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Flow<'a> {
-    /// The node that counted.
-    #[schema(value_type = NodeId)]
-    pub from: &'a NodeId,
-    /// Its peer; null when no node leases that subnet.
-    #[schema(required, value_type = Option<NodeId>)]
-    pub to: Option<&'a NodeId>,
-    /// The subnet of `from`.
-    #[schema(value_type = String, example = "10.42.1.0/24")]
-    pub from_subnet: Ipv4Net,
-    /// The peer's subnet.
-    #[schema(value_type = String, example = "10.42.1.0/24")]
-    pub to_subnet: Ipv4Net,
-    /// What it counted.
-    #[serde(flatten)]
-    pub counters: Counters,
-}
-
-/// The body of `GET /api/traffic`. It is written piece by piece; this is what it is as a whole.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TrafficMatrix<'a> {
-    /// Every node, also those that report nothing, ordered by subnet.
-    pub nodes: Vec<ReportingNode<'a>>,
-    /// Who counts how much with whom, ordered by the two subnets.
-    pub flows: Vec<Flow<'a>>,
-    /// How many flows were reported for which there was no room.
-    pub flows_left_out: usize,
-}
-
 /// What is known of a node's latest report.
 #[derive(Debug)]
-pub struct Told {
+pub struct Reported {
     /// Unix seconds at which it came.
     pub reported_at: i64,
     /// How long ago that is.
@@ -112,7 +58,7 @@ pub enum Place {
 pub type Peers = Vec<(Ipv4Net, Counters)>;
 
 /// Reads reports from the database. One that is gone by now is left out, and a newer one may have taken the place
-/// of the one that [`Told`] tells of.
+/// of the one that [`Reported`] tells of.
 pub trait Database: Send + Sync {
     /// What these nodes told of their data planes.
     fn data_planes<'a>(
@@ -141,7 +87,7 @@ pub enum Broken {
 /// Answers with the matrix of these nodes, which are ordered by subnet, and holds on to `place` until it is sent.
 pub fn answer(
     nodes: Vec<Arc<ListedNode>>,
-    told: HashMap<NodeId, Told>,
+    told: HashMap<NodeId, Reported>,
     database: Arc<dyn Database>,
     place: impl Send + 'static,
 ) -> Response {
@@ -161,7 +107,7 @@ pub fn answer(
 /// The answer in pieces.
 pub(super) struct Pieces {
     /// What each told beside it.
-    nodes: Vec<(Arc<ListedNode>, Option<Told>)>,
+    nodes: Vec<(Arc<ListedNode>, Option<Reported>)>,
     by_subnet: HashMap<Ipv4Net, usize>,
     stage: Stage,
     any_flow: bool,
@@ -176,7 +122,7 @@ enum Stage {
 }
 
 impl Pieces {
-    pub(super) fn new(nodes: Vec<Arc<ListedNode>>, mut told: HashMap<NodeId, Told>) -> Self {
+    pub(super) fn new(nodes: Vec<Arc<ListedNode>>, mut told: HashMap<NodeId, Reported>) -> Self {
         let by_subnet = nodes
             .iter()
             .enumerate()
@@ -229,7 +175,7 @@ impl Pieces {
     /// The nodes whose flows make a piece.
     fn page(&self, from: usize) -> Range<usize> {
         let mut flows = 0;
-        let full = |(_, told): &(Arc<ListedNode>, Option<Told>)| {
+        let full = |(_, told): &(Arc<ListedNode>, Option<Reported>)| {
             flows += match told.as_ref().map(|told| &told.at) {
                 Some(Place::Memory(latest)) => latest.report.peers.len(),
                 Some(Place::Database { flows }) => *flows,
@@ -275,12 +221,12 @@ impl Pieces {
                 Place::Database { .. } => read.get(&node.node_id),
             });
             let node = ReportingNode {
-                node_id: &node.node_id,
-                hostname: &node.hostname,
+                node_id: Cow::Borrowed(&node.node_id),
+                hostname: Cow::Borrowed(&node.hostname),
                 subnet: node.subnet,
                 reported_at: told.as_ref().map(|told| told.reported_at),
                 report_age_ms: told.as_ref().map(|told| told.age_ms),
-                data_plane,
+                data_plane: data_plane.map(Cow::Borrowed),
             };
             serde_json::to_writer(&mut text, &node)?;
         }
@@ -314,8 +260,8 @@ impl Pieces {
                 }
                 let to = self.by_subnet.get(to_subnet);
                 let flow = Flow {
-                    from: &node.node_id,
-                    to: to.map(|&position| &self.nodes[position].0.node_id),
+                    from: Cow::Borrowed(&node.node_id),
+                    to: to.map(|&position| Cow::Borrowed(&self.nodes[position].0.node_id)),
                     from_subnet: node.subnet,
                     to_subnet: *to_subnet,
                     counters: *counters,

@@ -7,9 +7,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use mesh_rest::heartbeat::DataPlane;
+use mesh_rest::traffic::Counters;
 use prost::Message;
 
-use crate::traffic::report::{Counters, Report};
+use crate::traffic::report::Report;
 
 /// The flows of one node. `ages` is beside them, because it changes also when nothing flows.
 #[derive(Clone, PartialEq, Message)]

@@ -10,14 +10,15 @@ use std::marker::PhantomData;
 use ipnet::Ipv4Net;
 use mesh_rest::heartbeat::{DataPlane, PeerTraffic};
 use mesh_rest::mtu::{MTU_RANGE, mtu};
+use mesh_rest::problem::FieldError;
+use mesh_rest::problem_kind::Kind;
+use mesh_rest::traffic::Counters;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::json;
+use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Segment;
-use utoipa::ToSchema;
 
-use crate::api::problem::{Kind, Problem};
+use crate::api::problem::Problem;
 use crate::http::body::Collected;
 
 /// The most peers in a report: as many as the data plane has room for.
@@ -38,52 +39,6 @@ pub struct Report {
     pub overlay_mtu: Option<u32>,
 }
 
-/// Traffic between two nodes as the reporting one counts it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Counters {
-    /// Packets the fast path sent.
-    pub tx_packets: u64,
-    /// Bytes the fast path sent.
-    pub tx_bytes: u64,
-    /// Packets the fast path received.
-    pub rx_packets: u64,
-    /// Bytes the fast path received.
-    pub rx_bytes: u64,
-    /// Packets the kernel path sent.
-    pub kernel_tx_packets: u64,
-    /// Bytes the kernel path sent.
-    pub kernel_tx_bytes: u64,
-    /// Packets the kernel path received.
-    pub kernel_rx_packets: u64,
-    /// Bytes the kernel path received.
-    pub kernel_rx_bytes: u64,
-    /// Packets from the peer that a guard dropped.
-    pub dropped_packets: u64,
-    /// Milliseconds from the last packet of the peer to the report; null if there was none.
-    #[schema(required)]
-    pub last_packet_age_ms: Option<u64>,
-    /// The control plane calls the peer down, but its packets arrive.
-    pub suspect: bool,
-}
-
-impl From<&PeerTraffic> for Counters {
-    fn from(told: &PeerTraffic) -> Self {
-        Self {
-            tx_packets: told.tx_packets,
-            tx_bytes: told.tx_bytes,
-            rx_packets: told.rx_packets,
-            rx_bytes: told.rx_bytes,
-            kernel_tx_packets: told.kernel_tx_packets,
-            kernel_tx_bytes: told.kernel_tx_bytes,
-            kernel_rx_packets: told.kernel_rx_packets,
-            kernel_rx_bytes: told.kernel_rx_bytes,
-            dropped_packets: told.dropped_packets,
-            last_packet_age_ms: told.last_packet_age_ms,
-            suspect: told.suspect,
-        }
-    }
-}
-
 impl Report {
     /// Reads the body of a heartbeat, a large one where it keeps no other request waiting.
     pub(crate) async fn read(body: Collected) -> Result<Self, Problem> {
@@ -101,15 +56,17 @@ impl Report {
     ///
     /// What is not JSON, and the first field that is wrong.
     pub fn from_json(json: &[u8]) -> Result<Self, Problem> {
-        let told: Option<Object<Told>> = match serde_json::from_slice(json) {
-            Ok(told) => told,
+        let heartbeat: Option<Object<StrictHeartbeat>> = match serde_json::from_slice(json) {
+            Ok(heartbeat) => heartbeat,
             Err(error) => return Err(refusal(json, &error)),
         };
-        let Told {
+        let StrictHeartbeat {
             data_plane,
             peers,
             overlay_mtu,
-        } = told.map(|Object(told)| told).unwrap_or_default();
+        } = heartbeat
+            .map(|Object(heartbeat)| heartbeat)
+            .unwrap_or_default();
         if let Some(told) = overlay_mtu
             && mtu(told.into()).is_none()
         {
@@ -151,7 +108,7 @@ impl Report {
 /// As [`mesh_rest::heartbeat::Heartbeat`], but from JSON objects only.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Told {
+struct StrictHeartbeat {
     data_plane: Option<Object<DataPlane>>,
     peers: Vec<Object<PeerTraffic>>,
     overlay_mtu: Option<u32>,
@@ -225,10 +182,11 @@ fn refusal(json: &[u8], error: &serde_json::Error) -> Problem {
         return Problem::new(Kind::Malformed, format!("the body is not JSON: {error}"));
     }
     let mut again = serde_json::Deserializer::from_slice(json);
-    let pointer = match serde_path_to_error::deserialize::<_, Option<Object<Told>>>(&mut again) {
-        Ok(_) => "#".to_owned(),
-        Err(error) => pointer(error.path()),
-    };
+    let pointer =
+        match serde_path_to_error::deserialize::<_, Option<Object<StrictHeartbeat>>>(&mut again) {
+            Ok(_) => "#".to_owned(),
+            Err(error) => pointer(error.path()),
+        };
     invalid(&pointer, &error.to_string())
 }
 
@@ -250,8 +208,10 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 }
 
 fn invalid(pointer: &str, detail: &str) -> Problem {
-    Problem::new(Kind::InvalidFields, detail)
-        .with("errors", json!([{"pointer": pointer, "detail": detail}]))
+    Problem::invalid_fields(vec![FieldError {
+        pointer: pointer.to_owned(),
+        detail: detail.to_owned(),
+    }])
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt as _;
 use futures_util::future::{self, BoxFuture};
 use mesh_rest::heartbeat::DataPlane;
+use mesh_rest::status::Status;
+use mesh_rest::traffic::Counters;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::matrix::{Database, Peers, Pieces, Place, Told};
+use super::matrix::{Database, Peers, Pieces, Place, Reported};
 use super::*;
-use crate::cluster::node::{Node, Status};
+use crate::cluster::node::Node;
 use crate::copy::listed_node::ListedNode;
 use crate::store::StoreError;
-use crate::traffic::report::Counters;
 
 fn report(peers: &[u8]) -> Report {
     let counted = |n: &u8| {
@@ -76,7 +77,7 @@ impl Database for Stored {
 }
 
 /// The matrix, and of how many pieces it is.
-fn pieces(nodes: Vec<Node>, told: HashMap<NodeId, Told>, stored: &Stored) -> (Value, usize) {
+fn pieces(nodes: Vec<Node>, told: HashMap<NodeId, Reported>, stored: &Stored) -> (Value, usize) {
     let nodes = nodes.into_iter().map(ListedNode::new).map(Arc::new);
     let mut pieces = Pieces::new(nodes.collect(), told);
     let (mut text, mut count) = (Vec::new(), 0);
@@ -88,7 +89,7 @@ fn pieces(nodes: Vec<Node>, told: HashMap<NodeId, Told>, stored: &Stored) -> (Va
 }
 
 fn matrix(table: &Table, nodes: &[u8]) -> Value {
-    let told = |latest: &Arc<Latest>| Told {
+    let told = |latest: &Arc<Latest>| Reported {
         reported_at: latest.reported_at,
         age_ms: 7,
         left_out: latest.left_out,
@@ -194,7 +195,7 @@ fn reports_in_memory_and_in_the_database_make_one_matrix_in_the_order_of_the_sub
     };
     // Of the third there was a report when the index was read, and there is none any more.
     let stored = Stored([(id(1), of_the_first)].into());
-    let told = |at, left_out| Told {
+    let told = |at, left_out| Reported {
         reported_at: 60,
         age_ms: 9_000,
         left_out,
@@ -245,7 +246,7 @@ fn a_large_matrix_comes_in_pieces_that_are_bounded() {
     let told: HashMap<_, _> = nodes
         .iter()
         .map(|node| {
-            let told = Told {
+            let told = Reported {
                 reported_at: 1,
                 age_ms: 1,
                 left_out: 0,

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use mesh_rest::heartbeat::DataPlane;
+use mesh_rest::node_id::NodeId;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::cluster::node::NodeId;
 use crate::copy::list::READ_DEADLINE;
 use crate::registry::{ChangeError, Registry, unix_seconds};
 use crate::store::{NewReport, StoreError, StoredReports};
-use crate::traffic::matrix::{Database, Peers, Place, Told};
+use crate::traffic::matrix::{Database, Peers, Place, Reported};
 use crate::traffic::report::Report;
 use crate::traffic::{Latest, Reports, Traffic, packed};
 use crate::write::batch::{BATCH_DEADLINE, within};
@@ -120,7 +120,7 @@ impl Registry {
     /// # Errors
     ///
     /// [`ChangeError::Store`], when this is a replica that cannot reach the database.
-    pub async fn told(&self) -> Result<HashMap<NodeId, Told>, ChangeError> {
+    pub async fn latest_reports(&self) -> Result<HashMap<NodeId, Reported>, ChangeError> {
         let here = self.traffic.reports();
         if self.replica.is_none() {
             return Ok(in_memory(here, None));
@@ -173,14 +173,14 @@ impl Batch {
 }
 
 /// What is told of reports in memory; with the database's clock where there is one, in milliseconds.
-fn in_memory(here: Reports, now: Option<i64>) -> HashMap<NodeId, Told> {
+fn in_memory(here: Reports, now: Option<i64>) -> HashMap<NodeId, Reported> {
     let told = |latest: Arc<Latest>| {
         let age_ms = u64::try_from(latest.received.elapsed().as_millis()).unwrap_or(u64::MAX);
         let reported_at = match now {
             Some(now) => now.saturating_sub_unsigned(age_ms) / 1000,
             None => latest.reported_at,
         };
-        Told {
+        Reported {
             reported_at,
             age_ms,
             left_out: latest.left_out,
@@ -193,7 +193,7 @@ fn in_memory(here: Reports, now: Option<i64>) -> HashMap<NodeId, Told> {
 }
 
 /// Of each node the later one of the report in memory and that in the database.
-fn latest(here: Reports, stored: &StoredReports) -> HashMap<NodeId, Told> {
+fn latest(here: Reports, stored: &StoredReports) -> HashMap<NodeId, Reported> {
     let mut all = in_memory(here, Some(stored.now));
     for (node_id, report) in &stored.reports {
         // A clock that was set back makes no report one of a time to come.
@@ -201,7 +201,7 @@ fn latest(here: Reports, stored: &StoredReports) -> HashMap<NodeId, Told> {
         if all.get(node_id).is_some_and(|told| told.age_ms <= age_ms) {
             continue;
         }
-        let told = Told {
+        let told = Reported {
             reported_at: report.reported_at.min(stored.now) / 1000,
             age_ms,
             left_out: report.left_out,

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use mesh_rest::node_id::NodeId;
 use tokio::sync::oneshot;
 
 use super::membership::{self, Arrival, Departure, LetIn};
 use super::operator::{self, LeftBefore};
-use crate::cluster::node::NodeId;
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Change, Reservation, StoreError, Tenant};

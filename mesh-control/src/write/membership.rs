@@ -2,20 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
+use mesh_rest::admitted::Admitted;
 use mesh_rest::heartbeat_token::HeartbeatToken;
+use mesh_rest::node_id::NodeId;
+use mesh_rest::registration::Registration;
+use mesh_rest::status::Status;
 use mesh_rest::timing;
 use tracing::{info, warn};
 
 use super::command::Command;
 use super::subnet_claim::SubnetClaim;
-use crate::cluster::identity::{self, Claimant, Verdict};
-use crate::cluster::node::{NodeId, Status};
-use crate::cluster::registration::Registration;
+use crate::cluster::identity::{self, Claim, Claimant, Verdict};
+use crate::cluster::node::random_id;
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::cluster::succession::Standing;
-use crate::registry::{
-    Admitted, ChangeError, Holder, Registry, Sign, hold_off, nonce, unix_seconds,
-};
+use crate::registry::{ChangeError, Holder, Registry, Sign, hold_off, nonce, unix_seconds};
 use crate::store::{Change, NewState, RememberedLease, StoreError};
 
 /// How long a node that is to be leased a subnet anew waits here for the moment at which it may be.
@@ -36,7 +38,7 @@ impl Registry {
         let node_timeout = self.copy.memory().liveness.timeout();
         let longest = timing::longest_heartbeat_interval(node_timeout);
         if let Some(given) = registration
-            .heartbeat_interval
+            .heartbeat_interval()
             .filter(|given| *given > longest)
         {
             return Err(ChangeError::BeatsTooSeldom {
@@ -62,8 +64,18 @@ impl Registry {
                 asked => break asked?,
             }
         };
-        let LetIn { admitted, next, .. } = let_in;
-        let next = next.unwrap_or_else(|| hand_out(self, &admitted.node_id));
+        let next = let_in
+            .next
+            .unwrap_or_else(|| hand_out(self, &let_in.node_id));
+        let overlay = self.store.overlay();
+        let admitted = Admitted {
+            node_id: let_in.node_id,
+            subnet: let_in.subnet.to_string(),
+            vxlan_port: Some(overlay.vxlan_port.into()),
+            vni: Some(overlay.vni.into()),
+            node_timeout_ms: Some(milliseconds(node_timeout)),
+            heartbeat_interval_ms: Some(milliseconds(timing::heartbeat_interval(node_timeout))),
+        };
         Ok((admitted, next))
     }
 
@@ -105,7 +117,8 @@ pub(crate) struct Arrival {
 
 /// A node that was let in.
 pub(crate) struct LetIn {
-    admitted: Admitted,
+    pub(super) node_id: NodeId,
+    pub(super) subnet: Ipv4Net,
     /// The token to come with next, if that is stored already.
     next: Option<HeartbeatToken>,
     returning: bool,
@@ -124,7 +137,7 @@ pub(super) async fn register(
     registry: &Registry,
     change: &mut Change,
 ) -> Result<Result<LetIn, ChangeError>, StoreError> {
-    let claim = registration.claim();
+    let claim = Claim::from(registration);
     let claimants = change.claimants(&claim).await?;
     let (node, displaced) = match identity::decide(&claim, &claimants) {
         Verdict::Admit { node, displaces } => (node, displaces),
@@ -177,7 +190,7 @@ pub(super) async fn register(
     if let Some(displaced) = displaced {
         change.dismiss(displaced.node_id.as_str()).await?;
     }
-    let node_id = node.map_or_else(NodeId::random, |node| node.node_id.clone());
+    let node_id = node.map_or_else(random_id, |node| node.node_id.clone());
     let unix_seconds = unix_seconds();
     let new = NewState {
         node_id: &node_id,
@@ -207,17 +220,10 @@ pub(super) async fn register(
         // which of two that were there is the node.
         change.write_succession(&node_id, tokens.as_deref()).await?;
     }
-    let node_timeout = registry.copy.memory().liveness.timeout();
     Ok(Ok(LetIn {
+        subnet: registry.subnet(index)?,
+        node_id,
         next,
-        admitted: Admitted {
-            subnet: registry.subnet(index)?,
-            node_id,
-            vxlan_port: registry.store.overlay().vxlan_port,
-            vni: registry.store.overlay().vni,
-            node_timeout_ms: milliseconds(node_timeout),
-            heartbeat_interval_ms: milliseconds(timing::heartbeat_interval(node_timeout)),
-        },
         returning: node.is_some(),
         changed,
         displaced: displaced.cloned(),
@@ -249,11 +255,11 @@ pub(super) fn registered(
     registry: &Registry,
     revision: i64,
 ) {
-    let Admitted {
+    let LetIn {
         node_id, subnet, ..
-    } = &let_in.admitted;
+    } = let_in;
     if let (Some(claim), Some(claimed)) = (&let_in.subnet_claim, registration.subnet) {
-        claim.tell(claimed, &let_in.admitted, &registration.hostname);
+        claim.tell(claimed, let_in, &registration.hostname);
     }
     if !let_in.changed {
         registry.beat(

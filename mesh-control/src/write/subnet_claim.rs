@@ -8,10 +8,11 @@
 use ipnet::Ipv4Net;
 use tracing::{info, warn};
 
+use super::membership::LetIn;
 use crate::cluster::identity::Claim;
 use crate::cluster::lease::Range;
 use crate::cluster::subnet_plan::{NotOfPlan, SubnetIndex};
-use crate::registry::{Admitted, Registry};
+use crate::registry::Registry;
 use crate::store::{Change, Reservation, StoreError, Tenant};
 
 /// What a node's word about its subnet is worth.
@@ -67,10 +68,10 @@ impl SubnetClaim {
     }
 
     /// Tells operators what came of it.
-    pub(super) fn tell(&self, claimed: Ipv4Net, admitted: &Admitted, hostname: &str) {
-        let Admitted {
+    pub(super) fn tell(&self, claimed: Ipv4Net, let_in: &LetIn, hostname: &str) {
+        let LetIn {
             node_id, subnet, ..
-        } = admitted;
+        } = let_in;
         match self {
             Self::Free(_) => info!(%node_id, hostname, %subnet,
                 "a node without a lease was leased the subnet that it says it holds"),

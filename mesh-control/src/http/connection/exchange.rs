@@ -21,6 +21,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use mesh_rest::problem_kind::Kind;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, error};
 
@@ -29,7 +30,7 @@ use super::head::{Head, Length};
 use super::line::Line;
 use super::wire::Wire;
 use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
-use crate::api::problem::{Kind, Problem};
+use crate::api::problem::Problem;
 use crate::http::room::{FOR_OTHERS, Room};
 
 /// A request that hyper gets the connection for.

@@ -6,8 +6,9 @@
 use axum::body::Bytes;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
+use mesh_rest::problem_kind::Kind;
 
-use crate::api::problem::{Kind, Problem};
+use crate::api::problem::Problem;
 
 /// The longest head that is taken, in bytes: an agent's has less than 300.
 pub(super) const LONGEST: usize = 16 * 1024;

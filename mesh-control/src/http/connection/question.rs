@@ -2,9 +2,10 @@
 
 use axum::extract::Query;
 use axum::http::Method;
+use mesh_rest::feed_query::FeedQuery;
 
 use super::head::Head;
-use crate::api::feed_query::FeedQuery;
+use crate::api::feed_query;
 
 /// What a request asks of the change feed, if it is such a question and told to wait. Anything that is not quite right
 /// is left to the API, which knows what to say about it. All that the API takes for such a question has to be recognised
@@ -15,7 +16,7 @@ pub(super) fn at_the_feed(head: &Head) -> Option<FeedQuery> {
         return None;
     }
     let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(&head.uri).ok()?;
-    let query = FeedQuery::read(&parameters).ok()??;
+    let query = feed_query::read(&parameters).ok()??;
     (!query.wait.is_zero()).then_some(query)
 }
 

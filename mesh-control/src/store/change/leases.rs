@@ -1,8 +1,9 @@
 //! Changes of leases and reservations.
 
+use mesh_rest::node_id::NodeId;
+
 use super::{Change, SubnetIndex};
 use crate::cluster::lease::{self, NeverUsed, Range};
-use crate::cluster::node::NodeId;
 use crate::cluster::subnet_plan::SubnetPlan;
 use crate::store::{StoreError, subnet_index};
 

@@ -1,11 +1,12 @@
 //! Who is up, and since when.
 
+use mesh_rest::node_id::NodeId;
+use mesh_rest::status::Status;
 use sqlx::AssertSqlSafe;
 
 use super::Change;
 use super::rows::rows;
 use crate::cluster::liveness::Unwritten;
-use crate::cluster::node::{NodeId, Status};
 use crate::store::StoreError;
 
 impl Change {

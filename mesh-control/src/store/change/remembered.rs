@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
+use mesh_rest::node_id::NodeId;
 use sqlx::AssertSqlSafe;
 
 use super::{Change, SubnetIndex};
 use crate::cluster::identity::Claim;
-use crate::cluster::node::NodeId;
 use crate::store::history::{now, rest_of_hold};
 use crate::store::reports::NOW;
 use crate::store::{StoreError, Tenant, subnet_index};

@@ -1,8 +1,10 @@
 //! The end of a lease: its node is removed, and who knew it is told.
 
+use mesh_rest::node_id::NodeId;
+use mesh_rest::status::Status;
+
 use super::Change;
 use crate::cluster::lease::Range;
-use crate::cluster::node::{NodeId, Status};
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::store::{StoreError, status, subnet_index};
 

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use mesh_rest::node_id::NodeId;
 use sqlx::AssertSqlSafe;
 
 use super::Change;
 use super::rows::rows;
-use crate::cluster::node::NodeId;
 use crate::store::StoreError;
 use crate::store::reports::NOW;
 use crate::traffic::packed::Packed;

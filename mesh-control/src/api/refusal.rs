@@ -1,0 +1,121 @@
+//! What the registry refuses, as the client is told.
+
+use mesh_rest::problem::{self, FieldError};
+use mesh_rest::problem_kind::Kind;
+use tracing::{error, warn};
+
+use super::problem::Problem;
+use crate::cluster::identity::Clash;
+use crate::registry::{ChangeError, Holder};
+use crate::store::StoreError;
+
+/// What came of a sign that a node lives: one that no node gives has to register.
+pub(super) fn of_sign<T>(outcome: Result<T, ChangeError>, id: &str) -> Result<T, Problem> {
+    outcome.map_err(|error| match error {
+        ChangeError::UnknownNode => {
+            let detail = format!(
+                "no registered node has the id {id:?}; register again with POST /api/nodes/register"
+            );
+            Problem::new(Kind::UnknownNode, detail)
+        }
+        error => error.into(),
+    })
+}
+
+impl From<Holder> for problem::Holder {
+    fn from(holder: Holder) -> Self {
+        Self {
+            host_ip: Some(holder.host_ip),
+            hostname: holder.hostname,
+            node_id: holder.node_id,
+        }
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ChangeError::BeatsTooSeldom { .. } => {
+                warn!(reason = message, "registration refused");
+                let detail = format!(
+                    "heartbeat_interval_ms: {message}. Leave --heartbeat-interval away, or start the control plane \
+                     with a longer --node-timeout"
+                );
+                Self::invalid_fields(vec![FieldError {
+                    pointer: "#/heartbeat_interval_ms".to_owned(),
+                    detail,
+                }])
+            }
+            ChangeError::InUse { clash, holder } => {
+                warn!(%holder.node_id, holder.hostname, %holder.host_ip, ?clash, "registration refused: in use");
+                let advice = match clash {
+                    Clash::Address => {
+                        "give this host another address; if it is that node and lost its state, it is let in once that has been \
+                         silent for the node timeout"
+                    }
+                    Clash::Key => {
+                        "if this host's disk is a copy of that one's, delete the key file of the agent here"
+                    }
+                };
+                Self::new(Kind::InUse, format!("{message}; {advice}")).held_by(holder.into())
+            }
+            ChangeError::SubnetsExhausted {
+                subnets,
+                reserved,
+                held_by_down_nodes,
+                ..
+            } => {
+                warn!(
+                    subnets,
+                    reserved, held_by_down_nodes, "registration refused: no subnet is free"
+                );
+                Self::new(Kind::SubnetsExhausted, message)
+                    .with("subnets", subnets)
+                    .with("reserved", reserved)
+                    .with("held_by_down_nodes", held_by_down_nodes)
+            }
+            ChangeError::Held(_) => Self::new(Kind::DatabaseUnavailable, message),
+            ChangeError::UnknownNode => Self::new(Kind::UnknownNode, message),
+            ChangeError::Copy { holder } => {
+                let detail = format!(
+                    "{message}; if it shall be a node of its own, remove node-key and node-token from its agent's state \
+                     directory and restart the agent. If it is the original, stop the copy: this host goes on by itself \
+                     when that has been silent for the node timeout"
+                );
+                let problem = Self::new(Kind::Copy, detail);
+                match holder {
+                    Some(holder) => problem.held_by(holder.into()),
+                    None => problem,
+                }
+            }
+            ChangeError::OtherKey { .. } => Self::new(Kind::OtherKey, message),
+            ChangeError::HolderUp(tenant) | ChangeError::Leased(tenant) => {
+                Self::new(Kind::InUse, message).held_by(problem::Holder {
+                    host_ip: None,
+                    hostname: tenant.hostname,
+                    node_id: tenant.node_id,
+                })
+            }
+            ChangeError::ReservedAlready(reservation) => {
+                Self::new(Kind::InUse, message).with("reservation", reservation.cidr)
+            }
+            ChangeError::TooManyReservations(_) => Self::new(Kind::LimitReached, message),
+            ChangeError::NotLeased => Self::new(Kind::NotLeased, message),
+            ChangeError::NotReserved => Self::new(Kind::NotReserved, message),
+            ChangeError::Stopping => Self::new(Kind::Overloaded, message),
+            ChangeError::Store(error) => Self::from(&*error),
+        }
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
+        if matches!(error, StoreError::Statement(_)) {
+            error!(%error, "the database refused a statement; this is a bug");
+            return Self::bug();
+        }
+        warn!(%error, "a request needs the database, which is unavailable");
+        Self::new(Kind::DatabaseUnavailable, error.to_string())
+    }
+}
