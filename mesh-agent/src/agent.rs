@@ -18,10 +18,10 @@ use crate::{
     feed::{self, FeedSettings, Listed},
     heartbeat,
     host_address::{self, HostAddress},
-    node::{NodeDescription, Registration},
+    node::{NodeDescription, Registered},
     peers::PeerSet,
     probe::{self, ProbeSettings},
-    register::{self, Revocation, Told},
+    register::{self, Revocation},
     report::Reporter,
     sync,
 };
@@ -92,7 +92,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     ))?;
     let passes = Ticker::every(settings.dataplane.interval)?;
     let looks = Ticker::every(settings.feed.interval.min(host_address::LONGEST_INTERVAL))?;
-    let registration = watch::Sender::<Option<Registration>>::new(None);
+    let registration = watch::Sender::<Option<Registered>>::new(None);
     let host_address = watch::Sender::<Option<Ipv4Addr>>::new(None);
     let listed = watch::Sender::<Option<Listed>>::new(None);
     let peers = watch::Sender::<Option<Arc<PeerSet>>>::new(None);
@@ -174,7 +174,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         settings.node,
         host_address.subscribe(),
         revocation,
-        Told {
+        register::Results {
             registration,
             overlay,
         },

@@ -7,9 +7,17 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
-use mesh_rest::{heartbeat::Heartbeat, leave::Leave, overlay::Overlay};
-use reqwest::{Client, Method, Url, redirect};
-use serde::Serialize;
+use mesh_rest::{
+    admitted::Admitted,
+    client::{CallError, Client, Connections, Tokens as _},
+    feed_query::FeedQuery,
+    heartbeat::Heartbeat,
+    leave::Leave,
+    node_list::NodesAnswer,
+    overlay::Overlay,
+    registration::Registration,
+};
+use reqwest::Url;
 use tokio::{
     sync::{Mutex, MutexGuard, watch},
     task::yield_now,
@@ -17,20 +25,11 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{
-    excerpt::Excerpt,
-    node::{NodesAnswer, RegisterAnswer, RegisterRequest, parse_subnet},
-    node_list::Question,
-    retry,
-    token::TokenKeeper,
-};
+use crate::{excerpt::Excerpt, node::parse_subnet, node_list::Question, retry, token::TokenKeeper};
 
 mod error;
-mod replica;
 
 pub use error::ControlPlaneError;
-pub use replica::ANSWER_LIMIT;
-use replica::{Replica, is_path_segment};
 
 /// How long a heartbeat waits for its turn on the connection before it takes another one, and a
 /// question for a heartbeat that is due.
@@ -50,7 +49,7 @@ struct Shared {
     unreachable: watch::Sender<()>,
     deadline: Duration,
     connect_deadline: Duration,
-    token: TokenKeeper,
+    token: Arc<TokenKeeper>,
     /// Whose turn it is on the one connection that is kept.
     line: Mutex<()>,
     /// When a question was last taken for a heartbeat.
@@ -62,7 +61,7 @@ struct Shared {
 pub struct Current {
     /// Index of the base that answered last.
     index: usize,
-    client: Client,
+    connections: Connections,
 }
 
 /// A node's lease, as answered to its registration.
@@ -94,7 +93,7 @@ impl ControlPlane {
     ) -> Result<Self, reqwest::Error> {
         let current = Current {
             index: 0,
-            client: client(connect_deadline)?,
+            connections: connections(connect_deadline)?,
         };
         let shared = Shared {
             bases,
@@ -102,7 +101,7 @@ impl ControlPlane {
             unreachable: watch::Sender::new(()),
             deadline,
             connect_deadline,
-            token,
+            token: Arc::new(token),
             line: Mutex::default(),
             counted: watch::Sender::new(None),
         };
@@ -129,9 +128,9 @@ impl ControlPlane {
     /// # Errors
     /// If the HTTP client cannot be set up.
     pub fn renew_connections(&self) -> Result<(), reqwest::Error> {
-        let client = client(self.shared.connect_deadline)?;
+        let connections = connections(self.shared.connect_deadline)?;
         let current = &self.shared.current;
-        current.send_modify(|current| current.client = client);
+        current.send_modify(|current| current.connections = connections);
         Ok(())
     }
 
@@ -140,13 +139,10 @@ impl ControlPlane {
     ///
     /// # Errors
     /// If every replica fails, or the answer names no usable node id and subnet.
-    pub async fn register(&self, node: &RegisterRequest) -> Result<Lease, ControlPlaneError> {
-        let register = |replica: Replica| {
-            let call = replica.call(Method::POST, &["api", "nodes", "register"]);
-            let name = call.name().to_owned();
-            let call = call.with(|request| request.json(node));
-            let call = call.showing(&self.shared.token);
-            async move { lease(name, call.json().await?) }
+    pub async fn register(&self, node: &Registration) -> Result<Lease, ControlPlaneError> {
+        let register = |replica: Client| async move {
+            let admitted = replica.register(node).await?;
+            lease(&replica, admitted)
         };
         self.ask(self.shared.bases.len(), register).await
     }
@@ -155,35 +151,26 @@ impl ControlPlane {
     /// for some for `wait`, of at most 60 s; and it knows by it that the node lives that asks.
     ///
     /// # Errors
-    /// [`ControlPlaneError::UnknownNode`] if the node has to register again; any other if every
+    /// [`CallError::UnknownNode`] if the node has to register again; any other if every
     /// attempt fails, or the answer is none to the question.
     pub async fn nodes(
         &self,
         node_id: &str,
         question: &Question,
         wait: Duration,
-    ) -> Result<NodesAnswer, ControlPlaneError> {
+    ) -> Result<NodesAnswer<'static>, ControlPlaneError> {
         let turn = self.shared.line.lock().await;
-        let nodes = |replica: Replica| {
-            let path = ["api", "nodes"];
-            let call = match question {
-                Question::Whole => replica.call(Method::GET, &path),
-                Question::News { since, database } => {
-                    let (since, seconds) = (since.to_string(), wait.as_secs_f64().to_string());
-                    let query = [
-                        ("since", since.as_str()),
-                        ("wait", &seconds),
-                        ("database", database),
-                        ("node", node_id),
-                    ];
-                    replica
-                        .asking(Method::GET, &path, &query)
-                        .waiting(wait)
-                        .showing(&self.shared.token)
-                }
-            };
-            call.json()
+        let query = match question {
+            Question::Whole => None,
+            Question::News { since, database } => Some(FeedQuery {
+                since: *since,
+                wait,
+                database: Some(database.clone()),
+                node: Some(node_id.to_owned()),
+            }),
         };
+        let query = query.as_ref();
+        let nodes = |replica: Client| async move { Ok(replica.nodes(query).await?) };
         let (asked, before) = (Instant::now(), self.shared.token.token());
         let answer = self.ask(self.attempts(), nodes).await;
         // Who hands out another token has taken the question for a sign of life.
@@ -205,7 +192,7 @@ impl ControlPlane {
     /// Says that the node is alive, and perhaps how its data plane fares.
     ///
     /// # Errors
-    /// [`ControlPlaneError::UnknownNode`] if the node has to register again; any other if
+    /// [`CallError::UnknownNode`] if the node has to register again; any other if
     /// every attempt fails.
     pub async fn heartbeat(
         &self,
@@ -215,7 +202,8 @@ impl ControlPlane {
         // After the question that is waiting, which is told to be answered by now. One that is not
         // shall not make the node late.
         let turn = timeout(LINE_PATIENCE, self.shared.line.lock()).await;
-        let answer = self.post_about(node_id, "heartbeat", report).await;
+        let beat = |replica: Client| async move { Ok(replica.heartbeat(node_id, report).await?) };
+        let answer = self.ask(self.attempts(), beat).await;
         if let Ok(turn) = turn {
             end(turn).await;
         }
@@ -227,7 +215,8 @@ impl ControlPlane {
     /// # Errors
     /// If every attempt fails.
     pub async fn deregister(&self, node_id: &str) -> Result<(), ControlPlaneError> {
-        self.post_about(node_id, "deregister", None::<&()>).await
+        let deregister = |replica: Client| async move { Ok(replica.deregister(node_id).await?) };
+        self.ask(self.attempts(), deregister).await
     }
 
     /// Says that the node leaves for good, which only who has its key may. Repeated until it
@@ -236,28 +225,11 @@ impl ControlPlane {
     /// # Errors
     /// If every attempt fails.
     pub async fn leave(&self, node_id: &str, node_key: &str) -> Result<(), ControlPlaneError> {
-        let body = Leave {
+        let body = &Leave {
             node_key: node_key.to_owned(),
         };
-        self.post_about(node_id, "leave", Some(&body)).await
-    }
-
-    async fn post_about(
-        &self,
-        node_id: &str,
-        verb: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<(), ControlPlaneError> {
-        let post = |replica: Replica| {
-            let call = replica.call(Method::POST, &["api", "nodes", node_id, verb]);
-            let call = match body {
-                Some(body) => call.with(|request| request.json(body)),
-                None => call,
-            };
-            let call = call.showing(&self.shared.token);
-            call.about_node()
-        };
-        self.ask(self.attempts(), post).await
+        let leave = |replica: Client| async move { Ok(replica.leave(node_id, body).await?) };
+        self.ask(self.attempts(), leave).await
     }
 
     /// At least every replica once, and one that is alone a few times.
@@ -265,12 +237,11 @@ impl ControlPlane {
         self.shared.bases.len().max(1 + retry::RETRIES_PER_ROUND)
     }
 
-    fn replica(&self, index: usize) -> Replica {
-        Replica {
-            client: self.shared.current.borrow().client.clone(),
-            base: self.shared.bases[index % self.shared.bases.len()].clone(),
-            deadline: self.shared.deadline,
-        }
+    fn replica(&self, index: usize) -> Client {
+        let connections = self.shared.current.borrow().connections.clone();
+        let base = self.shared.bases[index % self.shared.bases.len()].clone();
+        let token = Arc::clone(&self.shared.token);
+        Client::new(connections, base, self.shared.deadline).showing(token)
     }
 
     /// Asks one replica after another, from the one that answered last. Whoever answers,
@@ -278,7 +249,7 @@ impl ControlPlane {
     async fn ask<T, F>(
         &self,
         attempts: usize,
-        call: impl Fn(Replica) -> F,
+        call: impl Fn(Client) -> F,
     ) -> Result<T, ControlPlaneError>
     where
         F: Future<Output = Result<T, ControlPlaneError>>,
@@ -340,44 +311,46 @@ async fn end(turn: MutexGuard<'_, ()>) {
     drop(turn);
 }
 
-fn client(connect_deadline: Duration) -> Result<Client, reqwest::Error> {
-    // No proxy from the environment and no redirects: a node talks to the control plane it
-    // was given, not to whom a variable or an answer names.
-    Client::builder()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(connect_deadline)
-        // Questions and heartbeats take turns on it.
-        .pool_max_idle_per_host(1)
-        .user_agent(concat!("quilt-mesh-agent/", env!("CARGO_PKG_VERSION")))
-        .build()
+fn connections(connect_deadline: Duration) -> Result<Connections, reqwest::Error> {
+    let user_agent = concat!("quilt-mesh-agent/", env!("CARGO_PKG_VERSION"));
+    Connections::new(connect_deadline, user_agent)
 }
 
-fn lease(call: String, answer: RegisterAnswer) -> Result<Lease, ControlPlaneError> {
-    if !is_path_segment(&answer.node_id) {
-        let reason = format!("node_id {} is no id", Excerpt(&answer.node_id));
-        return Err(ControlPlaneError::Malformed { call, reason });
-    }
-    let overlay = match Overlay::told(answer.vxlan_port, answer.vni) {
-        Ok(overlay) => overlay,
-        Err(error) => {
-            let reason = error.to_string();
-            return Err(ControlPlaneError::Malformed { call, reason });
-        }
+/// Judges the answer to a registration.
+fn lease(replica: &Client, answer: Admitted) -> Result<Lease, ControlPlaneError> {
+    let call = || format!("POST {}", replica.url(&["api", "nodes", "register"]));
+    let malformed = |reason| CallError::Malformed {
+        call: call(),
+        reason,
     };
+    let node_id = answer.node_id.as_str();
+    if !is_path_segment(node_id) {
+        return Err(malformed(format!("node_id {} is no id", Excerpt(node_id))).into());
+    }
+    let overlay = answer
+        .overlay()
+        .map_err(|error| malformed(error.to_string()))?;
+    let heartbeat_interval = answer.heartbeat_interval();
     match parse_subnet(&answer.subnet) {
         Ok(subnet) => Ok(Lease {
-            node_id: answer.node_id,
+            node_id: answer.node_id.into(),
             subnet,
             overlay,
-            heartbeat_interval: answer.heartbeat_interval_ms.map(Duration::from_millis),
+            heartbeat_interval,
         }),
         Err(error) => Err(ControlPlaneError::Subnet {
-            call,
+            call: call(),
             text: answer.subnet,
             error,
         }),
     }
+}
+
+/// Whether the id can stand in a URL path as it is: unreserved characters of RFC 3986
+/// section 2.3, and not a dot segment.
+fn is_path_segment(id: &str) -> bool {
+    let unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    (1..=128).contains(&id.len()) && id.chars().all(unreserved) && id != "." && id != ".."
 }
 
 #[cfg(test)]
@@ -385,16 +358,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_the_base_url_is_kept() {
-        for base in ["http://c/mesh", "http://c/mesh/"] {
-            let second = Duration::from_secs(1);
-            let bases = vec![base.parse().unwrap()];
-            let control_plane =
-                ControlPlane::new(bases, second, second, TokenKeeper::in_memory()).unwrap();
-            let call = control_plane
-                .replica(0)
-                .call(Method::GET, &["api", "nodes"]);
-            assert_eq!(call.name(), "GET http://c/mesh/api/nodes");
+    fn an_id_from_the_network_cannot_change_the_path() {
+        for id in [
+            "7",
+            "node-1",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "a~b_c.d",
+        ] {
+            assert!(is_path_segment(id), "{id}");
         }
+        for id in [
+            "", ".", "..", "a/b", "a?b", "a#b", "a%2fb", "a b", "ä", "a\n",
+        ] {
+            assert!(!is_path_segment(id), "{id}");
+        }
+        assert!(!is_path_segment(&"x".repeat(129)));
     }
 }

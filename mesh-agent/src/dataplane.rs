@@ -29,7 +29,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     generation::Generation,
-    node::Registration,
+    node::Registered,
     peers::{PeerSet, without_own},
     reasons::Reasons,
     retry,
@@ -66,7 +66,7 @@ pub struct DataplaneSettings {
 #[derive(Debug)]
 pub struct Sources {
     /// The node as registered.
-    pub registration: watch::Receiver<Option<Registration>>,
+    pub registration: watch::Receiver<Option<Registered>>,
     /// The node's address on the underlay, once it is known.
     pub host_address: watch::Receiver<Option<Ipv4Addr>>,
     /// What all nodes have in common.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_rest::overlay::Overlay;
+use mesh_rest::{client::CallError, node_list::NodesAnswer, overlay::Overlay};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError, LINE_PATIENCE},
-    node::{Node, NodesAnswer, Registration},
+    node::{Node, Registered},
     node_list::{NodeList, Outcome, Question},
     reasons::Reasons,
     register::{Revocation, note},
@@ -63,7 +63,7 @@ pub struct Listed {
 #[derive(Debug)]
 pub struct Sources {
     /// The node as registered.
-    pub registration: watch::Receiver<Option<Registration>>,
+    pub registration: watch::Receiver<Option<Registered>>,
     /// When the next heartbeat is due.
     pub beats_due: watch::Receiver<Instant>,
 }
@@ -83,7 +83,7 @@ pub struct Results {
 enum Woken {
     Stopped,
     /// The control plane answered, or failed to.
-    Answered(Box<(Asked, Result<NodesAnswer, ControlPlaneError>)>),
+    Answered(Box<(Asked, Result<NodesAnswer<'static>, ControlPlaneError>)>),
     /// Calls go to another replica, or over new connections.
     Moved,
     /// The node is registered, perhaps anew.
@@ -196,7 +196,7 @@ struct Asked {
 /// One that is not answered yet. Dropping it gives it up.
 struct UnderWay {
     asked: Asked,
-    answer: Pin<Box<dyn Future<Output = Result<NodesAnswer, ControlPlaneError>> + Send>>,
+    answer: Pin<Box<dyn Future<Output = Result<NodesAnswer<'static>, ControlPlaneError>> + Send>>,
 }
 
 impl UnderWay {
@@ -213,7 +213,7 @@ impl UnderWay {
 /// Waits for the answer, if there is one to wait for.
 async fn answered(
     under_way: &mut Option<UnderWay>,
-) -> (Asked, Result<NodesAnswer, ControlPlaneError>) {
+) -> (Asked, Result<NodesAnswer<'static>, ControlPlaneError>) {
     match under_way {
         Some(question) => {
             let answer = question.answer.as_mut().await;
@@ -247,9 +247,9 @@ impl Feed {
     fn take(
         &mut self,
         asked: &Asked,
-        answer: Result<NodesAnswer, ControlPlaneError>,
+        answer: Result<NodesAnswer<'static>, ControlPlaneError>,
     ) -> Option<Duration> {
-        if let Err(ControlPlaneError::UnknownNode { .. }) = &answer {
+        if let Err(ControlPlaneError::Call(CallError::UnknownNode { .. })) = &answer {
             info!("the control plane does not know this node any more");
             self.results.revocation.revoke(asked.epoch);
             return None;

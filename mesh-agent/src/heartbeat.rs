@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_rest::heartbeat::Heartbeat;
+use mesh_rest::{client::CallError, heartbeat::Heartbeat};
 use mesh_ticker::Ticker;
 use tokio::{
     sync::watch,
@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError},
-    node::Registration,
+    node::Registered,
     reasons::Reasons,
     register::Revocation,
     report::Reporter,
@@ -56,7 +56,7 @@ pub async fn run(
     own_interval: Option<Duration>,
     mut ticker: Ticker,
     mut reporter: Reporter,
-    mut registration: watch::Receiver<Option<Registration>>,
+    mut registration: watch::Receiver<Option<Registered>>,
     Results { revocation, due }: Results,
     stop: CancellationToken,
 ) {
@@ -134,7 +134,7 @@ impl Heart {
         }
     }
 
-    async fn beat(&mut self, current: &Registration, report: Option<Heartbeat>) {
+    async fn beat(&mut self, current: &Registered, report: Option<Heartbeat>) {
         self.silent_beats = self.silent_beats.saturating_sub(1);
         let report = report.filter(|_| self.silent_beats == 0);
         let node_id = &current.node_id;
@@ -159,14 +159,14 @@ impl Heart {
                     info!("heartbeats arrive again");
                 }
             }
-            Err(ControlPlaneError::UnknownNode { .. }) => {
+            Err(ControlPlaneError::Call(CallError::UnknownNode { .. })) => {
                 warn!(
                     node_id,
                     "the control plane does not know this node any more"
                 );
                 self.revocation.revoke(current.epoch);
             }
-            Err(ControlPlaneError::Copy { detail, .. }) => {
+            Err(ControlPlaneError::Call(CallError::Copy { detail, .. })) => {
                 if self.failure.note((), &detail) {
                     error!(
                         reason = detail.trim(),

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::node::{Node, NodesAnswer};
+use mesh_rest::{node_id::NodeId, node_list::NodesAnswer};
+
+use crate::node::Node;
 use proofs::{Expected, Proofs};
 
 mod proofs;
@@ -89,7 +91,12 @@ impl NodeList {
 
     /// Takes over an answer that came at `now`. A list older than the copy is taken over only
     /// when for `patience` there was no other: the database was restored from a backup then.
-    pub fn apply(&mut self, answer: NodesAnswer, now: Instant, patience: Duration) -> Outcome {
+    pub fn apply(
+        &mut self,
+        answer: NodesAnswer<'static>,
+        now: Instant,
+        patience: Duration,
+    ) -> Outcome {
         let Some(expected) = Expected::of(answer.digest, answer.proof) else {
             // No feed: this list is all there is to know.
             self.position = None;
@@ -110,7 +117,7 @@ impl NodeList {
         if answer.full.unwrap_or(true) {
             let outcome = self.replace(answer.nodes);
             self.position = Some(Position {
-                database: answer.database,
+                database: answer.database.into_owned(),
                 revision: answer.revision,
             });
             // A list that is not what its own proof says cannot be followed by changes.
@@ -121,14 +128,12 @@ impl NodeList {
             self.whole = true;
             return Outcome::Diverged;
         }
-        self.change(answer.nodes, answer.removed, answer.revision, &expected)
+        let removed = answer.removed.unwrap_or_default();
+        self.change(answer.nodes, removed, answer.revision, &expected)
     }
 
     fn replace(&mut self, nodes: Vec<Node>) -> Outcome {
-        let nodes: BTreeMap<_, _> = nodes
-            .into_iter()
-            .map(|node| (node.node_id.clone(), node))
-            .collect();
+        let nodes: BTreeMap<_, _> = nodes.into_iter().map(kept).collect();
         let changed = nodes != *self.nodes;
         self.proofs = Proofs::of(nodes.values());
         if changed {
@@ -144,14 +149,16 @@ impl NodeList {
     fn change(
         &mut self,
         nodes: Vec<Node>,
-        removed: Vec<String>,
+        removed: Vec<NodeId>,
         revision: i64,
         expected: &Expected,
     ) -> Outcome {
-        let mut after: BTreeMap<String, Option<Node>> =
-            removed.into_iter().map(|node_id| (node_id, None)).collect();
-        for node in nodes {
-            after.insert(node.node_id.clone(), Some(node));
+        let mut after: BTreeMap<String, Option<Node>> = removed
+            .into_iter()
+            .map(|node_id| (node_id.into(), None))
+            .collect();
+        for (node_id, node) in nodes.into_iter().map(kept) {
+            after.insert(node_id, Some(node));
         }
         let mut proofs = self.proofs;
         for (node_id, new) in &after {
@@ -190,6 +197,11 @@ impl NodeList {
         }
         Outcome::Current { changed }
     }
+}
+
+/// A node as it is kept, by its id: without its heartbeats, which are no change of the list.
+fn kept(node: Node) -> (String, Node) {
+    (node.node_id.to_string(), node.without_beats())
 }
 
 #[cfg(test)]

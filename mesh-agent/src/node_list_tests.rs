@@ -1,10 +1,9 @@
 //! Tests of [`super::NodeList`] against a model of a control plane.
 
-use mesh_rest::{digest::Digest, proof::Proof};
+use mesh_rest::{digest::Digest, proof::Proof, status::Status};
 use proptest::prelude::*;
 
 use super::*;
-use crate::node::Status;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -36,15 +35,12 @@ impl Server {
     fn set(&mut self, node_id: &str, address: u8, status: Status) {
         self.revision += 1;
         let node = Node {
-            node_id: node_id.to_owned(),
-            hostname: format!("host-{node_id}"),
-            host_ip: format!("192.0.2.{address}"),
-            subnet: "10.42.2.0/24".to_owned(),
-            status,
-            left: false,
-            registered_at: 0,
-            overlay_mtu: None,
-            etag: None,
+            node_id: node_id.to_owned().into(),
+            hostname: format!("host-{node_id}").into(),
+            host_ip: format!("192.0.2.{address}").into(),
+            subnet: "10.42.2.0/24".into(),
+            status: status.as_str().into(),
+            ..Node::default()
         };
         self.removed.remove(node_id);
         self.nodes.insert(node_id.to_owned(), (self.revision, node));
@@ -72,7 +68,7 @@ impl Server {
             format!("{host_ip} {status:?} {left} {overlay_mtu:?}")
         };
         Node {
-            etag: self.etags.then(|| etag(node)),
+            etag: self.etags.then(|| etag(node).into()),
             ..node.clone()
         }
     }
@@ -99,7 +95,7 @@ impl Server {
             .collect()
     }
 
-    fn answer(&self, question: &Question) -> NodesAnswer {
+    fn answer(&self, question: &Question) -> NodesAnswer<'static> {
         let since = match question {
             Question::News { since, database }
                 if *database == self.database && (self.reach..=self.revision).contains(since) =>
@@ -121,9 +117,9 @@ impl Server {
             .collect();
         NodesAnswer {
             nodes: changed.map(|(_, node)| self.shown(node)).collect(),
-            removed: removed.map(|(id, _)| id.clone()).collect(),
+            removed: Some(removed.map(|(id, _)| id.clone().into()).collect()),
             revision: self.revision,
-            database: self.database.clone(),
+            database: self.database.clone().into(),
             digest: Some(digest.to_string()),
             proof: self.proof(),
             full: match question {
@@ -228,13 +224,13 @@ fn etags_of_another_kind_cost_one_whole_list() {
     let (mut server, mut copy) = (Server::new("db"), NodeList::default());
     server.set("a", 1, Status::Up);
     assert_eq!(taken(&mut copy, &server), CHANGED);
-    let otherwise = |mut answer: NodesAnswer| {
+    let otherwise = |mut answer: NodesAnswer<'static>| {
         let mut proof = Proof::default();
         for node in server.list().values() {
             proof.add(&node.node_id, "otherwise");
         }
         for node in &mut answer.nodes {
-            node.etag = Some("otherwise".to_owned());
+            node.etag = Some("otherwise".into());
         }
         answer.proof = Some(proof.to_string());
         answer
@@ -416,5 +412,23 @@ proptest! {
         let answer = server.answer(&copy.question());
         prop_assert_eq!(copy.apply(answer, now, PATIENCE), Outcome::Current { changed: false });
         prop_assert_eq!(&*copy.nodes, &server.list());
+    }
+}
+
+#[test]
+fn heartbeats_of_others_are_no_change_of_the_list() {
+    let (mut server, mut copy) = (Server::new("db"), NodeList::default());
+    server.set("a", 1, Status::Up);
+    let beating = |mut answer: NodesAnswer<'static>, seconds| {
+        for node in &mut answer.nodes {
+            node.last_heartbeat = Some(seconds);
+            node.copy_held_off_at = Some(seconds);
+        }
+        answer
+    };
+    for (seconds, changed) in [(1, true), (2, false), (3, false)] {
+        let answer = beating(server.answer(&Question::Whole), seconds);
+        let outcome = copy.apply(answer, Instant::now(), PATIENCE);
+        assert_eq!(outcome, Outcome::Current { changed }, "{seconds}");
     }
 }

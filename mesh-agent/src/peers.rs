@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use mesh_rest::status::Status;
 
 mod claims;
 mod doubt;
@@ -19,7 +20,7 @@ pub use skip::Skip;
 
 use crate::{
     excerpt::Excerpt,
-    node::{Node, Status, parse_subnet},
+    node::{Node, parse_subnet},
     underlay::parse_underlay_address,
 };
 
@@ -156,18 +157,19 @@ pub fn assess<'a>(
     let mut down = BTreeSet::new();
     let mut left = BTreeSet::new();
     for node in nodes.into_iter().filter(|node| node.node_id != own.node_id) {
-        match &node.status {
-            Status::Down => {
+        match node.status() {
+            Some(Status::Down) => {
                 let gone = if node.left { &mut left } else { &mut down };
-                gone.insert(node.node_id.as_str());
+                gone.insert(&*node.node_id);
             }
-            Status::Unknown(_) => {
-                skipped.insert(node.node_id.clone(), Skip::Status);
+            // It neither adds nor removes a peer.
+            None => {
+                skipped.insert(node.node_id.to_string(), Skip::Status);
             }
-            Status::Up => match Candidate::read(node, known) {
+            Some(Status::Up) => match Candidate::read(node, known) {
                 Ok(candidate) => candidates.push(candidate),
                 Err(skip) => {
-                    skipped.insert(node.node_id.clone(), skip);
+                    skipped.insert(node.node_id.to_string(), skip);
                 }
             },
         }
@@ -177,7 +179,7 @@ pub fn assess<'a>(
     let mut claims = Claims::new(own);
     let mut confirmed = BTreeSet::new();
     for candidate in candidates {
-        let node_id = candidate.node.node_id.as_str();
+        let node_id = &*candidate.node.node_id;
         let peer = KnownPeer {
             node_id: Some(node_id.to_owned()),
             peer: candidate.peer,
@@ -255,7 +257,7 @@ fn named<'a>(known: &KnownPeers, nodes: impl IntoIterator<Item = &'a Node>) -> K
             && let Some(peer) = known.get_mut(&subnet)
             && peer.node_id.is_none()
         {
-            peer.node_id = Some(node.node_id.clone());
+            peer.node_id = Some(node.node_id.to_string());
         }
     }
     known
@@ -274,7 +276,7 @@ fn check_own<'a>(
         if parse_subnet(&node.subnet) == Ok(own.subnet) {
             return Ok(());
         }
-        listed = Some(node.subnet.clone());
+        listed = Some(node.subnet.to_string());
     }
     Err(match listed {
         None => UnusableList::OwnNodeMissing { listed: count },
@@ -296,16 +298,16 @@ struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     fn read(node: &'a Node, known: &KnownPeers) -> Result<Self, Skip> {
         let subnet = parse_subnet(&node.subnet).map_err(|error| Skip::Subnet {
-            text: node.subnet.clone(),
+            text: node.subnet.to_string(),
             error,
         })?;
         let host_address =
             parse_underlay_address(&node.host_ip).map_err(|error| Skip::Address {
-                text: node.host_ip.clone(),
+                text: node.host_ip.to_string(),
                 error,
             })?;
         let known = known.get(&subnet);
-        let novelty = match known.filter(|k| k.node_id.as_ref() == Some(&node.node_id)) {
+        let novelty = match known.filter(|k| k.node_id.as_deref() == Some(&*node.node_id)) {
             Some(known) if known.peer.host_address == host_address => 0,
             Some(_) => 1,
             None => 2,

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use mesh_rest::overlay::Overlay;
+use mesh_rest::{overlay::Overlay, registration::Registration};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::{
     control_plane::{ControlPlane, Lease},
     held_subnet::held,
-    node::{NodeDescription, RegisterRequest, Registration},
+    node::{NodeDescription, Registered},
     retry,
     runtime_client::RuntimeAddress,
 };
@@ -62,9 +62,9 @@ impl Default for Revocation {
 
 /// What the answers to registrations say.
 #[derive(Debug)]
-pub struct Told {
+pub struct Results {
     /// The node as registered.
-    pub registration: watch::Sender<Option<Registration>>,
+    pub registration: watch::Sender<Option<Registered>>,
     /// What all nodes have in common.
     pub overlay: watch::Sender<Overlay>,
 }
@@ -94,7 +94,7 @@ pub async fn run(
     node: NodeDescription,
     mut host_address: watch::Receiver<Option<Ipv4Addr>>,
     revocation: Revocation,
-    told: Told,
+    results: Results,
     stop: CancellationToken,
 ) {
     let mut epoch = 0;
@@ -107,7 +107,7 @@ pub async fn run(
             }
             continue;
         };
-        let before = told.registration.borrow().as_ref().map(|r| r.subnet);
+        let before = results.registration.borrow().as_ref().map(|r| r.subnet);
         let node = node.at(host_ip, before);
         let lease = tokio::select! {
             () = stop.cancelled() => return,
@@ -127,8 +127,8 @@ pub async fn run(
                  addresses of the old one cannot be reached until they are recreated"
             );
         }
-        note(&told.overlay, lease.overlay);
-        told.registration.send_replace(Some(Registration {
+        note(&results.overlay, lease.overlay);
+        results.registration.send_replace(Some(Registered {
             epoch,
             node_id: lease.node_id,
             subnet: lease.subnet,
@@ -153,7 +153,7 @@ pub async fn run(
 async fn register(
     control_plane: &ControlPlane,
     runtime: &RuntimeAddress,
-    node: &RegisterRequest,
+    node: &Registration,
 ) -> Lease {
     let mut pauses = backon::BackoffBuilder::build(retry::until_registered());
     let mut logged = String::new();

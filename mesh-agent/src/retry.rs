@@ -1,6 +1,6 @@
 //! How often and how fast calls are repeated.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use backon::ExponentialBuilder;
 
@@ -61,21 +61,4 @@ pub fn until_found() -> ExponentialBuilder {
         .with_max_delay(LONGEST_FIND_PAUSE)
         .without_max_times()
         .with_jitter()
-}
-
-/// An error with everything that caused it in one line. HTTP and gRPC clients hide what an
-/// operator needs ("connection refused") three causes deep.
-#[must_use]
-pub fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let deeper = error.to_string();
-        if !text.contains(&deeper) {
-            text.push_str(": ");
-            text.push_str(&deeper);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -26,7 +26,9 @@ use tonic::{
 };
 use tower::service_fn;
 
-use crate::{excerpt::Excerpt, retry};
+use mesh_rest::client::with_causes;
+
+use crate::excerpt::Excerpt;
 
 /// Largest answer that is read, in bytes. `SyncPeers` may name every peer as rejected, and
 /// `ListPeers` names every one.
@@ -165,8 +167,8 @@ impl RuntimeAddress {
         };
         let attempt = async {
             let (stream, name) = self.place.open().await.map_err(|e| e.to_string())?;
-            let endpoint = Endpoint::from_shared(format!("http://{name}"))
-                .map_err(|e| retry::with_causes(&e))?;
+            let endpoint =
+                Endpoint::from_shared(format!("http://{name}")).map_err(|e| with_causes(&e))?;
             let once = Mutex::new(Some(stream));
             let connector = service_fn(move |_: Uri| {
                 let stream = once.lock().ok().and_then(|mut stream| stream.take());
@@ -175,7 +177,7 @@ impl RuntimeAddress {
             endpoint
                 .connect_with_connector(connector)
                 .await
-                .map_err(|e| retry::with_causes(&e))
+                .map_err(|e| with_causes(&e))
         };
         match timeout(self.connect_deadline, attempt).await {
             Ok(Ok(channel)) => Ok(RuntimeConnection {
@@ -318,7 +320,7 @@ fn failed(call: &'static str, status: &Status) -> CallError {
 }
 
 fn broken(call: &'static str, status: &Status) -> CallError {
-    let causes = std::error::Error::source(status).map(retry::with_causes);
+    let causes = std::error::Error::source(status).map(with_causes);
     let reason = causes.unwrap_or_else(|| Excerpt(status.message()).to_string());
     RuntimeLost::Broken { call, reason }.into()
 }

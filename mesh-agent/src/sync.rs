@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::Listed,
-    node::{Node, Registration},
+    node::{Node, Registered},
     peers::{KnownPeers, OwnNode, PeerSet, assess, judge, peer_set},
     probe::Report,
     register::Revocation,
@@ -30,7 +30,7 @@ use log::SyncLog;
 #[derive(Debug)]
 pub struct Sources {
     /// The node as registered.
-    pub registration: watch::Receiver<Option<Registration>>,
+    pub registration: watch::Receiver<Option<Registered>>,
     /// The node's address on the underlay, once it is known.
     pub host_address: watch::Receiver<Option<Ipv4Addr>>,
     /// The node list.

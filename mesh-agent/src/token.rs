@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use mesh_rest::heartbeat_token::HeartbeatToken;
+use mesh_rest::{client::Tokens, heartbeat_token::HeartbeatToken};
 use tracing::{info, warn};
 
 /// Name of the token's file in the state directory.
@@ -56,10 +56,10 @@ impl TokenKeeper {
             kept: Mutex::default(),
         }
     }
+}
 
-    /// What to come with next.
-    #[must_use]
-    pub fn token(&self) -> Option<HeartbeatToken> {
+impl Tokens for TokenKeeper {
+    fn token(&self) -> Option<HeartbeatToken> {
         self.kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -70,7 +70,7 @@ impl TokenKeeper {
     /// may come after that to a later call. It is not waited until that is on the disk: after a power cut an
     /// older token may be there, and then this host is held off until the node timeout has passed
     /// since its last heartbeat, which starting takes about as long as.
-    pub fn keep(&self, token: HeartbeatToken) {
+    fn keep(&self, token: HeartbeatToken) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.token.is_some_and(|kept| token.number <= kept.number) {
             return;

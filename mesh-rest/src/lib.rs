@@ -1,7 +1,7 @@
 //! The control plane's REST interface: each body once, for whoever writes it and whoever reads it.
 //!
 //! With the feature `openapi` the types describe themselves, which the control plane's description of its interface is
-//! made of; with `client` there is a client.
+//! made of; with `client` there is a client of it.
 //!
 //! Nodes:
 //! - [`registration`], [`admitted`]: how a node joins, and what it is answered.
@@ -21,6 +21,8 @@
 //! - [`node_id`], [`status`]: words that stand in several of them.
 
 pub mod admitted;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod digest;
 pub mod feed_query;
 pub mod health;

@@ -1,72 +1,15 @@
 //! Why a call to the control plane failed.
 
-use std::time::Duration;
-
-use reqwest::StatusCode;
+use mesh_rest::client::CallError;
 
 use crate::{excerpt::Excerpt, node::SubnetError};
 
-/// Why a call to the control plane failed.
+/// Why a call to the control plane failed, or its answer is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
-    /// No connection, or it broke.
-    #[error("{call}: {reason}; is the control plane running, and is --control-plane right?")]
-    Unreachable {
-        /// Method and URL.
-        call: String,
-        /// The cause, with its causes.
-        reason: String,
-    },
-    /// No complete answer within the deadline.
-    #[error("{call}: no complete answer within {deadline:?}")]
-    TimedOut {
-        /// Method and URL.
-        call: String,
-        /// The deadline.
-        deadline: Duration,
-    },
-    /// The control plane does not know this node.
-    #[error("{call}: the control plane does not know this node")]
-    UnknownNode {
-        /// Method and URL.
-        call: String,
-    },
-    /// Another host goes on as this node.
-    #[error("{call}: this host is a copy of a node that is alive{detail}")]
-    Copy {
-        /// Method and URL.
-        call: String,
-        /// What the body says about it.
-        detail: String,
-    },
-    /// It answered something other than success.
-    #[error("{call}: {status}{detail}")]
-    Status {
-        /// Method and URL.
-        call: String,
-        /// The HTTP status.
-        status: StatusCode,
-        /// What the body says about it, or nothing.
-        detail: String,
-    },
-    /// The answer is longer than any real one.
-    #[error("{call}: the answer is larger than {limit} bytes; is this a control plane?")]
-    TooLarge {
-        /// Method and URL.
-        call: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// The answer is not the JSON of the contract.
-    #[error(
-        "{call}: the answer is not what the contract says ({reason}); is this a control plane?"
-    )]
-    Malformed {
-        /// Method and URL.
-        call: String,
-        /// What is wrong.
-        reason: String,
-    },
+    /// There is no answer, or it is a refusal.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The registration names a subnet that is none.
     #[error("{call}: leased subnet {}: {error}", Excerpt(.text))]
     Subnet {
@@ -84,30 +27,31 @@ impl ControlPlaneError {
     /// none.
     #[must_use]
     pub fn is_of_this_replica(&self) -> bool {
-        self.is_transient() || matches!(self, Self::Malformed { .. } | Self::TooLarge { .. })
+        self.call().is_some_and(CallError::is_of_this_replica)
     }
 
     /// Whether nobody answered.
     #[must_use]
     pub fn is_silence(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+        self.call().is_some_and(CallError::is_silence)
     }
 
     /// Whether the control plane took offence at what the request said.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Status { status, .. } if status.is_client_error())
-            && !self.is_transient()
+        self.call().is_some_and(CallError::is_refusal)
     }
 
     /// Whether the same call may succeed a moment later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
+        self.call().is_some_and(CallError::is_transient)
+    }
+
+    fn call(&self) -> Option<&CallError> {
         match self {
-            Self::Status { status, .. } => {
-                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
-            }
-            _ => self.is_silence(),
+            Self::Call(error) => Some(error),
+            Self::Subnet { .. } => None,
         }
     }
 }

@@ -1,0 +1,296 @@
+//! A client of the REST interface.
+//!
+//! It asks one control plane, once: which of several replicas is asked, and how often, is up to who uses it. It makes
+//! no use of proxies and follows no redirects, every wait has a deadline, and no answer is read beyond a limit.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use reqwest::{Method, Url, redirect};
+use serde::Serialize;
+
+use crate::{
+    admitted::Admitted,
+    feed_query::FeedQuery,
+    health::Health,
+    heartbeat::Heartbeat,
+    heartbeat_token::HeartbeatToken,
+    leave::Leave,
+    node_list::NodesAnswer,
+    registration::Registration,
+    release::{AllReleased, Release, ReleaseDeparted, Released},
+    reservation::{Reserve, Unreserve},
+    subnets::SubnetList,
+    traffic::TrafficMatrix,
+};
+
+mod call;
+mod error;
+
+use call::Call;
+pub use call::{ANSWER_LIMIT, TRAFFIC_LIMIT};
+pub use error::{CallError, with_causes};
+
+/// Connections to control planes, which are kept. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Connections(reqwest::Client);
+
+impl Connections {
+    /// Opens none yet. `connect_deadline` bounds the time until one stands; `user_agent` says who asks.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be set up.
+    pub fn new(connect_deadline: Duration, user_agent: &str) -> Result<Self, reqwest::Error> {
+        // No proxy from the environment and no redirects: one talks to the control plane that one
+        // was given, not to whom a variable or an answer names.
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(connect_deadline)
+            // One call at a time needs no more.
+            .pool_max_idle_per_host(1)
+            .user_agent(user_agent)
+            .build()
+            .map(Self)
+    }
+}
+
+/// Keeps the token by which a host shows that it is no copy of a node.
+pub trait Tokens: Debug + Send + Sync {
+    /// What to come with next.
+    fn token(&self) -> Option<HeartbeatToken>;
+
+    /// Takes what was answered.
+    fn keep(&self, token: HeartbeatToken);
+}
+
+/// A client of one control plane.
+#[derive(Debug, Clone)]
+pub struct Client {
+    connections: Connections,
+    base: Url,
+    deadline: Duration,
+    tokens: Option<Arc<dyn Tokens>>,
+}
+
+impl Client {
+    /// A client of the control plane at `base`, a URL of plain http, whose path is kept. `deadline` bounds each call,
+    /// body included.
+    #[must_use]
+    pub fn new(connections: Connections, base: Url, deadline: Duration) -> Self {
+        Self {
+            connections,
+            base,
+            deadline,
+            tokens: None,
+        }
+    }
+
+    /// Shows the token of this host in a node's calls, and keeps those that are answered.
+    #[must_use]
+    pub fn showing(self, tokens: Arc<dyn Tokens>) -> Self {
+        Self {
+            tokens: Some(tokens),
+            ..self
+        }
+    }
+
+    /// Where a path of the interface is.
+    #[must_use]
+    pub fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        // A URL that cannot be a base has no segments; one of http can.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        url
+    }
+
+    /// Whether the control plane answers.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn health(&self) -> Result<Health, CallError> {
+        self.get(&["health"]).json().await
+    }
+
+    /// Whether the process serves.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn livez(&self) -> Result<Health, CallError> {
+        self.get(&["livez"]).json().await
+    }
+
+    /// Whether clients should be sent there.
+    ///
+    /// # Errors
+    /// [`CallError::Status`] with 503 if they should not.
+    pub async fn readyz(&self) -> Result<Health, CallError> {
+        self.get(&["readyz"]).json().await
+    }
+
+    /// Registers a node. What is answered is not judged.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn register(&self, node: &Registration) -> Result<Admitted, CallError> {
+        let call = self.post(&["api", "nodes", "register"], Some(node));
+        call.showing(self.tokens.as_deref()).json().await
+    }
+
+    /// Every node; or, asked by a query, what changed, for which the control plane is given the query's wait beside
+    /// the deadline.
+    ///
+    /// # Errors
+    /// [`CallError::UnknownNode`] if the node that asks has to register again.
+    pub async fn nodes(
+        &self,
+        query: Option<&FeedQuery>,
+    ) -> Result<NodesAnswer<'static>, CallError> {
+        let mut url = self.url(&["api", "nodes"]);
+        let Some(query) = query else {
+            return self.call(Method::GET, url).json().await;
+        };
+        url.query_pairs_mut().extend_pairs(query.parameters());
+        let call = self.call(Method::GET, url).waiting(query.wait);
+        call.showing(self.tokens.as_deref()).json().await
+    }
+
+    /// Says that a node lives, and perhaps how its data plane fares.
+    ///
+    /// # Errors
+    /// [`CallError::UnknownNode`] if the node has to register again.
+    pub async fn heartbeat(
+        &self,
+        node_id: &str,
+        report: Option<&Heartbeat>,
+    ) -> Result<(), CallError> {
+        self.about_node(node_id, "heartbeat", report).await
+    }
+
+    /// Takes a node down at once, because its agent stops.
+    ///
+    /// # Errors
+    /// [`CallError::UnknownNode`] if there is no such node.
+    pub async fn deregister(&self, node_id: &str) -> Result<(), CallError> {
+        self.about_node(node_id, "deregister", None::<&()>).await
+    }
+
+    /// Lets a node leave for good.
+    ///
+    /// # Errors
+    /// [`CallError::UnknownNode`] if there is no such node.
+    pub async fn leave(&self, node_id: &str, leave: &Leave) -> Result<(), CallError> {
+        self.about_node(node_id, "leave", Some(leave)).await
+    }
+
+    /// Who sends how much to whom. Read as a whole, of at most [`TRAFFIC_LIMIT`].
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn traffic(&self) -> Result<TrafficMatrix<'static>, CallError> {
+        let call = self.get(&["api", "traffic"]);
+        call.json_within(TRAFFIC_LIMIT).await
+    }
+
+    /// Leases and reservations.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn subnets(&self) -> Result<SubnetList, CallError> {
+        self.get(&["api", "subnets"]).json().await
+    }
+
+    /// Ends the lease of a node that does not come back.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn release(&self, release: &Release) -> Result<Released, CallError> {
+        self.of_subnets("release", release).json().await
+    }
+
+    /// Ends the leases of all nodes that left for good.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn release_departed(
+        &self,
+        release: &ReleaseDeparted,
+    ) -> Result<AllReleased, CallError> {
+        self.of_subnets("release-departed", release).json().await
+    }
+
+    /// Keeps a range from being handed out.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn reserve(&self, reserve: &Reserve) -> Result<(), CallError> {
+        self.of_subnets("reserve", reserve).done().await
+    }
+
+    /// Lets a reserved range be handed out again.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn unreserve(&self, unreserve: &Unreserve) -> Result<(), CallError> {
+        self.of_subnets("unreserve", unreserve).done().await
+    }
+
+    async fn about_node(
+        &self,
+        node_id: &str,
+        verb: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<(), CallError> {
+        let call = self.post(&["api", "nodes", node_id, verb], body);
+        call.showing(self.tokens.as_deref()).about_node().await
+    }
+
+    fn of_subnets(&self, verb: &str, body: &impl Serialize) -> Call<'_> {
+        self.post(&["api", "subnets", verb], Some(body))
+    }
+
+    fn get(&self, path: &[&str]) -> Call<'_> {
+        self.call(Method::GET, self.url(path))
+    }
+
+    fn post(&self, path: &[&str], body: Option<&impl Serialize>) -> Call<'_> {
+        let call = self.call(Method::POST, self.url(path));
+        match body {
+            Some(body) => call.with(body),
+            None => call,
+        }
+    }
+
+    fn call(&self, method: Method, url: Url) -> Call<'_> {
+        Call::new(&self.connections.0, method, url, self.deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(base: &str) -> Client {
+        let second = Duration::from_secs(1);
+        let connections = Connections::new(second, "test").unwrap();
+        Client::new(connections, base.parse().unwrap(), second)
+    }
+
+    #[test]
+    fn a_path_of_the_base_url_is_kept() {
+        for base in ["http://c/mesh", "http://c/mesh/"] {
+            let call = client(base).url(&["api", "nodes"]);
+            assert_eq!(call.as_str(), "http://c/mesh/api/nodes");
+        }
+    }
+
+    #[test]
+    fn an_id_cannot_lead_to_another_call() {
+        let url = client("http://c").url(&["api", "nodes", "../subnets/release?x#y", "leave"]);
+        assert_eq!(
+            url.as_str(),
+            "http://c/api/nodes/..%2Fsubnets%2Frelease%3Fx%23y/leave"
+        );
+    }
+}
