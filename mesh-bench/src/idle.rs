@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use mesh_rest::{registration::Registration, status::Status};
 use mesh_testbed::{Daemon, DaemonOptions, Host, wait_until};
 
 use crate::{
@@ -32,21 +33,13 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     host.start_runtime(&none).await?;
     host.spawn(Daemon::Agent, &none)?;
     control
-        .wait_status(host.name(), "up", Duration::from_secs(20))
+        .wait_status(host.name(), Status::Up, Duration::from_secs(20))
         .await?;
     for number in 1..=PEERS {
-        let node = serde_json::json!({
-            "hostname": format!("paper{number}"),
-            "host_ip": peer_address(number).to_string(),
-        });
-        let answer = control.post("/api/nodes/register", Some(node)).await?;
-        if answer.status != 200 {
-            bail!(
-                "registration {number} is answered {}: {}",
-                answer.status,
-                answer.body
-            );
-        }
+        let node = Registration::new(format!("paper{number}"), peer_address(number));
+        control
+            .call(async move |client| client.register(&node).await)
+            .await?;
     }
     host.wait_peers(PEERS.into(), PATIENCE).await?;
 

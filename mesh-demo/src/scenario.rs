@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow};
 use ipnet::Ipv4Net;
 use mesh_client::{Client, mesh::ListAddressesRequest};
 use mesh_proto::mesh::PeerStatus;
+use mesh_rest::status::Status;
 use mesh_testbed::{
     Container, Daemon, DaemonOptions, Host, PingOptions, Testbed, ping, transfer, wait_reachable,
     wait_until,
@@ -141,10 +142,10 @@ async fn nodes(testbed: &Testbed) -> anyhow::Result<Vec<Node>> {
             .find(|node| node.hostname == host.name())
             .ok_or_else(|| anyhow!("the control plane does not list {}", host.name()))?;
         nodes.push(Node {
-            name: node.hostname.clone(),
-            address: node.host_ip,
-            subnet: node.subnet,
-            status: node.status.clone(),
+            name: node.hostname.to_string(),
+            address: node.host_ip().context("a host_ip that is none")?,
+            subnet: node.subnet().context("a subnet that is none")?,
+            status: node.status.to_string(),
             fast_path: fast_path.state().as_str_name().to_owned(),
             fast_path_reason: fast_path.reason,
             attach_mode: fast_path.attach_mode,
@@ -437,13 +438,13 @@ async fn bring_back(
     testbed.wait_converged(PATIENCE).await?;
     let node = testbed
         .control()
-        .wait_status(lost.name(), "up", PATIENCE)
+        .wait_status(lost.name(), Status::Up, PATIENCE)
         .await?;
     progress.step(format!("{} is back with {}", lost.name(), node.subnet));
     Ok(ReturnedHost {
         name: lost.name().to_owned(),
         subnet_before: subnet,
-        subnet_after: node.subnet,
+        subnet_after: node.subnet().context("a subnet that is none")?,
         seconds: started.elapsed().as_secs_f64(),
         pings: Vec::new(),
         peers: Vec::new(),

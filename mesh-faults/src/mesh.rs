@@ -274,7 +274,7 @@ impl Mesh {
             .nodes()
             .await?
             .into_iter()
-            .filter(|node| ours.contains(&node.hostname.as_str()))
+            .filter(|node| ours.contains(&&*node.hostname))
             .map(|node| {
                 format!(
                     "{} {} {} {}",

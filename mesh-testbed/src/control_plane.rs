@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -9,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use mesh_rest::{
+    client::{CallError, Client, Connections},
+    node::NodeEntry,
+    status::Status,
+};
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     deadline::{Deadline, wait_until},
@@ -32,34 +36,6 @@ pub struct ControlPlane {
     dir: PathBuf,
     process: Mutex<Option<Process>>,
     last_options: Mutex<DaemonOptions>,
-}
-
-/// A node as `GET /api/nodes` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
-    /// The control plane's name for it.
-    pub node_id: String,
-    /// The name it registered with.
-    pub hostname: String,
-    /// Its underlay address.
-    pub host_ip: Ipv4Addr,
-    /// The subnet it holds.
-    pub subnet: Ipv4Net,
-    /// "up" or "down".
-    pub status: String,
-    /// Unix seconds.
-    pub registered_at: i64,
-    /// Unix seconds.
-    pub last_heartbeat: i64,
-}
-
-/// An answer of the control plane, whatever its status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestAnswer {
-    /// The HTTP status.
-    pub status: u16,
-    /// The body, empty if there was none.
-    pub body: String,
 }
 
 impl ControlPlane {
@@ -149,9 +125,8 @@ impl ControlPlane {
     pub async fn wait_ready(&self, within: Duration) -> Result<()> {
         let deadline = Deadline::after(within);
         loop {
-            let seen = match self.get("/health").await {
-                Ok(answer) if answer.status == 200 => return Ok(()),
-                Ok(answer) => format!("GET /health answers {}", answer.status),
+            let seen = match self.call(async |client| client.health().await).await {
+                Ok(_) => return Ok(()),
                 Err(error) => error.to_string(),
             };
             let ended = match self.process().as_mut() {
@@ -226,24 +201,9 @@ impl ControlPlane {
     /// # Errors
     ///
     /// [`Error::Rest`] for anything but a list of nodes.
-    pub async fn nodes(&self) -> Result<Vec<Node>> {
-        #[derive(Deserialize)]
-        struct Nodes {
-            nodes: Vec<Node>,
-        }
-        let path = "/api/nodes";
-        let answer = self.get(path).await?;
-        let rest = |reason| Error::Rest {
-            method: "GET",
-            path: path.into(),
-            reason,
-        };
-        if answer.status != 200 {
-            return Err(rest(format!("{} {}", answer.status, answer.body)));
-        }
-        serde_json::from_str::<Nodes>(&answer.body)
-            .map(|list| list.nodes)
-            .map_err(|error| rest(format!("{error} in {}", answer.body)))
+    pub async fn nodes(&self) -> Result<Vec<NodeEntry<'static>>> {
+        let list = self.call(async |client| client.nodes(None).await);
+        Ok(list.await?.nodes)
     }
 
     /// Waits until a node of this name has this status.
@@ -254,72 +214,46 @@ impl ControlPlane {
     pub async fn wait_status(
         &self,
         hostname: &str,
-        status: &str,
+        status: Status,
         within: Duration,
-    ) -> Result<Node> {
-        wait_until(&format!("{hostname} being {status}"), within, async || {
+    ) -> Result<NodeEntry<'static>> {
+        let what = format!("{hostname} being {}", status.as_str());
+        wait_until(&what, within, async || {
             let nodes = self.nodes().await.map_err(|error| error.to_string())?;
             nodes
                 .iter()
-                .find(|node| node.hostname == hostname && node.status == status)
+                .find(|node| node.hostname == hostname && node.status() == Some(status))
                 .cloned()
                 .ok_or_else(|| format!("the nodes are {nodes:?}"))
         })
         .await
     }
 
-    /// `GET path`.
+    /// Makes a call from its own namespace.
     ///
     /// # Errors
     ///
-    /// [`Error::Rest`] when there is no answer.
-    pub async fn get(&self, path: &str) -> Result<RestAnswer> {
-        self.call("GET", path, None).await
-    }
-
-    /// `POST path` with a JSON body; `None` sends no body.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Rest`] when there is no answer.
-    pub async fn post(&self, path: &str, body: Option<serde_json::Value>) -> Result<RestAnswer> {
-        self.call("POST", path, body).await
-    }
-
-    async fn call(
-        &self,
-        method: &'static str,
-        path: &str,
-        body: Option<serde_json::Value>,
-    ) -> Result<RestAnswer> {
-        let url = format!("{}{path}", self.url());
-        let answer = self
-            .namespace
+    /// [`Error::Rest`] with what became of the call.
+    pub async fn call<T, F>(&self, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: AsyncFnOnce(Client) -> Result<T, CallError> + Send + 'static,
+    {
+        let base = self.url();
+        self.namespace
             .run_async(move || async move {
-                let client = reqwest::Client::builder()
-                    .no_proxy()
-                    .timeout(CALL_TIMEOUT)
-                    .build()?;
-                let request = match method {
-                    "GET" => client.get(url),
-                    _ => client.post(url),
-                };
-                let request = match body {
-                    Some(body) => request.json(&body),
-                    None => request,
-                };
-                let response = request.send().await?;
-                Ok::<_, reqwest::Error>(RestAnswer {
-                    status: response.status().as_u16(),
-                    body: response.text().await?,
-                })
+                let base = base.parse().map_err(|error| Error::Invalid {
+                    value: base.clone(),
+                    rule: format!("a URL is expected here: {error}"),
+                })?;
+                let connections =
+                    Connections::new(CALL_TIMEOUT, "quilt-mesh-testbed").map_err(|error| {
+                        Error::system("make", "an HTTP client", io::Error::other(error))
+                    })?;
+                let client = Client::new(connections, base, CALL_TIMEOUT);
+                Ok(call(client).await?)
             })
-            .await?;
-        answer.map_err(|error| Error::Rest {
-            method,
-            path: path.into(),
-            reason: causes(&error),
-        })
+            .await?
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {
@@ -342,15 +276,4 @@ impl ControlPlane {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An error with its causes: reqwest's own message leaves the interesting part out.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use mesh_rest::client::CallError;
+
 /// An error of the testbed. The message names the namespace, process or value, and where
 /// it can, the command that helps to look at it.
 #[derive(Debug, thiserror::Error)]
@@ -149,15 +151,8 @@ pub enum Error {
     },
 
     /// A REST call to the control plane failed.
-    #[error("{method} {path} on the control plane: {reason}")]
-    Rest {
-        /// The HTTP method.
-        method: &'static str,
-        /// The path.
-        path: String,
-        /// Transport error, or status and body.
-        reason: String,
-    },
+    #[error(transparent)]
+    Rest(#[from] CallError),
 
     /// A program that the testbed reads from failed.
     #[error("`{command}` failed ({status}): {stderr}")]

@@ -13,11 +13,12 @@ use mesh_proto::mesh::{
     GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse,
     mesh_dataplane_client::MeshDataplaneClient,
 };
+use mesh_rest::client::with_causes;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tonic::transport::Channel;
 
 use crate::{
-    control_plane::{causes, lock},
+    control_plane::lock,
     daemons::{Daemon, Slot},
     error::{Error, Result},
     grpc,
@@ -168,7 +169,7 @@ impl Host {
     pub async fn runtime_channel(&self) -> Result<Channel> {
         grpc::channel(&self.namespace, RUNTIME_PORT)
             .await
-            .map_err(|error| self.grpc("connect", causes(&error)))
+            .map_err(|error| self.grpc("connect", with_causes(&error)))
     }
 
     /// The runtime's `GetStatus`.

@@ -88,7 +88,7 @@ mod udp_flow;
 
 pub use binaries::BIN_DIR_VARIABLE;
 pub use container::{CONTAINER_MTU, Container, ContainerOptions};
-pub use control_plane::{ControlPlane, Node, RestAnswer};
+pub use control_plane::ControlPlane;
 pub use daemons::{Daemon, binary};
 pub use deadline::{Deadline, TimeUp, wait_until};
 pub use engine::{

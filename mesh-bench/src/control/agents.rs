@@ -4,14 +4,22 @@ use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
-use serde::Deserialize;
+use ipnet::Ipv4Net;
+use mesh_rest::{
+    admitted::Admitted,
+    heartbeat::{DataPlane, Heartbeat},
+    node_id::NodeId,
+    node_list::NodesAnswer,
+    registration::Registration,
+};
+use serde::Serialize;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -33,41 +41,45 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 const OPENING: usize = 256;
 
 /// What a heartbeat carries: the state of a data plane, as the agent of a quiet node reports it.
-const HEARTBEAT: &str = r#"{"data_plane":{"version":"0.1.0","fast_path":"active","generation":7}}"#;
+static HEARTBEAT: LazyLock<String> = LazyLock::new(|| {
+    let data_plane = DataPlane {
+        version: "0.1.0".to_owned(),
+        fast_path: "active".to_owned(),
+        generation: 7,
+        ..DataPlane::default()
+    };
+    text(&Heartbeat {
+        data_plane: Some(data_plane),
+        ..Heartbeat::default()
+    })
+});
 
-/// What a registration is answered.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Admitted {
-    pub(crate) node_id: String,
-    pub(crate) subnet: String,
-}
-
-/// What a list or an answer of the feed begins with.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Head {
-    pub(crate) revision: u64,
-    pub(crate) database: String,
+/// A body as JSON.
+#[expect(
+    clippy::expect_used,
+    reason = "no type of the interface fails to serialise"
+)]
+pub(crate) fn text(body: &impl Serialize) -> String {
+    serde_json::to_string(body).expect("serialising to memory")
 }
 
 /// The body of host `number`'s registration, which holds a subnet already or not. Its address is of the range for
 /// benchmarks, 198.18.0.0/15.
-pub(crate) fn registration(number: u32, subnet: Option<&str>) -> String {
+pub(crate) fn registration(number: u32, subnet: Option<Ipv4Net>) -> String {
     let address = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + number + 1);
-    serde_json::json!({
-        "hostname": format!("host-{number}.example"),
-        "host_ip": address,
-        "cpu_cores": 8,
-        "ram_mb": 32768,
-        "node_key": format!("{number:032x}"),
-        "subnet": subnet,
+    text(&Registration {
+        cpu_cores: Some(8),
+        ram_mb: Some(32_768),
+        node_key: Some(format!("{number:032x}")),
+        subnet,
+        ..Registration::new(format!("host-{number}.example"), address)
     })
-    .to_string()
 }
 
 /// An agent that has read of a change.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    pub(crate) revision: u64,
+    pub(crate) revision: i64,
     pub(crate) at: Instant,
 }
 
@@ -89,14 +101,14 @@ struct Shared {
 }
 
 impl Agents {
-    /// Starts an agent for each of these nodes, which are registered already. They begin at `head`, as if they had fetched the list one by one before.
+    /// Starts an agent for each of these nodes, which are registered already. They begin at `list`, as if they had fetched the list one by one before.
     pub(crate) fn start(
         address: SocketAddr,
         nodes: &[Admitted],
-        head: &Head,
+        list: &NodesAnswer<'_>,
         connections: u8,
     ) -> Self {
-        let database: Arc<str> = head.database.as_str().into();
+        let database: Arc<str> = (&*list.database).into();
         let (sender, seen) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             address,
@@ -116,7 +128,7 @@ impl Agents {
                 shared: Arc::clone(&shared),
                 node_id: node.node_id.clone(),
                 heartbeat: format!("/api/nodes/{}/heartbeat", node.node_id),
-                revision: head.revision,
+                revision: list.revision,
                 database: Arc::clone(&database),
                 token: None,
             };
@@ -155,9 +167,9 @@ impl Agents {
 
 struct Agent {
     shared: Arc<Shared>,
-    node_id: String,
+    node_id: NodeId,
     heartbeat: String,
-    revision: u64,
+    revision: i64,
     database: Arc<str>,
     token: Option<String>,
 }
@@ -239,7 +251,7 @@ impl Agent {
 
     /// Asks the feed, once.
     async fn ask(&mut self, connection: &mut Connection, path: &str) -> anyhow::Result<()> {
-        let news: Head = connection.get(path).await?.json()?;
+        let news: NodesAnswer<'_> = connection.get(path).await?.json()?;
         let at = Instant::now();
         if news.revision > self.revision {
             // Nobody listens when the agents are being ended.
@@ -278,7 +290,7 @@ impl Shared {
     }
 
     async fn heartbeat(&self, connection: &mut Connection, path: &str) -> anyhow::Result<()> {
-        let answer = connection.post(path, HEARTBEAT).await?;
+        let answer = connection.post(path, &HEARTBEAT).await?;
         ensure!(
             answer.status == 200,
             "a heartbeat was answered {}",

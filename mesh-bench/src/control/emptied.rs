@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use comfy_table::Table;
+use mesh_rest::admitted::Admitted;
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    agents::{Admitted, registration},
+    agents::registration,
     connection::Connection,
     measure::{LARGE, TIMEOUT, admitted, register_all},
     server::Server,
@@ -139,7 +140,7 @@ async fn come_back(
             answer.status
         );
     }
-    let registration = registration(number, Some(&before.subnet));
+    let registration = registration(number, Some(before.subnet.parse()?));
     let answer = connection
         .post("/api/nodes/register", &registration)
         .await?;

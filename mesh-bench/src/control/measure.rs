@@ -8,13 +8,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use mesh_rest::{admitted::Admitted, node_list::NodesAnswer};
 use mesh_testbed::Postgres;
 use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
     Setting,
-    agents::{Admitted, Agents, Head, count, registration},
+    agents::{Agents, count, registration},
     connection::{Answer, Connection},
     server::{Server, Store},
 };
@@ -154,9 +155,9 @@ pub(crate) async fn cluster(
         bytes: answer.body.len(),
         milliseconds: milliseconds(asked.elapsed()),
     };
-    let head: Head = answer.json()?;
+    let all: NodesAnswer<'_> = answer.json()?;
 
-    let mut agents_waiting = Agents::start(server.address, &nodes, &head, setting.connections);
+    let mut agents_waiting = Agents::start(server.address, &nodes, &all, setting.connections);
     all_wait(&agents_waiting, nodes.len()).await?;
     // A round of heartbeats, so that every buffer has the size it will keep.
     tokio::time::sleep(Duration::from_secs(10)).await;

@@ -12,6 +12,10 @@ use std::{
 
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table};
+use mesh_rest::{
+    admitted::Admitted,
+    heartbeat::{Heartbeat, PeerTraffic},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -20,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    agents::Admitted,
+    agents::text,
     connection::Connection,
     measure::{LARGE, TIMEOUT, register_in_turn},
     server::Server,
@@ -114,7 +118,7 @@ async fn siege(
     eprintln!("{what}");
     let stop = Arc::<AtomicBool>::default();
     let node = nodes.first().context("no node")?;
-    let waits = node_waits(server.address, &node.node_id, Arc::clone(&stop));
+    let waits = node_waits(server.address, node.node_id.as_str(), Arc::clone(&stop));
     let mut peak = 0;
     let crowd = async {
         let crowd = strangers.await?;
@@ -176,10 +180,16 @@ fn node_waits(
 ) -> JoinHandle<anyhow::Result<Waits>> {
     let heartbeat = format!("/api/nodes/{node_id}/heartbeat");
     // What a node with as many peers tells.
-    let peers: Vec<_> = (0..250)
-        .map(|n| serde_json::json!({"subnet": format!("10.1.{n}.0/24"), "tx_packets": 7, "tx_bytes": 9000}))
-        .collect();
-    let report = serde_json::json!({ "peers": peers }).to_string();
+    let peers = (0..250).map(|n| PeerTraffic {
+        subnet: format!("10.1.{n}.0/24"),
+        tx_packets: 7,
+        tx_bytes: 9000,
+        ..PeerTraffic::default()
+    });
+    let report = text(&Heartbeat {
+        peers: peers.collect(),
+        ..Heartbeat::default()
+    });
     tokio::spawn(async move {
         let mut waits = Waits::default();
         while !stop.load(Relaxed) {

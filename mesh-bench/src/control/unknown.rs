@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use comfy_table::{CellAlignment, Table};
+use mesh_rest::admitted::Admitted;
 use mesh_testbed::{Postgres, PostgresOptions};
 use tokio::{
     task::JoinSet,
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    agents::{Admitted, registration},
+    agents::registration,
     connection::Connection,
     measure::{LARGE, TIMEOUT},
     server::Server,

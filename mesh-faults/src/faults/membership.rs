@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mesh_rest::status::Status;
 use mesh_testbed::{Daemon, Host, Signal, wait_reachable};
 
 use super::SOON;
@@ -76,11 +77,10 @@ async fn deregistered(scene: &mut Scene) -> anyhow::Result<()> {
         let nodes = control.nodes().await?;
         let node = nodes.iter().find(|node| node.hostname == name);
         let node = node.context("the node is not listed")?;
-        let path = format!("/api/nodes/{}/deregister", node.node_id);
-        let answer = control.post(&path, None).await?;
-        if answer.status != 200 {
-            anyhow::bail!("{path} answers {} {}", answer.status, answer.body);
-        }
+        let node_id = node.node_id.clone();
+        control
+            .call(async move |client| client.deregister(&node_id).await)
+            .await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())
@@ -129,7 +129,7 @@ async fn cloned(scene: &mut Scene, start: Start) -> anyhow::Result<()> {
     let nodes = scene.mesh.testbed.control().nodes().await?;
     let listed: Vec<_> = nodes.iter().filter(|node| node.hostname == name).collect();
     match listed.as_slice() {
-        [node] if node.host_ip == address => {}
+        [node] if node.host_ip() == Some(address) => {}
         other => anyhow::bail!("listed under its name is {other:?}"),
     }
     let copy = scene.mesh.spare();
@@ -156,7 +156,7 @@ async fn state_lost(scene: &mut Scene) -> anyhow::Result<()> {
         let log = std::fs::read_to_string(host.log(Daemon::Agent)).unwrap_or_default();
         let node = nodes.iter().find(|node| node.hostname == name);
         let is_back = log.matches("registered node_id").count() >= 2;
-        match node.filter(|node| node.status == "up" && is_back) {
+        match node.filter(|node| node.status() == Some(Status::Up) && is_back) {
             Some(_) => Ok(()),
             None => Err(format!("{nodes:?}")),
         }
@@ -165,7 +165,7 @@ async fn state_lost(scene: &mut Scene) -> anyhow::Result<()> {
     let nodes = scene.mesh.testbed.control().nodes().await?;
     let mine: Vec<_> = nodes.iter().filter(|node| node.hostname == name).collect();
     match mine.as_slice() {
-        [node] if node.subnet.to_string() == subnet => Ok(()),
+        [node] if node.subnet == subnet => Ok(()),
         other => anyhow::bail!("it had {subnet}, and is listed as {other:?}"),
     }
 }
