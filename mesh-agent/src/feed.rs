@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_rest::{client::CallError, node_list::NodesAnswer, overlay::Overlay};
+use mesh_rest::{
+    client::CallError, feed_query::LONGEST_WAIT_SECONDS, node_list::NodesAnswer, overlay::Overlay,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -33,7 +35,7 @@ use crate::{
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A control plane waits no longer than this for news.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(LONGEST_WAIT_SECONDS);
 
 /// Time between two questions to a replica that has not caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_secs(1);

@@ -122,6 +122,18 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_are_wrong_stand_in_the_order_of_their_names() {
+        let mut problem = ProblemDocument::new(Kind::InvalidFields, "d");
+        problem.errors.push(FieldError {
+            pointer: "#/a".to_owned(),
+            detail: "d".to_owned(),
+        });
+        let text = serde_json::to_string(&problem).unwrap();
+        let end = r##""status":422,"detail":"d","errors":[{"detail":"d","pointer":"#/a"}]}"##;
+        assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
     fn of_somebody_elses_document_there_is_what_can_be_read() {
         let text =
             r#"{"type":7,"title":"Gone","status":"many","errors":["x"],"holder":7,"detail":null}"#;

@@ -35,3 +35,4 @@ mod strangers;
 mod subnet_claims;
 mod traffic;
 mod traffic_of_replicas;
+mod typed_client;
