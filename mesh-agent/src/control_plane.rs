@@ -110,7 +110,8 @@ impl ControlPlane {
         })
     }
 
-    /// Changes when calls go to another replica than before, or over new connections.
+    /// Changes when a question that waits is to be given up: calls go to another replica than before, or over new
+    /// connections, or the node registers.
     #[must_use]
     pub fn moves(&self) -> watch::Receiver<Current> {
         self.shared.current.subscribe()
@@ -140,11 +141,20 @@ impl ControlPlane {
     /// # Errors
     /// If every replica fails, or the answer names no usable node id and subnet.
     pub async fn register(&self, node: &Registration) -> Result<Lease, ControlPlaneError> {
+        // Nothing else may be under way: its answer would bring another token, and make this one outdated. First it
+        // waits for its turn, so that no other question comes before it.
+        let turn = timeout(LINE_PATIENCE, self.shared.line.lock());
+        let give_way = async { self.shared.current.send_modify(|_| {}) };
+        let (turn, ()) = tokio::join!(biased; turn, give_way);
         let register = |replica: Client| async move {
             let admitted = replica.register(node).await?;
             lease(&replica, admitted)
         };
-        self.ask(self.shared.bases.len(), register).await
+        let answer = self.ask(self.shared.bases.len(), register).await;
+        if let Ok(turn) = turn {
+            end(turn).await;
+        }
+        answer
     }
 
     /// The nodes of the cluster, or what changed. Asked for news, the control plane waits

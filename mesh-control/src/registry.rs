@@ -231,6 +231,13 @@ impl Registry {
         self.copy.memory().roster.node(node_id).is_some()
     }
 
+    /// The hostname of a node, for the log.
+    pub(crate) fn hostname(&self, node_id: &NodeId) -> Option<String> {
+        let memory = self.copy.memory();
+        let node = memory.roster.node(node_id.as_str())?;
+        Some(node.hostname.clone())
+    }
+
     /// Takes a heartbeat. It touches no disk, so that a database in trouble takes nobody down.
     ///
     /// # Errors
@@ -318,7 +325,7 @@ impl Registry {
         let node = roster.node(node_id.as_str());
         let standing = liveness.standing(node_id.as_str(), token, false, Instant::now());
         if is_up && standing == Standing::Outdated {
-            return Err(hold_off(liveness, node_id, node.map(Holder::from)));
+            return Err(hold_off(liveness, node_id, node.map(Holder::from), None));
         }
         liveness.use_token(node_id, token);
         self.beat(liveness, node_id, sign);
@@ -373,18 +380,19 @@ impl From<&Node> for Holder {
     }
 }
 
-/// Refuses a host that comes with an outdated token while its node is up.
+/// Refuses a host that comes with an outdated token while its node is up, and from where, if it says so.
 pub(crate) fn hold_off(
     liveness: &mut Liveness,
     node_id: &NodeId,
     holder: Option<Holder>,
+    copy_at: Option<std::net::Ipv4Addr>,
 ) -> ChangeError {
     if liveness.hold_off(node_id.as_str(), Instant::now(), unix_seconds()) {
         let (hostname, host_ip) = holder
             .as_ref()
             .map(|holder| (holder.hostname.as_str(), holder.host_ip))
             .unzip();
-        warn!(%node_id, hostname, host_ip = host_ip.map(tracing::field::display),
+        warn!(%node_id, hostname, host_ip = host_ip.map(tracing::field::display), copy_at = copy_at.map(tracing::field::display),
             "a copy of this node's host is running elsewhere and is held off: give it a state directory of its own");
     }
     ChangeError::Copy { holder }

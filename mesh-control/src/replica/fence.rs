@@ -56,7 +56,8 @@ impl Registry {
             Ok(silent) => {
                 replica.cannot_turn_down.store(false, Ordering::Relaxed);
                 for node_id in silent {
-                    warn!(%node_id, "node is down: no heartbeat within the node timeout");
+                    let hostname = self.hostname(&node_id);
+                    warn!(%node_id, hostname, "node is down: no heartbeat within the node timeout");
                 }
             }
             // That the connection for messages is dead is said once, when it is made anew.

@@ -72,7 +72,8 @@ impl Registry {
             }
             let silent = self.copy.memory().liveness.expire(Instant::now());
             for node_id in &silent {
-                warn!(%node_id, "node is down: no heartbeat within the node timeout");
+                let hostname = self.hostname(node_id);
+                warn!(%node_id, hostname, "node is down: no heartbeat within the node timeout");
             }
             if !silent.is_empty() {
                 self.status_changed.notify_one();

@@ -122,6 +122,8 @@ pub(crate) struct LetIn {
     /// The token to come with next, if that is stored already.
     next: Option<HeartbeatToken>,
     returning: bool,
+    /// It came with another key than the node had, or with none.
+    has_another_key: bool,
     changed: bool,
     displaced: Option<Claimant>,
     subnet_claim: Option<SubnetClaim>,
@@ -155,7 +157,13 @@ pub(super) async fn register(
         let now = Instant::now();
         match liveness.standing(node_id.as_str(), *token, moved, now) {
             Standing::Outdated if node.up => {
-                return Ok(Err(hold_off(liveness, node_id, Some(Holder::from(node)))));
+                let copy_at = Some(registration.host_ip);
+                return Ok(Err(hold_off(
+                    liveness,
+                    node_id,
+                    Some(Holder::from(node)),
+                    copy_at,
+                )));
             }
             Standing::Moved if node.up => liveness.displace(node_id, now),
             Standing::Outdated | Standing::Moved | Standing::Node => {}
@@ -225,6 +233,8 @@ pub(super) async fn register(
         node_id,
         next,
         returning: node.is_some(),
+        has_another_key: node
+            .is_some_and(|it| it.node_key.is_some() && it.node_key != registration.node_key),
         changed,
         displaced: displaced.cloned(),
         subnet_claim,
@@ -291,6 +301,11 @@ pub(super) fn registered(
     let returning = let_in.returning;
     info!(%node_id, hostname = registration.hostname, host_ip = %registration.host_ip, %subnet, returning, revision,
             "node registered");
+    if let_in.has_another_key {
+        warn!(%node_id, hostname = registration.hostname, host_ip = %registration.host_ip,
+            "a host came with this node's name and address and another key, and is the node now: its agent lost its state, \
+             or the host is another one");
+    }
     if let Some(displaced) = &let_in.displaced {
         warn!(node_id = %displaced.node_id, hostname = displaced.hostname,
                 host_ip = %displaced.host_ip, taken_by = %node_id,
@@ -331,7 +346,8 @@ pub(super) fn deregistered(node_id: &NodeId, was_there: bool, registry: &Registr
     if was_there {
         registry.copy.memory().liveness.forget(node_id);
         registry.traffic.forget(node_id.as_str());
-        info!(%node_id, revision, "node deregistered; it keeps its subnet");
+        let hostname = registry.hostname(node_id);
+        info!(%node_id, hostname, revision, "node deregistered; it keeps its subnet");
     }
 }
 
@@ -363,6 +379,7 @@ pub(super) fn left(node_id: &NodeId, was_there: bool, registry: &Registry, revis
     if was_there {
         registry.copy.memory().liveness.forget(node_id);
         registry.traffic.forget(node_id.as_str());
-        info!(%node_id, revision, "node left for good; its subnet can be released");
+        let hostname = registry.hostname(node_id);
+        info!(%node_id, hostname, revision, "node left for good; its subnet can be released");
     }
 }
