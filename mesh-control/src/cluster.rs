@@ -1,6 +1,6 @@
 //! The rules of the cluster, pure: no clock, no database, no network; each with a property test.
 //!
-//! [`subnet_plan`] divides the cluster CIDR, [`lease`] picks the next subnet, [`registration`] is what a node says
+//! [`subnet_plan`] divides the cluster CIDR, [`next_subnet`] picks the next subnet, [`registration`] is what a node says
 //! about itself, [`identity`] tells who that is, [`succession`] which of two hosts with one identity goes on as the node,
 //! [`liveness`] who is up, [`silence`] whether many fell silent at once, [`node`] is a node as it is shown, [`history`]
 //! tells whether a database went back.
@@ -8,8 +8,8 @@
 
 pub mod history;
 pub mod identity;
-pub mod lease;
 pub mod liveness;
+pub mod next_subnet;
 pub mod node;
 pub mod registration;
 pub mod settings;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Less than this is not worth the work.
-const WORTH_IT: u64 = 8 << 20;
+const WORTH_IT: u64 = 2 << 20;
 
 /// What a look shows, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -121,12 +121,12 @@ mod tests {
     #[test]
     fn what_a_rush_left_is_given_back_once_and_not_looked_for_again() {
         let mut slack = Slack::default();
-        assert!(!slack.is_worth_it(heap(10, 12)));
+        assert!(!slack.is_worth_it(heap(10, 11)));
         assert!(slack.is_worth_it(heap(40, 200)));
         // The rest lies between what is in use.
         slack.gave_back(heap(40, 60));
         assert!(!slack.is_worth_it(heap(40, 61)));
-        assert!(!slack.is_worth_it(heap(50, 77)));
+        assert!(!slack.is_worth_it(heap(50, 71)));
         assert!(slack.is_worth_it(heap(40, 90)));
         // More in use than resident: part of it was never touched.
         assert!(!slack.is_worth_it(heap(100, 60)));

@@ -6,4 +6,5 @@ pub(crate) mod admission;
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod connection;
+pub(crate) mod limits;
 pub(crate) mod room;

@@ -3,7 +3,7 @@
 //! They are equal, and keep nothing that another needs. Allocations follow one another by the lock of
 //! the row `cluster`. What changed is told by NOTIFY, and read every second whatever was told.
 //!
-//! Heartbeats arrive at any replica, which tells the others within a quarter of a second (`messages`); each keeps them in
+//! Heartbeats arrive at any replica, which tells the others within a quarter of a second (`heartbeats`); each keeps them in
 //! memory, by its own monotonic clock, so that no machine's wall clock matters. Whoever finds a node
 //! silent turns it down only after a `fence`, by which it has heard every heartbeat that any replica told of
 //! before. Without the database there is no fence, and nobody is turned down; and after a gap in what was told
@@ -29,7 +29,7 @@ use crate::store::{Listener, Message, Server, StoreError};
 use crate::write::batch::{BATCH_DEADLINE, within};
 
 mod fence;
-mod messages;
+mod heartbeats;
 
 /// How much longer than its timeout a node may be silent: so long may the last heartbeat be on its way
 /// from another replica. Together with the interval of telling it leaves a node down within a second.

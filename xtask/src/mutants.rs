@@ -19,7 +19,7 @@ const VERSION: &str = "27.1.0";
 /// The rules of the control plane, which decide without a database, a clock or a network.
 const CORES: [&str; 7] = [
     "mesh-control/src/cluster/identity.rs",
-    "mesh-control/src/cluster/lease.rs",
+    "mesh-control/src/cluster/next_subnet.rs",
     "mesh-control/src/cluster/liveness.rs",
     "mesh-control/src/copy/roster.rs",
     "mesh-control/src/cluster/silence.rs",

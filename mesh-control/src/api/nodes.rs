@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use mesh_rest::feed_query::FeedQuery;
 use mesh_rest::heartbeat_token::HeartbeatToken;
 use tracing::error;
@@ -48,16 +47,9 @@ use crate::registry::Registry;
 )]
 pub(super) async fn list(
     State(registry): State<Arc<Registry>>,
-    waited: Option<Extension<Waited>>,
     headers: HeaderMap,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<(Option<NextToken>, Response), Problem> {
-    if let Some(Extension(Waited { query, token })) = waited {
-        let wait = Duration::ZERO;
-        let query = FeedQuery { wait, ..query };
-        let answer = feed_answer(&registry, &query).await?;
-        return Ok((next_token(&registry, &query, token), answer));
-    }
     let Query(parameters) =
         parameters.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
     match feed_query::read(&parameters) {
@@ -77,6 +69,16 @@ pub(super) async fn list(
             Ok((next_token(&registry, &query, token), answer))
         }
     }
+}
+
+/// The answer to a question that has waited.
+pub(crate) async fn after_waiting(registry: &Registry, waited: Waited) -> Response {
+    let Waited { query, token } = waited;
+    let wait = Duration::ZERO;
+    let query = FeedQuery { wait, ..query };
+    let answer = feed_answer(registry, &query).await;
+    let answer = answer.map(|answer| (next_token(registry, &query, token), answer));
+    answer.into_response()
 }
 
 /// What the node that asks comes with next: handed out when it is answered, and not when it began to wait, or it would

@@ -35,7 +35,8 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(Kind::MethodNotAllowed, detail)
 }
 
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+/// The answer in the place of one that a panic prevented.
+pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let what = panic
         .downcast_ref::<String>()
         .map(String::as_str)

@@ -18,7 +18,7 @@ use crate::api::openapi::{
     WhenReading, WhenReleasing, WhenReleasingDeparted, WhenReserving, WhenUnreserving,
 };
 use crate::api::problem::Problem;
-use crate::cluster::lease::Range;
+use crate::cluster::next_subnet::Range;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan, parse_cidr};
 use crate::http::{answer, body};
 use crate::registry::{ChangeError, Registry, unix_seconds};

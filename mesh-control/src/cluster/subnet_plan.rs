@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 use thiserror::Error;
 
-use crate::cluster::lease::Range;
+use crate::cluster::next_subnet::Range;
 
 /// The longest node prefix: a /30 still has room for the gateway (.1) and one container.
 const LONGEST_NODE_PREFIX: u8 = 30;

@@ -16,11 +16,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::http::connection::{self, Site};
+use crate::http::limits;
 use crate::registry::Registry;
-
-/// Connections at a time; more wait in the kernel's backlog. Room for every node of the largest plan that agents watch,
-/// each with a connection, or two as agents of earlier versions have, and then some.
-const MOST_CONNECTIONS: usize = 160 * 1024;
 
 /// Connections that the kernel completes before they are accepted. All agents of a cluster connect at once
 /// when it starts; one that finds the queue full tries again after a second, then two, four and so on. The
@@ -60,7 +57,7 @@ pub async fn serve(
     grace: Duration,
 ) {
     let site = Arc::new(Site::new(registry, stop.clone()));
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
     loop {

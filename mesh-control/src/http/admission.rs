@@ -25,9 +25,15 @@ pub(super) fn admit(registry: &Registry, head: &Head) -> Result<&'static Room, P
     Ok(room)
 }
 
-/// Whose heartbeat it is.
+/// Whose heartbeat or question it is.
 fn node_of(head: &Head) -> Option<&str> {
-    let path = head.uri.path().strip_prefix("/api/nodes/")?;
-    let node_id = path.strip_suffix("/heartbeat")?;
+    let path = head.uri.path();
+    if path == "/api/nodes" {
+        // Ids are plain, and one that is escaped has no room of its own.
+        let mut parameters = head.uri.query()?.split('&');
+        return parameters.find_map(|it| it.strip_prefix("node="));
+    }
+    let node_id = path.strip_prefix("/api/nodes/")?;
+    let node_id = node_id.strip_suffix("/heartbeat")?;
     (head.method == Method::POST).then_some(node_id)
 }

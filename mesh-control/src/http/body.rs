@@ -11,21 +11,13 @@ use futures_util::StreamExt as _;
 use mesh_rest::problem_kind::Kind;
 use serde_json::Value;
 
+use super::limits;
 use super::room::{FOR_OTHERS, Patience, Place, Room};
 use crate::api::problem::Problem;
-
-/// The largest body that is taken. A registration needs less than one KiB.
-const LIMIT: usize = 64 * 1024;
-
-/// The largest report that is taken: 65,536 peers, each with counters of twenty digits.
-pub(crate) const REPORT_LIMIT: usize = 28 * 1024 * 1024;
 
 /// A body over the limit is read on up to this much and thrown away: were the connection closed while
 /// the client still sends, the reset would overtake the answer (RFC 9112 section 9.6).
 const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
-
-/// How long a body may take to arrive.
-const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How slowly it may arrive while other requests wait for room.
 const WHILE_OTHERS_WAIT: Patience = Patience {
@@ -36,19 +28,19 @@ const WHILE_OTHERS_WAIT: Patience = Patience {
 /// How often a body that does not arrive is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a request waits for the registry. Longer than every deadline of the store, so that its
-/// own message arrives where there is one.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
-
 /// The body of a request.
 pub(crate) async fn bytes(request: Request) -> Result<Bytes, Problem> {
-    Ok(in_time(request, LIMIT).await?.bytes)
+    Ok(in_time(request, limits::BODY).await?.bytes)
 }
 
 /// The body of a request that may carry a report: `None` when it is empty or not declared as JSON.
 pub(crate) async fn report(request: Request) -> Result<Option<Collected>, Problem> {
     let declared_json = is_json(request.headers());
-    let limit = if declared_json { REPORT_LIMIT } else { LIMIT };
+    let limit = if declared_json {
+        limits::REPORT
+    } else {
+        limits::BODY
+    };
     let body = in_time(request, limit).await?;
     Ok((declared_json && !body.bytes.is_empty()).then_some(body))
 }
@@ -64,15 +56,15 @@ pub(crate) struct Collected {
 impl Collected {
     /// Whether to read it is more than a moment's work.
     pub(crate) fn is_large(&self) -> bool {
-        self.bytes.len() > LIMIT
+        self.bytes.len() > limits::BODY
     }
 }
 
 async fn in_time(request: Request, limit: usize) -> Result<Collected, Problem> {
-    match tokio::time::timeout(ARRIVAL_DEADLINE, collect(request, limit)).await {
+    match tokio::time::timeout(limits::BODY_ARRIVES, collect(request, limit)).await {
         Ok(collected) => collected,
         Err(_) => {
-            let seconds = ARRIVAL_DEADLINE.as_secs();
+            let seconds = limits::BODY_ARRIVES.as_secs();
             Err(too_slow(format!(
                 "the body did not arrive within {seconds} s"
             )))
@@ -96,10 +88,10 @@ pub(crate) async fn json(request: Request) -> Result<Value, Problem> {
 
 /// Runs what a request waits for. It goes on after the deadline; only the client stops waiting.
 pub(crate) async fn within_deadline<T>(answer: impl Future<Output = T>) -> Result<T, Problem> {
-    tokio::time::timeout(ANSWER_DEADLINE, answer)
+    tokio::time::timeout(limits::ANSWER, answer)
         .await
         .map_err(|_| {
-            let seconds = ANSWER_DEADLINE.as_secs();
+            let seconds = limits::ANSWER.as_secs();
             Problem::new(
                 Kind::Overloaded,
                 format!("there was no answer within {seconds} s; try again"),
@@ -148,7 +140,7 @@ async fn collect(request: Request, limit: usize) -> Result<Collected, Problem> {
             place = None;
             continue;
         }
-        if received > LIMIT && place.is_none() && !is_announced {
+        if received > limits::BODY && place.is_none() && !is_announced {
             place = Some(room.for_a_large_body().await?);
         }
         if collected.is_empty() && is_announced {

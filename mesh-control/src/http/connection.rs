@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::admit;
+use super::limits;
 use super::room::{FOR_OTHERS, Place, Room};
 use crate::api;
 use crate::api::problem::Problem;
@@ -35,13 +36,6 @@ pub(super) mod head;
 mod line;
 mod question;
 mod wire;
-
-/// How long a connection may be idle. Three times the interval of an agent's heartbeat, so that an agent can keep its
-/// connection.
-const IDLE_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long a head may take from its first byte on.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a small body is waited for here; then it waits with hyper, which can say more about it.
 const BODY_PATIENCE: Duration = Duration::from_millis(200);
@@ -170,10 +164,14 @@ enum Next {
 /// Waits for a head.
 async fn next_head<S: AsyncRead + Unpin>(line: &mut Line<S>, site: &Site) -> Next {
     let read = async {
-        if line.unread().is_empty() && !timeout(IDLE_DEADLINE, line.read(UNASKED)).await.ok()? {
+        if line.unread().is_empty()
+            && !timeout(limits::IDLE_CONNECTION, line.read(UNASKED))
+                .await
+                .ok()?
+        {
             return None;
         }
-        timeout(HEAD_DEADLINE, Box::pin(read_head(line)))
+        timeout(limits::HEAD_ARRIVES, Box::pin(read_head(line)))
             .await
             .ok()?
     };
@@ -197,7 +195,7 @@ async fn read_head<S: AsyncRead + Unpin>(line: &mut Line<S>) -> Option<Result<Bo
         let ends = bytes[seen.max(3) - 3..]
             .windows(2)
             .any(|two| two == b"\n\n" || two == b"\n\r");
-        if ends || bytes.len() >= 2 * seen || bytes.len() >= head::LONGEST {
+        if ends || bytes.len() >= 2 * seen || bytes.len() >= limits::HEAD {
             match head::read(bytes) {
                 Ok(Some(head)) => return Some(Ok(Box::new(head))),
                 Ok(None) => seen = bytes.len(),
@@ -206,9 +204,9 @@ async fn read_head<S: AsyncRead + Unpin>(line: &mut Line<S>) -> Option<Result<Bo
         }
         let mut most = UNASKED;
         if bytes.len() >= UNASKED {
-            most = head::LONGEST;
+            most = limits::HEAD;
             if place.is_none() {
-                match FOR_OTHERS.for_bytes(head::LONGEST).await {
+                match FOR_OTHERS.for_bytes(limits::HEAD).await {
                     Ok(taken) => place = Some(taken),
                     Err(problem) => return Some(Err(problem)),
                 }
@@ -290,10 +288,7 @@ where
     let places = async {
         let body = match is_here {
             true => None,
-            false => Some(
-                room.for_bytes(announced.min(super::body::REPORT_LIMIT))
-                    .await?,
-            ),
+            false => Some(room.for_bytes(announced.min(limits::REPORT)).await?),
         };
         Ok((body, room.for_a_request().await?))
     };

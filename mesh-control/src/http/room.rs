@@ -11,19 +11,18 @@ use std::time::{Duration, Instant};
 use mesh_rest::problem_kind::Kind;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::limits;
 use crate::api::problem::Problem;
-
-/// How long a request waits for room: as long as for anything else.
-const DEADLINE: Duration = Duration::from_secs(15);
 
 /// What hyper and the API need for a request whose body is yet to come, in KiB.
 const BESIDE_A_BODY: u32 = 32;
 
 /// For nodes that are registered.
-pub(crate) static FOR_NODES: Room = Room::new(4096, 96 * 1024, 2);
+pub(crate) static FOR_NODES: Room = Room::new(1024, 96 * 1024, 2);
 
-/// For everybody else: registrations, operators, strangers.
-pub(crate) static FOR_OTHERS: Room = Room::new(4096, 32 * 1024, 1);
+/// For everybody else: registrations, operators, strangers. More at a time would be no faster: registrations are stored
+/// some hundred together.
+pub(crate) static FOR_OTHERS: Room = Room::new(1024, 32 * 1024, 1);
 
 /// See the module.
 #[derive(Debug)]
@@ -51,7 +50,7 @@ impl Room {
             bodies: Semaphore::const_new(body_kibibytes),
             unannounced: Semaphore::const_new(unannounced),
             waiting: AtomicUsize::new(0),
-            deadline: DEADLINE,
+            deadline: limits::ANSWER,
         }
     }
 

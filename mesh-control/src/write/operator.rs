@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::command::Command;
-use crate::cluster::lease::Range;
+use crate::cluster::next_subnet::Range;
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::registry::{ChangeError, Registry, unix_seconds};
 use crate::store::{Change, Reservation, StoreError, Subnets, Tenant};

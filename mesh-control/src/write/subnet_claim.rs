@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::membership::LetIn;
 use crate::cluster::identity::Claim;
-use crate::cluster::lease::Range;
+use crate::cluster::next_subnet::Range;
 use crate::cluster::subnet_plan::{NotOfPlan, SubnetIndex};
 use crate::registry::Registry;
 use crate::store::{Change, Reservation, StoreError, Tenant};

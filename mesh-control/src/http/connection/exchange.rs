@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,6 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use mesh_rest::problem_kind::Kind;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, error};
 
@@ -30,8 +30,11 @@ use super::head::{Head, Length};
 use super::line::Line;
 use super::wire::Wire;
 use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
+use crate::api::nodes::after_waiting;
+use crate::api::outside::panicked;
 use crate::api::problem::Problem;
 use crate::http::room::{FOR_OTHERS, Room};
+use crate::registry::Registry;
 
 /// A request that hyper gets the connection for.
 #[derive(Debug)]
@@ -108,6 +111,7 @@ where
     let wire = Wire::new(line, extent, Arc::clone(&progress), asked.room);
     let api = OneRequest {
         app: TowerToHyperService::new(site.app.clone()),
+        registry: Arc::clone(&site.registry),
         room: asked.room,
         of: Mutex::new(Some(asked.of)),
         progress: Arc::clone(&progress),
@@ -189,6 +193,7 @@ impl Drop for Turn {
 /// The API, for the one request that was admitted.
 struct OneRequest {
     app: TowerToHyperService<Router>,
+    registry: Arc<Registry>,
     room: &'static Room,
     of: Mutex<Option<Of>>,
     progress: Arc<Progress>,
@@ -207,42 +212,44 @@ impl Service<Request<Incoming>> for OneRequest {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.room);
-        let problem = match of {
+        let whole = |answer: Response<Body>| Ok(answer.map(|body| Answer { body, _turn: turn }));
+        match of {
             Some(Of::Request(method, uri))
                 if (request.method(), request.uri()) == (&method, &uri) =>
             {
-                None
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(self.room);
+                let answer = self.app.call(request);
+                answer.map(|answer| answer.and_then(whole)).boxed()
             }
+            // There are thousands at a time, and it is known what answers them.
             Some(Of::Question(waited))
                 if [Method::GET, Method::HEAD].contains(request.method()) =>
             {
-                request.extensions_mut().insert(*waited);
-                None
+                let registry = Arc::clone(&self.registry);
+                let answer = async move { after_waiting(&registry, *waited).await };
+                let answer = AssertUnwindSafe(answer).catch_unwind();
+                answer
+                    .map(|answer| whole(answer.unwrap_or_else(panicked)))
+                    .boxed()
             }
-            Some(Of::Nothing(problem)) => Some(*problem),
+            Some(Of::Nothing(problem)) => ready(whole(last(*problem))).boxed(),
             // Nobody has looked at who asks this.
             _ => {
                 error!("hyper has read another request than was admitted; this is a bug");
-                let detail = "the control plane has a bug here; its log tells more";
-                Some(Problem::new(Kind::Internal, detail))
+                ready(whole(last(Problem::bug()))).boxed()
             }
-        };
-        let answer = match problem {
-            None => self.app.call(request).boxed(),
-            Some(problem) => {
-                let mut refusal = problem.into_response();
-                refusal
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
-                ready(Ok(refusal)).boxed()
-            }
-        };
-        answer
-            .map(|answer| answer.map(|answer| answer.map(|body| Answer { body, _turn: turn })))
-            .boxed()
+        }
     }
+}
+
+/// An answer after which the connection is closed.
+fn last(problem: Problem) -> Response<Body> {
+    let mut refusal = problem.into_response();
+    refusal
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    refusal
 }
 
 /// The body of an answer. hyper drops it when it has all of it.

@@ -9,12 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use mesh_rest::problem_kind::Kind;
 
 use crate::api::problem::Problem;
-
-/// The longest head that is taken, in bytes: an agent's has less than 300.
-pub(super) const LONGEST: usize = 16 * 1024;
-
-/// As many as hyper takes.
-const MOST_HEADERS: usize = 100;
+use crate::http::limits::{HEAD, HEADERS};
 
 /// A request but for its body.
 #[derive(Debug)]
@@ -69,14 +64,14 @@ impl Head {
 ///
 /// What is no head, or too long for one, with what to answer.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Problem> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) if length <= LONGEST => length,
-        Ok(httparse::Status::Partial) if bytes.len() < LONGEST => return Ok(None),
-        Ok(_) if bytes.iter().take(LONGEST).any(|byte| *byte == b'\n') => return Err(too_large()),
+        Ok(httparse::Status::Complete(length)) if length <= HEAD => length,
+        Ok(httparse::Status::Partial) if bytes.len() < HEAD => return Ok(None),
+        Ok(_) if bytes.iter().take(HEAD).any(|byte| *byte == b'\n') => return Err(too_large()),
         Ok(_) => {
-            let rule = format!("the request line is longer than {LONGEST} bytes");
+            let rule = format!("the request line is longer than {HEAD} bytes");
             return Err(Problem::new(Kind::TargetTooLong, rule));
         }
         Err(httparse::Error::TooManyHeaders) => return Err(too_large()),
@@ -156,9 +151,8 @@ fn malformed(detail: &str) -> Problem {
 }
 
 fn too_large() -> Problem {
-    let rule = format!(
-        "the request has more than {MOST_HEADERS} headers, or more than {LONGEST} bytes of them"
-    );
+    let rule =
+        format!("the request has more than {HEADERS} headers, or more than {HEAD} bytes of them");
     Problem::new(Kind::HeadersTooLarge, rule)
 }
 
@@ -246,19 +240,19 @@ mod tests {
 
     #[test]
     fn a_head_is_waited_for_until_it_is_too_long() {
-        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(LONGEST - 18));
-        assert_eq!(long.len(), LONGEST);
-        for end in [0, 1, 9, LONGEST - 1] {
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(HEAD - 18));
+        assert_eq!(long.len(), HEAD);
+        for end in [0, 1, 9, HEAD - 1] {
             assert!(read(&long.as_bytes()[..end]).unwrap().is_none());
         }
-        assert_eq!(read(long.as_bytes()).unwrap().unwrap().length, LONGEST);
+        assert_eq!(read(long.as_bytes()).unwrap().unwrap().length, HEAD);
         assert_eq!(
-            refused(&format!("GET /{}", "x".repeat(LONGEST))),
+            refused(&format!("GET /{}", "x".repeat(HEAD))),
             Kind::TargetTooLong
         );
-        let headers = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(LONGEST));
+        let headers = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(HEAD));
         assert_eq!(refused(&headers), Kind::HeadersTooLarge);
-        let longer = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(LONGEST));
+        let longer = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(HEAD));
         assert_eq!(refused(&longer), Kind::HeadersTooLarge);
     }
 

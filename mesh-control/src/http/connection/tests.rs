@@ -85,7 +85,7 @@ async fn requests_are_answered_on_whatever_carries_them_and_a_few_bytes_at_a_tim
 #[tokio::test]
 async fn a_head_that_is_too_long_is_told_so_however_it_arrives() {
     let api = Api::new().await;
-    let head = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(head::LONGEST));
+    let head = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(limits::HEAD));
     for capacity in [100, 1000, 1500, 4096, 64 << 10] {
         let answers = api.answers(head.as_bytes(), capacity).await;
         assert!(

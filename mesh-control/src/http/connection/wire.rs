@@ -14,13 +14,8 @@ use super::exchange::Progress;
 use super::extent::Extent;
 use super::line::Line;
 use crate::http::answer;
+use crate::http::limits;
 use crate::http::room::Room;
-
-/// How long a client may take nothing of its answer.
-const STALL_DEADLINE: Duration = Duration::from_secs(10);
-
-/// The same, while others wait for room.
-const SHORT_STALL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How often a client that keeps an answer waiting is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -96,8 +91,8 @@ impl<S> Wire<S> {
         loop {
             let is_short = self.room.is_short() || answer::is_short();
             let deadline = match is_short {
-                true => SHORT_STALL_DEADLINE,
-                false => STALL_DEADLINE,
+                true => limits::STALL_WHILE_OTHERS_WAIT,
+                false => limits::STALL,
             };
             if stalled.since.elapsed() > deadline || answer::is_too_slow(writing, written) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

@@ -3,7 +3,7 @@
 use mesh_rest::node_id::NodeId;
 
 use super::{Change, SubnetIndex};
-use crate::cluster::lease::{self, NeverUsed, Range};
+use crate::cluster::next_subnet::{self, NeverUsed, Range};
 use crate::cluster::subnet_plan::SubnetPlan;
 use crate::store::{StoreError, subnet_index};
 
@@ -62,10 +62,10 @@ impl Change {
             Some(unheld) => unheld,
             None => self.read_unheld().await?,
         };
-        let mut next = lease::next(plan, &unheld.never_used, &unheld.not_to_lease, None);
+        let mut next = next_subnet::next(plan, &unheld.never_used, &unheld.not_to_lease, None);
         if next.is_none() {
             let released = self.longest_released().await?;
-            next = lease::next(plan, &unheld.never_used, &unheld.not_to_lease, released);
+            next = next_subnet::next(plan, &unheld.never_used, &unheld.not_to_lease, released);
         }
         self.unheld = Some(unheld);
         Ok(next)

@@ -4,7 +4,7 @@ use mesh_rest::node_id::NodeId;
 use mesh_rest::status::Status;
 
 use super::Change;
-use crate::cluster::lease::Range;
+use crate::cluster::next_subnet::Range;
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::store::{StoreError, status, subnet_index};
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::*;
-use crate::http::body::REPORT_LIMIT;
+use crate::http::limits::REPORT;
 
 fn refused(json: &str) -> (u16, String) {
     let problem = Report::from_json(json.as_bytes()).unwrap_err();
@@ -93,7 +93,7 @@ fn more_peers_than_a_data_plane_can_have_are_refused_and_as_many_as_it_can_have_
         format!(r#"{{"peers":[{}]}}"#, vec![one; count].join(","))
     };
     let most = peers(MOST_PEERS);
-    assert!(most.len() < REPORT_LIMIT, "{} bytes", most.len());
+    assert!(most.len() < REPORT, "{} bytes", most.len());
     assert!(Report::from_json(most.as_bytes()).is_ok());
     let (status, said) = refused(&peers(MOST_PEERS + 1));
     assert_eq!(status, 422);

@@ -1,0 +1,40 @@
+//! What clients get no more of than: sizes and times. docs/CONTROL_PLANE.md has them in a table. Of what all of them make
+//! the process hold together, see [`super::room`] and [`super::answer`].
+
+use std::time::Duration;
+
+/// Connections at a time; more wait in the kernel's backlog. Room for every node of the largest plan that agents watch,
+/// each with a connection, or two as agents of earlier versions have, and then some.
+pub(super) const CONNECTIONS: usize = 160 * 1024;
+
+/// How long a connection may be idle. Three times the interval of an agent's heartbeat, so that an agent can keep its
+/// connection.
+pub(super) const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+
+/// The longest head of a request.
+pub(super) const HEAD: usize = 16 * 1024;
+
+/// How long a head may take from its first byte on.
+pub(super) const HEAD_ARRIVES: Duration = Duration::from_secs(10);
+
+/// Headers of a request.
+pub(super) const HEADERS: usize = 100;
+
+/// The largest body that is taken. A registration needs less than one KiB.
+pub(super) const BODY: usize = 64 * 1024;
+
+/// The largest report, the body of a heartbeat: 65,536 peers, each with counters of twenty digits.
+pub(crate) const REPORT: usize = 28 * 1024 * 1024;
+
+/// How long a body may take to arrive.
+pub(super) const BODY_ARRIVES: Duration = Duration::from_secs(10);
+
+/// How long a request waits for room, or for the registry. Longer than every deadline of the store, so that its own
+/// message arrives where there is one.
+pub(super) const ANSWER: Duration = Duration::from_secs(15);
+
+/// How long a client may take nothing of its answer.
+pub(super) const STALL: Duration = Duration::from_secs(10);
+
+/// And while others wait to be answered.
+pub(super) const STALL_WHILE_OTHERS_WAIT: Duration = Duration::from_secs(2);
