@@ -6,7 +6,7 @@
 use axum::http::Method;
 
 use super::connection::head::Head;
-use super::room::{FOR_NODES, FOR_OTHERS, Room};
+use super::room::{FOR_NODES, FOR_OTHERS, FOR_QUESTIONS, Room};
 use crate::api::problem::Problem;
 use crate::registry::Registry;
 
@@ -17,23 +17,24 @@ use crate::registry::Registry;
 ///
 /// Why not, in place of an answer.
 pub(super) fn admit(registry: &Registry, head: &Head) -> Result<&'static Room, Problem> {
-    let room = match node_of(head) {
+    let room = match of_node(head) {
         // Until nodes have credentials, who knows a node's id counts as the node.
-        Some(node_id) if registry.knows(node_id) => &FOR_NODES,
+        Some((node_id, room)) if registry.knows(node_id) => room,
         _ => &FOR_OTHERS,
     };
     Ok(room)
 }
 
-/// Whose heartbeat or question it is.
-fn node_of(head: &Head) -> Option<&str> {
+/// Whose heartbeat or question it is, and where it has room.
+fn of_node(head: &Head) -> Option<(&str, &'static Room)> {
     let path = head.uri.path();
     if path == "/api/nodes" {
-        // Ids are plain, and one that is escaped has no room of its own.
+        // Ids are plain, and who escapes one is among the others.
         let mut parameters = head.uri.query()?.split('&');
-        return parameters.find_map(|it| it.strip_prefix("node="));
+        let node_id = parameters.find_map(|it| it.strip_prefix("node="))?;
+        return Some((node_id, &FOR_QUESTIONS));
     }
     let node_id = path.strip_prefix("/api/nodes/")?;
     let node_id = node_id.strip_suffix("/heartbeat")?;
-    (head.method == Method::POST).then_some(node_id)
+    (head.method == Method::POST).then_some((node_id, &FOR_NODES))
 }

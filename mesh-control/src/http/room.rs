@@ -17,8 +17,11 @@ use crate::api::problem::Problem;
 /// What hyper and the API need for a request whose body is yet to come, in KiB.
 const BESIDE_A_BODY: u32 = 32;
 
-/// For nodes that are registered.
+/// For heartbeats of nodes that are registered.
 pub(crate) static FOR_NODES: Room = Room::new(1024, 96 * 1024, 2);
+
+/// For their questions. Answers may be large and take long: no heartbeat waits for one.
+pub(crate) static FOR_QUESTIONS: Room = Room::new(1024, 32 * 1024, 1);
 
 /// For everybody else: registrations, operators, strangers. More at a time would be no faster: registrations are stored
 /// some hundred together.
