@@ -20,7 +20,7 @@ const PACE: Duration = Duration::from_millis(500);
 const WIDEN: Duration = Duration::from_secs(300);
 
 /// How long programs that are to go wait for the rules that judge in their place.
-const RULES_FIRST: Duration = Duration::from_secs(5);
+const RULES_FIRST: Duration = Duration::from_secs(10);
 
 /// The packet filter's rules, and who writes them.
 pub(crate) struct Firewall {
@@ -235,12 +235,22 @@ impl Reconciler {
 
     /// Has the rules written that are wanted, and waits for that, but not for ever.
     pub(super) async fn write_rules(&mut self) {
-        if !self.firewall.lags() || self.firewall.turn.is_none() && self.firewall.begin() {
-            return;
-        }
-        match tokio::time::timeout(RULES_FIRST, self.firewall.done()).await {
-            Ok(outcome) => self.note_firewall(outcome),
-            Err(_) => tracing::warn!("the packet filter's rules are not written in time"),
+        let deadline = Instant::now() + RULES_FIRST;
+        // A turn that is under way may be writing what was wanted before, and the next one may not begin at once.
+        while self.firewall.lags() {
+            if let Some(due) = self.firewall.due() {
+                tokio::time::sleep_until(due.min(deadline)).await;
+                if self.firewall.begin() {
+                    continue;
+                }
+            }
+            match tokio::time::timeout_at(deadline, self.firewall.done()).await {
+                Ok(outcome) => self.note_firewall(outcome),
+                Err(_) => {
+                    tracing::warn!("the packet filter's rules are not written in time");
+                    return;
+                }
+            }
         }
     }
 
