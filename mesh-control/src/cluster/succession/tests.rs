@@ -219,6 +219,18 @@ proptest! {
 }
 
 #[test]
+fn a_registration_that_is_made_twice_takes_nothing_from_who_was_there_before() {
+    let (mut succession, original) = waiting();
+    let (copy, start) = (original, Instant::now());
+    // Answered, and not used yet.
+    let answer = Some(succession.hand_out(original.token, 1, start));
+    for nonce in 2..4 {
+        assert!(arrive(&mut succession, copy, nonce, start).is_some());
+    }
+    assert_eq!(succession.standing(answer, true, start), Standing::Node);
+}
+
+#[test]
 fn who_comes_back_after_its_place_was_long_taken_is_held_off() {
     let (mut succession, mut original) = waiting();
     let (mut copy, start) = (original, Instant::now());
