@@ -13,6 +13,7 @@ use std::{
 
 use mesh_rest::{
     client::CallError, feed_query::LONGEST_WAIT_SECONDS, node_list::NodesAnswer, overlay::Overlay,
+    timing::pause_after_news,
 };
 use tokio::{
     sync::watch,
@@ -130,8 +131,8 @@ pub async fn run(
             Woken::Stopped => return,
             Woken::Answered(answered) => {
                 let (asked, answer) = *answered;
-                let pause = feed.take(&asked, answer);
-                next = asked.at + pause.unwrap_or_else(|| retry::next_round(wait));
+                let then = feed.take(&asked, answer);
+                next = then.unwrap_or_else(|| asked.at + retry::next_round(wait));
                 continue;
             }
             // What waits at a replica that another task gave up waits for nothing.
@@ -244,13 +245,12 @@ impl Feed {
         }
     }
 
-    /// Takes an answer over and publishes it. How long after the question the next one follows; `None` if this one
-    /// failed.
+    /// Takes an answer over and publishes it. When the next question follows; `None` if this one failed.
     fn take(
         &mut self,
         asked: &Asked,
         answer: Result<NodesAnswer<'static>, ControlPlaneError>,
-    ) -> Option<Duration> {
+    ) -> Option<Instant> {
         if let Err(ControlPlaneError::Call(CallError::UnknownNode { .. })) = &answer {
             info!("the control plane does not know this node any more");
             self.results.revocation.revoke(asked.epoch);
@@ -287,7 +287,15 @@ impl Feed {
             Question::News { .. } | Question::Whole => self.settings.interval.min(LONGEST_WAIT),
         };
         let advanced = self.list.question() != asked.question;
-        Some(self.pace.next(now, outcome, advanced, regular))
+        let next = asked.at + self.pace.next(now, outcome, advanced, regular);
+        let earliest = match (&asked.question, outcome) {
+            (Question::News { .. }, Outcome::Current { .. }) if advanced => {
+                let pause = rand::random_range(pause_after_news(self.list.nodes().len()));
+                now + pause.min(regular)
+            }
+            _ => next,
+        };
+        Some(next.max(earliest))
     }
 }
 
@@ -394,5 +402,42 @@ mod tests {
         assert_eq!(diverge(start), SHORTEST_INTERVAL);
         assert_eq!(diverge(start + INTERVAL / 2), INTERVAL);
         assert_eq!(diverge(start + INTERVAL * 2), SHORTEST_INTERVAL);
+    }
+
+    #[test]
+    fn who_was_told_news_lets_the_others_have_theirs_before_it_asks_again() {
+        let results = Results {
+            revocation: Revocation::new(),
+            overlay: watch::Sender::new(Overlay::default()),
+            listed: watch::Sender::new(None),
+        };
+        let settings = FeedSettings {
+            interval: INTERVAL,
+            replica_lag: INTERVAL,
+        };
+        let mut feed = Feed::new(settings, results);
+        let answer = |revision, full| NodesAnswer {
+            revision,
+            full: Some(full),
+            database: "a".into(),
+            digest: Some("0".repeat(16)),
+            ..NodesAnswer::default()
+        };
+        let mut tell = |revision, full| {
+            let asked = Asked {
+                at: Instant::now() - INTERVAL / 2,
+                epoch: 1,
+                question: feed.list.question(),
+                wait: INTERVAL,
+            };
+            feed.take(&asked, Ok(answer(revision, full))).unwrap()
+        };
+        // The whole list is no news: what was published meanwhile is asked for at once.
+        assert!(tell(1, true) < Instant::now());
+        for revision in 2..20 {
+            let pause = pause_after_news(0);
+            let (before, next, after) = (Instant::now(), tell(revision, false), Instant::now());
+            assert!(before + *pause.start() <= next && next <= after + *pause.end());
+        }
     }
 }

@@ -18,6 +18,7 @@ use mesh_rest::{
     node_id::NodeId,
     node_list::NodesAnswer,
     registration::Registration,
+    timing::pause_after_news,
 };
 use serde::Serialize;
 use tokio::{
@@ -92,6 +93,8 @@ pub(crate) struct Agents {
 
 struct Shared {
     address: SocketAddr,
+    /// How many there are.
+    nodes: usize,
     connections: u8,
     opening: Semaphore,
     waiting: AtomicUsize,
@@ -112,6 +115,7 @@ impl Agents {
         let (sender, seen) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             address,
+            nodes: nodes.len(),
             connections,
             opening: Semaphore::new(OPENING),
             waiting: AtomicUsize::new(0),
@@ -259,6 +263,7 @@ impl Agent {
                 revision: news.revision,
                 at,
             });
+            sleep(rand::random_range(pause_after_news(self.shared.nodes))).await;
         }
         self.revision = news.revision;
         Ok(())

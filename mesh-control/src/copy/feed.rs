@@ -9,17 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use mesh_rest::timing::between_news;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::whole_list;
-
-/// The shortest time between two publications.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
-
-/// What each waiter adds to the interval: about what its answer costs on one processor, so that
-/// a flood of changes leaves processor time for registrations.
-const INTERVAL_PER_WAITER: Duration = Duration::from_micros(50);
 
 /// Serialised answers that are kept: waiters of one publication share one, late ones a few more.
 const MOST_ANSWERS: usize = 64;
@@ -111,11 +105,11 @@ impl Feed {
                 () = stop.cancelled() => return,
                 () = self.news.notified() => {}
             }
-            let waiters = u32::try_from(self.published.receiver_count()).unwrap_or(u32::MAX);
+            let interval = between_news(self.published.receiver_count());
             self.published.send_replace(current());
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(SHORTEST_INTERVAL + INTERVAL_PER_WAITER * waiters) => {}
+                () = tokio::time::sleep(interval) => {}
             }
         }
     }
@@ -158,6 +152,8 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
+
+    use mesh_rest::timing::BETWEEN_NEWS;
 
     use super::*;
 
@@ -219,7 +215,7 @@ mod tests {
             answers += 1;
         }
         // The first at once, then one an interval: however slow the machine, there cannot be more.
-        let most = 2 + start.elapsed().as_millis() / SHORTEST_INTERVAL.as_millis();
+        let most = 2 + start.elapsed().as_millis() / BETWEEN_NEWS.as_millis();
         assert!(answers <= most, "{answers} answers, {most} at most");
         flood.await.unwrap();
         stop.cancel();
