@@ -435,3 +435,49 @@ fn the_numbers_have_an_end_and_stay_there() {
         Standing::Outdated
     );
 }
+
+#[test]
+fn what_another_replica_handed_out_is_the_nodes_here_as_well() {
+    let (mut here, mut host) = (Succession::default(), Host { token: None });
+    for nonce in 0..3 {
+        assert!(live(&mut here, &mut host, Fate::Answered, 2 * nonce));
+    }
+    let now = Instant::now();
+    let mut there = restarted(&here);
+    there.use_token(host.token);
+    here.use_token(host.token);
+    let answer = Some(there.hand_out(host.token, 20, now));
+    here.learn(&restarted(&there));
+    assert_eq!(here.standing(answer, true, now), Standing::Node);
+}
+
+/// The copy's question waits at one replica while the original goes on at another.
+#[test]
+fn a_copy_that_waits_at_one_replica_takes_no_place_from_its_original_at_another() {
+    let (mut here, mut original) = waiting();
+    let copy = original;
+    let mut there = restarted(&here);
+    for nonce in 10..12 {
+        assert!(live(&mut there, &mut original, Fate::Answered, 2 * nonce));
+    }
+    here.learn(&restarted(&there));
+    let now = Instant::now();
+    let answer = Some(here.hand_out(copy.token, 30, now));
+    assert_eq!(here.standing(answer, false, now), Standing::Outdated);
+    assert_eq!(here.standing(original.token, false, now), Standing::Node);
+}
+
+#[test]
+fn a_host_takes_its_place_back_from_a_copy_that_went_on_at_another_replica() {
+    let (mut here, mut original) = waiting();
+    let (mut copy, start) = (original, Instant::now());
+    copy.token = arrive(&mut here, copy, 1, start);
+    let mut there = restarted(&here);
+    for nonce in 10..12 {
+        assert!(live(&mut there, &mut copy, Fate::Answered, 2 * nonce));
+    }
+    here.learn(&restarted(&there));
+    // Its question waited here meanwhile.
+    original.token = Some(here.hand_out(original.token, 30, start));
+    assert_eq!(here.standing(original.token, true, start), Standing::Node);
+}
