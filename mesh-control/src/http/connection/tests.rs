@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
+use super::super::room::{FOR_NODES, FOR_QUESTIONS};
 use super::*;
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
@@ -130,6 +131,49 @@ async fn what_a_client_sends_while_it_waits_is_kept_in_bounds_and_answered_after
                 .unwrap_or_else(|| panic!("no {part} in {answers}"))
         });
     assert!(waited < not_found && not_found < last, "{answers}");
+}
+
+/// No heartbeat waits for room behind a question whose answer is large, nor either of them behind a stranger.
+#[tokio::test]
+async fn heartbeats_and_questions_of_nodes_have_room_of_their_own_and_strangers_theirs() {
+    let api = Api::new().await;
+    let body = r#"{"hostname":"a","host_ip":"192.0.2.9"}"#;
+    let length = body.len();
+    let register = format!(
+        "POST /api/nodes/register HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    let answer = api.answers(register.as_bytes(), 4096).await;
+    let (_, json) = answer.split_once("\r\n\r\n").unwrap();
+    let node: serde_json::Value = serde_json::from_str(json).unwrap();
+    let node = node["node_id"].as_str().unwrap();
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    let is_in = |request: &str, expected: &'static Room| {
+        let bytes = format!("{request} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let Ok(Some(head)) = head::read(bytes.as_bytes()) else {
+            panic!("{request} is no request")
+        };
+        let Ok(room) = admit(&api.site.registry, &head) else {
+            panic!("{request} is not admitted")
+        };
+        assert!(
+            std::ptr::eq(room, expected),
+            "{request} is not in {expected:?}"
+        );
+    };
+    is_in(&format!("POST /api/nodes/{node}/heartbeat"), &FOR_NODES);
+    is_in(
+        &format!("GET /api/nodes?since=0&wait=5&node={node}"),
+        &FOR_QUESTIONS,
+    );
+    is_in(&format!("GET /api/nodes/{node}/heartbeat"), &FOR_OTHERS);
+    is_in(&format!("POST /api/nodes/{nobody}/heartbeat"), &FOR_OTHERS);
+    is_in(
+        &format!("GET /api/nodes?since=0&node={nobody}"),
+        &FOR_OTHERS,
+    );
+    is_in(&format!("POST /api/nodes/{node}/deregister"), &FOR_OTHERS);
+    is_in("GET /api/nodes", &FOR_OTHERS);
 }
 
 #[tokio::test]
