@@ -13,9 +13,9 @@ pub mod feed_query;
 mod health;
 mod heartbeat;
 mod membership;
+pub(crate) mod no_route;
 pub(crate) mod nodes;
 pub mod openapi;
-pub(crate) mod outside;
 pub mod problem;
 mod refusal;
 mod subnets;
@@ -25,7 +25,7 @@ mod traffic;
 /// The API on `registry`.
 pub fn router(registry: Arc<Registry>) -> Router {
     let (routes, _) = routes().split_for_parts();
-    outside::with_problems(routes.with_state(registry))
+    no_route::with_problems(routes.with_state(registry))
 }
 
 /// The calls, each with its description.

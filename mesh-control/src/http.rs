@@ -5,6 +5,6 @@ pub mod accept;
 pub(crate) mod admission;
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod concurrency;
 pub(crate) mod connection;
 pub(crate) mod limits;
-pub(crate) mod room;

@@ -7,13 +7,13 @@
 //! | `membership` | registering and leaving |
 //! | `subnet_claim` | what a node's word about the subnet that it holds is worth |
 //! | `operator` | ending leases, and keeping subnets from being leased |
-//! | `presence` | whether this process was running at all |
-//! | `liveness` | who is silent, and the writing of heartbeats |
+//! | `process_pause` | whether this process was running at all |
+//! | `liveness_loops` | who is silent, and the writing of heartbeats |
 
 pub(crate) mod batch;
 pub(crate) mod command;
-mod liveness;
+mod liveness_loops;
 mod membership;
 mod operator;
-mod presence;
+mod process_pause;
 mod subnet_claim;

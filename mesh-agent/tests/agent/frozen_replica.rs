@@ -24,8 +24,8 @@ const NODES: u8 = 8;
 /// Agents give one replica up after 5 s, and beat each 6 s.
 const NODE_TIMEOUT: &str = "18s";
 
-/// Longer than two node timeouts.
-const FROZEN: Duration = Duration::from_secs(38);
+/// A minute, which is longer than three node timeouts.
+const FROZEN: Duration = Duration::from_secs(62);
 
 /// A control plane in a process of its own, which never outlives this one's test.
 struct Replica {

@@ -5,8 +5,8 @@
 
 use axum::http::Method;
 
+use super::concurrency::{FOR_NODES, FOR_OTHERS, FOR_QUESTIONS, Room};
 use super::connection::head::Head;
-use super::room::{FOR_NODES, FOR_OTHERS, FOR_QUESTIONS, Room};
 use crate::api::problem::Problem;
 use crate::registry::Registry;
 

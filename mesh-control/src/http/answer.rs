@@ -16,14 +16,9 @@ use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tracing::error;
 
-use super::room::{Patience, Waiting};
+use super::concurrency::{Patience, Waiting};
+use super::limits;
 use crate::api::problem::Problem;
-
-/// Beyond so many bytes of answers no large one is made.
-const MOST_LARGE: usize = 64 << 20;
-
-/// Beyond so many, none.
-const MOST: usize = 96 << 20;
 
 /// How slowly an answer may be taken while others wait for theirs.
 const WHILE_OTHERS_WAIT: Patience = Patience {
@@ -42,11 +37,7 @@ static BYTES: AtomicUsize = AtomicUsize::new(0);
 static FREED: Notify = Notify::const_new();
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// Answers that are made from what is read of the database, or sent as it is read, at a time. Each has some megabytes in
-/// memory.
-const STREAMS: usize = 4;
-
-static STREAM: Semaphore = Semaphore::const_new(STREAMS);
+static STREAM: Semaphore = Semaphore::const_new(limits::STREAMED_ANSWERS);
 
 /// The text of an answer, counted as long as anybody has it.
 #[derive(Debug)]
@@ -79,13 +70,13 @@ pub(crate) fn keep(text: Vec<u8>) -> Bytes {
 
 /// Waits until there is room for a small answer.
 pub(crate) async fn room() {
-    below(MOST).await;
+    below(limits::ANSWERS_BEFORE_ANY).await;
 }
 
 /// Waits for the turn to make a large answer, and for room for it.
 pub(crate) async fn turn() -> Option<SemaphorePermit<'static>> {
     let turn = taken(&TURN).await;
-    below(MOST_LARGE).await;
+    below(limits::ANSWERS_BEFORE_A_LARGE_ONE).await;
     turn
 }
 
@@ -154,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn a_text_counts_until_the_last_copy_of_it_is_gone() {
         // Beside other tests, which have small ones.
-        let text = keep(vec![0; MOST_LARGE]);
+        let text = keep(vec![0; limits::ANSWERS_BEFORE_A_LARGE_ONE]);
         let copy = text.clone();
         drop(text);
         let mut next = Box::pin(turn());

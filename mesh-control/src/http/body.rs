@@ -11,8 +11,8 @@ use futures_util::StreamExt as _;
 use mesh_rest::problem_kind::Kind;
 use serde_json::Value;
 
+use super::concurrency::{FOR_OTHERS, Patience, Place, Room};
 use super::limits;
-use super::room::{FOR_OTHERS, Patience, Place, Room};
 use crate::api::problem::Problem;
 
 /// A body over the limit is read on up to this much and thrown away: were the connection closed while

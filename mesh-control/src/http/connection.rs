@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::admit;
+use super::concurrency::{FOR_OTHERS, Place, Room};
 use super::limits;
-use super::room::{FOR_OTHERS, Place, Room};
 use crate::api;
 use crate::api::problem::Problem;
 use crate::registry::{ChangeError, Registry};
@@ -31,10 +31,10 @@ use head::{Head, Length};
 use line::Line;
 
 mod exchange;
-mod extent;
 pub(super) mod head;
 mod line;
 mod question;
+mod request_end;
 mod wire;
 
 /// How long a small body is waited for here; then it waits with hyper, which can say more about it.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Ask, Command};
-use super::liveness::WRITE_BATCH;
+use super::liveness_loops::WRITE_BATCH;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Change, StoreError};
 

@@ -25,15 +25,15 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, error};
 
-use super::extent::Extent;
 use super::head::{Head, Length};
 use super::line::Line;
+use super::request_end::Extent;
 use super::wire::Wire;
 use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
+use crate::api::no_route::panicked;
 use crate::api::nodes::after_waiting;
-use crate::api::outside::panicked;
 use crate::api::problem::Problem;
-use crate::http::room::{FOR_OTHERS, Room};
+use crate::http::concurrency::{FOR_OTHERS, Room};
 use crate::registry::Registry;
 
 /// A request that hyper gets the connection for.

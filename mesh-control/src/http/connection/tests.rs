@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use super::super::room::{FOR_NODES, FOR_QUESTIONS};
+use super::super::concurrency::{FOR_NODES, FOR_QUESTIONS};
 use super::*;
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;

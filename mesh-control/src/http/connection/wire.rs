@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::exchange::Progress;
-use super::extent::Extent;
 use super::line::Line;
+use super::request_end::Extent;
 use crate::http::answer;
+use crate::http::concurrency::Room;
 use crate::http::limits;
-use crate::http::room::Room;
 
 /// How often a client that keeps an answer waiting is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

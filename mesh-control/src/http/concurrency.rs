@@ -1,4 +1,4 @@
-//! Room for requests under way, of which there is so much in the whole process.
+//! How many requests may be under way in the whole process: room, of which there is so much.
 //!
 //! A connection that waits, for news or for its next request, costs next to nothing. One whose request is under way
 //! costs hyper's buffers, and its body. So a request waits outside hyper until there is room for it; it waits in its
@@ -11,21 +11,17 @@ use std::time::{Duration, Instant};
 use mesh_rest::problem_kind::Kind;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::limits;
+use super::limits::{self, UnderWay};
 use crate::api::problem::Problem;
 
-/// What hyper and the API need for a request whose body is yet to come, in KiB.
-const BESIDE_A_BODY: u32 = 32;
-
 /// For heartbeats of nodes that are registered.
-pub(crate) static FOR_NODES: Room = Room::new(1024, 96 * 1024, 2);
+pub(crate) static FOR_NODES: Room = Room::new(limits::UNDER_WAY_OF_NODES);
 
 /// For their questions. Answers may be large and take long: no heartbeat waits for one.
-pub(crate) static FOR_QUESTIONS: Room = Room::new(1024, 32 * 1024, 1);
+pub(crate) static FOR_QUESTIONS: Room = Room::new(limits::UNDER_WAY_OF_QUESTIONS);
 
-/// For everybody else: registrations, operators, strangers. More at a time would be no faster: registrations are stored
-/// some hundred together.
-pub(crate) static FOR_OTHERS: Room = Room::new(1024, 32 * 1024, 1);
+/// For everybody else: registrations, operators, strangers.
+pub(crate) static FOR_OTHERS: Room = Room::new(limits::UNDER_WAY_OF_OTHERS);
 
 /// See the module.
 #[derive(Debug)]
@@ -47,11 +43,11 @@ pub(crate) struct Place {
 }
 
 impl Room {
-    const fn new(requests: usize, body_kibibytes: usize, unannounced: usize) -> Self {
+    const fn new(most: UnderWay) -> Self {
         Self {
-            requests: Semaphore::const_new(requests),
-            bodies: Semaphore::const_new(body_kibibytes),
-            unannounced: Semaphore::const_new(unannounced),
+            requests: Semaphore::const_new(most.requests),
+            bodies: Semaphore::const_new(most.body_kibibytes),
+            unannounced: Semaphore::const_new(most.unannounced_bodies),
             waiting: AtomicUsize::new(0),
             deadline: limits::ANSWER,
         }
@@ -73,8 +69,11 @@ impl Room {
     /// As [`Self::for_a_request`].
     pub(crate) async fn for_bytes(&'static self, bytes: usize) -> Result<Place, Problem> {
         let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        self.take(&self.bodies, kibibytes.saturating_add(BESIDE_A_BODY))
-            .await
+        self.take(
+            &self.bodies,
+            kibibytes.saturating_add(limits::BESIDE_A_BODY),
+        )
+        .await
     }
 
     /// Room for a body that turns out to be large.
@@ -163,7 +162,11 @@ mod tests {
     async fn who_finds_no_room_waits_in_turn_and_not_for_ever() {
         static ROOM: Room = Room {
             deadline: Duration::from_millis(300),
-            ..Room::new(1, 100, 1)
+            ..Room::new(UnderWay {
+                requests: 1,
+                body_kibibytes: 100,
+                unannounced_bodies: 1,
+            })
         };
         let first = ROOM.for_a_request().await.unwrap();
         assert!(!ROOM.is_short());

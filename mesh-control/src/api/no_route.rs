@@ -1,4 +1,4 @@
-//! What goes wrong outside the calls.
+//! What is asked for where there is no call, in a way that it does not know, or answered by a bug: problem documents as well.
 
 use axum::Router;
 use axum::http::{Method, Uri};

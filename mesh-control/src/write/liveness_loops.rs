@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::batch::{BATCH_DEADLINE, within};
-use super::presence::Presence;
+use super::process_pause::Presence;
 use crate::registry::Registry;
 use crate::replica::GRACE;
 use crate::store::StoreError;
