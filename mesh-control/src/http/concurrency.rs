@@ -11,17 +11,44 @@ use std::time::{Duration, Instant};
 use mesh_rest::problem_kind::Kind;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::limits::{self, UnderWay};
+use super::limits;
 use crate::api::problem::Problem;
 
+/// How many requests of one kind are under way at a time; others wait.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    /// Requests that hyper has, 26 kB each.
+    requests: usize,
+    /// Heads and bodies that have to be waited for, in KiB.
+    body_kibibytes: usize,
+    /// Large bodies that nobody has said the length of.
+    unannounced_bodies: usize,
+}
+
+/// What hyper and the API need for a request whose body is yet to come, in KiB.
+const BESIDE_A_BODY: u32 = 32;
+
 /// For heartbeats of nodes that are registered.
-pub(crate) static FOR_NODES: Room = Room::new(limits::UNDER_WAY_OF_NODES);
+pub(crate) static FOR_NODES: Room = Room::new(UnderWay {
+    requests: 1024,
+    body_kibibytes: 96 * 1024,
+    unannounced_bodies: 2,
+});
 
 /// For their questions. Answers may be large and take long: no heartbeat waits for one.
-pub(crate) static FOR_QUESTIONS: Room = Room::new(limits::UNDER_WAY_OF_QUESTIONS);
+pub(crate) static FOR_QUESTIONS: Room = Room::new(UnderWay {
+    requests: 1024,
+    body_kibibytes: 32 * 1024,
+    unannounced_bodies: 1,
+});
 
-/// For everybody else: registrations, operators, strangers.
-pub(crate) static FOR_OTHERS: Room = Room::new(limits::UNDER_WAY_OF_OTHERS);
+/// For everybody else: registrations, operators, strangers. More at a time would be no faster: registrations are stored
+/// some hundred together.
+pub(crate) static FOR_OTHERS: Room = Room::new(UnderWay {
+    requests: 1024,
+    body_kibibytes: 32 * 1024,
+    unannounced_bodies: 1,
+});
 
 /// See the module.
 #[derive(Debug)]
@@ -69,11 +96,8 @@ impl Room {
     /// As [`Self::for_a_request`].
     pub(crate) async fn for_bytes(&'static self, bytes: usize) -> Result<Place, Problem> {
         let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        self.take(
-            &self.bodies,
-            kibibytes.saturating_add(limits::BESIDE_A_BODY),
-        )
-        .await
+        self.take(&self.bodies, kibibytes.saturating_add(BESIDE_A_BODY))
+            .await
     }
 
     /// Room for a body that turns out to be large.

@@ -1,5 +1,5 @@
-//! What clients get no more of than: numbers, sizes and times. docs/CONTROL_PLANE.md has them in a table. How what all of
-//! them make the process hold together is kept to: [`super::concurrency`] and [`super::answer`].
+//! What clients get no more of than: numbers, sizes and times. docs/CONTROL_PLANE.md has them in a table. How many
+//! requests may be under way together is in [`super::concurrency`].
 
 use std::time::Duration;
 
@@ -28,41 +28,6 @@ pub(crate) const REPORT: usize = 28 * 1024 * 1024;
 
 /// How long a body may take to arrive.
 pub(super) const BODY_ARRIVES: Duration = Duration::from_secs(10);
-
-/// How many requests of one kind are under way at a time; others wait.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct UnderWay {
-    /// Requests that hyper has, 26 kB each.
-    pub(super) requests: usize,
-    /// Heads and bodies that have to be waited for, in KiB.
-    pub(super) body_kibibytes: usize,
-    /// Large bodies that nobody has said the length of.
-    pub(super) unannounced_bodies: usize,
-}
-
-/// Heartbeats of nodes that are registered.
-pub(super) const UNDER_WAY_OF_NODES: UnderWay = UnderWay {
-    requests: 1024,
-    body_kibibytes: 96 * 1024,
-    unannounced_bodies: 2,
-};
-
-/// Their questions.
-pub(super) const UNDER_WAY_OF_QUESTIONS: UnderWay = UnderWay {
-    requests: 1024,
-    body_kibibytes: 32 * 1024,
-    unannounced_bodies: 1,
-};
-
-/// All others. More at a time would be no faster: registrations are stored some hundred together.
-pub(super) const UNDER_WAY_OF_OTHERS: UnderWay = UnderWay {
-    requests: 1024,
-    body_kibibytes: 32 * 1024,
-    unannounced_bodies: 1,
-};
-
-/// What hyper and the API need for a request whose body is yet to come, in KiB.
-pub(super) const BESIDE_A_BODY: u32 = 32;
 
 /// How long a request waits for room, or for the registry. Longer than every deadline of the store, so that its own
 /// message arrives where there is one.
