@@ -1,0 +1,3 @@
+//! `quilt-cni`: puts containers of whatever speaks CNI on the mesh.
+
+fn main() {}
