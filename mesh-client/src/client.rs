@@ -56,6 +56,9 @@ pub enum ClientError {
     /// The runtime refuses, and says why.
     #[error("{0}")]
     Refused(String),
+    /// The runtime refuses for now, and says why: the same call may succeed in a moment.
+    #[error("{0}")]
+    NotYet(String),
     /// What is to be done inside the container could not be done; what was made outside is undone.
     #[error(transparent)]
     Inside(#[from] InsideError),
@@ -149,7 +152,7 @@ where
         let (owner, namespace) = (request.owner.clone(), request.network_namespace.clone());
         let answer = self.runtime.attach_endpoint(request).await?.into_inner();
         if !answer.success {
-            return Err(ClientError::Refused(answer.error));
+            return Err(refused(answer.try_again, answer.error));
         }
         let endpoint = answer.endpoint.ok_or(ClientError::Incomplete("endpoint"))?;
         let inside = answer.inside.ok_or(ClientError::Incomplete("inside"))?;
@@ -192,7 +195,7 @@ where
         let answer = self.runtime.allocate_address(request).await?.into_inner();
         match answer.success {
             true => Ok(answer),
-            false => Err(ClientError::Refused(answer.error)),
+            false => Err(refused(answer.try_again, answer.error)),
         }
     }
 
@@ -235,6 +238,13 @@ where
         let leases = self.addresses(request).await?.leases;
         let mut leases = leases.into_iter();
         Ok(leases.find(|lease| lease.owner.as_ref() == Some(owner)))
+    }
+}
+
+fn refused(try_again: bool, error: String) -> ClientError {
+    match try_again {
+        true => ClientError::NotYet(error),
+        false => ClientError::Refused(error),
     }
 }
 

@@ -40,6 +40,7 @@ mod refusal;
 mod replay;
 mod request;
 mod subnet;
+mod tombstone;
 
 pub use endpoint::{Endpoint, MAX_PUBLISHED, Protocol, Published, PublishedError, endpoint_mac};
 pub use ipam::{Ipam, IpamError};
@@ -53,3 +54,4 @@ pub use pool::{Applied, Change, Done, Pool};
 pub use refusal::{Exhausted, Holder, Refusal};
 pub use request::{EndpointPlan, Granted, Request, Usage};
 pub use subnet::{Reserved, gateway};
+pub use tombstone::Tombstones;

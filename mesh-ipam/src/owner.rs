@@ -1,8 +1,9 @@
 //! Who an address is leased to.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// The longest name of an engine or a network, in bytes.
 const MAX_NAME: usize = 63;
@@ -113,6 +114,25 @@ impl Owner {
     pub fn interface(&self) -> &str {
         &self.interface
     }
+
+    /// Name of the host's end of its veth pair: the same whoever asks, and no other owner's.
+    pub fn link_name(&self) -> String {
+        let digest = Sha256::digest(self.to_string());
+        // Six bytes: two of a node's thousand interfaces have one name once in 500 million nodes.
+        let digits = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
+        digits.fold("qm".to_owned(), |name, digits| name + &digits)
+    }
+}
+
+/// An owner as it is written.
+impl FromStr for Owner {
+    type Err = OwnerError;
+
+    fn from_str(text: &str) -> Result<Self, OwnerError> {
+        let mut parts = text.splitn(4, '/');
+        let mut part = || parts.next().unwrap_or_default();
+        Self::new(part(), part(), part(), part())
+    }
 }
 
 impl fmt::Display for Owner {
@@ -162,6 +182,10 @@ mod tests {
     fn an_owner_is_written_with_slashes_that_none_of_its_parts_has() {
         let owner = Owner::new("podman", "web_net", "3f.1-a", "eth0").unwrap();
         assert_eq!(owner.to_string(), "podman/web_net/3f.1-a/eth0");
+        assert_eq!("podman/web_net/3f.1-a/eth0".parse(), Ok(owner));
+        for text in ["", "podman/web_net/3f.1-a", "podman/web_net/3f.1-a/eth0/1"] {
+            assert!(text.parse::<Owner>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ mod wanted;
 pub use api::{dataplane::DataplaneService, quilt::QuiltService};
 pub use cleanup::{CleanupError, CleanupReport, cleanup};
 pub use instance_lock::LockError;
+pub use mesh_ipam::Tombstones;
 pub use observed::ROUTE_PROTOCOL;
 pub use options::{FastPathMode, OptionsError, RuntimeOptions};
 pub use privileges::MissingPrivilege;

@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use ipnet::Ipv4Net;
+use mesh_ipam::Tombstones;
 
 use crate::{
     ebpf::AttachMode,
@@ -29,6 +30,8 @@ pub struct RuntimeOptions {
     /// Directory in which the wanted state is kept, so that a reboot needs nobody to repeat
     /// it. `None`: it is kept in the kernel alone, which survives restarts of the runtime.
     pub state_dir: Option<PathBuf>,
+    /// Where callers that find no runtime say whose interfaces they deleted. `None`: nowhere.
+    pub tombstones: Option<Tombstones>,
     /// Networks on or behind the underlay whose packets may be routed into containers, beside
     /// what is established or published.
     pub routed_from: Vec<Ipv4Net>,
@@ -63,6 +66,7 @@ impl Default for RuntimeOptions {
             host_address: None,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             state_dir: None,
+            tombstones: None,
             routed_from: Vec::new(),
             masquerade: true,
             fast_path: FastPathMode::Auto,

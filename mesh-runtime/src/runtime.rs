@@ -128,6 +128,7 @@ impl MeshRuntime {
         let lock = InstanceLock::take()?;
         let (state_writer, addresses) = open_state(&options).await?;
         let ipam = addresses.as_ref().ok().cloned();
+        let tombstones = options.tombstones.clone();
         let (commands, queue) = mpsc::channel(WAITING_CALLS);
         let stop = CancellationToken::new();
         let thread = Start {
@@ -142,7 +143,8 @@ impl MeshRuntime {
         let stop = stop.drop_guard();
         let ended = thread.spawn().await?;
         let life = current_life().to_string();
-        let registry = addresses.map(|ipam| Registry::new(ipam, commands.clone(), &life));
+        let registry =
+            addresses.map(|ipam| Registry::new(ipam, commands.clone(), &life, tombstones));
         let sweeper = registry.as_ref().ok().cloned().map(Sweeper::start);
         Ok(Self {
             commands,

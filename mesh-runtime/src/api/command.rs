@@ -132,13 +132,33 @@ pub(crate) struct Sync {
 
 /// Why a request was refused or could not be carried out, in words for its caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Refusal(pub(crate) String);
+#[error("{text}")]
+pub(crate) struct Refusal {
+    text: String,
+    /// Whether the same request may succeed a little later, without anybody changing it.
+    pub(crate) for_now: bool,
+}
 
 impl Refusal {
+    /// A refusal that stays one as long as nobody changes anything.
+    pub(crate) fn new(text: String) -> Self {
+        Self {
+            text,
+            for_now: false,
+        }
+    }
+
     /// A refusal with the text of an error.
     pub(crate) fn because(error: impl std::fmt::Display) -> Self {
-        Self(error.to_string())
+        Self::new(error.to_string())
+    }
+
+    /// A refusal of what is worth another try in a moment.
+    pub(crate) fn for_now(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            for_now: true,
+        }
     }
 }
 

@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// What a refusal is in a message: gRPC errors mean that the call itself failed.
-fn settle<T>(outcome: Result<T, CallError>) -> Result<Result<T, String>, Status> {
+fn settle<T>(outcome: Result<T, CallError>) -> Result<Result<T, Refusal>, Status> {
     match outcome {
         Ok(value) => Ok(Ok(value)),
-        Err(CallError::Refused(refusal)) => Ok(Err(refusal.to_string())),
+        Err(CallError::Refused(refusal)) => Ok(Err(refusal)),
         Err(CallError::Failed(status)) => Err(status),
     }
 }
@@ -43,7 +43,10 @@ impl Registry {
                 answer.inside = Some(inside_container(&attached.inside));
                 answer.new = attached.new;
             }
-            Err(error) => answer.error = error,
+            Err(refusal) => {
+                answer.try_again = refusal.for_now;
+                answer.error = refusal.to_string();
+            }
         }
         Ok(Response::new(answer))
     }
@@ -56,7 +59,7 @@ impl Registry {
         let outcome = settle(outcome.await)?;
         Ok(Response::new(DetachEndpointResponse {
             success: outcome.is_ok(),
-            error: outcome.err().unwrap_or_default(),
+            error: outcome.err().map_or_else(String::new, |it| it.to_string()),
         }))
     }
 
@@ -71,7 +74,10 @@ impl Registry {
                 answer.success = true;
                 answer.lease = Some(address_lease(&lease, ""));
             }
-            Err(error) => answer.error = error,
+            Err(refusal) => {
+                answer.try_again = refusal.for_now;
+                answer.error = refusal.to_string();
+            }
         }
         if let Some(subnet) = self.ipam().usage().subnet {
             answer.subnet = subnet.to_string();
@@ -91,7 +97,7 @@ impl Registry {
         let outcome = settle(outcome.await)?;
         Ok(Response::new(ReleaseAddressResponse {
             success: outcome.is_ok(),
-            error: outcome.err().unwrap_or_default(),
+            error: outcome.err().map_or_else(String::new, |it| it.to_string()),
         }))
     }
 

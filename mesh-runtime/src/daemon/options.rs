@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use mesh_runtime::{FastPathMode, RuntimeOptions, ebpf::AttachMode};
+use mesh_runtime::{FastPathMode, RuntimeOptions, Tombstones, ebpf::AttachMode};
 
 /// Keeps this node's part of the Quilt Mesh overlay: the bridge of its containers, the VXLAN
 /// device, routes to the other nodes, and the eBPF programs that carry the traffic.
@@ -246,6 +246,7 @@ impl DaemonOptions {
             host_address: self.host_ip,
             bpffs: self.bpffs.clone(),
             state_dir: Some(self.state_dir.clone()),
+            tombstones: Some(Tombstones::beside(&self.socket)),
             routed_from: self.routed_from.clone(),
             masquerade: self.masquerade == Masquerade::On,
             fast_path: match self.fast_path {
@@ -291,6 +292,7 @@ mod tests {
         let options = DaemonOptions::parse_from(["quilt-runtime"]);
         let expected = RuntimeOptions {
             state_dir: Some("/var/lib/quilt-mesh-runtime".into()),
+            tombstones: Some(Tombstones::beside("/run/quilt-mesh/runtime.sock".as_ref())),
             ..RuntimeOptions::default()
         };
         assert_eq!(options.runtime_options(), expected);

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
-use mesh_runtime::{DataplaneService, MeshRuntime, QuiltService};
+use mesh_runtime::{DataplaneService, MeshRuntime, QuiltService, Tombstones};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -45,6 +45,9 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let mesh = MeshRuntime::start(options.runtime_options()).await?;
     // Whoever is served on the port finds the socket as well.
     let (socket, callers) = Socket::bind(&options.socket, group)?;
+    if let Err(error) = Tombstones::beside(&options.socket).make() {
+        tracing::warn!(%error, socket = %options.socket.display(), "no place beside the socket for who removes containers while no runtime runs: their addresses stay leased");
+    }
     let listener = match options.grpc_addr {
         GrpcAddress::At(address) => Some(listen(address).await?),
         GrpcAddress::Off => None,

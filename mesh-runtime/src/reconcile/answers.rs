@@ -14,7 +14,7 @@ impl Reconciler {
             .filter(|problem| problem.of_device())
             .map(ToString::to_string)
             .collect();
-        (!texts.is_empty()).then(|| Refusal(texts.join("; ")))
+        (!texts.is_empty()).then(|| Refusal::new(texts.join("; ")))
     }
 
     /// What keeps a route from being in place.

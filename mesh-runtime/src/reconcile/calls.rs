@@ -93,7 +93,7 @@ impl Reconciler {
                         .map_err(Refusal::because)?;
                     let uses = self.uses_of(current);
                     if !uses.is_empty() {
-                        return Err(Refusal(format!(
+                        return Err(Refusal::new(format!(
                             "the subnet cannot become {subnet}: addresses of {current} are in \
                              use ({}); stop the containers first",
                             uses.join(", ")
@@ -279,7 +279,7 @@ impl Reconciler {
     /// The node's subnet, without which a call makes no sense.
     pub(super) fn subnet_before(&self, call: &str) -> Result<Ipv4Net, Refusal> {
         self.wanted.subnet.ok_or_else(|| {
-            Refusal(format!(
+            Refusal::new(format!(
                 "{call} needs this node's subnet: call ConfigureNodeSubnet first"
             ))
         })

@@ -209,12 +209,12 @@ impl Reconciler {
     /// What a container's interface is made on.
     pub(super) fn ground(&self) -> Result<Ground, Refusal> {
         let subnet = self.wanted.subnet.ok_or_else(|| {
-            Refusal("this node has no subnet yet: try again once its agent has joined".to_owned())
+            Refusal::for_now("this node has no subnet yet: try again once its agent has joined")
         })?;
         let underlay = self.desired.underlay.as_ref().ok_or_else(|| {
             let problem = self.problems.first();
             let why = problem.map_or_else(String::new, |problem| format!(" ({problem})"));
-            Refusal(format!(
+            Refusal::for_now(format!(
                 "this node's address on the underlay is not known yet, and with it the MTU of its \
                  containers{why}: try again once the agent has joined"
             ))
@@ -245,7 +245,7 @@ impl Reconciler {
         let endpoint = lease
             .endpoint
             .as_ref()
-            .ok_or_else(|| Refusal(format!("{} has no endpoint to be made", lease.owner)))?;
+            .ok_or_else(|| Refusal::new(format!("{} has no endpoint to be made", lease.owner)))?;
         self.read(self.containers_unheard())
             .await
             .map_err(Refusal::because)?;
@@ -284,7 +284,7 @@ impl Reconciler {
         self.round(Dirty::default()).await;
         let made = self.observed.link_named(&endpoint.link);
         let port = made.map(|link| link.index).ok_or_else(|| {
-            Refusal(format!(
+            Refusal::new(format!(
                 "interface {} is gone again: attach it anew",
                 endpoint.link
             ))
@@ -310,7 +310,7 @@ impl Reconciler {
         if at_bridge && inside.is_some() && inside == id {
             return Ok(Some(found.index));
         }
-        Err(Refusal(format!(
+        Err(Refusal::new(format!(
             "interface {link} is there already, and is not this container's end of {}: the container is \
              attached in another namespace, or somebody else made it; detach it first",
             self.settings.bridge
@@ -324,7 +324,7 @@ impl Reconciler {
     }
 
     fn no_bridge(&self) -> Refusal {
-        Refusal(format!(
+        Refusal::new(format!(
             "the bridge {} is not there at the moment: try again",
             self.settings.bridge
         ))
@@ -333,7 +333,7 @@ impl Reconciler {
     fn explain(&self, error: &NetlinkError, lease: &Lease, namespace: &Namespace) -> Refusal {
         let (bridge, inside) = (&self.settings.bridge, lease.owner.interface());
         let path = namespace.path().display();
-        Refusal(match error.errno() {
+        Refusal::new(match error.errno() {
             Some(libc::EXFULL) => format!(
                 "bridge {bridge} has all the {MAX_PORTS} ports that a bridge can have: detach containers, \
                  or attach new ones on another node"
@@ -353,10 +353,12 @@ impl Reconciler {
         let found = ports(&self.observed, &self.settings.bridge)
             .get(link)
             .map(|port| port.index)
-            .ok_or_else(|| Refusal(format!("interface {link} is gone again: attach it anew")))?;
+            .ok_or_else(|| {
+                Refusal::new(format!("interface {link} is gone again: attach it anew"))
+            })?;
         veth::raise(&self.netlink, found)
             .await
-            .map_err(|error| Refusal(format!("cannot bring interface {link} up: {error}")))
+            .map_err(|error| Refusal::new(format!("cannot bring interface {link} up: {error}")))
     }
 
     /// Deletes the interface of an endpoint. One that is gone is success.
@@ -371,9 +373,9 @@ impl Reconciler {
             .filter(|found| found.kind == LinkKind::Veth)
             .map(|found| found.index);
         if let Some(index) = found {
-            veth::delete(&self.netlink, index)
-                .await
-                .map_err(|error| Refusal(format!("cannot delete interface {link}: {error}")))?;
+            veth::delete(&self.netlink, index).await.map_err(|error| {
+                Refusal::new(format!("cannot delete interface {link}: {error}"))
+            })?;
         }
         self.round(Dirty::default()).await;
         Ok(())

@@ -7,7 +7,6 @@ use mesh_ipam::{
     EndpointPlan, Lease, NamedLabels, NetworkNamespace, Owner, Protocol, Published, gateway,
 };
 
-use super::registry::link_name;
 use crate::{api::command::Ground, diff::change::DisplayMac, ebpf::Mac};
 
 /// The smallest MTU: what every IPv4 host takes (RFC 791).
@@ -68,7 +67,7 @@ impl Attachment {
             return Err(AttachmentError::Vxlan(range.clone(), vxlan_port));
         }
         Ok(EndpointPlan {
-            link: link_name(&self.owner),
+            link: self.owner.link_name(),
             mac: self.mac,
             mtu,
             default_route: self.default_route,

@@ -8,9 +8,8 @@ use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use mesh_ipam::{
     Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, NetworkNamespace, Owner,
-    Published, Request,
+    Published, Request, Tombstones,
 };
-use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use super::attachment::{Attachment, Inside};
@@ -92,15 +91,23 @@ pub(crate) struct Registry {
     /// This life of the host's network namespace.
     life: Arc<str>,
     turns: Turns,
+    /// What callers leave that find no runtime.
+    tombstones: Option<Tombstones>,
 }
 
 impl Registry {
-    pub(crate) fn new(ipam: Ipam, commands: Commands, life: &str) -> Self {
+    pub(crate) fn new(
+        ipam: Ipam,
+        commands: Commands,
+        life: &str,
+        tombstones: Option<Tombstones>,
+    ) -> Self {
         Self {
             ipam,
             commands,
             life: life.into(),
             turns: Turns::default(),
+            tombstones,
         }
     }
 
@@ -111,6 +118,7 @@ impl Registry {
     /// Leases an address.
     pub(crate) async fn allocate(&self, allocation: Allocation) -> Result<Lease, CallError> {
         let _turn = self.turns.take(&allocation.owner).await?;
+        self.bury(&allocation.owner).await?;
         let namespace = match allocation.namespace {
             Some(path) => Some(open(path).await?.named().clone()),
             None => None,
@@ -147,7 +155,7 @@ impl Registry {
             ..
         }) = self.ipam.lease_of(owner)
         {
-            return Err(Refusal(format!(
+            return Err(Refusal::new(format!(
                 "{address} of {owner} is that of an interface that is attached ({}): detach it instead",
                 endpoint.link
             ))
@@ -162,6 +170,7 @@ impl Registry {
         attachment: Attachment,
     ) -> Result<AttachedContainer, CallError> {
         let _turn = self.turns.take(&attachment.owner).await?;
+        self.bury(&attachment.owner).await?;
         let namespace = open(attachment.namespace.clone()).await?;
         let named = namespace.named().clone();
         let ground = ask(&self.commands, |reply| Command::Ground { reply }).await??;
@@ -192,7 +201,7 @@ impl Registry {
         let lease = &granted.lease;
         if !ground.subnet.contains(&lease.address) {
             self.undo(&granted, async || self.forget(lease).await).await;
-            return Err(Refusal(format!(
+            return Err(Refusal::for_now(format!(
                 "{} is not of {}: this node has got another subnet just now, try again",
                 lease.address, ground.subnet
             ))
@@ -209,12 +218,11 @@ impl Registry {
                 self.undo(&granted, async || self.unmake(lease).await).await;
                 if made.new && !granted.new_endpoint {
                     // The endpoint was there before this call, its interface was not.
-                    self.delete(link_name(&lease.owner)).await?;
+                    self.delete(lease.owner.link_name()).await?;
                 }
-                return Err(Refusal(
+                return Err(Refusal::for_now(
                     "programs and rules do not know the new interface yet, and it may not send without: the \
-                     host is busy, try again"
-                        .to_owned(),
+                     host is busy, try again",
                 )
                 .into());
             }
@@ -271,11 +279,70 @@ impl Registry {
     /// Undoes an attachment.
     pub(crate) async fn detach(&self, owner: &Owner) -> Result<(), CallError> {
         let _turn = self.turns.take(owner).await?;
+        self.take_off(owner).await?;
+        if let Some(tombstones) = &self.tombstones
+            && tombstones.has(owner)
+        {
+            self.forget_tombstone(tombstones, owner).await?;
+        }
+        Ok(())
+    }
+
+    /// Undoes an attachment, in its owner's turn.
+    async fn take_off(&self, owner: &Owner) -> Result<(), CallError> {
         match self.ipam.lease_of(owner) {
             Some(lease) if lease.endpoint.is_some() => self.unmake(&lease).await,
             // Of a lease that is lost an interface may be left.
-            _ => self.delete(link_name(owner)).await,
+            _ => self.delete(owner.link_name()).await,
         }
+    }
+
+    /// Undoes what an owner's tombstone says is undone outside already, in its turn.
+    async fn bury(&self, owner: &Owner) -> Result<(), CallError> {
+        let Some(tombstones) = &self.tombstones else {
+            return Ok(());
+        };
+        if !tombstones.has(owner) {
+            return Ok(());
+        }
+        tracing::info!(%owner, "detached while no runtime was there");
+        self.take_off(owner).await?;
+        self.forget_tombstone(tombstones, owner).await
+    }
+
+    async fn forget_tombstone(
+        &self,
+        tombstones: &Tombstones,
+        owner: &Owner,
+    ) -> Result<(), CallError> {
+        let (tombstones, taken) = (tombstones.clone(), owner.clone());
+        let taken = look(move || tombstones.take(&taken)).await?;
+        taken.map(drop).map_err(|error| {
+            CallError::Failed(Status::internal(format!(
+                "cannot remove the tombstone of {owner}: {error}"
+            )))
+        })
+    }
+
+    /// Undoes what all tombstones say.
+    async fn bury_all(&self) -> Result<(), Status> {
+        let Some(tombstones) = self.tombstones.clone() else {
+            return Ok(());
+        };
+        let owners = look(move || tombstones.owners()).await?;
+        let owners = owners.map_err(|error| {
+            Status::internal(format!("cannot read which containers are gone: {error}"))
+        })?;
+        for owner in owners {
+            // Whoever is at it buries it.
+            let Some(_turn) = self.turns.try_take(&owner) else {
+                continue;
+            };
+            if let Err(error) = self.bury(&owner).await {
+                tracing::warn!(%owner, %error, "cannot undo an attachment whose container is gone: trying again in a moment");
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the interface of a lease's endpoint, and forgets that there is one.
@@ -370,12 +437,4 @@ async fn check_ports(published: Vec<Published>) -> Result<(), CallError> {
         .await?
         .map_err(|error| Status::internal(format!("cannot tell which ports are taken: {error}")))?;
     Ok(listeners::check(&published, &found).map_err(Refusal::because)?)
-}
-
-/// Name of the host's end of an owner's veth pair: the same whoever asks, and no other owner's.
-pub(crate) fn link_name(owner: &Owner) -> String {
-    let digest = Sha256::digest(owner.to_string());
-    // Six bytes: two of a node's thousand interfaces have one name once in 500 million nodes.
-    let digits = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
-    digits.fold("qm".to_owned(), |name, digits| name + &digits)
 }

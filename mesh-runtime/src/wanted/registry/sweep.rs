@@ -223,6 +223,9 @@ impl Sweeper {
 async fn look_at(registry: &Registry, gone: &mut BTreeSet<Owner>) -> io::Result<()> {
     let mut ticker = Ticker::every(INTERVAL)?;
     while registry.ipam.usage().leased > 0 {
+        if let Err(status) = registry.bury_all().await {
+            tracing::debug!(reason = status.message(), "cannot look for tombstones");
+        }
         match registry.sweep(gone).await {
             Ok(still) => *gone = still,
             Err(status) => {
