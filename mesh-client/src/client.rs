@@ -9,8 +9,9 @@ use std::{
 use hyper_util::rt::TokioIo;
 use mesh_proto::mesh::{
     AddressLease, AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest,
-    DetachEndpointRequest, Endpoint, InsideContainer, ListAddressesRequest, ListAddressesResponse,
-    Owner, ReleaseAddressRequest, mesh_dataplane_client::MeshDataplaneClient,
+    DetachEndpointRequest, Endpoint, GetStatusRequest, GetStatusResponse, InsideContainer,
+    ListAddressesRequest, ListAddressesResponse, Owner, ReleaseAddressRequest,
+    mesh_dataplane_client::MeshDataplaneClient,
 };
 use tokio::net::UnixStream;
 use tonic::{
@@ -85,6 +86,8 @@ pub struct Attached {
     pub endpoint: Endpoint,
     /// What was done inside the container.
     pub inside: InsideContainer,
+    /// Whether this call made the interface; it was there already otherwise.
+    pub new: bool,
 }
 
 /// The runtime of this host: behind its socket, to which it connects anew by itself after a restart of the
@@ -166,7 +169,11 @@ where
             }
             return Err(error.into());
         }
-        Ok(Attached { endpoint, inside })
+        Ok(Attached {
+            endpoint,
+            inside,
+            new: answer.new,
+        })
     }
 
     /// Takes a container off the mesh. One that is not on it is success.
@@ -211,6 +218,16 @@ where
         };
         let answer = self.runtime.release_address(request).await?.into_inner();
         settle(answer.success, answer.error)
+    }
+
+    /// The state of the node's data plane.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn status(&mut self) -> Result<GetStatusResponse, ClientError> {
+        let status = self.runtime.get_status(GetStatusRequest {}).await?;
+        Ok(status.into_inner())
     }
 
     /// The leased addresses.

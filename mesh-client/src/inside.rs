@@ -98,14 +98,26 @@ pub async fn configure(namespace: &Path, inside: &InsideContainer) -> Result<(),
         gateway: inside.gateway.parse()?,
         routes: routes?,
     };
+    enter(namespace, async move |handle| work.steps(&handle).await).await
+}
+
+/// Does something in a namespace, by a connection to the kernel there.
+pub(crate) async fn enter<T: Send + 'static>(
+    namespace: &Path,
+    work: impl AsyncFnOnce(Handle) -> Result<T, InsideError> + Send + 'static,
+) -> Result<T, InsideError> {
     let path = namespace.to_owned();
-    let lost = |reason| InsideError::Enter { path, reason };
+    let lost = |reason| InsideError::Enter {
+        path: path.clone(),
+        reason,
+    };
     let (reply, answer) = oneshot::channel();
+    let inside = path.clone();
     // A namespace is entered by a thread, and this one is of no use for anything else afterwards.
     let spawned = thread::Builder::new()
         .name("inside".to_owned())
         // Whoever asked may have gone away meanwhile.
-        .spawn(move || drop(reply.send(work.run())));
+        .spawn(move || drop(reply.send(run(&inside, work))));
     if let Err(error) = spawned {
         return Err(lost(error));
     }
@@ -114,32 +126,38 @@ pub async fn configure(namespace: &Path, inside: &InsideContainer) -> Result<(),
         .unwrap_or_else(|_| Err(lost(io::Error::other("the thread inside it panicked"))))
 }
 
-impl Work {
-    fn run(&self) -> Result<(), InsideError> {
-        let enter = || -> io::Result<tokio::runtime::Runtime> {
-            setns(File::open(&self.path)?, CloneFlags::CLONE_NEWNET)?;
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-        };
-        let enter_failed = |reason| InsideError::Enter {
-            path: self.path.clone(),
-            reason,
-        };
-        let runtime = enter().map_err(enter_failed)?;
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(enter_failed)?;
-            // It ends with the runtime.
-            tokio::spawn(connection);
-            tokio::time::timeout(DEADLINE, self.steps(&handle))
-                .await
-                .unwrap_or_else(|_| {
-                    let waited = format!("no answer within {} s", DEADLINE.as_secs());
-                    Err(self.failed("talk to the kernel", waited))
+fn run<T>(
+    path: &Path,
+    work: impl AsyncFnOnce(Handle) -> Result<T, InsideError>,
+) -> Result<T, InsideError> {
+    let enter = || -> io::Result<tokio::runtime::Runtime> {
+        setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?;
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+    };
+    let enter_failed = |reason| InsideError::Enter {
+        path: path.to_owned(),
+        reason,
+    };
+    let runtime = enter().map_err(enter_failed)?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(enter_failed)?;
+        // It ends with the runtime.
+        tokio::spawn(connection);
+        tokio::time::timeout(DEADLINE, work(handle))
+            .await
+            .unwrap_or_else(|_| {
+                Err(InsideError::Step {
+                    path: path.to_owned(),
+                    step: "talk to the kernel".to_owned(),
+                    reason: format!("no answer within {} s", DEADLINE.as_secs()),
                 })
-        })
-    }
+            })
+    })
+}
 
+impl Work {
     async fn steps(&self, handle: &Handle) -> Result<(), InsideError> {
         let interface = &self.interface;
         let find = format!("find {interface}");

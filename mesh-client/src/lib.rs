@@ -27,7 +27,10 @@
 
 mod client;
 mod inside;
+mod seen;
 
 pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET};
 pub use inside::{InsideError, configure};
 pub use mesh_proto::mesh;
+pub use seen::{Seen, SeenInterface, SeenRoute, look};
+pub use tonic::Code as StatusCode;

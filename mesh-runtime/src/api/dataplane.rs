@@ -14,7 +14,7 @@ use mesh_proto::mesh::{
     fast_path_status::State, mesh_dataplane_server::MeshDataplane,
 };
 use tokio::sync::Semaphore;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
 
 use super::{
     ask::ask,
@@ -51,6 +51,12 @@ impl DataplaneService {
     fn registry(&self) -> Result<&Registry, Status> {
         self.registry.as_ref().map_err(Status::clone)
     }
+}
+
+/// The process that calls, where the kernel says so: on the Unix socket, if it is one of our process namespace.
+fn caller<T>(request: &Request<T>) -> Option<i32> {
+    let info = request.extensions().get::<UdsConnectInfo>()?;
+    info.peer_cred?.pid().filter(|&pid| pid > 0)
 }
 
 #[tonic::async_trait]
@@ -210,9 +216,10 @@ impl MeshDataplane for DataplaneService {
         &self,
         request: Request<AttachEndpointRequest>,
     ) -> Result<Response<AttachEndpointResponse>, Status> {
+        let caller = caller(&request);
         let request = request.into_inner();
         if request.owner.is_some() || !request.network_namespace.is_empty() {
-            return self.registry()?.attach_endpoint(request).await;
+            return self.registry()?.attach_endpoint(request, caller).await;
         }
         if request.mtu != 0
             || request.default_route
@@ -272,8 +279,9 @@ impl MeshDataplane for DataplaneService {
         &self,
         request: Request<AllocateAddressRequest>,
     ) -> Result<Response<AllocateAddressResponse>, Status> {
+        let caller = caller(&request);
         self.registry()?
-            .allocate_address(request.into_inner())
+            .allocate_address(request.into_inner(), caller)
             .await
     }
 

@@ -33,8 +33,9 @@ impl Registry {
     pub(crate) async fn attach_endpoint(
         &self,
         request: AttachEndpointRequest,
+        caller: Option<i32>,
     ) -> Result<Response<AttachEndpointResponse>, Status> {
-        let outcome = async { self.attach(attachment(request)?).await };
+        let outcome = async { self.attach(attachment(request, caller)?).await };
         let mut answer = AttachEndpointResponse::default();
         match settle(outcome.await)? {
             Ok(attached) => {
@@ -66,8 +67,9 @@ impl Registry {
     pub(crate) async fn allocate_address(
         &self,
         request: AllocateAddressRequest,
+        caller: Option<i32>,
     ) -> Result<Response<AllocateAddressResponse>, Status> {
-        let outcome = async { self.allocate(allocation(request)?).await };
+        let outcome = async { self.allocate(allocation(request, caller)?).await };
         let mut answer = AllocateAddressResponse::default();
         match settle(outcome.await)? {
             Ok(lease) => {
@@ -158,18 +160,25 @@ fn named(names: Vec<String>, labels: HashMap<String, String>) -> Result<NamedLab
     Ok(named)
 }
 
-fn allocation(request: AllocateAddressRequest) -> Result<Allocation, CallError> {
+fn allocation(
+    request: AllocateAddressRequest,
+    caller: Option<i32>,
+) -> Result<Allocation, CallError> {
     let namespace = request.network_namespace;
     Ok(Allocation {
         owner: owner(request.owner)?,
         wished: address(&request.address)?,
         namespace: (!namespace.is_empty()).then_some(namespace),
+        caller,
         outlives_boot: request.outlives_boot,
         named: named(request.names, request.labels)?,
     })
 }
 
-fn attachment(request: AttachEndpointRequest) -> Result<Attachment, CallError> {
+fn attachment(
+    request: AttachEndpointRequest,
+    caller: Option<i32>,
+) -> Result<Attachment, CallError> {
     if !request.interface.is_empty() {
         return Err(refused(
             "interface is given along with an owner or a namespace: the runtime names what it makes; \
@@ -189,6 +198,7 @@ fn attachment(request: AttachEndpointRequest) -> Result<Attachment, CallError> {
     Ok(Attachment {
         owner: owner(request.owner)?,
         namespace: request.network_namespace,
+        caller,
         wished: address(&request.address)?,
         mac,
         mtu: (request.mtu != 0).then_some(request.mtu),

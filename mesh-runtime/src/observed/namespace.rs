@@ -67,15 +67,18 @@ impl AsFd for Namespace {
 }
 
 impl Namespace {
-    /// Opens the network namespace that `path` leads to. Blocks.
-    pub(crate) fn open(path: &str) -> Result<Self, NamespaceError> {
+    /// Opens the network namespace that `path` leads to, for the process `caller` where that is known and the kernel lets us
+    /// look: an engine may have mounts of its own. Blocks.
+    pub(crate) fn open(path: &str, caller: Option<i32>) -> Result<Self, NamespaceError> {
         if path.is_empty() {
             return Err(NamespaceError::Empty);
         }
         if !path.starts_with('/') || path.len() > MAX_PATH || path.contains('\0') {
             return Err(NamespaceError::NotAPath(path.chars().take(64).collect()));
         }
-        let path = PathBuf::from(path);
+        let path = caller
+            .and_then(|pid| seen_by(pid, path))
+            .unwrap_or_else(|| PathBuf::from(path));
         let failed = |source| NamespaceError::Open {
             path: path.clone(),
             source,
@@ -124,6 +127,16 @@ impl Namespace {
     /// By what it is known again.
     pub(crate) fn named(&self) -> &NetworkNamespace {
         &self.named
+    }
+}
+
+/// By what path a process' file is reached, if it is another one than ours of that path.
+fn seen_by(pid: i32, path: &str) -> Option<PathBuf> {
+    let theirs = PathBuf::from(format!("/proc/{pid}/root{path}"));
+    let metadata = fs::metadata(&theirs).ok()?;
+    match fs::metadata(path) {
+        Ok(ours) if same(&ours, &metadata) => None,
+        _ => Some(theirs),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a call to attach a container asks for, and what is left to its caller. Pure.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::Path};
 
 use ipnet::Ipv4Net;
 use mesh_ipam::{
@@ -18,6 +18,8 @@ pub(crate) struct Attachment {
     pub(crate) owner: Owner,
     /// Path of its network namespace.
     pub(crate) namespace: String,
+    /// The process that asks, if it is known: the path is one of its own file systems.
+    pub(crate) caller: Option<i32>,
     pub(crate) wished: Option<Ipv4Addr>,
     /// `None`: it follows from the address.
     pub(crate) mac: Option<Mac>,
@@ -76,8 +78,13 @@ impl Attachment {
         })
     }
 
-    /// Whether what the owner has already is what is asked for. A lease without an endpoint may get any.
-    pub(crate) fn check_same(&self, lease: &Lease) -> Result<(), AttachmentError> {
+    /// Whether what the owner has already is what is asked for, in the namespace that `named` is. A lease without an endpoint
+    /// may get any.
+    pub(crate) fn check_same(
+        &self,
+        lease: &Lease,
+        named: &NetworkNamespace,
+    ) -> Result<(), AttachmentError> {
         let Some(endpoint) = &lease.endpoint else {
             return Ok(());
         };
@@ -89,8 +96,12 @@ impl Attachment {
                 given,
             })
         };
-        let namespace = endpoint.namespace.as_ref();
-        let namespace = namespace.map_or_else(String::new, |it| it.path.display().to_string());
+        // One namespace may have several paths, and by one path there may be another than before.
+        let namespace = match &endpoint.namespace {
+            Some(held) if held.inode == named.inode => named.path.as_path(),
+            Some(held) => held.path.as_path(),
+            None => Path::new(""),
+        };
         let list = |published: &[Published]| {
             let texts: Vec<String> = published.iter().map(Published::to_string).collect();
             format!("[{}]", texts.join(", "))
@@ -98,7 +109,11 @@ impl Attachment {
         let (held, given) = (endpoint.mac, self.mac.unwrap_or(endpoint.mac));
         let mtu = self.mtu.unwrap_or(endpoint.mtu);
         let differences = [
-            differs("the namespace", namespace, self.namespace.clone()),
+            differs(
+                "the namespace",
+                namespace.display().to_string(),
+                named.path.display().to_string(),
+            ),
             differs(
                 "the MAC address",
                 DisplayMac(held).to_string(),

@@ -69,6 +69,8 @@ pub(crate) struct Allocation {
     pub(crate) wished: Option<Ipv4Addr>,
     /// Path of the namespace with which it ends.
     pub(crate) namespace: Option<String>,
+    /// The process that names it.
+    pub(crate) caller: Option<i32>,
     pub(crate) outlives_boot: bool,
     pub(crate) named: NamedLabels,
 }
@@ -120,7 +122,7 @@ impl Registry {
         let _turn = self.turns.take(&allocation.owner).await?;
         self.bury(&allocation.owner).await?;
         let namespace = match allocation.namespace {
-            Some(path) => Some(open(path).await?.named().clone()),
+            Some(path) => Some(open(path, allocation.caller).await?.named().clone()),
             None => None,
         };
         let lifetime = match allocation.outlives_boot {
@@ -171,12 +173,14 @@ impl Registry {
     ) -> Result<AttachedContainer, CallError> {
         let _turn = self.turns.take(&attachment.owner).await?;
         self.bury(&attachment.owner).await?;
-        let namespace = open(attachment.namespace.clone()).await?;
+        let namespace = open(attachment.namespace.clone(), attachment.caller).await?;
         let named = namespace.named().clone();
         let ground = ask(&self.commands, |reply| Command::Ground { reply }).await??;
         let known = self.ipam.lease_of(&attachment.owner);
         if let Some(lease) = &known {
-            attachment.check_same(lease).map_err(Refusal::because)?;
+            attachment
+                .check_same(lease, &named)
+                .map_err(Refusal::because)?;
         }
         let plan = attachment.plan(&ground, &named).map_err(Refusal::because)?;
         if known.as_ref().is_none_or(|lease| lease.endpoint.is_none()) {
@@ -411,8 +415,8 @@ impl Registry {
 }
 
 /// Opens a namespace.
-async fn open(path: String) -> Result<Namespace, CallError> {
-    let opened = look(move || Namespace::open(&path)).await?;
+async fn open(path: String, caller: Option<i32>) -> Result<Namespace, CallError> {
+    let opened = look(move || Namespace::open(&path, caller)).await?;
     Ok(opened.map_err(Refusal::because)?)
 }
 

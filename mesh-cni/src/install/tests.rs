@@ -1,0 +1,131 @@
+use clap::Parser as _;
+
+use super::*;
+
+fn install(folder: &Path, more: &[&str]) -> anyhow::Result<()> {
+    let (networks, plugins) = (folder.join("net.d"), folder.join("bin"));
+    let fixed = [
+        "quilt-cni".as_ref(),
+        "install".as_ref(),
+        "--conf-dir".as_ref(),
+        networks.as_os_str(),
+        "--bin-dir".as_ref(),
+        plugins.as_os_str(),
+    ];
+    let more = more.iter().map(AsRef::as_ref);
+    run(Options::try_parse_from(fixed.into_iter().chain(more))?)
+}
+
+fn conflist(folder: &Path, name: &str) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("net.d").join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_installed_is_a_network_that_sorts_last_and_a_plugin_that_can_be_run() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &["--engine", "podman"]).unwrap();
+    let network = conflist(folder.path(), "zz-quilt.conflist");
+    assert_eq!(network["name"], "quilt");
+    assert_eq!(network["plugins"][0]["engine"], "podman");
+    assert_eq!(
+        network["plugins"].as_array().unwrap().len(),
+        1,
+        "no portmap is there"
+    );
+    assert_eq!(network["cniVersions"][1], "1.1.0");
+    assert!(network["plugins"][0].get("socket").is_none());
+    let plugin = fs::metadata(folder.path().join("bin/quilt-cni")).unwrap();
+    assert_eq!(plugin.permissions().mode() & 0o777, 0o755);
+    // Again, and nothing has changed.
+    install(folder.path(), &["--engine", "podman"]).unwrap();
+    assert_eq!(conflist(folder.path(), "zz-quilt.conflist"), network);
+    assert_eq!(
+        fs::read_dir(folder.path().join("net.d")).unwrap().count(),
+        1
+    );
+}
+
+#[test]
+fn what_somebody_changed_is_replaced_only_when_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &["--engine", "podman"]).unwrap();
+    let changed = ["--engine", "podman", "--mtu", "1400"];
+    let refused = install(folder.path(), &changed).unwrap_err().to_string();
+    assert!(refused.contains("--force"), "{refused}");
+    install(folder.path(), &[&changed[..], &["--force"]].concat()).unwrap();
+    assert_eq!(
+        conflist(folder.path(), "zz-quilt.conflist")["plugins"][0]["mtu"],
+        1400
+    );
+}
+
+#[test]
+fn a_name_that_another_file_has_is_refused_and_one_of_its_own_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &["--engine", "podman"]).unwrap();
+    fs::rename(
+        folder.path().join("net.d/zz-quilt.conflist"),
+        folder.path().join("net.d/10-mine.conflist"),
+    )
+    .unwrap();
+    let refused = install(folder.path(), &["--engine", "containerd"]).unwrap_err();
+    assert!(
+        refused.to_string().contains("10-mine.conflist"),
+        "{refused}"
+    );
+    install(
+        folder.path(),
+        &["--engine", "containerd", "--network", "mesh"],
+    )
+    .unwrap();
+    let network = conflist(folder.path(), "zz-mesh.conflist");
+    assert_eq!(network["plugins"][0]["engine"], "containerd");
+    assert!(network.get("args").is_none());
+}
+
+#[test]
+fn an_engine_that_is_not_known_says_where_it_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    install(
+        folder.path(),
+        &["--engine", "mine", "--socket", "/run/mine.sock"],
+    )
+    .unwrap();
+    let network = conflist(folder.path(), "zz-quilt.conflist");
+    assert_eq!(network["plugins"][0]["socket"], "/run/mine.sock");
+    let options = Options::try_parse_from(["quilt-cni", "install", "--engine", "mine"]).unwrap();
+    let refused = run(options).unwrap_err().to_string();
+    assert!(
+        refused.contains("--bin-dir") && refused.contains("podman"),
+        "{refused}"
+    );
+    for bad in [["--engine", "a b"], ["--network", "a/b"]] {
+        let more = [&["--engine", "mine"][..], &bad].concat();
+        assert!(install(folder.path(), &more).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn what_is_uninstalled_is_gone_and_the_plugin_with_the_last_network() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &["--engine", "podman"]).unwrap();
+    install(folder.path(), &["--engine", "nomad", "--network", "jobs"]).unwrap();
+    let place = |engine: &str, network: &str| Place {
+        engine: engine.to_owned(),
+        network: network.to_owned(),
+        conf_dir: Some(folder.path().join("net.d")),
+        bin_dir: Some(folder.path().join("bin")),
+    };
+    assert!(
+        place("podman", "jobs").uninstall().is_err(),
+        "it is nomad's"
+    );
+    place("podman", "quilt").uninstall().unwrap();
+    assert!(folder.path().join("bin/quilt-cni").exists());
+    place("nomad", "jobs").uninstall().unwrap();
+    assert!(!folder.path().join("bin/quilt-cni").exists());
+    assert_eq!(
+        fs::read_dir(folder.path().join("net.d")).unwrap().count(),
+        0
+    );
+}

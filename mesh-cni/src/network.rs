@@ -1,0 +1,284 @@
+//! The configuration of the network, as it comes on standard input.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use mesh_client::DEFAULT_SOCKET;
+use mesh_ipam::Owner;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    failure::{Code, Failure},
+    version::{Version, shown},
+};
+
+/// A network of ours, and what an engine wants of it for one container.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    pub(crate) version: Version,
+    pub(crate) name: String,
+    /// Who writes leases: those of one engine are never another's to free.
+    pub(crate) engine: String,
+    pub(crate) socket: PathBuf,
+    /// `None`: the overlay's.
+    pub(crate) mtu: Option<u32>,
+    /// `None`: where the container has no default route yet.
+    pub(crate) default_route: Option<bool>,
+    /// Told as it is.
+    pub(crate) dns: Option<Value>,
+    /// The address that is wished.
+    pub(crate) wished: Option<Ipv4Addr>,
+    pub(crate) mac: Option<String>,
+    /// Names of the container in this network.
+    pub(crate) aliases: Vec<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The result of the plugin before, or of ADD.
+    pub(crate) previous: Option<Value>,
+    /// For GC alone: what is there.
+    pub(crate) valid: Option<Vec<ValidAttachment>>,
+}
+
+/// A container's interface that is there, as far as the engine knows.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    pub(crate) container: String,
+    #[serde(rename = "ifname")]
+    pub(crate) interface: String,
+}
+
+/// As it is written. Fields that are not named here are other plugins', or the engine's own.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    name: Option<String>,
+    engine: Option<String>,
+    socket: Option<PathBuf>,
+    mtu: Option<u32>,
+    default_route: Option<bool>,
+    dns: Option<Value>,
+    ipam: Option<Value>,
+    #[serde(default)]
+    runtime_config: Option<RuntimeConfig>,
+    #[serde(default)]
+    args: Option<Arguments>,
+    prev_result: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    valid: Option<Vec<ValidAttachment>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RuntimeConfig {
+    ips: Option<Vec<String>>,
+    mac: Option<String>,
+    aliases: Option<Aliases>,
+}
+
+/// A list, or with Podman one for each network.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Aliases {
+    Here(Vec<String>),
+    Each(BTreeMap<String, Vec<String>>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Arguments {
+    cni: Option<CniArguments>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct CniArguments {
+    ips: Option<Vec<String>>,
+    mac: Option<String>,
+    labels: Option<Vec<Label>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Label {
+    key: String,
+    value: String,
+}
+
+impl Network {
+    /// Reads and checks it.
+    pub(crate) fn read(input: &[u8], version: Version) -> Result<Self, Failure> {
+        let written: Written = serde_json::from_slice(input).map_err(|error| {
+            Failure::new(
+                Code::Decode,
+                format!("the configuration on standard input cannot be read: {error}"),
+            )
+        })?;
+        let config = |message: String| Failure::new(Code::Config, message);
+        if let Some(ipam) = written
+            .ipam
+            .filter(|it| *it != Value::Object(Default::default()))
+        {
+            return Err(Failure::new(
+                Code::UnsupportedField,
+                format!(
+                    "ipam is {}: leave it out, the runtime leases addresses for all engines of this host",
+                    shown(&ipam)
+                ),
+            ));
+        }
+        let name = written.name.ok_or_else(|| {
+            config("the network has no name: write \"name\": \"quilt\"".to_owned())
+        })?;
+        let engine = written.engine.ok_or_else(|| {
+            config(
+                "\"engine\" is missing beside \"type\": \"quilt-cni\": name the engine that reads this file, such \
+                 as \"podman\"; it frees what was leased under that name alone"
+                    .to_owned(),
+            )
+        })?;
+        // With a container and an interface that obey the rules.
+        Owner::new(&engine, &name, "c", "eth0").map_err(|error| config(error.to_string()))?;
+        let socket = written.socket.unwrap_or_else(|| DEFAULT_SOCKET.into());
+        if !socket.is_absolute() {
+            return Err(config(format!(
+                "socket {} is not an absolute path",
+                socket.display()
+            )));
+        }
+        let wanted = written.runtime_config.unwrap_or_default();
+        let given = written.args.and_then(|it| it.cni).unwrap_or_default();
+        let aliases = match wanted.aliases {
+            Some(Aliases::Here(aliases)) => aliases,
+            Some(Aliases::Each(mut each)) => each.remove(&name).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let labels = given.labels.unwrap_or_default().into_iter();
+        Ok(Self {
+            version,
+            wished: wished(&wanted.ips.or(given.ips).unwrap_or_default())?,
+            mac: wanted.mac.or(given.mac).filter(|mac| !mac.is_empty()),
+            aliases,
+            labels: labels.map(|label| (label.key, label.value)).collect(),
+            name,
+            engine,
+            socket,
+            mtu: written.mtu.filter(|&mtu| mtu != 0),
+            default_route: written.default_route,
+            dns: written.dns,
+            previous: written.prev_result,
+            valid: written.valid,
+        })
+    }
+
+    /// The runtime's socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+/// The one address that is wished, with a prefix length or without.
+fn wished(given: &[String]) -> Result<Option<Ipv4Addr>, Failure> {
+    match given {
+        [] => Ok(None),
+        [one] => address(one).map(Some),
+        several => Err(Failure::new(
+            Code::Config,
+            format!(
+                "{} addresses are wished ({}): an interface of the mesh has one; give the container a second interface",
+                several.len(),
+                several
+                    .iter()
+                    .take(4)
+                    .map(|it| short(it))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        )),
+    }
+}
+
+/// An IPv4 address, with a prefix length or without: that is the node's subnet's.
+pub(crate) fn address(text: &str) -> Result<Ipv4Addr, Failure> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "24"));
+    match (address.parse(), length.parse::<u8>()) {
+        (Ok(address), Ok(0..=32)) => Ok(address),
+        _ => Err(Failure::new(
+            Code::Config,
+            format!(
+                "the address {:?} is wished, which is not of IPv4, such as 10.42.1.9",
+                short(text)
+            ),
+        )),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(48).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(more: Value) -> Result<Network, Failure> {
+        let mut config = json!({ "name": "quilt", "type": "quilt-cni", "engine": "podman" });
+        if let (Value::Object(config), Value::Object(more)) = (&mut config, more) {
+            config.extend(more);
+        }
+        Network::read(config.to_string().as_bytes(), Version::V1_1_0)
+    }
+
+    fn code(more: Value) -> Code {
+        read(more).unwrap_err().code
+    }
+
+    #[test]
+    fn a_network_says_whose_it_is_and_all_else_has_a_default() {
+        let network = read(json!({})).unwrap();
+        assert_eq!(network.socket(), Path::new(DEFAULT_SOCKET));
+        assert_eq!((network.mtu, network.default_route), (None, None));
+        assert_eq!(code(json!({ "engine": null })), Code::Config);
+        assert_eq!(code(json!({ "name": null })), Code::Config);
+        assert_eq!(code(json!({ "engine": "a b" })), Code::Config);
+        assert_eq!(code(json!({ "engine": 7 })), Code::Decode);
+        assert_eq!(code(json!({ "socket": "runtime.sock" })), Code::Config);
+        let refused = read(json!({ "ipam": { "type": "host-local" } })).unwrap_err();
+        assert_eq!(refused.code, Code::UnsupportedField);
+        assert!(refused.to_string().contains("ipam") && refused.to_string().contains("host-local"));
+        assert!(read(json!({ "ipam": {}, "bridge": "x", "capabilities": {} })).is_ok());
+    }
+
+    #[test]
+    fn an_address_is_wished_with_a_prefix_length_or_without_and_only_one() {
+        let wished = |ips: Value| read(json!({ "runtimeConfig": { "ips": ips } }));
+        let address = Some(Ipv4Addr::new(10, 42, 1, 9));
+        assert_eq!(wished(json!(["10.42.1.9/24"])).unwrap().wished, address);
+        assert_eq!(wished(json!(["10.42.1.9"])).unwrap().wished, address);
+        let args = read(json!({ "args": { "cni": { "ips": ["10.42.1.9"] } } })).unwrap();
+        assert_eq!(args.wished, address);
+        for bad in [
+            json!(["fd00::1/64"]),
+            json!(["x"]),
+            json!(["10.42.1.8", "10.42.1.9"]),
+        ] {
+            assert_eq!(wished(bad).unwrap_err().code, Code::Config);
+        }
+        assert_eq!(wished(json!("10.42.1.9")).unwrap_err().code, Code::Decode);
+    }
+
+    #[test]
+    fn names_are_a_list_or_one_for_each_network() {
+        let aliases = |aliases: Value| {
+            let network = read(json!({ "runtimeConfig": { "aliases": aliases } }));
+            network.unwrap().aliases
+        };
+        assert_eq!(aliases(json!(["web", "www"])), ["web", "www"]);
+        assert_eq!(
+            aliases(json!({ "quilt": ["web"], "other": ["db"] })),
+            ["web"]
+        );
+        assert!(aliases(json!({})).is_empty());
+    }
+}
