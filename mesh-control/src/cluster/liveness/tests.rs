@@ -140,6 +140,105 @@ fn a_copy_that_is_held_off_again_is_told_of_once_and_a_single_late_request_is_no
 }
 
 #[test]
+fn a_question_keeps_a_node_up_and_is_written_and_told_a_third_of_the_timeout_after_the_last() {
+    let start = Instant::now();
+    let third = TIMEOUT / 3;
+    let mut table = Liveness::new(TIMEOUT);
+    assert_eq!(table.sign("node-1", start, 1), None, "a stranger");
+    table.watch(id(1), Status::Up, 0, start);
+    let sign = |table: &mut Liveness, at, seconds| {
+        let beat = table.sign("node-1", start + at, seconds);
+        (
+            beat,
+            table.take_untold().len(),
+            table.take_unwritten(9).len(),
+        )
+    };
+    // Nothing was told of it yet.
+    assert_eq!(
+        sign(&mut table, Duration::ZERO, 1),
+        (Some(Beat::StillUp), 1, 1)
+    );
+    let soon = third - Duration::from_nanos(1);
+    assert_eq!(sign(&mut table, soon, 2), (Some(Beat::StillUp), 0, 0));
+    // It counts all the same.
+    assert_eq!(table.expire(start + TIMEOUT), []);
+    assert_eq!(sign(&mut table, third, 3), (Some(Beat::StillUp), 1, 1));
+    assert_eq!(table.look_up(&id(1)), Some((Status::Up, 3)));
+    assert_eq!(
+        sign(&mut table, third + soon, 4),
+        (Some(Beat::StillUp), 0, 0)
+    );
+    let deadline = third + soon + TIMEOUT;
+    assert_eq!(table.expire(start + deadline - Duration::from_nanos(1)), []);
+    assert_eq!(table.expire(start + deadline), [id(1)]);
+    // However fresh the last one is.
+    table.heartbeat("node-1", start + deadline, 5);
+    table.watch(id(2), Status::Down, 0, start);
+    assert_eq!(table.sign("node-2", start, 6), Some(Beat::CameUp));
+}
+
+#[test]
+fn the_version_rises_with_what_is_shown_and_with_nothing_else() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    let mut before = table.version();
+    let mut rises = |table: &Liveness| {
+        let risen = table.version() > before;
+        before = table.version();
+        risen
+    };
+    assert!(!rises(&table));
+    table.watch(id(1), Status::Down, 0, start);
+    assert!(rises(&table));
+    table.watch(id(2), Status::Up, 0, start);
+    assert!(rises(&table));
+    table.heartbeat("node-1", start, 1);
+    assert!(rises(&table), "it came up");
+    table.heartbeat("node-1", start, 2);
+    table.sign("node-2", start, 2);
+    assert!(!rises(&table), "it is up already");
+    table.hold_off("node-1", start, 3);
+    assert!(!rises(&table), "a single request is not shown");
+    table.hold_off("node-1", start, 4);
+    assert!(rises(&table));
+    table.hold_off("node-1", start, 5);
+    assert!(!rises(&table), "it is shown already");
+    table.expire(start + TIMEOUT);
+    assert!(rises(&table));
+    table.forget(&id(1));
+    assert!(rises(&table));
+}
+
+#[test]
+fn a_host_that_was_there_before_one_moved_in_is_the_node_for_as_long_as_a_heartbeat_takes() {
+    let start = Instant::now();
+    let mut table = Liveness::new(TIMEOUT);
+    table.watch(id(1), Status::Up, 0, start);
+    let first = Some(table.hand_out(&id(1), None, 1, start));
+    table.use_token(&id(1), first);
+    // Its question waits meanwhile.
+    assert_eq!(
+        table.standing("node-1", first, true, start),
+        Standing::Moved
+    );
+    table.displace(&id(1), start);
+    let newcomers = Some(table.hand_out(&id(1), None, 2, start));
+    let answered = Some(table.hand_out(&id(1), first, 3, start));
+    table.use_token(&id(1), newcomers);
+    let beat = timing::heartbeat_interval(TIMEOUT);
+    let just = start + beat - Duration::from_nanos(1);
+    assert_eq!(
+        table.standing("node-1", answered, true, just),
+        Standing::Node
+    );
+    assert_eq!(
+        table.standing("node-1", answered, true, start + beat),
+        Standing::Outdated
+    );
+}
+
+#[test]
 fn tokens_are_written_and_told_with_heartbeats_and_outlast_a_deregistration() {
     let start = Instant::now();
     let mut table = Liveness::new(TIMEOUT);
