@@ -1,6 +1,7 @@
 //! Benchmarks of Quilt Mesh: they print figures beside their goals and assert nothing about
 //! time, because a machine's speed is no property of the code.
 
+mod cni;
 mod containers;
 mod control;
 mod dataplane;
@@ -22,7 +23,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 
-use crate::{control::ControlOptions, dataplane::DataplaneOptions, figure::Figure};
+use crate::{
+    cni::CniOptions, control::ControlOptions, dataplane::DataplaneOptions, figure::Figure,
+};
 
 /// Measure Quilt Mesh on this machine
 ///
@@ -45,6 +48,8 @@ enum Subject {
     Dataplane(DataplaneOptions),
     /// The control plane with up to 10,000 simulated agents: idle, one join, all joining at once
     Control(ControlOptions),
+    /// The CNI plugin: how long ADD and DEL take on a node with many containers
+    Cni(CniOptions),
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,17 +78,23 @@ fn main() -> anyhow::Result<ExitCode> {
     let subject = Options::parse().subject;
     let tokio = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
     match subject {
-        Subject::Runtime(options) => tokio.block_on(report_runtime(&options))?,
+        Subject::Runtime(options) => {
+            tokio.block_on(report(options.json, measure_runtime(&options)))?;
+        }
+        Subject::Cni(options) => tokio.block_on(report(options.json, cni::measure(&options)))?,
         Subject::Dataplane(options) => tokio.block_on(dataplane::run(&options))?,
         Subject::Control(options) => tokio.block_on(control::run(&options))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn report_runtime(options: &RuntimeOptions) -> anyhow::Result<()> {
+async fn report(
+    json: bool,
+    measure: impl Future<Output = anyhow::Result<Vec<Figure>>>,
+) -> anyhow::Result<()> {
     let circumstances = circumstances()?;
-    let figures = measure_runtime(options).await?;
-    match options.json {
+    let figures = measure.await?;
+    match json {
         true => println!(
             "{}",
             serde_json::to_string_pretty(&figure::document(&figures, &circumstances))?

@@ -31,6 +31,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if asked_for("dataplane") {
         setup::ensure(&[Tool::Iptables])?;
     }
+    if asked_for("cni") {
+        setup::ensure(&[Tool::CniPlugins])?;
+    }
     if control {
         setup::ensure(&[Tool::Postgres])?;
     }
