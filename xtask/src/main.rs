@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything a developer of Quilt Mesh runs, one file for each command.
 
 mod bench;
+mod build_cni;
 mod build_ebpf;
 mod cargo;
 mod ci;
@@ -33,6 +34,7 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Task {
     Setup(setup::Options),
+    BuildCni(build_cni::Options),
     BuildEbpf(build_ebpf::Options),
     Demo(demo::Options),
     Test(test::Options),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
 fn perform(task: &Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Setup(options) => setup::run(options),
+        Task::BuildCni(options) => build_cni::run(options),
         Task::BuildEbpf(options) => build_ebpf::run(options),
         Task::Demo(options) => demo::run(options),
         Task::Test(options) => test::run(options),
