@@ -23,6 +23,9 @@ const PLUGIN: &str = "quilt-cni";
 /// The plugin that publishes ports, of the CNI project.
 const PORTMAP: &str = "portmap";
 
+/// Where distributions have the CNI project's plugins, and not every engine looks.
+const ELSEWHERE: [&str; 2] = ["/usr/lib/cni", "/usr/libexec/cni"];
+
 /// Puts containers of whatever speaks CNI on the mesh
 ///
 /// Engines run it as a plugin; for a person it has the commands below. As a plugin it speaks versions 0.3.0 to 1.1.0 of
@@ -188,9 +191,12 @@ impl Install {
             .iter()
             .map(|it| it.join(PORTMAP))
             .find(|it| it.is_file());
-        let written = format!("{:#}\n", self.conflist(portmap.as_deref()));
+        let chain = Chain::with(portmap.as_deref());
+        let written = self.text(chain);
+        // What was written with other plugins there is ours as well.
+        let of_ours = |before: &String| Chain::ALL.map(|it| self.text(it)).contains(before);
         let before = fs::read_to_string(&file).ok();
-        if before.as_ref().is_some_and(|before| *before != written) && !self.force {
+        if before.is_some_and(|before| !of_ours(&before)) && !self.force {
             bail!(
                 "{} is there and says something else: --force replaces it",
                 file.display()
@@ -215,9 +221,15 @@ impl Install {
         let place = &self.place;
         let known = Engine::named(&place.engine);
         if !publishes {
+            let elsewhere = ELSEWHERE.map(|it| Path::new(it).join(PORTMAP));
+            let get = match (elsewhere.iter().find(|it| it.is_file()), known) {
+                (Some(found), Some(known)) => {
+                    format!("ln -s {} {}/", found.display(), known.plugins[0])
+                }
+                _ => "install the CNI project's plugins there".to_owned(),
+            };
             println!(
-                "note     no plugin {PORTMAP} is where {} looks, so that ports are not published: install it \
-                 (Debian: containernetworking-plugins), and run this again with --force",
+                "note     no plugin {PORTMAP} is where {} looks, so that ports are not published: {get}, and run this again",
                 place.engine
             );
         }
@@ -243,8 +255,12 @@ impl Install {
         }
     }
 
+    fn text(&self, chain: Chain) -> String {
+        format!("{:#}\n", self.conflist(chain))
+    }
+
     /// The network as an engine reads it.
-    fn conflist(&self, portmap: Option<&Path>) -> Value {
+    fn conflist(&self, chain: Chain) -> Value {
         let place = &self.place;
         let mut plugin = json!({
             "type": PLUGIN,
@@ -258,7 +274,7 @@ impl Install {
             plugin["mtu"] = mtu.into();
         }
         let mut plugins = vec![plugin];
-        if portmap.is_some() {
+        if chain != Chain::Alone {
             plugins.push(json!({ "type": PORTMAP, "capabilities": { "portMappings": true } }));
         }
         let mut conflist = json!({
@@ -266,8 +282,8 @@ impl Install {
             "name": place.network,
             "plugins": plugins,
         });
-        // Engines that know the list take the latest that they speak themselves.
-        if portmap.is_none_or(speaks_latest) {
+        if chain != Chain::WithOldPortmap {
+            // Engines that know the list take the latest that they speak themselves.
             conflist["cniVersions"] = json!(["1.0.0", "1.1.0"]);
         }
         if Engine::named(&place.engine).is_some_and(|it| it.has_labels) {
@@ -275,6 +291,29 @@ impl Install {
             conflist["args"] = json!({ "podman_labels": { "quilt-mesh": "yes" } });
         }
         conflist
+    }
+}
+
+/// What comes after this plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chain {
+    /// Nothing: ports are not published.
+    Alone,
+    /// The plugin that publishes ports, which speaks 1.0.0 at the latest.
+    WithOldPortmap,
+    /// And one that speaks 1.1.0 as well.
+    WithPortmap,
+}
+
+impl Chain {
+    const ALL: [Self; 3] = [Self::Alone, Self::WithOldPortmap, Self::WithPortmap];
+
+    fn with(portmap: Option<&Path>) -> Self {
+        match portmap {
+            None => Self::Alone,
+            Some(portmap) if speaks_latest(portmap) => Self::WithPortmap,
+            Some(_) => Self::WithOldPortmap,
+        }
     }
 }
 

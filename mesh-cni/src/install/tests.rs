@@ -60,6 +60,25 @@ fn what_somebody_changed_is_replaced_only_when_told_so() {
 }
 
 #[test]
+fn ports_are_published_as_soon_as_the_plugin_for_them_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &["--engine", "podman"]).unwrap();
+    let portmap = folder.path().join("bin/portmap");
+    let answers = |versions: &str| {
+        let script = format!("#!/bin/sh\necho '{{\"supportedVersions\":[{versions}]}}'\n");
+        fs::write(&portmap, script).unwrap();
+        fs::set_permissions(&portmap, fs::Permissions::from_mode(0o755)).unwrap();
+        install(folder.path(), &["--engine", "podman"]).unwrap();
+        conflist(folder.path(), "zz-quilt.conflist")
+    };
+    let old = answers(r#""0.4.0","1.0.0""#);
+    assert_eq!(old["plugins"][1]["type"], "portmap");
+    assert!(old.get("cniVersions").is_none());
+    let new = answers(r#""1.0.0","1.1.0""#);
+    assert_eq!(new["cniVersions"][1], "1.1.0");
+}
+
+#[test]
 fn a_name_that_another_file_has_is_refused_and_one_of_its_own_is_not() {
     let folder = tempfile::tempdir().unwrap();
     install(folder.path(), &["--engine", "podman"]).unwrap();
