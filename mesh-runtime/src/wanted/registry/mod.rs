@@ -1,6 +1,7 @@
 //! The registry of leases and endpoints, behind the calls: what is durable is written here, what is
 //! of the kernel is asked of the loop, and what fails half way is undone.
 
+mod bury;
 pub(crate) mod sweep;
 mod turn;
 
@@ -246,6 +247,7 @@ impl Registry {
                 if made.new {
                     let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
                     tracing::info!(address = %lease.address, owner = %lease.owner, link, "endpoint attached");
+                    self.tell_names(&lease.owner);
                 }
                 Ok(AttachedContainer {
                     inside: Inside::of(&lease, &ground),
@@ -257,6 +259,23 @@ impl Registry {
                 self.undo(&granted, async || self.unmake(lease).await).await;
                 Err(error)
             }
+        }
+    }
+
+    /// Says of the first container of a network that it reaches those of others.
+    fn tell_names(&self, owner: &Owner) {
+        let leases = self.ipam.leases();
+        let mut others = leases.iter().filter(|lease| lease.owner != *owner);
+        let is_first = !others
+            .clone()
+            .any(|it| it.owner.network() == owner.network());
+        if let (true, Some(other)) = (is_first, others.next()) {
+            let (network, other) = (owner.network(), other.owner.network());
+            tracing::info!(
+                network,
+                other,
+                "two names of one mesh: containers of both reach each other"
+            );
         }
     }
 
@@ -284,12 +303,7 @@ impl Registry {
     pub(crate) async fn detach(&self, owner: &Owner) -> Result<(), CallError> {
         let _turn = self.turns.take(owner).await?;
         self.take_off(owner).await?;
-        if let Some(tombstones) = &self.tombstones
-            && tombstones.has(owner)
-        {
-            self.forget_tombstone(tombstones, owner).await?;
-        }
-        Ok(())
+        self.bury(owner).await
     }
 
     /// Undoes an attachment, in its owner's turn.
@@ -299,54 +313,6 @@ impl Registry {
             // Of a lease that is lost an interface may be left.
             _ => self.delete(owner.link_name()).await,
         }
-    }
-
-    /// Undoes what an owner's tombstone says is undone outside already, in its turn.
-    async fn bury(&self, owner: &Owner) -> Result<(), CallError> {
-        let Some(tombstones) = &self.tombstones else {
-            return Ok(());
-        };
-        if !tombstones.has(owner) {
-            return Ok(());
-        }
-        tracing::info!(%owner, "detached while no runtime was there");
-        self.take_off(owner).await?;
-        self.forget_tombstone(tombstones, owner).await
-    }
-
-    async fn forget_tombstone(
-        &self,
-        tombstones: &Tombstones,
-        owner: &Owner,
-    ) -> Result<(), CallError> {
-        let (tombstones, taken) = (tombstones.clone(), owner.clone());
-        let taken = look(move || tombstones.take(&taken)).await?;
-        taken.map(drop).map_err(|error| {
-            CallError::Failed(Status::internal(format!(
-                "cannot remove the tombstone of {owner}: {error}"
-            )))
-        })
-    }
-
-    /// Undoes what all tombstones say.
-    async fn bury_all(&self) -> Result<(), Status> {
-        let Some(tombstones) = self.tombstones.clone() else {
-            return Ok(());
-        };
-        let owners = look(move || tombstones.owners()).await?;
-        let owners = owners.map_err(|error| {
-            Status::internal(format!("cannot read which containers are gone: {error}"))
-        })?;
-        for owner in owners {
-            // Whoever is at it buries it.
-            let Some(_turn) = self.turns.try_take(&owner) else {
-                continue;
-            };
-            if let Err(error) = self.bury(&owner).await {
-                tracing::warn!(%owner, %error, "cannot undo an attachment whose container is gone: trying again in a moment");
-            }
-        }
-        Ok(())
     }
 
     /// Deletes the interface of a lease's endpoint, and forgets that there is one.
