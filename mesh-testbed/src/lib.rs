@@ -54,6 +54,9 @@
 //! [`Engine`] is a real Podman or Docker on a host, as Debian 12 packages them, whose containers
 //! hang on the host's `quilt0`. It sees nothing of the machine's own engines, nor they of it.
 //!
+//! [`Cni`] is the part of an engine that speaks CNI: it does with lists of plugins what libcni does, for
+//! versions and orders of calls that no packaged engine has.
+//!
 //! # Cleaning up
 //!
 //! Dropping a value removes what it stands for, also on panic. For SIGKILL, Ctrl-C and abort
@@ -64,6 +67,7 @@
 
 mod binaries;
 mod child_process;
+mod cni;
 mod container;
 mod control_plane;
 mod daemons;
@@ -87,6 +91,7 @@ mod transfer;
 mod udp_flow;
 
 pub use binaries::BIN_DIR_VARIABLE;
+pub use cni::{Cni, CniAttachment, CniError, CniFailure};
 pub use container::{CONTAINER_MTU, Container, ContainerOptions};
 pub use control_plane::ControlPlane;
 pub use daemons::{Daemon, binary};

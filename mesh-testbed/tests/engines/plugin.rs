@@ -1,45 +1,24 @@
 //! Containers of a CNI plugin, without an engine.
 
-use std::{io::Write as _, process::Stdio};
-
 use ipnet::Ipv4Net;
-use mesh_testbed::{BRIDGE, CONTAINER_MTU, Host, NetNs, cni_plugins};
+use mesh_testbed::{BRIDGE, CONTAINER_MTU, Cni, CniAttachment, Host, NetNs, cni_plugins};
+use serde_json::{Value, json};
 
 use crate::mesh::{End, bridge, mesh_of_two, needed, talk, wait_endpoint, wait_no_endpoint};
 
-/// Runs a plugin as an engine does (the execution protocol of the CNI specification).
-fn plugin(host: &Host, command: &str, container: &NetNs) -> serde_json::Value {
-    let plugins = needed(cni_plugins());
-    let mut bridge = host.netns().command(plugins.join("bridge"));
-    let network = serde_json::json!({
-        "cniVersion": "0.4.0",
-        "name": "quilt",
+fn network(host: &Host, version: &str) -> Value {
+    let bridge = json!({
         "type": "bridge",
         "bridge": BRIDGE,
         "mtu": CONTAINER_MTU,
         "ipam": {
             "type": "host-local",
-            "dataDir": host.dir().join("cni"),
+            "dataDir": host.dir().join("ipam"),
             "ranges": [[{ "subnet": "10.42.1.0/24", "gateway": "10.42.1.1" }]],
             "routes": [{ "dst": "0.0.0.0/0" }],
         },
     });
-    let mut bridge = bridge
-        .env("CNI_COMMAND", command)
-        .env("CNI_CONTAINERID", "web")
-        .env("CNI_NETNS", container.path())
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_PATH", &plugins)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = bridge.stdin.take().unwrap();
-    input.write_all(network.to_string().as_bytes()).unwrap();
-    drop(input);
-    let output = bridge.wait_with_output().unwrap();
-    assert!(output.status.success(), "{command}: {output:?}");
-    serde_json::from_slice(&output.stdout).unwrap_or_default()
+    json!({"cniVersion": version, "name": "quilt", "plugins": [bridge]})
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +29,10 @@ async fn a_container_of_a_cni_plugin_gets_the_fast_path_without_a_call() {
     };
     let before = bridge(first).await;
     let web = NetNs::new("web").await.unwrap();
-    let result = plugin(first, "ADD", &web);
+    let engine = Cni::on(first, [needed(cni_plugins())]);
+    let network = network(first, "0.4.0");
+    let attachment = CniAttachment::new("web", &web);
+    let result = engine.add(&network, &attachment).await.unwrap();
     let address: Ipv4Net = result["ips"][0]["address"]
         .as_str()
         .unwrap()
@@ -73,8 +55,9 @@ async fn a_container_of_a_cni_plugin_gets_the_fast_path_without_a_call() {
     };
     talk(&web_end, &db_end).await;
     talk(&db_end, &web_end).await;
+    engine.check(&network, &attachment).await.unwrap();
 
-    plugin(first, "DEL", &web);
+    engine.del(&network, &attachment).await.unwrap();
     wait_no_endpoint(first, address.addr()).await;
     assert_eq!(bridge(first).await, before);
 }
