@@ -158,16 +158,18 @@ where
             return Err(refused(answer.try_again, answer.error));
         }
         let endpoint = answer.endpoint.ok_or(ClientError::Incomplete("endpoint"))?;
-        let inside = answer.inside.ok_or(ClientError::Incomplete("inside"))?;
-        let configured = inside::configure(Path::new(&namespace), &inside).await;
-        if let Err(error) = configured {
-            if answer.new
-                && let Some(owner) = owner
-            {
-                // It is swept up with the namespace otherwise; the first error is what counts.
-                let _ = self.detach(owner).await;
+        let mut inside = answer.inside.ok_or(ClientError::Incomplete("inside"))?;
+        match inside::configure(Path::new(&namespace), &inside).await {
+            Ok(routes) => inside.routes = routes.iter().map(ToString::to_string).collect(),
+            Err(error) => {
+                if answer.new
+                    && let Some(owner) = owner
+                {
+                    // It is swept up with the namespace otherwise; the first error is what counts.
+                    let _ = self.detach(owner).await;
+                }
+                return Err(error.into());
             }
-            return Err(error.into());
         }
         Ok(Attached {
             endpoint,

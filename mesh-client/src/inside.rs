@@ -1,5 +1,7 @@
 //! What is done inside a container: address, up, routes.
 
+mod beside;
+
 use std::{
     fs::File,
     io,
@@ -14,7 +16,7 @@ use ipnet::Ipv4Net;
 use mesh_proto::mesh::InsideContainer;
 use netlink_packet_route::{
     link::{LinkAttribute, LinkMessage},
-    route::{RouteAddress, RouteAttribute, RouteMessage},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage},
 };
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -83,12 +85,16 @@ struct Work {
 }
 
 /// Gives the container's interface its address and routes, and brings it up. What is there already
-/// is success.
+/// is success. Returns the destinations that it has routes to: none where another interface of the same subnet has
+/// them, beside which this one serves those who ask for its address.
 ///
 /// # Errors
 ///
 /// [`InsideError`]; what was done stays, and goes with the interface.
-pub async fn configure(namespace: &Path, inside: &InsideContainer) -> Result<(), InsideError> {
+pub async fn configure(
+    namespace: &Path,
+    inside: &InsideContainer,
+) -> Result<Vec<Ipv4Net>, InsideError> {
     let routes: Result<Vec<Ipv4Net>, _> = inside.routes.iter().map(|it| it.parse()).collect();
     let work = Work {
         path: namespace.to_owned(),
@@ -158,7 +164,7 @@ fn run<T>(
 }
 
 impl Work {
-    async fn steps(&self, handle: &Handle) -> Result<(), InsideError> {
+    async fn steps(&self, handle: &Handle) -> Result<Vec<Ipv4Net>, InsideError> {
         let interface = &self.interface;
         let find = format!("find {interface}");
         let mut found = handle.link().get().match_name(interface.clone()).execute();
@@ -184,10 +190,14 @@ impl Work {
         let up = LinkUnspec::new_with_index(link).up().build();
         let upped = handle.link().change(up).execute().await;
         self.settle(&format!("bring {interface} up"), upped)?;
+        if self.is_second(handle, link).await? {
+            self.route_by_source(handle, link).await?;
+            return Ok(Vec::new());
+        }
         for &destination in &self.routes {
             self.add_route(handle, link, destination).await?;
         }
-        Ok(())
+        Ok(self.routes.clone())
     }
 
     async fn add_route(
@@ -278,7 +288,8 @@ fn is_route(route: &RouteMessage, link: u32, gateway: Ipv4Addr, destination: Ipv
             destination.addr(),
         ))),
     };
-    to && route.header.destination_prefix_length == destination.prefix_len()
+    to && route.header.table == RouteHeader::RT_TABLE_MAIN
+        && route.header.destination_prefix_length == destination.prefix_len()
         && has(RouteAttribute::Gateway(RouteAddress::Inet(gateway)))
         && has(RouteAttribute::Oif(link))
 }

@@ -180,20 +180,53 @@ async fn another_container_under_the_same_name_is_refused_and_the_first_is_left_
 }
 
 #[tokio::test]
-async fn through_a_second_interface_the_cluster_alone_is_reached() {
+async fn through_an_interface_beside_another_networks_the_cluster_alone_is_reached() {
     let (_host, _daemon, mut client) = node("second").await;
-    let (web, _) = attach(&mut client, "web").await;
+    let web = namespace("web").await;
+    inside(&web, "link add eth0 type bridge");
+    inside(&web, "link set eth0 up");
+    inside(&web, "route add default dev eth0");
     let mut second = request("web", &web);
     second.owner.as_mut().unwrap().interface = "mesh1".to_owned();
     second.default_route = false;
-    client.attach(second).await.unwrap();
+    let attached = client.attach(second).await.unwrap();
+    assert_eq!(attached.inside.routes, ["10.42.0.0/16"]);
     let routes = inside(&web, "route show");
     assert!(
-        routes.contains("default via 10.42.1.1 dev eth0")
+        routes.contains("default dev eth0")
             && routes.contains("10.42.0.0/16 via 10.42.1.1 dev mesh1"),
         "{routes}"
     );
     assert_eq!(routes.matches("default").count(), 1, "{routes}");
+}
+
+/// Answers that left by the other one's port would be taken for forged there.
+#[tokio::test]
+async fn two_interfaces_of_a_container_answer_each_for_its_own_address() {
+    let (host, _daemon, mut client) = node("both").await;
+    let (web, first) = attach(&mut client, "web").await;
+    let mut second = request("web", &web);
+    second.owner.as_mut().unwrap().interface = "mesh1".to_owned();
+    second.default_route = false;
+    // Repeating it is success, and the first one's too.
+    for _ in 0..2 {
+        let attached = client.attach(second.clone()).await.unwrap();
+        assert_eq!(attached.inside.routes, [""; 0]);
+        let again = client.attach(request("web", &web)).await.unwrap();
+        assert_eq!(again.inside.routes, first.inside.routes);
+    }
+    let routes = inside(&web, "route show");
+    assert!(
+        routes.contains("default via 10.42.1.1 dev eth0") && !routes.contains("10.42.0.0/16"),
+        "{routes}"
+    );
+    assert_eq!(routes.matches("default").count(), 1, "{routes}");
+    let rules = inside(&web, "rule list from 10.42.1.3");
+    assert_eq!(rules.lines().count(), 1, "{rules}");
+    for address in ["10.42.1.2", "10.42.1.3"] {
+        ping(&host.netns, address).await;
+    }
+    ping(&web, "10.42.1.1").await;
 }
 
 #[tokio::test]
