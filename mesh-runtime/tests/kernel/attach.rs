@@ -61,7 +61,7 @@ pub(crate) fn inside(container: &NetNs, words: &str) -> String {
 
 pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> String {
     match result.unwrap_err() {
-        ClientError::Refused(reason) => reason,
+        ClientError::Refused(reason) | ClientError::NotYet(reason) => reason,
         other => panic!("{other}"),
     }
 }
