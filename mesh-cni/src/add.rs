@@ -117,7 +117,7 @@ fn request(
     default_route: bool,
 ) -> Result<AttachEndpointRequest, Failure> {
     let argument = |name: &str| call.arguments.get(name).filter(|it| !it.is_empty());
-    let wished = match (network.wished, argument("IP")) {
+    let wished = match (network.wished()?, argument("IP")) {
         (Some(address), _) => Some(address),
         (None, Some(text)) => Some(network::address(text)?),
         (None, None) => None,

@@ -1,7 +1,7 @@
 //! The container's network namespace.
 
 use std::{
-    env, fs,
+    env, fs, io,
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::Path,
 };
@@ -20,7 +20,13 @@ mod ioctl {
 pub(crate) async fn look_into(path: &Path) -> Result<Seen, Failure> {
     check(path)?;
     look(path).await.map_err(|error| {
-        let code = match error {
+        let code = match &error {
+            // It is this process that lacks something.
+            InsideError::Enter { reason, .. }
+                if reason.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Code::Io
+            }
             InsideError::Enter { .. } => Code::Namespace,
             _ => Code::Io,
         };

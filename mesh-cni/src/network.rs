@@ -30,8 +30,8 @@ pub(crate) struct Network {
     pub(crate) default_route: Option<bool>,
     /// Told as it is.
     pub(crate) dns: Option<Value>,
-    /// The address that is wished.
-    pub(crate) wished: Option<Ipv4Addr>,
+    /// The addresses that are wished, as they are written: [`Network::wished`] reads them for ADD, and no DEL fails for them.
+    ips: Vec<String>,
     pub(crate) mac: Option<String>,
     /// Names of the container in this network.
     pub(crate) aliases: Vec<String>,
@@ -107,7 +107,8 @@ struct Label {
 impl Network {
     /// Reads and checks it.
     pub(crate) fn read(input: &[u8], version: Version) -> Result<Self, Failure> {
-        let written: Written = serde_json::from_slice(input).map_err(|error| {
+        let mut input = serde_json::Deserializer::from_slice(input);
+        let written: Written = serde_path_to_error::deserialize(&mut input).map_err(|error| {
             Failure::new(
                 Code::Decode,
                 format!("the configuration on standard input cannot be read: {error}"),
@@ -155,7 +156,7 @@ impl Network {
         let labels = given.labels.unwrap_or_default().into_iter();
         Ok(Self {
             version,
-            wished: wished(&wanted.ips.or(given.ips).unwrap_or_default())?,
+            ips: wanted.ips.or(given.ips).unwrap_or_default(),
             mac: wanted.mac.or(given.mac).filter(|mac| !mac.is_empty()),
             aliases,
             labels: labels.map(|label| (label.key, label.value)).collect(),
@@ -168,6 +169,11 @@ impl Network {
             previous: written.prev_result,
             valid: written.valid,
         })
+    }
+
+    /// The one address that is wished.
+    pub(crate) fn wished(&self) -> Result<Option<Ipv4Addr>, Failure> {
+        wished(&self.ips)
     }
 
     /// The runtime's socket.
@@ -252,18 +258,20 @@ mod tests {
 
     #[test]
     fn an_address_is_wished_with_a_prefix_length_or_without_and_only_one() {
-        let wished = |ips: Value| read(json!({ "runtimeConfig": { "ips": ips } }));
-        let address = Some(Ipv4Addr::new(10, 42, 1, 9));
-        assert_eq!(wished(json!(["10.42.1.9/24"])).unwrap().wished, address);
-        assert_eq!(wished(json!(["10.42.1.9"])).unwrap().wished, address);
+        let wished = |ips: Value| read(json!({ "runtimeConfig": { "ips": ips } }))?.wished();
+        let address = Ok(Some(Ipv4Addr::new(10, 42, 1, 9)));
+        assert_eq!(wished(json!(["10.42.1.9/24"])), address);
+        assert_eq!(wished(json!(["10.42.1.9"])), address);
         let args = read(json!({ "args": { "cni": { "ips": ["10.42.1.9"] } } })).unwrap();
-        assert_eq!(args.wished, address);
+        assert_eq!(args.wished(), address);
         for bad in [
             json!(["fd00::1/64"]),
             json!(["x"]),
             json!(["10.42.1.8", "10.42.1.9"]),
         ] {
-            assert_eq!(wished(bad).unwrap_err().code, Code::Config);
+            assert_eq!(wished(bad.clone()).unwrap_err().code, Code::Config);
+            // It is read all the same, for DEL.
+            assert!(read(json!({ "runtimeConfig": { "ips": bad } })).is_ok());
         }
         assert_eq!(wished(json!("10.42.1.9")).unwrap_err().code, Code::Decode);
     }
