@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::{
     attachment,
     call::Call,
+    del,
     failure::{Code, Failure},
     namespace,
     network::{self, Network},
@@ -37,11 +38,42 @@ pub(crate) async fn add(call: &Call, network: &Network) -> Result<Value, Failure
     if !seen.interfaces.is_empty() {
         check_networks(&mut client, &owner).await?;
     }
-    let attached = attach(&mut client, request).await?;
+    let attached = match attach(&mut client, request).await {
+        Err(error @ (ClientError::Failed(_) | ClientError::Silent)) => {
+            undo(call, network, &error).await;
+            return Err(error.into());
+        }
+        attached => attached?,
+    };
     if !attached.new {
         return Err(exists(call));
     }
     Ok(attachment::result(network, &call.namespace, &attached))
+}
+
+/// Undoes what a call may have begun that was not answered: the runtime would, once it is there again, but until then
+/// it would be in the way of the next try.
+async fn undo(call: &Call, network: &Network, error: &ClientError) {
+    let seen = namespace::look_into(&call.path()).await;
+    let interface = seen
+        .as_ref()
+        .ok()
+        .and_then(|it| it.interface(&call.interface));
+    // It is given an address by whoever was answered, which is another call for the same interface.
+    if interface.is_some_and(|it| !it.addresses.is_empty()) {
+        return;
+    }
+    let undone = match error {
+        // Nobody waits twice for one that does not answer.
+        ClientError::Silent => match call.owner(network) {
+            Ok(owner) => del::without_runtime(network, &owner).await.map(drop),
+            Err(failure) => Err(failure),
+        },
+        _ => del::del(call, network).await,
+    };
+    if let Err(left) = undone {
+        eprintln!("quilt-cni: what was begun may be left for a moment: {left}");
+    }
 }
 
 fn exists(call: &Call) -> Failure {

@@ -26,6 +26,15 @@ pub(crate) async fn del(call: &Call, network: &Network) -> Result<(), Failure> {
     if !is_without_runtime(detach(network, &owner).await)? {
         return Ok(());
     }
+    if !without_runtime(network, &owner).await? {
+        return Ok(());
+    }
+    // It may have come back, and looked for word before there was any.
+    is_without_runtime(detach(network, &owner).await).map(drop)
+}
+
+/// Deletes the interface, and leaves word of it for the runtime. Whether that is left.
+pub(crate) async fn without_runtime(network: &Network, owner: &Owner) -> Result<bool, Failure> {
     delete(&owner.link_name()).await.map_err(|reason| {
         Failure::new(
             Code::Io,
@@ -35,13 +44,12 @@ pub(crate) async fn del(call: &Call, network: &Network) -> Result<(), Failure> {
             ),
         )
     })?;
-    if let Err(error) = Tombstones::beside(network.socket()).leave(&owner) {
+    if let Err(error) = Tombstones::beside(network.socket()).leave(owner) {
         // The interface is gone. The runtime finds out when the namespace goes.
         eprintln!("quilt-cni: cannot leave word for the runtime that {owner} is gone: {error}");
-        return Ok(());
+        return Ok(false);
     }
-    // It may have come back, and looked for word before there was any.
-    is_without_runtime(detach(network, &owner).await).map(drop)
+    Ok(true)
 }
 
 async fn detach(network: &Network, owner: &Owner) -> Result<(), ClientError> {
