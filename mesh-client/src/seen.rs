@@ -40,7 +40,7 @@ pub struct SeenInterface {
     pub mac: String,
     /// In bytes.
     pub mtu: u32,
-    /// Whether somebody brought it up.
+    /// Whether it was brought up, and its other end on the host as well.
     pub up: bool,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Net>,
@@ -100,7 +100,7 @@ async fn read(handle: &Handle) -> Result<Seen, rtnetlink::Error> {
         }
         let mut interface = SeenInterface {
             index: link.header.index,
-            up: link.header.flags.contains(LinkFlags::Up),
+            up: (link.header.flags).contains(LinkFlags::Up | LinkFlags::LowerUp),
             ..SeenInterface::default()
         };
         for attribute in link.attributes {

@@ -50,11 +50,21 @@ fn compare(
         .interface(name)
         .ok_or_else(|| format!("there is no {name} in its namespace any more"))?;
     if !inside.up {
-        return Err(format!("{name} is down"));
+        return Err(format!("{name} is down, or its end on the host is"));
     }
     if !mac.is_empty() && !inside.mac.eq_ignore_ascii_case(mac) {
         let found = &inside.mac;
         return Err(format!("{name} has the MAC address {found}, not {mac}"));
+    }
+    // A plugin after ours may have changed it, and the result with it; the mesh takes packets from this one alone.
+    if let Some(endpoint) = &lease.endpoint
+        && !inside.mac.eq_ignore_ascii_case(&endpoint.mac)
+    {
+        let (found, leased) = (&inside.mac, &endpoint.mac);
+        return Err(format!(
+            "{name} has the MAC address {found}, and is heard under {leased} alone: ask for another one by the \
+             capability \"mac\""
+        ));
     }
     if !inside
         .addresses
@@ -87,7 +97,7 @@ fn is_beside(gateway: &str, address: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use mesh_client::{SeenInterface, SeenRoute};
+    use mesh_client::{SeenInterface, SeenRoute, mesh::Endpoint};
     use serde_json::json;
 
     use super::*;
@@ -104,6 +114,10 @@ mod tests {
     fn lease() -> AddressLease {
         AddressLease {
             address: "10.42.1.2".to_owned(),
+            endpoint: Some(Endpoint {
+                mac: "02:53:0a:2a:01:02".to_owned(),
+                ..Endpoint::default()
+            }),
             ..AddressLease::default()
         }
     }
@@ -152,6 +166,10 @@ mod tests {
         differs(
             &|_, seen| seen.interfaces[0].mac = "02:00:00:00:00:01".into(),
             "MAC",
+        );
+        differs(
+            &|lease, _| lease.endpoint.as_mut().unwrap().mac = "02:00:00:00:00:01".into(),
+            "heard under 02:00:00:00:00:01 alone",
         );
         differs(
             &|_, seen| seen.interfaces[0].addresses.clear(),
