@@ -109,6 +109,8 @@ impl ControlPlane {
             name: BINARY,
             place: self.namespace.name(),
             namespace: &self.namespace,
+            mounts: None,
+            inside: None,
             args,
             log: self.log(),
             privileges: Privileges::None,

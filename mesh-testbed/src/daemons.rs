@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitStatus,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use crate::{
     control_plane::lock,
     deadline::Deadline,
+    doors::Doors,
     error::{Error, Result},
     grpc,
     host::{Host, RUNTIME_PORT},
@@ -93,10 +94,16 @@ impl Host {
         let options = &options
             .clone()
             .env("QUILT_MESH_SOCKET", self.runtime_socket());
+        let doors = match daemon {
+            Daemon::Runtime => lock(&self.runtime_doors).upgrade(),
+            Daemon::Agent => None,
+        };
         *process = Some(Process::start(Launch {
             name: daemon.binary(),
             place: self.name(),
             namespace: self.netns(),
+            mounts: None,
+            inside: doors.as_deref(),
             args: self.arguments(daemon),
             log: self.log(daemon),
             privileges: match daemon {
@@ -172,6 +179,18 @@ impl Host {
         drop(lock(&slot.process).take());
         let options = lock(&slot.last_options).clone();
         self.spawn(daemon, &options)
+    }
+
+    /// Has the runtime run in the namespaces behind the doors from now on, as long as they are there.
+    pub(crate) async fn move_runtime(&self, doors: &Arc<Doors>) -> Result<()> {
+        *lock(&self.runtime_doors) = Arc::downgrade(doors);
+        let running = self.is_running(Daemon::Runtime);
+        if running {
+            let within = Duration::from_secs(20);
+            self.stop(Daemon::Runtime, Signal::SIGTERM, within).await?;
+        }
+        let options = lock(&self.slot(Daemon::Runtime).last_options).clone();
+        self.start_runtime(&options).await
     }
 
     /// Kills both daemons by SIGKILL, as a power cut does.

@@ -1,34 +1,34 @@
 //! Real container engines on a host, whose containers hang on the host's bridge.
 
 use std::{
-    collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
-    fs::File,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use ipnet::Ipv4Net;
-use serde::Deserialize;
 
 use crate::{
     deadline::Deadline,
-    entrance::Entrance,
     error::{Error, Result},
     host::{BRIDGE, Host},
     process::{last_lines, output},
 };
 
+mod container;
+mod containerd;
 mod control_group;
 mod docker;
 mod image;
 mod namespaces;
 mod network;
 mod podman;
+mod quilt_cni;
+mod settings;
 
+pub use container::{EngineContainer, EngineContainerOptions};
 use control_group::ControlGroup;
 use namespaces::{INSIDE, Namespaces};
 pub use network::EngineNetwork;
@@ -60,32 +60,16 @@ pub struct Engine {
 struct Client {
     program: &'static str,
     environment: Vec<(&'static str, OsString)>,
-    /// How a container is removed at once.
-    remove: &'static [&'static str],
+    language: Language,
 }
 
-/// How a container is made.
-#[derive(Debug, Clone, Default)]
-pub struct EngineContainerOptions {
-    /// Its address; `None` leaves the choice to the network's address management.
-    pub address: Option<Ipv4Addr>,
-    /// The MAC address of its `eth0`; `None` leaves the choice to the engine.
-    pub mac: Option<String>,
-    /// A port of the host by which the engine publishes it, and the container's.
-    pub publish: Option<(u16, u16)>,
-}
-
-/// A container that runs, as its engine describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineContainer {
-    /// Its name.
-    pub name: String,
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// The MAC address of its `eth0`.
-    pub mac: String,
-    /// The file that stands for its network namespace, inside the engine's mount namespace.
-    sandbox: PathBuf,
+/// How the program is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Language {
+    /// As Docker's, with the words that remove a container at once.
+    Docker(&'static [&'static str]),
+    /// As containerd's `ctr`.
+    Ctr,
 }
 
 impl Engine {
@@ -108,13 +92,60 @@ impl Engine {
         let installation = podman::Installation::find()?;
         let client = Client {
             program: "podman",
-            environment: podman::ENVIRONMENT
-                .map(|(name, value)| (name, value.into()))
-                .to_vec(),
-            remove: &["rm", "--force", "--time", "0"],
+            environment: podman::environment(),
+            language: podman::LANGUAGE,
         };
         let configure = |dir: &Path, bridge| installation.configure(dir, bridge, network);
         let (engine, _) = Self::create(host, client, configure).await?;
+        engine.import()?;
+        Ok(engine)
+    }
+
+    /// Podman with its CNI back end on a network of `quilt-cni`, on a host whose runtime runs. The runtime moves into
+    /// the engine's namespaces, where plugins and runtime mean the same by a path or a process id; it ends with them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`podman`](Self::podman), a missing `quilt-cni`, and what the runtime says.
+    pub async fn podman_over_quilt_cni(host: &Host) -> Result<Self> {
+        let installation = podman::Installation::find()?;
+        let client = Client {
+            program: "podman",
+            environment: podman::environment(),
+            language: podman::LANGUAGE,
+        };
+        let plugin = quilt_cni::Installation::find()?;
+        let configure = |dir: &Path, _| {
+            plugin.configure(dir, "podman")?;
+            installation.configure_over(dir, Path::new(quilt_cni::PLUGIN_DIR))
+        };
+        let (engine, _) = Self::create(host, client, configure).await?;
+        host.move_runtime(engine.namespaces.doors()).await?;
+        engine.import()?;
+        Ok(engine)
+    }
+
+    /// containerd with its client `ctr`, on a network of `quilt-cni`, on a host whose runtime runs. The runtime
+    /// moves as for [`podman_over_quilt_cni`](Self::podman_over_quilt_cni). `ctr` takes no options of a container's network.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EngineMissing`], which says what to install; a missing `quilt-cni`, and what the runtime or containerd says.
+    pub async fn containerd(host: &Host) -> Result<Self> {
+        let installation = docker::Installation::find_containerd()?;
+        let client = Client {
+            program: containerd::CLIENT,
+            environment: vec![("PATH", installation.path())],
+            language: Language::Ctr,
+        };
+        let plugin = quilt_cni::Installation::find()?;
+        let configure = |dir: &Path, _| {
+            plugin.configure(dir, "containerd")?;
+            containerd::configure(dir)
+        };
+        let (engine, _) = Self::create(host, client, configure).await?;
+        host.move_runtime(engine.namespaces.doors()).await?;
+        engine.start_daemon(host).await?;
         engine.import()?;
         Ok(engine)
     }
@@ -142,29 +173,18 @@ impl Engine {
                 ("PATH", installation.path()),
                 ("LD_LIBRARY_PATH", installation.libraries()),
             ],
-            remove: &["rm", "--force"],
+            language: Language::Docker(&["rm", "--force"]),
         };
         let configure = |dir: &Path, _| docker::configure(dir);
         let (engine, bridge) = Self::create(host, client, configure).await?;
-        let mut daemon = engine.inside("sh");
-        let line =
-            format!("dockerd --config-file {INSIDE}/daemon.json >{INSIDE}/dockerd.log 2>&1 &");
-        daemon.args(["-c", &line]);
-        output(daemon)?;
-        let deadline = Deadline::after(PATIENCE);
-        while let Err(error) = engine.run(&["version"]) {
-            if deadline.pause().await.is_err() {
-                let log = last_lines(&engine_dir(host, "docker").join("dockerd.log"), 15);
-                return Err(deadline.missed("an answer of dockerd", format!("{error}\n{log}")));
-            }
-        }
+        engine.start_daemon(host).await?;
         engine.import()?;
         let network = docker::network(bridge, network);
         engine.run(&network.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(engine)
     }
 
-    /// "podman" or "docker".
+    /// "podman", "docker" or "ctr".
     pub fn name(&self) -> &'static str {
         self.client.program
     }
@@ -189,15 +209,78 @@ impl Engine {
         Ok((engine, bridge))
     }
 
+    async fn start_daemon(&self, host: &Host) -> Result<()> {
+        let name = match self.client.language {
+            Language::Docker(_) => docker::DAEMON,
+            Language::Ctr => containerd::DAEMON,
+        };
+        let mut daemon = self.inside("sh");
+        let line = format!("{} >{INSIDE}/daemon.log 2>&1 &", name.join(" "));
+        daemon.args(["-c", &line]);
+        output(daemon)?;
+        let deadline = Deadline::after(PATIENCE);
+        while let Err(error) = self.run(&["version"]) {
+            if deadline.pause().await.is_err() {
+                let log = engine_dir(host, self.client.program).join("daemon.log");
+                let what = format!("an answer of {}", name[0]);
+                return Err(deadline.missed(what, format!("{error}\n{}", last_lines(&log, 15))));
+            }
+        }
+        Ok(())
+    }
+
+    /// What leases call it.
+    fn writer(&self) -> &'static str {
+        match self.client.language {
+            Language::Docker(_) => self.client.program,
+            Language::Ctr => "containerd",
+        }
+    }
+
+    /// Gives an engine over `quilt-cni` another network of it.
+    ///
+    /// # Errors
+    ///
+    /// What the file system said.
+    pub fn add_quilt_network(&self, name: &str) -> Result<()> {
+        let networks = self
+            .namespaces
+            .seen_from_outside(Path::new("/etc/cni/net.d"));
+        quilt_cni::write_network(&networks, self.writer(), name)
+            .map_err(|error| Error::system("write", networks.display().to_string(), error))
+    }
+
+    /// What a restart of the host does to an engine over `quilt-cni`: everything that runs inside ends at once, containers,
+    /// engine and runtime, and /run is gone with it; then runtime and engine start, in another boot. Links of the host and
+    /// pinned programs stay, as they would not.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine's start.
+    pub async fn restart_host(&mut self, host: &Host) -> Result<()> {
+        let dir = engine_dir(host, self.client.program);
+        namespaces::choose_boot_id(&dir)
+            .map_err(|error| Error::system("write", dir.display().to_string(), error))?;
+        self.namespaces.begin_anew(host, PATIENCE).await?;
+        host.move_runtime(self.namespaces.doors()).await?;
+        host.wait_ready(PATIENCE).await?;
+        match self.client.language {
+            Language::Docker(_) => Ok(()),
+            Language::Ctr => self.start_daemon(host).await,
+        }
+    }
+
     fn import(&self) -> Result<()> {
         let mut import = self.inside("sh");
-        import
-            .args([
-                "-c",
-                "tar -C \"$1\" -c . | \"$2\" import - \"$3\"",
-                "import",
-            ])
-            .args([&format!("{INSIDE}/image"), self.client.program, IMAGE]);
+        let script = match self.client.language {
+            Language::Docker(_) => r#"tar -C "$1" -c . | "$2" import - "$3""#,
+            Language::Ctr => containerd::IMPORT,
+        };
+        import.args(["-c", script, "import"]).args([
+            &format!("{INSIDE}/image"),
+            self.client.program,
+            IMAGE,
+        ]);
         output(import).map(drop)
     }
 
@@ -212,85 +295,16 @@ impl Engine {
         output(command)
     }
 
-    /// Starts a container that does nothing but be there. Programs run in it with
-    /// [`exec`](Self::exec).
+    /// Runs `meshctl` where an operator of the host would, beside the engine, and returns what it printed.
     ///
     /// # Errors
     ///
-    /// What the engine said.
-    pub fn start(&self, name: &str, options: &EngineContainerOptions) -> Result<EngineContainer> {
-        let mut args = vec!["--network", NETWORK];
-        let address = options.address.map(|address| address.to_string());
-        if let Some(address) = &address {
-            args.extend(["--ip", address]);
-        }
-        if let Some(mac) = &options.mac {
-            args.extend(["--mac-address", mac]);
-        }
-        let publish = options
-            .publish
-            .map(|(host, container)| format!("{host}:{container}"));
-        if let Some(publish) = &publish {
-            args.extend(["--publish", publish]);
-        }
-        self.run_detached(name, &args)?;
-        let settings = self.run(&["inspect", "--format", "{{json .NetworkSettings}}", name])?;
-        read_settings(name, &settings).ok_or_else(|| Error::Invalid {
-            value: settings,
-            rule: format!("the description of {name} names its address in {NETWORK}"),
-        })
-    }
-
-    /// Starts a container that has no network yet, and returns the file that stands for its network
-    /// namespace, as it is seen outside the engine's namespaces.
-    ///
-    /// # Errors
-    ///
-    /// What the engine said.
-    pub fn start_without_network(&self, name: &str) -> Result<PathBuf> {
-        self.run_detached(name, &["--network", "none"])?;
-        let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", name])?;
-        let file = format!("/proc/{}/ns/net", pid.trim());
-        Ok(self.namespaces.seen_from_outside(Path::new(&file)))
-    }
-
-    fn run_detached(&self, name: &str, options: &[&str]) -> Result<String> {
-        let parent = self.control_group.path();
-        let common = ["run", "--detach", "--name", name, "--cap-add", "NET_RAW"];
-        let grouped = ["--cgroup-parent", &parent];
-        let what = [IMAGE, "sleep", "1000000"];
-        self.run(&[&common[..], &grouped, options, &what].concat())
-    }
-
-    /// Kills a container and removes it.
-    ///
-    /// # Errors
-    ///
-    /// What the engine said.
-    pub fn remove(&self, container: EngineContainer) -> Result<()> {
-        self.run(&[self.client.remove, &[&container.name]].concat())
-            .map(drop)
-    }
-
-    /// Runs a program in a container to its end and returns what it printed.
-    ///
-    /// # Errors
-    ///
-    /// What the engine said, or the program.
-    pub fn exec(&self, container: &EngineContainer, args: &[&str]) -> Result<String> {
-        self.run(&[&["exec", &container.name], args].concat())
-    }
-
-    /// A way into the container's network namespace, which lives at least as long as this value.
-    ///
-    /// # Errors
-    ///
-    /// When it is not there any more.
-    pub fn entrance(&self, container: &EngineContainer) -> Result<Entrance> {
-        let path = self.namespaces.seen_from_outside(&container.sandbox);
-        let file = File::open(&path)
-            .map_err(|error| Error::system("open", path.display().to_string(), error))?;
-        Ok(Entrance::new(&container.name, file.into()))
+    /// A missing binary, or what it said.
+    pub fn meshctl(&self, args: &[&str]) -> Result<String> {
+        let program = crate::binaries::find("meshctl")?;
+        let mut command = self.inside(&program.display().to_string());
+        command.args(args);
+        output(command)
     }
 
     /// A command in the engine's namespaces, without the caller's settings.
@@ -332,52 +346,4 @@ fn find_program(program: &str, path: &OsStr) -> Option<PathBuf> {
         .chain(env::split_paths(PATH))
         .map(|dir| dir.join(program))
         .find(|path| path.is_file())
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkSettings {
-    sandbox_key: PathBuf,
-    networks: BTreeMap<String, Attachment>,
-}
-
-#[derive(Deserialize)]
-struct Attachment {
-    #[serde(rename = "IPAddress")]
-    address: String,
-    #[serde(rename = "MacAddress")]
-    mac: String,
-}
-
-fn read_settings(name: &str, settings: &str) -> Option<EngineContainer> {
-    let settings: NetworkSettings = serde_json::from_str(settings).ok()?;
-    let attachment = settings.networks.get(NETWORK)?;
-    // A symlink, which from outside would lead to our own /run.
-    let sandbox = match settings.sandbox_key.strip_prefix("/var/run") {
-        Ok(rest) => Path::new("/run").join(rest),
-        Err(_) => settings.sandbox_key,
-    };
-    Some(EngineContainer {
-        name: name.into(),
-        address: attachment.address.parse().ok()?,
-        mac: attachment.mac.clone(),
-        sandbox,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_container_is_what_its_engine_says_of_its_network() {
-        let settings = r#"{"SandboxKey":"/var/run/docker/netns/1","Networks":{"quilt":{
-            "IPAddress":"10.42.1.9","IPPrefixLen":24,"MacAddress":"02:00:00:00:00:09"}}}"#;
-        let container = read_settings("web", settings).unwrap();
-        assert_eq!(container.address, Ipv4Addr::new(10, 42, 1, 9));
-        assert_eq!(container.mac, "02:00:00:00:00:09");
-        assert_eq!(container.sandbox, Path::new("/run/docker/netns/1"));
-        let none = r#"{"SandboxKey":"","Networks":{}}"#;
-        assert_eq!(read_settings("web", none), None);
-    }
 }

@@ -5,7 +5,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicU32},
+    sync::{Arc, Mutex, Weak, atomic::AtomicU32},
 };
 
 use ipnet::Ipv4Net;
@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use crate::{
     control_plane::lock,
     daemons::{Daemon, Slot},
+    doors::Doors,
     error::{Error, Result},
     grpc,
     link::{KernelRoute, Links},
@@ -45,6 +46,8 @@ pub struct Host {
     pub(crate) control_plane_url: String,
     bpffs: bool,
     pub(crate) runtime: Slot,
+    /// Where its runtime runs, if not among ours.
+    pub(crate) runtime_doors: Mutex<Weak<Doors>>,
     pub(crate) agent: Slot,
     pub(crate) container_addresses: Mutex<BTreeSet<Ipv4Addr>>,
     /// Those that a container has now.
@@ -72,6 +75,7 @@ impl Host {
             control_plane_url: plan.control_plane_url,
             bpffs: plan.bpffs,
             runtime: Slot::default(),
+            runtime_doors: Mutex::default(),
             agent: Slot::default(),
             container_addresses: Mutex::default(),
             addresses_in_use: Arc::default(),

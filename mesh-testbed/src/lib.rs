@@ -72,6 +72,7 @@ mod container;
 mod control_plane;
 mod daemons;
 mod deadline;
+mod doors;
 mod engine;
 mod entrance;
 mod error;

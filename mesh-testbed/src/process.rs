@@ -7,6 +7,7 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 
 use crate::{
     deadline::Deadline,
+    doors::{Doors, enter_mounts},
     error::{Error, Result},
     netns::NetNs,
 };
@@ -84,6 +86,10 @@ pub(crate) struct Launch<'a> {
     pub(crate) name: &'static str,
     pub(crate) place: &'a str,
     pub(crate) namespace: &'a NetNs,
+    /// The mount namespace that it begins in; `None`: ours.
+    pub(crate) mounts: Option<&'a Arc<fs::File>>,
+    /// The mount and process namespaces that it is in; `None`: ours.
+    pub(crate) inside: Option<&'a Doors>,
     pub(crate) args: Vec<OsString>,
     pub(crate) log: PathBuf,
     pub(crate) privileges: Privileges,
@@ -154,7 +160,14 @@ impl Process {
                 }
             });
         }
-        let child = command.spawn().map_err(failed)?;
+        if let Some(mounts) = launch.mounts {
+            enter_mounts(&mut command, mounts);
+        }
+        let child = match launch.inside {
+            Some(doors) => doors.spawn(&mut command),
+            None => command.spawn(),
+        };
+        let child = child.map_err(failed)?;
         let mut process = Self {
             name: launch.name,
             place: launch.place.into(),

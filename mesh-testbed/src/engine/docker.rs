@@ -20,6 +20,12 @@ const UNPACKED: &str = "docker";
 
 const PROGRAMS: [&str; 4] = ["dockerd", "docker", "containerd", "containerd-shim-runc-v2"];
 
+/// Those that do without Docker, and come along with it.
+const CONTAINERD: [&str; 4] = ["ctr", "containerd", "containerd-shim-runc-v2", "runc"];
+
+/// What starts the daemon.
+pub(super) const DAEMON: &[&str] = &["dockerd", "--config-file", "/mnt/daemon.json"];
+
 /// What is installed, or unpacked.
 #[derive(Debug)]
 pub(super) struct Installation {
@@ -29,6 +35,15 @@ pub(super) struct Installation {
 impl Installation {
     /// What was unpacked beside the running executable, else what is in PATH.
     pub(super) fn find() -> Result<Self> {
+        Self::with(&PROGRAMS)
+    }
+
+    /// As [`find`](Self::find), of containerd alone.
+    pub(super) fn find_containerd() -> Result<Self> {
+        Self::with(&CONTAINERD)
+    }
+
+    fn with(programs: &[&'static str]) -> Result<Self> {
         let executable = env::current_exe()
             .map_err(|error| Error::system("find", "the running executable", error))?;
         let unpacked = executable
@@ -37,7 +52,7 @@ impl Installation {
             .find(|root| root.join("usr/sbin/dockerd").is_file());
         let installation = Self { root: unpacked };
         let path = installation.path();
-        match PROGRAMS.iter().find(|it| find_program(it, &path).is_none()) {
+        match programs.iter().find(|it| find_program(it, &path).is_none()) {
             Some(what) => Err(Error::EngineMissing { what }),
             None => Ok(installation),
         }

@@ -2,16 +2,19 @@
 
 use std::{
     ffi::OsString,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
 use crate::{
     child_process::{ChildProcess, children},
     deadline::Deadline,
+    doors::Doors,
     entrance::Entrance,
-    error::Result,
+    error::{Error, Result},
     host::Host,
     process::{DaemonOptions, Launch, Privileges, Process},
     reaper::Registration,
@@ -23,40 +26,97 @@ pub(crate) const INSIDE: &str = "/mnt";
 const READY: &str = "ready";
 
 /// What engines, runc and plugins write goes to file systems that nobody else sees: state to
-/// /run, images and addresses to /var/lib, locks to /dev/shm. The first process of a process
-/// namespace takes all others with it when it is killed.
+/// /run, images and addresses to /var/lib, locks to /dev/shm. The host's directory stays where it is, so that a
+/// runtime finds its own in here too, and is what a runtime has in /run/quilt-mesh otherwise. The first process of a
+/// process namespace takes all others with it when it is killed.
 const SCRIPT: &str = r#"set -e
-mount --bind "$1" /mnt
-for dir in /run /var/lib /var/tmp /dev/shm; do
+engine=$1 host=$2
+shift 2
+mount --rbind "$host" /mnt
+for dir; do
     [ -d "$dir" ] || continue
     mount -t tmpfs -o mode=755 quilt-mesh-testbed "$dir"
 done
+mkdir -p "$host"
+mount --rbind /mnt "$host"
+mount --bind "$engine" /mnt
+ln -s "$host" /run/quilt-mesh
+if [ -d /mnt/plugins ]; then
+    mkdir -p /opt/cni
+    ln -sfn /mnt/plugins /opt/cni/bin
+    mount --bind /mnt/networks /etc/cni/net.d
+fi
+if [ -f /mnt/boot_id ]; then
+    mount --bind /mnt/boot_id /proc/sys/kernel/random/boot_id
+fi
 : >/mnt/ready
 exec sleep infinity
 "#;
+
+/// What a host loses when it starts anew.
+const LOST: [&str; 3] = ["/run", "/var/tmp", "/dev/shm"];
+
+/// What it keeps, which no other host shall see.
+const KEPT: [&str; 2] = ["/var/lib", "/opt"];
+
+/// Has namespaces that begin from now on be those of another boot (random(4)).
+pub(crate) fn choose_boot_id(dir: &Path) -> io::Result<()> {
+    fs::write(
+        dir.join("boot_id"),
+        fs::read("/proc/sys/kernel/random/uuid")?,
+    )
+}
 
 /// A mount namespace and a process namespace on a host. Dropping it ends everything inside.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     host: Entrance,
+    dir: PathBuf,
     /// `unshare`, whose only child is the first process inside.
     outer: Option<Process>,
     init: ChildProcess,
+    doors: Arc<Doors>,
     registration: Registration,
 }
 
 impl Namespaces {
-    /// `dir` becomes [`INSIDE`].
+    /// `dir`, which is below the host's, becomes [`INSIDE`].
     pub(crate) async fn create(host: &Host, dir: &Path, within: Duration) -> Result<Self> {
+        Self::begin(host, dir, None, within).await
+    }
+
+    /// Ends everything inside, as the end of the host does, and makes namespaces in their place that have what a host
+    /// keeps on its disks.
+    pub(crate) async fn begin_anew(&mut self, host: &Host, within: Duration) -> Result<()> {
+        self.end();
+        let ready = self.dir.join(READY);
+        fs::remove_file(&ready)
+            .map_err(|error| Error::system("remove", ready.display().to_string(), error))?;
+        *self = Self::begin(host, &self.dir.clone(), Some(&self.doors), within).await?;
+        Ok(())
+    }
+
+    async fn begin(
+        host: &Host,
+        dir: &Path,
+        earlier: Option<&Doors>,
+        within: Duration,
+    ) -> Result<Self> {
         // --kill-child: the first process inside dies with unshare.
         let options = ["--mount", "--pid", "--mount-proc", "--fork", "--kill-child"];
         let script = ["/bin/sh", "-c", SCRIPT, "quilt-mesh-testbed-engine"];
         let mut args: Vec<OsString> = options.into_iter().chain(script).map(Into::into).collect();
-        args.push(dir.into());
+        args.extend([dir.into(), host.dir().into()]);
+        args.extend(LOST.map(OsString::from));
+        if earlier.is_none() {
+            args.extend(KEPT.map(OsString::from));
+        }
         let mut outer = Process::start(Launch {
             name: "unshare",
             place: host.name(),
             namespace: host.netns(),
+            mounts: earlier.map(Doors::mounts),
+            inside: None,
             args,
             log: dir.join("namespaces.log"),
             privileges: Privileges::Root,
@@ -71,12 +131,22 @@ impl Namespaces {
         let Some(init) = children(outer.pid())?.pop() else {
             return Err(deadline.missed("namespaces for an engine", outer.describe()));
         };
+        let doors = Doors::of(init.pid).map_err(|error| {
+            Error::system("open", format!("namespaces of process {}", init.pid), error)
+        })?;
         Ok(Self {
             host: host.netns().entrance(),
+            dir: dir.into(),
             outer: Some(outer),
             init,
+            doors: Arc::new(doors),
             registration: host.netns().registration().clone(),
         })
+    }
+
+    /// The way in for a process of the host's.
+    pub(crate) fn doors(&self) -> &Arc<Doors> {
+        &self.doors
     }
 
     /// A command that runs inside, and is killed when it has not ended in time.
@@ -96,16 +166,21 @@ impl Namespaces {
     }
 }
 
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        if self.registration.is_kept() {
-            return;
-        }
+impl Namespaces {
+    fn end(&mut self) {
         drop(self.outer.take());
         // It is gone once all the others inside are (pid_namespaces(7)).
         let deadline = Deadline::after(Duration::from_secs(10));
         while self.init.is_there() && !deadline.remaining().is_zero() {
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        if !self.registration.is_kept() {
+            self.end();
         }
     }
 }

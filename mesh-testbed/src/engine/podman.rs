@@ -1,14 +1,16 @@
 //! Podman with its CNI back end, as Debian 12 packages it.
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsString,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use ipnet::Ipv4Net;
 
-use super::{find_program, namespaces::INSIDE, network::EngineNetwork};
+use super::{Language, find_program, namespaces::INSIDE, network::EngineNetwork};
 use crate::{
     error::{Error, Result},
     process::output,
@@ -26,11 +28,16 @@ const PLUGIN_DIRS: [&str; 3] = ["/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bi
 /// Those that the network's configuration names.
 const PLUGINS: [&str; 3] = ["bridge", "host-local", "portmap"];
 
+/// How it is spoken to.
+pub(super) const LANGUAGE: Language = Language::Docker(&["rm", "--force", "--time", "0"]);
+
 /// Where its configuration is.
-pub(super) const ENVIRONMENT: [(&str, &str); 2] = [
-    ("CONTAINERS_CONF", "/mnt/containers.conf"),
-    ("CONTAINERS_STORAGE_CONF", "/mnt/storage.conf"),
-];
+pub(super) fn environment() -> Vec<(&'static str, OsString)> {
+    vec![
+        ("CONTAINERS_CONF", "/mnt/containers.conf".into()),
+        ("CONTAINERS_STORAGE_CONF", "/mnt/storage.conf".into()),
+    ]
+}
 
 /// What is installed.
 #[derive(Debug)]
@@ -58,9 +65,7 @@ impl Installation {
         }
     }
 
-    /// What containers.conf(5) and containers-storage.conf(5) say, in words that hold wherever a
-    /// test may run: Podman's own limits need `CAP_SYS_RESOURCE`, crun refuses hybrid control
-    /// groups, and overlayfs does not stack on itself.
+    /// Writes its configuration and a network of the plugin `bridge`.
     pub(super) fn configure(
         &self,
         dir: &Path,
@@ -70,8 +75,15 @@ impl Installation {
         let networks = dir.join("networks");
         fs::create_dir_all(&networks)?;
         fs::write(networks.join("quilt.conflist"), conflist(bridge, network))?;
+        self.configure_over(dir, &self.plugins)
+    }
+
+    /// What containers.conf(5) and containers-storage.conf(5) say, in words that hold wherever a
+    /// test may run: Podman's own limits need `CAP_SYS_RESOURCE`, crun refuses hybrid control
+    /// groups, and overlayfs does not stack on itself.
+    pub(super) fn configure_over(&self, dir: &Path, plugins: &Path) -> io::Result<()> {
         fs::write(dir.join("storage.conf"), STORAGE_CONF)?;
-        let plugins = self.plugins.display();
+        let plugins = plugins.display();
         let containers_conf = format!(
             r#"[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]

@@ -17,7 +17,7 @@ use crate::mesh::{
 };
 
 /// Both containers ping each other with a program of their own, and talk both ways.
-async fn reach_each_other(
+pub(crate) async fn reach_each_other(
     one: (&Host, &Engine, &EngineContainer),
     other: (&Host, &Engine, &EngineContainer),
 ) {

@@ -1,4 +1,4 @@
-//! Containers of real engines on the mesh: nobody calls the runtime for them. Needs root, the
+//! Containers of real engines on the mesh: nobody but a plugin calls the runtime for them. Needs root, the
 //! engines (`cargo xtask setup`), and the daemons' binaries.
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,10 @@ mod addresses;
 mod attached;
 #[path = "../child/mod.rs"]
 mod child;
+mod cni_plugin;
+mod cni_restarts;
 mod containers;
+mod leases;
 mod mesh;
 mod plugin;
 mod remains;
