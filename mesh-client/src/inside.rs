@@ -25,6 +25,10 @@ use tokio::sync::oneshot;
 /// The kernel answers at once, unless somebody holds its network configuration lock.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The metric of a route beside a default route by the same interface: another interface's, which has none, comes before it
+/// and is no obstacle.
+const COVERED: u32 = 1024;
+
 /// Why a container's interface could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InsideError {
@@ -194,8 +198,11 @@ impl Work {
             self.route_by_source(handle, link).await?;
             return Ok(Vec::new());
         }
+        let everywhere = self.routes.contains(&Ipv4Net::default());
         for &destination in &self.routes {
-            self.add_route(handle, link, destination).await?;
+            let is_covered = everywhere && destination != Ipv4Net::default();
+            let metric = if is_covered { COVERED } else { 0 };
+            self.add_route(handle, link, destination, metric).await?;
         }
         Ok(self.routes.clone())
     }
@@ -205,12 +212,14 @@ impl Work {
         handle: &Handle,
         link: u32,
         destination: Ipv4Net,
+        metric: u32,
     ) -> Result<(), InsideError> {
         let gateway = self.gateway;
         let message = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(destination.addr(), destination.prefix_len())
             .gateway(gateway)
             .output_interface(link)
+            .priority(metric)
             .build();
         let step = format!("add the route to {destination} by {gateway}");
         match handle.route().add(message).execute().await {

@@ -161,17 +161,16 @@ impl Inside {
     pub(crate) fn of(lease: &Lease, ground: &Ground) -> Self {
         let endpoint = lease.endpoint.as_ref();
         let default_route = endpoint.is_some_and(|endpoint| endpoint.default_route);
-        // Through a second interface the cluster alone is reached: what is outside has its way already.
-        let route = match default_route {
-            true => Ipv4Net::default(),
-            false => ground.cluster,
-        };
+        // The cluster has a route of its own in any case: the default route of a network that the container joins later
+        // comes before ours. Through a second interface the cluster alone is reached.
+        let outside = default_route.then(Ipv4Net::default);
+        let routes = outside.into_iter().chain([ground.cluster]).collect();
         let prefix = ground.subnet.prefix_len();
         Self {
             interface: lease.owner.interface().to_owned(),
             address: Ipv4Net::new(lease.address, prefix).unwrap_or(lease.address.into()),
             gateway: gateway(ground.subnet),
-            routes: vec![route],
+            routes,
             mtu: endpoint.map_or(ground.mtu, |endpoint| endpoint.mtu),
             mac: endpoint.map_or_else(Mac::default, |endpoint| endpoint.mac),
         }

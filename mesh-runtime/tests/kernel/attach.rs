@@ -217,7 +217,8 @@ async fn two_interfaces_of_a_container_answer_each_for_its_own_address() {
     }
     let routes = inside(&web, "route show");
     assert!(
-        routes.contains("default via 10.42.1.1 dev eth0") && !routes.contains("10.42.0.0/16"),
+        routes.contains("default via 10.42.1.1 dev eth0")
+            && !routes.contains("10.42.0.0/16 via 10.42.1.1 dev mesh1"),
         "{routes}"
     );
     assert_eq!(routes.matches("default").count(), 1, "{routes}");
@@ -227,6 +228,21 @@ async fn two_interfaces_of_a_container_answer_each_for_its_own_address() {
         ping(&host.netns, address).await;
     }
     ping(&web, "10.42.1.1").await;
+}
+
+/// As engines make it that attach a container to a network of their own afterwards.
+#[tokio::test]
+async fn the_cluster_is_reached_through_us_also_where_another_networks_default_route_comes_first() {
+    let (_host, _daemon, mut client) = node("joined").await;
+    let (web, _) = attach(&mut client, "web").await;
+    inside(&web, "link add other type bridge");
+    inside(&web, "address add 192.0.2.9/24 dev other");
+    inside(&web, "link set other up");
+    inside(&web, "route prepend default via 192.0.2.1 dev other");
+    let way = inside(&web, "route get 10.42.2.7");
+    assert!(way.contains("via 10.42.1.1 dev eth0"), "{way}");
+    let way = inside(&web, "route get 198.51.100.7");
+    assert!(way.contains("via 192.0.2.1 dev other"), "{way}");
 }
 
 #[tokio::test]
