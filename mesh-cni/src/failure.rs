@@ -60,7 +60,6 @@ impl Failure {
             "cniVersion": version.text(),
             "code": self.code as u32,
             "msg": self.message,
-            "details": "quilt-cni",
         })
     }
 }

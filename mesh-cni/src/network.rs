@@ -30,7 +30,7 @@ pub(crate) struct Network {
     pub(crate) default_route: Option<bool>,
     /// Told as it is.
     pub(crate) dns: Option<Value>,
-    /// The addresses that are wished, as they are written: [`Network::wished`] reads them for ADD, and no DEL fails for them.
+    /// The addresses that are wished, as they are written.
     ips: Vec<String>,
     pub(crate) mac: Option<String>,
     /// Names of the container in this network.
@@ -171,35 +171,38 @@ impl Network {
         })
     }
 
-    /// The one address that is wished.
-    pub(crate) fn wished(&self) -> Result<Option<Ipv4Addr>, Failure> {
-        wished(&self.ips)
-    }
-
     /// The runtime's socket.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
-}
 
-/// The one address that is wished, with a prefix length or without.
-fn wished(given: &[String]) -> Result<Option<Ipv4Addr>, Failure> {
-    match given {
-        [] => Ok(None),
-        [one] => address(one).map(Some),
-        several => Err(Failure::new(
-            Code::Config,
-            format!(
-                "{} addresses are wished ({}): an interface of the mesh has one; give the container a second interface",
-                several.len(),
-                several
-                    .iter()
-                    .take(4)
-                    .map(|it| short(it))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
-        )),
+    /// The one address that is wished. For ADD alone: no container is kept from going by what it wished for.
+    pub(crate) fn wished(&self) -> Result<Option<Ipv4Addr>, Failure> {
+        let mut wished: Vec<Ipv4Addr> = Vec::new();
+        for text in &self.ips {
+            let address = address(text)?;
+            // Podman names one twice when it reloads a container's network.
+            if !wished.contains(&address) {
+                wished.push(address);
+            }
+        }
+        match wished[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            _ => Err(Failure::new(
+                Code::Config,
+                format!(
+                    "{} addresses are wished ({}): an interface of the mesh has one; give the container a second interface",
+                    wished.len(),
+                    wished
+                        .iter()
+                        .take(4)
+                        .map(Ipv4Addr::to_string)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            )),
+        }
     }
 }
 
@@ -258,20 +261,25 @@ mod tests {
 
     #[test]
     fn an_address_is_wished_with_a_prefix_length_or_without_and_only_one() {
-        let wished = |ips: Value| read(json!({ "runtimeConfig": { "ips": ips } }))?.wished();
-        let address = Ok(Some(Ipv4Addr::new(10, 42, 1, 9)));
-        assert_eq!(wished(json!(["10.42.1.9/24"])), address);
-        assert_eq!(wished(json!(["10.42.1.9"])), address);
+        let wished = |ips: Value| {
+            read(json!({ "runtimeConfig": { "ips": ips } })).and_then(|it| it.wished())
+        };
+        let address = Some(Ipv4Addr::new(10, 42, 1, 9));
+        assert_eq!(wished(json!([])).unwrap(), None);
+        assert_eq!(wished(json!(["10.42.1.9/24"])).unwrap(), address);
+        assert_eq!(wished(json!(["10.42.1.9"])).unwrap(), address);
+        let twice = json!(["10.42.1.9", "10.42.1.9/24"]);
+        assert_eq!(wished(twice).unwrap(), address);
         let args = read(json!({ "args": { "cni": { "ips": ["10.42.1.9"] } } })).unwrap();
-        assert_eq!(args.wished(), address);
+        assert_eq!(args.wished().unwrap(), address);
         for bad in [
             json!(["fd00::1/64"]),
             json!(["x"]),
             json!(["10.42.1.8", "10.42.1.9"]),
         ] {
-            assert_eq!(wished(bad.clone()).unwrap_err().code, Code::Config);
-            // It is read all the same, for DEL.
+            // What DEL reads as well.
             assert!(read(json!({ "runtimeConfig": { "ips": bad } })).is_ok());
+            assert_eq!(wished(bad).unwrap_err().code, Code::Config);
         }
         assert_eq!(wished(json!("10.42.1.9")).unwrap_err().code, Code::Decode);
     }
