@@ -116,11 +116,12 @@ impl Engine {
         };
         let plugin = quilt_cni::Installation::find()?;
         let configure = |dir: &Path, _| {
-            plugin.configure(dir, "podman")?;
+            plugin.configure(dir)?;
             installation.configure_over(dir, Path::new(quilt_cni::PLUGIN_DIR))
         };
         let (engine, _) = Self::create(host, client, configure).await?;
         host.move_runtime(engine.namespaces.doors()).await?;
+        engine.add_quilt_network(NETWORK)?;
         engine.import()?;
         Ok(engine)
     }
@@ -140,11 +141,12 @@ impl Engine {
         };
         let plugin = quilt_cni::Installation::find()?;
         let configure = |dir: &Path, _| {
-            plugin.configure(dir, "containerd")?;
+            plugin.configure(dir)?;
             containerd::configure(dir)
         };
         let (engine, _) = Self::create(host, client, configure).await?;
         host.move_runtime(engine.namespaces.doors()).await?;
+        engine.add_quilt_network(NETWORK)?;
         engine.start_daemon(host).await?;
         engine.import()?;
         Ok(engine)
@@ -237,17 +239,15 @@ impl Engine {
         }
     }
 
-    /// Gives an engine over `quilt-cni` another network of it.
+    /// Gives an engine over `quilt-cni` another network of it, and returns what the operator is told.
     ///
     /// # Errors
     ///
-    /// What the file system said.
-    pub fn add_quilt_network(&self, name: &str) -> Result<()> {
-        let networks = self
-            .namespaces
-            .seen_from_outside(Path::new("/etc/cni/net.d"));
-        quilt_cni::write_network(&networks, self.writer(), name)
-            .map_err(|error| Error::system("write", networks.display().to_string(), error))
+    /// What `quilt-cni install` said.
+    pub fn add_quilt_network(&self, name: &str) -> Result<String> {
+        let mut install = self.inside(quilt_cni::PLUGIN);
+        install.args(quilt_cni::install(self.writer(), name));
+        output(install)
     }
 
     /// What a restart of the host does to an engine over `quilt-cni`: everything that runs inside ends at once, containers,

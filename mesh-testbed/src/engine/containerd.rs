@@ -85,7 +85,8 @@ struct Added {
 
 #[derive(Deserialize)]
 struct Interface {
-    mac: String,
+    /// Of the host's, plugins need not say it.
+    mac: Option<String>,
     sandbox: Option<PathBuf>,
 }
 
@@ -108,7 +109,7 @@ pub(super) fn read_result(name: &str, cached: &str) -> Option<EngineContainer> {
     Some(EngineContainer {
         name: name.into(),
         address,
-        mac: interface.mac.clone(),
+        mac: interface.mac.clone()?,
         sandbox: interface.sandbox.clone()?,
     })
 }
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn a_container_is_what_the_plugins_said_of_it() {
         let cached = r#"{"kind":"cniCacheV1","containerId":"default-web","result":{"cniVersion":"1.0.0",
-            "interfaces":[{"name":"quilt0","mac":"02:52:0a:2a:01:00"},
+            "interfaces":[{"name":"quilt0"},
                 {"name":"eth0","mac":"02:00:00:00:00:09","sandbox":"/proc/17/ns/net"}],
             "ips":[{"interface":1,"address":"10.42.1.9/24","gateway":"10.42.1.1"}]}}"#;
         let container = read_result("web", cached).unwrap();

@@ -33,6 +33,10 @@ const SCRIPT: &str = r#"set -e
 engine=$1 host=$2
 shift 2
 mount --rbind "$host" /mnt
+# What was there before keeps containers' namespaces.
+if [ "$(readlink /run/quilt-mesh)" = "$host" ]; then
+    umount -l /run
+fi
 for dir; do
     [ -d "$dir" ] || continue
     mount -t tmpfs -o mode=755 quilt-mesh-testbed "$dir"

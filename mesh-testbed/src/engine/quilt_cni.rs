@@ -1,4 +1,4 @@
-//! A network of `quilt-cni` for an engine that reads CNI's configuration.
+//! `quilt-cni` beside other plugins, for an engine that reads CNI's configuration.
 
 use std::{
     fs, io,
@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{NETWORK, podman};
+use super::podman;
 use crate::{binaries, error::Result};
 
 /// Where the engine finds plugins: ours beside those of the distribution.
-pub(super) const PLUGIN_DIR: &str = "/mnt/plugins";
+pub(super) const PLUGIN_DIR: &str = "/opt/cni/bin";
 
-const PLUGIN: &str = "quilt-cni";
+/// The plugin's file.
+pub(super) const PLUGIN: &str = "/opt/cni/bin/quilt-cni";
 
 /// What is installed.
 #[derive(Debug)]
@@ -24,44 +25,35 @@ pub(super) struct Installation {
 impl Installation {
     pub(super) fn find() -> Result<Self> {
         Ok(Self {
-            plugin: binaries::find(PLUGIN)?,
+            plugin: binaries::find("quilt-cni")?,
             neighbours: podman::cni_plugins()?,
         })
     }
 
-    /// Writes plugins and network to an engine's directory, whose name the leases carry.
-    pub(super) fn configure(&self, dir: &Path, engine: &str) -> io::Result<()> {
+    /// Writes plugins to an engine's directory, and room for networks.
+    pub(super) fn configure(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir.join("networks"))?;
         let plugins = dir.join("plugins");
         fs::create_dir_all(&plugins)?;
-        symlink(&self.plugin, plugins.join(PLUGIN))?;
+        symlink(&self.plugin, plugins.join("quilt-cni"))?;
         for neighbour in fs::read_dir(&self.neighbours)? {
             let neighbour = neighbour?;
             symlink(neighbour.path(), plugins.join(neighbour.file_name()))?;
         }
-        let networks = dir.join("networks");
-        fs::create_dir_all(&networks)?;
-        write_network(&networks, engine, NETWORK)
+        Ok(())
     }
 }
 
-/// Sorted behind all others that an engine may find there, as an operator has it.
-pub(super) fn write_network(dir: &Path, engine: &str, network: &str) -> io::Result<()> {
-    let file = dir.join(format!("99-{network}.conflist"));
-    fs::write(file, conflist(engine, network))
-}
-
-fn conflist(engine: &str, network: &str) -> String {
-    let conflist = serde_json::json!({
-        "cniVersion": "1.0.0",
-        "name": network,
-        "plugins": [
-            {
-                "type": PLUGIN,
-                "engine": engine,
-                "capabilities": { "ips": true, "mac": true, "aliases": true },
-            },
-            { "type": "portmap", "capabilities": { "portMappings": true } },
-        ],
-    });
-    format!("{conflist:#}\n")
+/// The arguments by which docs/CONTAINER_ENGINES.md tells operators to make a network, for plugins in a directory that is not
+/// the engine's first.
+pub(super) fn install<'a>(engine: &'a str, network: &'a str) -> [&'a str; 7] {
+    [
+        "install",
+        "--engine",
+        engine,
+        "--network",
+        network,
+        "--bin-dir",
+        PLUGIN_DIR,
+    ]
 }

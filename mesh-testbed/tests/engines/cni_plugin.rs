@@ -169,7 +169,7 @@ async fn no_address_to_two(engine: impl AsyncFn(&Host) -> mesh_testbed::Result<E
             ..EngineContainerOptions::default()
         };
         let refusal = engine.start("beggar", &wish).unwrap_err().to_string();
-        assert!(refusal.contains("is leased"), "{refusal}");
+        assert!(refusal.contains("is held by"), "{refusal}");
         engine
             .run(&["rm", "--force", "--time", "0", "beggar"])
             .unwrap();

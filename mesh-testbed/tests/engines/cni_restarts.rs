@@ -1,10 +1,13 @@
-//! Containers on a network of `quilt-cni` that begin again: by a command, under an old name, with their host.
+//! Containers on a network of `quilt-cni` that begin again: by a command, under an old name, with their host; and those that
+//! come and go while the runtime does.
 
-use mesh_testbed::{Engine, EngineContainerOptions, wait_reachable};
+use mesh_testbed::{
+    Daemon, DaemonOptions, Engine, EngineContainerOptions, Signal, wait_reachable, wait_until,
+};
 
 use crate::{
     containers::reach_each_other,
-    leases::{container_links, leases},
+    leases::{container_links, leases, wait_nothing_left},
     mesh::{SOON, mesh_of_two, needed, wait_endpoint},
 };
 
@@ -111,4 +114,74 @@ async fn containers_of_podmans_over_quilt_cni_come_back_with_their_host() {
     }
     assert_eq!(leases(first).await.len(), 2);
     assert_eq!(container_links(first).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_podman_removes_while_no_runtime_runs_is_gone_when_it_is_back() {
+    let testbed = mesh_of_two().await;
+    let [first, second] = testbed.hosts() else {
+        unreachable!()
+    };
+    let engine = needed(Engine::podman_over_quilt_cni(first).await);
+    let far = second.add_container().await.unwrap();
+    let options = EngineContainerOptions::default();
+    let [stays, goes] = ["stays", "goes"].map(|name| engine.start(name, &options).unwrap());
+    let stopped = first.stop(Daemon::Runtime, Signal::SIGKILL, SOON).await;
+    stopped.unwrap();
+    engine.remove(goes).unwrap();
+    assert_eq!(container_links(first).await.len(), 1);
+    first.start_runtime(&DaemonOptions::new()).await.unwrap();
+    wait_until("the end of the lease", SOON, async || {
+        let leases = leases(first).await;
+        (leases.len() == 1)
+            .then_some(())
+            .ok_or(format!("{leases:?}"))
+    })
+    .await
+    .unwrap();
+    wait_reachable(far.netns(), stays.address, SOON)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_starts_a_container_while_the_runtime_restarts() {
+    let testbed = mesh_of_two().await;
+    let [first, second] = testbed.hosts() else {
+        unreachable!()
+    };
+    let engine = needed(Engine::podman_over_quilt_cni(first).await);
+    let far = second.add_container().await.unwrap();
+    first.restart(Daemon::Runtime).unwrap();
+    let web = engine.start("web", &EngineContainerOptions::default());
+    wait_reachable(far.netns(), web.unwrap().address, SOON)
+        .await
+        .unwrap();
+}
+
+/// `ctr` calls no DEL for what failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_containerd_starts_while_no_runtime_runs_fails_and_leaves_nothing() {
+    let testbed = mesh_of_two().await;
+    let [first, second] = testbed.hosts() else {
+        unreachable!()
+    };
+    let engine = needed(Engine::containerd(first).await);
+    let far = second.add_container().await.unwrap();
+    let stopped = first.stop(Daemon::Runtime, Signal::SIGTERM, SOON).await;
+    stopped.unwrap();
+    let options = EngineContainerOptions::default();
+    let refusal = engine.start("web", &options).unwrap_err().to_string();
+    assert!(refusal.contains("is quilt-runtime running"), "{refusal}");
+    assert_eq!(container_links(first).await, [""; 0]);
+    first.start_runtime(&DaemonOptions::new()).await.unwrap();
+    wait_nothing_left(first).await;
+    // What `ctr` made of it so far is still there.
+    engine.run(&["tasks", "delete", "--force", "web"]).unwrap();
+    engine.run(&["containers", "delete", "web"]).unwrap();
+    first.wait_ready(SOON).await.unwrap();
+    let web = engine.start("web", &options).unwrap();
+    wait_reachable(far.netns(), web.address, SOON)
+        .await
+        .unwrap();
 }
