@@ -82,9 +82,9 @@ pub enum Error {
 
     /// A container engine, or something that it needs, is not installed.
     #[error(
-        "{what} not found: tests with real containers need Podman with its CNI back end, and \
-         Docker; `cargo xtask setup` as root installs the former on Debian 12 (packages podman, \
-         runc, containernetworking-plugins, busybox-static), and unpacks the latter (docker.io, \
+        "{what} not found: tests with real containers need Podman with its CNI back end, Docker, and \
+         containerd; `cargo xtask setup` as root installs the first on Debian 12 (packages podman, \
+         runc, containernetworking-plugins, busybox-static), and unpacks the others (docker.io, \
          containerd) below the target directory"
     )]
     EngineMissing {

@@ -51,7 +51,7 @@
 //!
 //! # Container engines
 //!
-//! [`Engine`] is a real Podman or Docker on a host, as Debian 12 packages them, whose containers
+//! [`Engine`] is a real Podman, Docker or containerd on a host, as Debian 12 packages them, whose containers
 //! hang on the host's `quilt0`. It sees nothing of the machine's own engines, nor they of it.
 //!
 //! [`Cni`] is the part of an engine that speaks CNI: it does with lists of plugins what libcni does, for

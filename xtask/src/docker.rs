@@ -1,5 +1,5 @@
-//! Docker's programs for tests: unpacked, never installed. Debian's package would start a daemon that changes the
-//! machine's firewall.
+//! Docker's programs and containerd's for tests: unpacked, never installed. Debian's packages would start daemons, and Docker's
+//! changes the machine's firewall.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,26 +12,36 @@ use crate::cargo;
 use crate::foreground::{self, Reach};
 use crate::setup::find;
 
-/// Client, daemon and shims, and a library that few machines have.
+/// Docker's client and daemon; containerd, its shims and its client `ctr`; and a library that few machines have.
 const PACKAGES: [&str; 3] = ["docker.io", "containerd", "libdevmapper1.02.1"];
 
 /// Sixty megabytes to download.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// Unpacks Docker below the target directory, where tests look for it, unless it is there or installed.
+/// One program of either.
+const PROGRAMS: [&str; 2] = ["dockerd", "ctr"];
+
+/// Unpacks Docker and containerd below the target directory, where tests look for them, unless they are there or installed.
 pub(crate) fn ensure() -> anyhow::Result<()> {
     let root = cargo::checkout()?.target_dir.join("docker");
     let path = std::env::var_os("PATH");
-    if root.join("usr/sbin/dockerd").is_file() || find("dockerd", path.as_deref()).is_some() {
+    let missing = PROGRAMS.map(|program| match find(program, path.as_deref()) {
+        Some(_) => None,
+        None => Some(program),
+    });
+    let missing: Vec<_> = missing.into_iter().flatten().collect();
+    if root.join("usr/sbin/dockerd").is_file() || missing.is_empty() {
         return Ok(());
     }
+    let missing = missing.join(", ");
     if !geteuid().is_root() || !Path::new("/usr/bin/apt-get").exists() {
         bail!(
-            "missing: dockerd. As root on Debian or Ubuntu it is unpacked below target; elsewhere install Docker"
+            "missing: {missing}. As root on Debian or Ubuntu they are unpacked below target; elsewhere install Docker and \
+             containerd"
         );
     }
     eprintln!(
-        "unpacking {} below target: dockerd missing",
+        "unpacking {} below target: {missing} missing",
         PACKAGES.join(" ")
     );
     let scratch = root.with_extension("unpacking");

@@ -15,8 +15,8 @@ use crate::{build_ebpf, cargo, docker, kernel};
 /// Install what this machine lacks for building, testing and the demo
 ///
 /// As root on a machine with apt: a C compiler (for SQLite), bpftool, nft, iptables, iproute2, PostgreSQL's programs and PgBouncer (no
-/// database cluster is made, no server left running), Podman with runc and CNI plugins, Docker (unpacked below target, not
-/// installed), Python with venv, what the emulated kernels need, and the eBPF toolchain. With rustup: the components
+/// database cluster is made, no server left running), Podman with runc and CNI plugins, Docker and containerd (unpacked below
+/// target, not installed), Python with venv, what the emulated kernels need, and the eBPF toolchain. With rustup: the components
 /// rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts it needs by itself.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
