@@ -55,6 +55,16 @@ pub(crate) struct Slot {
     last_options: Mutex<DaemonOptions>,
 }
 
+impl Slot {
+    /// Takes note of its process' end, so that nothing of it is left.
+    pub(crate) fn look_after(&self) {
+        if let Some(process) = lock(&self.process).as_mut() {
+            // Whoever uses the daemon next is told what is wrong.
+            let _ = process.exit_status();
+        }
+    }
+}
+
 impl Host {
     /// Starts the runtime. See [`spawn`](Self::spawn).
     ///
@@ -184,6 +194,7 @@ impl Host {
     /// Has the runtime run in the namespaces behind the doors from now on, as long as they are there.
     pub(crate) async fn move_runtime(&self, doors: &Arc<Doors>) -> Result<()> {
         *lock(&self.runtime_doors) = Arc::downgrade(doors);
+        doors.let_in(&self.runtime);
         let running = self.is_running(Daemon::Runtime);
         if running {
             let within = Duration::from_secs(20);

@@ -5,12 +5,12 @@ use std::{
     io,
     os::unix::process::CommandExt as _,
     process::{Child, Command},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::entrance::on_thread;
+use crate::{daemons::Slot, entrance::on_thread};
 
 /// The mount and the process namespace of a process. The first stays as long as this value, the second ends with the
 /// first process inside.
@@ -18,6 +18,8 @@ use crate::entrance::on_thread;
 pub(crate) struct Doors {
     mounts: Arc<File>,
     processes: File,
+    /// The daemon that was begun inside. It is a child of ours.
+    tenant: OnceLock<Arc<Slot>>,
 }
 
 impl Doors {
@@ -26,11 +28,24 @@ impl Doors {
         Ok(Self {
             mounts: Arc::new(open("mnt")?),
             processes: open("pid")?,
+            tenant: OnceLock::new(),
         })
     }
 
     pub(crate) fn mounts(&self) -> &Arc<File> {
         &self.mounts
+    }
+
+    /// Says which daemon runs inside.
+    pub(crate) fn let_in(&self, tenant: &Arc<Slot>) {
+        let _ = self.tenant.set(Arc::clone(tenant));
+    }
+
+    /// Looks whether the daemon inside has ended. A process namespace ends when all inside are waited for.
+    pub(crate) fn look_after(&self) {
+        if let Some(tenant) = self.tenant.get() {
+            tenant.look_after();
+        }
     }
 
     /// Starts a command inside. It is a child of ours all the same.

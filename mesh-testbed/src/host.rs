@@ -45,7 +45,7 @@ pub struct Host {
     dir: PathBuf,
     pub(crate) control_plane_url: String,
     bpffs: bool,
-    pub(crate) runtime: Slot,
+    pub(crate) runtime: Arc<Slot>,
     /// Where its runtime runs, if not among ours.
     pub(crate) runtime_doors: Mutex<Weak<Doors>>,
     pub(crate) agent: Slot,
@@ -74,7 +74,7 @@ impl Host {
             dir: plan.dir,
             control_plane_url: plan.control_plane_url,
             bpffs: plan.bpffs,
-            runtime: Slot::default(),
+            runtime: Arc::default(),
             runtime_doors: Mutex::default(),
             agent: Slot::default(),
             container_addresses: Mutex::default(),

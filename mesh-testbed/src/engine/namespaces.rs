@@ -176,6 +176,7 @@ impl Namespaces {
         // It is gone once all the others inside are (pid_namespaces(7)).
         let deadline = Deadline::after(Duration::from_secs(10));
         while self.init.is_there() && !deadline.remaining().is_zero() {
+            self.doors.look_after();
             std::thread::sleep(Duration::from_millis(5));
         }
     }
