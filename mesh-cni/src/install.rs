@@ -233,11 +233,8 @@ impl Install {
                 place.engine
             );
         }
-        if others.is_empty() && known.is_some_and(|it| it.takes_first) {
-            println!(
-                "note     it is the only network there, so that {} gives it to whoever asks for none",
-                place.engine
-            );
+        if known.is_some_and(|it| it.takes_first) {
+            println!("note     {}", first_network(&place.engine, others));
         }
         let ours: Vec<String> = others
             .iter()
@@ -314,6 +311,21 @@ impl Chain {
             Some(portmap) if speaks_latest(portmap) => Self::WithPortmap,
             Some(_) => Self::WithOldPortmap,
         }
+    }
+}
+
+/// What an engine that takes the first network does beside others, which all come before ours.
+fn first_network(engine: &str, others: &[(PathBuf, Value)]) -> String {
+    match others.first() {
+        None => format!(
+            "it is the only network there, so that {engine} gives it to whoever asks for none"
+        ),
+        Some((file, network)) => format!(
+            "{engine} takes the first network there, {} of {}, and this one only where it is asked for by name: where \
+             nobody can (ctr run --cni), move that file away",
+            network["name"],
+            file.display()
+        ),
     }
 }
 

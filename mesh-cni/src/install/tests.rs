@@ -103,6 +103,18 @@ fn a_name_that_another_file_has_is_refused_and_one_of_its_own_is_not() {
 }
 
 #[test]
+fn an_engine_that_takes_the_first_network_is_said_to_take_anothers() {
+    let alone = first_network("containerd", &[]);
+    assert!(alone.contains("the only network"), "{alone}");
+    let file = PathBuf::from("/etc/cni/net.d/87-podman-bridge.conflist");
+    let beside = first_network("containerd", &[(file, json!({ "name": "podman" }))]);
+    assert!(
+        beside.contains("\"podman\" of /etc/cni/net.d/87-podman-bridge.conflist"),
+        "{beside}"
+    );
+}
+
+#[test]
 fn an_engine_that_is_not_known_says_where_it_looks() {
     let folder = tempfile::tempdir().unwrap();
     install(
