@@ -175,12 +175,15 @@ async fn a_check_names_what_is_not_as_it_was_left() {
             .any(|it| failed.msg.contains(it));
         assert!(named, "{harm}: {failed}");
         crate::mesh::ip(place, &cure);
-        let routes = crate::mesh::ip(&netns, "route show default");
-        if routes.is_empty() {
-            // It went with the address, or with the interface.
-            let failed = failure(nomad.check(&list, &allocation).await);
-            assert!(failed.code >= 100, "{harm}: {failed}");
-            crate::mesh::ip(&netns, "route add default via 10.42.1.1");
+        for (destination, metric) in [("default", ""), ("10.42.0.0/16", " metric 1024")] {
+            let routes = crate::mesh::ip(&netns, &format!("route show {destination}"));
+            if routes.is_empty() {
+                // It went with the address, or with the interface.
+                let failed = failure(nomad.check(&list, &allocation).await);
+                assert!(failed.code >= 100, "{harm}: {failed}");
+                let route = format!("route add {destination} via 10.42.1.1{metric}");
+                crate::mesh::ip(&netns, &route);
+            }
         }
         nomad.check(&list, &allocation).await.unwrap();
     }
