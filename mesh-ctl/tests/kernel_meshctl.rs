@@ -89,6 +89,43 @@ async fn a_container_is_put_on_the_mesh_shown_and_taken_off() {
     assert_eq!(prints(host, "addresses").lines().count(), 1);
 }
 
+/// As that of an engine with mounts of its own: for the runtime there is another file by that name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_is_found_where_its_caller_sees_it() {
+    let testbed = node().await;
+    let host = &testbed.hosts()[0];
+    let web = NetNs::new("web").await.unwrap();
+    let file = host.dir().join("namespace");
+    std::fs::write(&file, "").unwrap();
+    let script =
+        "mount --bind \"$1\" \"$2\" && exec \"$3\" --socket \"$4\" attach web --netns \"$2\"";
+    let attached = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .args([&web.path(), &file])
+        .arg(env!("CARGO_BIN_EXE_meshctl"))
+        .arg(host.runtime_socket())
+        .output()
+        .unwrap();
+    assert!(attached.status.success(), "{attached:?}");
+    let shown = web
+        .command("ip")
+        .args(["address", "show", "eth0"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("10.42.1.2/24"), "{shown}");
+    // Its end does not end the lease, although nobody is there by now who sees the path.
+    let list: serde_json::Value = serde_json::from_str(&prints(host, "addresses --json")).unwrap();
+    assert_eq!(list["leases"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        list["leases"][0]["leaked"],
+        serde_json::Value::Null,
+        "{list}"
+    );
+    let refused = complains(host, &format!("attach db --netns {}", file.display()));
+    assert!(refused.contains("not a namespace"), "{refused}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_wrong_is_said_on_standard_error_with_what_to_do() {
     let testbed = node().await;
