@@ -279,9 +279,13 @@ impl Install {
             "name": place.network,
             "plugins": plugins,
         });
-        if chain != Chain::WithOldPortmap {
+        match chain {
+            // Its CHECK fails on every host that has tables of IPv6, whatever plugin comes before it (mended in its 1.3.0).
+            Chain::WithOldPortmap => conflist["disableCheck"] = true.into(),
             // Engines that know the list take the latest that they speak themselves.
-            conflist["cniVersions"] = json!(["1.0.0", "1.1.0"]);
+            Chain::Alone | Chain::WithPortmap => {
+                conflist["cniVersions"] = json!(["1.0.0", "1.1.0"]);
+            }
         }
         if Engine::named(&place.engine).is_some_and(|it| it.has_labels) {
             // So that a prune can spare it: what no container uses would go.

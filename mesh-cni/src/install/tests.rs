@@ -74,8 +74,10 @@ fn ports_are_published_as_soon_as_the_plugin_for_them_is_there() {
     let old = answers(r#""0.4.0","1.0.0""#);
     assert_eq!(old["plugins"][1]["type"], "portmap");
     assert!(old.get("cniVersions").is_none());
+    assert_eq!(old["disableCheck"], true);
     let new = answers(r#""1.0.0","1.1.0""#);
     assert_eq!(new["cniVersions"][1], "1.1.0");
+    assert!(new.get("disableCheck").is_none());
 }
 
 #[test]
