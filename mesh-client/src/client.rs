@@ -150,8 +150,9 @@ where
     /// [`ClientError`].
     pub async fn attach(
         &mut self,
-        request: AttachEndpointRequest,
+        mut request: AttachEndpointRequest,
     ) -> Result<Attached, ClientError> {
+        request.network_namespace = without_symlinks(request.network_namespace);
         let (owner, namespace) = (request.owner.clone(), request.network_namespace.clone());
         let answer = self.runtime.attach_endpoint(request).await?.into_inner();
         if !answer.success {
@@ -184,12 +185,30 @@ where
     ///
     /// [`ClientError`].
     pub async fn detach(&mut self, owner: Owner) -> Result<(), ClientError> {
+        self.detach_if(owner, false).await
+    }
+
+    /// Takes a container off the mesh if [`Self::addresses`] would call its lease leaked; one in use stays, which is
+    /// success.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn detach_if_leaked(&mut self, owner: Owner) -> Result<(), ClientError> {
+        self.detach_if(owner, true).await
+    }
+
+    async fn detach_if(&mut self, owner: Owner, only_if_leaked: bool) -> Result<(), ClientError> {
         let request = DetachEndpointRequest {
             owner: Some(owner),
+            only_if_leaked,
             ..Default::default()
         };
         let answer = self.runtime.detach_endpoint(request).await?.into_inner();
-        settle(answer.success, answer.error)
+        match answer.success {
+            true => Ok(()),
+            false => Err(refused(answer.try_again, answer.error)),
+        }
     }
 
     /// Leases an address, for an interface that somebody else makes.
@@ -265,6 +284,17 @@ fn refused(try_again: bool, error: String) -> ClientError {
         true => ClientError::NotYet(error),
         false => ClientError::Refused(error),
     }
+}
+
+/// The path of a namespace with the symbolic links on the way to it resolved: those of other file systems than the runtime's
+/// own, such as /var/run, lead elsewhere there. The last part may be none (`/proc/4711/ns/net`), and stays.
+fn without_symlinks(path: String) -> String {
+    let resolve = || {
+        let path = Path::new(&path);
+        let resolved = path.parent()?.canonicalize().ok()?.join(path.file_name()?);
+        Some(resolved.to_str()?.to_owned())
+    };
+    resolve().unwrap_or(path)
 }
 
 fn settle(success: bool, error: String) -> Result<(), ClientError> {

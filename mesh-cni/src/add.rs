@@ -38,8 +38,10 @@ pub(crate) async fn add(call: &Call, network: &Network) -> Result<Value, Failure
     if !seen.interfaces.is_empty() {
         check_networks(&mut client, &owner).await?;
     }
+    // What was there before is an earlier call's, and not to be undone.
+    let had_link = del::has_link(&call.owner(network)?).await?;
     let attached = match attach(&mut client, request).await {
-        Err(error @ (ClientError::Failed(_) | ClientError::Silent)) => {
+        Err(error) if may_have_begun(&error) && !had_link => {
             undo(call, network, &error).await;
             return Err(error.into());
         }
@@ -49,6 +51,20 @@ pub(crate) async fn add(call: &Call, network: &Network) -> Result<Value, Failure
         return Err(exists(call));
     }
     Ok(attachment::result(network, &call.namespace, &attached))
+}
+
+/// Whether a call that failed may have done something.
+fn may_have_begun(error: &ClientError) -> bool {
+    use mesh_client::StatusCode::{Aborted, FailedPrecondition, PermissionDenied, Unimplemented};
+    match error {
+        ClientError::Silent => true,
+        ClientError::Failed(status) => !matches!(
+            status.code(),
+            // Another call for the same interface is under way; the others are refused as such.
+            Aborted | FailedPrecondition | PermissionDenied | Unimplemented
+        ),
+        _ => false,
+    }
 }
 
 /// Undoes what a call may have begun that was not answered: the runtime would, once it is there again, but until then
@@ -66,7 +82,7 @@ async fn undo(call: &Call, network: &Network, error: &ClientError) {
     let undone = match error {
         // Nobody waits twice for one that does not answer.
         ClientError::Silent => match call.owner(network) {
-            Ok(owner) => del::without_runtime(network, &owner).await.map(drop),
+            Ok(owner) => del::without_runtime(call, network, &owner).await.map(drop),
             Err(failure) => Err(failure),
         },
         _ => del::del(call, network).await,
@@ -105,11 +121,12 @@ async fn attach(
     let Some(owner) = request.owner.clone() else {
         return Err(refused);
     };
-    match client.lease(&owner).await? {
-        Some(lease) if !lease.leaked.is_empty() => {
-            client.detach(owner).await?;
+    match client.lease(&owner).await {
+        Ok(Some(lease)) if !lease.leaked.is_empty() => {
+            client.detach_if_leaked(owner).await?;
             client.attach(request).await
         }
+        // Why it is refused says more than what else failed.
         _ => Err(refused),
     }
 }

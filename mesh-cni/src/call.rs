@@ -108,7 +108,11 @@ impl Call {
             container: read("CNI_CONTAINERID")?,
             namespace: read("CNI_NETNS")?,
             interface: read("CNI_IFNAME")?,
-            arguments: arguments(&read("CNI_ARGS")?)?,
+            arguments: match command {
+                // No container is kept from going by what it came with.
+                Command::Del => BTreeMap::new(),
+                _ => arguments(&read("CNI_ARGS")?)?,
+            },
         };
         if !command.needs().is_empty() {
             call.owner(network)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 use mesh_client::{Client, ClientError};
 use mesh_ipam::{Owner, Tombstones};
+use rtnetlink::Handle;
 
 use crate::{
     add::message,
@@ -26,30 +27,56 @@ pub(crate) async fn del(call: &Call, network: &Network) -> Result<(), Failure> {
     if !is_without_runtime(detach(network, &owner).await)? {
         return Ok(());
     }
-    if !without_runtime(network, &owner).await? {
+    if !without_runtime(call, network, &owner).await? {
         return Ok(());
     }
     // It may have come back, and looked for word before there was any.
     is_without_runtime(detach(network, &owner).await).map(drop)
 }
 
-/// Deletes the interface, and leaves word of it for the runtime. Whether that is left.
-pub(crate) async fn without_runtime(network: &Network, owner: &Owner) -> Result<bool, Failure> {
-    delete(&owner.link_name()).await.map_err(|reason| {
+/// Leaves word for the runtime, and deletes the interface. Whether there is word.
+pub(crate) async fn without_runtime(
+    call: &Call,
+    network: &Network,
+    owner: &Owner,
+) -> Result<bool, Failure> {
+    let link = owner.link_name();
+    let failed = |reason: String| {
         Failure::new(
             Code::Io,
             format!(
-                "no runtime is there to remove {owner}, and its interface {} cannot be deleted: {reason}",
-                owner.link_name()
+                "no runtime is there to remove {owner}, and its interface {link} cannot be deleted: {reason}"
             ),
         )
-    })?;
-    if let Err(error) = Tombstones::beside(network.socket()).leave(owner) {
-        // The interface is gone. The runtime finds out when the namespace goes.
+    };
+    let is_there = with_kernel(async |handle| Ok(find(&handle, &link).await?.is_some()));
+    let namespace_is_gone = !call.namespace.is_empty() && !call.path().exists();
+    if !is_there.await.map_err(failed)? && namespace_is_gone {
+        // The runtime finds that out without a word, if there ever was a lease.
+        return Ok(false);
+    }
+    // Before the interface goes: whoever ends this process in between leaves no lease of nobody's.
+    let word = Tombstones::beside(network.socket()).leave(owner);
+    let deleted = with_kernel(async |handle| match find(&handle, &link).await? {
+        Some(index) => settle(handle.link().del(index).execute().await),
+        None => Ok(()),
+    });
+    deleted.await.map_err(failed)?;
+    if let Err(error) = word {
+        // The runtime finds out when the namespace goes.
         eprintln!("quilt-cni: cannot leave word for the runtime that {owner} is gone: {error}");
         return Ok(false);
     }
     Ok(true)
+}
+
+/// Whether the host has the interface of an owner.
+pub(crate) async fn has_link(owner: &Owner) -> Result<bool, Failure> {
+    let link = owner.link_name();
+    let found = with_kernel(async |handle| Ok(find(&handle, &link).await?.is_some()));
+    found
+        .await
+        .map_err(|reason| Failure::new(Code::Io, format!("cannot look for {link}: {reason}")))
 }
 
 async fn detach(network: &Network, owner: &Owner) -> Result<(), ClientError> {
@@ -73,33 +100,38 @@ fn is_without_runtime(detached: Result<(), ClientError>) -> Result<bool, Failure
     }
 }
 
-/// Deletes an interface of this host. One that is not there is success.
-async fn delete(link: &str) -> Result<(), String> {
-    let delete = async {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(|error| error.to_string())?;
-        // It ends with this process.
-        tokio::spawn(connection);
-        let mut found = handle.link().get().match_name(link.to_owned()).execute();
-        let index = match found.try_next().await {
-            Ok(Some(message)) => message.header.index,
-            Ok(None) => return Ok(()),
-            Err(error) if is_missing(&error) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
-        };
-        match handle.link().del(index).execute().await {
-            Err(error) if !is_missing(&error) => Err(error.to_string()),
-            _ => Ok(()),
-        }
-    };
-    tokio::time::timeout(KERNEL_DEADLINE, delete)
-        .await
-        .unwrap_or_else(|_| {
-            Err(format!(
-                "the kernel does not answer within {} s",
-                KERNEL_DEADLINE.as_secs()
-            ))
-        })
+/// Does something by a connection to this host's kernel.
+async fn with_kernel<T>(
+    work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>,
+) -> Result<T, String> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| error.to_string())?;
+    // It ends with this process.
+    tokio::spawn(connection);
+    match tokio::time::timeout(KERNEL_DEADLINE, work(handle)).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err(format!(
+            "the kernel does not answer within {} s",
+            KERNEL_DEADLINE.as_secs()
+        )),
+    }
+}
+
+/// Number of an interface of this host.
+async fn find(handle: &Handle, link: &str) -> Result<Option<u32>, rtnetlink::Error> {
+    let mut found = handle.link().get().match_name(link.to_owned()).execute();
+    match found.try_next().await {
+        Ok(found) => Ok(found.map(|it| it.header.index)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is gone already is success.
+fn settle(deleted: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match deleted {
+        Err(error) if is_missing(&error) => Ok(()),
+        other => other,
+    }
 }
 
 fn is_missing(error: &rtnetlink::Error) -> bool {

@@ -1,6 +1,6 @@
 //! GC: frees what the engine does not know any more, and what is not there.
 
-use mesh_client::mesh::ListAddressesRequest;
+use mesh_client::{ClientError, mesh::ListAddressesRequest};
 
 use crate::{
     failure::{Code, Failure},
@@ -34,13 +34,17 @@ pub(crate) async fn gc(network: &Network) -> Result<(), Failure> {
         if lease.leaked.is_empty() || valid.contains(&known) {
             continue;
         }
-        let freed = match lease.endpoint {
-            Some(_) => client.detach(owner).await,
-            None => client.release(owner).await,
-        };
-        // The others are freed all the same.
-        if let Err(error) = freed {
-            failure.get_or_insert(Failure::from(error));
+        // It may be in use by now.
+        match client.detach_if_leaked(owner).await {
+            Ok(()) => {}
+            // Nor would it answer for the next.
+            Err(error @ (ClientError::Silent | ClientError::Connect { .. })) => {
+                return Err(error.into());
+            }
+            // The others are freed all the same.
+            Err(error) => {
+                failure.get_or_insert(Failure::from(error));
+            }
         }
     }
     failure.map_or(Ok(()), Err)

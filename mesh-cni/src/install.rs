@@ -43,7 +43,8 @@ enum What {
     ///
     /// The network's file sorts last, so that no engine takes it for its default by accident.
     Install(Install),
-    /// Remove what `install` wrote for an engine; containers that run keep their interfaces
+    /// Remove the network that `install` wrote for an engine; containers that run stay on the mesh, and the plugin stays for
+    /// them
     Uninstall(Place),
 }
 
@@ -145,16 +146,12 @@ impl Place {
             );
         }
         fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-        println!("removed {}", file.display());
-        let used = networks(&folders.networks)?
-            .into_iter()
-            .any(|(_, it)| engine_of(&it).is_some());
-        let plugin = folders.plugins.join(PLUGIN);
-        if !used && plugin.exists() {
-            fs::remove_file(&plugin)
-                .with_context(|| format!("cannot remove {}", plugin.display()))?;
-            println!("removed {}", plugin.display());
-        }
+        println!("removed  {}", file.display());
+        // Containers that run are taken off by it, and other engines may look there, too.
+        println!(
+            "stays    {}, by which containers that run are taken off",
+            folders.plugins.join(PLUGIN).display()
+        );
         Ok(())
     }
 }
@@ -196,6 +193,14 @@ impl Install {
         // What was written with other plugins there is ours as well.
         let of_ours = |before: &String| Chain::ALL.map(|it| self.text(it)).contains(before);
         let before = fs::read_to_string(&file).ok();
+        let other = read(&file).as_ref().and_then(engine_of);
+        if let Some(other) = other.filter(|it| *it != place.engine) {
+            // With another name in it, containers that run would not be taken off any more.
+            bail!(
+                "{} is the network of {other}: choose another name with --network",
+                file.display()
+            );
+        }
         if before.is_some_and(|before| !of_ours(&before)) && !self.force {
             bail!(
                 "{} is there and says something else: --force replaces it",

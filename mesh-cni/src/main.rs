@@ -86,7 +86,10 @@ fn plugin(version: &mut Version) -> Result<Option<Value>, Failure> {
     }
     *version = version::of(&input)?;
     command.check_version(*version)?;
-    let network = Network::read(&input, *version)?;
+    let network = match command {
+        Command::Del => Network::read_names(&input, *version)?,
+        _ => Network::read(&input, *version)?,
+    };
     let call = Call::read(command, &network)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

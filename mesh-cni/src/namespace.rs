@@ -43,17 +43,22 @@ fn check(path: &Path) -> Result<(), Failure> {
             "CNI_NETNS {shown} is not an absolute path, such as /run/netns/web"
         )));
     }
-    let unreadable = |error: &dyn std::error::Error| {
-        failed(format!("CNI_NETNS {shown} cannot be opened: {error}"))
+    let unreadable = |error: io::Error| {
+        let code = match error.kind() {
+            // It is this process that lacks something.
+            io::ErrorKind::PermissionDenied => Code::Io,
+            _ => Code::Namespace,
+        };
+        Failure::new(code, format!("CNI_NETNS {shown} cannot be opened: {error}"))
     };
     // Before it is opened: that of a FIFO may never end.
-    let kind = statfs(path).map_err(|error| unreadable(&error))?;
+    let kind = statfs(path).map_err(|errno| unreadable(errno.into()))?;
     if kind.filesystem_type() != NSFS_MAGIC {
         return Err(failed(format!(
             "CNI_NETNS {shown} is no namespace: the container's is gone, or another file was named"
         )));
     }
-    let file = fs::File::open(path).map_err(|error| unreadable(&error))?;
+    let file = fs::File::open(path).map_err(unreadable)?;
     // SAFETY: the ioctl takes no argument and returns a number.
     let kind = unsafe { ioctl::get_nstype(file.as_raw_fd()) };
     if kind != Ok(nix::libc::CLONE_NEWNET) {
@@ -61,8 +66,8 @@ fn check(path: &Path) -> Result<(), Failure> {
             "CNI_NETNS {shown} is a namespace, but not one of networks"
         )));
     }
-    let own = fs::metadata("/proc/self/ns/net").map_err(|error| unreadable(&error))?;
-    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
+    let own = fs::metadata("/proc/self/ns/net").map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
     let may_be_own =
         env::var("CNI_NETNS_OVERRIDE").is_ok_and(|it| it == "1" || it.eq_ignore_ascii_case("true"));
     if (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()) && !may_be_own {

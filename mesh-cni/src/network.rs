@@ -9,7 +9,7 @@ use std::{
 use mesh_client::DEFAULT_SOCKET;
 use mesh_ipam::Owner;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     failure::{Code, Failure},
@@ -105,6 +105,19 @@ struct Label {
 }
 
 impl Network {
+    /// Reads what tells whose it is, and passes over all else: no container is kept from going by what it wished for, or by a
+    /// mistake that somebody made in the file since it came.
+    pub(crate) fn read_names(input: &[u8], version: Version) -> Result<Self, Failure> {
+        let mut named: Map<String, Value> = serde_json::from_slice(input).map_err(|error| {
+            Failure::new(
+                Code::Decode,
+                format!("the configuration on standard input cannot be read: {error}"),
+            )
+        })?;
+        named.retain(|name, _| ["name", "engine", "socket"].contains(&name.as_str()));
+        Self::read(Value::Object(named).to_string().as_bytes(), version)
+    }
+
     /// Reads and checks it.
     pub(crate) fn read(input: &[u8], version: Version) -> Result<Self, Failure> {
         let mut input = serde_json::Deserializer::from_slice(input);
@@ -282,6 +295,19 @@ mod tests {
             assert_eq!(wished(bad).unwrap_err().code, Code::Config);
         }
         assert_eq!(wished(json!("10.42.1.9")).unwrap_err().code, Code::Decode);
+    }
+
+    #[test]
+    fn who_takes_a_container_off_reads_no_more_than_whose_it_is() {
+        let config = json!({ "name": "quilt", "engine": "podman", "ipam": 7, "mtu": "many",
+                             "runtimeConfig": [], "socket": "/run/mine.sock" });
+        let config = config.to_string();
+        assert!(Network::read(config.as_bytes(), Version::V1_0_0).is_err());
+        let network = Network::read_names(config.as_bytes(), Version::V1_0_0).unwrap();
+        assert_eq!(network.socket(), Path::new("/run/mine.sock"));
+        let nobodys = br#"{"name":"quilt"}"#;
+        let refused = Network::read_names(nobodys, Version::V1_0_0).unwrap_err();
+        assert_eq!(refused.code, Code::Config);
     }
 
     #[test]

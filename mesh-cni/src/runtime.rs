@@ -29,6 +29,7 @@ pub(crate) fn is_absent(error: &ClientError) -> bool {
     };
     matches!(
         reason.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        // The last: more are waiting to connect than the kernel keeps.
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
     )
 }

@@ -6,10 +6,13 @@
 //! of containers.
 
 use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown},
     path::{Path, PathBuf},
 };
+
+use nix::unistd::geteuid;
 
 use crate::Owner;
 
@@ -33,26 +36,41 @@ impl Tombstones {
         Self(directory.join(NAME))
     }
 
-    /// Makes the directory, for this user alone.
+    /// Makes the directory, for the user alone whose the socket's is. One that is there has to be that.
     ///
     /// # Errors
     ///
-    /// The file system's.
+    /// The file system's, or that others may write there: word of theirs would take off anybody's container.
     pub fn make(&self) -> io::Result<()> {
-        let made = fs::DirBuilder::new().mode(0o700).create(&self.0);
-        match made {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
+        let beside = self.0.parent().unwrap_or(Path::new("/")).metadata()?;
+        match fs::DirBuilder::new().mode(0o700).create(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => {}
+            // By root for a runtime of another user. Without the right to, it is the own one's.
+            Ok(()) if beside.uid() != self.0.symlink_metadata()?.uid() => {
+                let _ = lchown(&self.0, Some(beside.uid()), None);
+            }
+            Ok(()) => {}
         }
+        let there = self.0.symlink_metadata()?;
+        let trusted = [0, geteuid().as_raw(), beside.uid()].contains(&there.uid());
+        if !there.is_dir() || !trusted || there.mode() & 0o022 != 0 {
+            return Err(io::Error::other(format!(
+                "{} is no directory that only the runtime's user may write to: remove it",
+                self.0.display()
+            )));
+        }
+        // Such as that of root, left to a runtime of another user.
+        fs::read_dir(&self.0).map(drop)
     }
 
-    /// Leaves word that an owner's interface was deleted. Where there is no directory, no runtime has run since the host
-    /// started, and no lease is left to be taken back.
+    /// Leaves word that an owner's interface is deleted.
     ///
     /// # Errors
     ///
-    /// The file system's.
+    /// Those of [`Self::make`].
     pub fn leave(&self, owner: &Owner) -> io::Result<()> {
+        self.make()?;
         let path = self.path(owner);
         // Whole or not at all, whoever reads meanwhile.
         let unfinished = self
@@ -60,11 +78,12 @@ impl Tombstones {
             .join(format!(".{}.{}", owner.link_name(), std::process::id()));
         // The runtime may be another user than who leaves it, and nobody else gets into the directory.
         let readable = fs::Permissions::from_mode(0o644);
-        let written = fs::write(&unfinished, owner.to_string())
-            .and_then(|()| fs::set_permissions(&unfinished, readable))
-            .and_then(|()| fs::rename(&unfinished, &path));
+        let written = fs::File::create_new(&unfinished).and_then(|mut file| {
+            file.write_all(owner.to_string().as_bytes())?;
+            file.set_permissions(readable)?;
+            fs::rename(&unfinished, &path)
+        });
         match written {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.0.exists() => Ok(()),
             Err(error) => {
                 // What is left of it is nobody's.
                 let _ = fs::remove_file(&unfinished);
@@ -89,7 +108,8 @@ impl Tombstones {
 
     /// Whether there is word of an owner.
     pub fn has(&self, owner: &Owner) -> bool {
-        self.path(owner).exists()
+        let found = self.path(owner).symlink_metadata();
+        found.is_ok_and(|it| it.is_file())
     }
 
     /// The owners of whom there is word. What is no tombstone is passed over.
@@ -139,8 +159,6 @@ mod tests {
     fn word_of_an_owner_is_there_until_it_is_taken_away() {
         let folder = tempfile::tempdir().unwrap();
         let tombstones = Tombstones::beside(&folder.path().join("runtime.sock"));
-        // No runtime has run yet.
-        tombstones.leave(&owner("early")).unwrap();
         assert_eq!(tombstones.owners().unwrap(), []);
         tombstones.make().unwrap();
         tombstones.make().unwrap();
@@ -156,6 +174,23 @@ mod tests {
         assert!(tombstones.take(&owner("web")).unwrap());
         assert!(!tombstones.take(&owner("web")).unwrap());
         assert_eq!(fs::read_dir(folder.path().join(NAME)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let tombstones = Tombstones::beside(&folder.path().join("runtime.sock"));
+        let directory = folder.path().join(NAME);
+        std::os::unix::fs::symlink("/tmp", &directory).unwrap();
+        assert!(tombstones.make().is_err());
+        assert!(tombstones.leave(&owner("web")).is_err());
+        fs::remove_file(&directory).unwrap();
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(tombstones.leave(&owner("web")).is_err());
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+        tombstones.leave(&owner("web")).unwrap();
+        assert_eq!(tombstones.owners().unwrap(), [owner("web")]);
     }
 
     #[test]

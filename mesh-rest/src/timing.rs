@@ -39,8 +39,9 @@ pub fn between_news(waiters: usize) -> Duration {
 }
 
 /// How long who was told news pauses before it asks again, chosen at random from this, in a cluster of so many nodes.
-/// Nothing is missed by it, also if two replicas share the waiting nodes: by then none has published anything else. But
-/// sooner the question would be read before others have their news.
+/// Sooner the question would be read before others have their news. Nothing is missed by it, and where one or two replicas
+/// share the waiting nodes evenly nothing comes later: by then none has published anything else. Of several replicas one with
+/// few waiting nodes may have, and is asked a moment later.
 #[must_use]
 pub fn pause_after_news(nodes: usize) -> RangeInclusive<Duration> {
     let interval = between_news(nodes);

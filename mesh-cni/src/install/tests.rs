@@ -139,26 +139,22 @@ fn an_engine_that_is_not_known_says_where_it_looks() {
 }
 
 #[test]
-fn what_is_uninstalled_is_gone_and_the_plugin_with_the_last_network() {
+fn what_is_uninstalled_is_gone_and_the_plugin_stays_for_containers_that_run() {
     let folder = tempfile::tempdir().unwrap();
     install(folder.path(), &["--engine", "podman"]).unwrap();
-    install(folder.path(), &["--engine", "nomad", "--network", "jobs"]).unwrap();
-    let place = |engine: &str, network: &str| Place {
+    let place = |engine: &str| Place {
         engine: engine.to_owned(),
-        network: network.to_owned(),
+        network: "quilt".to_owned(),
         conf_dir: Some(folder.path().join("net.d")),
         bin_dir: Some(folder.path().join("bin")),
     };
-    assert!(
-        place("podman", "jobs").uninstall().is_err(),
-        "it is nomad's"
-    );
-    place("podman", "quilt").uninstall().unwrap();
-    assert!(folder.path().join("bin/quilt-cni").exists());
-    place("nomad", "jobs").uninstall().unwrap();
-    assert!(!folder.path().join("bin/quilt-cni").exists());
+    assert!(place("nomad").uninstall().is_err(), "it is Podman's");
+    let refused = install(folder.path(), &["--engine", "nomad", "--force"]).unwrap_err();
+    assert!(refused.to_string().contains("--network"), "{refused}");
+    place("podman").uninstall().unwrap();
     assert_eq!(
         fs::read_dir(folder.path().join("net.d")).unwrap().count(),
         0
     );
+    assert!(folder.path().join("bin/quilt-cni").exists());
 }

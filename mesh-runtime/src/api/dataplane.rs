@@ -259,9 +259,11 @@ impl MeshDataplane for DataplaneService {
             interface,
             address,
             owner,
+            only_if_leaked,
         } = request.into_inner();
         if let Some(owner) = owner {
-            return self.registry()?.detach_endpoint(owner).await;
+            let registry = self.registry()?;
+            return registry.detach_endpoint(owner, only_if_leaked).await;
         }
         let outcome = ask(&self.commands, |reply| Command::DetachEndpoint {
             interface,
@@ -272,6 +274,7 @@ impl MeshDataplane for DataplaneService {
         Ok(Response::new(DetachEndpointResponse {
             success: outcome.is_ok(),
             error: text(outcome.err()),
+            try_again: false,
         }))
     }
 
@@ -279,9 +282,8 @@ impl MeshDataplane for DataplaneService {
         &self,
         request: Request<AllocateAddressRequest>,
     ) -> Result<Response<AllocateAddressResponse>, Status> {
-        let caller = caller(&request);
         self.registry()?
-            .allocate_address(request.into_inner(), caller)
+            .allocate_address(request.into_inner())
             .await
     }
 

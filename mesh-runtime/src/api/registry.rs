@@ -55,21 +55,25 @@ impl Registry {
     pub(crate) async fn detach_endpoint(
         &self,
         of: mesh::Owner,
+        only_if_leaked: bool,
     ) -> Result<Response<DetachEndpointResponse>, Status> {
-        let outcome = async { self.detach(&owner(Some(of))?).await };
-        let outcome = settle(outcome.await)?;
-        Ok(Response::new(DetachEndpointResponse {
-            success: outcome.is_ok(),
-            error: outcome.err().map_or_else(String::new, |it| it.to_string()),
-        }))
+        let outcome = async { self.detach(&owner(Some(of))?, only_if_leaked).await };
+        let mut answer = DetachEndpointResponse::default();
+        match settle(outcome.await)? {
+            Ok(()) => answer.success = true,
+            Err(refusal) => {
+                answer.try_again = refusal.for_now;
+                answer.error = refusal.to_string();
+            }
+        }
+        Ok(Response::new(answer))
     }
 
     pub(crate) async fn allocate_address(
         &self,
         request: AllocateAddressRequest,
-        caller: Option<i32>,
     ) -> Result<Response<AllocateAddressResponse>, Status> {
-        let outcome = async { self.allocate(allocation(request, caller)?).await };
+        let outcome = async { self.allocate(allocation(request)?).await };
         let mut answer = AllocateAddressResponse::default();
         match settle(outcome.await)? {
             Ok(lease) => {
@@ -160,16 +164,12 @@ fn named(names: Vec<String>, labels: HashMap<String, String>) -> Result<NamedLab
     Ok(named)
 }
 
-fn allocation(
-    request: AllocateAddressRequest,
-    caller: Option<i32>,
-) -> Result<Allocation, CallError> {
+fn allocation(request: AllocateAddressRequest) -> Result<Allocation, CallError> {
     let namespace = request.network_namespace;
     Ok(Allocation {
         owner: owner(request.owner)?,
         wished: address(&request.address)?,
         namespace: (!namespace.is_empty()).then_some(namespace),
-        caller,
         outlives_boot: request.outlives_boot,
         named: named(request.names, request.labels)?,
     })

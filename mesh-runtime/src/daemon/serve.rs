@@ -28,8 +28,8 @@ use super::{
 
 /// How long calls that are under way may take once a signal has come.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
-/// The longest a call may take; the services' own deadline is shorter and says more.
-const CALL_DEADLINE: Duration = Duration::from_secs(15);
+/// The longest a call may take; the services' own deadlines are shorter and say more, and so is that of mesh-client.
+const CALL_DEADLINE: Duration = Duration::from_secs(25);
 /// Calls at a time on one connection. One agent makes one.
 const CALLS_PER_CONNECTION: usize = 32;
 /// Finds out that a peer has gone without a word.

@@ -234,6 +234,10 @@ impl Reconciler {
         namespace: &Namespace,
         reply: oneshot::Sender<Result<Made, Refusal>>,
     ) {
+        // Made for nobody, it would be in the way of the caller's next try.
+        if reply.is_closed() {
+            return;
+        }
         match self.make_link(lease, namespace).await {
             Ok(made) => self.answer_when_shown(Waiting::for_endpoint(reply, made)),
             // A caller that has gone away meanwhile is no error.
@@ -284,7 +288,7 @@ impl Reconciler {
         self.round(Dirty::default()).await;
         let made = self.observed.link_named(&endpoint.link);
         let port = made.map(|link| link.index).ok_or_else(|| {
-            Refusal::new(format!(
+            Refusal::for_now(format!(
                 "interface {} is gone again: attach it anew",
                 endpoint.link
             ))
@@ -324,7 +328,7 @@ impl Reconciler {
     }
 
     fn no_bridge(&self) -> Refusal {
-        Refusal::new(format!(
+        Refusal::for_now(format!(
             "the bridge {} is not there at the moment: try again",
             self.settings.bridge
         ))
@@ -354,7 +358,7 @@ impl Reconciler {
             .get(link)
             .map(|port| port.index)
             .ok_or_else(|| {
-                Refusal::new(format!("interface {link} is gone again: attach it anew"))
+                Refusal::for_now(format!("interface {link} is gone again: attach it anew"))
             })?;
         veth::raise(&self.netlink, found)
             .await

@@ -47,7 +47,15 @@ impl Registry {
             let Some(_turn) = self.turns.try_take(&owner) else {
                 continue;
             };
-            if let Err(error) = self.bury(&owner).await {
+            let buried = match self.ipam.lease_of(&owner) {
+                Some(_) => self.bury(&owner).await,
+                // Of what never was, or is gone already.
+                None => match &self.tombstones {
+                    Some(tombstones) => self.forget_tombstone(tombstones, &owner).await,
+                    None => Ok(()),
+                },
+            };
+            if let Err(error) = buried {
                 tracing::warn!(%owner, %error, "cannot undo an attachment whose container is gone: trying again in a moment");
             }
         }

@@ -59,7 +59,15 @@ impl From<Status> for CallError {
 
 impl From<IpamError> for CallError {
     fn from(error: IpamError) -> Self {
-        Self::Refused(Refusal::because(error))
+        let passes = match &error {
+            // There may be room in a moment, and a successor has the leases.
+            IpamError::Disk(_) | IpamError::Closed => true,
+            IpamError::Refused(refusal) => matches!(refusal, mesh_ipam::Refusal::NoSubnet),
+        };
+        Self::Refused(match passes {
+            true => Refusal::for_now(error.to_string()),
+            false => Refusal::because(error),
+        })
     }
 }
 
@@ -70,8 +78,6 @@ pub(crate) struct Allocation {
     pub(crate) wished: Option<Ipv4Addr>,
     /// Path of the namespace with which it ends.
     pub(crate) namespace: Option<String>,
-    /// The process that names it.
-    pub(crate) caller: Option<i32>,
     pub(crate) outlives_boot: bool,
     pub(crate) named: NamedLabels,
 }
@@ -123,7 +129,7 @@ impl Registry {
         let _turn = self.turns.take(&allocation.owner).await?;
         self.bury(&allocation.owner).await?;
         let namespace = match allocation.namespace {
-            Some(path) => Some(open(path, allocation.caller).await?.named().clone()),
+            Some(path) => Some(open(path, None).await?.named().clone()),
             None => None,
         };
         let lifetime = match allocation.outlives_boot {
@@ -299,9 +305,16 @@ impl Registry {
         Ok(self.ipam.set_endpoint(&lease.owner, Some(settled)).await?)
     }
 
-    /// Undoes an attachment.
-    pub(crate) async fn detach(&self, owner: &Owner) -> Result<(), CallError> {
+    /// Undoes an attachment; `only_if_leaked`: unless it is in use.
+    pub(crate) async fn detach(
+        &self,
+        owner: &Owner,
+        only_if_leaked: bool,
+    ) -> Result<(), CallError> {
         let _turn = self.turns.take(owner).await?;
+        if only_if_leaked && self.leak_of(owner).await?.is_none() {
+            return Ok(());
+        }
         self.take_off(owner).await?;
         self.bury(owner).await
     }

@@ -166,7 +166,7 @@ impl Registry {
     }
 
     /// What is the matter with an owner's lease at the moment. Nobody else may be at it.
-    async fn leak_of(&self, owner: &Owner) -> Result<Option<(Lease, Leak)>, Status> {
+    pub(super) async fn leak_of(&self, owner: &Owner) -> Result<Option<(Lease, Leak)>, Status> {
         let shown = ask(&self.commands, |reply| Command::Shown { reply }).await?;
         let Some(lease) = self.ipam.lease_of(owner) else {
             return Ok(None);
@@ -201,6 +201,12 @@ impl Sweeper {
         Self(tokio::spawn(async move {
             let mut news = registry.ipam.subscribe();
             let mut gone = BTreeSet::new();
+            if let Err(status) = registry.bury_all().await {
+                tracing::warn!(
+                    reason = status.message(),
+                    "cannot look who was taken off while no runtime ran"
+                );
+            }
             loop {
                 while registry.ipam.usage().leased == 0 {
                     if news.changed().await.is_err() {

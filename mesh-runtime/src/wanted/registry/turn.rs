@@ -51,7 +51,8 @@ impl Turns {
             }
         };
         tokio::time::timeout(DEADLINE, wait).await.map_err(|_| {
-            Status::deadline_exceeded(format!(
+            // Nothing was begun.
+            Status::aborted(format!(
                 "another call for {owner} has not ended within {} s: try again",
                 DEADLINE.as_secs()
             ))
