@@ -35,6 +35,10 @@ pub(crate) struct CniOptions {
           value_parser = clap::value_parser!(u16).range(0..=240))]
     containers: u16,
 
+    /// The plugin to measure; without, the one beside this program
+    #[arg(long, env = "QUILT_MESH_PLUGIN", value_name = "PATH")]
+    plugin: Option<PathBuf>,
+
     /// How many are added and deleted, one after the other
     #[arg(long, env = "QUILT_MESH_RUNS", default_value_t = 100, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
@@ -49,13 +53,12 @@ struct Plugin {
 
 impl Plugin {
     /// Ours, with the runtime of a host.
-    fn ours(host: &Host) -> anyhow::Result<Self> {
-        let folder = match env::var_os("QUILT_MESH_BIN_DIR") {
-            Some(folder) => folder.into(),
-            None => env::current_exe()?.with_file_name(""),
-        };
+    fn ours(host: &Host, program: Option<&PathBuf>) -> anyhow::Result<Self> {
         Ok(Self {
-            program: folder.join("quilt-cni"),
+            program: match program {
+                Some(program) => program.clone(),
+                None => env::current_exe()?.with_file_name("quilt-cni"),
+            },
             network: json!({
                 "cniVersion": "1.0.0",
                 "name": "quilt",
@@ -116,7 +119,7 @@ impl Plugin {
 pub(crate) async fn measure(options: &CniOptions) -> anyhow::Result<Vec<Figure>> {
     let node = Arc::new(Node::start().await?);
     node.sync(1, Vec::new()).await?;
-    let ours = Arc::new(Plugin::ours(node.host())?);
+    let ours = Arc::new(Plugin::ours(node.host(), options.plugin.as_ref())?);
     let stock = cni_plugins()
         .ok()
         .map(|folder| Plugin::stock(&folder, node.host()));

@@ -104,17 +104,23 @@ impl Client {
     ///
     /// [`ClientError::Connect`], with what to do.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
-        // Tried once by hand: of an error of the channel little is left.
+        // The first time by hand: of an error of the channel little is left.
         let failed = |reason: io::Error| ClientError::Connect {
             path: socket.to_owned(),
             hint: hint(&reason),
             reason,
         };
-        UnixStream::connect(socket).await.map_err(failed)?;
+        let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
         let path = socket.to_owned();
         let connect = move |_: Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            let (first, path) = (first.take(), path.clone());
+            async move {
+                let stream = match first {
+                    Some(first) => first,
+                    None => UnixStream::connect(path).await?,
+                };
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
         };
         // The name is for the protocol's header; nobody looks it up.
         let channel = transport::Endpoint::from_static("http://runtime")

@@ -65,7 +65,7 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
     let mut left = Vec::new();
     let mut removed = Vec::new();
     let observed = look(&netlink, options).await?;
-    delete_endpoints(&netlink, options, &observed, &mut removed, &mut left).await;
+    delete_endpoints(options, &observed, &mut removed, &mut left).await;
     let observed = look(&netlink, options).await?;
     // Programs first: they would carry on with what the maps say.
     match detach(options, &observed).await {
@@ -126,7 +126,6 @@ async fn look(netlink: &Netlink, options: &RuntimeOptions) -> Result<Observed, C
 
 /// Deletes the interfaces that were made for containers, by what the registry says.
 async fn delete_endpoints(
-    netlink: &Netlink,
     options: &RuntimeOptions,
     observed: &Observed,
     removed: &mut Vec<String>,
@@ -150,7 +149,7 @@ async fn delete_endpoints(
             ours.then_some(link)
         });
         let Some(link) = link else { continue };
-        match veth::delete(netlink, link.index).await {
+        match veth::delete(link.index, &link.name).await {
             Ok(()) => removed.push(format!("delete interface {} of {}", link.name, lease.owner)),
             Err(error) => left.push(format!(
                 "interface {} of {}: {error}",

@@ -2,6 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
+use crate::build_cni;
 use crate::cargo;
 use crate::foreground::{self, Reach};
 use crate::setup::{self, Tool, require_root};
@@ -43,5 +44,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     bench
         .args(&options.arguments)
         .env("QUILT_MESH_BIN_DIR", &binaries);
+    if asked_for("cni") {
+        // As it is installed: how long it takes to start counts.
+        bench.env("QUILT_MESH_PLUGIN", build_cni::build(&checkout)?);
+    }
     Ok(foreground::run(&mut bench, Reach::Program, None)?.code())
 }

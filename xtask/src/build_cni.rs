@@ -25,7 +25,7 @@ pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
 }
 
 /// Builds it, and returns the binary's path.
-fn build(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     let musl = format!("{ARCH}-unknown-linux-musl");
     let add = ["target", "add", &musl];
     if setup::find("rustup", std::env::var_os("PATH").as_deref()).is_some() && !has(&musl)? {

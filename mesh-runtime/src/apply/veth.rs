@@ -1,21 +1,30 @@
 //! The veth pairs that are made for containers.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{InfoData, InfoVeth, LinkAttribute},
     nsid::{NsidAttribute, NsidMessage},
 };
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::{errno::Errno, net::if_::if_nametoindex};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::{
     ebpf::Mac,
-    netlink::{Netlink, NetlinkError, answer},
+    netlink::{DEADLINE, Netlink, NetlinkError, answer, reader::Reader},
     observed::namespace_events::NamespaceId,
 };
+
+/// How soon after a deletion the kernel is asked whether it knows the interface still.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A veth pair between a bridge and a container.
 pub(crate) struct VethPair<'a> {
@@ -67,11 +76,53 @@ pub(crate) async fn raise(netlink: &Netlink, link: u32) -> Result<(), NetlinkErr
     answer(netlink.handle.link().change(up).execute()).await
 }
 
-/// Deletes a pair by the index of its host's end. One that is gone is success.
-pub(crate) async fn delete(netlink: &Netlink, link: u32) -> Result<(), NetlinkError> {
-    match answer(netlink.handle.link().del(link).execute()).await {
-        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
-        other => other,
+/// Deletes a pair by index and name of its host's end. One that is gone is success.
+///
+/// Returns once the kernel knows no such interface any more: both ends are closed then, and their names free. Its
+/// acknowledgement comes 15 to 30 ms later, when nobody is left who may still look at the pair
+/// (`unregister_netdevice_many_notify` unlists, then waits; `netdev_run_todo` waits again, net/core/dev.c), and until
+/// then it keeps the thread that asked. So a thread of its own asks, and nobody waits for that.
+pub(crate) async fn delete(link: u32, name: &str) -> Result<(), NetlinkError> {
+    let acknowledged = tokio::task::spawn_blocking(move || acknowledge_deletion(link));
+    let deleted = async {
+        tokio::select! {
+            biased;
+            acknowledged = acknowledged => match acknowledged {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+                Ok(Err(error)) => Err(match error.raw_os_error() {
+                    Some(errno) => NetlinkError::Refused { errno },
+                    None => NetlinkError::Unexpected(error.to_string()),
+                }),
+                Err(error) => Err(NetlinkError::Unexpected(error.to_string())),
+            },
+            () = unlisted(link, name) => Ok(()),
+        }
+    };
+    let in_time = tokio::time::timeout(DEADLINE, deleted).await;
+    in_time.unwrap_or(Err(NetlinkError::Deadline))
+}
+
+/// Waits for the kernel to be done with a deletion.
+fn acknowledge_deletion(link: u32) -> io::Result<()> {
+    let deletion = LinkUnspec::new_with_index(link).build();
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::DelLink(deletion));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    Reader::of(NETLINK_ROUTE)?.commit(&bytes, 1)
+}
+
+/// Waits until the kernel knows no such interface. It is asked without its network configuration lock, which a deletion
+/// holds while it waits.
+async fn unlisted(link: u32, name: &str) {
+    let is_gone = || match if_nametoindex(name) {
+        Ok(index) => index != link,
+        Err(error) => error == Errno::ENODEV,
+    };
+    while !is_gone() {
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

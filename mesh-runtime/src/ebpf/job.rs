@@ -23,6 +23,8 @@ impl Hooks {
 pub struct AttachJob {
     pub(super) programs: Programs,
     pub(super) wanted: Hooks,
+    /// Whether to ask the kernel for what is attached already.
+    pub(super) look: bool,
 }
 
 /// A job that is done, to be handed back to where it came from.
@@ -58,6 +60,7 @@ impl AttachJob {
                 ebpf,
             },
             &self.wanted.0,
+            self.look,
         );
         let missing = attachments.missing(&self.wanted.0);
         let stale = attachments.remove_stale_pins();

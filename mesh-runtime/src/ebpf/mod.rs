@@ -252,11 +252,16 @@ impl FastPath {
         programs.is_some_and(|programs| programs.attachments.are_those_of(&hooks.0))
     }
 
-    /// What makes the attachments those of `wanted`; `None` while an earlier job is under way.
-    pub fn attach_job(&mut self, wanted: &FastPathState) -> Option<AttachJob> {
+    /// What makes the attachments those of `wanted`, with a `look` at those that were made before; `None` while an
+    /// earlier job is under way.
+    pub fn attach_job(&mut self, wanted: &FastPathState, look: bool) -> Option<AttachJob> {
         let wanted = self.hooks(wanted);
         let programs = self.programs.take()?;
-        Some(AttachJob { programs, wanted })
+        Some(AttachJob {
+            programs,
+            wanted,
+            look,
+        })
     }
 
     /// Takes back what a job has done.

@@ -41,9 +41,12 @@ pub(super) struct Outcome<E> {
 /// All that receive come before those that transmit, and go after them. Where one of those
 /// that receive cannot be attached, nothing transmits: half a fast path is worse than none.
 /// A port that cannot be attached goes on over the kernel path by itself.
+///
+/// `look` asks the kernel whether what was attached is so still, in case somebody has detached it.
 pub(super) fn show<A: Attacher>(
     attacher: &mut A,
     wanted: &BTreeMap<Hook, String>,
+    look: bool,
 ) -> Outcome<A::Error> {
     let mut outcome = Outcome {
         attached: 0,
@@ -58,7 +61,7 @@ pub(super) fn show<A: Attacher>(
         outcome.detached += 1;
     }
     for (hook, interface) in wanted {
-        if there.contains(hook) && attacher.holds(*hook) {
+        if there.contains(hook) && (!look || attacher.holds(*hook)) {
             continue;
         }
         match attacher.attach(*hook, interface) {
@@ -99,6 +102,8 @@ mod tests {
         attached: BTreeSet<Hook>,
         refuse: BTreeSet<Hook>,
         wanted: BTreeSet<Hook>,
+        /// What is taken for attached, and is not.
+        lost: BTreeSet<Hook>,
     }
 
     impl Fake {
@@ -122,7 +127,7 @@ mod tests {
         }
 
         fn holds(&self, hook: Hook) -> bool {
-            self.attached.contains(&hook)
+            self.attached.contains(&hook) && !self.lost.contains(&hook)
         }
 
         fn attach(&mut self, hook: Hook, _: &str) -> Result<bool, Hook> {
@@ -132,7 +137,8 @@ mod tests {
             if hook.role.transmits() {
                 assert!(self.receives_all(), "it sends what it cannot yet receive");
             }
-            Ok(self.attached.insert(hook))
+            let lost = self.lost.remove(&hook);
+            Ok(self.attached.insert(hook) || lost)
         }
 
         fn detach(&mut self, hook: Hook) {
@@ -161,11 +167,11 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_ever_starts_to_transmit_before_all_receive_and_a_failure_leaves_no_half(
-            there in hooks(), wanted in hooks(), refuse in hooks(),
+            there in hooks(), wanted in hooks(), refuse in hooks(), look: bool,
         ) {
-            let mut fake = Fake { attached: there.clone(), refuse: refuse.clone(), wanted: wanted.clone() };
+            let mut fake = Fake { attached: there.clone(), refuse: refuse.clone(), wanted: wanted.clone(), ..Fake::default() };
             let names = wanted.iter().map(|&hook| (hook, String::new())).collect();
-            let outcome = show(&mut fake, &names);
+            let outcome = show(&mut fake, &names, look);
             prop_assert_eq!(outcome.whole, fake.receives_all());
             prop_assert!(outcome.whole || !fake.transmits(), "half attached: {fake:?}");
             prop_assert!(fake.attached.is_subset(&wanted));
@@ -176,11 +182,24 @@ mod tests {
             }
             // Once the reasons are gone, everything comes.
             fake.refuse.clear();
-            let outcome = show(&mut fake, &names);
+            let outcome = show(&mut fake, &names, look);
             prop_assert!(outcome.failures.is_empty() && outcome.whole);
             prop_assert_eq!(&fake.attached, &wanted);
-            let outcome = show(&mut fake, &names);
+            let outcome = show(&mut fake, &names, look);
             prop_assert_eq!((outcome.attached, outcome.detached), (0, 0));
+        }
+
+        #[test]
+        fn what_somebody_detached_comes_back_with_a_look(wanted in hooks(), lost in hooks()) {
+            let names: BTreeMap<_, _> = wanted.iter().map(|&hook| (hook, String::new())).collect();
+            let mut fake = Fake { wanted: wanted.clone(), ..Fake::default() };
+            show(&mut fake, &names, false);
+            // Still taken for attached.
+            fake.lost = wanted.intersection(&lost).copied().collect();
+            let lost = u32::try_from(fake.lost.len()).unwrap();
+            prop_assert_eq!(show(&mut fake, &names, false).attached, 0);
+            prop_assert_eq!(show(&mut fake, &names, true).attached, lost);
+            prop_assert!(fake.lost.is_empty());
         }
     }
 }

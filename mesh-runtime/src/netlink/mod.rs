@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use reader::Reader;
 
 /// The kernel answers at once, unless somebody holds its network configuration lock.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a request to the kernel failed.
 #[derive(Debug, thiserror::Error)]

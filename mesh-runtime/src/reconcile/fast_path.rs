@@ -96,7 +96,7 @@ impl OpenFastPath {
         if done && (!anew || self.fast_path.holds(&hooks)) {
             return;
         }
-        match self.fast_path.attach_job(state) {
+        match self.fast_path.attach_job(state, anew) {
             Some(job) => self.attaching = Some(tokio::task::spawn_blocking(move || job.run())),
             None => self.look_again |= anew,
         }

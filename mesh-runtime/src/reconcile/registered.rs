@@ -263,7 +263,7 @@ impl Reconciler {
                 });
             }
             // Its container has changed it, or it is of a lease that is lost: nothing would come through.
-            veth::delete(&self.netlink, link)
+            veth::delete(link, &endpoint.link)
                 .await
                 .map_err(Refusal::because)?;
         }
@@ -365,7 +365,8 @@ impl Reconciler {
             .map_err(|error| Refusal::new(format!("cannot bring interface {link} up: {error}")))
     }
 
-    /// Deletes the interface of an endpoint. One that is gone is success.
+    /// Deletes the interface of an endpoint. One that is gone is success. Maps and rules follow with the next round,
+    /// which the kernel's word of the deletion brings, and which comes before another gets the address.
     pub(super) async fn unmake_endpoint(&mut self, link: &str) -> Result<(), Refusal> {
         self.read(Dirty::default())
             .await
@@ -377,11 +378,10 @@ impl Reconciler {
             .filter(|found| found.kind == LinkKind::Veth)
             .map(|found| found.index);
         if let Some(index) = found {
-            veth::delete(&self.netlink, index).await.map_err(|error| {
+            veth::delete(index, link).await.map_err(|error| {
                 Refusal::new(format!("cannot delete interface {link}: {error}"))
             })?;
         }
-        self.round(Dirty::default()).await;
         Ok(())
     }
 
