@@ -20,6 +20,7 @@ use crate::{
 mod container;
 mod containerd;
 mod control_group;
+mod distribution;
 mod docker;
 mod image;
 mod namespaces;
@@ -30,6 +31,7 @@ mod settings;
 
 pub use container::{EngineContainer, EngineContainerOptions};
 use control_group::ControlGroup;
+pub use distribution::Distribution;
 use namespaces::{INSIDE, Namespaces};
 pub use network::EngineNetwork;
 pub use podman::cni_plugins;
@@ -96,7 +98,7 @@ impl Engine {
             language: podman::LANGUAGE,
         };
         let configure = |dir: &Path, bridge| installation.configure(dir, bridge, network);
-        let (engine, _) = Self::create(host, client, configure).await?;
+        let (engine, _) = Self::create(host, client, None, configure).await?;
         engine.import()?;
         Ok(engine)
     }
@@ -119,7 +121,7 @@ impl Engine {
             plugin.configure(dir)?;
             installation.configure_over(dir, Path::new(quilt_cni::PLUGIN_DIR))
         };
-        let (engine, _) = Self::create(host, client, configure).await?;
+        let (engine, _) = Self::create(host, client, None, configure).await?;
         host.move_runtime(engine.namespaces.doors()).await?;
         engine.add_quilt_network(NETWORK)?;
         engine.import()?;
@@ -144,7 +146,7 @@ impl Engine {
             plugin.configure(dir)?;
             containerd::configure(dir)
         };
-        let (engine, _) = Self::create(host, client, configure).await?;
+        let (engine, _) = Self::create(host, client, None, configure).await?;
         host.move_runtime(engine.namespaces.doors()).await?;
         engine.add_quilt_network(NETWORK)?;
         engine.start_daemon(host).await?;
@@ -178,7 +180,7 @@ impl Engine {
             language: Language::Docker(&["rm", "--force"]),
         };
         let configure = |dir: &Path, _| docker::configure(dir);
-        let (engine, bridge) = Self::create(host, client, configure).await?;
+        let (engine, bridge) = Self::create(host, client, None, configure).await?;
         engine.start_daemon(host).await?;
         engine.import()?;
         let network = docker::network(bridge, network);
@@ -194,6 +196,7 @@ impl Engine {
     async fn create(
         host: &Host,
         client: Client,
+        root: Option<&Path>,
         configure: impl FnOnce(&Path, Ipv4Net) -> std::io::Result<()>,
     ) -> Result<(Self, Ipv4Net)> {
         let bridge = host.bridge_address(BRIDGE).await?;
@@ -205,7 +208,7 @@ impl Engine {
         let control_group = ControlGroup::new(netns.name(), netns.registration())?;
         let engine = Self {
             client,
-            namespaces: Namespaces::create(host, &dir, PATIENCE).await?,
+            namespaces: Namespaces::create(host, &dir, root, PATIENCE).await?,
             control_group,
         };
         Ok((engine, bridge))
@@ -217,7 +220,10 @@ impl Engine {
             Language::Ctr => containerd::DAEMON,
         };
         let mut daemon = self.inside("sh");
-        let line = format!("{} >{INSIDE}/daemon.log 2>&1 &", name.join(" "));
+        let line = format!(
+            "{} >>{INSIDE}/daemon.log 2>&1 & echo $! >{INSIDE}/daemon.pid",
+            name.join(" ")
+        );
         daemon.args(["-c", &line]);
         output(daemon)?;
         let deadline = Deadline::after(PATIENCE);
@@ -229,6 +235,20 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Ends the engine's daemon with SIGTERM and starts it again, as an upgrade of its package does. Its containers stay.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end, and those of its start.
+    pub async fn restart_daemon(&self, host: &Host) -> Result<()> {
+        // Nobody inside waits for it: it stays, without a program.
+        self.shell(&format!(
+            "daemon=$(cat {INSIDE}/daemon.pid); kill $daemon; \
+             while readlink /proc/$daemon/exe >/dev/null; do sleep 0.05; done"
+        ))?;
+        self.start_daemon(host).await
     }
 
     /// What leases call it.
@@ -271,7 +291,13 @@ impl Engine {
     }
 
     fn import(&self) -> Result<()> {
+        self.import_for("default")
+    }
+
+    /// Imports the image into one of containerd's namespaces, of which others know nothing.
+    fn import_for(&self, namespace: &str) -> Result<()> {
         let mut import = self.inside("sh");
+        import.env("CONTAINERD_NAMESPACE", namespace);
         let script = match self.client.language {
             Language::Docker(_) => r#"tar -C "$1" -c . | "$2" import - "$3""#,
             Language::Ctr => containerd::IMPORT,

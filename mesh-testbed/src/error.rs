@@ -92,6 +92,16 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// No root file system of a distribution.
+    #[error(
+        "there is no root file system of Debian {suite}: `cargo xtask test --engines` makes one below the target \
+         directory, and runs these tests"
+    )]
+    DistributionMissing {
+        /// The distribution's name.
+        suite: &'static str,
+    },
+
     /// A Podman that does not know CNI.
     #[error(
         "{version} is not the Podman that tests with real containers are made for: version 4 \

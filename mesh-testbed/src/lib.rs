@@ -98,7 +98,8 @@ pub use control_plane::ControlPlane;
 pub use daemons::{Daemon, binary};
 pub use deadline::{Deadline, TimeUp, wait_until};
 pub use engine::{
-    Engine, EngineContainer, EngineContainerOptions, EngineNetwork, cni_plugins, write_root,
+    Distribution, Engine, EngineContainer, EngineContainerOptions, EngineNetwork, cni_plugins,
+    write_root,
 };
 pub use entrance::Entrance;
 pub use error::{Error, Result};

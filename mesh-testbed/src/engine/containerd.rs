@@ -18,6 +18,9 @@ pub(super) const CLIENT: &str = "ctr";
 /// What starts the daemon.
 pub(super) const DAEMON: &[&str] = &["containerd", "--config", "/mnt/containerd.toml"];
 
+/// Where it keeps what belongs to Kubernetes.
+pub(super) const KUBERNETES: &str = "k8s.io";
+
 /// Makes an image of a directory as `docker save` writes them, and imports it. It takes the directory, the client and the
 /// image's name.
 pub(super) const IMPORT: &str = r#"set -e
@@ -28,18 +31,39 @@ set -- $(sha256sum layer.tar)
 machine=$(uname -m)
 case $machine in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; esac
 cat >config.json <<END
-{ "os": "linux", "architecture": "$machine", "config": { "Env": ["PATH=/bin"] },
+{ "os": "linux", "architecture": "$machine",
+  "config": { "Env": ["PATH=/bin"], "Cmd": ["sleep", "1000000"] },
   "rootfs": { "type": "layers", "diff_ids": ["sha256:$1"] } }
 END
 cat >manifest.json <<END
 [{ "Config": "config.json", "RepoTags": ["$image"], "Layers": ["layer.tar"] }]
 END
-tar -c manifest.json config.json layer.tar | "$client" images import --snapshotter native -
+# From version 2 on the daemon does it otherwise, with its own snapshotter alone.
+local=
+if "$client" images import --help | grep -q -e --local; then
+    local=--local
+fi
+tar -c manifest.json config.json layer.tar | "$client" images import $local --snapshotter native -
 "#;
 
 /// Nothing for Kubernetes. Where files and sockets are is containerd's own choice.
 pub(super) fn configure(dir: &Path) -> io::Result<()> {
     let settings = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+    fs::write(dir.join("containerd.toml"), settings)
+}
+
+/// As for Kubernetes, with the image of the tests for sandboxes. The keys are those of containerd 2. That the kernel is not to
+/// kill a sandbox cannot be had without `CAP_SYS_RESOURCE`.
+pub(super) fn configure_kubernetes(dir: &Path) -> io::Result<()> {
+    let settings = format!(
+        "version = 3\n\
+         [plugins.'io.containerd.cri.v1.images']\n\
+         snapshotter = 'native'\n\
+         [plugins.'io.containerd.cri.v1.images'.pinned_images]\n\
+         sandbox = '{IMAGE}'\n\
+         [plugins.'io.containerd.cri.v1.runtime']\n\
+         restrict_oom_score_adj = true\n"
+    );
     fs::write(dir.join("containerd.toml"), settings)
 }
 

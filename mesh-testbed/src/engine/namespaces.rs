@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    binaries,
     child_process::{ChildProcess, children},
     deadline::Deadline,
     doors::Doors,
@@ -25,13 +26,31 @@ pub(crate) const INSIDE: &str = "/mnt";
 
 const READY: &str = "ready";
 
+/// With a root file system of another distribution it is everybody's inside, together with this machine's binaries of ours.
+/// What is written to it goes to memory.
+///
 /// What engines, runc and plugins write goes to file systems that nobody else sees: state to
 /// /run, images and addresses to /var/lib, locks to /dev/shm. The host's directory stays where it is, so that a
 /// runtime finds its own in here too, and is what a runtime has in /run/quilt-mesh otherwise. The first process of a
 /// process namespace takes all others with it when it is killed.
 const SCRIPT: &str = r#"set -e
-engine=$1 host=$2
-shift 2
+engine=$1 host=$2 root=$3 binaries=$4
+shift 4
+if [ -n "$root" ]; then
+    mount -t tmpfs -o mode=755 quilt-mesh-testbed /mnt
+    mkdir /mnt/root /mnt/written /mnt/work
+    layers="lowerdir=$root,upperdir=/mnt/written,workdir=/mnt/work"
+    mount -t overlay -o "$layers" quilt-mesh-testbed /mnt/root
+    cd /mnt/root
+    mount -t proc proc proc
+    for dir in /dev /sys "$host" "$binaries"; do
+        mkdir -p ".$dir"
+        mount --rbind "$dir" ".$dir"
+    done
+    pivot_root . mnt
+    cd /
+    umount -l /mnt
+fi
 mount --rbind "$host" /mnt
 # What was there before keeps containers' namespaces.
 if [ "$(readlink /run/quilt-mesh)" = "$host" ]; then
@@ -71,6 +90,14 @@ pub(crate) fn choose_boot_id(dir: &Path) -> io::Result<()> {
     )
 }
 
+/// What namespaces begin with.
+enum Beginning<'a> {
+    /// This root file system, or the machine's own.
+    New(Option<&'a Path>),
+    /// What these have on their disks.
+    After(&'a Doors),
+}
+
 /// A mount namespace and a process namespace on a host. Dropping it ends everything inside.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
@@ -84,9 +111,14 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    /// `dir`, which is below the host's, becomes [`INSIDE`].
-    pub(crate) async fn create(host: &Host, dir: &Path, within: Duration) -> Result<Self> {
-        Self::begin(host, dir, None, within).await
+    /// `dir`, which is below the host's, becomes [`INSIDE`]. Another root file system than this machine's may be given.
+    pub(crate) async fn create(
+        host: &Host,
+        dir: &Path,
+        root: Option<&Path>,
+        within: Duration,
+    ) -> Result<Self> {
+        Self::begin(host, dir, Beginning::New(root), within).await
     }
 
     /// Ends everything inside, as the end of the host does, and makes namespaces in their place that have what a host
@@ -96,21 +128,30 @@ impl Namespaces {
         let ready = self.dir.join(READY);
         fs::remove_file(&ready)
             .map_err(|error| Error::system("remove", ready.display().to_string(), error))?;
-        *self = Self::begin(host, &self.dir.clone(), Some(&self.doors), within).await?;
+        let doors = Arc::clone(&self.doors);
+        *self = Self::begin(host, &self.dir.clone(), Beginning::After(&doors), within).await?;
         Ok(())
     }
 
     async fn begin(
         host: &Host,
         dir: &Path,
-        earlier: Option<&Doors>,
+        beginning: Beginning<'_>,
         within: Duration,
     ) -> Result<Self> {
+        let (earlier, root) = match beginning {
+            Beginning::New(root) => (None, root),
+            // It has its root already.
+            Beginning::After(earlier) => (Some(earlier), None),
+        };
         // --kill-child: the first process inside dies with unshare.
         let options = ["--mount", "--pid", "--mount-proc", "--fork", "--kill-child"];
         let script = ["/bin/sh", "-c", SCRIPT, "quilt-mesh-testbed-engine"];
         let mut args: Vec<OsString> = options.into_iter().chain(script).map(Into::into).collect();
         args.extend([dir.into(), host.dir().into()]);
+        let binaries = root.map(|_| binaries::find("quilt-runtime")).transpose()?;
+        let binaries = binaries.as_deref().and_then(Path::parent);
+        args.extend([root, binaries].map(|path| path.map(OsString::from).unwrap_or_default()));
         args.extend(LOST.map(OsString::from));
         if earlier.is_none() {
             args.extend(KEPT.map(OsString::from));
@@ -158,7 +199,8 @@ impl Namespaces {
         let mut command = self.host.command("nsenter");
         command
             .arg(format!("--target={}", self.init.pid))
-            .args(["--mount", "--pid", "--wd=/", "timeout", "--kill-after=5"])
+            // Without --wd, which is looked up before they are entered, it begins at their root (setns(2)).
+            .args(["--mount", "--pid", "timeout", "--kill-after=5"])
             .args([&within.as_secs().to_string(), program]);
         command
     }

@@ -1,0 +1,110 @@
+//! Other distributions, whose engines run on a host of ours.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use super::{Client, Engine, Language, containerd};
+use crate::{
+    binaries,
+    error::{Error, Result},
+    host::Host,
+    process::output,
+};
+
+/// Where `cargo xtask test --engines` makes root file systems, below the target directory.
+const MADE: &str = "distributions";
+
+/// The root file system of another distribution, which `cargo xtask test --engines` has made. Nobody writes to it.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    root: PathBuf,
+}
+
+impl Distribution {
+    /// That of a suite of Debian's, such as `forky`, which was made beside the running executable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DistributionMissing`], which says how it is made.
+    pub fn debian(suite: &'static str) -> Result<Self> {
+        let executable = env::current_exe()
+            .map_err(|error| Error::system("find", "the running executable", error))?;
+        executable
+            .ancestors()
+            .map(|dir| dir.join(MADE).join(suite).join("root"))
+            .find(|root| root.is_dir())
+            .map(|root| Self { root })
+            .ok_or(Error::DistributionMissing { suite })
+    }
+
+    /// Where it is.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory with its CNI plugins. They are linked statically, and so run outside as well.
+    pub fn cni_plugins(&self) -> PathBuf {
+        self.root.join("usr/lib/cni")
+    }
+}
+
+impl Engine {
+    /// The containerd of another distribution, version 2 or newer, with `ctr` and for Kubernetes, on a host whose runtime runs.
+    /// Everything inside has that distribution's root file system. It has no network yet:
+    /// [`install_quilt_cni`](Self::install_quilt_cni) makes one.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime or containerd says.
+    pub async fn containerd_of(distribution: &Distribution, host: &Host) -> Result<Self> {
+        let client = Client {
+            program: containerd::CLIENT,
+            environment: Vec::new(),
+            language: Language::Ctr,
+        };
+        let root = Some(distribution.root());
+        let configure = |dir: &Path, _| containerd::configure_kubernetes(dir);
+        let (engine, _) = Self::create(host, client, root, configure).await?;
+        host.move_runtime(engine.namespaces.doors()).await?;
+        engine.start_daemon(host).await?;
+        engine.import()?;
+        engine.import_for(containerd::KUBERNETES)?;
+        Ok(engine)
+    }
+
+    /// Installs `quilt-cni` for the engine by the command that docs/CONTAINER_ENGINES.md tells operators, and returns what they are
+    /// told.
+    ///
+    /// # Errors
+    ///
+    /// A missing `quilt-cni`, or what it said.
+    pub fn install_quilt_cni(&self) -> Result<String> {
+        let program = binaries::find("quilt-cni")?;
+        let mut install = self.inside(&program.display().to_string());
+        install.args(["install", "--engine", self.writer()]);
+        output(install)
+    }
+
+    /// Runs a script of the operator's beside the engine and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// What the script said.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        let mut command = self.inside("sh");
+        command.args(["-euc", script]);
+        output(command)
+    }
+
+    /// A path inside the engine's mount namespace, as it is seen from outside.
+    pub fn seen_from_outside(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.namespaces.seen_from_outside(path.as_ref())
+    }
+
+    /// The control group that everything of the engine's is to be in, as engines take it.
+    pub fn control_group(&self) -> String {
+        self.control_group.path()
+    }
+}

@@ -1,0 +1,87 @@
+//! containerd of Debian testing on two hosts, and its containers by `ctr`.
+
+use mesh_testbed::{Distribution, Engine, EngineContainer, EngineContainerOptions, Host};
+
+use crate::{
+    calls,
+    leases::{holder, wait_nothing_left},
+    mesh::{
+        End, assert_fast, bridge, counters, fast, mesh_of_two, needed, talk, wait_endpoint,
+        wait_no_endpoint,
+    },
+};
+
+/// containerd of Debian testing with `quilt-cni` installed and `portmap` beside it, as docs/CONTAINER_ENGINES.md says.
+pub(crate) async fn containerd(host: &Host) -> Engine {
+    let forky = needed(Distribution::debian("forky"));
+    let engine = needed(Engine::containerd_of(&forky, host).await);
+    let told = engine.install_quilt_cni().unwrap();
+    let link = told
+        .lines()
+        .find_map(|line| line.split_once("ln -s ")?.1.split_once(','));
+    engine
+        .shell(&format!(
+            "ln -s {}",
+            link.unwrap_or_else(|| panic!("{told}")).0
+        ))
+        .unwrap();
+    engine.install_quilt_cni().unwrap();
+    engine
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian testing, which `cargo xtask test --engines` makes"]
+async fn containers_of_ctr_reach_each_other_by_the_fast_path_and_leave_nothing() {
+    let testbed = mesh_of_two().await;
+    let [first, second] = testbed.hosts() else {
+        unreachable!()
+    };
+    let before = [bridge(first).await, bridge(second).await];
+    let engines = [containerd(first).await, containerd(second).await];
+    calls::note(&engines[0]);
+    let options = EngineContainerOptions::default();
+    let [web, db] = engines
+        .each_ref()
+        .map(|engine| engine.start("web", &options).unwrap());
+    let holder = holder(first, web.address).await;
+    assert_eq!(holder.as_deref(), Some("containerd quilt eth0"));
+    wait_endpoint(first, web.address, Some(&web.mac)).await;
+    wait_endpoint(second, db.address, Some(&db.mac)).await;
+    reach_each_other((first, &engines[0], &web), (second, &engines[1], &db)).await;
+
+    for (host, engine, container) in [(first, &engines[0], web), (second, &engines[1], db)] {
+        let address = container.address;
+        engine.remove(container).unwrap();
+        // `ctr` tells no plugin of it.
+        wait_nothing_left(host).await;
+        wait_no_endpoint(host, address).await;
+        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+    }
+    assert_eq!(calls::noted(&engines[0]), ["ADD NETNS"]);
+    assert_eq!([bridge(first).await, bridge(second).await], before);
+}
+
+/// Both containers ping each other with a program of their own, and talk both ways.
+async fn reach_each_other(
+    one: (&Host, &Engine, &EngineContainer),
+    other: (&Host, &Engine, &EngineContainer),
+) {
+    for (from, to) in [(one, other), (other, one)] {
+        let before = counters(from.0).await;
+        let address = to.2.address.to_string();
+        let ping = ["ping", "-c", "5", "-i", "0.1", "-W", "2", &address];
+        let said = from.1.exec(from.2, &ping).unwrap();
+        assert!(said.contains("5 packets received"), "{said}");
+        let after = counters(from.0).await;
+        assert_fast(&before, &after);
+        assert_eq!(fast(&after).tx_packets - fast(&before).tx_packets, 5);
+        assert_eq!(fast(&after).rx_packets - fast(&before).rx_packets, 5);
+    }
+    let [one, other] = [one, other].map(|(host, engine, container)| End {
+        host,
+        inside: engine.entrance(container).unwrap(),
+        address: container.address,
+    });
+    talk(&one, &other).await;
+    talk(&other, &one).await;
+}

@@ -1,0 +1,23 @@
+//! Engines and plugins of other distributions than the machine's, in root file systems that `cargo xtask test --engines`
+//! makes. Nothing else runs these tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "functions of tests, which may panic like tests"
+)]
+
+mod calls;
+mod containerd;
+mod cri;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../engines/leases.rs"]
+mod leases;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../engines/mesh.rs"]
+mod mesh;
+mod pod;
+mod pods;
+mod restarts;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../engines/seen.rs"]
+mod seen;
