@@ -5,6 +5,7 @@ mod build_cni;
 mod build_ebpf;
 mod cargo;
 mod ci;
+mod debian;
 mod demo;
 mod docker;
 mod foreground;

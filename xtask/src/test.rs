@@ -1,5 +1,6 @@
 //! `cargo xtask test`
 
+mod engines;
 pub(crate) mod faults;
 mod libtest;
 mod suite;
@@ -67,6 +68,11 @@ pub(crate) struct Options {
           conflicts_with_all = ["unprivileged", "package", "filter", "arguments"])]
     kernel: Vec<String>,
 
+    /// Instead run engines and plugins of other distributions than this one, each in a root file system that is made below
+    /// target once and kept. Needs root
+    #[arg(long, env = "QUILT_MESH_ENGINES", conflicts_with_all = ["unprivileged", "package", "kernel"])]
+    engines: bool,
+
     /// Run only tests whose names contain one of these
     filter: Vec<String>,
 
@@ -95,6 +101,9 @@ fn collect(options: &Options) -> anyhow::Result<Summary> {
     if !options.kernel.is_empty() {
         return kernel::collect(&options.kernel);
     }
+    if options.engines {
+        return engines::collect(options);
+    }
     if !options.unprivileged && !geteuid().is_root() {
         bail!(
             "some tests make network namespaces and load eBPF programs, which needs root. Run one of\n  \
@@ -110,7 +119,8 @@ fn collect(options: &Options) -> anyhow::Result<Summary> {
         docker::ensure()?;
     }
     let checkout = cargo::checkout()?;
-    let mut suites = compile(&checkout)?;
+    let mut suites = compile(&checkout, &EVERYTHING)?;
+    suites.retain(|suite| !suite.is_of_distributions());
     if !options.package.is_empty() {
         suites.retain(|suite| options.package.contains(&suite.package));
     }
@@ -165,21 +175,21 @@ fn documentation(checkout: &Checkout, suites: &[Suite], options: &Options) -> Op
     Some(cargo::command(checkout, &arguments))
 }
 
-/// Compiles everything at once: test programs, examples, and the programs that tests start and look for in the
-/// target directory. Asked in two steps, cargo would compile half of it twice, because only tests see the features
-/// that development dependencies turn on.
-fn compile(checkout: &Checkout) -> anyhow::Result<Vec<Suite>> {
-    let arguments = [
-        "build",
-        "--locked",
-        "--workspace",
-        "--all-targets",
-        "--message-format=json-render-diagnostics",
-    ];
+/// Test programs, examples, and the programs that tests start and look for in the target directory.
+const EVERYTHING: [&str; 4] = [
+    "--locked",
+    "--workspace",
+    "--all-targets",
+    "--message-format=json-render-diagnostics",
+];
+
+/// Compiles all that is asked for at once. Asked in two steps, cargo would compile half of it twice, because only tests see
+/// the features that development dependencies turn on.
+fn compile(checkout: &Checkout, what: &[&str]) -> anyhow::Result<Vec<Suite>> {
     let suites = Arc::new(Mutex::new(Vec::new()));
     let found = Arc::clone(&suites);
     let (ended, _) = foreground::run_reading(
-        cargo::command(checkout, &arguments),
+        cargo::command(checkout, &[&["build"], what].concat()),
         Reach::Group,
         None,
         move |line| {

@@ -1,6 +1,6 @@
 //! Sandboxes of containerd's CRI while the runtime, containerd or the host begin anew, and when their namespace goes.
 
-use mesh_testbed::{Daemon, DaemonOptions, Signal, wait_reachable};
+use mesh_testbed::{Daemon, DaemonOptions, Signal, wait_reachable, wait_until};
 
 use crate::{
     calls,
@@ -114,6 +114,13 @@ async fn a_sandbox_whose_namespace_is_gone_is_removed_and_leaves_nothing() {
                 id,
             ];
             engine.run(&kill).unwrap();
+            // Until it knows, containerd refuses to stop it.
+            wait_until("the end of the sandbox", SOON, async || {
+                let shown = cri.shown(&web).await;
+                (!shown.is_ready).then_some(()).ok_or("it is ready")
+            })
+            .await
+            .unwrap();
         }
         engine
             .shell(&format!("umount {netns}; rm {netns}"))

@@ -65,6 +65,12 @@ impl Suite {
         }
     }
 
+    /// Tests of other distributions' engines and plugins are those named `distributions`. They are run when they are asked
+    /// for.
+    pub(crate) fn is_of_distributions(&self) -> bool {
+        self.kind == Kind::Integration("distributions".to_owned())
+    }
+
     /// The program, as cargo would run it.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.executable);
@@ -157,6 +163,19 @@ mod tests {
         assert!(!needs_root("mesh-control", "test", "rest"));
         assert!(!needs_root("mesh-control", "test", "kernels"));
         assert!(!needs_root("mesh-agent", "lib", "kernel_of_the_matter"));
+    }
+
+    #[test]
+    fn tests_of_other_distributions_are_told_by_their_name() {
+        let is_of_distributions = |kind: &str, name: &str| {
+            let message = message("mesh-cni", kind, name);
+            Suite::from_cargo_message(&message)
+                .unwrap()
+                .is_of_distributions()
+        };
+        assert!(is_of_distributions("test", "distributions"));
+        assert!(!is_of_distributions("test", "cni"));
+        assert!(!is_of_distributions("bin", "distributions"));
     }
 
     #[test]
