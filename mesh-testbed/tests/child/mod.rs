@@ -29,7 +29,7 @@ impl Again {
     pub(crate) fn start(test: &str, variable: &str, stderr: Stdio) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
         command
-            .args([test, "--exact", "--nocapture"])
+            .args([test, "--exact", "--include-ignored", "--nocapture"])
             .env(variable, "1")
             .stdout(Stdio::piped())
             .stderr(stderr);

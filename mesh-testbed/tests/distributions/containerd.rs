@@ -1,12 +1,15 @@
 //! containerd of Debian testing on two hosts, and its containers by `ctr`.
 
-use mesh_testbed::{Distribution, Engine, EngineContainer, EngineContainerOptions, Host};
+use mesh_testbed::{
+    Daemon, DaemonOptions, Distribution, Engine, EngineContainer, EngineContainerOptions, Host,
+    Signal,
+};
 
 use crate::{
     calls,
-    leases::{holder, wait_nothing_left},
+    leases::{container_links, holder, leases, wait_nothing_left},
     mesh::{
-        End, assert_fast, bridge, counters, fast, mesh_of_two, needed, talk, wait_endpoint,
+        End, SOON, assert_fast, bridge, counters, fast, mesh_of_two, needed, talk, wait_endpoint,
         wait_no_endpoint,
     },
 };
@@ -84,4 +87,46 @@ async fn reach_each_other(
     });
     talk(&one, &other).await;
     talk(&other, &one).await;
+}
+
+/// The arguments of a container in the foreground, which ends at once.
+fn once(group: &str) -> Vec<&str> {
+    let options = ["run", "--rm", "--cni", "--snapshotter", "native"];
+    let what = [
+        "--cgroup",
+        group,
+        "localhost/busybox:latest",
+        "once",
+        "ip",
+        "-4",
+        "-o",
+        "addr",
+    ];
+    [&options[..], &what].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian testing, which `cargo xtask test --engines` makes"]
+async fn a_container_of_ctr_in_the_foreground_gives_its_address_back_when_it_ends() {
+    let testbed = mesh_of_two().await;
+    let [first, _] = testbed.hosts() else {
+        unreachable!()
+    };
+    let engine = containerd(first).await;
+    calls::note(&engine);
+    let group = format!("{}/once", engine.control_group());
+    let said = engine.run(&once(&group)).unwrap();
+    assert!(said.contains("10.42.1.2/24"), "{said}");
+    assert_eq!(calls::noted(&engine), ["ADD NETNS", "DEL "]);
+    assert_eq!(leases(first).await, []);
+    assert_eq!(container_links(first).await, [""; 0]);
+
+    needed(first.stop(Daemon::Runtime, Signal::SIGTERM, SOON).await);
+    let refusal = engine.run(&once(&group)).unwrap_err().to_string();
+    assert!(refusal.contains("is quilt-runtime running"), "{refusal}");
+    assert_eq!(container_links(first).await, [""; 0]);
+    needed(first.start_runtime(&DaemonOptions::new()).await);
+    needed(first.wait_ready(SOON).await);
+    let said = engine.run(&once(&group)).unwrap();
+    assert!(said.contains("inet 10.42.1."), "{said}");
 }

@@ -61,7 +61,8 @@ pub(crate) struct Shown {
 }
 
 impl<'a> Cri<'a> {
-    /// Waits until the engine answers, which it does a moment after its daemon serves other clients.
+    /// Waits until the engine answers, which it does a moment after its daemon serves other clients, and knows the network that
+    /// [`containerd`](crate::containerd::containerd) installs.
     pub(crate) async fn of(engine: &'a Engine) -> Self {
         let path = engine.seen_from_outside(SOCKET);
         let connect = move |_| {
@@ -78,7 +79,9 @@ impl<'a> Cri<'a> {
         })
         .await
         .unwrap();
-        Self { engine, client }
+        let cri = Self { engine, client };
+        cri.wait_network(&["quilt-cni", "portmap"]).await;
+        cri
     }
 
     /// A condition of the engine's.

@@ -7,16 +7,21 @@
 )]
 
 mod calls;
+#[path = "../child/mod.rs"]
+mod child;
 mod containerd;
 mod cri;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../engines/leases.rs"]
 mod leases;
+#[path = "../engines/left.rs"]
+mod left;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../engines/mesh.rs"]
 mod mesh;
 mod pod;
 mod pods;
+mod remains;
 mod restarts;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../engines/seen.rs"]

@@ -26,9 +26,6 @@ async fn sandboxes_reach_each_other_by_the_fast_path_and_leave_nothing() {
     let engines = [containerd(first).await, containerd(second).await];
     calls::note(&engines[0]);
     let cris = [Cri::of(&engines[0]).await, Cri::of(&engines[1]).await];
-    for cri in &cris {
-        cri.wait_network(&["quilt-cni", "portmap"]).await;
-    }
     let web = Pod::run(first, &cris[0], "web").await;
     let db = Pod::run(second, &cris[1], "db").await;
     for pod in [&web, &db] {

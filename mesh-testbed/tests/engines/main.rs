@@ -14,6 +14,7 @@ mod cni_plugin;
 mod cni_restarts;
 mod containers;
 mod leases;
+mod left;
 mod mesh;
 mod plugin;
 mod remains;

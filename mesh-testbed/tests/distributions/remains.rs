@@ -1,0 +1,24 @@
+//! Nothing of an engine of another distribution is left behind, however a process with a testbed ends.
+
+use mesh_testbed::{Engine, Signal, Testbed};
+
+use crate::{containerd::containerd, left::nothing_is_left_of_a_child, mesh::needed};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian testing, which `cargo xtask test --engines` makes"]
+async fn nothing_of_containerd_is_left_after_sigkill() {
+    nothing_is_left_of_a_child(
+        "remains::nothing_of_containerd_is_left_after_sigkill",
+        engines,
+        Some(Signal::SIGKILL),
+    )
+    .await;
+}
+
+async fn engines(testbed: &Testbed) -> [Engine; 2] {
+    needed(testbed.start().await);
+    [
+        containerd(&testbed.hosts()[0]).await,
+        containerd(&testbed.hosts()[1]).await,
+    ]
+}
