@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use engine::Engine;
 
+mod cri;
 mod engine;
 
 /// The plugin's name, by which configurations name it.
@@ -217,12 +218,12 @@ impl Install {
         println!("plugin   {}", plugin.display());
         replace(&file, written.as_bytes(), 0o644)?;
         println!("network  {}, named {:?}", file.display(), place.network);
-        self.say_more(&others, portmap.is_some());
+        self.say_more(&others, &plugin, portmap.is_some());
         Ok(())
     }
 
     /// What the operator should know.
-    fn say_more(&self, others: &[(PathBuf, Value)], publishes: bool) {
+    fn say_more(&self, others: &[(PathBuf, Value)], plugin: &Path, publishes: bool) {
         let place = &self.place;
         let known = Engine::named(&place.engine);
         if !publishes {
@@ -240,6 +241,11 @@ impl Install {
         }
         if known.is_some_and(|it| it.takes_first) {
             println!("note     {}", first_network(&place.engine, others));
+        }
+        if known.is_some_and(|it| it.has_pods)
+            && let Some(link) = cri::missing_link(plugin)
+        {
+            println!("note     {link}");
         }
         let ours: Vec<String> = others
             .iter()

@@ -94,12 +94,12 @@ pub enum Error {
 
     /// No root file system of a distribution.
     #[error(
-        "there is no root file system of Debian {suite}: `cargo xtask test --engines` makes one below the target \
-         directory, and runs these tests"
+        "there is no root file system of the distribution that QUILT_MESH_DISTRIBUTION names, {suite:?}: \
+         `cargo xtask test --engines` makes them below the target directory, and runs these tests"
     )]
     DistributionMissing {
-        /// The distribution's name.
-        suite: &'static str,
+        /// The distribution's name; may be empty.
+        suite: String,
     },
 
     /// A Podman that does not know CNI.

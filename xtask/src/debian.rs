@@ -33,6 +33,12 @@ pub(crate) const BOOKWORM: Release = Release {
     has_updates: true,
 };
 
+pub(crate) const TRIXIE: Release = Release {
+    name: "Debian 13",
+    suite: "trixie",
+    has_updates: true,
+};
+
 /// Newer packages come to it every day.
 pub(crate) const FORKY: Release = Release {
     name: "Debian testing",

@@ -10,6 +10,8 @@ pub(super) struct Engine {
     pub(super) plugins: &'static [&'static str],
     /// Whether a container that asks for no network gets the first.
     pub(super) takes_first: bool,
+    /// Whether it is containerd, which Kubernetes may ask for pods.
+    pub(super) has_pods: bool,
     /// Whether it shows labels of a network, and can prune by them.
     pub(super) has_labels: bool,
     /// What to do now.
@@ -29,6 +31,7 @@ const ENGINES: [Engine; 4] = [
             "/opt/cni/bin",
         ],
         takes_first: false,
+        has_pods: false,
         has_labels: true,
         next: "podman run --network NETWORK …",
     },
@@ -38,6 +41,7 @@ const ENGINES: [Engine; 4] = [
         networks: "/etc/cni/net.d",
         plugins: &["/opt/cni/bin"],
         takes_first: true,
+        has_pods: true,
         has_labels: false,
         next: "ctr run --cni …",
     },
@@ -47,6 +51,7 @@ const ENGINES: [Engine; 4] = [
         networks: "/opt/cni/config",
         plugins: &["/opt/cni/bin"],
         takes_first: false,
+        has_pods: false,
         has_labels: false,
         next: "restart the Nomad client, which looks for networks when it starts; then network { mode = \"cni/NETWORK\" }",
     },
@@ -56,6 +61,7 @@ const ENGINES: [Engine; 4] = [
         networks: "/etc/cni/net.d",
         plugins: &["/opt/cni/bin", "/usr/libexec/cni"],
         takes_first: true,
+        has_pods: false,
         has_labels: false,
         next: "crio sees new networks by itself",
     },

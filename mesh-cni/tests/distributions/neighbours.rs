@@ -25,7 +25,7 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Engines that speak 1.1.0 and find Debian testing's plugins beside ours.
 fn engine_in(host: &Host, cache: &str) -> Cni {
-    let stock = needed(Distribution::debian("forky")).cni_plugins();
+    let stock = needed(Distribution::chosen()).cni_plugins();
     let dirs = [plugin().parent().unwrap().to_owned(), stock];
     Cni::inside(host.netns(), host.dir().join(cache), dirs)
 }
@@ -52,13 +52,13 @@ fn published(netns: &NetNs) -> CniAttachment {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Debian testing, which `cargo xtask test --engines` makes"]
+#[ignore = "needs another distribution, which `cargo xtask test --engines` makes"]
 async fn all_at_once_do_their_part_and_leave_nothing_with_ports_by_iptables() {
     all_at_once("iptables").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Debian testing, which `cargo xtask test --engines` makes"]
+#[ignore = "needs another distribution, which `cargo xtask test --engines` makes"]
 async fn all_at_once_do_their_part_and_leave_nothing_with_ports_by_nftables() {
     all_at_once("nftables").await;
 }
@@ -126,7 +126,7 @@ async fn all_at_once(ports_by: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Debian testing, which `cargo xtask test --engines` makes"]
+#[ignore = "needs another distribution, which `cargo xtask test --engines` makes"]
 async fn garbage_is_collected_through_the_whole_list() {
     let testbed = mesh_of(1).await;
     let host = &testbed.hosts()[0];
@@ -158,7 +158,7 @@ async fn garbage_is_collected_through_the_whole_list() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Debian testing, which `cargo xtask test --engines` makes"]
+#[ignore = "needs another distribution, which `cargo xtask test --engines` makes"]
 async fn the_status_of_the_list_is_ours_without_a_runtime() {
     let testbed = mesh_of(1).await;
     let host = &testbed.hosts()[0];

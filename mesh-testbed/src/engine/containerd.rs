@@ -18,6 +18,9 @@ pub(super) const CLIENT: &str = "ctr";
 /// What starts the daemon.
 pub(super) const DAEMON: &[&str] = &["containerd", "--config", "/mnt/containerd.toml"];
 
+/// Its settings, in the engine's directory.
+pub(super) const SETTINGS: &str = "containerd.toml";
+
 /// Where it keeps what belongs to Kubernetes.
 pub(super) const KUBERNETES: &str = "k8s.io";
 
@@ -49,22 +52,41 @@ tar -c manifest.json config.json layer.tar | "$client" images import $local --sn
 /// Nothing for Kubernetes. Where files and sockets are is containerd's own choice.
 pub(super) fn configure(dir: &Path) -> io::Result<()> {
     let settings = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
-    fs::write(dir.join("containerd.toml"), settings)
+    fs::write(dir.join(SETTINGS), settings)
 }
 
-/// As for Kubernetes, with the image of the tests for sandboxes. The keys are those of containerd 2. That the kernel is not to
-/// kill a sandbox cannot be had without `CAP_SYS_RESOURCE`.
-pub(super) fn configure_kubernetes(dir: &Path) -> io::Result<()> {
-    let settings = format!(
-        "version = 3\n\
-         [plugins.'io.containerd.cri.v1.images']\n\
-         snapshotter = 'native'\n\
-         [plugins.'io.containerd.cri.v1.images'.pinned_images]\n\
-         sandbox = '{IMAGE}'\n\
-         [plugins.'io.containerd.cri.v1.runtime']\n\
-         restrict_oom_score_adj = true\n"
-    );
-    fs::write(dir.join("containerd.toml"), settings)
+/// As for Kubernetes, with the image of the tests for sandboxes. `dump` is what the distribution's own settings come to: where
+/// its plugins are is left as it is. That the kernel is not to kill a sandbox cannot be had without `CAP_SYS_RESOURCE`.
+pub(super) fn for_kubernetes(dump: &str) -> String {
+    let mut lines = dump.lines().skip_while(|line| !line.ends_with(".cni]"));
+    // The head of a section, and what is in it.
+    let head = lines.next();
+    let plugins = lines.take_while(|line| !line.trim_start().starts_with('['));
+    let plugins = plugins.filter(|line| line.trim_start().starts_with("bin_dir"));
+    let plugins: Vec<&str> = head.into_iter().chain(plugins).collect();
+    let plugins = plugins.join("\n");
+    match dump.lines().any(|line| line == "version = 3") {
+        true => format!(
+            "version = 3\n\
+             [plugins.'io.containerd.cri.v1.images']\n\
+             snapshotter = 'native'\n\
+             [plugins.'io.containerd.cri.v1.images'.pinned_images]\n\
+             sandbox = '{IMAGE}'\n\
+             [plugins.'io.containerd.cri.v1.runtime']\n\
+             restrict_oom_score_adj = true\n\
+             {plugins}\n"
+        ),
+        // Before containerd 2.
+        false => format!(
+            "version = 2\n\
+             [plugins.'io.containerd.grpc.v1.cri']\n\
+             sandbox_image = '{IMAGE}'\n\
+             restrict_oom_score_adj = true\n\
+             [plugins.'io.containerd.grpc.v1.cri'.containerd]\n\
+             snapshotter = 'native'\n\
+             {plugins}\n"
+        ),
+    }
 }
 
 /// The arguments that start a container which does nothing but be there. (overlayfs does not stack on itself.)
@@ -141,6 +163,19 @@ pub(super) fn read_result(name: &str, cached: &str) -> Option<EngineContainer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_distribution_has_its_plugins_is_left_as_it_is() {
+        let dump = "version = 3\n  [plugins.'io.containerd.cri.v1.runtime'.cni]\n    bin_dir = ''\n    \
+             bin_dirs = ['/usr/lib/cni']\n    conf_dir = '/etc/cni/net.d'\n  [plugins.'x']\n    bin_dir = '/x'\n";
+        let settings = for_kubernetes(dump);
+        let of_plugins = "  [plugins.'io.containerd.cri.v1.runtime'.cni]\n    bin_dir = ''\n    \
+             bin_dirs = ['/usr/lib/cni']\n";
+        assert!(settings.starts_with("version = 3\n"), "{settings}");
+        assert!(settings.ends_with(of_plugins), "{settings}");
+        let settings = for_kubernetes("version = 2\n");
+        assert!(settings.starts_with("version = 2\n"), "{settings}");
+    }
 
     #[test]
     fn a_container_is_what_the_plugins_said_of_it() {

@@ -1,11 +1,11 @@
 //! Other distributions, whose engines run on a host of ours.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
 
-use super::{Client, Engine, Language, containerd};
+use super::{Client, Engine, Language, containerd, engine_dir};
 use crate::{
     binaries,
     error::{Error, Result},
@@ -16,6 +16,9 @@ use crate::{
 /// Where `cargo xtask test --engines` makes root file systems, below the target directory.
 const MADE: &str = "distributions";
 
+/// The environment variable that names one of them.
+const VARIABLE: &str = "QUILT_MESH_DISTRIBUTION";
+
 /// The root file system of another distribution, which `cargo xtask test --engines` has made. Nobody writes to it.
 #[derive(Debug, Clone)]
 pub struct Distribution {
@@ -23,20 +26,24 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// That of a suite of Debian's, such as `forky`, which was made beside the running executable.
+    /// That which `QUILT_MESH_DISTRIBUTION` names, a suite of Debian's such as `forky`. It was made beside the running executable.
     ///
     /// # Errors
     ///
     /// [`Error::DistributionMissing`], which says how it is made.
-    pub fn debian(suite: &'static str) -> Result<Self> {
+    pub fn chosen() -> Result<Self> {
+        let suite = env::var_os(VARIABLE).unwrap_or_default();
         let executable = env::current_exe()
             .map_err(|error| Error::system("find", "the running executable", error))?;
-        executable
+        let mut roots = executable
             .ancestors()
-            .map(|dir| dir.join(MADE).join(suite).join("root"))
-            .find(|root| root.is_dir())
-            .map(|root| Self { root })
-            .ok_or(Error::DistributionMissing { suite })
+            .map(|dir| dir.join(MADE).join(&suite).join("root"));
+        match roots.find(|root| !suite.is_empty() && root.is_dir()) {
+            Some(root) => Ok(Self { root }),
+            None => Err(Error::DistributionMissing {
+                suite: suite.to_string_lossy().into_owned(),
+            }),
+        }
     }
 
     /// Where it is.
@@ -51,7 +58,7 @@ impl Distribution {
 }
 
 impl Engine {
-    /// The containerd of another distribution, version 2 or newer, with `ctr` and for Kubernetes, on a host whose runtime runs.
+    /// The containerd of another distribution, version 1.7 or newer, with `ctr` and for Kubernetes, on a host whose runtime runs.
     /// Everything inside has that distribution's root file system. It has no network yet:
     /// [`install_quilt_cni`](Self::install_quilt_cni) makes one.
     ///
@@ -65,8 +72,11 @@ impl Engine {
             language: Language::Ctr,
         };
         let root = Some(distribution.root());
-        let configure = |dir: &Path, _| containerd::configure_kubernetes(dir);
-        let (engine, _) = Self::create(host, client, root, configure).await?;
+        let (engine, _) = Self::create(host, client, root, |_, _| Ok(())).await?;
+        let dump = engine.shell("containerd config dump")?;
+        let settings = engine_dir(host, containerd::CLIENT).join(containerd::SETTINGS);
+        fs::write(&settings, containerd::for_kubernetes(&dump))
+            .map_err(|error| Error::system("write", settings.display().to_string(), error))?;
         host.move_runtime(engine.namespaces.doors()).await?;
         engine.start_daemon(host).await?;
         engine.import()?;

@@ -5,7 +5,7 @@ use mesh_testbed::{Engine, Signal, Testbed};
 use crate::{containerd::containerd, left::nothing_is_left_of_a_child, mesh::needed};
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Debian testing, which `cargo xtask test --engines` makes"]
+#[ignore = "needs another distribution, which `cargo xtask test --engines` makes"]
 async fn nothing_of_containerd_is_left_after_sigkill() {
     nothing_is_left_of_a_child(
         "remains::nothing_of_containerd_is_left_after_sigkill",

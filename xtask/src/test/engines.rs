@@ -7,29 +7,44 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use super::suite::Suite;
 use super::{Options, Summary, THREADS, compile, execute};
 use crate::cargo;
-use crate::debian::{self, FORKY, Release};
+use crate::debian::{self, FORKY, Release, TRIXIE};
 use crate::foreground::Shield;
 use crate::setup::{self, Tool, require_root};
 
 /// What tests run in root file systems of other distributions than the machine's.
-const DISTRIBUTIONS: [Distribution; 1] = [Distribution {
-    release: FORKY,
-    packages: &[
-        "containerd",
-        "runc",
-        "containernetworking-plugins",
-        "iptables",
-        "nftables",
-    ],
-}];
+const DISTRIBUTIONS: [Distribution; 2] = [
+    Distribution {
+        release: TRIXIE,
+        packages: &CONTAINERD,
+        tests_of: &["mesh-testbed"],
+    },
+    // Its plugins are the first that speak version 1.1 of CNI.
+    Distribution {
+        release: FORKY,
+        packages: &CONTAINERD,
+        tests_of: &["mesh-cni", "mesh-testbed"],
+    },
+];
+
+/// containerd, and what a runtime and its plugins need on its host.
+const CONTAINERD: [&str; 5] = [
+    "containerd",
+    "runc",
+    "containernetworking-plugins",
+    "iptables",
+    "nftables",
+];
 
 /// A distribution, with the engines that are tried.
 struct Distribution {
     release: Release,
     /// Besides the essential ones.
     packages: &'static [&'static str],
+    /// The packages of ours whose tests run in it.
+    tests_of: &'static [&'static str],
 }
 
 /// What the tests need on this machine.
@@ -66,6 +81,9 @@ const AT_ONCE: &str = "2";
 /// Somebody else makes a root file system, or runs tests in it, for no longer.
 const PATIENCE: Duration = Duration::from_secs(45 * 60);
 
+/// By which tests know the distribution.
+const CHOSEN: &str = "QUILT_MESH_DISTRIBUTION";
+
 /// A file beside the root file system that says what is in it.
 const MADE_OF: &str = "made-of";
 
@@ -75,28 +93,28 @@ pub(super) fn collect(options: &Options) -> anyhow::Result<Summary> {
     setup::ensure(&TOOLS)?;
     let checkout = cargo::checkout()?;
     let all = checkout.target_dir.join("distributions");
-    let mut held = Vec::new();
-    for distribution in &DISTRIBUTIONS {
-        held.push(distribution.ensure(&all)?);
-        eprintln!(
-            "{} with {}",
-            distribution.release.name,
-            distribution.versions(&all)?
-        );
-    }
+    let mut suites = compile(&checkout, &PROGRAMS)?;
+    suites.retain(Suite::is_of_distributions);
     let mut summary = Summary::default();
-    let suites = compile(&checkout, &PROGRAMS)?;
-    for suite in suites.iter().filter(|suite| suite.is_of_distributions()) {
-        let mut command = suite.command();
-        // Everybody else passes them over.
-        command.arg("--include-ignored");
-        if std::env::var_os(THREADS).is_none() {
-            command.env(THREADS, AT_ONCE);
+    for distribution in &DISTRIBUTIONS {
+        let name = distribution.release.name;
+        let _held = distribution.ensure(&all)?;
+        eprintln!("\n{name}: {}", distribution.versions(&all)?);
+        let of_it = |suite: &&Suite| distribution.tests_of.contains(&&*suite.package);
+        for suite in suites.iter().filter(of_it) {
+            let mut command = suite.command();
+            // Everybody else passes them over.
+            command
+                .arg("--include-ignored")
+                .env(CHOSEN, distribution.release.suite);
+            if std::env::var_os(THREADS).is_none() {
+                command.env(THREADS, AT_ONCE);
+            }
+            command.args(&options.filter).args(&options.arguments);
+            let suite = format!("{suite}, {name}");
+            summary.results.push(execute(&suite, command)?);
         }
-        command.args(&options.filter).args(&options.arguments);
-        summary.results.push(execute(&suite.to_string(), command)?);
     }
-    drop(held);
     Ok(summary)
 }
 
@@ -224,10 +242,12 @@ mod tests {
         let before = Distribution {
             release: FORKY,
             packages: &["containerd"],
+            tests_of: &[],
         };
         let after = Distribution {
             release: FORKY,
             packages: &["containerd", "runc"],
+            tests_of: &[],
         };
         std::fs::create_dir_all(before.dir(&all)).unwrap();
         let nothing = before.is_made(&all);
