@@ -7,14 +7,18 @@ use std::{
 
 /// What an operator has to do so that pods find a plugin, if there is something.
 pub(super) fn missing_link(plugin: &Path) -> Option<String> {
-    // With what the operator's own file says; nothing where there is no containerd yet.
-    let asked = Command::new("containerd")
-        .args(["config", "dump"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let searched = directories(&String::from_utf8_lossy(&asked.stdout));
+    let ask = |what: &str| {
+        let asked = Command::new("containerd")
+            .args(["config", what])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()
+            .filter(|it| it.status.success())?;
+        Some(String::from_utf8_lossy(&asked.stdout).into_owned())
+    };
+    // With what the operator's own file says, if there is one. Where there is no containerd nothing is known.
+    let searched = directories(&ask("dump").or_else(|| ask("default"))?);
     let name = plugin.file_name()?;
     // A link of an earlier time counts.
     if searched.iter().any(|it| it.join(name).is_file()) {

@@ -134,9 +134,8 @@ async fn a_container_of_ctr_in_the_foreground_gives_its_address_back_when_it_end
     assert_eq!(container_links(first).await, [""; 0]);
     if !is_new(&engine) {
         // What it made of it so far is still there.
-        engine
-            .run(&["snapshots", "--snapshotter", "native", "rm", "once"])
-            .unwrap();
+        engine.run(&["tasks", "delete", "--force", "once"]).unwrap();
+        engine.run(&["containers", "delete", "once"]).unwrap();
     }
     needed(first.start_runtime(&DaemonOptions::new()).await);
     needed(first.wait_ready(SOON).await);
