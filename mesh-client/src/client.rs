@@ -320,3 +320,35 @@ fn hint(error: &io::Error) -> &'static str {
         _ => "is it the runtime's?",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn links_on_the_way_to_a_namespace_are_resolved_and_its_own_name_is_not() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().canonicalize().unwrap();
+        fs::create_dir_all(dir.join("run/netns")).unwrap();
+        symlink("run", dir.join("relative")).unwrap();
+        symlink(dir.join("relative/netns"), dir.join("absolute")).unwrap();
+        symlink("/nonexistent", dir.join("run/netns/web")).unwrap();
+        let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let resolved = ["run/netns/web", "relative/netns/web", "absolute/web"]
+            .map(|name| without_symlinks(path(name)));
+        // What is not there is as it was named: the runtime says what is wrong with it.
+        let missing = [
+            path("gone/web"),
+            String::new(),
+            "/".to_owned(),
+            "web".to_owned(),
+        ];
+        let unchanged = missing.clone().map(without_symlinks);
+        assert_eq!(resolved, [(); 3].map(|()| path("run/netns/web")));
+        assert_eq!(unchanged, missing);
+        let process = format!("/proc/{}/ns/net", std::process::id());
+        assert_eq!(without_symlinks(process.clone()), process);
+    }
+}

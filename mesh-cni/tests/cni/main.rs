@@ -9,12 +9,14 @@
 mod added;
 mod apart;
 mod bad_input;
+mod between;
 mod chained;
 mod crowd;
 mod deleted;
 mod engine;
 mod failed;
 mod garbage;
+mod gate;
 mod mesh;
 mod nomad;
 mod remains;

@@ -119,6 +119,16 @@ impl Namespace {
         Ok(Self { file, named })
     }
 
+    /// This host's own, which no caller can name.
+    #[cfg(test)]
+    pub(crate) fn own() -> Self {
+        let path = PathBuf::from("/proc/self/ns/net");
+        let file = File::open(&path).unwrap();
+        let inode = file.metadata().unwrap().ino();
+        let named = NetworkNamespace { path, inode };
+        Self { file, named }
+    }
+
     /// How the caller named it.
     pub(crate) fn path(&self) -> &Path {
         &self.named.path

@@ -1,6 +1,9 @@
 //! The registry's place in the loop: what it says stands above what is found, and what it wants made
 //! is made here, because nobody else changes the kernel.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,

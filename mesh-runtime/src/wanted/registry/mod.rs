@@ -3,6 +3,8 @@
 
 mod bury;
 pub(crate) mod sweep;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
@@ -181,6 +183,15 @@ impl Registry {
         let _turn = self.turns.take(&attachment.owner).await?;
         self.bury(&attachment.owner).await?;
         let namespace = open(attachment.namespace.clone(), attachment.caller).await?;
+        self.attach_in(attachment, namespace).await
+    }
+
+    /// Makes the interface in a namespace that is open, in its owner's turn.
+    async fn attach_in(
+        &self,
+        attachment: Attachment,
+        namespace: Namespace,
+    ) -> Result<AttachedContainer, CallError> {
         let named = namespace.named().clone();
         let ground = ask(&self.commands, |reply| Command::Ground { reply }).await??;
         let known = self.ipam.lease_of(&attachment.owner);

@@ -121,7 +121,7 @@ impl Registry {
 
     /// Reclaims what is gone and was `gone` at the last look, and undoes what was never finished. Returns
     /// whose namespaces are gone now.
-    async fn sweep(&self, gone: &BTreeSet<Owner>) -> Result<BTreeSet<Owner>, Status> {
+    pub(super) async fn sweep(&self, gone: &BTreeSet<Owner>) -> Result<BTreeSet<Owner>, Status> {
         let mut still = BTreeSet::new();
         for (owner, (_, leak)) in self.leaks().await? {
             let reclaim = match leak {

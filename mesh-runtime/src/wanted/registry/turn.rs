@@ -40,6 +40,10 @@ impl Drop for Turn {
 impl Turns {
     /// Waits for the owner's turn.
     pub(super) async fn take(&self, owner: &Owner) -> Result<Turn, Status> {
+        self.take_within(owner, DEADLINE).await
+    }
+
+    async fn take_within(&self, owner: &Owner, deadline: Duration) -> Result<Turn, Status> {
         let wait = async {
             loop {
                 // Heard also if the other's turn ends before this waits.
@@ -50,11 +54,11 @@ impl Turns {
                 ended.await;
             }
         };
-        tokio::time::timeout(DEADLINE, wait).await.map_err(|_| {
+        tokio::time::timeout(deadline, wait).await.map_err(|_| {
             // Nothing was begun.
             Status::aborted(format!(
                 "another call for {owner} has not ended within {} s: try again",
-                DEADLINE.as_secs()
+                deadline.as_secs()
             ))
         })
     }
@@ -94,5 +98,15 @@ mod tests {
         drop(first);
         second.await.unwrap().unwrap();
         assert!(turns.try_take(&owner("a")).is_some());
+    }
+
+    /// Callers undo what they may have begun, which would be the other call's.
+    #[tokio::test]
+    async fn who_waits_in_vain_is_told_that_nothing_was_begun() {
+        let turns = Turns::default();
+        let owner = Owner::new("test", "quilt", "a", "eth0").unwrap();
+        let _first = turns.take(&owner).await.unwrap();
+        let told = turns.take_within(&owner, Duration::ZERO).await.unwrap_err();
+        assert_eq!(told.code(), tonic::Code::Aborted);
     }
 }
