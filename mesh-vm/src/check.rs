@@ -40,6 +40,9 @@ pub enum Check {
     /// An `ingress` queueing discipline can be made at such a port, and what its filter says is done: such a container
     /// is listed as left to the kernel path. Its sibling's port gets a program.
     AContainerThatJustCameCanBePoliced,
+    /// Debian's CNI plugin `bandwidth`, run after `quilt-cni` as engines chain them, makes its queueing disciplines at the
+    /// port and holds back what goes either way; others keep their path, CHECK finds all in order, and DEL leaves nothing.
+    AContainerOfBandwidthIsHeldBack,
     /// With `--fast-path off` every packet goes through the VXLAN device.
     WithoutTheFastPathTheKernelPathCarries,
     /// There the programs are still attached, and guard.
@@ -84,7 +87,7 @@ impl Check {
         }
     }
 
-    const WITH_FAST_PATH: [Self; 20] = [
+    const WITH_FAST_PATH: [Self; 21] = [
         Self::TheProgramsLoadAndAttach,
         Self::ItAttachesTheWayTheKernelOffers,
         Self::ThePacketFilterHoldsItsTables,
@@ -95,6 +98,7 @@ impl Check {
         Self::NorWhileNoRuntimeRuns,
         Self::NorWhenItJustCame,
         Self::AContainerThatJustCameCanBePoliced,
+        Self::AContainerOfBandwidthIsHeldBack,
         Self::WithoutTheFastPathTheKernelPathCarries,
         Self::NorWithoutTheFastPath,
         Self::NorBehindTagsThatTheBridgeTakesOff,
@@ -107,12 +111,13 @@ impl Check {
         Self::DelayAndReorderingLoseNothing,
     ];
 
-    const WITHOUT_FAST_PATH: [Self; 7] = [
+    const WITHOUT_FAST_PATH: [Self; 8] = [
         Self::TheNodeSaysWhyItHasNoFastPath,
         Self::ThePacketFilterHoldsItsTables,
         Self::TheKernelPathCarriesAlone,
         Self::AKilledRuntimeAndItsSuccessorLoseNoPacket,
         Self::NoContainerSpeaksAsAnother,
+        Self::AContainerOfBandwidthIsHeldBack,
         Self::NoStrangerSpeaksToTheKernelPath,
         Self::CleaningUpLeavesNothing,
     ];
@@ -130,6 +135,7 @@ impl Check {
             Self::NorWhileNoRuntimeRuns => "no_container_speaks_as_another_while_no_runtime_runs",
             Self::NorWhenItJustCame => "no_container_speaks_as_another_when_it_just_came",
             Self::AContainerThatJustCameCanBePoliced => "a_container_that_just_came_can_be_policed",
+            Self::AContainerOfBandwidthIsHeldBack => "a_container_of_bandwidth_is_held_back",
             Self::NorWithoutTheFastPath => "no_container_speaks_as_another_without_the_fast_path",
             Self::NorBehindTagsThatTheBridgeTakesOff => {
                 "no_container_speaks_as_another_behind_tags_that_the_bridge_takes_off"

@@ -19,7 +19,7 @@ const INIT: &str = include_str!("init.sh");
 /// What the product makes the kernel load: devices, for clsact the queueing discipline and its
 /// filters, and what its nftables tables ask for; what others make at a container's port; and what stands between
 /// the checks' hosts. Those they depend on come with them.
-pub const MODULES: [&str; 18] = [
+pub const MODULES: [&str; 21] = [
     "vxlan",
     "veth",
     "bridge",
@@ -28,6 +28,9 @@ pub const MODULES: [&str; 18] = [
     "act_bpf",
     "cls_u32",
     "act_gact",
+    "act_mirred",
+    "ifb",
+    "sch_tbf",
     "8021q",
     "bonding",
     "sch_netem",

@@ -12,7 +12,7 @@
 //!    unpacked, not installed, under `target/vm/`, and kept there.
 //! 2. [`initramfs`]: an archive of the modules that the product needs, the product's binaries,
 //!    the driver `mesh-vm-guest` and `mesh-faults`, with the libraries they are linked to, a
-//!    shell, kmod, tc and nft, and a static busybox for the rest. Modules are loaded by the kernel's
+//!    shell, kmod, tc and nft, Debian's CNI plugin `bandwidth`, and a static busybox for the rest. Modules are loaded by the kernel's
 //!    own request when the product first asks for a device of theirs, as on a real host.
 //! 3. [`machine`]: qemu runs it with two processors, a machine for each kernel at the same
 //!    time. The guest's console goes to a file; the driver reports on a second serial port, so

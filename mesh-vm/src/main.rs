@@ -255,11 +255,22 @@ fn write_initramfs(
             .with_context(|| format!("{name} is missing: `sudo apt-get install {package}`"))?;
         programs.push(Program { from, to });
     }
+    let bandwidth = mesh_testbed::cni_plugins()
+        .map(|plugins| plugins.join("bandwidth"))
+        .ok()
+        .filter(|plugin| plugin.is_file());
+    programs.push(Program {
+        from: bandwidth.context(
+            "the CNI plugin bandwidth is missing: `sudo apt-get install containernetworking-plugins`",
+        )?,
+        to: "usr/lib/cni/bandwidth",
+    });
     for (name, to) in [
         ("quilt-runtime", "usr/bin/quilt-runtime"),
         ("quilt-mesh-agent", "usr/bin/quilt-mesh-agent"),
         ("quilt-mesh-control", "usr/bin/quilt-mesh-control"),
         ("mesh-faults", "usr/bin/mesh-faults"),
+        ("quilt-cni", "usr/bin/quilt-cni"),
         ("mesh-vm-guest", "usr/bin/mesh-vm-guest"),
     ] {
         let from = binaries.join(name);

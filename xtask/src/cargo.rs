@@ -93,6 +93,7 @@ pub(crate) fn build_ci(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     let packages = [
         "mesh-runtime",
         "mesh-agent",
+        "mesh-cni",
         "mesh-control",
         "mesh-ctl",
         "mesh-faults",

@@ -23,12 +23,13 @@ const NEWEST: &str = "newest";
 const EVERY: &str = "all";
 
 /// What the emulated machines need beside the binaries.
-pub(crate) const TOOLS: [Tool; 5] = [
+pub(crate) const TOOLS: [Tool; 6] = [
     Tool::CCompiler,
     Tool::Emulator,
     Tool::Depmod,
     Tool::Iproute,
     Tool::Nftables,
+    Tool::CniPlugins,
 ];
 
 /// Boots these kernels, all at once: one suite of the summary. Needs no root: the machines are emulated.

@@ -30,7 +30,7 @@ pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What tests need that need no root. Those of mesh-vm pack the machine's own modprobe and tc for the guest.
+/// What tests need that need no root. Those of mesh-vm pack the machine's own modprobe and tc, and a CNI plugin, for the guest.
 pub(crate) const UNPRIVILEGED_TESTS: &[Tool] = &[
     Tool::CCompiler,
     Tool::Postgres,
@@ -38,6 +38,7 @@ pub(crate) const UNPRIVILEGED_TESTS: &[Tool] = &[
     Tool::PythonVenv,
     Tool::Depmod,
     Tool::Iproute,
+    Tool::CniPlugins,
 ];
 
 /// What tests on the real kernel need besides.
@@ -80,7 +81,7 @@ pub(crate) enum Tool {
     Podman,
     /// Starts Podman's containers also where control groups are hybrid.
     Runc,
-    /// Connect Podman's containers to the bridge.
+    /// Connect Podman's containers to the bridge, and do something of their own after ours, also in the emulated machines.
     CniPlugins,
     /// The contents of the containers' image.
     Busybox,
@@ -333,6 +334,7 @@ mod tests {
             "gcc",
             "kmod",
             "iproute2",
+            "containernetworking-plugins",
             "postgresql",
             "pgbouncer",
             "python3-venv",

@@ -6,6 +6,7 @@ mod forged;
 mod guards;
 mod kernel_path;
 mod policed;
+mod shaped;
 mod strangers;
 mod underlays;
 
@@ -55,6 +56,7 @@ pub(crate) async fn run(check: Check, pair: &mut Pair) -> anyhow::Result<()> {
         Check::NorWhileNoRuntimeRuns => guards::hold_without_a_runtime(pair).await,
         Check::NorWhenItJustCame => guards::hold_when_new(pair).await,
         Check::AContainerThatJustCameCanBePoliced => policed::one_that_just_came(pair).await,
+        Check::AContainerOfBandwidthIsHeldBack => shaped::held_back(pair).await,
         Check::WithoutTheFastPathTheKernelPathCarries => fall_back(pair).await,
         Check::NorWithoutTheFastPath => guards::hold(pair).await,
         Check::NorBehindTagsThatTheBridgeTakesOff => guards::hold_behind_tags(pair).await,

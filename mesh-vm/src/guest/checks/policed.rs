@@ -41,7 +41,7 @@ pub(super) async fn one_that_just_came(pair: &Pair) -> anyhow::Result<()> {
 
     step("programs at both ports");
     for container in [&policed, &sibling] {
-        wait_program(host, container).await?;
+        wait_program(host, container.host_interface()).await?;
     }
     let shown = tc(host, &format!("qdisc show dev {port}"))?;
     ensure!(
@@ -60,7 +60,7 @@ pub(super) async fn one_that_just_came(pair: &Pair) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tc(host: &Host, words: &str) -> anyhow::Result<String> {
+pub(super) fn tc(host: &Host, words: &str) -> anyhow::Result<String> {
     let output = host
         .netns()
         .command("tc")
@@ -113,8 +113,9 @@ async fn wait_left_to_the_kernel(
     Ok(())
 }
 
-async fn wait_program(host: &Host, container: &Container) -> anyhow::Result<()> {
-    let program = format!("{}: encapsulate", container.host_interface());
+/// Waits until a container's port has its program.
+pub(super) async fn wait_program(host: &Host, port: &str) -> anyhow::Result<()> {
+    let program = format!("{port}: encapsulate");
     wait_until("a program at a port", PATIENCE, async || {
         let status = host.status().await.map_err(|error| error.to_string())?;
         let attachments = status.fast_path.unwrap_or_default().attachments;
