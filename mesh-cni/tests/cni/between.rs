@@ -87,6 +87,31 @@ async fn what_comes_to_life_while_an_add_is_about_to_take_it_off_stays() {
     before.wait_again(host).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_adds_that_both_found_nothing_one_succeeds_and_the_other_takes_nothing_from_it() {
+    let testbed = mesh_of(1).await;
+    let host = &testbed.hosts()[0];
+    let mut gate = Gate::before(host).await;
+    let before = Remains::of(host).await;
+    let web = namespace("web").await;
+    let attachment = CniAttachment::new("web", &web);
+    let one = begin_add(engine(host), gate.list(host), &attachment);
+    let first = gate.next("attach", "web").await;
+    let other = begin_add(engine(host), gate.list(host), &attachment);
+    let second = gate.next("attach", "web").await;
+    gate.open();
+    first.pass();
+    second.pass();
+    let (result, failed) = match (one.await.unwrap(), other.await.unwrap()) {
+        (Ok(result), failed @ Err(_)) | (failed @ Err(_), Ok(result)) => (result, failure(failed)),
+        others => panic!("{others:?}"),
+    };
+    assert_says(&failed, 101, &["eth0"]);
+    is_attached(host, &attachment, &web, &result).await;
+    engine(host).del(&alone(host), &attachment).await.unwrap();
+    before.wait_again(host).await;
+}
+
 /// The runtime has one call of an owner wait for the other, and in the end tells it that nothing of its own was begun.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_add_that_waits_for_another_one_in_vain_is_to_be_tried_again_and_takes_nothing_from_it()
