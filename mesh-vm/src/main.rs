@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::ExitCode,
     str::FromStr,
     thread,
@@ -92,7 +92,9 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let binaries = binaries()?;
     let dir = match &options.dir {
-        Some(dir) => dir.clone(),
+        // Programs that work on it begin in folders of their own.
+        Some(dir) => path::absolute(dir)
+            .with_context(|| format!("cannot tell where {} is", dir.display()))?,
         // target/release/mesh-vm
         None => binaries.parent().unwrap_or(&binaries).join("vm"),
     };

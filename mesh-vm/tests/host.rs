@@ -118,8 +118,7 @@ impl Machine {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-vm"));
         command
             .args(["--kernel", series, "--deadline", &deadline.to_string()])
-            .arg("--dir")
-            .arg(self.path("vm"))
+            .env("QUILT_MESH_DIR", self.path("vm"))
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
             .env_remove("APT_CONFIG")
             .env("MODULES", MODULES.join(" "))
@@ -176,6 +175,19 @@ fn a_guest_that_reports_every_check_has_passed() {
     );
     let dir = machine.path("vm");
     assert!(dir.join(format!("initramfs-{RELEASE}")).is_file());
+}
+
+#[test]
+fn a_relative_folder_is_one_below_where_the_process_is() {
+    let machine = Machine::with_emulator(&report(checks()));
+    let mut command = machine.command("6.1", 60);
+    let booted = command
+        .args(["--dir", "here"])
+        .current_dir(machine.dir.path());
+    let booted = Booted(booted.output().unwrap());
+    assert!(booted.0.status.success(), "{}", booted.stderr());
+    let initramfs = machine.path("here").join(format!("initramfs-{RELEASE}"));
+    assert!(initramfs.is_file());
 }
 
 #[test]
