@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -22,6 +22,10 @@ use crate::{
 
 /// How many are started at a time before anything is measured.
 const AT_A_TIME: usize = 16;
+
+/// The time between two calls. What the kernel still has to do after a deletion is no part of the next call, nor of another
+/// plugin's.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// What is measured, and with how many containers around it.
 #[derive(Debug, clap::Args)]
@@ -130,11 +134,15 @@ pub(crate) async fn measure(options: &CniOptions) -> anyhow::Result<Vec<Figure>>
     let (mut stock_added, mut stock_deleted) = (Vec::new(), Vec::new());
     for _ in 0..options.runs {
         let container = NetNs::new("one").await?;
-        added.push(ours.call(node.host(), "ADD", &container)?);
-        deleted.push(ours.call(node.host(), "DEL", &container)?);
+        let one = async |plugin: &Plugin, command| {
+            tokio::time::sleep(BETWEEN).await;
+            plugin.call(node.host(), command, &container)
+        };
+        added.push(one(&ours, "ADD").await?);
+        deleted.push(one(&ours, "DEL").await?);
         if let Some(stock) = &stock {
-            stock_added.push(stock.call(node.host(), "ADD", &container)?);
-            stock_deleted.push(stock.call(node.host(), "DEL", &container)?);
+            stock_added.push(one(stock, "ADD").await?);
+            stock_deleted.push(one(stock, "DEL").await?);
         }
     }
     let count = options.containers;

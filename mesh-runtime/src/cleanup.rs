@@ -149,7 +149,7 @@ async fn delete_endpoints(
             ours.then_some(link)
         });
         let Some(link) = link else { continue };
-        match veth::delete(link.index, &link.name).await {
+        match veth::delete(link.index).await {
             Ok(()) => removed.push(format!("delete interface {} of {}", link.name, lease.owner)),
             Err(error) => left.push(format!(
                 "interface {} of {}: {error}",

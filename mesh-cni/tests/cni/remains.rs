@@ -18,7 +18,34 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
+    /// What a host has, once each port has its program: that follows a moment after its container is added.
     pub(crate) async fn of(host: &Host) -> Self {
+        wait_until("programs at all ports", SOON, async || {
+            let status = host.status().await.unwrap();
+            let fast_path = status.fast_path.unwrap_or_default();
+            let lacks = |port: &str| {
+                !fast_path
+                    .attachments
+                    .contains(&format!("{port}: encapsulate"))
+            };
+            let ports = status.endpoints.into_iter().map(|it| it.interface);
+            let without: Vec<String> = ports.filter(|port| lacks(port)).collect();
+            if fast_path.attach_mode != "tcx" || fast_path.attachments.is_empty() {
+                return Ok(());
+            }
+            // Nothing stands in for them in the rules any more.
+            let stand_in = run(host.netns(), "nft", "list set bridge quilt_mesh bare");
+            match without.is_empty() && !stand_in.contains("elements") {
+                true => Ok(()),
+                false => Err(format!("none at {without:?}, {stand_in}")),
+            }
+        })
+        .await
+        .unwrap();
+        Self::now(host).await
+    }
+
+    async fn now(host: &Host) -> Self {
         let sorted = |text: String| {
             let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
             lines.sort();
@@ -40,7 +67,7 @@ impl Remains {
     /// Waits until a host has again what it had, and nothing besides: some of it follows a moment later.
     pub(crate) async fn wait_again(&self, host: &Host) {
         wait_until("what there was before", SOON, async || {
-            let now = Self::of(host).await;
+            let now = Self::now(host).await;
             match now == *self {
                 true => Ok(()),
                 false => Err(self.difference(&now)),
@@ -55,7 +82,7 @@ impl Remains {
     pub(crate) async fn wait_but_for_rules(&self, host: &Host, address: Ipv4Addr) -> Self {
         let address = address.to_string();
         wait_until("what there was before", SOON, async || {
-            let mut now = Self::of(host).await;
+            let mut now = Self::now(host).await;
             let rules = now.rules.clone();
             if now.names_in_rules(&address) {
                 return Err(format!("{address} in {rules:#?}"));

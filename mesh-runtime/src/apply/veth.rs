@@ -10,16 +10,17 @@ use futures_util::StreamExt as _;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoVeth, LinkAttribute},
+    link::{
+        InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkInfo,
+    },
     nsid::{NsidAttribute, NsidMessage},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::{errno::Errno, net::if_::if_nametoindex};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::{
     ebpf::Mac,
-    netlink::{DEADLINE, Netlink, NetlinkError, answer, reader::Reader},
+    netlink::{DEADLINE, Netlink, NetlinkError, answer, interface_name::is_listed, reader::Reader},
     observed::namespace_events::NamespaceId,
 };
 
@@ -71,18 +72,30 @@ pub(crate) async fn create(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(),
 }
 
 /// Brings the host's end of a pair up: what the container sends arrives from now on.
+///
+/// The bridge learns nothing by this port, where the one MAC address is that counts is written down; and the port itself
+/// takes no ARP. Otherwise frames that a bridge hands up by the port before any rule sees them (to
+/// 01:80:c2:00:00:0e, `br_handle_frame`, net/bridge/br_input.c) fill its table, or the host's.
 pub(crate) async fn raise(netlink: &Netlink, link: u32) -> Result<(), NetlinkError> {
-    let up = LinkUnspec::new_with_index(link).up().build();
+    let learns_nothing = InfoPortData::BridgePort(vec![InfoBridgePort::Learning(false)]);
+    let up = LinkUnspec::new_with_index(link)
+        .up()
+        .arp(false)
+        .append_extra_attribute(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(learns_nothing),
+        ]))
+        .build();
     answer(netlink.handle.link().change(up).execute()).await
 }
 
-/// Deletes a pair by index and name of its host's end. One that is gone is success.
+/// Deletes a pair by the index of its host's end. One that is gone is success.
 ///
-/// Returns once the kernel knows no such interface any more: both ends are closed then, and their names free. Its
+/// Returns once the kernel knows no such interface any more: both ends are closed then, and names and index free. Its
 /// acknowledgement comes 15 to 30 ms later, when nobody is left who may still look at the pair
 /// (`unregister_netdevice_many_notify` unlists, then waits; `netdev_run_todo` waits again, net/core/dev.c), and until
 /// then it keeps the thread that asked. So a thread of its own asks, and nobody waits for that.
-pub(crate) async fn delete(link: u32, name: &str) -> Result<(), NetlinkError> {
+pub(crate) async fn delete(link: u32) -> Result<(), NetlinkError> {
     let acknowledged = tokio::task::spawn_blocking(move || acknowledge_deletion(link));
     let deleted = async {
         tokio::select! {
@@ -96,7 +109,7 @@ pub(crate) async fn delete(link: u32, name: &str) -> Result<(), NetlinkError> {
                 }),
                 Err(error) => Err(NetlinkError::Unexpected(error.to_string())),
             },
-            () = unlisted(link, name) => Ok(()),
+            () = unlisted(link) => Ok(()),
         }
     };
     let in_time = tokio::time::timeout(DEADLINE, deleted).await;
@@ -114,14 +127,9 @@ fn acknowledge_deletion(link: u32) -> io::Result<()> {
     Reader::of(NETLINK_ROUTE)?.commit(&bytes, 1)
 }
 
-/// Waits until the kernel knows no such interface. It is asked without its network configuration lock, which a deletion
-/// holds while it waits.
-async fn unlisted(link: u32, name: &str) {
-    let is_gone = || match if_nametoindex(name) {
-        Ok(index) => index != link,
-        Err(error) => error == Errno::ENODEV,
-    };
-    while !is_gone() {
+/// Waits until the kernel knows no such interface.
+async fn unlisted(link: u32) {
+    while is_listed(link) {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

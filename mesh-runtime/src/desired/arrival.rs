@@ -1,7 +1,9 @@
-//! Ports whose packets no program of ours looks at when they arrive, where programs are filters (before Linux 6.6).
-//! Pure.
+//! Ports whose packets no program of ours looks at when they arrive. Pure.
 //!
-//! A filter stands in a queueing discipline, `clsact` or `ingress`, of which an interface takes one. Whoever makes an
+//! Where programs are links (since Linux 6.6), the kernel keeps whoever sets up a container's interface waiting while it
+//! attaches one. So a port that is new is left free for the moment that takes.
+//!
+//! Where they are filters, others may be refused. A filter stands in a queueing discipline, `clsact` or `ingress`, of which an interface takes one. Whoever makes an
 //! `ingress` one for a container that just came, as the CNI plugin `bandwidth` does, would be refused behind ours, and
 //! the container would not start. So a new port is left free for a while, and only then ours is made, unless there is
 //! another by then, which carries our filter as well. Until then the packet filter guards the port, and the
@@ -11,15 +13,12 @@ use std::collections::BTreeSet;
 
 use crate::observed::Observed;
 
-/// Ports of a bridge that are without a program of ours for now: they are new, and nobody has made a queueing
-/// discipline there yet.
+/// Ports of a bridge that are without a program of ours for now: they are new, and where that would keep ours from being
+/// made, nobody has made a queueing discipline there yet.
 pub(crate) fn left_free(observed: &Observed, bridge: u32) -> BTreeSet<u32> {
-    let is_free =
-        |port: &u32| observed.new_ports.contains(port) && !observed.shaping.occupied.contains(port);
-    match observed.by_filters {
-        true => ports(observed, bridge).filter(is_free).collect(),
-        false => BTreeSet::new(),
-    }
+    let is_occupied = |port: &u32| observed.by_filters && observed.shaping.occupied.contains(port);
+    let is_free = |port: &u32| observed.new_ports.contains(port) && !is_occupied(port);
+    ports(observed, bridge).filter(is_free).collect()
 }
 
 /// Ports of a bridge whose packets the packet filter has to judge as if they had no program: those that are left free,
@@ -27,16 +26,9 @@ pub(crate) fn left_free(observed: &Observed, bridge: u32) -> BTreeSet<u32> {
 /// to another device does. (A tcx link comes before every filter.)
 pub(crate) fn bare(observed: &Observed, bridge: u32) -> BTreeSet<u32> {
     let mut bare = left_free(observed, bridge);
-    if observed.by_filters {
-        let Observed {
-            shaping,
-            awaiting_programs,
-            ..
-        } = observed;
-        let is_bare =
-            |port: &u32| shaping.filtered.contains(port) || awaiting_programs.contains(port);
-        bare.extend(ports(observed, bridge).filter(is_bare));
-    }
+    let comes_late = |port: &u32| observed.by_filters && observed.shaping.filtered.contains(port);
+    let is_bare = |port: &u32| comes_late(port) || observed.awaiting_programs.contains(port);
+    bare.extend(ports(observed, bridge).filter(is_bare));
     bare
 }
 
@@ -93,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_port_is_left_free_until_somebody_is_there_and_only_where_programs_are_filters() {
+    fn a_new_port_is_left_free_and_where_programs_are_filters_until_somebody_is_there() {
         let mut observed = Observed {
             links: [port(10, BRIDGE), port(11, BRIDGE)].into(),
             new_ports: [10].into(),
@@ -111,8 +103,17 @@ mod tests {
         observed.new_ports = [].into();
         observed.awaiting_programs = [10].into();
         assert_eq!(bare(&observed, BRIDGE), [10].into(), "until ours stands");
+
+        // A link comes before every filter, whoever is there.
         observed.by_filters = false;
+        observed.shaping.filtered = [10].into();
+        assert_eq!(bare(&observed, BRIDGE), [10].into(), "until ours stands");
+        observed.awaiting_programs = [].into();
         assert_eq!(bare(&observed, BRIDGE), [].into());
+        observed.new_ports = [11].into();
+        observed.shaping.occupied = [11].into();
+        assert_eq!(left_free(&observed, BRIDGE), [11].into());
+        assert_eq!(bare(&observed, BRIDGE), [11].into());
     }
 
     proptest! {
@@ -121,18 +122,17 @@ mod tests {
             let (free, bare) = (left_free(&observed, BRIDGE), bare(&observed, BRIDGE));
             let all: BTreeSet<u32> = ports(&observed, BRIDGE).collect();
             prop_assert!(free.is_subset(&bare) && bare.is_subset(&all));
-            prop_assert!(observed.by_filters || bare.is_empty());
             let awaiting = &all & &observed.awaiting_programs;
-            prop_assert!(!observed.by_filters || awaiting.is_subset(&bare));
-            // Nothing that is occupied, or has been there for a while, waits for its program.
-            prop_assert!(free.is_disjoint(&observed.shaping.occupied));
-            prop_assert!(free.is_subset(&observed.new_ports));
-            // And where ours would be in another's way, it does wait.
-            if observed.by_filters {
-                let mut waits = &all & &observed.new_ports;
-                waits.retain(|port| !observed.shaping.occupied.contains(port));
-                prop_assert_eq!(free, waits);
-            }
+            prop_assert!(awaiting.is_subset(&bare));
+            // What has been there for a while does not wait for its program, nor what is occupied by a filter's place.
+            let mut waits = &all & &observed.new_ports;
+            waits.retain(|port| !(observed.by_filters && observed.shaping.occupied.contains(port)));
+            prop_assert_eq!(&free, &waits);
+            let filtered = match observed.by_filters {
+                true => &all & &observed.shaping.filtered,
+                false => BTreeSet::new(),
+            };
+            prop_assert_eq!(bare, &(&free | &awaiting) | &filtered);
         }
     }
 }

@@ -18,6 +18,7 @@ use super::{
     link::{Failure, attach_clsact, attach_tcx, detach_clsact, is_live},
     sequence::Attacher,
 };
+use crate::netlink::interface_name::{interface_name, is_listed};
 
 /// What [`Attachments::mode`] says of filters.
 pub(super) const CLSACT: &str = "clsact";
@@ -170,9 +171,13 @@ impl Attachments {
                     _ => Ok(()),
                 }
             }
-            // A filter dies with its interface, which is the usual reason to be here.
-            None if if_nametoindex(attached.interface.as_str()) != Ok(hook.link) => Ok(()),
-            None => detach_clsact(hook.role.side(), &attached.interface),
+            None => match interface_name(hook.link) {
+                // It may have another name by now.
+                Ok(Some(interface)) => detach_clsact(hook.role.side(), &interface),
+                // A filter dies with its interface, which is the usual reason to be here.
+                Ok(None) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            },
         };
         let program = hook.role.program();
         let interface = attached.interface;
@@ -244,15 +249,19 @@ impl Attacher for Attaching<'_> {
         }
         let program = hook.role.program();
         let mode = self.attachments.mode();
-        let done = self
-            .attachments
-            .attach(self.ebpf, hook, interface)
-            .map_err(|source| FastPathError::Attach {
-                program,
-                interface: interface.to_owned(),
-                mode,
-                source,
-            })?;
+        let done = match self.attachments.attach(self.ebpf, hook, interface) {
+            Ok(done) => done,
+            // It went while the kernel had others wait.
+            Err(_) if !is_listed(hook.link) => return Ok(false),
+            Err(source) => {
+                return Err(FastPathError::Attach {
+                    program,
+                    interface: interface.to_owned(),
+                    mode,
+                    source,
+                });
+            }
+        };
         if done {
             tracing::info!(program, interface, mode, "attached");
         }

@@ -1,5 +1,6 @@
 //! The connection over which the kernel is read and changed; [`reader`] for questions that need no task.
 
+pub(crate) mod interface_name;
 pub(crate) mod message;
 pub(crate) mod reader;
 

@@ -65,7 +65,8 @@ pub(crate) struct Observed {
     pub(crate) asked_about: (Arc<BTreeMap<Ipv4Net, Peer>>, Option<Ipv4Addr>),
     /// What others have made at ports with tc(8).
     pub(crate) shaping: Shaping,
-    /// Ports of our bridge that came a moment ago, where it matters and the packet filter guards them.
+    /// Ports of our bridge that came a moment ago, where it matters whether programs stand there, and the packet filter
+    /// guards them.
     pub(crate) new_ports: BTreeSet<u32>,
     /// Ports that were left free, and whose programs are on their way.
     pub(crate) awaiting_programs: BTreeSet<u32>,

@@ -192,9 +192,10 @@ impl Firewall {
         });
     }
 
-    /// Whether there are rules in place, those that are wanted now or those before them.
+    /// Whether there are rules in place, those that are wanted now or those before them. What is to be written anew
+    /// may be gone.
     pub(super) fn stands(&self) -> bool {
-        self.failed.is_none() && self.shown.is_some()
+        self.failed.is_none() && !self.early && self.shown.is_some()
     }
 
     /// Whether the kernel does not show the rules yet, but will.

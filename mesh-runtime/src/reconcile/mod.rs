@@ -147,11 +147,13 @@ impl Reconciler {
             let firewall_at = self.firewall.due();
             let rules_changed = self.firewall.changed();
             let patience_ends = self.patience_ends();
-            let left_free = &self.desired.containers.left_free;
-            let occupy_at = self
-                .new_ports
-                .first_end(left_free)
-                .map(|at| at.max(retry_at.unwrap_or(quiet_until)));
+            // While the kernel cannot be read, no round gets that far.
+            let unread = self
+                .problems
+                .iter()
+                .any(|it| matches!(it, Problem::Observe(_)));
+            let read_at = retry_at.filter(|_| unread).unwrap_or(quiet_until);
+            let occupy_at = self.next_to_occupy().map(|at| at.max(read_at));
             let compare_maps_from = self.compare_maps_from;
             let dropped = self.fast_path.dropped();
             tokio::select! {
@@ -220,6 +222,7 @@ impl Reconciler {
         }
         let end = async {
             self.state_writer.flush(&self.wanted).await;
+            self.occupy_all().await;
             self.fast_path.finish().await;
             self.firewall.finish().await;
         };

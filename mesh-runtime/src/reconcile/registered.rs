@@ -266,9 +266,7 @@ impl Reconciler {
                 });
             }
             // Its container has changed it, or it is of a lease that is lost: nothing would come through.
-            veth::delete(link, &endpoint.link)
-                .await
-                .map_err(Refusal::because)?;
+            self.delete_link(link).await.map_err(Refusal::because)?;
         }
         let bridge = self
             .observed
@@ -381,11 +379,19 @@ impl Reconciler {
             .filter(|found| found.kind == LinkKind::Veth)
             .map(|found| found.index);
         if let Some(index) = found {
-            veth::delete(index, link).await.map_err(|error| {
+            self.delete_link(index).await.map_err(|error| {
                 Refusal::new(format!("cannot delete interface {link}: {error}"))
             })?;
         }
         Ok(())
+    }
+
+    /// Deletes the pair of a port, of which the next reading asks: the kernel tells of one that was never up a while
+    /// after it is gone.
+    async fn delete_link(&mut self, link: u32) -> Result<(), NetlinkError> {
+        let deleted = veth::delete(link).await;
+        self.outdated.add_fallen_link(link);
+        deleted
     }
 
     /// What the kernel shows of leases: which interfaces are there, and which addresses are held.

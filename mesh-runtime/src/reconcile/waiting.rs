@@ -103,7 +103,9 @@ impl Reconciler {
                 Question::Status(_) => attached && !self.firewall.lags(),
                 // With its own guards it may send, whatever is still to come for others.
                 Question::Endpoint(_, Made { port, .. }) => {
-                    let left_free = self.desired.containers.left_free.contains(port);
+                    // Without rules that stand in for it, it waits for its program.
+                    let left_free =
+                        self.firewall.stands() && self.desired.containers.left_free.contains(port);
                     self.fast_path.guards(*port, left_free) && self.firewall.guards(*port)
                 }
             };

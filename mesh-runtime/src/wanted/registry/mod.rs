@@ -1,6 +1,7 @@
 //! The registry of leases and endpoints, behind the calls: what is durable is written here, what is
 //! of the kernel is asked of the loop, and what fails half way is undone.
 
+mod attach;
 mod bury;
 pub(crate) mod sweep;
 #[cfg(test)]
@@ -10,18 +11,16 @@ mod turn;
 use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use mesh_ipam::{
-    Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, NetworkNamespace, Owner,
-    Published, Request, Tombstones,
+    Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, Owner, Request, Tombstones,
 };
 use tonic::Status;
 
-use super::attachment::{Attachment, Inside};
 use crate::{
     api::{
         ask::ask,
         command::{Command, Commands, Refusal},
     },
-    observed::{listeners, namespace::Namespace},
+    observed::namespace::Namespace,
 };
 pub(crate) use sweep::Sweeper;
 use turn::Turns;
@@ -82,16 +81,6 @@ pub(crate) struct Allocation {
     pub(crate) namespace: Option<String>,
     pub(crate) outlives_boot: bool,
     pub(crate) named: NamedLabels,
-}
-
-/// A container that has its interface.
-#[derive(Clone, Debug)]
-pub(crate) struct AttachedContainer {
-    pub(crate) lease: Lease,
-    /// What is left to do inside.
-    pub(crate) inside: Inside,
-    /// Whether this call made the interface.
-    pub(crate) new: bool,
 }
 
 /// The registry.
@@ -173,147 +162,6 @@ impl Registry {
             .into());
         }
         self.let_go(owner, address, "address released").await
-    }
-
-    /// Makes a container's interface, with an address, and says what is left to do inside.
-    pub(crate) async fn attach(
-        &self,
-        attachment: Attachment,
-    ) -> Result<AttachedContainer, CallError> {
-        let _turn = self.turns.take(&attachment.owner).await?;
-        self.bury(&attachment.owner).await?;
-        let namespace = open(attachment.namespace.clone(), attachment.caller).await?;
-        self.attach_in(attachment, namespace).await
-    }
-
-    /// Makes the interface in a namespace that is open, in its owner's turn.
-    async fn attach_in(
-        &self,
-        attachment: Attachment,
-        namespace: Namespace,
-    ) -> Result<AttachedContainer, CallError> {
-        let named = namespace.named().clone();
-        let ground = ask(&self.commands, |reply| Command::Ground { reply }).await??;
-        let known = self.ipam.lease_of(&attachment.owner);
-        if let Some(lease) = &known {
-            attachment
-                .check_same(lease, &named)
-                .map_err(Refusal::because)?;
-        }
-        let plan = attachment.plan(&ground, &named).map_err(Refusal::because)?;
-        if known.as_ref().is_none_or(|lease| lease.endpoint.is_none()) {
-            check_ports(plan.published.clone()).await?;
-        }
-        // What the lease itself is bound to stays; the endpoint is bound to its namespace.
-        let (lifetime, bound_to) = match known {
-            Some(lease) => (lease.lifetime, lease.namespace),
-            None => (self.lifetime(), None),
-        };
-        let granted = self
-            .ipam
-            .allocate(Request {
-                owner: attachment.owner.clone(),
-                wished: attachment.wished,
-                named: attachment.named.clone(),
-                namespace: bound_to,
-                lifetime,
-                endpoint: Some(plan),
-            })
-            .await?;
-        let lease = &granted.lease;
-        if !ground.subnet.contains(&lease.address) {
-            self.undo(&granted, async || self.forget(lease).await).await;
-            return Err(Refusal::for_now(format!(
-                "{} is not of {}: this node has got another subnet just now, try again",
-                lease.address, ground.subnet
-            ))
-            .into());
-        }
-        let made = ask(&self.commands, |reply| Command::MakeEndpoint {
-            lease: Box::new(lease.clone()),
-            namespace,
-            reply,
-        });
-        let made = match made.await {
-            Ok(Ok(made)) if made.guarded => made,
-            Ok(Ok(made)) => {
-                self.undo(&granted, async || self.unmake(lease).await).await;
-                if made.new && !granted.new_endpoint {
-                    // The endpoint was there before this call, its interface was not.
-                    self.delete(lease.owner.link_name()).await?;
-                }
-                return Err(Refusal::for_now(
-                    "programs and rules do not know the new interface yet, and it may not send without: the \
-                     host is busy, try again",
-                )
-                .into());
-            }
-            // Nothing was made.
-            Ok(Err(refusal)) => {
-                self.undo(&granted, async || self.forget(lease).await).await;
-                return Err(refusal.into());
-            }
-            // It may have been.
-            Err(status) => {
-                self.undo(&granted, async || self.unmake(lease).await).await;
-                return Err(status.into());
-            }
-        };
-        match self.finish(lease, named).await {
-            Ok(lease) => {
-                if made.new {
-                    let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
-                    tracing::info!(address = %lease.address, owner = %lease.owner, link, "endpoint attached");
-                    self.tell_names(&lease.owner);
-                }
-                Ok(AttachedContainer {
-                    inside: Inside::of(&lease, &ground),
-                    lease,
-                    new: made.new,
-                })
-            }
-            Err(error) => {
-                self.undo(&granted, async || self.unmake(lease).await).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Says of the first container of a network that it reaches those of others.
-    fn tell_names(&self, owner: &Owner) {
-        let leases = self.ipam.leases();
-        let mut others = leases.iter().filter(|lease| lease.owner != *owner);
-        let is_first = !others
-            .clone()
-            .any(|it| it.owner.network() == owner.network());
-        if let (true, Some(other)) = (is_first, others.next()) {
-            let (network, other) = (owner.network(), other.owner.network());
-            tracing::info!(
-                network,
-                other,
-                "two names of one mesh: containers of both reach each other"
-            );
-        }
-    }
-
-    /// Lets an endpoint send that is guarded now, and notes that all of it is there, and in which namespace: by the
-    /// same path there may be another than before.
-    async fn finish(&self, lease: &Lease, namespace: NetworkNamespace) -> Result<Lease, CallError> {
-        let Some(endpoint) = lease.endpoint.clone() else {
-            return Ok(lease.clone());
-        };
-        let link = endpoint.link.clone();
-        ask(&self.commands, |reply| Command::RaiseEndpoint {
-            link,
-            reply,
-        })
-        .await??;
-        let settled = Endpoint {
-            settled: true,
-            namespace: Some(namespace),
-            ..endpoint
-        };
-        Ok(self.ipam.set_endpoint(&lease.owner, Some(settled)).await?)
     }
 
     /// Undoes an attachment; `only_if_leaked`: unless it is in use.
@@ -420,15 +268,4 @@ async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'static) -> Res
             LOOK_DEADLINE.as_secs()
         ))),
     }
-}
-
-/// Refuses ports that a process of this host has.
-async fn check_ports(published: Vec<Published>) -> Result<(), CallError> {
-    if published.is_empty() {
-        return Ok(());
-    }
-    let found = look(listeners::listeners)
-        .await?
-        .map_err(|error| Status::internal(format!("cannot tell which ports are taken: {error}")))?;
-    Ok(listeners::check(&published, &found).map_err(Refusal::because)?)
 }

@@ -4,7 +4,10 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use crate::api::command::{Ground, Made, Shown};
+use crate::{
+    api::command::{Ground, Made, Shown},
+    wanted::attachment::Attachment,
+};
 
 /// A registry whose loop is the test, and an attachment of it.
 struct Scene {
