@@ -17,6 +17,7 @@ use engine::Engine;
 
 mod cri;
 mod engine;
+mod podman;
 
 /// The plugin's name, by which configurations name it.
 const PLUGIN: &str = "quilt-cni";
@@ -109,6 +110,10 @@ impl Place {
         let folder = |given: &Option<PathBuf>, known: Option<&'static str>, option: &str| {
             let folder = given.clone().or_else(|| known.map(PathBuf::from));
             folder.with_context(|| {
+                if self.engine == "docker" {
+                    return "Docker runs no CNI plugins: see docs/CONTAINER_ENGINES.md for its own network"
+                        .to_owned();
+                }
                 format!(
                     "where {:?} looks is not known here: say so with {option} (known: {})",
                     self.engine,
@@ -152,6 +157,10 @@ impl Place {
         println!(
             "stays    {}, by which containers that run are taken off",
             folders.plugins.join(PLUGIN).display()
+        );
+        println!(
+            "note     containers that run stay on the mesh, and cannot be started again in {:?} until it is installed again",
+            self.network
         );
         Ok(())
     }
@@ -218,14 +227,21 @@ impl Install {
         println!("plugin   {}", plugin.display());
         replace(&file, written.as_bytes(), 0o644)?;
         println!("network  {}, named {:?}", file.display(), place.network);
-        self.say_more(&others, &plugin, portmap.is_some());
+        self.say_more(&file, &others, &plugin, portmap.is_some());
         Ok(())
     }
 
     /// What the operator should know.
-    fn say_more(&self, others: &[(PathBuf, Value)], plugin: &Path, publishes: bool) {
+    fn say_more(&self, file: &Path, others: &[(PathBuf, Value)], plugin: &Path, publishes: bool) {
         let place = &self.place;
         let known = Engine::named(&place.engine);
+        // With another directory it is not this host's Podman that will look.
+        if place.engine == "podman"
+            && place.conf_dir.is_none()
+            && let Some(advice) = podman::other_back_end()
+        {
+            println!("note     {advice}");
+        }
         if !publishes {
             let elsewhere = ELSEWHERE.map(|it| Path::new(it).join(PORTMAP));
             let get = match (elsewhere.iter().find(|it| it.is_file()), known) {
@@ -235,12 +251,12 @@ impl Install {
                 _ => "install the CNI project's plugins there".to_owned(),
             };
             println!(
-                "note     no plugin {PORTMAP} is where {} looks, so that ports are not published: {get}, and run this again",
+                "note     no plugin {PORTMAP} is where every {} looks, so that ports are not published: {get}, and run this again",
                 place.engine
             );
         }
         if known.is_some_and(|it| it.takes_first) {
-            println!("note     {}", first_network(&place.engine, others));
+            println!("note     {}", first_network(&place.engine, file, others));
         }
         if known.is_some_and(|it| it.has_pods)
             && let Some(link) = cri::missing_link(plugin)
@@ -298,10 +314,8 @@ impl Install {
                 conflist["cniVersions"] = json!(["1.0.0", "1.1.0"]);
             }
         }
-        if Engine::named(&place.engine).is_some_and(|it| it.has_labels) {
-            // So that a prune can spare it: what no container uses would go.
-            conflist["args"] = json!({ "podman_labels": { "quilt-mesh": "yes" } });
-        }
+        // So that Podman's prune can spare it: what no container of Podman's uses would go, whose ever it is.
+        conflist["args"] = json!({ "podman_labels": { "quilt-mesh": "yes" } });
         conflist
     }
 }
@@ -329,16 +343,18 @@ impl Chain {
     }
 }
 
-/// What an engine that takes the first network does beside others, which all come before ours.
-fn first_network(engine: &str, others: &[(PathBuf, Value)]) -> String {
-    match others.first() {
+/// What an engine that takes the first network does with `own` beside others, which are sorted as it sorts them.
+fn first_network(engine: &str, own: &Path, others: &[(PathBuf, Value)]) -> String {
+    match others.first().filter(|(file, _)| file.as_path() < own) {
         None => format!(
-            "it is the only network there, so that {engine} gives it to whoever asks for none"
+            "it is the first network there, so that {engine} gives it to whoever asks for none"
         ),
         Some((file, network)) => format!(
-            "{engine} takes the first network there, {} of {}, and this one only where it is asked for by name: where \
-             nobody can (ctr run --cni), move that file away",
+            "{engine} takes the first network there, {} of {}, and this one only where it is asked for by name; where \
+             nobody can (ctr run --cni), it has to be moved away, if nobody else needs it: mv {} {}.off",
             network["name"],
+            file.display(),
+            file.display(),
             file.display()
         ),
     }

@@ -205,7 +205,7 @@ impl Network {
             _ => Err(Failure::new(
                 Code::Config,
                 format!(
-                    "{} addresses are wished ({}): an interface of the mesh has one; give the container a second interface",
+                    "{} addresses are wished ({}): a container has one on the mesh: ask for one",
                     wished.len(),
                     wished
                         .iter()

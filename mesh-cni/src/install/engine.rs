@@ -12,8 +12,6 @@ pub(super) struct Engine {
     pub(super) takes_first: bool,
     /// Whether it is containerd, which Kubernetes may ask for pods.
     pub(super) has_pods: bool,
-    /// Whether it shows labels of a network, and can prune by them.
-    pub(super) has_labels: bool,
     /// What to do now.
     pub(super) next: &'static str,
 }
@@ -32,7 +30,6 @@ const ENGINES: [Engine; 4] = [
         ],
         takes_first: false,
         has_pods: false,
-        has_labels: true,
         next: "podman run --network NETWORK …",
     },
     // go-cni's defaults, which containerd's CRI plugin and ctr have.
@@ -42,7 +39,6 @@ const ENGINES: [Engine; 4] = [
         plugins: &["/opt/cni/bin"],
         takes_first: true,
         has_pods: true,
-        has_labels: false,
         next: "ctr run --cni …",
     },
     // cni_config_dir and cni_path of the client's configuration.
@@ -52,7 +48,6 @@ const ENGINES: [Engine; 4] = [
         plugins: &["/opt/cni/bin"],
         takes_first: false,
         has_pods: false,
-        has_labels: false,
         next: "restart the Nomad client, which looks for networks when it starts; then network { mode = \"cni/NETWORK\" }",
     },
     // crio.conf(5): network_dir, plugin_dirs.
@@ -62,7 +57,6 @@ const ENGINES: [Engine; 4] = [
         plugins: &["/opt/cni/bin", "/usr/libexec/cni"],
         takes_first: true,
         has_pods: false,
-        has_labels: false,
         next: "crio sees new networks by itself",
     },
 ];

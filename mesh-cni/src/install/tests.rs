@@ -101,15 +101,20 @@ fn a_name_that_another_file_has_is_refused_and_one_of_its_own_is_not() {
     .unwrap();
     let network = conflist(folder.path(), "zz-mesh.conflist");
     assert_eq!(network["plugins"][0]["engine"], "containerd");
-    assert!(network.get("args").is_none());
+    // Podman lists it as well, and its prune is to spare it.
+    assert_eq!(network["args"]["podman_labels"]["quilt-mesh"], "yes");
 }
 
 #[test]
 fn an_engine_that_takes_the_first_network_is_said_to_take_anothers() {
-    let alone = first_network("containerd", &[]);
-    assert!(alone.contains("the only network"), "{alone}");
+    let own = Path::new("/etc/cni/net.d/zz-ctr.conflist");
+    let alone = first_network("containerd", own, &[]);
+    assert!(alone.contains("the first network"), "{alone}");
+    let ours = PathBuf::from("/etc/cni/net.d/zz-quilt.conflist");
+    let later = first_network("containerd", own, &[(ours, json!({ "name": "quilt" }))]);
+    assert_eq!(later, alone, "it sorts behind it");
     let file = PathBuf::from("/etc/cni/net.d/87-podman-bridge.conflist");
-    let beside = first_network("containerd", &[(file, json!({ "name": "podman" }))]);
+    let beside = first_network("containerd", own, &[(file, json!({ "name": "podman" }))]);
     assert!(
         beside.contains("\"podman\" of /etc/cni/net.d/87-podman-bridge.conflist"),
         "{beside}"
@@ -132,6 +137,9 @@ fn an_engine_that_is_not_known_says_where_it_looks() {
         refused.contains("--bin-dir") && refused.contains("podman"),
         "{refused}"
     );
+    let options = Options::try_parse_from(["quilt-cni", "install", "--engine", "docker"]).unwrap();
+    let refused = run(options).unwrap_err().to_string();
+    assert!(refused.contains("no CNI plugins"), "{refused}");
     for bad in [["--engine", "a b"], ["--network", "a/b"]] {
         let more = [&["--engine", "mine"][..], &bad].concat();
         assert!(install(folder.path(), &more).is_err(), "{bad:?}");

@@ -19,6 +19,7 @@ mod leases;
 mod lifecycle;
 mod obstacles;
 mod occupied;
+mod own_program;
 mod pins;
 mod ports;
 mod refusals;

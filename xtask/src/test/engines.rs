@@ -100,6 +100,11 @@ pub(super) fn collect(options: &Options) -> anyhow::Result<Summary> {
         let name = distribution.release.name;
         let _held = distribution.ensure(&all)?;
         eprintln!("\n{name}: {}", distribution.versions(&all)?);
+        for package in distribution.tests_of {
+            if !suites.iter().any(|suite| suite.package == *package) {
+                bail!("{package} has no tests named distributions for {name}");
+            }
+        }
         let of_it = |suite: &&Suite| distribution.tests_of.contains(&&*suite.package);
         for suite in suites.iter().filter(of_it) {
             let mut command = suite.command();
