@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, env, path::PathBuf};
 
 use mesh_ipam::Owner;
+use mesh_plugin::Interface;
 
 use crate::{
     failure::{Code, Failure},
@@ -142,6 +143,15 @@ impl Call {
                 Code::Environment,
                 format!("CNI_CONTAINERID or CNI_IFNAME: {error}"),
             )
+        })
+    }
+
+    /// What it is about.
+    pub(crate) fn interface(&self, network: &Network) -> Result<Interface, Failure> {
+        Ok(Interface {
+            socket: network.socket().to_owned(),
+            owner: self.owner(network)?,
+            namespace: self.path(),
         })
     }
 

@@ -1,24 +1,24 @@
 //! CHECK: whether what ADD made is still there.
 
 use mesh_client::{Seen, mesh::AddressLease};
+use mesh_plugin::RESTART;
 
 use crate::{
-    add::message,
     attachment::{Expected, ExpectedInterface},
     call::Call,
     failure::{Code, Failure},
     namespace,
     network::Network,
-    runtime::{self, RESTART},
 };
 
 /// Compares what ADD's result says with the lease and with the kernel.
 pub(crate) async fn check(call: &Call, network: &Network) -> Result<(), Failure> {
-    let owner = call.owner(network)?;
+    let interface = call.interface(network)?;
+    let owner = &interface.owner;
     let expected = Expected::read(network)?;
     let seen = namespace::look_into(&call.path()).await?;
-    let mut client = runtime::connect(network, RESTART).await?;
-    let Some(lease) = client.lease(&message(&owner)).await? else {
+    let mut client = mesh_plugin::connect(network.socket(), RESTART).await?;
+    let Some(lease) = client.lease(&interface.message()).await? else {
         return Err(Failure::new(
             Code::UnknownContainer,
             format!("the runtime knows nothing of {owner}: add it anew"),

@@ -1,6 +1,7 @@
 //! What cannot be done, with the specification's codes.
 
 use mesh_client::ClientError;
+use mesh_plugin::{AttachError, DetachError, NamespaceError};
 use serde_json::{Value, json};
 
 use crate::version::Version;
@@ -84,5 +85,35 @@ impl From<ClientError> for Failure {
             ClientError::Inside(_) => Code::Io,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<NamespaceError> for Failure {
+    fn from(error: NamespaceError) -> Self {
+        let code = match &error {
+            NamespaceError::Unfit(_) => Code::Namespace,
+            NamespaceError::Closed(_) => Code::Io,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<DetachError> for Failure {
+    fn from(error: DetachError) -> Self {
+        match error {
+            DetachError::Client(error) => error.into(),
+            other => Self::new(Code::Io, other.to_string()),
+        }
+    }
+}
+
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::Client(error) => error.into(),
+            AttachError::Host(error) => error.into(),
+            AttachError::Exists { .. } => Self::new(Code::Exists, error.to_string()),
+            AttachError::OtherNetwork { .. } => Self::new(Code::Config, error.to_string()),
+        }
     }
 }

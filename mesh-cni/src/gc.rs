@@ -1,11 +1,11 @@
 //! GC: frees what the engine does not know any more, and what is not there.
 
 use mesh_client::{ClientError, mesh::ListAddressesRequest};
+use mesh_plugin::RESTART;
 
 use crate::{
     failure::{Code, Failure},
     network::{Network, ValidAttachment},
-    runtime::{self, RESTART},
 };
 
 /// Frees leases of this engine in this network. One of whose namespace and interface both are there stays whatever the engine
@@ -17,7 +17,7 @@ pub(crate) async fn gc(network: &Network) -> Result<(), Failure> {
             "cni.dev/valid-attachments is missing: GC frees nothing without knowing what is there",
         )
     })?;
-    let mut client = runtime::connect(network, RESTART).await?;
+    let mut client = mesh_plugin::connect(network.socket(), RESTART).await?;
     let listed = client
         .addresses(ListAddressesRequest {
             engine: network.engine.clone(),

@@ -1,9 +1,7 @@
 //! What an operator asks for: the network's configuration and the plugin, where an engine looks.
 
 use std::{
-    env, fs,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -11,6 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use mesh_client::DEFAULT_SOCKET;
 use mesh_ipam::Owner;
+use mesh_plugin::{install_self, replace};
 use serde_json::{Value, json};
 
 use engine::Engine;
@@ -218,12 +217,7 @@ impl Install {
             );
         }
         let plugin = folders.plugins.join(PLUGIN);
-        let own = env::current_exe().context("cannot tell where this program is")?;
-        // It may be run from there.
-        if fs::canonicalize(&own).ok() != fs::canonicalize(&plugin).ok() {
-            let bytes = fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
-            replace(&plugin, &bytes, 0o755)?;
-        }
+        install_self(&plugin)?;
         println!("plugin   {}", plugin.display());
         replace(&file, written.as_bytes(), 0o644)?;
         println!("network  {}, named {:?}", file.display(), place.network);
@@ -401,23 +395,6 @@ fn engine_of(network: &Value) -> Option<String> {
     let plugins = network["plugins"].as_array()?;
     let own = plugins.iter().find(|it| it["type"] == PLUGIN)?;
     Some(own["engine"].as_str()?.to_owned())
-}
-
-/// Writes a file so that it is there whole, or as it was before.
-fn replace(file: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
-        let directory = file.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(directory)?;
-        let mut whole = tempfile::NamedTempFile::new_in(directory)?;
-        whole.write_all(content)?;
-        whole
-            .as_file()
-            .set_permissions(fs::Permissions::from_mode(mode))?;
-        whole.as_file().sync_all()?;
-        whole.persist(file)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", file.display()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@
 //! | `add`, `del`, `check`, `gc`, `status` | the calls |
 //! | `attachment` | the result of ADD, as it is printed and as it comes back |
 //! | `namespace` | the container's network namespace |
-//! | `runtime` | the runtime behind its socket |
 //! | `install` | configuration and binary, where an engine looks |
 
 mod add;
@@ -26,7 +25,6 @@ mod gc;
 mod install;
 mod namespace;
 mod network;
-mod runtime;
 mod status;
 mod version;
 

@@ -7,7 +7,6 @@ use mesh_client::mesh::ListAddressesRequest;
 use crate::{
     failure::{Code, Failure},
     network::Network,
-    runtime,
 };
 
 /// Says why none could.
@@ -15,7 +14,7 @@ pub(crate) async fn status(network: &Network) -> Result<(), Failure> {
     let unavailable = |message: String| Failure::new(Code::NotAvailable, message);
     // What is in the kernel goes on without the runtime.
     let down = |error: mesh_client::ClientError| unavailable(error.to_string());
-    let mut client = runtime::connect(network, Duration::ZERO)
+    let mut client = mesh_plugin::connect(network.socket(), Duration::ZERO)
         .await
         .map_err(down)?;
     let status = client.status().await.map_err(down)?;

@@ -57,6 +57,8 @@
 //! [`Cni`] is the part of an engine that speaks CNI: it does with lists of plugins what libcni does, for
 //! versions and orders of calls that no packaged engine has.
 //!
+//! [`Netavark`] does with a plugin what Podman and netavark do, and holds it to their contract.
+//!
 //! # Cleaning up
 //!
 //! Dropping a value removes what it stands for, also on panic. For SIGKILL, Ctrl-C and abort
@@ -79,6 +81,7 @@ mod error;
 mod grpc;
 mod host;
 mod link;
+mod netavark;
 mod netns;
 mod offload;
 mod packet_socket;
@@ -105,6 +108,7 @@ pub use entrance::Entrance;
 pub use error::{Error, Result};
 pub use host::{BRIDGE, Host, RUNTIME_PORT};
 pub use link::{KernelRoute, Links};
+pub use netavark::{Netavark, NetavarkContainer, NetavarkError};
 pub use netns::NetNs;
 /// The signals that daemons are sent.
 pub use nix::sys::signal::Signal;

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use clap::Parser as _;
 
 use super::*;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Client, Engine, Language, containerd, engine_dir};
+use super::{Client, Engine, Language, containerd, engine_dir, podman};
 use crate::{
     binaries,
     error::{Error, Result},
@@ -82,6 +82,39 @@ impl Engine {
         engine.import()?;
         engine.import_for(containerd::KUBERNETES)?;
         Ok(engine)
+    }
+
+    /// The Podman of another distribution, version 5 or newer with netavark, on a host whose runtime runs. Everything inside has
+    /// that distribution's root file system. It has no network of ours yet: [`install_quilt_netavark`](Self::install_quilt_netavark),
+    /// and `podman network create`.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime or Podman says.
+    pub async fn podman_of(distribution: &Distribution, host: &Host) -> Result<Self> {
+        let client = Client {
+            program: "podman",
+            environment: podman::environment(),
+            language: podman::LANGUAGE,
+        };
+        let root = Some(distribution.root());
+        let configure = |dir: &Path, _| podman::configure_with_netavark(dir);
+        let (engine, _) = Self::create(host, client, root, configure).await?;
+        host.move_runtime(engine.namespaces.doors()).await?;
+        engine.import()?;
+        Ok(engine)
+    }
+
+    /// Installs `quilt-netavark` by the command that docs/CONTAINER_ENGINES.md tells operators, and returns what they are told.
+    ///
+    /// # Errors
+    ///
+    /// A missing `quilt-netavark`, or what it said.
+    pub fn install_quilt_netavark(&self) -> Result<String> {
+        let program = binaries::find("quilt-netavark")?;
+        let mut install = self.inside(&program.display().to_string());
+        install.arg("install");
+        output(install)
     }
 
     /// Installs `quilt-cni` for the engine by the command that docs/CONTAINER_ENGINES.md tells operators, and returns what they are

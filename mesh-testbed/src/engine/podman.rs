@@ -82,17 +82,30 @@ impl Installation {
     /// test may run: Podman's own limits need `CAP_SYS_RESOURCE`, crun refuses hybrid control
     /// groups, and overlayfs does not stack on itself.
     pub(super) fn configure_over(&self, dir: &Path, plugins: &Path) -> io::Result<()> {
-        fs::write(dir.join("storage.conf"), STORAGE_CONF)?;
         let plugins = plugins.display();
-        let containers_conf = format!(
-            r#"[containers]
+        let network = format!(
+            r#"network_backend = "cni"
+network_config_dir = "{INSIDE}/networks"
+cni_plugin_dirs = ["{plugins}"]"#
+        );
+        write_settings(dir, &network)
+    }
+}
+
+/// Writes the configuration of a Podman that looks for networks and plugins where it does by itself.
+pub(super) fn configure_with_netavark(dir: &Path) -> io::Result<()> {
+    write_settings(dir, r#"network_backend = "netavark""#)
+}
+
+fn write_settings(dir: &Path, network: &str) -> io::Result<()> {
+    fs::write(dir.join("storage.conf"), STORAGE_CONF)?;
+    let containers_conf = format!(
+        r#"[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 log_driver = "k8s-file"
 
 [network]
-network_backend = "cni"
-network_config_dir = "{INSIDE}/networks"
-cni_plugin_dirs = ["{plugins}"]
+{network}
 
 [engine]
 runtime = "runc"
@@ -100,9 +113,8 @@ cgroup_manager = "cgroupfs"
 events_logger = "none"
 lock_type = "file"
 "#
-        );
-        fs::write(dir.join("containers.conf"), containers_conf)
-    }
+    );
+    fs::write(dir.join("containers.conf"), containers_conf)
 }
 
 const STORAGE_CONF: &str = r#"[storage]

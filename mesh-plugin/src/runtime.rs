@@ -1,29 +1,31 @@
 //! The runtime behind its socket.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use mesh_client::{Client, ClientError};
 
-use crate::network::Network;
-
 /// How long a runtime that is being restarted is waited for by who adds a container.
-pub(crate) const RESTART: Duration = Duration::from_secs(2);
+pub const RESTART: Duration = Duration::from_secs(2);
 
 /// Connects, and goes on trying for `patience` while nobody serves.
-pub(crate) async fn connect(network: &Network, patience: Duration) -> Result<Client, ClientError> {
+///
+/// # Errors
+///
+/// [`ClientError::Connect`], with what to do.
+pub async fn connect(socket: &Path, patience: Duration) -> Result<Client, ClientError> {
     let tries = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(Duration::from_millis(200))
         .without_max_times()
         .with_total_delay(Some(patience))
         .with_jitter();
-    let connect = || Client::connect(network.socket());
+    let connect = || Client::connect(socket);
     connect.retry(tries).when(is_absent).await
 }
 
 /// Whether it is only that nobody serves.
-pub(crate) fn is_absent(error: &ClientError) -> bool {
+fn is_absent(error: &ClientError) -> bool {
     let ClientError::Connect { reason, .. } = error else {
         return false;
     };

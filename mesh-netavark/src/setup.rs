@@ -1,0 +1,49 @@
+//! `setup`: a container gets an interface and an address.
+
+use std::path::PathBuf;
+
+use mesh_client::{Attached, mesh::AttachEndpointRequest};
+use mesh_plugin::{Naming, fitting, look_into};
+use serde_json::{Value, json};
+
+use crate::{container::Container, place, port::published};
+
+/// How netavark names a namespace.
+const NAMING: Naming = Naming {
+    called: "the network namespace",
+    may_be_own: false,
+};
+
+/// Attaches the container, and returns what it has got.
+pub(crate) async fn setup(namespace: PathBuf, input: &[u8]) -> anyhow::Result<Value> {
+    let container = Container::read(input)?;
+    let interface = container.interface(namespace)?;
+    let wished = container.wished()?;
+    let ports = published(container.port_mappings.as_deref().unwrap_or_default())?;
+    place::check(&interface.socket)?;
+    let seen = look_into(&interface.namespace, NAMING).await?;
+    let network = &container.network;
+    let request = AttachEndpointRequest {
+        address: wished.map_or_else(String::new, |address| address.to_string()),
+        mac: container.mac(),
+        mtu: network.mtu()?,
+        // Another network of the container's may have one already.
+        default_route: !network.has_no_default_route()? && !seen.has_default_route(),
+        ports,
+        names: fitting(container.names(), []).names,
+        ..AttachEndpointRequest::default()
+    };
+    let attached = interface.attach(&seen, NAMING, request).await?;
+    Ok(status(&attached))
+}
+
+/// What `podman inspect` shows.
+fn status(attached: &Attached) -> Value {
+    let inside = &attached.inside;
+    let mut interfaces = json!({});
+    interfaces[&inside.interface] = json!({
+        "mac_address": inside.mac,
+        "subnets": [{ "ipnet": inside.address, "gateway": inside.gateway }],
+    });
+    json!({ "dns_search_domains": [], "dns_server_ips": [], "interfaces": interfaces })
+}

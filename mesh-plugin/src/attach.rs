@@ -1,0 +1,177 @@
+//! How an interface gets on the mesh.
+
+use mesh_client::{
+    Attached, Client, ClientError, Seen,
+    mesh::{AttachEndpointRequest, ListAddressesRequest, Owner},
+};
+
+use crate::{
+    DetachError, Interface, NamespaceError, Naming, RESTART, connect,
+    detach::{has_link, without_runtime},
+    interface::say,
+    look_into,
+};
+
+/// Why an interface is not on the mesh. What was begun is undone.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The runtime, or what is done inside the container.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// An interface of that name is there, and stays as it is.
+    #[error("{interface} of container {container} is in {namespace} already, and stays as it is")]
+    Exists {
+        /// The interface.
+        interface: String,
+        /// The container's id.
+        container: String,
+        /// Its namespace.
+        namespace: String,
+    },
+    /// There is one mesh, and whatever its networks are called, their containers reach each other.
+    #[error(
+        "container {container} is in the network {network:?} already, on {interface}: {wanted:?} is another name of the same \
+         mesh, whose containers all reach each other; leave one of them out"
+    )]
+    OtherNetwork {
+        /// The container's id.
+        container: String,
+        /// Where it is already.
+        network: String,
+        /// By this interface.
+        interface: String,
+        /// What it is to be in as well.
+        wanted: String,
+    },
+    /// The host's interfaces cannot be read.
+    #[error(transparent)]
+    Host(#[from] DetachError),
+}
+
+impl Interface {
+    /// Attaches it, where its namespace shows this. Owner and namespace of the request are filled in.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`].
+    pub async fn attach(
+        &self,
+        seen: &Seen,
+        naming: Naming,
+        mut request: AttachEndpointRequest,
+    ) -> Result<Attached, AttachError> {
+        let owner = self.message();
+        if seen.interface(&owner.interface).is_some() {
+            return Err(self.exists());
+        }
+        request.owner = Some(owner.clone());
+        request.network_namespace = self.namespace.display().to_string();
+        let mut client = connect(&self.socket, RESTART).await?;
+        if !seen.interfaces.is_empty() {
+            check_networks(&mut client, &owner).await?;
+        }
+        // What was there before is an earlier call's, and not to be undone.
+        let had_link = has_link(&self.owner).await?;
+        let attached = match attach(&mut client, request).await {
+            Err(error) if may_have_begun(&error) && !had_link => {
+                self.undo(naming, &error).await;
+                return Err(error.into());
+            }
+            attached => attached?,
+        };
+        match attached.new {
+            true => Ok(attached),
+            false => Err(self.exists()),
+        }
+    }
+
+    fn exists(&self) -> AttachError {
+        AttachError::Exists {
+            interface: self.owner.interface().to_owned(),
+            container: self.owner.container().to_owned(),
+            namespace: self.namespace.display().to_string(),
+        }
+    }
+
+    /// Undoes what a call may have begun that was not answered: the runtime would, once it is there again, but until then
+    /// it would be in the way of the next try.
+    async fn undo(&self, naming: Naming, error: &ClientError) {
+        let seen: Result<Seen, NamespaceError> = look_into(&self.namespace, naming).await;
+        let interface = seen.as_ref().ok();
+        let interface = interface.and_then(|it| it.interface(self.owner.interface()));
+        // It is given an address by whoever was answered, which is another call for the same interface.
+        if interface.is_some_and(|it| !it.addresses.is_empty()) {
+            return;
+        }
+        let undone = match error {
+            // Nobody waits twice for one that does not answer.
+            ClientError::Silent => without_runtime(self).await.map(drop),
+            _ => self.detach().await,
+        };
+        if let Err(left) = undone {
+            say(&format!("what was begun may be left for a moment: {left}"));
+        }
+    }
+}
+
+/// Whether a call that failed may have done something.
+fn may_have_begun(error: &ClientError) -> bool {
+    use mesh_client::StatusCode::{Aborted, FailedPrecondition, PermissionDenied, Unimplemented};
+    match error {
+        ClientError::Silent => true,
+        ClientError::Failed(status) => !matches!(
+            status.code(),
+            // Another call for the same interface is under way; the others are refused as such.
+            Aborted | FailedPrecondition | PermissionDenied | Unimplemented
+        ),
+        _ => false,
+    }
+}
+
+/// Attaches, and instead of what an earlier life of the container left: an engine that was killed, or whose host was,
+/// takes nothing off.
+async fn attach(
+    client: &mut Client,
+    request: AttachEndpointRequest,
+) -> Result<Attached, ClientError> {
+    let refused = match client.attach(request.clone()).await {
+        Err(refused @ ClientError::Refused(_)) => refused,
+        other => return other,
+    };
+    let Some(owner) = request.owner.clone() else {
+        return Err(refused);
+    };
+    match client.lease(&owner).await {
+        Ok(Some(lease)) if !lease.leaked.is_empty() => {
+            client.detach_if_leaked(owner).await?;
+            client.attach(request).await
+        }
+        // Why it is refused says more than what else failed.
+        _ => Err(refused),
+    }
+}
+
+/// Refuses a container that is in another network of ours.
+async fn check_networks(client: &mut Client, owner: &Owner) -> Result<(), AttachError> {
+    let listed = client
+        .addresses(ListAddressesRequest {
+            engine: owner.engine.clone(),
+            network: String::new(),
+        })
+        .await?;
+    let mut owners = listed
+        .leases
+        .iter()
+        .filter(|lease| lease.leaked.is_empty())
+        .filter_map(|lease| lease.owner.as_ref());
+    let other = owners.find(|it| it.container == owner.container && it.network != owner.network);
+    match other {
+        None => Ok(()),
+        Some(other) => Err(AttachError::OtherNetwork {
+            container: owner.container.clone(),
+            network: other.network.clone(),
+            interface: other.interface.clone(),
+            wanted: owner.network.clone(),
+        }),
+    }
+}
