@@ -31,6 +31,7 @@ pub(crate) async fn attach(client: &mut Client, options: Attach) -> anyhow::Resu
             names: options.name,
             labels: options.label.into_iter().collect(),
             interface: String::new(),
+            ports_held: false,
         })
         .await
         .with_context(|| format!("cannot attach {container}"))?;

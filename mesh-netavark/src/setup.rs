@@ -30,6 +30,8 @@ pub(crate) async fn setup(namespace: PathBuf, input: &[u8]) -> anyhow::Result<Va
         // Another network of the container's may have one already.
         default_route: !network.has_no_default_route()? && !seen.has_default_route(),
         ports,
+        // Podman listens on them from before this call until the container ends.
+        ports_held: true,
         names: fitting(container.names(), []).names,
         ..AttachEndpointRequest::default()
     };

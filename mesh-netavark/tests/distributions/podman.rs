@@ -222,11 +222,20 @@ async fn a_container_whose_namespace_or_runtime_is_gone_is_removed_and_leaves_no
     let far = second.add_container().await.unwrap();
     let lost = engine.start("lost", &plain()).unwrap();
     engine.lose_namespace(&lost).unwrap();
-    engine.run(&["restart", "--time", "0", "lost"]).unwrap();
+    // netavark fails before it asks the plugin, and Podman with it, once: its own, whatever the driver.
+    let fails_once = |command: &[&str]| {
+        let refused = engine.run(command).unwrap_err().to_string();
+        assert!(refused.contains("open container netns"), "{refused}");
+    };
+    fails_once(&["restart", "--time", "0", "lost"]);
+    engine.run(&["start", "lost"]).unwrap();
     let again = engine.container("lost").unwrap();
     needed(wait_reachable(far.netns(), again.address, SOON).await);
+    assert_eq!(leases(first).await.len(), 1, "of before nothing is left");
     engine.lose_namespace(&again).unwrap();
-    engine.remove(again).unwrap();
+    let remove = ["rm", "--force", "--time", "0", "lost"];
+    fails_once(&remove);
+    engine.run(&remove).unwrap();
     wait_nothing_left(first).await;
 
     let [stays, goes] = ["stays", "goes"].map(|name| engine.start(name, &plain()).unwrap());
@@ -269,9 +278,11 @@ async fn what_podman_prunes_or_refuses_leaves_the_mesh_as_it_was() {
         refused.contains("another name of the same mesh"),
         "{refused}"
     );
-    engine
-        .run(&["network", "disconnect", "second", "web"])
-        .unwrap();
+    // Podman 5.4 believes that it is in there all the same, until it is told to take it out; 5.8 does not.
+    if let Err(error) = engine.run(&["network", "disconnect", "second", "web"]) {
+        assert!(error.to_string().contains("not connected"), "{error}");
+    }
+    engine.container("web").unwrap();
     engine
         .run(&["network", "connect", "podman", "web"])
         .unwrap();

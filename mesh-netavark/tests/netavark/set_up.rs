@@ -1,6 +1,6 @@
 //! `setup`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 
 use mesh_testbed::{Daemon, DaemonOptions, NetavarkContainer, Signal};
 use serde_json::json;
@@ -98,6 +98,9 @@ async fn ports_are_published_by_the_runtime_and_those_it_cannot_are_refused_with
     let web_is = NetavarkContainer::new("web", &web, &made)
         .publish(8081, 80, "tcp")
         .publish(5353, 53, "tcp,udp");
+    // As Podman does, so that nobody else takes it.
+    let held = host.netns().run(|| TcpListener::bind("0.0.0.0:8081"));
+    let _held = held.unwrap().unwrap();
     set_up(host, &web_is).await;
     let ports = only_lease(host).await.ports;
     let mut ports: Vec<_> = ports

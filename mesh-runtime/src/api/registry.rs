@@ -204,6 +204,7 @@ fn attachment(
         mtu: (request.mtu != 0).then_some(request.mtu),
         default_route: request.default_route,
         published,
+        ports_held: request.ports_held,
         named: named(request.names, request.labels)?,
     })
 }

@@ -27,6 +27,8 @@ pub(crate) struct Attachment {
     pub(crate) mtu: Option<u32>,
     pub(crate) default_route: bool,
     pub(crate) published: Vec<Published>,
+    /// Whether it is the engine that listens there.
+    pub(crate) ports_held: bool,
     pub(crate) named: NamedLabels,
 }
 

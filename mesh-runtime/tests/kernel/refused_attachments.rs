@@ -8,12 +8,15 @@ use std::{
     time::Duration,
 };
 
-use mesh_client::{Client, mesh::PublishedPort};
+use mesh_client::{
+    Client,
+    mesh::{AttachEndpointRequest, PublishedPort},
+};
 use mesh_testbed::{Deadline, NetNs};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use crate::{
-    attach::{attach, inside, leased, names, namespace, node, refusal, request},
+    attach::{attach, inside, leased, names, namespace, node, owner, refusal, request},
     host::Host,
 };
 
@@ -118,7 +121,7 @@ async fn names_and_numbers_that_break_a_rule_are_refused_with_both() {
         container_port: 80,
         count,
     };
-    type Break = Box<dyn Fn(&mut mesh_client::mesh::AttachEndpointRequest)>;
+    type Break = Box<dyn Fn(&mut AttachEndpointRequest)>;
     let long = "x".repeat(200);
     let cases: Vec<(Break, &str)> = vec![
         (
@@ -192,7 +195,7 @@ async fn names_and_numbers_that_break_a_rule_are_refused_with_both() {
         assert!(reason.contains(words), "{words}: {reason}");
     }
     assert_eq!(names(&web), ["lo"]);
-    client.detach(crate::attach::owner("db")).await.unwrap();
+    client.detach(owner("db")).await.unwrap();
     assert_eq!(names(&host.netns), before);
     assert_eq!(leased(&mut client).await, 0);
     drop(db);
@@ -203,7 +206,7 @@ async fn an_interface_of_the_host_that_has_the_name_is_left_alone() {
     let (host, _daemon, mut client) = node("taken").await;
     let (web, attached) = attach(&mut client, "web").await;
     let link = attached.endpoint.interface;
-    client.detach(crate::attach::owner("web")).await.unwrap();
+    client.detach(owner("web")).await.unwrap();
     host.ip(&format!("link add {link} type bridge"));
     let reason = refusal(client.attach(request("web", &web)).await);
     assert!(
@@ -212,7 +215,7 @@ async fn an_interface_of_the_host_that_has_the_name_is_left_alone() {
     );
     assert!(names(&host.netns).contains(&link));
     assert_eq!(leased(&mut client).await, 0);
-    let detached = client.detach(crate::attach::owner("web")).await;
+    let detached = client.detach(owner("web")).await;
     detached.unwrap();
     assert!(names(&host.netns).contains(&link));
 }
@@ -255,6 +258,13 @@ async fn a_port_that_a_process_of_the_host_listens_on_is_not_published() {
         "{reason}"
     );
     assert_eq!(leased(&mut client).await, 0);
+    // Unless it is the engine, which holds the port for the container.
+    let held = AttachEndpointRequest {
+        ports_held: true,
+        ..wanted.clone()
+    };
+    client.attach(held).await.unwrap();
+    client.detach(owner("web")).await.unwrap();
     drop(listener);
     // A process that another test starts at this moment has a copy of the socket until it runs its program.
     let deadline = Deadline::after(Duration::from_secs(10));
@@ -297,7 +307,7 @@ async fn what_an_owner_has_attached_is_detached_by_no_other_call() {
 #[tokio::test]
 async fn what_only_a_container_with_an_owner_has_is_refused_without_one() {
     let (_host, daemon, _client) = node("by-hand-fields").await;
-    let request = mesh_client::mesh::AttachEndpointRequest {
+    let request = AttachEndpointRequest {
         interface: "veth1".to_owned(),
         names: vec!["web".to_owned()],
         ..Default::default()

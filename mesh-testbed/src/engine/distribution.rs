@@ -73,6 +73,8 @@ impl Engine {
         };
         let root = Some(distribution.root());
         let (engine, _) = Self::create(host, client, root, |_, _| Ok(())).await?;
+        // Debian 13's Podman brings one, which containerd would take before ours.
+        engine.shell("rm -f /etc/cni/net.d/87-podman-bridge.conflist")?;
         let dump = engine.shell("containerd config dump")?;
         let settings = engine_dir(host, containerd::CLIENT).join(containerd::SETTINGS);
         fs::write(&settings, containerd::for_kubernetes(&dump))

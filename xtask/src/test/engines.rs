@@ -18,24 +18,26 @@ use crate::setup::{self, Tool, require_root};
 const DISTRIBUTIONS: [Distribution; 2] = [
     Distribution {
         release: TRIXIE,
-        packages: &CONTAINERD,
-        tests_of: &["mesh-testbed"],
+        packages: &ENGINES,
+        tests_of: &["mesh-netavark", "mesh-testbed"],
     },
     // Its plugins are the first that speak version 1.1 of CNI.
     Distribution {
         release: FORKY,
-        packages: &CONTAINERD,
-        tests_of: &["mesh-cni", "mesh-testbed"],
+        packages: &ENGINES,
+        tests_of: &["mesh-cni", "mesh-netavark", "mesh-testbed"],
     },
 ];
 
-/// containerd, and what a runtime and its plugins need on its host.
-const CONTAINERD: [&str; 5] = [
+/// containerd and Podman, and what a runtime and its plugins need on their host.
+const ENGINES: [&str; 7] = [
     "containerd",
     "runc",
     "containernetworking-plugins",
     "iptables",
     "nftables",
+    "podman",
+    "netavark",
 ];
 
 /// A distribution, with the engines that are tried.
@@ -58,15 +60,17 @@ const TOOLS: [Tool; 6] = [
 ];
 
 /// What is compiled for them: the tests, and the programs that they start.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 16] = [
     "--package=mesh-testbed",
     "--package=mesh-cni",
+    "--package=mesh-netavark",
     "--package=mesh-control",
     "--package=mesh-agent",
     "--package=mesh-runtime",
     "--package=mesh-ctl",
     "--test=distributions",
     "--bin=quilt-cni",
+    "--bin=quilt-netavark",
     "--bin=quilt-mesh-control",
     "--bin=quilt-mesh-agent",
     "--bin=quilt-runtime",

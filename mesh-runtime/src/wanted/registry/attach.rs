@@ -50,7 +50,8 @@ impl Registry {
                 .map_err(Refusal::because)?;
         }
         let plan = attachment.plan(&ground, &named).map_err(Refusal::because)?;
-        if known.as_ref().is_none_or(|lease| lease.endpoint.is_none()) {
+        let is_new = known.as_ref().is_none_or(|lease| lease.endpoint.is_none());
+        if is_new && !attachment.ports_held {
             check_ports(plan.published.clone()).await?;
         }
         // What the lease itself is bound to stays; the endpoint is bound to its namespace.

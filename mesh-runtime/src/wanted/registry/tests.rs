@@ -35,6 +35,7 @@ impl Scene {
                 mtu: None,
                 default_route: true,
                 published: Vec::new(),
+                ports_held: false,
                 named: NamedLabels::default(),
             },
         }
