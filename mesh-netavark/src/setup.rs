@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use ipnet::Ipv4Net;
 use mesh_client::{Attached, mesh::AttachEndpointRequest};
 use mesh_plugin::{Naming, fitting, look_into};
 use serde_json::{Value, json};
 
-use crate::{container::Container, place, port::published};
+use crate::{container::Container, network::Network, place, port::published};
 
 /// How netavark names a namespace.
 const NAMING: Naming = Naming {
@@ -36,7 +37,21 @@ pub(crate) async fn setup(namespace: PathBuf, input: &[u8]) -> anyhow::Result<Va
         ..AttachEndpointRequest::default()
     };
     let attached = interface.attach(&seen, NAMING, request).await?;
+    if let Some(other) = other_subnet(network, &attached.inside.address) {
+        // Podman refuses an address that is wished by it, and shows it.
+        eprintln!(
+            "quilt-netavark: network {} says {other}, which is not this node's subnet any more: make the network anew",
+            network.name
+        );
+    }
     Ok(status(&attached))
+}
+
+/// The subnet that a network was made with, if the address is of another one.
+fn other_subnet<'a>(network: &'a Network, address: &str) -> Option<&'a str> {
+    let address: Ipv4Net = address.parse().ok()?;
+    let made_with = network.subnets.as_ref()?.first()?.subnet.as_str();
+    (made_with != address.trunc().to_string()).then_some(made_with)
 }
 
 /// What `podman inspect` shows.
@@ -48,4 +63,20 @@ fn status(attached: &Attached) -> Value {
         "subnets": [{ "ipnet": inside.address, "gateway": inside.gateway }],
     });
     json!({ "dns_search_domains": [], "dns_server_ips": [], "interfaces": interfaces })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_another_time_is_told_by_its_subnet() {
+        let network = |subnets: Value| -> Network {
+            serde_json::from_value(json!({ "name": "mesh", "subnets": subnets })).unwrap()
+        };
+        let made = network(json!([{ "subnet": "10.42.1.0/24" }]));
+        assert_eq!(other_subnet(&made, "10.42.1.2/24"), None);
+        assert_eq!(other_subnet(&made, "10.42.7.2/24"), Some("10.42.1.0/24"));
+        assert_eq!(other_subnet(&network(Value::Null), "10.42.7.2/24"), None);
+    }
 }

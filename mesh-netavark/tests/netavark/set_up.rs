@@ -1,15 +1,19 @@
 //! `setup`.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, TcpListener},
+};
 
+use mesh_client::mesh::{AllocateAddressRequest, Owner};
 use mesh_testbed::{Daemon, DaemonOptions, NetavarkContainer, Signal};
 use serde_json::json;
 
 use crate::{
     engine::{address, assert_says, engine, network, set_up, wish},
     mesh::{
-        SOON, counters, endpoint, fast, five_of_five, ip, leases, links, mesh_of, namespace,
-        needed, only_lease, owner_of, wait_leases,
+        SOON, client, counters, endpoint, fast, five_of_five, ip, leases, links, mesh_of,
+        namespace, needed, only_lease, owner_of, wait_leases,
     },
     remains::Remains,
 };
@@ -161,7 +165,26 @@ async fn an_address_is_given_to_one_whichever_engine_asks() {
     let web_is = NetavarkContainer::new("web", &web, &made);
     let held = set_up(host, &web_is).await;
     let db_is = NetavarkContainer::new("db", &db, &made);
-    for wished in [held.to_string(), "10.42.1.1".into(), "10.42.2.9".into()] {
+    // Docker's, or CNI's: all ask the same runtime.
+    let other = AllocateAddressRequest {
+        owner: Some(Owner {
+            engine: "docker".into(),
+            network: "bridge".into(),
+            container: "shop".into(),
+            interface: "eth0".into(),
+        }),
+        address: "10.42.1.40".into(),
+        outlives_boot: true,
+        ..Default::default()
+    };
+    let owner = other.owner.clone().unwrap();
+    client(host).await.allocate(other).await.unwrap();
+    for wished in [
+        held.to_string(),
+        "10.42.1.40".into(),
+        "10.42.1.1".into(),
+        "10.42.2.9".into(),
+    ] {
         let wishing = db_is.clone().option("static_ips", json!([wished]));
         assert_says(engine(host).setup(&wishing).await, &[&wished]);
         assert_eq!(links(&db), ["lo"]);
@@ -170,6 +193,8 @@ async fn an_address_is_given_to_one_whichever_engine_asks() {
     for it in [web_is, db_is] {
         engine(host).teardown(&it).await.unwrap();
     }
+    assert_eq!(only_lease(host).await.address, "10.42.1.40");
+    client(host).await.release(owner).await.unwrap();
     assert!(leases(host).await.is_empty());
 }
 
@@ -221,5 +246,30 @@ async fn a_setup_whose_runtime_is_killed_in_the_middle_succeeds_or_leaves_nothin
         wait_leases(host, 0).await;
     }
     let _ = std::fs::remove_dir(host.runtime_socket().with_file_name("gone"));
+    before.wait_again(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_containers_at_once_have_a_hundred_addresses_and_leave_nothing() {
+    let testbed = mesh_of(1).await;
+    let host = &testbed.hosts()[0];
+    let before = Remains::of(host).await;
+    let made = network(host, "mesh").await;
+    let mut containers = Vec::new();
+    for number in 0..100 {
+        let name = format!("c{number}");
+        let netns = namespace(&name).await;
+        containers.push((NetavarkContainer::new(&name, &netns, &made), netns));
+    }
+    let setups = containers.iter().map(|(it, _)| set_up(host, it));
+    let addresses = futures_util::future::join_all(setups).await;
+    let different: BTreeSet<_> = addresses.iter().collect();
+    assert_eq!(different.len(), 100, "{addresses:?}");
+    assert_eq!(leases(host).await.len(), 100);
+    let engine = engine(host);
+    let teardowns = containers.iter().map(|(it, _)| engine.teardown(it));
+    for done in futures_util::future::join_all(teardowns).await {
+        done.unwrap();
+    }
     before.wait_again(host).await;
 }
