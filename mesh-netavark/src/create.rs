@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{ENGINE, network::Network, place, read, short};
 
-/// Keeps Podman from giving addresses by itself, which it does for "host-local" and for none. With "none" it refuses `--ip`.
+/// Keeps Podman from giving addresses by itself, which it does where "host-local" is said, or nothing; what else is said means
+/// nothing to it.
 const IPAM: &str = "quilt";
 
 /// Those of Podman, which it asks us for.
