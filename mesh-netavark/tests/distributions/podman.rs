@@ -1,6 +1,6 @@
 //! Podman's containers on a network of the driver `quilt`.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use mesh_testbed::{
     Daemon, DaemonOptions, Distribution, Engine, EngineContainer, EngineContainerOptions, Host,
@@ -149,7 +149,7 @@ async fn a_published_port_is_reached_from_everywhere_and_goes_with_its_container
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs another distribution, which `cargo xtask test --engines` makes"]
-async fn podman_and_meshctl_give_no_address_to_two() {
+async fn podman_meshctl_and_quilt_cni_give_no_address_to_two() {
     let testbed = mesh_of_two().await;
     let [first, _] = testbed.hosts() else {
         unreachable!()
@@ -172,7 +172,23 @@ async fn podman_and_meshctl_give_no_address_to_two() {
         .to_string();
     assert!(refused.contains("10.42.1.40 is held by"), "{refused}");
     engine.run(&["rm", "--force", "late"]).unwrap();
-    assert_eq!(leases(first).await.len(), 2);
+    // Whoever speaks CNI on the same host: an address that is held, and any that is free.
+    engine.install_quilt_cni().unwrap();
+    let add = |name: &str, wished: &str| {
+        engine.shell(&format!(
+            r#"touch /run/netns/{name}; unshare --net=/run/netns/{name} true
+export CNI_COMMAND=ADD CNI_CONTAINERID={name} CNI_NETNS=/run/netns/{name} CNI_IFNAME=eth0
+echo '{{"cniVersion":"1.0.0","name":"quilt","engine":"nomad","runtimeConfig":{{"ips":[{wished}]}}}}' |
+    /usr/local/libexec/cni/quilt-cni || true"#
+        ))
+    };
+    let refused = add("beggar", &format!("\"{}\"", web.address)).unwrap();
+    assert!(refused.contains("is held by podman/quilt/"), "{refused}");
+    let added = add("job", "").unwrap();
+    assert!(added.contains("\"address\":\"10.42.1."), "{added}");
+    let leases = leases(first).await;
+    let addresses: BTreeSet<_> = leases.iter().map(|it| &it.address).collect();
+    assert_eq!((leases.len(), addresses.len()), (3, 3), "{leases:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
+/// Packages all of whose integration tests have hosts made of network namespaces.
+const ON_THE_KERNEL: [&str; 3] = ["mesh-cni", "mesh-netavark", "mesh-testbed"];
+
 /// What a test program was compiled from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -54,12 +57,14 @@ impl Suite {
         })
     }
 
-    /// Tests on the real kernel are those under `tests/` named `kernel` or `kernel_*`, and everything under
-    /// `mesh-testbed/tests`.
+    /// Tests on the real kernel are those under `tests/` named `kernel` or `kernel_*`, and everything under `tests/` of
+    /// [`ON_THE_KERNEL`].
     pub(crate) fn needs_root(&self) -> bool {
         match &self.kind {
             Kind::Integration(name) => {
-                name == "kernel" || name.starts_with("kernel_") || self.package == "mesh-testbed"
+                name == "kernel"
+                    || name.starts_with("kernel_")
+                    || ON_THE_KERNEL.contains(&self.package.as_str())
             }
             _ => false,
         }
@@ -159,6 +164,9 @@ mod tests {
         assert!(needs_root("mesh-runtime", "test", "kernel_bridge"));
         assert!(needs_root("mesh-runtime", "test", "kernel"));
         assert!(needs_root("mesh-testbed", "test", "underlay"));
+        assert!(needs_root("mesh-cni", "test", "cni"));
+        assert!(needs_root("mesh-netavark", "test", "netavark"));
+        assert!(!needs_root("mesh-netavark", "bin", "quilt-netavark"));
         assert!(!needs_root("mesh-testbed", "lib", "mesh_testbed"));
         assert!(!needs_root("mesh-control", "test", "rest"));
         assert!(!needs_root("mesh-control", "test", "kernels"));
