@@ -30,7 +30,7 @@ fn advice(succeeded: bool, said: &str) -> Option<String> {
     match (succeeded, words.next(), words.next()) {
         (true, Some("cni"), _) => None,
         (true, Some("netavark"), Some(version)) if is_without_cni(version) => Some(format!(
-            "Podman {version} knows no CNI networks, so that this one is of no use to it"
+            "Podman {version} knows no CNI networks, so that this one is of no use to it: take quilt-netavark install"
         )),
         (true, Some("netavark"), _) => Some(with_cni()),
         // It cannot find what it has chosen.
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(advice(false, lost), Some(chosen));
         let newer = advice(true, "netavark 5.4.2\n").unwrap();
         assert!(
-            newer.contains("5.4.2") && !newer.contains(DROP_IN),
+            newer.contains("5.4.2") && newer.contains("quilt-netavark") && !newer.contains(DROP_IN),
             "{newer}"
         );
         let broken = advice(false, "Error: no storage\nmore\n").unwrap();
