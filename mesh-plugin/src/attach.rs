@@ -1,5 +1,8 @@
 //! How an interface gets on the mesh.
 
+use std::{path::Path, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable as _};
 use mesh_client::{
     Attached, Client, ClientError, Seen,
     mesh::{AttachEndpointRequest, ListAddressesRequest, Owner},
@@ -11,6 +14,9 @@ use crate::{
     interface::say,
     look_into,
 };
+
+/// How long the end of a container's earlier life is waited for: the kernel ends namespaces one after the other.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Why an interface is not on the mesh. What was begun is undone.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +78,7 @@ impl Interface {
         }
         // What was there before is an earlier call's, and not to be undone.
         let had_link = has_link(&self.owner).await?;
-        let attached = match attach(&mut client, request).await {
+        let attached = match attach(&client, request).await {
             Err(error) if may_have_begun(&error) && !had_link => {
                 self.undo(naming, &error).await;
                 return Err(error.into());
@@ -128,27 +134,62 @@ fn may_have_begun(error: &ClientError) -> bool {
     }
 }
 
+/// Why one try to attach failed.
+#[derive(Debug)]
+enum Attempt {
+    /// An earlier life of the container is in the way, which is about to end.
+    Ending(ClientError),
+    /// Anything else.
+    Failed(ClientError),
+}
+
+/// Attaches, and waits for the end of what an earlier life of the container left.
+async fn attach(client: &Client, request: AttachEndpointRequest) -> Result<Attached, ClientError> {
+    let tries = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(Duration::from_millis(200))
+        .without_max_times()
+        .with_total_delay(Some(ENDING))
+        .with_jitter();
+    let attempt = || attach_once(client.clone(), request.clone());
+    let attached = attempt
+        .retry(tries)
+        .when(|error| matches!(error, Attempt::Ending(_)))
+        .await;
+    attached.map_err(|(Attempt::Ending(error) | Attempt::Failed(error))| error)
+}
+
 /// Attaches, and instead of what an earlier life of the container left: an engine that was killed, or whose host was,
 /// takes nothing off.
-async fn attach(
-    client: &mut Client,
+async fn attach_once(
+    mut client: Client,
     request: AttachEndpointRequest,
-) -> Result<Attached, ClientError> {
+) -> Result<Attached, Attempt> {
     let refused = match client.attach(request.clone()).await {
         Err(refused @ ClientError::Refused(_)) => refused,
-        other => return other,
+        other => return other.map_err(Attempt::Failed),
     };
     let Some(owner) = request.owner.clone() else {
-        return Err(refused);
+        return Err(Attempt::Failed(refused));
     };
     match client.lease(&owner).await {
         Ok(Some(lease)) if !lease.leaked.is_empty() => {
-            client.detach_if_leaked(owner).await?;
-            client.attach(request).await
+            let freed = client.detach_if_leaked(owner).await;
+            freed.map_err(Attempt::Failed)?;
+            client.attach(request).await.map_err(Attempt::Failed)
+        }
+        Ok(Some(lease)) if is_ending(&lease.network_namespace, &request) => {
+            Err(Attempt::Ending(refused))
         }
         // Why it is refused says more than what else failed.
-        _ => Err(refused),
+        _ => Err(Attempt::Failed(refused)),
     }
+}
+
+/// Whether a namespace that is not the one asked for has lost its name. The kernel takes a moment to end it, when its last
+/// process has.
+fn is_ending(namespace: &str, request: &AttachEndpointRequest) -> bool {
+    namespace != request.network_namespace && !Path::new(namespace).exists()
 }
 
 /// Refuses a container that is in another network of ours.

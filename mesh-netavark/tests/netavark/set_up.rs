@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     net::{Ipv4Addr, TcpListener},
+    time::Duration,
 };
 
 use mesh_client::mesh::{AllocateAddressRequest, Owner};
@@ -228,7 +230,7 @@ async fn a_setup_whose_runtime_is_killed_in_the_middle_succeeds_or_leaves_nothin
         let web = namespace("web").await;
         let web_is = NetavarkContainer::new("web", &web, &made);
         let kill = async {
-            tokio::time::sleep(std::time::Duration::from_millis(delay)).await;
+            tokio::time::sleep(Duration::from_millis(delay)).await;
             host.restart(Daemon::Runtime).unwrap();
         };
         let engine = engine(host);
@@ -272,4 +274,32 @@ async fn a_hundred_containers_at_once_have_a_hundred_addresses_and_leave_nothing
         done.unwrap();
     }
     before.wait_again(host).await;
+}
+
+/// As a container that Podman starts again when the name of its namespace was lost: the kernel takes a moment to end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_whose_namespace_of_before_is_about_to_end_waits_for_its_end() {
+    let testbed = mesh_of(1).await;
+    let host = &testbed.hosts()[0];
+    let made = network(host, "mesh").await;
+    let before = namespace("before").await;
+    set_up(host, &NetavarkContainer::new("web", &before, &made)).await;
+    let lives = File::open(before.path()).unwrap();
+    let path = before.path();
+    drop(before);
+    assert!(!path.exists());
+    let after = namespace("after").await;
+    let web_is = NetavarkContainer::new("web", &after, &made);
+    let end = async {
+        // Until the first try was refused; one that comes later finds it gone.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        drop(lives);
+    };
+    let engine = engine(host);
+    let (outcome, ()) = tokio::join!(engine.setup(&web_is), end);
+    let held = address(&outcome.unwrap(), "eth0");
+    assert_eq!(only_lease(host).await.address, held.to_string());
+    five_of_five(&after, "10.42.1.1".parse().unwrap()).await;
+    engine.teardown(&web_is).await.unwrap();
+    assert!(leases(host).await.is_empty());
 }
