@@ -11,6 +11,9 @@ use crate::{ENGINE, network::Network, place, read, short};
 /// nothing to it.
 const IPAM: &str = "quilt";
 
+/// What a prune spares that is told to (`--filter label!=quilt-mesh`).
+const LABEL: &str = "quilt-mesh";
+
 /// Those of Podman, which it asks us for.
 const NO_WISH: [&str; 3] = ["", "host-local", "none"];
 
@@ -39,7 +42,19 @@ pub(crate) async fn create(input: &[u8]) -> anyhow::Result<Value> {
     // It is netavark's aardvark-dns that would answer, and it is not started for plugins.
     written.insert("dns_enabled".to_owned(), json!(false));
     written.insert("ipam_options".to_owned(), json!({ "driver": IPAM }));
+    label(&mut written);
     Ok(written.into())
+}
+
+/// Labels it as networks of `quilt-cni` are, so that Podman's prune can spare it: what no container uses would go.
+fn label(network: &mut Map<String, Value>) {
+    let labels = network.entry("labels").or_insert(Value::Null);
+    if labels.is_null() {
+        *labels = json!({});
+    }
+    if let Value::Object(labels) = labels {
+        labels.entry(LABEL).or_insert(json!("yes"));
+    }
 }
 
 /// Refuses what a network of the mesh cannot be.

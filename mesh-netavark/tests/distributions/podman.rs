@@ -229,6 +229,21 @@ async fn containers_begin_again_by_command_and_with_their_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs another distribution, which `cargo xtask test --engines` makes"]
+async fn a_container_that_begins_while_the_runtime_restarts_is_on_the_mesh() {
+    let testbed = mesh_of_two().await;
+    let [first, second] = testbed.hosts() else {
+        unreachable!()
+    };
+    let engine = podman(first).await;
+    let far = second.add_container().await.unwrap();
+    needed(first.restart(Daemon::Runtime));
+    let web = engine.start("web", &plain()).unwrap();
+    needed(wait_reachable(far.netns(), web.address, SOON).await);
+    assert_eq!(leases(first).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs another distribution, which `cargo xtask test --engines` makes"]
 async fn a_container_whose_namespace_or_runtime_is_gone_is_removed_and_leaves_nothing() {
     let testbed = mesh_of_two().await;
     let [first, second] = testbed.hosts() else {
@@ -323,6 +338,15 @@ async fn what_podman_prunes_or_refuses_leaves_the_mesh_as_it_was() {
         assert!(refused.contains(word), "{refused}");
     }
     engine.remove(web).unwrap();
+    let spare = [
+        "system",
+        "prune",
+        "--force",
+        "--filter",
+        "label!=quilt-mesh",
+    ];
+    let pruned = engine.run(&spare).unwrap();
+    assert!(!pruned.contains("quilt"), "it is spared: {pruned}");
     let pruned = engine.run(&["system", "prune", "--force"]).unwrap();
     assert!(
         pruned.contains("quilt"),
