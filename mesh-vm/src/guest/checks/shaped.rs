@@ -35,8 +35,8 @@ const TRANSFER: usize = 1_000_000;
 
 /// A container of its own on the first host, which is gone at the end.
 pub(super) async fn held_back(pair: &Pair) -> anyhow::Result<()> {
-    let ([host, _], [_, far]) = (pair.hosts(), pair.containers());
-    let before = Remains::of(host).await?;
+    let ([host, _], [near, far]) = (pair.hosts(), pair.containers());
+    let before = Remains::with_one(host, near.address()).await?;
     let engine = Cni::on(host, PLUGINS);
     let list = json!({"cniVersion": "1.0.0", "name": "quilt", "plugins": [
         {"type": "quilt-cni", "engine": "podman", "socket": host.runtime_socket()},
@@ -249,6 +249,22 @@ impl Remains {
             leases: listed.leases.iter().map(|it| format!("{it:?}")).collect(),
             endpoints: endpoints.into_iter().map(|it| it.address).collect(),
         })
+    }
+
+    /// What a host has whose one container has that address. Of an earlier check's, something may be there for a moment
+    /// longer.
+    async fn with_one(host: &Host, address: Ipv4Addr) -> anyhow::Result<Self> {
+        let one = BTreeSet::from([address.to_string()]);
+        let remains = wait_until(
+            "its own container alone",
+            PATIENCE,
+            async || match Self::of(host).await {
+                Ok(now) if now.endpoints == one => Ok(now),
+                Ok(now) => Err(format!("{:?}", now.endpoints)),
+                Err(error) => Err(format!("{error:#}")),
+            },
+        );
+        Ok(remains.await?)
     }
 
     /// Some of it follows a moment later.
