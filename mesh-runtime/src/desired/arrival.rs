@@ -1,13 +1,14 @@
 //! Ports whose packets no program of ours looks at when they arrive. Pure.
 //!
 //! Where programs are links (since Linux 6.6), the kernel keeps whoever sets up a container's interface waiting while it
-//! attaches one. So a port that is new is left free for the moment that takes.
+//! attaches one. So a registered port that is new is left free until that is done.
 //!
-//! Where they are filters, others may be refused. A filter stands in a queueing discipline, `clsact` or `ingress`, of which an interface takes one. Whoever makes an
-//! `ingress` one for a container that just came, as the CNI plugin `bandwidth` does, would be refused behind ours, and
-//! the container would not start. So a new port is left free for a while, and only then ours is made, unless there is
-//! another by then, which carries our filter as well. Until then the packet filter guards the port, and the
-//! bridge's own program carries its packets.
+//! Where they are filters, others may be refused. A filter stands in a queueing discipline, `clsact` or `ingress`, of
+//! which an interface takes one. Whoever makes an `ingress` one for a container that just came, as the CNI plugin
+//! `bandwidth` does, would be refused behind ours, and the container would not start. So a new port is left free for a
+//! while, and only then ours is made, unless there is another by then, which carries our filter as well.
+//!
+//! Until then the packet filter guards the port, and the bridge's own program carries its packets.
 
 use std::collections::BTreeSet;
 

@@ -352,8 +352,8 @@ impl Reconciler {
         })
     }
 
-    /// Brings an endpoint's interface up. Not before programs and rules know it: whoever is root inside could
-    /// send from what is not registered until then.
+    /// Brings an endpoint's interface up. Not before rules and maps know it, and a program looks at what it sends, its
+    /// own or the bridge's: whoever is root inside could send from what is not registered until then.
     pub(super) async fn raise_endpoint(&self, link: &str) -> Result<(), Refusal> {
         let found = ports(&self.observed, &self.settings.bridge)
             .get(link)
