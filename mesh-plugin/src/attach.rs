@@ -1,6 +1,6 @@
 //! How an interface gets on the mesh.
 
-use std::{path::Path, time::Duration};
+use std::{fs, io, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use mesh_client::{
@@ -187,9 +187,26 @@ async fn attach_once(
 }
 
 /// Whether a namespace that is not the one asked for has lost its name. The kernel takes a moment to end it, when its last
-/// process has.
+/// process has. A lease without one is not about to end, nor is one whose path cannot be looked at.
 fn is_ending(namespace: &str, request: &AttachEndpointRequest) -> bool {
-    namespace != request.network_namespace && !Path::new(namespace).exists()
+    let namespace = as_seen_here(namespace);
+    let is_gone = || {
+        let found = fs::metadata(namespace);
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    !namespace.is_empty() && namespace != request.network_namespace && is_gone()
+}
+
+/// The path by which this plugin's engine knows a namespace. Where the runtime's file systems are others than the engine's, it
+/// notes the path through a plugin's process (`/proc/4711/root/run/netns/web`), which has ended by now.
+fn as_seen_here(namespace: &str) -> &str {
+    let through_process = || {
+        let (process, path) = namespace.strip_prefix("/proc/")?.split_once("/root/")?;
+        let is_number = process.bytes().all(|it| it.is_ascii_digit());
+        // With the separator.
+        is_number.then(|| &namespace[namespace.len() - path.len() - 1..])
+    };
+    through_process().unwrap_or(namespace)
 }
 
 /// Refuses a container that is in another network of ours.
@@ -214,5 +231,37 @@ async fn check_networks(client: &mut Client, owner: &Owner) -> Result<(), Attach
             interface: other.interface.clone(),
             wanted: owner.network.clone(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_ending_that_has_lost_its_name_and_nothing_else_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        fs::write(path("there"), "").unwrap();
+        let request = AttachEndpointRequest {
+            network_namespace: path("wanted"),
+            ..AttachEndpointRequest::default()
+        };
+        assert!(is_ending(&path("gone"), &request));
+        let through = |name: &str| format!("/proc/4194305/root{}", path(name));
+        assert!(is_ending(&through("gone"), &request));
+        // A path through a file cannot be looked at, and one that is too long.
+        for alive in [
+            String::new(),
+            path("there"),
+            through("there"),
+            path("wanted"),
+            through("wanted"),
+            path("there/below"),
+            format!("/{}", "x".repeat(5000)),
+        ] {
+            assert!(!is_ending(&alive, &request), "{alive:.80}");
+        }
+        assert_eq!(as_seen_here("/proc/4711/ns/net"), "/proc/4711/ns/net");
     }
 }
