@@ -10,8 +10,8 @@ use hyper_util::rt::TokioIo;
 use mesh_proto::mesh::{
     AddressLease, AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest,
     DetachEndpointRequest, Endpoint, GetStatusRequest, GetStatusResponse, InsideContainer,
-    ListAddressesRequest, ListAddressesResponse, Owner, ReleaseAddressRequest,
-    mesh_dataplane_client::MeshDataplaneClient,
+    ListAddressesRequest, ListAddressesResponse, Owner, PublishPortsRequest, PublishedPort,
+    ReleaseAddressRequest, mesh_dataplane_client::MeshDataplaneClient,
 };
 use tokio::net::UnixStream;
 use tonic::{
@@ -211,6 +211,25 @@ where
             ..Default::default()
         };
         let answer = self.runtime.detach_endpoint(request).await?.into_inner();
+        match answer.success {
+            true => Ok(()),
+            false => Err(refused(answer.try_again, answer.error)),
+        }
+    }
+
+    /// Makes these the ports by which an attached container is reached, instead of those that it has.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn publish(
+        &mut self,
+        owner: Owner,
+        ports: Vec<PublishedPort>,
+    ) -> Result<(), ClientError> {
+        let owner = Some(owner);
+        let request = PublishPortsRequest { owner, ports };
+        let answer = self.runtime.publish_ports(request).await?.into_inner();
         match answer.success {
             true => Ok(()),
             false => Err(refused(answer.try_again, answer.error)),

@@ -10,8 +10,8 @@ use mesh_proto::mesh::{
     AllocateAddressRequest, AllocateAddressResponse, AttachEndpointResponse,
     DetachEndpointResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest,
     GetStatusResponse, ListAddressesResponse, ListPeersRequest, ListPeersResponse,
-    ProbePeersRequest, ProbePeersResponse, ReleaseAddressRequest, ReleaseAddressResponse,
-    SyncPeersRequest, SyncPeersResponse,
+    ProbePeersRequest, ProbePeersResponse, PublishPortsRequest, PublishPortsResponse,
+    ReleaseAddressRequest, ReleaseAddressResponse, SyncPeersRequest, SyncPeersResponse,
     mesh_dataplane_client::MeshDataplaneClient,
     mesh_dataplane_server::{MeshDataplane, MeshDataplaneServer},
 };
@@ -254,6 +254,13 @@ impl MeshDataplane for Keeper {
         &self,
         _: Request<ProbePeersRequest>,
     ) -> Result<Response<ProbePeersResponse>, Status> {
+        nobody_asks()
+    }
+
+    async fn publish_ports(
+        &self,
+        _: Request<PublishPortsRequest>,
+    ) -> Result<Response<PublishPortsResponse>, Status> {
         nobody_asks()
     }
 

@@ -9,9 +9,10 @@ use mesh_proto::mesh::{
     DetachEndpointRequest, DetachEndpointResponse, Endpoint, FastPathStatus,
     GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest, GetStatusResponse,
     ListAddressesRequest, ListAddressesResponse, ListPeersRequest, ListPeersResponse, PeerProbe,
-    PeerStatus, ProbePeersRequest, ProbePeersResponse, RejectedPeer, ReleaseAddressRequest,
-    ReleaseAddressResponse, SyncPeersRequest, SyncPeersResponse, TrafficCounters,
-    fast_path_status::State, mesh_dataplane_server::MeshDataplane,
+    PeerStatus, ProbePeersRequest, ProbePeersResponse, PublishPortsRequest, PublishPortsResponse,
+    RejectedPeer, ReleaseAddressRequest, ReleaseAddressResponse, SyncPeersRequest,
+    SyncPeersResponse, TrafficCounters, fast_path_status::State,
+    mesh_dataplane_server::MeshDataplane,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
@@ -276,6 +277,13 @@ impl MeshDataplane for DataplaneService {
             error: text(outcome.err()),
             try_again: false,
         }))
+    }
+
+    async fn publish_ports(
+        &self,
+        request: Request<PublishPortsRequest>,
+    ) -> Result<Response<PublishPortsResponse>, Status> {
+        self.registry()?.publish_ports(request.into_inner()).await
     }
 
     async fn allocate_address(

@@ -6,7 +6,8 @@ use mesh_ipam::{Lease, Lifetime, NamedLabels, Owner, Protocol, Published, gatewa
 use mesh_proto::mesh::{
     self, AddressLease, AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest,
     AttachEndpointResponse, DetachEndpointResponse, InsideContainer, ListAddressesRequest,
-    ListAddressesResponse, PublishedPort, ReleaseAddressRequest, ReleaseAddressResponse,
+    ListAddressesResponse, PublishPortsRequest, PublishPortsResponse, PublishedPort,
+    ReleaseAddressRequest, ReleaseAddressResponse,
 };
 use tonic::{Response, Status};
 
@@ -59,6 +60,25 @@ impl Registry {
     ) -> Result<Response<DetachEndpointResponse>, Status> {
         let outcome = async { self.detach(&owner(Some(of))?, only_if_leaked).await };
         let mut answer = DetachEndpointResponse::default();
+        match settle(outcome.await)? {
+            Ok(()) => answer.success = true,
+            Err(refusal) => {
+                answer.try_again = refusal.for_now;
+                answer.error = refusal.to_string();
+            }
+        }
+        Ok(Response::new(answer))
+    }
+
+    pub(crate) async fn publish_ports(
+        &self,
+        request: PublishPortsRequest,
+    ) -> Result<Response<PublishPortsResponse>, Status> {
+        let outcome = async {
+            let ports = all_published(&request.ports)?;
+            self.publish(&owner(request.owner)?, ports).await
+        };
+        let mut answer = PublishPortsResponse::default();
         match settle(outcome.await)? {
             Ok(()) => answer.success = true,
             Err(refusal) => {
@@ -189,12 +209,7 @@ fn attachment(
         "" => None,
         text => Some(parse_mac(text).map_err(refused)?),
     };
-    let published: Vec<Published> = request
-        .ports
-        .iter()
-        .map(published)
-        .collect::<Result<_, _>>()?;
-    Published::check_all(&published).map_err(refused)?;
+    let published = all_published(&request.ports)?;
     Ok(Attachment {
         owner: owner(request.owner)?,
         namespace: request.network_namespace,
@@ -207,6 +222,12 @@ fn attachment(
         ports_held: request.ports_held,
         named: named(request.names, request.labels)?,
     })
+}
+
+fn all_published(ports: &[PublishedPort]) -> Result<Vec<Published>, CallError> {
+    let all: Vec<Published> = ports.iter().map(published).collect::<Result<_, _>>()?;
+    Published::check_all(&all).map_err(refused)?;
+    Ok(all)
 }
 
 fn published(port: &PublishedPort) -> Result<Published, CallError> {

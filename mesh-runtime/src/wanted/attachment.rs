@@ -65,11 +65,7 @@ impl Attachment {
                 largest: ground.mtu,
             });
         }
-        let vxlan_port = ground.vxlan_port;
-        let takes_it = |range: &&Published| takes_vxlan(range, vxlan_port);
-        if let Some(range) = self.published.iter().find(takes_it) {
-            return Err(AttachmentError::Vxlan(range.clone(), vxlan_port));
-        }
+        check_vxlan(&self.published, ground.vxlan_port)?;
         Ok(EndpointPlan {
             link: self.owner.link_name(),
             mac: self.mac,
@@ -137,6 +133,14 @@ impl Attachment {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+}
+
+/// Refuses ranges with the port by which nodes reach each other.
+pub(crate) fn check_vxlan(published: &[Published], port: u16) -> Result<(), AttachmentError> {
+    match published.iter().find(|range| takes_vxlan(range, port)) {
+        Some(range) => Err(AttachmentError::Vxlan(range.clone(), port)),
+        None => Ok(()),
     }
 }
 

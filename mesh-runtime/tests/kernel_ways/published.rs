@@ -132,6 +132,36 @@ async fn a_port_is_reached_from_a_sibling_and_the_container_itself_where_bridges
     .await;
 }
 
+/// As Docker does, whose drivers are told once they have made the interface, and again when another network comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_that_are_said_later_are_reached_until_they_are_taken_away() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let home = scene.home();
+        let web = Web::attach(home, &[]).await;
+        let server = Server::on(web.netns(), INSIDE);
+        let stranger = scene.pair.stranger();
+        let [wanted, other] = [OUTSIDE, OUTSIDE + 1].map(|it| [port("tcp", it, INSIDE, 1)]);
+        for ports in [&wanted, &wanted, &other] {
+            web.publish(home, ports).await.unwrap();
+            let outside = u16::try_from(ports[0].host_port).unwrap();
+            let seen = server.sees(stranger.netns(), home.address(), outside);
+            assert_eq!(seen.await, stranger.address());
+        }
+        // Another's, and one that nobody attached.
+        let rival = Web::attach(home, &wanted).await;
+        let refused = web.publish(home, &wanted).await.unwrap_err().to_string();
+        assert!(refused.contains(&OUTSIDE.to_string()), "{refused}");
+        let vxlan = [port("udp", 4789, INSIDE, 1)];
+        let refused = web.publish(home, &vxlan).await.unwrap_err().to_string();
+        assert!(refused.contains("VXLAN"), "{refused}");
+        rival.detach(home).await;
+        let refused = rival.publish(home, &wanted).await.unwrap_err().to_string();
+        assert!(refused.contains("attach it first"), "{refused}");
+        web.publish(home, &[]).await.unwrap();
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_of_ports_keeps_its_offset() {
     in_modes(ALIVE, Plan::default(), async |scene| {

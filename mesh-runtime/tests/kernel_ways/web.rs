@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use ipnet::Ipv4Net;
 use mesh_client::{
-    Client,
+    Client, ClientError,
     mesh::{AttachEndpointRequest, Owner, PublishedPort},
 };
 use mesh_testbed::{Host, NetNs, wait_until};
@@ -56,8 +56,22 @@ impl Web {
             owner,
             socket,
         };
-        web.wait_shown(host, true).await;
+        if !ports.is_empty() {
+            web.wait_shown(host, true).await;
+        }
         web
+    }
+
+    /// Says anew by which ports it is reached, and waits until the host's rules show that.
+    pub(crate) async fn publish(
+        &self,
+        host: &Host,
+        ports: &[PublishedPort],
+    ) -> Result<(), ClientError> {
+        let mut runtime = Client::connect(&self.socket).await?;
+        runtime.publish(self.owner.clone(), ports.to_vec()).await?;
+        self.wait_shown(host, !ports.is_empty()).await;
+        Ok(())
     }
 
     /// Takes it off, and waits until the host's rules do not show it any more.

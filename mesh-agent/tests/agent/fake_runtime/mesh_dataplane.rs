@@ -176,6 +176,13 @@ impl MeshDataplane for Service {
         Err(Status::unimplemented("the agent does not ask for it"))
     }
 
+    async fn publish_ports(
+        &self,
+        _: Request<mesh::PublishPortsRequest>,
+    ) -> Result<Response<mesh::PublishPortsResponse>, Status> {
+        Err(Status::unimplemented("the agent does not ask for it"))
+    }
+
     async fn release_address(
         &self,
         _: Request<mesh::ReleaseAddressRequest>,

@@ -1,15 +1,14 @@
 //! Attaching a container: the lease is written, the interface made and guarded, and what fails half way undone.
 
-use mesh_ipam::{Endpoint, Lease, NetworkNamespace, Owner, Published, Request};
-use tonic::Status;
+use mesh_ipam::{Endpoint, Lease, NetworkNamespace, Owner, Request};
 
-use super::{CallError, Registry, look, open};
+use super::{CallError, Registry, open, publish::check_ports};
 use crate::{
     api::{
         ask::ask,
         command::{Command, Refusal},
     },
-    observed::{listeners, namespace::Namespace},
+    observed::namespace::Namespace,
     wanted::attachment::{Attachment, Inside},
 };
 
@@ -165,15 +164,4 @@ impl Registry {
         };
         Ok(self.ipam.set_endpoint(&lease.owner, Some(settled)).await?)
     }
-}
-
-/// Refuses ports that a process of this host has.
-async fn check_ports(published: Vec<Published>) -> Result<(), CallError> {
-    if published.is_empty() {
-        return Ok(());
-    }
-    let found = look(listeners::listeners)
-        .await?
-        .map_err(|error| Status::internal(format!("cannot tell which ports are taken: {error}")))?;
-    Ok(listeners::check(&published, &found).map_err(Refusal::because)?)
 }

@@ -3,6 +3,7 @@
 
 mod attach;
 mod bury;
+mod publish;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
