@@ -129,6 +129,7 @@ impl MeshRuntime {
         let (state_writer, addresses) = open_state(&options).await?;
         let ipam = addresses.as_ref().ok().cloned();
         let tombstones = options.tombstones.clone();
+        let cluster = options.cluster_cidr;
         let (commands, queue) = mpsc::channel(WAITING_CALLS);
         let stop = CancellationToken::new();
         let thread = Start {
@@ -144,7 +145,7 @@ impl MeshRuntime {
         let ended = thread.spawn().await?;
         let life = current_life().to_string();
         let registry =
-            addresses.map(|ipam| Registry::new(ipam, commands.clone(), &life, tombstones));
+            addresses.map(|ipam| Registry::new(ipam, commands.clone(), cluster, &life, tombstones));
         let sweeper = registry.as_ref().ok().cloned().map(Sweeper::start);
         Ok(Self {
             commands,

@@ -150,6 +150,7 @@ impl Registry {
             capacity: usage.capacity,
             leased: usage.leased,
             leases: listed.collect(),
+            cluster: self.cluster().to_string(),
         }))
     }
 }

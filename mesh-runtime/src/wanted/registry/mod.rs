@@ -11,6 +11,7 @@ mod turn;
 
 use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use ipnet::Ipv4Net;
 use mesh_ipam::{
     Endpoint, Granted, Ipam, IpamError, Lease, Lifetime, NamedLabels, Owner, Request, Tombstones,
 };
@@ -89,6 +90,8 @@ pub(crate) struct Allocation {
 pub(crate) struct Registry {
     ipam: Ipam,
     commands: Commands,
+    /// The network that all nodes' subnets are of.
+    cluster: Ipv4Net,
     /// This life of the host's network namespace.
     life: Arc<str>,
     turns: Turns,
@@ -100,16 +103,22 @@ impl Registry {
     pub(crate) fn new(
         ipam: Ipam,
         commands: Commands,
+        cluster: Ipv4Net,
         life: &str,
         tombstones: Option<Tombstones>,
     ) -> Self {
         Self {
             ipam,
             commands,
+            cluster,
             life: life.into(),
             turns: Turns::default(),
             tombstones,
         }
+    }
+
+    pub(crate) fn cluster(&self) -> Ipv4Net {
+        self.cluster
     }
 
     pub(crate) fn ipam(&self) -> &Ipam {

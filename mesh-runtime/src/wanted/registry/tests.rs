@@ -24,7 +24,13 @@ impl Scene {
             .unwrap();
         let (commands, queue) = mpsc::channel(8);
         Self {
-            registry: Registry::new(ipam, commands, "this life", None),
+            registry: Registry::new(
+                ipam,
+                commands,
+                Ipv4Net::new_assert([10, 42, 0, 0].into(), 16),
+                "this life",
+                None,
+            ),
             commands: queue,
             attachment: Attachment {
                 owner: Owner::new("test", "quilt", "web", "eth0").unwrap(),
