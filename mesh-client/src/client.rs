@@ -90,6 +90,25 @@ pub struct Attached {
     pub new: bool,
 }
 
+/// A container that is on the mesh once its engine has moved its interface into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// Name of the container's end on the host, where it is down until the engine takes it.
+    pub interface: String,
+    /// Address that the engine gives it, with the prefix length, e.g. "10.42.1.2/24".
+    pub address: String,
+    /// Next hop of its routes, e.g. "10.42.1.1".
+    pub gateway: String,
+    /// Destinations that lead there, e.g. "0.0.0.0/0" and "10.42.0.0/16".
+    pub routes: Vec<String>,
+    /// The most that it sends at once, in bytes of IPv4. It has that already.
+    pub mtu: u32,
+    /// Its MAC address, which it has already, and with no other of which it is heard.
+    pub mac: String,
+    /// Whether this call made it; it was there already otherwise, and the engine may have taken it.
+    pub new: bool,
+}
+
 /// The runtime of this host: behind its socket, to which it connects anew by itself after a restart of the
 /// runtime, or in this process, `T` being the runtime's service itself.
 #[derive(Clone, Debug)]
@@ -181,6 +200,33 @@ where
         Ok(Attached {
             endpoint,
             inside,
+            new: answer.new,
+        })
+    }
+
+    /// Makes the interface of a container whose engine moves it there by itself and does what is done inside, as Docker
+    /// does for network drivers. The request names no namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]; what is done inside can fail for the engine alone, which then has it taken off.
+    pub async fn attach_moved(
+        &mut self,
+        mut request: AttachEndpointRequest,
+    ) -> Result<HandedOver, ClientError> {
+        request.moved_by_engine = true;
+        let answer = self.runtime.attach_endpoint(request).await?.into_inner();
+        if !answer.success {
+            return Err(refused(answer.try_again, answer.error));
+        }
+        let inside = answer.inside.ok_or(ClientError::Incomplete("inside"))?;
+        Ok(HandedOver {
+            interface: inside.interface,
+            address: inside.address,
+            gateway: inside.gateway,
+            routes: inside.routes,
+            mtu: inside.mtu,
+            mac: inside.mac,
             new: answer.new,
         })
     }

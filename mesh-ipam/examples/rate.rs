@@ -126,6 +126,7 @@ fn request(container: &str) -> Result<Request, Failure> {
             default_route: true,
             published: Vec::new(),
             namespace: None,
+            moved_by_engine: false,
         }),
     })
 }

@@ -38,6 +38,9 @@ pub struct Endpoint {
     /// The container's network namespace: the interface goes with it.
     #[serde(default)]
     pub namespace: Option<NetworkNamespace>,
+    /// Whether the engine moves the container's end into a namespace that is not known here: it is made on the host.
+    #[serde(default)]
+    pub moved_by_engine: bool,
     /// Whether the address was leased along with it, and is released along with it.
     #[serde(default)]
     pub leased_along: bool,

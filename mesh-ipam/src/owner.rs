@@ -117,10 +117,20 @@ impl Owner {
 
     /// Name of the host's end of its veth pair: the same whoever asks, and no other owner's.
     pub fn link_name(&self) -> String {
+        self.name_with("qm")
+    }
+
+    /// Name of the container's end of that pair while it lies on the host, where an engine that moves it into
+    /// the container by itself finds it.
+    pub fn handed_over_name(&self) -> String {
+        self.name_with("qe")
+    }
+
+    fn name_with(&self, prefix: &str) -> String {
         let digest = Sha256::digest(self.to_string());
         // Six bytes: two of a node's thousand interfaces have one name once in 500 million nodes.
         let digits = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
-        digits.fold("qm".to_owned(), |name, digits| name + &digits)
+        digits.fold(prefix.to_owned(), |name, digits| name + &digits)
     }
 }
 
@@ -186,6 +196,19 @@ mod tests {
         for text in ["", "podman/web_net/3f.1-a", "podman/web_net/3f.1-a/eth0/1"] {
             assert!(text.parse::<Owner>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn both_ends_of_a_pair_have_names_of_their_own_that_an_interface_may_have() {
+        let owner = Owner::new("docker", "quilt", "web", "eth0").unwrap();
+        let (link, end) = (owner.link_name(), owner.handed_over_name());
+        assert_eq!((&link[..2], &end[..2]), ("qm", "qe"));
+        assert_eq!(link[2..], end[2..]);
+        for name in [&link, &end] {
+            assert!(Owner::new("docker", "quilt", "web", name).is_ok(), "{name}");
+        }
+        let other = Owner::new("docker", "quilt", "db", "eth0").unwrap();
+        assert_ne!(other.handed_over_name(), end);
     }
 
     #[test]

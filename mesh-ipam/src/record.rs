@@ -216,6 +216,14 @@ mod tests {
         let lease = record.unwrap().lease.unwrap();
         assert_eq!(lease.since, 0);
         assert_eq!((lease.namespace, lease.endpoint), (None, None));
+        // An endpoint of a program that knew of no others than those in a namespace.
+        let record = decode(&line(
+            r#"{"lease":{"address":"10.42.1.2","lifetime":"released",
+            "owner":{"engine":"e","network":"n","container":"c","interface":"eth0"},
+            "endpoint":{"link":"qm1","mac":[2,83,10,42,1,2],"mtu":1450}}}"#,
+        ));
+        let endpoint = record.unwrap().lease.unwrap().endpoint.unwrap();
+        assert!(!endpoint.moved_by_engine && !endpoint.settled);
         let nothing = decode(&line("{}")).unwrap();
         assert_eq!((nothing.subnet, nothing.lease), (None, None));
         let error = decode(&line(r#"{"lease":7}"#)).unwrap_err();

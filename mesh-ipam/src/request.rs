@@ -40,6 +40,8 @@ pub struct EndpointPlan {
     pub published: Vec<Published>,
     /// The container's network namespace.
     pub namespace: Option<NetworkNamespace>,
+    /// Whether the engine moves the container's end into a namespace that is not known here.
+    pub moved_by_engine: bool,
 }
 
 impl EndpointPlan {
@@ -53,6 +55,7 @@ impl EndpointPlan {
             published: self.published.clone(),
             settled: false,
             namespace: self.namespace.clone(),
+            moved_by_engine: self.moved_by_engine,
             leased_along,
         }
     }

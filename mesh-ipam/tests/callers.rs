@@ -130,6 +130,7 @@ async fn whoever_watches_is_told_of_every_change_and_of_nothing_else() {
         published: Vec::new(),
         settled: true,
         namespace: None,
+        moved_by_engine: false,
         leased_along: false,
     };
     let holder = owner("a");

@@ -25,6 +25,7 @@ fn request(container: &str, lifetime: Lifetime) -> Request {
             default_route: true,
             published: Vec::new(),
             namespace: None,
+            moved_by_engine: false,
         }),
     }
 }

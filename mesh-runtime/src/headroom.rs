@@ -141,6 +141,7 @@ mod tests {
             master: Some(BRIDGE),
             far_end: None,
             filters_vlans: false,
+            near_end: None,
             hairpin: false,
         }
     }

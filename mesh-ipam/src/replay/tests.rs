@@ -40,6 +40,7 @@ pub(crate) fn request(number: u8, endpoint: bool, bound: bool) -> Request {
         default_route: true,
         published: Vec::new(),
         namespace: None,
+        moved_by_engine: false,
     };
     Request {
         owner: owner(number),

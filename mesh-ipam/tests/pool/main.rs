@@ -46,6 +46,7 @@ fn call(pool: &mut Pool, model: &mut Model, call: &Call) -> Option<mesh_ipam::Ap
                 default_route: true,
                 published: vec![published(port)],
                 namespace: None,
+                moved_by_engine: false,
             };
             let request = Request {
                 owner: owner.clone(),
@@ -265,6 +266,7 @@ fn published_ranges_are_compared_wherever_they_begin() {
                 default_route: false,
                 published: vec![range],
                 namespace: None,
+                moved_by_engine: false,
             }),
         };
         pool.allocate(&request, 0).map(|done| done.answer)
@@ -308,6 +310,7 @@ fn a_mac_address_is_that_of_one_endpoint_and_none_of_the_meshs_own() {
                 default_route: true,
                 published: Vec::new(),
                 namespace: None,
+                moved_by_engine: false,
             }),
         };
         let done = pool.allocate(&request, 0);

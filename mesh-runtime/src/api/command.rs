@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ipnet::Ipv4Net;
@@ -53,7 +53,8 @@ pub(crate) enum Command {
     /// Makes the interface of a lease's endpoint.
     MakeEndpoint {
         lease: Box<Lease>,
-        namespace: Namespace,
+        /// `None`: its engine moves it into one.
+        namespace: Option<Namespace>,
         reply: oneshot::Sender<Result<Made, Refusal>>,
     },
     /// Lets an endpoint that is made send, by the name of its interface.
@@ -116,6 +117,8 @@ pub(crate) struct Made {
 pub(crate) struct Shown {
     /// Names of the host's interfaces.
     pub(crate) links: BTreeSet<String>,
+    /// How long the other ends of registered containers' ports have been on the host, by the names of the ports.
+    pub(crate) handed_over: BTreeMap<String, Duration>,
     /// Addresses that containers at the bridge hold.
     pub(crate) held: BTreeSet<Ipv4Addr>,
 }

@@ -219,7 +219,10 @@ impl MeshDataplane for DataplaneService {
     ) -> Result<Response<AttachEndpointResponse>, Status> {
         let caller = caller(&request);
         let request = request.into_inner();
-        if request.owner.is_some() || !request.network_namespace.is_empty() {
+        if request.owner.is_some()
+            || !request.network_namespace.is_empty()
+            || request.moved_by_engine
+        {
             return self.registry()?.attach_endpoint(request, caller).await;
         }
         if request.mtu != 0

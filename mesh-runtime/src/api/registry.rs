@@ -206,6 +206,17 @@ fn attachment(
              inside the container the interface has the owner's",
         ));
     }
+    let namespace = match (request.moved_by_engine, request.network_namespace) {
+        (false, path) => Some(path),
+        (true, path) if path.is_empty() => None,
+        (true, path) => {
+            let shown: String = path.chars().take(64).collect();
+            return Err(refused(format!(
+                "network_namespace {shown:?} is given along with moved_by_engine: the engine moves the interface into a \
+                 namespace of its own, so leave it empty"
+            )));
+        }
+    };
     let mac = match request.mac.as_str() {
         "" => None,
         text => Some(parse_mac(text).map_err(refused)?),
@@ -213,7 +224,7 @@ fn attachment(
     let published = all_published(&request.ports)?;
     Ok(Attachment {
         owner: owner(request.owner)?,
-        namespace: request.network_namespace,
+        namespace,
         caller,
         wished: address(&request.address)?,
         mac,

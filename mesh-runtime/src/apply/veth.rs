@@ -11,7 +11,8 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPaylo
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkInfo,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoPortData,
+        InfoPortKind, InfoVeth, LinkAttribute, LinkInfo,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
@@ -38,8 +39,8 @@ pub(crate) struct VethPair<'a> {
     /// Name of the container's end.
     pub(crate) inside: &'a str,
     pub(crate) inside_mac: Mac,
-    /// The container's network namespace.
-    pub(crate) namespace: BorrowedFd<'a>,
+    /// The container's network namespace; `None` for the host's own, from where somebody else moves that end.
+    pub(crate) namespace: Option<BorrowedFd<'a>>,
     /// Who it is for, for whoever looks at the interface.
     pub(crate) owner: String,
 }
@@ -51,11 +52,13 @@ pub(crate) async fn create(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(),
     let inside = LinkMessageBuilder::<LinkUnspec>::new()
         .name(pair.inside)
         .mtu(pair.mtu)
-        .address(pair.inside_mac.to_vec())
-        .setns_by_fd(pair.namespace.as_raw_fd())
-        .build();
+        .address(pair.inside_mac.to_vec());
+    let inside = match pair.namespace {
+        Some(namespace) => inside.setns_by_fd(namespace.as_raw_fd()),
+        None => inside,
+    };
     let message = LinkVeth::new(pair.link, pair.inside)
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(inside)))
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(inside.build())))
         .mtu(pair.mtu)
         .controller(pair.bridge)
         .build();
@@ -68,7 +71,26 @@ pub(crate) async fn create(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(),
     if let Err(error) = answer(netlink.handle.link().set(alias).execute()).await {
         tracing::debug!(link = pair.link, %error, "cannot name the owner at its interface");
     }
+    if pair.namespace.is_none()
+        && let Err(error) = keep_unaddressed(netlink, pair.inside).await
+    {
+        tracing::debug!(link = pair.inside, %error, "cannot keep the host from making it an address of IPv6");
+    }
     Ok(())
+}
+
+/// Keeps the kernel from making an interface of this host an address of IPv6, should a network manager that takes every
+/// interface for its own bring it up before it is moved. In another namespace it has the settings of that one: the kernel
+/// makes them anew there (`addrconf_notify`, net/ipv6/addrconf.c). A creation takes no such setting.
+async fn keep_unaddressed(netlink: &Netlink, interface: &str) -> Result<(), NetlinkError> {
+    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let message = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(interface.to_owned())
+        .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+            vec![none],
+        )]))
+        .build();
+    answer(netlink.handle.link().set(message).execute()).await
 }
 
 /// Brings the host's end of a pair up: what the container sends arrives from now on.

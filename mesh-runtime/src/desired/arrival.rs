@@ -57,6 +57,7 @@ mod tests {
             master: Some(master),
             far_end: None,
             filters_vlans: false,
+            near_end: None,
             hairpin: false,
         };
         (index, link)

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ebpf::{EndpointPath, Mac},
-    observed::{LinkKind, Observed},
+    observed::{Link, LinkKind, Observed},
     settings::Settings,
     wanted::{Wanted, endpoint::strict_ports},
 };
@@ -59,10 +59,13 @@ impl Containers {
         };
         let endpoints = endpoints(observed, bridge.index, subnet, &wanted.endpoints);
         let macs = macs(observed, bridge.index, &wanted.endpoints);
-        // What this host itself is known by is no container's, whatever one gives its interface.
-        let hosts: BTreeSet<Mac> = observed
-            .links
-            .values()
+        let strict = strict_ports(&wanted.endpoints);
+        // What this host itself is known by is no container's, whatever one gives its interface; but what lies here for
+        // its engine to move is the container's already.
+        let is_handed_over = |link: &Link| link.near_end.is_some_and(|end| strict.contains(&end));
+        let hosts = observed.links.values();
+        let hosts: BTreeSet<Mac> = hosts
+            .filter(|&link| !is_handed_over(link))
             .filter_map(|link| link.mac)
             .collect();
         let mut pins = macs.clone();
@@ -74,7 +77,7 @@ impl Containers {
             .collect();
         Self {
             bridge: Some(bridge.index),
-            strict_ports: strict_ports(&wanted.endpoints),
+            strict_ports: strict,
             shaped_ports: observed
                 .ports_of(bridge.index)
                 .map(|port| port.index)

@@ -29,13 +29,14 @@ pub(crate) fn endpoints(
     subnet: Ipv4Net,
     attached: &BTreeMap<Ipv4Addr, AttachedEndpoint>,
 ) -> BTreeMap<Ipv4Addr, EndpointPath> {
-    let ports = deliverable_ports(observed, bridge);
+    let mut ports = deliverable_ports(observed, bridge);
     let strict = strict_ports(attached);
     let learnt = learnt(
         observed,
         bridge,
         &ports.difference(&strict).copied().collect(),
     );
+    ports.extend(veth_ports(observed, bridge).filter(|port| strict.contains(port)));
     let mut endpoints = learnt.clone();
     endpoints.retain(|&address, path| is_borne_out(observed, address, path));
     endpoints.extend(seen_inside(observed, bridge, attached));
@@ -65,6 +66,16 @@ pub(crate) fn endpoints(
         may_hold(subnet, address) && own && Some(path.mac) != bridge_mac
     });
     endpoints
+}
+
+/// The ports of a bridge that are veth devices. A registered container whose engine moves its interface by itself is behind
+/// its port before anything shows that: when the first packet comes, nothing has to be learnt of the move. Until
+/// then nothing reaches it by any way.
+fn veth_ports(observed: &Observed, bridge: u32) -> impl Iterator<Item = u32> {
+    let ports = observed.ports_of(bridge);
+    ports
+        .filter(|port| port.kind == LinkKind::Veth)
+        .map(|port| port.index)
 }
 
 /// The ports that `bpf_redirect_peer` delivers behind: veth pairs with the other end in another

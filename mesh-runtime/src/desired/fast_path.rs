@@ -160,6 +160,7 @@ mod tests {
             master: None,
             far_end: None,
             filters_vlans: false,
+            near_end: None,
             hairpin: false,
         };
         (index, link)

@@ -31,6 +31,7 @@ fn link(index: u32, name: &str, mtu: u32) -> (u32, Link) {
         master: None,
         far_end: None,
         filters_vlans: false,
+        near_end: None,
         hairpin: false,
     };
     (index, link)

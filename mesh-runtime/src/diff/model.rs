@@ -148,6 +148,7 @@ impl ModelKernel<'_> {
             master: None,
             far_end: None,
             filters_vlans: false,
+            near_end: None,
             hairpin: false,
         };
         self.state.links.insert(index, link);
@@ -175,6 +176,7 @@ impl ModelKernel<'_> {
                 master: Some(bridge),
                 far_end: None,
                 filters_vlans: false,
+                near_end: None,
                 hairpin: false,
             };
             self.state.links.insert(index, link);

@@ -46,6 +46,7 @@ fn link(index: u32, name: &str, kind: LinkKind, mac: [u8; 6]) -> Link {
         master: None,
         far_end: None,
         filters_vlans: false,
+        near_end: None,
         hairpin: false,
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn read_link(message: &LinkMessage) -> Link {
         master: None,
         far_end: None,
         filters_vlans: false,
+        near_end: None,
         hairpin: false,
     };
     let mut other_end = 0;
@@ -76,8 +77,11 @@ pub(super) fn read_link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
-    if let Some(far_end) = &mut link.far_end {
-        far_end.link = other_end;
+    match &mut link.far_end {
+        Some(far_end) => far_end.link = other_end,
+        // Of devices of other kinds it is what lies below them.
+        None if link.kind == LinkKind::Veth && other_end != 0 => link.near_end = Some(other_end),
+        None => {}
     }
     link
 }

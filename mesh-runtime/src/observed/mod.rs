@@ -103,6 +103,8 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     /// Its other end, if that is in another network namespace (`IFLA_LINK_NETNSID`).
     pub(crate) far_end: Option<FarEnd>,
+    /// Index of its other end, if it is a veth device and that is in this network namespace (`IFLA_LINK`).
+    pub(crate) near_end: Option<u32>,
     /// Whether it is a bridge that filters VLANs, and so takes tags off and puts them on.
     pub(crate) filters_vlans: bool,
     /// Whether its bridge gives it its own frames back.

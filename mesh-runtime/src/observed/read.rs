@@ -142,16 +142,41 @@ async fn read_links(
             | Parts::SETTINGS);
     }
     let mut more = Parts::empty();
-    for &index in &dirty.links {
+    let mut to_read = dirty.links.clone();
+    let mut read = BTreeSet::new();
+    while let Some(index) = to_read.pop_first() {
+        read.insert(index);
         let before = observed.links.remove(&index);
         let now = link(netlink, index).await?;
         let same = before == now && !dirty.fallen.contains(&index);
         if !same {
             more |= consequences(observed, before.as_ref(), now.as_ref(), scope);
+            let ends = outdated_ends(observed, index, now.as_ref());
+            to_read.extend(ends.into_iter().filter(|end| !read.contains(end)));
         }
         observed.links.extend(now.map(|link| (index, link)));
     }
     Ok(more)
+}
+
+/// The other ends of veth pairs that do not say so, or any more, of an interface as it is `now`. Of the one end of a pair
+/// that is moved to another namespace, or comes from there, the kernel tells, of the other nothing until its carrier
+/// comes, when the container speaks already.
+fn outdated_ends(observed: &Observed, index: u32, now: Option<&Link>) -> BTreeSet<u32> {
+    let told = now.and_then(|link| link.near_end);
+    let says = |link: &&Link| link.near_end == Some(index);
+    let mut ends: BTreeSet<u32> = observed
+        .links
+        .values()
+        .filter(says)
+        .map(|it| it.index)
+        .collect();
+    match told {
+        Some(end) if ends.contains(&end) => ends.remove(&end),
+        Some(end) => ends.insert(end),
+        None => false,
+    };
+    ends
 }
 
 /// What else may have changed along with an interface that has changed, or was down. The kernel drops the routes of a

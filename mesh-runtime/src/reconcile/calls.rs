@@ -56,7 +56,7 @@ impl Reconciler {
                 lease,
                 namespace,
                 reply,
-            } => self.make_endpoint(&lease, &namespace, reply).await,
+            } => self.make_endpoint(&lease, namespace.as_ref(), reply).await,
             Command::RaiseEndpoint { link, reply } => {
                 let _ = reply.send(self.raise_endpoint(&link).await);
             }

@@ -1,6 +1,7 @@
 //! The registry's place in the loop: what it says stands above what is found, and what it wants made
 //! is made here, because nobody else changes the kernel.
 
+mod pair;
 #[cfg(test)]
 mod tests;
 
@@ -8,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     os::fd::AsFd as _,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ipnet::Ipv4Net;
@@ -22,7 +23,7 @@ use crate::{
     ebpf::Mac,
     netlink::NetlinkError,
     observed::{Link, LinkKind, Observed, dirty::Dirty, namespace::Namespace},
-    wanted::{Wanted, endpoint::AttachedEndpoint},
+    wanted::{Wanted, attachment::inside_name, endpoint::AttachedEndpoint},
 };
 
 /// The most ports that a bridge has: numbers of ten bits (`BR_PORT_BITS`, net/bridge/br_private.h), of
@@ -36,6 +37,8 @@ const DISK_DEADLINE: Duration = Duration::from_secs(2);
 pub(super) struct Registered {
     addresses: Option<Addresses>,
     endpoints: Vec<RegisteredEndpoint>,
+    /// The ports whose other ends are on this host, by their names, and since when that is known.
+    handed_over: BTreeMap<String, Instant>,
     occupied: BTreeMap<Ipv4Addr, String>,
 }
 
@@ -61,6 +64,7 @@ impl Registered {
                 ipam,
             }),
             endpoints: Vec::new(),
+            handed_over: BTreeMap::new(),
             occupied: BTreeMap::new(),
         };
         registered.take(true);
@@ -119,10 +123,16 @@ impl Registered {
         self.take(false);
         let links = ports(observed, bridge);
         wanted.published.clear();
+        let known = std::mem::take(&mut self.handed_over);
         for endpoint in &self.endpoints {
             let Some(link) = links.get(endpoint.link.as_str()) else {
                 continue;
             };
+            if link.near_end.is_some() {
+                let since = known.get(&endpoint.link).copied();
+                let since = since.unwrap_or_else(Instant::now);
+                self.handed_over.insert(endpoint.link.clone(), since);
+            }
             let attached = AttachedEndpoint {
                 link: link.index,
                 interface: endpoint.link.clone(),
@@ -134,6 +144,13 @@ impl Registered {
             let published = published.map(|ports| (endpoint.address, ports));
             wanted.published.extend(published);
         }
+    }
+
+    /// How long the other ends of ports have been on this host, by the names of the ports.
+    fn handed_over(&self) -> BTreeMap<String, Duration> {
+        let all = self.handed_over.iter();
+        all.map(|(port, since)| (port.clone(), since.elapsed()))
+            .collect()
     }
 
     /// Tells the registry which addresses containers have that it knows nothing of.
@@ -234,7 +251,7 @@ impl Reconciler {
     pub(super) async fn make_endpoint(
         &mut self,
         lease: &Lease,
-        namespace: &Namespace,
+        namespace: Option<&Namespace>,
         reply: oneshot::Sender<Result<Made, Refusal>>,
     ) {
         // Made for nobody, it would be in the way of the caller's next try.
@@ -248,7 +265,11 @@ impl Reconciler {
         }
     }
 
-    async fn make_link(&mut self, lease: &Lease, namespace: &Namespace) -> Result<Made, Refusal> {
+    async fn make_link(
+        &mut self,
+        lease: &Lease,
+        namespace: Option<&Namespace>,
+    ) -> Result<Made, Refusal> {
         let endpoint = lease
             .endpoint
             .as_ref()
@@ -256,8 +277,17 @@ impl Reconciler {
         self.read(self.containers_unheard())
             .await
             .map_err(Refusal::because)?;
-        if let Some(link) = self.find_in(&endpoint.link, namespace).await? {
-            if self.inside_mac(link) == Some(endpoint.mac) {
+        let found = match namespace {
+            Some(namespace) => self.find_in(&endpoint.link, namespace).await?,
+            None => self.find_handed_over(&lease.owner)?,
+        };
+        if let Some(link) = found {
+            let as_made = match self.inside_mac(link) {
+                Some(mac) => mac == endpoint.mac,
+                // One that its engine moves just now cannot be looked at.
+                None => endpoint.moved_by_engine,
+            };
+            if as_made {
                 self.round(Dirty::default()).await;
                 return Ok(Made {
                     port: link,
@@ -278,9 +308,9 @@ impl Reconciler {
             link: &endpoint.link,
             bridge,
             mtu: endpoint.mtu,
-            inside: lease.owner.interface(),
+            inside: &inside_name(&lease.owner, endpoint.moved_by_engine),
             inside_mac: endpoint.mac,
-            namespace: namespace.as_fd(),
+            namespace: namespace.map(Namespace::as_fd),
             owner: lease.owner.to_string(),
         };
         veth::create(&self.netlink, &pair)
@@ -301,33 +331,6 @@ impl Reconciler {
         })
     }
 
-    /// The interface of that name, if it is there: it has to be a port of the bridge with its other end in that
-    /// namespace.
-    async fn find_in(&self, link: &str, namespace: &Namespace) -> Result<Option<u32>, Refusal> {
-        let Some(found) = self.observed.link_named(link) else {
-            return Ok(None);
-        };
-        let id = veth::namespace_id(&self.netlink, namespace.as_fd())
-            .await
-            .map_err(Refusal::because)?;
-        let at_bridge = ports(&self.observed, &self.settings.bridge).contains_key(link);
-        let inside = found.far_end.map(|end| end.namespace);
-        if at_bridge && inside.is_some() && inside == id {
-            return Ok(Some(found.index));
-        }
-        Err(Refusal::new(format!(
-            "interface {link} is there already, and is not this container's end of {}: the container is \
-             attached in another namespace, or somebody else made it; detach it first",
-            self.settings.bridge
-        )))
-    }
-
-    /// The MAC address at the other end of a port.
-    fn inside_mac(&self, link: u32) -> Option<Mac> {
-        let container = self.observed.containers.get(&link)?;
-        container.interface.as_ref()?.mac
-    }
-
     fn no_bridge(&self) -> Refusal {
         Refusal::for_now(format!(
             "the bridge {} is not there at the moment: try again",
@@ -335,9 +338,18 @@ impl Reconciler {
         ))
     }
 
-    fn explain(&self, error: &NetlinkError, lease: &Lease, namespace: &Namespace) -> Refusal {
-        let (bridge, inside) = (&self.settings.bridge, lease.owner.interface());
-        let path = namespace.path().display();
+    fn explain(
+        &self,
+        error: &NetlinkError,
+        lease: &Lease,
+        namespace: Option<&Namespace>,
+    ) -> Refusal {
+        let bridge = &self.settings.bridge;
+        let inside = inside_name(&lease.owner, namespace.is_none());
+        let path = match namespace {
+            Some(namespace) => namespace.path().display().to_string(),
+            None => "this host".to_owned(),
+        };
         Refusal::new(match error.errno() {
             Some(libc::EXFULL) => format!(
                 "bridge {bridge} has all the {MAX_PORTS} ports that a bridge can have: detach containers, \
@@ -405,6 +417,7 @@ impl Reconciler {
                 .values()
                 .map(|link| link.name.clone())
                 .collect(),
+            handed_over: self.registered.handed_over(),
             held: interfaces
                 .flat_map(|interface| interface.addresses.iter().copied())
                 .chain(self.wanted.endpoints.keys().copied())

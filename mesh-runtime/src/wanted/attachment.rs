@@ -1,6 +1,6 @@
 //! What a call to attach a container asks for, and what is left to its caller. Pure.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use mesh_ipam::{
@@ -16,8 +16,8 @@ const MIN_MTU: u32 = 576;
 #[derive(Clone, Debug)]
 pub(crate) struct Attachment {
     pub(crate) owner: Owner,
-    /// Path of its network namespace.
-    pub(crate) namespace: String,
+    /// Path of its network namespace; `None` where its engine moves its end there by itself.
+    pub(crate) namespace: Option<String>,
     /// The process that asks, if it is known: the path is one of its own file systems.
     pub(crate) caller: Option<i32>,
     pub(crate) wished: Option<Ipv4Addr>,
@@ -52,11 +52,11 @@ pub(crate) enum AttachmentError {
 }
 
 impl Attachment {
-    /// The endpoint that is wanted.
+    /// The endpoint that is wanted, in the namespace that `named` is; without one its engine moves it there.
     pub(crate) fn plan(
         &self,
         ground: &Ground,
-        namespace: &NetworkNamespace,
+        named: Option<&NetworkNamespace>,
     ) -> Result<EndpointPlan, AttachmentError> {
         let mtu = self.mtu.unwrap_or(ground.mtu);
         if !(MIN_MTU..=ground.mtu).contains(&mtu) {
@@ -72,7 +72,8 @@ impl Attachment {
             mtu,
             default_route: self.default_route,
             published: self.published.clone(),
-            namespace: Some(namespace.clone()),
+            namespace: named.cloned(),
+            moved_by_engine: named.is_none(),
         })
     }
 
@@ -81,7 +82,7 @@ impl Attachment {
     pub(crate) fn check_same(
         &self,
         lease: &Lease,
-        named: &NetworkNamespace,
+        named: Option<&NetworkNamespace>,
     ) -> Result<(), AttachmentError> {
         let Some(endpoint) = &lease.endpoint else {
             return Ok(());
@@ -95,10 +96,13 @@ impl Attachment {
             })
         };
         // One namespace may have several paths, and by one path there may be another than before.
-        let namespace = match &endpoint.namespace {
-            Some(held) if held.inode == named.inode => named.path.as_path(),
-            Some(held) => held.path.as_path(),
-            None => Path::new(""),
+        let path = |named: Option<&NetworkNamespace>| match named {
+            Some(named) => named.path.display().to_string(),
+            None => String::new(),
+        };
+        let namespace = match (endpoint.namespace.as_ref(), named) {
+            (Some(held), Some(named)) if held.inode == named.inode => path(Some(named)),
+            (held, _) => path(held),
         };
         let list = |published: &[Published]| {
             let texts: Vec<String> = published.iter().map(Published::to_string).collect();
@@ -108,10 +112,11 @@ impl Attachment {
         let mtu = self.mtu.unwrap_or(endpoint.mtu);
         let differences = [
             differs(
-                "the namespace",
-                namespace.display().to_string(),
-                named.path.display().to_string(),
+                "moved_by_engine",
+                endpoint.moved_by_engine.to_string(),
+                named.is_none().to_string(),
             ),
+            differs("the namespace", namespace, path(named)),
             differs(
                 "the MAC address",
                 DisplayMac(held).to_string(),
@@ -151,6 +156,14 @@ fn takes_vxlan(range: &Published, port: u16) -> bool {
         && (first..=first.saturating_add(range.count.saturating_sub(1))).contains(&port)
 }
 
+/// Name that the container's end is made with.
+pub(crate) fn inside_name(owner: &Owner, moved_by_engine: bool) -> String {
+    match moved_by_engine {
+        true => owner.handed_over_name(),
+        false => owner.interface().to_owned(),
+    }
+}
+
 /// What is left to do inside a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inside {
@@ -172,13 +185,106 @@ impl Inside {
         let outside = default_route.then(Ipv4Net::default);
         let routes = outside.into_iter().chain([ground.cluster]).collect();
         let prefix = ground.subnet.prefix_len();
+        let moved = endpoint.is_some_and(|endpoint| endpoint.moved_by_engine);
         Self {
-            interface: lease.owner.interface().to_owned(),
+            interface: inside_name(&lease.owner, moved),
             address: Ipv4Net::new(lease.address, prefix).unwrap_or(lease.address.into()),
             gateway: gateway(ground.subnet),
             routes,
             mtu: endpoint.map_or(ground.mtu, |endpoint| endpoint.mtu),
             mac: endpoint.map_or_else(Mac::default, |endpoint| endpoint.mac),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_ipam::{Endpoint, Lifetime};
+
+    use super::*;
+
+    const GROUND: Ground = Ground {
+        subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 1, 0), 24),
+        cluster: Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 0, 0), 16),
+        mtu: 1450,
+        vxlan_port: 4789,
+    };
+
+    fn attachment() -> Attachment {
+        Attachment {
+            owner: Owner::new("docker", "quilt", "web", "eth0").unwrap(),
+            namespace: None,
+            caller: None,
+            wished: None,
+            mac: None,
+            mtu: None,
+            default_route: true,
+            published: Vec::new(),
+            ports_held: false,
+            named: NamedLabels::default(),
+        }
+    }
+
+    fn lease(plan: EndpointPlan) -> Lease {
+        Lease {
+            address: [10, 42, 1, 2].into(),
+            owner: attachment().owner,
+            named: NamedLabels::default(),
+            namespace: None,
+            lifetime: Lifetime::Released,
+            since: 0,
+            endpoint: Some(Endpoint {
+                link: plan.link,
+                mac: [2, 0x53, 10, 42, 1, 2],
+                mtu: plan.mtu,
+                default_route: plan.default_route,
+                published: plan.published,
+                settled: true,
+                namespace: plan.namespace,
+                moved_by_engine: plan.moved_by_engine,
+                leased_along: true,
+            }),
+        }
+    }
+
+    fn web() -> NetworkNamespace {
+        NetworkNamespace {
+            path: "/run/netns/web".into(),
+            inode: 4_026_532_000,
+        }
+    }
+
+    #[test]
+    fn without_a_namespace_the_interface_is_for_the_engine_to_move_and_has_a_name_of_its_own() {
+        let plan = attachment().plan(&GROUND, None).unwrap();
+        assert!(plan.moved_by_engine && plan.namespace.is_none());
+        let inside = Inside::of(&lease(plan), &GROUND);
+        assert_eq!(inside.interface, attachment().owner.handed_over_name());
+
+        let plan = attachment().plan(&GROUND, Some(&web())).unwrap();
+        assert!(!plan.moved_by_engine);
+        assert_eq!(plan.namespace, Some(web()));
+        assert_eq!(Inside::of(&lease(plan), &GROUND).interface, "eth0");
+    }
+
+    #[test]
+    fn who_moves_the_interface_is_a_part_of_what_is_attached() {
+        let held =
+            |named: Option<&NetworkNamespace>| lease(attachment().plan(&GROUND, named).unwrap());
+        let check = |held: &Lease, named: Option<&NetworkNamespace>| {
+            attachment()
+                .check_same(held, named)
+                .map_err(|it| it.to_string())
+        };
+        let (moved, here) = (held(None), held(Some(&web())));
+        assert_eq!(check(&moved, None), Ok(()));
+        assert_eq!(check(&here, Some(&web())), Ok(()));
+        for (held, named, words) in [
+            (&moved, Some(&web()), "moved_by_engine true, not false"),
+            (&here, None, "moved_by_engine false, not true"),
+        ] {
+            let error = check(held, named).unwrap_err();
+            assert!(error.contains(words), "{error}");
         }
     }
 }

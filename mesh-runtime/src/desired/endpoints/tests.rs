@@ -25,6 +25,7 @@ fn link(index: u32) -> Link {
         master: (index != BRIDGE).then_some(BRIDGE),
         far_end: (index != BRIDGE).then_some(far_end(index)),
         filters_vlans: false,
+        near_end: None,
         hairpin: false,
     }
 }

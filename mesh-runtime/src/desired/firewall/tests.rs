@@ -315,6 +315,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> (u32, Li
         master,
         far_end,
         filters_vlans: false,
+        near_end: None,
         hairpin: false,
     };
     (index, link)

@@ -28,6 +28,7 @@ fn lease() -> Lease {
             published: Vec::new(),
             settled: false,
             namespace: None,
+            moved_by_engine: false,
             leased_along: true,
         }),
         owner,
@@ -44,12 +45,16 @@ async fn an_endpoint_whose_caller_has_gone_is_not_made() {
     let mut reconciler = reconciler();
     let (reply, gone) = oneshot::channel();
     drop(gone);
-    reconciler.make_endpoint(&lease(), &namespace, reply).await;
+    reconciler
+        .make_endpoint(&lease(), Some(&namespace), reply)
+        .await;
     // Nobody has so much as looked where to make it.
     assert!(reconciler.observed.links.is_empty());
 
     let (reply, mut answer) = oneshot::channel();
-    reconciler.make_endpoint(&lease(), &namespace, reply).await;
+    reconciler
+        .make_endpoint(&lease(), Some(&namespace), reply)
+        .await;
     assert!(!reconciler.observed.links.is_empty());
     let refusal = answer.try_recv().unwrap().unwrap_err();
     assert!(refusal.to_string().contains("quilt-no-bridge"), "{refusal}");

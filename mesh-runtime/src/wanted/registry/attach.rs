@@ -30,25 +30,30 @@ impl Registry {
     ) -> Result<AttachedContainer, CallError> {
         let _turn = self.turns.take(&attachment.owner).await?;
         self.bury(&attachment.owner).await?;
-        let namespace = open(attachment.namespace.clone(), attachment.caller).await?;
+        let namespace = match attachment.namespace.clone() {
+            Some(path) => Some(open(path, attachment.caller).await?),
+            None => None,
+        };
         self.attach_in(attachment, namespace).await
     }
 
-    /// Makes the interface in a namespace that is open, in its owner's turn.
+    /// Makes the interface, in a namespace that is open or for its engine to move, in its owner's turn.
     pub(super) async fn attach_in(
         &self,
         attachment: Attachment,
-        namespace: Namespace,
+        namespace: Option<Namespace>,
     ) -> Result<AttachedContainer, CallError> {
-        let named = namespace.named().clone();
+        let named = namespace.as_ref().map(|it| it.named().clone());
         let ground = ask(&self.commands, |reply| Command::Ground { reply }).await??;
         let known = self.ipam.lease_of(&attachment.owner);
         if let Some(lease) = &known {
             attachment
-                .check_same(lease, &named)
+                .check_same(lease, named.as_ref())
                 .map_err(Refusal::because)?;
         }
-        let plan = attachment.plan(&ground, &named).map_err(Refusal::because)?;
+        let plan = attachment
+            .plan(&ground, named.as_ref())
+            .map_err(Refusal::because)?;
         let is_new = known.as_ref().is_none_or(|lease| lease.endpoint.is_none());
         if is_new && !attachment.ports_held {
             check_ports(plan.published.clone()).await?;
@@ -147,7 +152,11 @@ impl Registry {
 
     /// Lets an endpoint send that is guarded now, and notes that all of it is there, and in which namespace: by the
     /// same path there may be another than before.
-    async fn finish(&self, lease: &Lease, namespace: NetworkNamespace) -> Result<Lease, CallError> {
+    async fn finish(
+        &self,
+        lease: &Lease,
+        namespace: Option<NetworkNamespace>,
+    ) -> Result<Lease, CallError> {
         let Some(endpoint) = lease.endpoint.clone() else {
             return Ok(lease.clone());
         };
@@ -159,7 +168,7 @@ impl Registry {
         .await??;
         let settled = Endpoint {
             settled: true,
-            namespace: Some(namespace),
+            namespace,
             ..endpoint
         };
         Ok(self.ipam.set_endpoint(&lease.owner, Some(settled)).await?)

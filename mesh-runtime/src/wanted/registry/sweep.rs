@@ -23,7 +23,8 @@ use crate::{
 /// How often leases are looked at. What is gone at two looks in a row is reclaimed.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long an address may be leased before its container is there, in seconds.
+/// How long an address may be leased before its container is there, and an interface lie on the host before its engine
+/// takes it, in seconds.
 const PATIENCE: u64 = 60;
 
 /// Leases with which something is the matter, by their owners.
@@ -65,7 +66,14 @@ fn judge(lease: &Lease, shown: &Shown, namespace: Option<bool>, now: u64) -> Opt
         }
         // It goes with the namespace, whatever its path leads to by now.
         if shown.links.contains(&endpoint.link) {
-            return None;
+            let waits = shown.handed_over.get(&endpoint.link);
+            let in_vain = waits.is_some_and(|waits| waits.as_secs() >= PATIENCE);
+            return (endpoint.moved_by_engine && in_vain).then(|| {
+                let end = lease.owner.handed_over_name();
+                Leak::Unused(format!(
+                    "its engine never took it: {end} is on this host still"
+                ))
+            });
         }
         return Some(match namespace {
             Some(false) => gone(),
@@ -271,6 +279,7 @@ mod tests {
                     path: path.into(),
                     inode: 4_026_532_000,
                 }),
+                moved_by_engine: false,
                 leased_along: true,
             }),
         }
@@ -280,6 +289,7 @@ mod tests {
         Shown {
             links: links.iter().map(|&name| name.to_owned()).collect(),
             held: held.iter().map(|&address| address.into()).collect(),
+            handed_over: BTreeMap::new(),
         }
     }
 
@@ -317,6 +327,38 @@ mod tests {
             judge(&attached, &nothing, Some(true), 9000),
             Some(Leak::Unused(_))
         ));
+    }
+
+    /// One that its engine moves, whose other end has been on the host for so long; `None`: it is elsewhere, or gone.
+    fn judge_moved(links: &[&str], handed_over: Option<u64>) -> Option<Leak> {
+        let mut lease = lease(None, Some(true));
+        lease.endpoint.as_mut().unwrap().moved_by_engine = true;
+        let waits = handed_over.map(|waits| ("qm1".to_owned(), Duration::from_secs(waits)));
+        let shown = Shown {
+            handed_over: waits.into_iter().collect(),
+            ..shown(links, &[])
+        };
+        // Its address has been leased for long, as those of Docker are.
+        judge(&lease, &shown, None, 90_000)
+    }
+
+    #[test]
+    fn an_interface_that_its_engine_moves_is_listed_after_a_minute_on_the_host_and_never_gone() {
+        assert_eq!(judge_moved(&["qm1"], Some(59)), None);
+        let Some(Leak::Unused(reason)) = judge_moved(&["qm1"], Some(60)) else {
+            panic!("it is not listed");
+        };
+        assert!(reason.contains("its engine never took it: qe"), "{reason}");
+        assert_eq!(judge_moved(&["qm1"], None), None, "it took it");
+        // Its container is gone, and the engine will say so.
+        let gone = judge_moved(&[], None);
+        let words = "its interface qm1 is gone".to_owned();
+        assert_eq!(gone, Some(Leak::Unused(words)));
+        // Of one that nobody has to move, somebody's hand is in it.
+        let lease = lease(Some("/run/netns/web"), Some(true));
+        let mut shown = shown(&["qm1"], &[]);
+        shown.handed_over = [("qm1".to_owned(), Duration::from_secs(60))].into();
+        assert_eq!(judge(&lease, &shown, Some(true), 90_000), None);
     }
 
     #[test]

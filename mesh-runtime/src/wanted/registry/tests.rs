@@ -34,7 +34,7 @@ impl Scene {
             commands: queue,
             attachment: Attachment {
                 owner: Owner::new("test", "quilt", "web", "eth0").unwrap(),
-                namespace: "/proc/self/ns/net".to_owned(),
+                namespace: Some("/proc/self/ns/net".to_owned()),
                 caller: None,
                 wished: None,
                 mac: None,
@@ -52,7 +52,7 @@ impl Scene {
     async fn given_up(&mut self) -> oneshot::Sender<Result<Made, Refusal>> {
         let registry = self.registry.clone();
         let mut attach = registry
-            .attach_in(self.attachment.clone(), Namespace::own())
+            .attach_in(self.attachment.clone(), Some(Namespace::own()))
             .boxed();
         loop {
             let command = tokio::select! {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    properties::{any_attached, any_mac, any_observed, delivers},
+    properties::{any_attached, any_mac, any_observed, has_veth},
     *,
 };
 
@@ -44,6 +44,20 @@ fn a_registered_container_is_an_endpoint_before_anything_is_to_be_seen_of_it() {
     inside.interface.as_mut().unwrap().up = false;
     unseen.containers.insert(PORT, inside);
     assert_eq!(shown(&unseen), at(PORT, MAC));
+}
+
+/// Its first packet comes before anything can be learnt of the move.
+#[test]
+fn a_registered_container_is_an_endpoint_before_its_engine_has_moved_its_interface_there() {
+    let mut unmoved = one_port();
+    let port = unmoved.links.get_mut(&PORT).unwrap();
+    (port.far_end, port.near_end) = (None, Some(OTHER));
+    let shown = |observed: &Observed| endpoints(observed, BRIDGE, SUBNET, &registered(PORT));
+    assert_eq!(shown(&unmoved), at(PORT, MAC));
+    // Of one that is not registered nothing is known while nothing is to be seen of it.
+    assert_eq!(found(&unmoved), BTreeMap::new());
+    unmoved.links.get_mut(&PORT).unwrap().kind = LinkKind::Bridge;
+    assert_eq!(shown(&unmoved), BTreeMap::new());
 }
 
 #[test]
@@ -150,7 +164,7 @@ proptest! {
         prop_assert_eq!(shown.get(&mac), Some(&port));
         let shown = endpoints(&observed, BRIDGE, SUBNET, &attached);
         let path = EndpointPath { link: port, mac, held: true };
-        let theirs = delivers(&observed, port) && link(BRIDGE).mac != Some(mac);
+        let theirs = has_veth(&observed, port) && link(BRIDGE).mac != Some(mac);
         prop_assert_eq!(shown.get(&ADDRESS), Some(&path).filter(|_| theirs));
         // It is at no other port, and neither is its MAC address.
         prop_assert!(shown.values().all(|it| it.mac != mac || it.link == port));
