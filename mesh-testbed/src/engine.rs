@@ -27,6 +27,7 @@ mod namespaces;
 mod network;
 mod podman;
 mod quilt_cni;
+mod quilt_docker;
 mod settings;
 
 pub use container::{EngineContainer, EngineContainerOptions};
@@ -285,6 +286,9 @@ impl Engine {
         host.move_runtime(self.namespaces.doors()).await?;
         host.wait_ready(PATIENCE).await?;
         match self.client.language {
+            Language::Docker(_) if self.client.program == "docker" => {
+                self.start_docker_again(host).await
+            }
             Language::Docker(_) => Ok(()),
             Language::Ctr => self.start_daemon(host).await,
         }

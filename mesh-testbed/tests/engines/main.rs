@@ -13,6 +13,7 @@ mod child;
 mod cni_plugin;
 mod cni_restarts;
 mod containers;
+mod docker_driver;
 mod leases;
 mod left;
 mod mesh;

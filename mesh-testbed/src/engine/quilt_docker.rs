@@ -1,0 +1,124 @@
+//! `quilt-docker`, beside the Docker that it serves.
+
+use std::path::Path;
+
+use super::{Client, Engine, INSIDE, Language, NETWORK, PATIENCE, docker, engine_dir};
+use crate::{
+    binaries,
+    deadline::Deadline,
+    error::{Error, Result},
+    host::Host,
+    process::{last_lines, output},
+};
+
+/// What the driver leaves its process id in, below the engine's directory.
+const PROCESS: &str = "driver.pid";
+
+/// Where Docker finds the driver.
+const SOCKET: &str = "/run/docker/plugins/quilt.sock";
+
+/// How docs/CONTAINER_ENGINES.md tells operators to make a network, the same on every node, for one whose containers may have
+/// addresses of their choice.
+const CREATE: [&str; 9] = [
+    "network",
+    "create",
+    "--driver",
+    "quilt",
+    "--ipam-driver",
+    "quilt",
+    "--subnet",
+    "10.42.0.0/16",
+    NETWORK,
+];
+
+impl Engine {
+    /// Docker with a daemon of its own on a network of `quilt-docker`, on a host whose runtime runs. The runtime moves into the
+    /// engine's namespaces, and ends with them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`docker`](Self::docker), a missing `quilt-docker`, and what runtime, driver or Docker says.
+    pub async fn docker_over_quilt_docker(host: &Host) -> Result<Self> {
+        let installation = docker::Installation::find()?;
+        let client = Client {
+            program: "docker",
+            environment: vec![
+                ("PATH", installation.path()),
+                ("LD_LIBRARY_PATH", installation.libraries()),
+            ],
+            language: Language::Docker(&["rm", "--force"]),
+        };
+        let configure = |dir: &Path, _| docker::configure(dir);
+        let (engine, _) = Self::create(host, client, None, configure).await?;
+        engine.put_on_the_mesh(host).await?;
+        Ok(engine)
+    }
+
+    /// What an operator does once to have a Docker that was made on the mesh.
+    pub(super) async fn put_on_the_mesh(&self, host: &Host) -> Result<()> {
+        host.move_runtime(self.namespaces.doors()).await?;
+        self.start_driver(host).await?;
+        self.start_daemon(host).await?;
+        self.import()?;
+        self.run(&CREATE).map(drop)
+    }
+
+    /// Starts the driver, and waits until Docker can call it.
+    ///
+    /// # Errors
+    ///
+    /// When it does not serve.
+    pub async fn start_driver(&self, host: &Host) -> Result<()> {
+        let program = binaries::find("quilt-docker")?;
+        let mut driver = self.inside("sh");
+        let line = r#"umask 022; "$1" serve >>"$2/driver.log" 2>&1 & echo $! >"$2/$3""#;
+        driver.args(["-c", line, "driver"]);
+        driver.args([&program.display().to_string(), INSIDE, PROCESS]);
+        output(driver)?;
+        let deadline = Deadline::after(PATIENCE);
+        let socket = self.namespaces.seen_from_outside(Path::new(SOCKET));
+        while let Err(error) = std::os::unix::net::UnixStream::connect(&socket) {
+            if deadline.pause().await.is_err() {
+                return Err(deadline.missed(
+                    "a socket of quilt-docker",
+                    format!("{error}\n{}", self.driver_log(host)),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the driver, as the kernel does where memory is short.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn kill_driver(&self) -> Result<()> {
+        // Nobody inside waits for it: it stays, without a program.
+        self.shell(&format!(
+            "driver=$(cat {INSIDE}/{PROCESS}); kill -9 $driver; \
+             while readlink /proc/$driver/exe >/dev/null; do sleep 0.02; done"
+        ))
+        .map(drop)
+    }
+
+    /// The last lines that the driver wrote.
+    pub fn driver_log(&self, host: &Host) -> String {
+        last_lines(
+            &engine_dir(host, self.client.program).join("driver.log"),
+            40,
+        )
+    }
+
+    /// Starts anew what serves Docker's containers once their host has.
+    pub(super) async fn start_docker_again(&self, host: &Host) -> Result<()> {
+        let driver = engine_dir(host, self.client.program).join(PROCESS);
+        if driver
+            .try_exists()
+            .map_err(|error| Error::system("look for", driver.display().to_string(), error))?
+        {
+            self.start_driver(host).await?;
+        }
+        self.start_daemon(host).await
+    }
+}
