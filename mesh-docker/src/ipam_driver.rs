@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     calls::Plugin,
     pool::Node,
-    record::{Held, owner},
+    record::{Held, RESERVED, owner},
     runtime::is_absent,
     unfinished,
 };
@@ -174,7 +174,7 @@ impl Plugin {
     async fn confirm(&self, address: Ipv4Addr) -> anyhow::Result<Ipv4Addr> {
         let Some(held) = self.records.held.get(&address).filter(|it| !it.released) else {
             return self
-                .lease(&format!("reserved-{address}"), Some(address))
+                .lease(&format!("{RESERVED}{address}"), Some(address))
                 .await;
         };
         let owner = held.owner();
@@ -193,6 +193,12 @@ impl Plugin {
         let address = read_address(&request.address)?.context("Address is missing")?;
         let done = json!({});
         if let Some(held) = self.records.held.get(&address) {
+            if let Some(endpoint) = &held.endpoint {
+                // Docker deletes the endpoint first. This address was given to another since, or it could not tell of the end,
+                // and what nobody uses is given back without a word.
+                tracing::warn!(%address, endpoint = endpoint.id, "an address is given back whose endpoint is there: it stays");
+                return Ok(done);
+            }
             let released = Held {
                 released: true,
                 ..held

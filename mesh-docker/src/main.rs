@@ -13,10 +13,12 @@
 //! | `pool`, `network`, `port` | what Docker asks for, and what of it can be |
 //! | `record` | what was given to Docker, on the disk |
 //! | `unfinished` | what is undone once the runtime is back |
+//! | `forgotten` | what Docker forgot to give back |
 //! | `runtime` | the runtime behind its socket |
 //! | `install` | the service, where systemd finds it |
 
 mod calls;
+mod forgotten;
 mod install;
 mod ipam_driver;
 mod network;

@@ -22,6 +22,9 @@ use crate::{ENGINE, NETWORK, network::Network, pool::Node};
 /// The interface's name in leases. Docker numbers a container's interfaces, and tells nobody.
 const INTERFACE: &str = "eth";
 
+/// What the holders of addresses that are set aside begin with.
+pub(crate) const RESERVED: &str = "reserved-";
+
 /// Who may write is who may put containers on the mesh.
 const MODE: u32 = 0o600;
 

@@ -47,6 +47,10 @@ pub(crate) struct Options {
     /// Directory in which it is kept what was given to Docker
     #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
     state_dir: PathBuf,
+
+    /// How often it is looked for addresses that Docker has forgotten to give back
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600), hide = true)]
+    look_every: u64,
 }
 
 /// Serves until a signal says to end.
@@ -100,6 +104,7 @@ async fn serve(
             bail!("nothing more comes from the socket");
         }
         () = finishing => {}
+        () = plugin.keep_looking(Duration::from_secs(options.look_every)) => {}
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
     }

@@ -71,7 +71,8 @@ impl Engine {
     pub async fn start_driver(&self, host: &Host) -> Result<()> {
         let program = binaries::find("quilt-docker")?;
         let mut driver = self.inside("sh");
-        let line = r#"umask 022; "$1" serve >>"$2/driver.log" 2>&1 & echo $! >"$2/$3""#;
+        let line =
+            r#"umask 022; "$1" serve --look-every 1 >>"$2/driver.log" 2>&1 & echo $! >"$2/$3""#;
         driver.args(["-c", line, "driver"]);
         driver.args([&program.display().to_string(), INSIDE, PROCESS]);
         output(driver)?;

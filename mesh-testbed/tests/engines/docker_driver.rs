@@ -380,6 +380,14 @@ async fn a_daemon_that_starts_before_the_driver_goes_on_and_finds_it_later() {
     wait_reachable(far.netns(), web.address, SOON)
         .await
         .unwrap();
-    assert_eq!(leases(first).await.len(), 1);
+    // Of the container's earlier life, whose end Docker could tell nobody.
+    wait_until("the end of the other lease", SOON, async || {
+        let leases = leases(first).await;
+        (leases.len() == 1)
+            .then_some(())
+            .ok_or(format!("{leases:?}"))
+    })
+    .await
+    .unwrap();
     assert_eq!(container_links(first).await.len(), 1);
 }
