@@ -1,7 +1,8 @@
 //! Serving Docker's calls, on a socket that systemd or this process has made.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, IsTerminal as _},
     os::unix::{fs::FileTypeExt as _, net::UnixStream},
     path::{Path, PathBuf},
     sync::Arc,
@@ -59,6 +60,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .init();
     // Nothing that is made here is for others.
     umask(Mode::from_bits_truncate(0o077));
