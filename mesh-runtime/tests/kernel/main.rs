@@ -17,6 +17,7 @@ mod headroom;
 mod host;
 mod leases;
 mod lifecycle;
+mod moved;
 mod obstacles;
 mod occupied;
 mod own_program;

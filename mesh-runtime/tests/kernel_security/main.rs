@@ -30,6 +30,7 @@ mod holders;
 mod late_checksum;
 mod life;
 mod localnet;
+mod moved;
 mod new_ports;
 mod nft_program;
 mod offers;

@@ -1,13 +1,13 @@
 //! A container that is registered: the runtime makes its interface.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, process::Command};
 
 use hyper_util::rt::TokioIo;
 use mesh_proto::mesh::{
     AllocateAddressRequest, AttachEndpointRequest, InsideContainer, Owner,
     mesh_dataplane_client::MeshDataplaneClient,
 };
-use mesh_testbed::{Container, Host, NetNs, wait_until};
+use mesh_testbed::{Container, Entrance, Host, NetNs, wait_until};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
@@ -28,6 +28,8 @@ pub(crate) fn printed(mac: Mac) -> String {
 pub(crate) struct Registration {
     /// Nothing is done inside: its interface is down, and has no address.
     pub(crate) bare: bool,
+    /// Its engine moves its interface into it, and nobody else.
+    pub(crate) moved: bool,
     /// What the attacker does before, if it is there already. The address is leased then, and has no
     /// interface yet.
     pub(crate) first: Option<fn(&Container)>,
@@ -35,6 +37,8 @@ pub(crate) struct Registration {
 
 pub(crate) struct Registered {
     netns: NetNs,
+    /// The host, where the interface lies until it is moved.
+    host: Option<Entrance>,
     inside: InsideContainer,
 }
 
@@ -77,7 +81,11 @@ impl Registration {
         let netns = NetNs::new("registered").await.unwrap();
         let request = AttachEndpointRequest {
             owner: Some(owner()),
-            network_namespace: netns.path().display().to_string(),
+            network_namespace: match self.moved {
+                true => String::new(),
+                false => netns.path().display().to_string(),
+            },
+            moved_by_engine: self.moved,
             address: ADDRESS.to_string(),
             default_route: true,
             ..Default::default()
@@ -87,7 +95,11 @@ impl Registration {
         assert!(answer.success, "{}", answer.error);
         let inside = answer.inside.unwrap();
         assert_eq!(inside.mac, printed(MAC));
-        let registered = Registered { netns, inside };
+        let registered = Registered {
+            netns,
+            host: self.moved.then(|| host.netns().entrance()),
+            inside,
+        };
         if !self.bare {
             registered.bring_up();
         }
@@ -103,11 +115,20 @@ impl Registered {
     /// Does inside what whoever registers it has to do.
     pub(crate) fn bring_up(&self) {
         let InsideContainer {
-            interface,
+            mut interface,
             address,
             gateway,
             ..
-        } = &self.inside;
+        } = self.inside.clone();
+        if let Some(host) = &self.host {
+            let path = self.netns.path();
+            let mut command = Command::new("ip");
+            command.args(["link", "set", &interface, "netns"]).arg(path);
+            let output = host.run(|| command.output()).unwrap().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            ip(&self.netns, &format!("link set {interface} name eth0"));
+            interface = "eth0".to_owned();
+        }
         ip(
             &self.netns,
             &format!("address add {address} dev {interface}"),

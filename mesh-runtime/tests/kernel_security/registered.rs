@@ -22,7 +22,7 @@ const FREE: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 200);
 const MADE_UP: Mac = [0x02, 0, 0, 0, 0, 0x77];
 
 /// With a runtime and without.
-const LIVES: &[Mode] = &[Mode::Fast, Mode::Killed];
+pub(crate) const LIVES: &[Mode] = &[Mode::Fast, Mode::Killed];
 
 fn plan() -> Plan {
     Plan {
@@ -38,7 +38,7 @@ pub(crate) fn without_programs(plan: Plan) -> Plan {
     }
 }
 
-fn without_rules(plan: Plan) -> Plan {
+pub(crate) fn without_rules(plan: Plan) -> Plan {
     Plan {
         without_rules: true,
         ..plan
@@ -95,7 +95,7 @@ fn bridge_knows(scene: &Scene, mac: Mac) -> bool {
     entries.contains(&printed(mac))
 }
 
-fn speaks_only_as_itself(scene: &Scene) {
+pub(crate) fn speaks_only_as_itself(scene: &Scene) {
     let from = scene.registered().netns();
     let sibling = scene.sibling();
     let siblings_mac = mac(sibling.netns(), "eth0");
@@ -142,7 +142,7 @@ async fn a_registered_container_speaks_only_as_itself_after_a_restart_of_the_run
     .await;
 }
 
-fn announces_only_itself(scene: &Scene) {
+pub(crate) fn announces_only_itself(scene: &Scene) {
     let from = scene.registered().netns();
     let sibling = scene.sibling();
     let siblings_mac = mac(sibling.netns(), "eth0");

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// With a runtime and without, and for those whose port was made when there was none.
-const LIVES_OF_OTHERS: &[Mode] = &[Mode::Fast, Mode::Killed, Mode::MadeWhileDead];
+pub(crate) const LIVES_OF_OTHERS: &[Mode] = &[Mode::Fast, Mode::Killed, Mode::MadeWhileDead];
 
 /// One whose container has done nothing yet: its interface is down, and has no address.
 fn bare() -> Plan {
@@ -67,6 +67,7 @@ async fn who_held_the_address_first_speaks_from_it_no_more_once_it_is_registered
         registered: Some(Registration {
             bare: true,
             first: Some(has_it_first),
+            ..Registration::default()
         }),
         ..Plan::default()
     };
@@ -106,6 +107,7 @@ async fn who_had_the_mac_first_speaks_with_it_no_more_once_it_is_registered() {
         registered: Some(Registration {
             bare: true,
             first: Some(has_both_first),
+            ..Registration::default()
         }),
         ..Plan::default()
     };
