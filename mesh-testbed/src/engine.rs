@@ -173,18 +173,18 @@ impl Engine {
     pub async fn docker_with(host: &Host, network: EngineNetwork) -> Result<Self> {
         let installation = docker::Installation::find()?;
         let client = Client {
-            program: "docker",
+            program: docker::CLIENT,
             environment: vec![
                 ("PATH", installation.path()),
                 ("LD_LIBRARY_PATH", installation.libraries()),
             ],
-            language: Language::Docker(&["rm", "--force"]),
+            language: docker::LANGUAGE,
         };
         let configure = |dir: &Path, _| docker::configure(dir);
         let (engine, bridge) = Self::create(host, client, None, configure).await?;
         engine.start_daemon(host).await?;
         engine.import()?;
-        let network = docker::network(bridge, network);
+        let network = docker::network(bridge, network, &[]);
         engine.run(&network.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(engine)
     }

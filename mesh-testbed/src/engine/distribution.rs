@@ -5,11 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Client, Engine, Language, containerd, engine_dir, podman};
+use super::{Client, Engine, Language, containerd, docker, engine_dir, network::EngineNetwork, podman};
 use crate::{
     binaries,
     error::{Error, Result},
-    host::Host,
+    host::{BRIDGE, Host},
     process::output,
 };
 
@@ -105,6 +105,63 @@ impl Engine {
         host.move_runtime(engine.namespaces.doors()).await?;
         engine.import()?;
         Ok(engine)
+    }
+
+    /// The Docker of another distribution, version 26 or newer, with a daemon of its own, on a host whose bridge has an address.
+    /// Everything inside has that distribution's root file system. Where a runtime runs, it moves into the engine's namespaces; one
+    /// that starts later does so there. There is no network of ours yet:
+    /// [`create_bridge_network`](Self::create_bridge_network) makes one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoInterface`] when the host has no bridge with an address yet; what the runtime or Docker says.
+    pub async fn docker_of(distribution: &Distribution, host: &Host) -> Result<Self> {
+        let client = Client {
+            program: docker::CLIENT,
+            environment: Vec::new(),
+            language: docker::LANGUAGE,
+        };
+        let root = Some(distribution.root());
+        let configure = |dir: &Path, _| docker::configure(dir);
+        let (engine, _) = Self::create(host, client, root, configure).await?;
+        host.move_runtime(engine.namespaces.doors()).await?;
+        engine.start_daemon(host).await?;
+        engine.import()?;
+        Ok(engine)
+    }
+
+    /// Makes a network of Docker's driver `bridge` on the host's bridge, by the command that docs/CONTAINER_ENGINES.md tells operators,
+    /// with options of that driver besides (`name=value`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoInterface`] when the host has no bridge with an address; what Docker says.
+    pub async fn create_bridge_network(
+        &self,
+        host: &Host,
+        network: EngineNetwork,
+        options: &[&str],
+    ) -> Result<()> {
+        let bridge = host.bridge_address(BRIDGE).await?;
+        let command = docker::network(bridge, network, options);
+        self.run(&command.iter().map(String::as_str).collect::<Vec<_>>())
+            .map(drop)
+    }
+
+    /// Changes one of the settings of Docker's daemon, which holds once it starts anew.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn set_daemon_option(
+        &self,
+        host: &Host,
+        name: &str,
+        value: impl Into<serde_json::Value>,
+    ) -> Result<()> {
+        let dir = engine_dir(host, docker::CLIENT);
+        docker::set(&dir, name, value.into())
+            .map_err(|error| Error::system("write", dir.display().to_string(), error))
     }
 
     /// Installs `quilt-netavark` by the command that docs/CONTAINER_ENGINES.md tells operators, and returns what they are told.

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{find_program, network::EngineNetwork};
+use super::{Language, find_program, network::EngineNetwork};
 use crate::{
     error::{Error, Result},
     host::BRIDGE,
@@ -23,8 +23,17 @@ const PROGRAMS: [&str; 4] = ["dockerd", "docker", "containerd", "containerd-shim
 /// Those that do without Docker, and come along with it.
 const CONTAINERD: [&str; 4] = ["ctr", "containerd", "containerd-shim-runc-v2", "runc"];
 
+/// The client.
+pub(super) const CLIENT: &str = "docker";
+
+/// How it is spoken to.
+pub(super) const LANGUAGE: Language = Language::Docker(&["rm", "--force"]);
+
 /// What starts the daemon.
 pub(super) const DAEMON: &[&str] = &["dockerd", "--config-file", "/mnt/daemon.json"];
+
+/// Its settings, in the engine's directory.
+const SETTINGS: &str = "daemon.json";
 
 /// What is installed, or unpacked.
 #[derive(Debug)]
@@ -92,12 +101,20 @@ pub(super) fn configure(dir: &Path) -> io::Result<()> {
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "default-ulimits": { "nofile": limit("nofile"), "nproc": limit("nproc") },
     });
-    fs::write(dir.join("daemon.json"), settings.to_string())
+    fs::write(dir.join(SETTINGS), settings.to_string())
+}
+
+/// Changes one of the daemon's settings.
+pub(super) fn set(dir: &Path, name: &str, value: serde_json::Value) -> io::Result<()> {
+    let file = dir.join(SETTINGS);
+    let mut settings: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+    settings[name] = value;
+    fs::write(file, settings.to_string())
 }
 
 /// The arguments by which docs/CONTAINER_ENGINES.md tells operators to make the network, for a
-/// bridge with this address.
-pub(super) fn network(bridge: Ipv4Net, network: EngineNetwork) -> Vec<String> {
+/// bridge with this address, with options of the driver `bridge` besides.
+pub(super) fn network(bridge: Ipv4Net, network: EngineNetwork, options: &[&str]) -> Vec<String> {
     let part = network
         .part
         .map_or_else(String::new, |part| format!("--ip-range {part} "));
@@ -106,9 +123,10 @@ pub(super) fn network(bridge: Ipv4Net, network: EngineNetwork) -> Vec<String> {
         true => "",
         false => "-o com.docker.network.bridge.enable_ip_masquerade=false ",
     };
+    let options: String = options.iter().map(|it| format!("-o {it} ")).collect();
     let line = format!(
         "network create -d bridge --subnet {} --gateway {} {part}-o com.docker.network.bridge.name={BRIDGE} \
-         {masquerade}-o com.docker.network.driver.mtu=1450 quilt",
+         {masquerade}-o com.docker.network.driver.mtu=1450 {options}quilt",
         bridge.trunc(),
         bridge.addr(),
     );
@@ -126,7 +144,7 @@ mod tests {
         for part in [None, part] {
             let masquerade = false;
             let bridge = "10.42.1.1/24".parse().unwrap();
-            let command = network(bridge, EngineNetwork { masquerade, part }).join(" ");
+            let command = network(bridge, EngineNetwork { masquerade, part }, &[]).join(" ");
             assert!(page.contains(&format!("# docker {command}\n")), "{command}");
         }
     }

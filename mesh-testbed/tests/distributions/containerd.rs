@@ -72,7 +72,7 @@ async fn containers_of_ctr_reach_each_other_by_the_fast_path_and_leave_nothing()
 }
 
 /// Both containers ping each other with a program of their own, and talk both ways.
-async fn reach_each_other(
+pub(crate) async fn reach_each_other(
     one: (&Host, &Engine, &EngineContainer),
     other: (&Host, &Engine, &EngineContainer),
 ) {

@@ -11,6 +11,8 @@ mod calls;
 mod child;
 mod containerd;
 mod cri;
+mod docker;
+mod docker_doors;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../engines/leases.rs"]
 mod leases;

@@ -29,10 +29,13 @@ const DISTRIBUTIONS: [Distribution; 2] = [
     },
 ];
 
-/// containerd and Podman, and what a runtime and its plugins need on their host.
-const ENGINES: [&str; 7] = [
+/// containerd, Docker and Podman, and what a runtime and its plugins need on their host. Nothing starts Docker's daemon: there is
+/// no init system inside.
+const ENGINES: [&str; 9] = [
     "containerd",
     "runc",
+    "docker.io",
+    "docker-cli",
     "containernetworking-plugins",
     "iptables",
     "nftables",
