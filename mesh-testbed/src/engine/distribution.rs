@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Client, Engine, Language, containerd, docker, engine_dir, network::EngineNetwork, podman};
+use super::{
+    Client, Engine, Language, containerd, docker, engine_dir, network::EngineNetwork, podman,
+};
 use crate::{
     binaries,
     error::{Error, Result},

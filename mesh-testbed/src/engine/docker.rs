@@ -123,10 +123,15 @@ pub(super) fn network(bridge: Ipv4Net, network: EngineNetwork, options: &[&str])
         true => "",
         false => "-o com.docker.network.bridge.enable_ip_masquerade=false ",
     };
+    let protected = match network.protected {
+        true => "",
+        // Versions before 28 do not know it, and take no notice.
+        false => "-o com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected ",
+    };
     let options: String = options.iter().map(|it| format!("-o {it} ")).collect();
     let line = format!(
         "network create -d bridge --subnet {} --gateway {} {part}-o com.docker.network.bridge.name={BRIDGE} \
-         {masquerade}-o com.docker.network.driver.mtu=1450 {options}quilt",
+         {masquerade}-o com.docker.network.driver.mtu=1450 {protected}{options}quilt",
         bridge.trunc(),
         bridge.addr(),
     );
@@ -142,9 +147,12 @@ mod tests {
         let page = include_str!("../../../docs/CONTAINER_ENGINES.md");
         let part = Some("10.42.1.128/25".parse().unwrap());
         for part in [None, part] {
-            let masquerade = false;
             let bridge = "10.42.1.1/24".parse().unwrap();
-            let command = network(bridge, EngineNetwork { masquerade, part }, &[]).join(" ");
+            let it = EngineNetwork {
+                part,
+                ..EngineNetwork::default()
+            };
+            let command = network(bridge, it, &[]).join(" ");
             assert!(page.contains(&format!("# docker {command}\n")), "{command}");
         }
     }

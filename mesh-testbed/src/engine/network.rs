@@ -12,6 +12,8 @@ pub struct EngineNetwork {
     pub masquerade: bool,
     /// The part of the subnet that the engine gives addresses from; `None` for all of it.
     pub part: Option<Ipv4Net>,
+    /// Whether Docker, from version 28 on, keeps others than its host from the network's containers, which is its own choice.
+    pub protected: bool,
 }
 
 impl EngineNetwork {

@@ -180,6 +180,7 @@ mod tests {
         let network = EngineNetwork {
             masquerade: true,
             part: Some("10.42.17.128/25".parse().unwrap()),
+            ..EngineNetwork::default()
         };
         let written = conflist("10.42.17.1/24".parse().unwrap(), network);
         let written: serde_json::Value = serde_json::from_str(&written).unwrap();
