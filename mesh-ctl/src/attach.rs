@@ -32,6 +32,7 @@ pub(crate) async fn attach(client: &mut Client, options: Attach) -> anyhow::Resu
             labels: options.label.into_iter().collect(),
             interface: String::new(),
             ports_held: false,
+            moved_by_engine: false,
         })
         .await
         .with_context(|| format!("cannot attach {container}"))?;
