@@ -5,6 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -54,8 +55,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Engine {
     client: Client,
-    namespaces: Namespaces,
-    control_group: ControlGroup,
+    /// What is [`INSIDE`] its namespaces, as it is seen from outside.
+    dir: PathBuf,
+    namespaces: Arc<Namespaces>,
+    control_group: Arc<ControlGroup>,
 }
 
 /// The program that is asked for everything.
@@ -150,7 +153,7 @@ impl Engine {
         let (engine, _) = Self::create(host, client, None, configure).await?;
         host.move_runtime(engine.namespaces.doors()).await?;
         engine.add_quilt_network(NETWORK)?;
-        engine.start_daemon(host).await?;
+        engine.start_daemon().await?;
         engine.import()?;
         Ok(engine)
     }
@@ -182,7 +185,7 @@ impl Engine {
         };
         let configure = |dir: &Path, _| docker::configure(dir);
         let (engine, bridge) = Self::create(host, client, None, configure).await?;
-        engine.start_daemon(host).await?;
+        engine.start_daemon().await?;
         engine.import()?;
         let network = docker::network(bridge, network, &[]);
         engine.run(&network.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -209,20 +212,32 @@ impl Engine {
         let control_group = ControlGroup::new(netns.name(), netns.registration())?;
         let engine = Self {
             client,
-            namespaces: Namespaces::create(host, &dir, root, PATIENCE).await?,
-            control_group,
+            namespaces: Arc::new(Namespaces::create(host, &dir, root, PATIENCE).await?),
+            dir,
+            control_group: Arc::new(control_group),
         };
         Ok((engine, bridge))
     }
 
-    async fn start_daemon(&self, host: &Host) -> Result<()> {
+    /// Another engine in the same namespaces, with the same root file system.
+    fn beside(&self, client: Client) -> Self {
+        Self {
+            client,
+            dir: self.dir.clone(),
+            namespaces: Arc::clone(&self.namespaces),
+            control_group: Arc::clone(&self.control_group),
+        }
+    }
+
+    async fn start_daemon(&self) -> Result<()> {
         let name = match self.client.language {
             Language::Docker(_) => docker::DAEMON,
             Language::Ctr => containerd::DAEMON,
         };
         let mut daemon = self.inside("sh");
+        let client = self.client.program;
         let line = format!(
-            "{} >>{INSIDE}/daemon.log 2>&1 & echo $! >{INSIDE}/daemon.pid",
+            "{} >>{INSIDE}/{client}.log 2>&1 & echo $! >{INSIDE}/{client}.pid",
             name.join(" ")
         );
         daemon.args(["-c", &line]);
@@ -230,7 +245,7 @@ impl Engine {
         let deadline = Deadline::after(PATIENCE);
         while let Err(error) = self.run(&["version"]) {
             if deadline.pause().await.is_err() {
-                let log = engine_dir(host, self.client.program).join("daemon.log");
+                let log = self.dir.join(format!("{client}.log"));
                 let what = format!("an answer of {}", name[0]);
                 return Err(deadline.missed(what, format!("{error}\n{}", last_lines(&log, 15))));
             }
@@ -243,13 +258,14 @@ impl Engine {
     /// # Errors
     ///
     /// When it does not end, and those of its start.
-    pub async fn restart_daemon(&self, host: &Host) -> Result<()> {
+    pub async fn restart_daemon(&self) -> Result<()> {
         // Nobody inside waits for it: it stays, without a program.
         self.shell(&format!(
-            "daemon=$(cat {INSIDE}/daemon.pid); kill $daemon; \
-             while readlink /proc/$daemon/exe >/dev/null; do sleep 0.05; done"
+            "daemon=$(cat {INSIDE}/{}.pid); kill $daemon; \
+             while readlink /proc/$daemon/exe >/dev/null; do sleep 0.05; done",
+            self.client.program
         ))?;
-        self.start_daemon(host).await
+        self.start_daemon().await
     }
 
     /// What leases call it.
@@ -279,18 +295,21 @@ impl Engine {
     ///
     /// Those of the engine's start.
     pub async fn restart_host(&mut self, host: &Host) -> Result<()> {
-        let dir = engine_dir(host, self.client.program);
-        namespaces::choose_boot_id(&dir)
-            .map_err(|error| Error::system("write", dir.display().to_string(), error))?;
-        self.namespaces.begin_anew(host, PATIENCE).await?;
+        namespaces::choose_boot_id(&self.dir)
+            .map_err(|error| Error::system("write", self.dir.display().to_string(), error))?;
+        let namespaces = Arc::get_mut(&mut self.namespaces).ok_or_else(|| Error::Invalid {
+            value: self.client.program.into(),
+            rule: "an engine beside which there are others does not begin anew alone".into(),
+        })?;
+        namespaces.begin_anew(host, PATIENCE).await?;
         host.move_runtime(self.namespaces.doors()).await?;
         host.wait_ready(PATIENCE).await?;
         match self.client.language {
             Language::Docker(_) if self.client.program == "docker" => {
-                self.start_docker_again(host).await
+                self.start_docker_again().await
             }
             Language::Docker(_) => Ok(()),
-            Language::Ctr => self.start_daemon(host).await,
+            Language::Ctr => self.start_daemon().await,
         }
     }
 

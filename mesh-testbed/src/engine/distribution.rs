@@ -78,13 +78,34 @@ impl Engine {
         // Debian 13's Podman brings one, which containerd would take before ours.
         engine.shell("rm -f /etc/cni/net.d/87-podman-bridge.conflist")?;
         let dump = engine.shell("containerd config dump")?;
-        let settings = engine_dir(host, containerd::CLIENT).join(containerd::SETTINGS);
+        let settings = engine.dir.join(containerd::SETTINGS);
         fs::write(&settings, containerd::for_kubernetes(&dump))
             .map_err(|error| Error::system("write", settings.display().to_string(), error))?;
         host.move_runtime(engine.namespaces.doors()).await?;
-        engine.start_daemon(host).await?;
+        engine.start_daemon().await?;
         engine.import()?;
         engine.import_for(containerd::KUBERNETES)?;
+        Ok(engine)
+    }
+
+    /// The containerd of the same distribution, with `ctr`, beside an engine of another distribution. It has no network yet, as with
+    /// [`containerd_of`](Self::containerd_of).
+    ///
+    /// # Errors
+    ///
+    /// What containerd says.
+    pub async fn containerd_beside(&self) -> Result<Self> {
+        let engine = self.beside(Client {
+            program: containerd::CLIENT,
+            environment: Vec::new(),
+            language: Language::Ctr,
+        });
+        // Debian 13's Podman brings one, which containerd would take before ours.
+        engine.shell("rm -f /etc/cni/net.d/87-podman-bridge.conflist")?;
+        containerd::configure(&engine.dir)
+            .map_err(|error| Error::system("write", engine.dir.display().to_string(), error))?;
+        engine.start_daemon().await?;
+        engine.import()?;
         Ok(engine)
     }
 
@@ -127,7 +148,7 @@ impl Engine {
         let configure = |dir: &Path, _| docker::configure(dir);
         let (engine, _) = Self::create(host, client, root, configure).await?;
         host.move_runtime(engine.namespaces.doors()).await?;
-        engine.start_daemon(host).await?;
+        engine.start_daemon().await?;
         engine.import()?;
         Ok(engine)
     }

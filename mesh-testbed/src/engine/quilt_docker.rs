@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Client, Engine, INSIDE, Language, NETWORK, PATIENCE, docker, engine_dir};
+use super::{Client, Distribution, Engine, INSIDE, NETWORK, PATIENCE, docker};
 use crate::{
     binaries,
     deadline::Deadline,
@@ -41,12 +41,12 @@ impl Engine {
     pub async fn docker_over_quilt_docker(host: &Host) -> Result<Self> {
         let installation = docker::Installation::find()?;
         let client = Client {
-            program: "docker",
+            program: docker::CLIENT,
             environment: vec![
                 ("PATH", installation.path()),
                 ("LD_LIBRARY_PATH", installation.libraries()),
             ],
-            language: Language::Docker(&["rm", "--force"]),
+            language: docker::LANGUAGE,
         };
         let configure = |dir: &Path, _| docker::configure(dir);
         let (engine, _) = Self::create(host, client, None, configure).await?;
@@ -57,10 +57,52 @@ impl Engine {
     /// What an operator does once to have a Docker that was made on the mesh.
     pub(super) async fn put_on_the_mesh(&self, host: &Host) -> Result<()> {
         host.move_runtime(self.namespaces.doors()).await?;
-        self.start_driver(host).await?;
-        self.start_daemon(host).await?;
+        self.serve_docker().await
+    }
+
+    async fn serve_docker(&self) -> Result<()> {
+        self.start_driver().await?;
+        self.start_daemon().await?;
         self.import()?;
         self.run(&CREATE).map(drop)
+    }
+
+    /// As [`docker_over_quilt_docker`](Self::docker_over_quilt_docker), of another distribution.
+    ///
+    /// # Errors
+    ///
+    /// A missing `quilt-docker`, and what runtime, driver or Docker says.
+    pub async fn docker_over_quilt_docker_of(
+        distribution: &Distribution,
+        host: &Host,
+    ) -> Result<Self> {
+        let client = Client {
+            program: docker::CLIENT,
+            environment: Vec::new(),
+            language: docker::LANGUAGE,
+        };
+        let root = Some(distribution.root());
+        let configure = |dir: &Path, _| docker::configure(dir);
+        let (engine, _) = Self::create(host, client, root, configure).await?;
+        engine.put_on_the_mesh(host).await?;
+        Ok(engine)
+    }
+
+    /// The Docker of the same distribution, on a network of `quilt-docker`, beside an engine of another distribution.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`docker_over_quilt_docker_of`](Self::docker_over_quilt_docker_of).
+    pub async fn docker_beside(&self) -> Result<Self> {
+        let engine = self.beside(Client {
+            program: docker::CLIENT,
+            environment: Vec::new(),
+            language: docker::LANGUAGE,
+        });
+        docker::configure(&engine.dir)
+            .map_err(|error| Error::system("write", engine.dir.display().to_string(), error))?;
+        engine.serve_docker().await?;
+        Ok(engine)
     }
 
     /// Starts the driver, and waits until Docker can call it.
@@ -68,11 +110,12 @@ impl Engine {
     /// # Errors
     ///
     /// When it does not serve.
-    pub async fn start_driver(&self, host: &Host) -> Result<()> {
+    pub async fn start_driver(&self) -> Result<()> {
         let program = binaries::find("quilt-docker")?;
         let mut driver = self.inside("sh");
-        let line =
-            r#"umask 022; "$1" serve --look-every 1 >>"$2/driver.log" 2>&1 & echo $! >"$2/$3""#;
+        // With no more rights than its unit leaves it.
+        let line = r#"setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$1" serve --look-every 1 \
+            >>"$2/driver.log" 2>&1 & echo $! >"$2/$3""#;
         driver.args(["-c", line, "driver"]);
         driver.args([&program.display().to_string(), INSIDE, PROCESS]);
         output(driver)?;
@@ -82,7 +125,7 @@ impl Engine {
             if deadline.pause().await.is_err() {
                 return Err(deadline.missed(
                     "a socket of quilt-docker",
-                    format!("{error}\n{}", self.driver_log(host)),
+                    format!("{error}\n{}", self.driver_log()),
                 ));
             }
         }
@@ -104,22 +147,19 @@ impl Engine {
     }
 
     /// The last lines that the driver wrote.
-    pub fn driver_log(&self, host: &Host) -> String {
-        last_lines(
-            &engine_dir(host, self.client.program).join("driver.log"),
-            40,
-        )
+    pub fn driver_log(&self) -> String {
+        last_lines(&self.dir.join("driver.log"), 40)
     }
 
     /// Starts anew what serves Docker's containers once their host has.
-    pub(super) async fn start_docker_again(&self, host: &Host) -> Result<()> {
-        let driver = engine_dir(host, self.client.program).join(PROCESS);
+    pub(super) async fn start_docker_again(&self) -> Result<()> {
+        let driver = self.dir.join(PROCESS);
         if driver
             .try_exists()
             .map_err(|error| Error::system("look for", driver.display().to_string(), error))?
         {
-            self.start_driver(host).await?;
+            self.start_driver().await?;
         }
-        self.start_daemon(host).await
+        self.start_daemon().await
     }
 }

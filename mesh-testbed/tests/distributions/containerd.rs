@@ -18,6 +18,12 @@ use crate::{
 pub(crate) async fn containerd(host: &Host) -> Engine {
     let distribution = needed(Distribution::chosen());
     let engine = needed(Engine::containerd_of(&distribution, host).await);
+    install_quilt_cni(&engine);
+    engine
+}
+
+/// Installs `quilt-cni`, and does what is to be done besides.
+pub(crate) fn install_quilt_cni(engine: &Engine) {
     let told = engine.install_quilt_cni().unwrap();
     // What it is to do besides: commands at the end of a line, or before a comma.
     let links = told.lines().filter_map(|line| line.split_once("ln -s "));
@@ -30,7 +36,6 @@ pub(crate) async fn containerd(host: &Host) -> Engine {
     }
     let told = engine.install_quilt_cni().unwrap();
     assert!(!told.contains("ln -s"), "{told}");
-    engine
 }
 
 /// Whether an engine is containerd 2 or newer, which knows version 1.1 of CNI.

@@ -136,7 +136,7 @@ impl Scene {
             let made = engine.create_bridge_network(host, network, &[]);
             needed(made.await);
             // What it was told of the network it knows still.
-            needed(engine.restart_daemon(host).await);
+            needed(engine.restart_daemon().await);
         }
         let options = EngineContainerOptions::default();
         let published = EngineContainerOptions {

@@ -271,7 +271,7 @@ async fn on_the_kernel_path_each_option_lets_through_what_operators_are_told() {
     engine
         .set_daemon_option(scene.host(), "allow-direct-routing", true)
         .unwrap();
-    needed(engine.restart_daemon(scene.host()).await);
+    needed(engine.restart_daemon().await);
     scene
         .see(Made::Plain, &[], Expected::all(Place::Chain))
         .await;
@@ -298,7 +298,7 @@ async fn where_docker_enabled_forwarding_and_drops_the_rest_operators_are_told_w
     let (engine, host) = (&scene.engine, scene.host());
     needed(host.stop(Daemon::Runtime, Signal::SIGTERM, SOON).await);
     host.netns().sysctl("net/ipv4/ip_forward", "0").unwrap();
-    needed(engine.restart_daemon(host).await);
+    needed(engine.restart_daemon().await);
     // From 28 on it is the first network that has the daemon do it.
     let network = EngineNetwork::default();
     needed(engine.create_bridge_network(host, network, &[]).await);

@@ -6,6 +6,7 @@
     reason = "functions of tests, which may panic like tests"
 )]
 
+mod beside;
 mod calls;
 #[path = "../child/mod.rs"]
 mod child;
@@ -13,6 +14,9 @@ mod containerd;
 mod cri;
 mod docker;
 mod docker_doors;
+mod docker_driver;
+#[path = "../engines/docker_life.rs"]
+mod docker_life;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../engines/leases.rs"]
 mod leases;
@@ -28,3 +32,5 @@ mod restarts;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../engines/seen.rs"]
 mod seen;
+
+use containerd::reach_each_other;

@@ -73,7 +73,7 @@ async fn what_containerd_made_before_it_restarted_stays_and_goes_without_a_trace
         let cri = Cri::of(&engine).await;
         cri.run("web", &[], &[]).await.unwrap()
     };
-    needed(engine.restart_daemon(first).await);
+    needed(engine.restart_daemon().await);
     let cri = Cri::of(&engine).await;
     let shown = cri.shown(&web).await;
     assert!(shown.is_ready);

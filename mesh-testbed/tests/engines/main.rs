@@ -14,6 +14,7 @@ mod cni_plugin;
 mod cni_restarts;
 mod containers;
 mod docker_driver;
+mod docker_life;
 mod leases;
 mod left;
 mod mesh;
@@ -21,3 +22,5 @@ mod plugin;
 mod remains;
 mod seen;
 mod ways;
+
+use containers::reach_each_other;

@@ -63,9 +63,10 @@ const TOOLS: [Tool; 6] = [
 ];
 
 /// What is compiled for them: the tests, and the programs that they start.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 18] = [
     "--package=mesh-testbed",
     "--package=mesh-cni",
+    "--package=mesh-docker",
     "--package=mesh-netavark",
     "--package=mesh-control",
     "--package=mesh-agent",
@@ -73,6 +74,7 @@ const PROGRAMS: [&str; 16] = [
     "--package=mesh-ctl",
     "--test=distributions",
     "--bin=quilt-cni",
+    "--bin=quilt-docker",
     "--bin=quilt-netavark",
     "--bin=quilt-mesh-control",
     "--bin=quilt-mesh-agent",
