@@ -72,21 +72,21 @@ async fn a_hundred_containers_of_docker_and_of_podman_at_once_share_no_address_a
     let engines = two(host).await;
     let group = engines[0].control_group();
     // Each starts in a process of its own, eight of each engine at a time.
-    let all = |command: &str| {
-        let script = |engine: &str| {
-            format!("seq {CROWD} | xargs -P 8 -I N sh -c '{command}' {engine} >/dev/null & ")
-        };
-        format!(
-            "{}{}wait; ",
-            script(engines[0].name()),
-            script(engines[1].name())
-        )
+    let all = |commands: [&str; 2]| {
+        let each = engines.iter().zip(commands).map(|(engine, command)| {
+            let engine = engine.name();
+            format!("seq {CROWD} | xargs -P 8 -I N {engine} {command} >/dev/null & ")
+        });
+        each.collect::<String>() + "wait"
     };
     let start = format!(
-        "$0 run --detach --name cN --network quilt --cgroup-parent {group} localhost/busybox:latest sleep 1000000"
+        "run --detach --name cN --network quilt --cgroup-parent {group} localhost/busybox:latest sleep 1000000"
     );
+    let start = all([&start, &start]);
+    // Podman would give each ten seconds to end by itself.
+    let remove = all(["rm --force cN", "rm --force --time 0 cN"]);
     for _ in 0..2 {
-        engines[1].shell(&all(&start)).unwrap();
+        engines[1].shell(&start).unwrap();
         let mut addresses = BTreeSet::new();
         for engine in &engines {
             for number in 1..=CROWD {
@@ -106,7 +106,7 @@ async fn a_hundred_containers_of_docker_and_of_podman_at_once_share_no_address_a
         let status = host.status().await.unwrap();
         assert_eq!(status.endpoints.len(), 2 * CROWD);
         assert_eq!(status.problems, [""; 0]);
-        engines[1].shell(&all("$0 rm --force cN")).unwrap();
+        engines[1].shell(&remove).unwrap();
         wait_until("the end of all", SOON, async || {
             let (leases, links) = (leases(host).await, container_links(host).await);
             match leases.is_empty() && links.is_empty() {

@@ -40,9 +40,18 @@ fn start(engine: &Engine, name: &str) -> EngineContainer {
 }
 
 /// Has Docker's daemon keep containers while it restarts.
-fn keep_alive(engine: &Engine) {
+async fn keep_alive(engine: &Engine) {
     let setting = r#"sed -i 's/^{/{"live-restore":true,/' /mnt/daemon.json; kill -HUP $(cat /mnt/docker.pid)"#;
     engine.shell(setting).unwrap();
+    wait_until("a daemon that keeps containers", SOON, async || {
+        let keeps = engine.run(&["info", "--format", "{{.LiveRestoreEnabled}}"]);
+        match keeps {
+            Ok(keeps) if keeps.trim() == "true" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
 }
 
 /// Waits until the container runs, with an address.
@@ -310,7 +319,7 @@ pub(crate) async fn come_back(docker: impl AsyncFn(&Host) -> Engine) {
 
     // Running ones are not touched, by a daemon that keeps them alive.
     let before = ["web", "api"].map(|name| engine.container(name).unwrap());
-    keep_alive(&engine);
+    keep_alive(&engine).await;
     engine.restart_daemon().await.unwrap();
     all_there(&engine, "a restart of a daemon that keeps them").await;
     assert_eq!(
