@@ -59,6 +59,8 @@
 //!
 //! [`Netavark`] does with a plugin what Podman and netavark do, and holds it to their contract.
 //!
+//! [`Gate`] stands between any of them and a host's runtime: calls and answers wait there until the test says what becomes of them.
+//!
 //! # Cleaning up
 //!
 //! Dropping a value removes what it stands for, also on panic. For SIGKILL, Ctrl-C and abort
@@ -78,6 +80,7 @@ mod doors;
 mod engine;
 mod entrance;
 mod error;
+mod gate;
 mod grpc;
 mod host;
 mod link;
@@ -106,6 +109,7 @@ pub use engine::{
 };
 pub use entrance::Entrance;
 pub use error::{Error, Result};
+pub use gate::{Gate, GateAnswer, GateCall};
 pub use host::{BRIDGE, Host, RUNTIME_PORT};
 pub use link::{KernelRoute, Links};
 pub use netavark::{Netavark, NetavarkContainer, NetavarkError};

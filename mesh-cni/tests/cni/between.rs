@@ -2,15 +2,14 @@
 
 use std::fs;
 
-use mesh_testbed::{Cni, CniAttachment, CniError, Host, NetNs, wait_until};
-use serde_json::Value;
+use mesh_testbed::{Cni, CniAttachment, CniError, Gate, Host, NetNs, wait_until};
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
 use crate::{
-    engine::{address, alone, assert_says, dirs, engine, failure, plugin},
-    gate::Gate,
-    mesh::{SOON, five_of_five, ip, leases, links, mesh_of, namespace, only_lease},
+    engine::{address, alone, assert_says, dirs, engine, failure, list, plugin, quilt},
+    mesh::{SOON, five_of_five, ip, leases, links, mesh_of, namespace, needed, only_lease},
     remains::Remains,
     script,
 };
@@ -18,6 +17,13 @@ use crate::{
 /// Another engine of the same name, which calls through the gate.
 fn through(host: &Host) -> Cni {
     Cni::inside(host.netns(), host.dir().join("through"), dirs())
+}
+
+/// The list of [`alone`], for an engine whose plugin goes through the gate.
+fn list_through(gate: &Gate, host: &Host) -> Value {
+    let mut plugin = quilt(host, "podman");
+    plugin["socket"] = json!(gate.socket());
+    list("quilt", "1.1.0", [plugin])
 }
 
 /// Attaches a container and has it lose its interface: its lease is listed as leaked, and stays.
@@ -47,12 +53,12 @@ async fn is_attached(host: &Host, attachment: &CniAttachment, netns: &NetNs, res
 async fn garbage_that_comes_to_life_while_it_is_collected_stays() {
     let testbed = mesh_of(1).await;
     let host = &testbed.hosts()[0];
-    let mut gate = Gate::before(host).await;
+    let mut gate = needed(Gate::before(host));
     let before = Remains::of(host).await;
     let web = namespace("web").await;
     let attachment = CniAttachment::new("web", &web);
     harmed(host, &attachment, &web).await;
-    let (forgetful, list) = (through(host), gate.list(host));
+    let (forgetful, list) = (through(host), list_through(&gate, host));
     let collects = tokio::spawn(async move { forgetful.gc(&list, &[]).await });
     let detach = gate.next("detach", "web").await;
     let result = engine(host).add(&alone(host), &attachment).await.unwrap();
@@ -68,13 +74,13 @@ async fn garbage_that_comes_to_life_while_it_is_collected_stays() {
 async fn what_comes_to_life_while_an_add_is_about_to_take_it_off_stays() {
     let testbed = mesh_of(1).await;
     let host = &testbed.hosts()[0];
-    let mut gate = Gate::before(host).await;
+    let mut gate = needed(Gate::before(host));
     let before = Remains::of(host).await;
     let (web, other) = (namespace("web").await, namespace("other").await);
     let attachment = CniAttachment::new("web", &web);
     let elsewhere = CniAttachment::new("web", &other);
     harmed(host, &attachment, &web).await;
-    let replaces = begin_add(through(host), gate.list(host), &elsewhere);
+    let replaces = begin_add(through(host), list_through(&gate, host), &elsewhere);
     gate.next("attach", "web").await.pass();
     let detach = gate.next("detach", "web").await;
     let result = engine(host).add(&alone(host), &attachment).await.unwrap();
@@ -91,13 +97,13 @@ async fn what_comes_to_life_while_an_add_is_about_to_take_it_off_stays() {
 async fn of_two_adds_that_both_found_nothing_one_succeeds_and_the_other_takes_nothing_from_it() {
     let testbed = mesh_of(1).await;
     let host = &testbed.hosts()[0];
-    let mut gate = Gate::before(host).await;
+    let mut gate = needed(Gate::before(host));
     let before = Remains::of(host).await;
     let web = namespace("web").await;
     let attachment = CniAttachment::new("web", &web);
-    let one = begin_add(engine(host), gate.list(host), &attachment);
+    let one = begin_add(engine(host), list_through(&gate, host), &attachment);
     let first = gate.next("attach", "web").await;
-    let other = begin_add(engine(host), gate.list(host), &attachment);
+    let other = begin_add(engine(host), list_through(&gate, host), &attachment);
     let second = gate.next("attach", "web").await;
     gate.open();
     first.pass();
@@ -118,14 +124,14 @@ async fn an_add_that_waits_for_another_one_in_vain_is_to_be_tried_again_and_take
 {
     let testbed = mesh_of(1).await;
     let host = &testbed.hosts()[0];
-    let mut gate = Gate::before(host).await;
+    let mut gate = needed(Gate::before(host));
     let before = Remains::of(host).await;
     let web = namespace("web").await;
     let attachment = CniAttachment::new("web", &web);
     // Both look before anything is there.
-    let waits = begin_add(through(host), gate.list(host), &attachment);
+    let waits = begin_add(through(host), list_through(&gate, host), &attachment);
     let waiting = gate.next("attach", "web").await;
-    let goes_on = begin_add(engine(host), gate.list(host), &attachment);
+    let goes_on = begin_add(engine(host), list_through(&gate, host), &attachment);
     let served = gate.next("attach", "web").await.hold().await;
     assert_eq!(links(&web), ["eth0", "lo"]);
     // A call that took something back would find the gate open.
@@ -144,13 +150,13 @@ async fn an_add_that_waits_for_another_one_in_vain_is_to_be_tried_again_and_take
 async fn an_add_that_fails_half_way_takes_nothing_back_that_was_there_before_it() {
     let testbed = mesh_of(1).await;
     let host = &testbed.hosts()[0];
-    let mut gate = Gate::before(host).await;
+    let mut gate = needed(Gate::before(host));
     let before = Remains::of(host).await;
     let (web, other) = (namespace("web").await, namespace("other").await);
     let attachment = CniAttachment::new("web", &web);
     let elsewhere = CniAttachment::new("web", &other);
     let result = engine(host).add(&alone(host), &attachment).await.unwrap();
-    let fails = begin_add(through(host), gate.list(host), &elsewhere);
+    let fails = begin_add(through(host), list_through(&gate, host), &elsewhere);
     let attach = gate.next("attach", "web").await;
     attach.fail(Status::unavailable("the runtime is shutting down"));
     // A call that took something back would find the gate open.

@@ -16,7 +16,6 @@ mod deleted;
 mod engine;
 mod failed;
 mod garbage;
-mod gate;
 mod mesh;
 mod nomad;
 mod remains;
