@@ -51,9 +51,10 @@ pub enum ClientError {
     /// The call failed; whether it did anything is not known. Repeating it is safe.
     #[error("the runtime failed ({}): {}", .0.code(), .0.message())]
     Failed(Status),
-    /// No answer: it hangs, or was stopped. Whether the call did anything is not known; repeating it is safe.
-    #[error("the runtime does not answer within {} s: see whether it runs, and what its log says last", CALL_DEADLINE.as_secs())]
-    Silent,
+    /// No answer in the time that it was waited for: it hangs, or was stopped. Whether the call did anything is not known;
+    /// repeating it is safe.
+    #[error("the runtime does not answer within {} s: see whether it runs, and what its log says last", .0.as_secs())]
+    Silent(Duration),
     /// The runtime refuses, and says why.
     #[error("{0}")]
     Refused(String),
@@ -73,7 +74,9 @@ impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
         match status.code() {
             // What the deadline of the connection makes of a call.
-            Code::Cancelled if status.message().contains("Timeout expired") => Self::Silent,
+            Code::Cancelled if status.message().contains("Timeout expired") => {
+                Self::Silent(CALL_DEADLINE)
+            }
             _ => Self::Failed(status),
         }
     }

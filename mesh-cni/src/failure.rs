@@ -73,7 +73,7 @@ impl From<ClientError> for Failure {
             {
                 Code::Io
             }
-            ClientError::Connect { .. } | ClientError::Silent | ClientError::NotYet(_) => {
+            ClientError::Connect { .. } | ClientError::Silent(_) | ClientError::NotYet(_) => {
                 Code::TryAgain
             }
             ClientError::Failed(status) => match status.code() {

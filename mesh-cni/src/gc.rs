@@ -38,7 +38,7 @@ pub(crate) async fn gc(network: &Network) -> Result<(), Failure> {
         match client.detach_if_leaked(owner).await {
             Ok(()) => {}
             // Nor would it answer for the next.
-            Err(error @ (ClientError::Silent | ClientError::Connect { .. })) => {
+            Err(error @ (ClientError::Silent(_) | ClientError::Connect { .. })) => {
                 return Err(error.into());
             }
             // The others are freed all the same.

@@ -29,7 +29,7 @@ pub(crate) struct Runtime {
 pub(crate) fn is_absent(error: &ClientError) -> bool {
     match error {
         ClientError::Connect { .. }
-        | ClientError::Silent
+        | ClientError::Silent(_)
         | ClientError::NotYet(_)
         | ClientError::Failed(_) => true,
         ClientError::Refused(_) | ClientError::Incomplete(_) | ClientError::Inside(_) => false,
@@ -163,8 +163,9 @@ impl Runtime {
                 }
             }
         };
-        let in_time = tokio::time::timeout(patience + ANSWER, asked).await;
-        in_time.unwrap_or(Err(ClientError::Silent))
+        let deadline = patience + ANSWER;
+        let in_time = tokio::time::timeout(deadline, asked).await;
+        in_time.unwrap_or(Err(ClientError::Silent(deadline)))
     }
 }
 

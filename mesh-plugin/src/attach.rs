@@ -111,7 +111,7 @@ impl Interface {
         }
         let undone = match error {
             // Nobody waits twice for one that does not answer.
-            ClientError::Silent => without_runtime(self).await.map(drop),
+            ClientError::Silent(_) => without_runtime(self).await.map(drop),
             _ => self.detach().await,
         };
         if let Err(left) = undone {
@@ -124,7 +124,7 @@ impl Interface {
 fn may_have_begun(error: &ClientError) -> bool {
     use mesh_client::StatusCode::{Aborted, FailedPrecondition, PermissionDenied, Unimplemented};
     match error {
-        ClientError::Silent => true,
+        ClientError::Silent(_) => true,
         ClientError::Failed(status) => !matches!(
             status.code(),
             // Another call for the same interface is under way; the others are refused as such.

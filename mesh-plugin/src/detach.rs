@@ -108,7 +108,7 @@ async fn by_runtime(interface: &Interface) -> Result<(), ClientError> {
     let mut client = connect(&interface.socket, Duration::ZERO).await?;
     tokio::time::timeout(PATIENCE, client.detach(interface.message()))
         .await
-        .unwrap_or(Err(ClientError::Silent))
+        .unwrap_or(Err(ClientError::Silent(PATIENCE)))
 }
 
 /// Whether a call found no runtime, or one that does not answer.
@@ -120,7 +120,7 @@ fn is_without_runtime(detached: Result<(), ClientError>) -> Result<bool, DetachE
         ClientError::Connect { reason, .. } => {
             reason.kind() != std::io::ErrorKind::PermissionDenied
         }
-        ClientError::Silent | ClientError::NotYet(_) => true,
+        ClientError::Silent(_) | ClientError::NotYet(_) => true,
         ClientError::Failed(status) => !matches!(
             status.code(),
             StatusCode::PermissionDenied | StatusCode::Unimplemented
