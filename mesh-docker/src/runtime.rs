@@ -1,6 +1,12 @@
 //! The runtime behind its socket. Docker waits for every answer, so none takes long.
 
-use std::{io, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use mesh_client::{
@@ -19,10 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest a runtime that is there is waited for.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long nobody waits for a runtime that has just been waited for in vain, but who starts a container. Docker ends containers, and
+/// asks for those that it has when it starts, one call after the other.
+const REST: Duration = Duration::from_secs(10);
+
 /// The runtime of this host.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Runtime {
     socket: PathBuf,
+    /// When it was waited for in vain, if it has not answered since.
+    silent: Mutex<Option<Instant>>,
 }
 
 /// What a runtime that is not there, or does not answer, is asked again later.
@@ -51,7 +63,10 @@ fn passes(error: &ClientError) -> bool {
 
 impl Runtime {
     pub(crate) fn behind(socket: PathBuf) -> Self {
-        Self { socket }
+        Self {
+            socket,
+            silent: Mutex::default(),
+        }
     }
 
     /// What this node leases addresses of, with the leases of Docker's; `now`: of a runtime that is there.
@@ -140,6 +155,9 @@ impl Runtime {
         patience: Duration,
         call: impl Fn(Client) -> F,
     ) -> Result<T, ClientError> {
+        if patience.is_zero() && self.is_silent() {
+            return Err(ClientError::Silent(ANSWER));
+        }
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(20))
             .with_max_delay(Duration::from_millis(500))
@@ -165,7 +183,15 @@ impl Runtime {
         };
         let deadline = patience + ANSWER;
         let in_time = tokio::time::timeout(deadline, asked).await;
+        let silent = in_time.is_err().then(Instant::now);
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = silent;
         in_time.unwrap_or(Err(ClientError::Silent(deadline)))
+    }
+
+    /// Whether it was waited for in vain a moment ago.
+    fn is_silent(&self) -> bool {
+        let silent = *self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.is_some_and(|since| since.elapsed() < REST)
     }
 }
 
