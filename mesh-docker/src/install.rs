@@ -1,7 +1,7 @@
 //! What an operator asks for: the driver, started by systemd whenever Docker calls.
 
 use std::{
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -96,7 +96,11 @@ impl Place {
         }
         for name in [SOCKET_UNIT, SERVICE_UNIT] {
             let path = self.unit_dir.join(name);
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            match fs::remove_file(&path) {
+                // An earlier call ended half way.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                removed => removed.with_context(|| format!("cannot remove {}", path.display()))?,
+            }
             println!("removed  {}", path.display());
         }
         println!("left     {STATE}");
