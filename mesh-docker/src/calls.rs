@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
     http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
@@ -78,7 +78,13 @@ impl Plugin {
 
 /// Reads a request; an error names the field.
 fn read<T: DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
-    let mut input = serde_json::Deserializer::from_slice(body);
+    let text = std::str::from_utf8(body);
+    let text = text.map_err(|error| anyhow!("the request cannot be read: {error}"))?;
+    // A list would be read as an object of which all fields are left out.
+    if !text.trim_ascii_start().starts_with('{') {
+        bail!("the request cannot be read: it is no object of JSON");
+    }
+    let mut input = serde_json::Deserializer::from_str(text);
     let request = serde_path_to_error::deserialize(&mut input)
         .map_err(|error| anyhow!("the request cannot be read: {error}"))?;
     match input.end() {
@@ -100,11 +106,25 @@ async fn serve(
     State(plugin): State<Arc<Plugin>>,
     method: Method,
     uri: Uri,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let says = |status: StatusCode, document: &Value| {
+        (status, [(CONTENT_TYPE, CONTENT)], document.to_string()).into_response()
+    };
     if method != Method::POST {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        let why = failure(&format!("{method} is no method of Docker's calls: POST is"));
+        return says(StatusCode::METHOD_NOT_ALLOWED, &why);
     }
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => {
+            let why = failure(&format!(
+                "the request cannot be read: {}",
+                error.body_text()
+            ));
+            return says(error.status(), &why);
+        }
+    };
     let call = uri.path().trim_start_matches('/').to_owned();
     // It is finished although who asked has hung up: what is half done would have to be undone.
     let answer = tokio::spawn(async move {
@@ -115,12 +135,15 @@ async fn serve(
         answer
     });
     let document = match answer.await {
-        Ok(Ok(None)) => return StatusCode::NOT_FOUND.into_response(),
+        Ok(Ok(None)) => {
+            let why = failure("there is no such call of this driver");
+            return says(StatusCode::NOT_FOUND, &why);
+        }
         Ok(Ok(Some(document))) => document,
         Ok(Err(error)) => failure(&format!("{error:#}")),
         Err(error) => failure(&format!("the driver failed: {error}")),
     };
-    ([(CONTENT_TYPE, CONTENT)], document.to_string()).into_response()
+    says(StatusCode::OK, &document)
 }
 
 /// An error, under both of the names that Docker looks for it: a network driver's, and an IPAM driver's.

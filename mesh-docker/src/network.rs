@@ -38,6 +38,8 @@ pub(crate) enum NetworkError {
          --ipam-driver quilt too"
     )]
     OtherIpam(String),
+    #[error("IPv4Data names no pool: create the network with --ipam-driver quilt too")]
+    NoPool,
     #[error("the mesh is of IPv4: leave --ipv6 out")]
     Ipv6,
     #[error(
@@ -67,6 +69,9 @@ impl Network {
         let others = ipv4.iter().find(|it| it.address_space != ADDRESS_SPACE);
         if let Some(other) = others {
             return Err(NetworkError::OtherIpam(short(&other.pool)));
+        }
+        if ipv4.is_empty() {
+            return Err(NetworkError::NoPool);
         }
         let mut network = Self::default();
         let Some(Value::Object(chosen)) = options.get(GENERIC) else {

@@ -31,6 +31,8 @@ pub(crate) enum PortError {
         "port {port} of the container: IP's protocol {proto} is not published, tcp and udp are"
     )]
     Protocol { port: u16, proto: u8 },
+    #[error("published port {host_port}: Port, which is the container's, is 0")]
+    NoPort { host_port: u16 },
     #[error(
         "port {port} of the container: no port of the host is named, and Docker does not show one that its driver chooses: name one, \
          such as --publish 8080:{port}"
@@ -67,6 +69,10 @@ fn one(binding: &PortBinding) -> Result<PublishedPort, PortError> {
         17 => "udp",
         _ => return Err(PortError::Protocol { port, proto }),
     };
+    // The runtime takes it for the host's.
+    if port == 0 {
+        return Err(PortError::NoPort { host_port });
+    }
     if host_port == 0 {
         return Err(PortError::Any { port });
     }
@@ -148,6 +154,7 @@ mod tests {
         };
         for (change, words) in [
             (json!({ "Proto": 132 }), "protocol 132"),
+            (json!({ "Port": 0 }), "8080"),
             (json!({ "HostPort": 0 }), "--publish 8080:80"),
             (json!({ "HostPortEnd": 8090 }), "8080-8090"),
             (json!({ "HostIP": "::" }), "IPv6"),
