@@ -61,7 +61,7 @@ impl Plugin {
             "NetworkDriver.GetCapabilities" => network_driver::capabilities(),
             "NetworkDriver.CreateNetwork" => self.create_network(read(body)?)?,
             "NetworkDriver.DeleteNetwork" => self.delete_network(&read(body)?)?,
-            "NetworkDriver.CreateEndpoint" => self.create_endpoint(&read(body)?)?,
+            "NetworkDriver.CreateEndpoint" => self.create_endpoint(&read(body)?).await?,
             "NetworkDriver.DeleteEndpoint" => self.delete_endpoint(&read(body)?).await?,
             "NetworkDriver.EndpointOperInfo" => json!({ "Value": {} }),
             "NetworkDriver.Join" => self.join(&read(body)?).await?,

@@ -54,7 +54,8 @@ impl Plugin {
     }
 
     async fn look(&self, leases: &[AddressLease], last: &mut Unused) {
-        last.push(unused(&self.records.held.all(|_| true), leases));
+        let held = self.records.held.all(|_| true);
+        last.push(unused(&held, leases));
         if last.len() < LOOKS {
             return;
         }
@@ -62,10 +63,15 @@ impl Plugin {
         for look in &*last {
             always.retain(|address| look.contains(address));
         }
-        for address in always {
-            let Some(held) = self.records.held.get(&address) else {
+        for (address, held) in held {
+            if !always.contains(&address) {
                 continue;
-            };
+            }
+            let _turn = self.records.turns.take(&held.holder).await;
+            // It may be another's by now, or of the next life of the same one.
+            if self.records.held.get(&address).as_ref() != Some(&held) {
+                continue;
+            }
             tracing::warn!(%address, holder = held.holder, "nobody uses it, and Docker has not given it back: giving it back");
             let forgotten = Held {
                 endpoint: None,

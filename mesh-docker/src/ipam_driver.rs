@@ -7,13 +7,7 @@ use mesh_client::mesh::ListAddressesResponse;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{
-    calls::Plugin,
-    pool::Node,
-    record::{Held, RESERVED, owner},
-    runtime::is_absent,
-    unfinished,
-};
+use crate::{calls::Plugin, pool::Node};
 
 /// What Docker calls the space that addresses of a host's own networks are of. It looks for another one's pools in it.
 pub(crate) const ADDRESS_SPACE: &str = "quilt";
@@ -107,132 +101,34 @@ impl Plugin {
             address,
             options,
         } = request;
-        if !pool_id.starts_with(POOL) {
+        let Some(pool) = pool_id.strip_prefix(POOL).filter(|it| !it.is_empty()) else {
             bail!("PoolID {:?} is none that this driver gave", short(&pool_id));
-        }
+        };
+        let wished = read_address(&address)?;
         let options = options.unwrap_or_default();
+        let mac = options.get(MAC).map(|it| holder(it)).transpose()?;
+        let node = self.node().await?;
+        let known = node.pool(pool);
+        known.with_context(|| format!("PoolID {:?}", short(&pool_id)))?;
         if options.get(TYPE).is_some_and(|it| it == GATEWAY) {
-            let gateway = self.node().await?.gateway(&address)?;
+            let gateway = node.gateway(&address)?;
             return Ok(json!({ "Address": gateway.to_string() }));
         }
-        let wished = read_address(&address)?;
-        let leased = match (options.get(MAC), wished) {
-            (Some(mac), _) => self.lease(&holder(mac)?, wished).await?,
+        let leased = match (mac, wished) {
+            (Some(holder), _) => self.lease(&holder, wished).await?,
             (None, Some(address)) => self.confirm(address).await?,
             (None, None) => {
                 self.lease(&format!("{:012x}", rand::random::<u64>() >> 16), None)
                     .await?
             }
         };
-        let node = self.node().await?;
         Ok(json!({ "Address": node.with_prefix(leased).to_string() }))
-    }
-
-    /// Leases an address to a container. Docker asks again if this process ended before it had answered.
-    async fn lease(&self, holder: &str, wished: Option<Ipv4Addr>) -> anyhow::Result<Ipv4Addr> {
-        if let Some((address, held)) = self.records.of_holder(holder)
-            && held.endpoint.is_some()
-        {
-            bail!(
-                "the MAC address {} is that of the container of this node that has {address}: name another with --mac-address, or \
-                 none",
-                with_colons(holder)
-            );
-        }
-        // What Docker has given back is free for whoever comes now.
-        if self.records.held.find(Held::is_unfinished).is_some() {
-            let finished = unfinished::finish_all(&self.records, &self.runtime).await;
-            finished.context("addresses that Docker has given back cannot be leased anew yet")?;
-        }
-        let owner = owner(holder).with_context(|| format!("{holder:?} is no holder of a lease"))?;
-        let lease = self.runtime.allocate(&owner, wished, false).await?;
-        let address = read_address(&lease.address)?;
-        let address = address.context("the runtime leased no address")?;
-        let held = Held {
-            holder: holder.to_owned(),
-            endpoint: None,
-            attached: false,
-            released: false,
-        };
-        if self.records.held.get(&address).as_ref() == Some(&held) {
-            return Ok(address);
-        }
-        if let Err(error) = self.records.held.put(address, held.clone()) {
-            let given_up = Held {
-                released: true,
-                ..held
-            };
-            self.undo(address, given_up).await;
-            return Err(error.into());
-        }
-        tracing::info!(%address, %owner, "address leased");
-        Ok(address)
-    }
-
-    /// Says that an address is Docker's that it knows of already, as it asks when it starts, whether there is a runtime or not; one that is
-    /// new is set aside for it.
-    async fn confirm(&self, address: Ipv4Addr) -> anyhow::Result<Ipv4Addr> {
-        let Some(held) = self.records.held.get(&address).filter(|it| !it.released) else {
-            return self
-                .lease(&format!("{RESERVED}{address}"), Some(address))
-                .await;
-        };
-        let owner = held.owner();
-        let owner = owner.with_context(|| format!("{:?} is no holder of a lease", held.holder))?;
-        match self.runtime.allocate(&owner, Some(address), true).await {
-            Err(error) if !is_absent(&error) => Err(error.into()),
-            Err(error) => {
-                tracing::info!(%address, %error, "no runtime confirms the address: it is as it was written");
-                Ok(address)
-            }
-            Ok(_) => Ok(address),
-        }
     }
 
     pub(crate) async fn release_address(&self, request: ReleaseAddress) -> anyhow::Result<Value> {
         let address = read_address(&request.address)?.context("Address is missing")?;
-        let done = json!({});
-        if let Some(held) = self.records.held.get(&address) {
-            if let Some(endpoint) = &held.endpoint {
-                // Docker deletes the endpoint first. This address was given to another since, or it could not tell of the end,
-                // and what nobody uses is given back without a word.
-                tracing::warn!(%address, endpoint = endpoint.id, "an address is given back whose endpoint is there: it stays");
-                return Ok(done);
-            }
-            let released = Held {
-                released: true,
-                ..held
-            };
-            self.undo(address, released).await;
-            return Ok(done);
-        }
-        // Also of a state that is lost.
-        let Ok(listed) = self.runtime.addresses(true).await else {
-            return Ok(done);
-        };
-        let text = address.to_string();
-        let lease = listed.leases.into_iter().find(|it| it.address == text);
-        if let Some(lease) = lease.and_then(|it| it.owner) {
-            let held = Held {
-                holder: lease.container,
-                endpoint: None,
-                attached: true,
-                released: true,
-            };
-            self.undo(address, held).await;
-        }
-        Ok(done)
-    }
-
-    /// Undoes what is to be undone of an address, now or as soon as that is possible.
-    pub(crate) async fn undo(&self, address: Ipv4Addr, held: Held) {
-        let finished =
-            unfinished::finish(&self.records, &self.runtime, address, held.clone()).await;
-        if let Err(error) = finished {
-            tracing::warn!(%address, %error, "to be undone once the runtime answers");
-            self.records.held.put_if_possible(address, held);
-            self.news.notify_one();
-        }
+        self.give_back(address).await;
+        Ok(json!({}))
     }
 
     /// What this node leases addresses of, as the runtime says; failing that, as it said last.
@@ -263,7 +159,7 @@ fn read_node(listed: &ListAddressesResponse) -> anyhow::Result<Node> {
     read().context("the runtime does not say what it leases addresses of: are runtime and driver of one version?")
 }
 
-fn read_address(text: &str) -> anyhow::Result<Option<Ipv4Addr>> {
+pub(crate) fn read_address(text: &str) -> anyhow::Result<Option<Ipv4Addr>> {
     if text.is_empty() {
         return Ok(None);
     }

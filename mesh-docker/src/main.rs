@@ -9,9 +9,11 @@
 //! | `serve` | the socket, and what ends with it |
 //! | `calls` | from Docker's requests to its answers |
 //! | `ipam_driver` | addresses |
+//! | `lease` | how an address is leased, confirmed and given back |
 //! | `network_driver` | networks, and containers' interfaces |
 //! | `pool`, `network`, `port` | what Docker asks for, and what of it can be |
 //! | `record` | what was given to Docker, on the disk |
+//! | `turn` | one thing at a time for each container |
 //! | `unfinished` | what is undone once the runtime is back |
 //! | `forgotten` | what Docker forgot to give back |
 //! | `runtime` | the runtime behind its socket |
@@ -21,6 +23,7 @@ mod calls;
 mod forgotten;
 mod install;
 mod ipam_driver;
+mod lease;
 mod network;
 mod network_driver;
 mod pool;
@@ -28,6 +31,7 @@ mod port;
 mod record;
 mod runtime;
 mod serve;
+mod turn;
 mod unfinished;
 
 use std::process::ExitCode;

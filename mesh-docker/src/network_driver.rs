@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use mesh_client::mesh::AttachEndpointRequest;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     calls::Plugin,
@@ -20,6 +21,10 @@ use crate::{
 const PREFIX: &str = "eth";
 
 const PORTS: &str = "com.docker.network.portmap";
+
+/// The labels of a lease by which the runtime shows whose it is.
+pub(crate) const NETWORK_LABEL: &str = "docker.network";
+pub(crate) const ENDPOINT_LABEL: &str = "docker.endpoint";
 
 /// Docker's ids are 64 hexadecimal digits.
 const LONGEST_ID: usize = 64;
@@ -100,7 +105,7 @@ impl Plugin {
     }
 
     /// Notes which address an endpoint has. Values that Docker gave are not repeated: it takes that for a change.
-    pub(crate) fn create_endpoint(&self, request: &OfEndpoint) -> anyhow::Result<Value> {
+    pub(crate) async fn create_endpoint(&self, request: &OfEndpoint) -> anyhow::Result<Value> {
         let (network, id) = request.ids()?;
         let interface = request.interface.as_ref();
         let interface = interface.context("Interface is missing")?;
@@ -110,6 +115,7 @@ impl Plugin {
             format!("Interface.Address {given:?} is no address with a prefix length")
         })?;
         let holder = holder(&interface.mac_address)?;
+        let _turn = self.records.turns.take(&holder).await;
         let held = self.records.held.get(&address);
         let held = held.filter(|held| held.holder == holder && !held.released);
         let Some(held) = held else {
@@ -140,7 +146,7 @@ impl Plugin {
 
     pub(crate) async fn delete_endpoint(&self, request: &OfEndpoint) -> anyhow::Result<Value> {
         let (_, id) = request.ids()?;
-        if let Some((address, held)) = self.records.of_endpoint(id) {
+        if let Some((address, held, _turn)) = self.turn_of(id).await {
             let held = Held {
                 endpoint: None,
                 ..held
@@ -153,11 +159,12 @@ impl Plugin {
     /// Has the interface made, and says where it leads.
     pub(crate) async fn join(&self, request: &OfEndpoint) -> anyhow::Result<Value> {
         let (network, id) = request.ids()?;
-        let (address, held) = self.endpoint(id)?;
+        let (address, held, _turn) = self.endpoint(id).await?;
         let sandbox = checked_path(&request.sandbox_key)?;
         let of_same = |it: &Held| {
             let endpoint = it.endpoint.as_ref();
-            endpoint.is_some_and(|it| it.id != id && it.sandbox.as_deref() == Some(sandbox))
+            let is_other = |it: &Endpoint| it.id != id && it.sandbox.as_deref() == Some(sandbox);
+            !it.released && endpoint.is_some_and(is_other)
         };
         if let Some((other, _)) = self.records.held.find(of_same) {
             bail!(
@@ -168,27 +175,28 @@ impl Plugin {
         let owner = held.owner();
         let owner = owner.with_context(|| format!("{:?} is no holder of a lease", held.holder))?;
         let settings = self.records.networks.get(network).unwrap_or_default();
-        let label = |name: &str, value: &str| (format!("docker.{name}"), value.to_owned());
+        let joined = held.endpoint.as_ref().map(|endpoint| Endpoint {
+            sandbox: Some(sandbox.to_owned()),
+            ..endpoint.clone()
+        });
+        // Before there is an interface: where nothing can be written there is none.
+        if held.endpoint != joined {
+            let held = Held {
+                endpoint: joined,
+                ..held.clone()
+            };
+            self.records.held.put(address, held)?;
+        }
+        let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let wanted = AttachEndpointRequest {
             address: address.to_string(),
             mac: mac(&held.holder),
             mtu: settings.mtu.unwrap_or_default(),
             default_route: true,
-            labels: [label("network", network), label("endpoint", id)].into(),
+            labels: [label(NETWORK_LABEL, network), label(ENDPOINT_LABEL, id)].into(),
             ..AttachEndpointRequest::default()
         };
         let interface = self.runtime.attach(&owner, wanted).await?;
-        let joined = held.endpoint.as_ref().map(|endpoint| Endpoint {
-            sandbox: Some(sandbox.to_owned()),
-            ..endpoint.clone()
-        });
-        if held.endpoint != joined {
-            let held = Held {
-                endpoint: joined,
-                ..held
-            };
-            self.records.held.put(address, held)?;
-        }
         let routes: Vec<Value> = interface
             .routes
             .iter()
@@ -212,7 +220,7 @@ impl Plugin {
             None => None,
         };
         let ports = published(&bindings.unwrap_or_default())?;
-        let (_, held) = self.endpoint(id)?;
+        let (_, held, _turn) = self.endpoint(id).await?;
         let owner = held.owner();
         let owner = owner.with_context(|| format!("{:?} is no holder of a lease", held.holder))?;
         self.runtime.publish(&owner, &ports).await?;
@@ -221,7 +229,7 @@ impl Plugin {
 
     pub(crate) async fn unpublish(&self, request: &OfEndpoint) -> anyhow::Result<Value> {
         let (_, id) = request.ids()?;
-        if let Some((_, held)) = self.records.of_endpoint(id)
+        if let Some((_, held, _turn)) = self.turn_of(id).await
             && let Some(owner) = held.owner()
         {
             self.runtime.publish(&owner, &[]).await?;
@@ -229,8 +237,17 @@ impl Plugin {
         Ok(json!({}))
     }
 
-    fn endpoint(&self, id: &str) -> anyhow::Result<(Ipv4Addr, Held)> {
-        self.records.of_endpoint(id).with_context(|| {
+    /// What an endpoint has, in its holder's turn; `None` if it has nothing, or nothing any more.
+    async fn turn_of(&self, id: &str) -> Option<(Ipv4Addr, Held, OwnedMutexGuard<()>)> {
+        let (_, held) = self.records.of_endpoint(id)?;
+        let turn = self.records.turns.take(&held.holder).await;
+        // Whoever was before may have changed it.
+        let (address, held) = self.records.of_endpoint(id)?;
+        Some((address, held, turn))
+    }
+
+    async fn endpoint(&self, id: &str) -> anyhow::Result<(Ipv4Addr, Held, OwnedMutexGuard<()>)> {
+        self.turn_of(id).await.with_context(|| {
             format!(
                 "endpoint {id} is not known here any more: stop the container, and start it again"
             )

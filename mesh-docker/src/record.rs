@@ -17,7 +17,7 @@ use mesh_plugin::{FileError, replace};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{ENGINE, NETWORK, network::Network, pool::Node};
+use crate::{ENGINE, NETWORK, network::Network, pool::Node, turn::Turns, unfinished::Told};
 
 /// The interface's name in leases. Docker numbers a container's interfaces, and tells nobody.
 const INTERFACE: &str = "eth";
@@ -31,7 +31,8 @@ const MODE: u32 = 0o600;
 /// An address that Docker has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
-    /// By what its lease is known: the container's MAC address, which Docker shows as well.
+    /// By what its lease is known: the container's MAC address, which Docker shows as well. Empty of an address that was given back
+    /// while nobody could tell whose it is: the runtime says that.
     pub(crate) holder: String,
     /// Docker's endpoint that has it, if one has it yet, or still.
     #[serde(default)]
@@ -66,6 +67,19 @@ impl Held {
     }
 }
 
+/// A lease that was asked for, and of which Docker has not heard: nobody but this driver would give it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    /// Whether nobody is at it any more: whoever asked had no answer, or was another process.
+    #[serde(skip, default = "is_abandoned")]
+    pub(crate) abandoned: bool,
+}
+
+/// Of what is read from the disk.
+fn is_abandoned() -> bool {
+    true
+}
+
 /// The owner of a lease of Docker's.
 pub(crate) fn owner(holder: &str) -> Option<Owner> {
     Owner::new(ENGINE, NETWORK, holder, INTERFACE).ok()
@@ -76,6 +90,10 @@ pub(crate) fn owner(holder: &str) -> Option<Owner> {
 pub(crate) struct Records {
     pub(crate) held: Table<Ipv4Addr, Held>,
     pub(crate) networks: Table<String, Network>,
+    /// By their holders.
+    pub(crate) asked: Table<String, Asked>,
+    pub(crate) turns: Turns,
+    pub(crate) told: Told,
     /// What the runtime said last, for who asks while there is none. Its key is the only one.
     node: Table<String, Node>,
     _only: Flock<fs::File>,
@@ -99,6 +117,9 @@ impl Records {
         Ok(Self {
             held: Table::open(directory.join("addresses"))?,
             networks: Table::open(directory.join("networks"))?,
+            asked: Table::open(directory.join("asked"))?,
+            turns: Turns::default(),
+            told: Told::default(),
             node: Table::open(directory.join("node"))?,
             _only: only,
         })
@@ -110,9 +131,16 @@ impl Records {
             .find(|held| held.endpoint.as_ref().is_some_and(|it| it.id == id))
     }
 
-    /// The address that is held by that MAC address.
+    /// The address that is held by that MAC address, and was not given back.
     pub(crate) fn of_holder(&self, holder: &str) -> Option<(Ipv4Addr, Held)> {
-        self.held.find(|held| held.holder == holder)
+        self.held
+            .find(|held| held.holder == holder && !held.released)
+    }
+
+    /// Whether something is to be undone.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        let asked = || self.asked.find(|it| it.abandoned).is_some();
+        self.held.find(Held::is_unfinished).is_some() || asked()
     }
 
     /// What the runtime said of its node when it was there.
@@ -207,25 +235,42 @@ where
 
     /// Writes an entry before it counts.
     pub(crate) fn put(&self, key: K, value: V) -> Result<(), FileError> {
-        // Of our own types: numbers, texts and lists, which JSON has.
-        let text = serde_json::to_vec(&value).unwrap_or_default();
         let mut entries = self.entries();
-        tokio::task::block_in_place(|| replace(&self.path(&key), &text, MODE))?;
+        self.write(&key, &value)?;
         entries.insert(key, value);
         Ok(())
     }
 
-    /// Keeps an entry although it may not be written: what is to be undone is known for as long as this process lives.
-    pub(crate) fn put_if_possible(&self, key: K, value: V) {
-        if let Err(error) = self.put(key.clone(), value.clone()) {
-            tracing::warn!(%error, "what is to be undone is known for as long as this process lives");
-            self.entries().insert(key, value);
+    /// Keeps an entry although it may not be written: what is to be undone is known for as long as this process lives. One that is
+    /// there has to fit: by now it may be another one.
+    pub(crate) fn put_if_possible(&self, key: K, value: V, fits: impl FnOnce(&V) -> bool) {
+        let mut entries = self.entries();
+        if !entries.get(&key).is_none_or(fits) {
+            return;
         }
+        if let Err(error) = self.write(&key, &value) {
+            tracing::warn!(%error, "what is to be undone is known for as long as this process lives");
+        }
+        entries.insert(key, value);
+    }
+
+    fn write(&self, key: &K, value: &V) -> Result<(), FileError> {
+        // Of our own types: numbers, texts and lists, which JSON has.
+        let text = serde_json::to_vec(value).unwrap_or_default();
+        tokio::task::block_in_place(|| replace(&self.path(key), &text, MODE))
     }
 
     /// Removes an entry, which always counts: one that stays on the disk is removed again.
     pub(crate) fn remove(&self, key: &K) {
+        self.remove_if(key, |_| true);
+    }
+
+    /// Removes an entry that fits: by now it may be another one.
+    pub(crate) fn remove_if(&self, key: &K, fits: impl FnOnce(&V) -> bool) {
         let mut entries = self.entries();
+        if !entries.get(key).is_none_or(fits) {
+            return;
+        }
         entries.remove(key);
         match tokio::task::block_in_place(|| fs::remove_file(self.path(key))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -277,8 +322,13 @@ mod tests {
         fs::write(folder.path().join("addresses"), "in the way").unwrap();
         assert!(records.held.put(address, held("a")).is_err());
         assert_eq!(records.held.get(&address), None);
-        records.held.put_if_possible(address, held("a"));
+        records.held.put_if_possible(address, held("a"), |_| true);
         assert_eq!(records.held.get(&address), Some(held("a")));
+        records
+            .held
+            .put_if_possible(address, held("b"), |it| it.holder == "b");
+        records.held.remove_if(&address, |it| it.holder == "b");
+        assert_eq!(records.held.get(&address), Some(held("a")), "another's");
     }
 
     #[test]

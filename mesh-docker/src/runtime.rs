@@ -48,6 +48,14 @@ pub(crate) fn is_absent(error: &ClientError) -> bool {
     }
 }
 
+/// Whether a call that failed may have done something, or may still do it.
+pub(crate) fn may_have_begun(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::Silent(_) | ClientError::Failed(_) | ClientError::Incomplete(_)
+    )
+}
+
 /// Whether the same call may succeed in a moment.
 fn passes(error: &ClientError) -> bool {
     match error {
@@ -71,10 +79,7 @@ impl Runtime {
 
     /// What this node leases addresses of, with the leases of Docker's; `now`: of a runtime that is there.
     pub(crate) async fn addresses(&self, now: bool) -> Result<ListAddressesResponse, ClientError> {
-        let request = ListAddressesRequest {
-            engine: crate::ENGINE.to_owned(),
-            network: crate::NETWORK.to_owned(),
-        };
+        let request = docker_leases();
         let patience = if now { Duration::ZERO } else { PATIENCE };
         self.ask(patience, async |mut client| {
             let listed = client.addresses(request.clone()).await?;
@@ -86,6 +91,24 @@ impl Runtime {
             }
         })
         .await
+    }
+
+    /// Whether it is there, for who has time to find that out.
+    pub(crate) async fn is_there(&self) -> Result<(), ClientError> {
+        let request = docker_leases();
+        let list = async |mut client: Client| client.addresses(request.clone()).await;
+        self.ask_anyway(Duration::ZERO, list).await.map(drop)
+    }
+
+    /// The lease of an address, if it is one of Docker's; of a runtime that is there.
+    pub(crate) async fn lease_of(
+        &self,
+        address: Ipv4Addr,
+    ) -> Result<Option<AddressLease>, ClientError> {
+        let listed = self.addresses(true).await?;
+        let text = address.to_string();
+        let mut leases = listed.leases.into_iter();
+        Ok(leases.find(|it| it.address == text))
     }
 
     /// Leases an address; `now`: of a runtime that is there.
@@ -155,9 +178,18 @@ impl Runtime {
         patience: Duration,
         call: impl Fn(Client) -> F,
     ) -> Result<T, ClientError> {
-        if patience.is_zero() && self.is_silent() {
-            return Err(ClientError::Silent(ANSWER));
+        match patience.is_zero() && self.is_silent() {
+            true => Err(ClientError::Silent(ANSWER)),
+            false => self.ask_anyway(patience, call).await,
         }
+    }
+
+    /// The same although it was waited for in vain a moment ago.
+    async fn ask_anyway<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        patience: Duration,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, ClientError> {
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(20))
             .with_max_delay(Duration::from_millis(500))
@@ -192,6 +224,14 @@ impl Runtime {
     fn is_silent(&self) -> bool {
         let silent = *self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.is_some_and(|since| since.elapsed() < REST)
+    }
+}
+
+/// A request for the leases of Docker's.
+fn docker_leases() -> ListAddressesRequest {
+    ListAddressesRequest {
+        engine: crate::ENGINE.to_owned(),
+        network: crate::NETWORK.to_owned(),
     }
 }
 
