@@ -44,8 +44,8 @@ const DOCUMENTATION: &str = "documentation";
 /// Run all tests, with one summary
 ///
 /// Unit, integration and documentation tests of the whole workspace; examples are compiled. Tests on the real kernel
-/// need root: those under tests/ named kernel or kernel_*, and everything of tests/ of mesh-testbed, mesh-cni and mesh-netavark. Installs what any of
-/// them needs, with apt, and says so.
+/// need root: those under tests/ named kernel or kernel_*, and everything of tests/ of mesh-testbed, mesh-cni,
+/// mesh-docker and mesh-netavark. Installs what any of them needs, with apt, and says so.
 #[derive(clap::Args, Debug, Clone)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {

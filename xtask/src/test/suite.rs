@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Packages all of whose integration tests have hosts made of network namespaces.
-const ON_THE_KERNEL: [&str; 3] = ["mesh-cni", "mesh-netavark", "mesh-testbed"];
+const ON_THE_KERNEL: [&str; 4] = ["mesh-cni", "mesh-docker", "mesh-netavark", "mesh-testbed"];
 
 /// What a test program was compiled from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,6 +166,7 @@ mod tests {
         assert!(needs_root("mesh-testbed", "test", "underlay"));
         assert!(needs_root("mesh-cni", "test", "cni"));
         assert!(needs_root("mesh-netavark", "test", "netavark"));
+        assert!(needs_root("mesh-docker", "test", "docker"));
         assert!(!needs_root("mesh-netavark", "bin", "quilt-netavark"));
         assert!(!needs_root("mesh-testbed", "lib", "mesh_testbed"));
         assert!(!needs_root("mesh-control", "test", "rest"));
