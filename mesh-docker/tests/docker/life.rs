@@ -99,13 +99,16 @@ async fn a_container_whose_namespace_went_first_leaves_nothing_and_starts_again(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_networks_options_are_those_of_its_containers() {
+async fn a_networks_options_are_those_of_its_containers_whichever_driver_made_it() {
     let testbed = mesh_of(1).await;
     let host = &testbed.hosts()[0];
-    let driver = Driver::on(host).await;
+    let mut driver = Driver::on(host).await;
     let docker = driver.docker();
+    docker.network("").await.unwrap();
+    let empty = Remains::of(host).await;
     let options = json!({ "com.docker.network.driver.mtu": "1400" });
     let network = docker.create_network_with("", &options).await.unwrap();
+    driver.restart().await;
     let mut web = network.container("web").await;
     docker.run(host, &mut web).await.unwrap();
     assert!(ip(&web.namespace, "link show eth0").contains("mtu 1400"));
@@ -113,4 +116,9 @@ async fn a_networks_options_are_those_of_its_containers() {
     assert!(routes.contains("default via 10.42.1.1"), "{routes}");
     docker.stop(host, &mut web).await.unwrap();
     assert!(leases(host).await.is_empty());
+    for _ in 0..2 {
+        docker.delete_network(&network).await.unwrap();
+        driver.restart().await;
+    }
+    empty.wait_again(host).await;
 }

@@ -42,7 +42,7 @@ async fn end(docker: &Docker, host: &Host, container: &mut Container) {
 }
 
 /// Sees a step refused in time, with a sentence of the runtime.
-async fn refused(docker: &Docker, host: &Host, container: &mut Container, step: Step) {
+async fn refused(docker: &Docker, host: &Host, container: &mut Container, step: Step) -> String {
     let begun = Instant::now();
     let said = docker.step(host, container, step).await.unwrap_err();
     let taken = begun.elapsed();
@@ -54,6 +54,7 @@ async fn refused(docker: &Docker, host: &Host, container: &mut Container, step: 
             || said.0.contains("is quilt-runtime running"),
         "{said}"
     );
+    said.0
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +159,7 @@ async fn a_runtime_that_hangs_holds_nobody_up_beyond_the_deadlines_and_what_is_l
         needed(host.kill(Daemon::Runtime, Signal::SIGSTOP));
         let mut other = network.container("other").await;
         // Side by side: nobody waits for another one.
-        tokio::join!(
+        let (address, join, (), ()) = tokio::join!(
             refused(&docker, host, &mut other, Step::Address),
             refused(&docker, host, &mut joins, Step::Join),
             end(&docker, host, &mut web),
@@ -170,6 +171,10 @@ async fn a_runtime_that_hangs_holds_nobody_up_beyond_the_deadlines_and_what_is_l
                 assert!(begun.elapsed() < END);
             }
         );
+        // As long as it was waited for.
+        for said in [address, join] {
+            assert!(said.contains("within 15 s"), "{said}");
+        }
         for step in [Step::Delete, Step::Release] {
             docker.step(host, &mut joins, step).await.unwrap();
         }
