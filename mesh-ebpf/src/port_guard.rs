@@ -32,6 +32,10 @@ const ETHERTYPE_PROVIDER_VLAN: u16 = 0x88a8;
 const PROTOCOL_ICMP: u8 = 1;
 const ICMP_REDIRECT: u8 = 5;
 
+/// The network of loopback, of which nothing is on a wire (RFC 1122, 3.2.1.3).
+const LOOPBACK: u32 = u32::from_ne_bytes([127, 0, 0, 0]);
+const LOOPBACK_MASK: u32 = u32::from_ne_bytes([255, 0, 0, 0]);
+
 /// What bridges keep to themselves and do not forward (IEEE 802.1Q, 8.6.3): 01:80:c2:00:00:00 to :0f. A
 /// frame for them enters the host by the port itself, not by the bridge.
 const RESERVED_MAC: [u16; 2] = [0x0180_u16.to_be(), 0xc200_u16.to_be()];
@@ -251,6 +255,11 @@ fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<bool, Verdict
     };
     // SAFETY: `reach` proved that the header is in the packet.
     let ip = unsafe { *ip };
+    if ip.destination & LOOPBACK_MASK == LOOPBACK {
+        // The rules drop it, too. But the bridge may route this network, so that published ports are reached by it,
+        // and the rules may be flushed while no runtime writes them anew.
+        return Err(because(DropReason::Malformed));
+    }
     // Before the kernel cuts a packet up, it writes the checksum that is left to it, and makes the header
     // right afterwards. Whoever may send raw frames says where that is (`PACKET_VNET_HDR`, packet(7)): over
     // the source address, for one.

@@ -65,12 +65,20 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// Whether an address of the host is one of those that are meant where none is named: 127.0.0.1, and none else of
+/// loopback, where a resolver of the host's own may answer.
+#[must_use]
+pub fn is_of_all(address: Ipv4Addr) -> bool {
+    !address.is_loopback() || address == Ipv4Addr::LOCALHOST
+}
+
 /// A range of the host's ports by which a container is reached.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Published {
     /// The protocol.
     pub protocol: Protocol,
-    /// The host's address; `None` for all of its own but those of loopback.
+    /// The host's address; `None` for all of its own, of those of loopback 127.0.0.1 alone. By one of loopback the
+    /// container is reached from its own host, and from nowhere else.
     pub host_address: Option<Ipv4Addr>,
     /// The first port of the host.
     pub host_port: u16,
@@ -88,9 +96,9 @@ pub enum PublishedError {
         "published ports {0}: a range lies between 1 and 65535, on the host and in the container"
     )]
     Range(Published),
-    /// An address that no packet from elsewhere is for.
+    /// An address that is no host's.
     #[error(
-        "published ports {0}: no packet from elsewhere is for that address: name another of the host's, or none for all of them"
+        "published ports {0}: that address is no host's: name one of the host's, or none for all of them"
     )]
     HostAddress(Published),
     /// Two ranges of one endpoint share a port of the host.
@@ -104,11 +112,21 @@ pub enum PublishedError {
 }
 
 impl Published {
+    /// Whether the ports are those of that address, if it is the host's.
+    #[must_use]
+    pub fn is_of(&self, address: Ipv4Addr) -> bool {
+        match self.host_address {
+            Some(one) => one == address,
+            None => is_of_all(address),
+        }
+    }
+
     /// Whether both share a port of the host.
     pub fn overlaps(&self, other: &Self) -> bool {
         let addresses = match (self.host_address, other.host_address) {
             (Some(one), Some(another)) => one == another,
-            _ => true,
+            (Some(one), None) | (None, Some(one)) => is_of_all(one),
+            (None, None) => true,
         };
         let end = |it: &Self| u32::from(it.host_port) + u32::from(it.count);
         let starts_before = |one: &Self, another: &Self| u32::from(one.host_port) < end(another);
@@ -135,10 +153,7 @@ impl Published {
                 return Err(PublishedError::Range(range.clone()));
             }
             if range.host_address.is_some_and(|address| {
-                address.is_loopback()
-                    || address.is_multicast()
-                    || address.is_broadcast()
-                    || address.is_unspecified()
+                address.is_multicast() || address.is_broadcast() || address.is_unspecified()
             }) {
                 return Err(PublishedError::HostAddress(range.clone()));
             }
@@ -201,6 +216,15 @@ mod tests {
             check(&[range(None, 8000, 10), range(Some("192.0.2.1"), 8009, 1)]),
             Err(PublishedError::Overlap(..))
         ));
+        assert!(matches!(
+            check(&[range(None, 8000, 1), range(Some("127.0.0.1"), 8000, 1)]),
+            Err(PublishedError::Overlap(..))
+        ));
+        // Of loopback only 127.0.0.1 is one of all.
+        assert_eq!(
+            check(&[range(None, 8000, 1), range(Some("127.0.0.2"), 8000, 1)]),
+            Ok(())
+        );
         assert_eq!(
             check(&[range(None, 8000, 10), range(None, 8010, 1)]),
             Ok(())
@@ -222,10 +246,12 @@ mod tests {
             let error = Published::check_all(&[bad]).unwrap_err();
             assert!(matches!(error, PublishedError::Range(_)), "{error}");
         }
-        for address in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"] {
+        for address in ["0.0.0.0", "224.0.0.1", "255.255.255.255"] {
             let error = Published::check_all(&[range(Some(address), 80, 1)]).unwrap_err();
             assert!(error.to_string().contains(address), "{error}");
         }
+        let loopback = range(Some("127.0.0.1"), 80, 1);
+        assert_eq!(Published::check_all(&[loopback]), Ok(()));
         let error = Published::check_all(&[range(None, 1000, 1025)]).unwrap_err();
         assert_eq!(error, PublishedError::TooMany(1025));
     }

@@ -42,7 +42,9 @@ mod request;
 mod subnet;
 mod tombstone;
 
-pub use endpoint::{Endpoint, MAX_PUBLISHED, Protocol, Published, PublishedError, endpoint_mac};
+pub use endpoint::{
+    Endpoint, MAX_PUBLISHED, Protocol, Published, PublishedError, endpoint_mac, is_of_all,
+};
 pub use ipam::{Ipam, IpamError};
 pub use journal::{DiskError, OpenError};
 pub use lease::{

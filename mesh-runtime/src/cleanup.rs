@@ -3,13 +3,14 @@
 use std::{io, sync::Arc};
 
 use crate::{
-    apply::{Applier, firewall, qdisc::remove_unused, veth},
+    apply::{self, Applier, firewall, qdisc::remove_unused, veth},
+    desired::devices::is_own_bridge_mac,
     diff::removal::removal,
     ebpf::{FastPathError, detach_leftovers},
     instance_lock::{InstanceLock, LockError},
     netlink::Netlink,
     observed::{
-        LinkKind, Observed,
+        self, LinkKind, Observed,
         dirty::Dirty,
         read::{Scope, observe},
     },
@@ -81,6 +82,10 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
         }
         Err(error) => left.push(error),
     }
+    // Before the rules: they keep everybody else away from what the bridge routes then.
+    if let Err(error) = close_loopback(&settings, &observed, &mut removed) {
+        left.push(format!("route_localnet of {}: {error}", settings.bridge));
+    }
     match tokio::task::spawn_blocking(firewall::remove).await {
         Ok(Ok(true)) => removed.push("remove the nftables tables quilt_mesh".to_owned()),
         Ok(Ok(false)) => {}
@@ -108,6 +113,21 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
         removed,
         kept: removal.kept,
     })
+}
+
+/// Has our bridge route loopback no more, which may be kept for its ports.
+fn close_loopback(
+    settings: &Settings,
+    observed: &Observed,
+    removed: &mut Vec<String>,
+) -> io::Result<()> {
+    let bridge = observed.link_named(&settings.bridge);
+    let ours = bridge.is_some_and(|link| is_own_bridge_mac(&settings.cluster, link.mac));
+    if ours && observed::sysctl::route_localnet(&settings.bridge) == Some(true) {
+        apply::sysctl::route_localnet(&settings.bridge, false)?;
+        removed.push(format!("let {} route 127.0.0.0/8 no more", settings.bridge));
+    }
+    Ok(())
 }
 
 async fn look(netlink: &Netlink, options: &RuntimeOptions) -> Result<Observed, CleanupError> {

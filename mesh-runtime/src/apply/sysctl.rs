@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use crate::{
-    desired::sysctl::lacking,
+    desired::sysctl::{ROUTE_LOCALNET, lacking},
     observed::sysctl::{path, value_of},
 };
 
@@ -22,6 +22,12 @@ pub(crate) fn suppress_link_local(interface: &str) {
     {
         tracing::debug!(path = %path.display(), %error, "cannot suppress the IPv6 link-local address");
     }
+}
+
+/// Has an interface route loopback, or not.
+pub(crate) fn route_localnet(interface: &str, routes: bool) -> io::Result<()> {
+    let value = if routes { "1" } else { "0" };
+    fs::write(path(ROUTE_LOCALNET, interface), value)
 }
 
 /// Gives a device of ours the settings that it lacks.

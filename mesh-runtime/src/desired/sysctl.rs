@@ -14,6 +14,10 @@ const NEEDED: [(&str, &str); 4] = [
     ("ipv4/conf/*/forwarding", "1"),
 ];
 
+/// Whether the host may send and take what is of 127.0.0.0/8 by an interface. Of our bridge alone, and only while the
+/// rules are there that keep everybody else away from loopback (`apply::firewall::loopback`): it is no [`NEEDED`] one.
+pub(crate) const ROUTE_LOCALNET: &str = "ipv4/conf/*/route_localnet";
+
 /// Of the two values of an interface and of all, the kernel heeds the larger: 1 would drop what comes by another
 /// way than its answer takes, and 2 only what comes from nowhere (Documentation/networking/ip-sysctl).
 const RP_FILTER: &str = "ipv4/conf/*/rp_filter";

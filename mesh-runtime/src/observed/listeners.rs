@@ -82,12 +82,9 @@ pub(crate) fn check(
     let taken = |range: &Published, listener: &SocketAddr| {
         let last = u32::from(range.host_port) + u32::from(range.count);
         let has = listener.port() >= range.host_port && u32::from(listener.port()) < last;
-        // Loopback is not published, and an address of IPv6 alone neither.
+        // An address of IPv6 alone is not published.
         let meant = match listener.ip() {
-            IpAddr::V4(address) if address.is_loopback() => false,
-            IpAddr::V4(address) => {
-                address.is_unspecified() || range.host_address.is_none_or(|it| it == address)
-            }
+            IpAddr::V4(address) => address.is_unspecified() || range.is_of(address),
             IpAddr::V6(address) => address.is_unspecified(),
         };
         has && meant
@@ -138,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_listens_on_a_published_port_is_in_its_way_unless_it_is_on_loopback() {
+    fn what_listens_on_a_published_port_is_in_its_way() {
         let on = |text: &str| [(Protocol::Tcp, text.parse().unwrap())].into();
         for (listener, published, free) in [
             ("0.0.0.0:8080", range(None, 8080, 1), false),
@@ -146,7 +143,13 @@ mod tests {
             ("192.0.2.11:8080", range(None, 8080, 1), false),
             ("192.0.2.11:8080", range(Some("192.0.2.11"), 8080, 1), false),
             ("192.0.2.11:8080", range(Some("192.0.2.12"), 8080, 1), true),
-            ("127.0.0.1:8080", range(None, 8080, 1), true),
+            ("127.0.0.1:8080", range(None, 8080, 1), false),
+            ("127.0.0.1:8080", range(Some("192.0.2.11"), 8080, 1), true),
+            ("127.0.0.1:8080", range(Some("127.0.0.1"), 8080, 1), false),
+            ("192.0.2.11:8080", range(Some("127.0.0.1"), 8080, 1), true),
+            ("0.0.0.0:8080", range(Some("127.0.0.1"), 8080, 1), false),
+            // As the stub of a resolver: all of loopback's others stay the host's.
+            ("127.0.0.53:8080", range(None, 8080, 1), true),
             ("0.0.0.0:8080", range(None, 8081, 9), true),
             ("0.0.0.0:8080", range(None, 8000, 80), true),
         ] {

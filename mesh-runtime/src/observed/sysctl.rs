@@ -5,9 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::desired::sysctl::ROUTE_LOCALNET;
+
 /// Whether the host forwards IPv4 packets between its interfaces.
 pub(crate) fn ip_forward() -> bool {
     value_of("ipv4/ip_forward", "").is_some_and(|value| value.trim() == "1")
+}
+
+/// Whether an interface routes loopback by its own setting; `None` for one that is not there.
+pub(crate) fn route_localnet(interface: &str) -> Option<bool> {
+    value_of(ROUTE_LOCALNET, interface).map(|value| value.trim() != "0")
 }
 
 /// The file of a setting, with an interface's name in the place of `*`.

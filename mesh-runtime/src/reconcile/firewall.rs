@@ -190,6 +190,9 @@ impl Firewall {
             Some(_) => ruleset.guards_alone(),
             None => ruleset,
         });
+        if let Some(writer) = &mut self.writer {
+            writer.hold_loopback();
+        }
     }
 
     /// Whether there are rules in place, those that are wanted now or those before them. What is to be written anew

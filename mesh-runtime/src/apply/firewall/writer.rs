@@ -6,6 +6,7 @@ use super::{
     TABLE, connections,
     counters::Reading,
     fingerprint::{Fingerprint, tables_exist},
+    loopback::Loopback,
     netlink::PacketFilter,
     nft::{self, NftError},
 };
@@ -38,6 +39,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Writer {
     written: Option<Written>,
     counters: Reading,
+    loopback: Loopback,
 }
 
 #[derive(Debug)]
@@ -67,7 +69,21 @@ impl Writer {
             return false;
         };
         self.counters = reader.counters().unwrap_or_default();
-        written.fingerprint.is_newest(&reader)
+        let stand = written.fingerprint.is_newest(&reader);
+        if stand {
+            self.loopback.follow(&written.ruleset);
+        }
+        stand
+    }
+
+    /// Has our bridge route loopback where the rules that stand ask for it and it does not, as one that was made anew.
+    /// One system call where nothing is to be done.
+    pub(crate) fn hold_loopback(&mut self) {
+        let written = self.written.as_ref();
+        if written.is_some_and(|written| self.loopback.is_behind(&written.ruleset)) {
+            // Of rules that may have changed, the next turn finds out.
+            self.glance();
+        }
     }
 
     /// Looks at the kernel's rules, and writes them where they are not what is wanted.
@@ -76,6 +92,17 @@ impl Writer {
     ///
     /// No nft, or one that refuses; rules that cannot be read.
     pub(crate) fn turn(&mut self, wanted: &Wanted) -> Result<Outcome, NftError> {
+        let outcome = self.show(wanted);
+        match &outcome {
+            Ok(Outcome::InPlace | Outcome::Written) => self.loopback.follow(&wanted.ruleset),
+            // What was there before stands, or was damaged.
+            Ok(Outcome::Early) => {}
+            Ok(Outcome::Overtaken) | Err(_) => self.loopback.close(&wanted.ruleset),
+        }
+        outcome
+    }
+
+    fn show(&mut self, wanted: &Wanted) -> Result<Outcome, NftError> {
         let reader = PacketFilter::open().map_err(NftError::Read)?;
         let mut damaged = false;
         if let Some(written) = &mut self.written {
@@ -85,6 +112,10 @@ impl Writer {
             if !damaged && written.ruleset == wanted.ruleset {
                 return Ok(Outcome::InPlace);
             }
+        }
+        // What an earlier run has written is as good as it was until all is written anew.
+        if damaged || self.written.is_none() && !tables_exist().map_err(NftError::Read)? {
+            self.loopback.close(&wanted.ruleset);
         }
         let mut changes = match &self.written {
             Some(written) if !damaged => wanted.ruleset.since(&written.ruleset),

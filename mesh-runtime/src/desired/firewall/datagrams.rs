@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use mesh_ipam::Protocol;
+use mesh_ipam::{Protocol, is_of_all};
 
 use super::{
     Ruleset,
@@ -54,20 +54,20 @@ impl Ruleset {
         flow: &Flow,
         is_local: impl FnOnce(Ipv4Addr) -> bool,
     ) -> bool {
-        let now = leads(&self.sets.doors, flow);
+        let now = leads(&self.sets.doors, flow, self.frame.routes_loopback);
         changed.leaves_astray(now, self.frame.subnet, flow, is_local)
     }
 }
 
 /// Where a flow to an address of this host is led: by the port of that address before that of all.
-fn leads(doors: &Doors, flow: &Flow) -> Option<(Ipv4Addr, u16)> {
+fn leads(doors: &Doors, flow: &Flow, routes_loopback: bool) -> Option<(Ipv4Addr, u16)> {
     let (address, port) = flow.asked;
-    // Loopback is no door.
-    if address.is_loopback() || flow.client.0.is_loopback() {
+    if !routes_loopback && (address.is_loopback() || flow.client.0.is_loopback()) {
         return None;
     }
     let door = |address| doors.get(&(address, Protocol::Udp, port)).copied();
-    door(Some(address)).or_else(|| door(None))
+    let of_all = || is_of_all(address).then(|| door(None)).flatten();
+    door(Some(address)).or_else(of_all)
 }
 
 impl ChangedPublications {
@@ -139,12 +139,17 @@ mod tests {
 
     /// Whether a flow is astray on a host with the address of [`DOOR`], once the port leads to the third container.
     fn is_astray(changed: &ChangedPublications, flow: &Flow) -> bool {
+        is_astray_where(changed, flow, true)
+    }
+
+    fn is_astray_where(changed: &ChangedPublications, flow: &Flow, routes_loopback: bool) -> bool {
         let doors = changed.new.iter().map(|(address, way)| {
             let door = (*address, way.protocol, way.host_port);
             (door, (way.container, way.container_port))
         });
-        let now = leads(&doors.collect(), flow);
-        changed.leaves_astray(now, SUBNET, flow, |address| address == DOOR.0)
+        let now = leads(&doors.collect(), flow, routes_loopback);
+        let is_local = |address: Ipv4Addr| address == DOOR.0 || address.is_loopback();
+        changed.leaves_astray(now, SUBNET, flow, is_local)
     }
 
     #[test]
@@ -196,12 +201,7 @@ mod tests {
         let stranger = asked(Ipv4Addr::new(192, 0, 2, 99));
         let sibling = asked(Ipv4Addr::new(10, 42, 1, 9));
         let stub = asked(Ipv4Addr::new(127, 0, 0, 53));
-        let by_loopback = Flow {
-            client: (Ipv4Addr::LOCALHOST, CLIENT.1),
-            answered: (Ipv4Addr::LOCALHOST, CLIENT.1),
-            ..flow(DOOR)
-        };
-        for flow in [stranger, sibling, stub, by_loopback] {
+        for flow in [stranger, sibling, stub] {
             assert!(!is_astray(&moved(), &flow), "{flow:?}");
         }
         let another = Some(Ipv4Addr::new(192, 0, 2, 88));
@@ -218,6 +218,21 @@ mod tests {
             for flow in [flow(DOOR), flow((Ipv4Addr::new(10, 42, 1, 2), 53))] {
                 assert!(!is_astray(&changed, &flow), "{changed:?} {flow:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_flow_of_loopback_is_astray_where_the_bridge_routes_it() {
+        let own = (Ipv4Addr::LOCALHOST, CLIENT.1);
+        let to = |asked| Flow {
+            client: own,
+            asked,
+            answers: asked,
+            answered: own,
+        };
+        for asked in [DOOR, (Ipv4Addr::LOCALHOST, DOOR.1)] {
+            assert!(is_astray_where(&moved(), &to(asked), true), "{asked:?}");
+            assert!(!is_astray_where(&moved(), &to(asked), false), "{asked:?}");
         }
     }
 

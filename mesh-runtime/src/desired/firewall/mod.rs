@@ -54,6 +54,9 @@ struct Frame {
     masquerade: bool,
     /// Whether our bridge takes VLAN tags off.
     filters_vlans: bool,
+    /// Whether our bridge may route loopback, so that published ports are reached by 127.0.0.1: one that somebody else
+    /// made is left as it is.
+    routes_loopback: bool,
     /// Whether addresses are left as they are and nothing is counted by name, for a kernel that can do neither.
     guards_alone: bool,
 }
@@ -276,6 +279,7 @@ impl Ruleset {
                 routed_from: settings.routed_from.clone(),
                 masquerade: settings.masquerade,
                 filters_vlans: bridge.filters_vlans,
+                routes_loopback: desired.devices.bridge.as_ref().is_some_and(|it| it.own),
                 guards_alone: false,
             },
             sets: Sets {
@@ -314,6 +318,24 @@ impl Ruleset {
     pub(crate) fn guards_alone(mut self) -> Self {
         self.frame.guards_alone = true;
         self
+    }
+
+    /// The bridge that has to route loopback for what these rules lead by it; `None` where they lead nothing, or the
+    /// bridge is none of ours.
+    pub(crate) fn routes_loopback(&self) -> Option<&str> {
+        let Frame {
+            bridge,
+            routes_loopback,
+            guards_alone,
+            ..
+        } = &self.frame;
+        let needed = *routes_loopback && !guards_alone && published::by_loopback(&self.sets.doors);
+        needed.then_some(bridge)
+    }
+
+    /// The name of our bridge.
+    pub(crate) fn bridge(&self) -> &str {
+        &self.frame.bridge
     }
 
     /// Whether VXLAN from that address passes.

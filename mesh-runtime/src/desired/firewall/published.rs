@@ -73,6 +73,12 @@ pub(super) fn doors(
     doors
 }
 
+/// Whether any is reached by an address of loopback.
+pub(super) fn by_loopback(doors: &Doors) -> bool {
+    let mut addresses = doors.keys().map(|(address, ..)| address);
+    addresses.any(|address| address.is_none_or(|it| it.is_loopback()))
+}
+
 /// Each publication, with the address of the host that it begins at.
 pub(super) fn each(doors: &Doors) -> impl Iterator<Item = (Option<Ipv4Addr>, Publication)> {
     doors.iter().map(|(&(address, protocol, host_port), to)| {

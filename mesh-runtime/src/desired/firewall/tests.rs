@@ -24,6 +24,7 @@ fn ruleset(sets: Sets) -> Ruleset {
             routed_from: BTreeSet::new(),
             masquerade: true,
             filters_vlans: false,
+            routes_loopback: true,
             guards_alone: false,
         },
         sets,

@@ -20,6 +20,9 @@ const BEFORE_OTHERS: &str = "srcnat - 200";
 const FIRST_PORT: u16 = 32768;
 const LAST_PORT: u16 = 60999;
 
+/// Leaves alone what is from or to loopback.
+const LOOPBACK: &str = "\t\tip daddr 127.0.0.0/8 return\n\t\tip saddr 127.0.0.0/8 return\n";
+
 impl Frame {
     /// The chains that translate addresses.
     ///
@@ -38,6 +41,11 @@ impl Frame {
     /// a packet up, and the program there would take one for another node's container for one that it may carry
     /// past all this: it is told.
     ///
+    /// **By 127.0.0.1** a port is reached from its own host alone, as the gateway. What another host or a container
+    /// sends there is asked about nothing here, and dropped by the guards: the kernel takes it from our bridge
+    /// once that routes loopback (`route_localnet`). Where it does not, what is led away from loopback would get
+    /// nowhere, and so is left alone.
+    ///
     /// **The way out** comes behind all others' chains: who has a rule of their own for it has their way. Another
     /// node's own address is no router's, also where its network is let in: a peer takes from this node's address
     /// alone what does not come from this node's subnet. What is of no connection that the kernel knows, nobody
@@ -51,6 +59,11 @@ impl Frame {
             ..
         } = self;
         let gateway = gateway(*subnet);
+        // None else of loopback is meant by a port of all addresses: see `is_of_all`.
+        let (unless_loopback, from) = match self.routes_loopback {
+            true => ("", format!("{{ {cluster}, 127.0.0.0/8 }}")),
+            false => (LOOPBACK, cluster.to_string()),
+        };
         let translated = class(PRIORITY_TRANSLATED);
         let fragment = class(PRIORITY_UNKNOWN_FRAGMENT);
         let ours = format!("{{ \"{bridge}\", \"{overlay}\" }}");
@@ -82,17 +95,18 @@ impl Frame {
         format!(
             "\tchain way_in {{\n\
              \t\tfib daddr type != local return\n\
-             \t\tip daddr 127.0.0.0/8 return\n\
-             \t\tip saddr 127.0.0.0/8 return\n\
              \t\tmeta l4proto {{ tcp, udp }} dnat ip to ip daddr . meta l4proto . th dport map @published_at\n\
+             \t\tip daddr 127.0.0.0/8 ip daddr != 127.0.0.1 return\n\
              \t\tmeta l4proto {{ tcp, udp }} dnat ip to meta l4proto . th dport map @published\n\
              \t}}\n\
              \tchain in_from_elsewhere {{\n\
              \t\ttype nat hook prerouting priority dstnat + 5;\n\
+             {LOOPBACK}\
              \t\tjump way_in\n\
              \t}}\n\
              \tchain in_from_this_host {{\n\
              \t\ttype nat hook output priority -95;\n\
+             {unless_loopback}\
              \t\tjump way_in\n\
              \t}}\n\
              \tchain translated {{\n\
@@ -101,7 +115,7 @@ impl Frame {
              \t}}\n\
              \tchain inside {{\n\
              \t\ttype nat hook postrouting priority {BEFORE_OTHERS};\n\
-             \t\toifname {ours} ct status dnat ip saddr {cluster} snat ip to {gateway}\n\
+             \t\toifname {ours} ct status dnat ip saddr {from} snat ip to {gateway}\n\
              \t\toifname \"{overlay}\" ip saddr != {cluster} ip daddr {cluster} snat ip to {gateway}\n\
              \t\tct status dnat return\n\
              \t\toifname {ours} ip saddr {cluster} ip daddr {cluster} \
