@@ -47,7 +47,7 @@ const ROOM_FLAGS: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO
 #[classifier]
 fn encapsulate(context: TcContext) -> i32 {
     let packet = Packet::new(&context);
-    let verdict = match try_encapsulate(packet, packet.link(), true) {
+    let verdict = match try_encapsulate(packet, packet.link(), true, false) {
         Ok(action) => Verdict::Redirect(action),
         Err(verdict) => verdict,
     };
@@ -73,7 +73,10 @@ fn catch_all(context: TcContext) -> i32 {
         PRIORITY_ANOTHERS_CLAIM => ANOTHER_PORT,
         _ => ANY_PORT,
     };
-    match try_encapsulate(packet, port, mark != PRIORITY_TRANSLATED) {
+    let translated = mark == PRIORITY_TRANSLATED;
+    // Of a fragment it is not known: there is one mark alone.
+    let may_be_translated = translated || mark == PRIORITY_UNKNOWN_FRAGMENT;
+    match try_encapsulate(packet, port, !translated, may_be_translated) {
         Ok(action) => action,
         Err(Verdict::Pass(_)) => TC_ACT_UNSPEC,
         Err(verdict) => verdict.conclude(&context, EventProgram::CatchAll),
@@ -81,12 +84,17 @@ fn catch_all(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_encapsulate(packet: Packet, port: u32, carries: bool) -> Result<i32, Verdict> {
+fn try_encapsulate(
+    packet: Packet,
+    port: u32,
+    carries: bool,
+    may_be_translated: bool,
+) -> Result<i32, Verdict> {
     let pass = |reason| Err(Verdict::Pass(reason));
     let Some(config) = CONFIG.get(0) else {
         return pass(PassReason::NotPeer);
     };
-    let is_left = port_guard::check(packet, config, port)?;
+    let is_left = port_guard::check(packet, config, port, may_be_translated)?;
     if !carries || config.flags & CONFIG_GUARD_ONLY != 0 {
         return pass(PassReason::ForwardingOff);
     }

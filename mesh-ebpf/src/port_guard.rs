@@ -61,15 +61,23 @@ struct Sender {
     /// Index of the port, or [`ANY_PORT`].
     port: u32,
     mac: Mac,
+    /// Whether the packet filter may have translated its destination before it came here.
+    may_be_translated: bool,
 }
 
 /// Lets the frame through, or says what becomes of it. `port` is the port it came in by, or
-/// [`ANY_PORT`]. Pointers into the packet are void afterwards.
+/// [`ANY_PORT`]; `may_be_translated` is whether its destination may be another than the container sent it to. Pointers
+/// into the packet are void afterwards.
 ///
 /// Returns whether the port is one whose packets are left to the kernel path; of frames that are
 /// no IPv4, and so are its anyway, `false`.
 #[inline(always)]
-pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<bool, Verdict> {
+pub(crate) fn check(
+    packet: Packet,
+    config: &Config,
+    port: u32,
+    may_be_translated: bool,
+) -> Result<bool, Verdict> {
     let Some(ethernet) = packet.at::<Ethernet>(0) else {
         return Err(Verdict::Pass(PassReason::Unreadable));
     };
@@ -79,7 +87,11 @@ pub(crate) fn check(packet: Packet, config: &Config, port: u32) -> Result<bool, 
         source,
         ethertype,
     } = unsafe { *ethernet };
-    let sender = Sender { port, mac: source };
+    let sender = Sender {
+        port,
+        mac: source,
+        may_be_translated,
+    };
     if is_reserved(destination) && is_of_hosts(ethertype) {
         return Err(because(DropReason::Malformed));
     }
@@ -255,9 +267,10 @@ fn ipv4(packet: Packet, config: &Config, sender: Sender) -> Result<bool, Verdict
     };
     // SAFETY: `reach` proved that the header is in the packet.
     let ip = unsafe { *ip };
-    if ip.destination & LOOPBACK_MASK == LOOPBACK {
+    if ip.destination & LOOPBACK_MASK == LOOPBACK && !sender.may_be_translated {
         // The rules drop it, too. But the bridge may route this network, so that published ports are reached by it,
-        // and the rules may be flushed while no runtime writes them anew.
+        // and the rules may be flushed while no runtime writes them anew. The answers of published ports are for
+        // the gateway until they are translated.
         return Err(because(DropReason::Malformed));
     }
     // Before the kernel cuts a packet up, it writes the checksum that is left to it, and makes the header

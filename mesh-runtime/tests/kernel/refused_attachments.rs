@@ -175,8 +175,8 @@ async fn names_and_numbers_that_break_a_rule_are_refused_with_both() {
             "\"sctp\"",
         ),
         (
-            Box::new(move |it| it.ports = vec![port(80, 1, "tcp", "127.0.0.1")]),
-            "127.0.0.1",
+            Box::new(move |it| it.ports = vec![port(80, 1, "tcp", "224.0.0.1")]),
+            "224.0.0.1",
         ),
         (
             Box::new(move |it| it.ports = vec![port(80, 2, "tcp", ""), port(81, 1, "tcp", "")]),
@@ -236,13 +236,13 @@ async fn before_the_underlay_is_known_an_attachment_is_refused_with_what_is_miss
 #[tokio::test]
 async fn a_port_that_a_process_of_the_host_listens_on_is_not_published() {
     let (host, _daemon, mut client) = node("listener").await;
-    let (listener, on_loopback) = host
-        .netns
-        .run(|| {
-            let listen = |address: &str| std::net::TcpListener::bind(address).unwrap();
-            (listen("192.0.2.1:8080"), listen("127.0.0.1:8081"))
-        })
-        .unwrap();
+    let listen = |address: &'static str| {
+        let listening = host.netns.run(|| std::net::TcpListener::bind(address));
+        listening.unwrap().unwrap()
+    };
+    let (listener, on_loopback) = (listen("192.0.2.1:8080"), listen("127.0.0.1:8081"));
+    // Of a resolver, for one: of loopback a port of all addresses is 127.0.0.1's alone.
+    let stub = listen("127.0.0.53:8081");
     let web = namespace("web").await;
     let mut wanted = request("web", &web);
     wanted.ports = vec![PublishedPort {
@@ -265,17 +265,25 @@ async fn a_port_that_a_process_of_the_host_listens_on_is_not_published() {
     };
     client.attach(held).await.unwrap();
     client.detach(owner("web")).await.unwrap();
-    drop(listener);
     // A process that another test starts at this moment has a copy of the socket until it runs its program.
-    let deadline = Deadline::after(Duration::from_secs(10));
+    let deadline = Deadline::after(Duration::from_secs(20));
     let sockets = || fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let loopback = u32::from_ne_bytes([127, 0, 0, 1]);
+    drop(listener);
     while host.netns.run(sockets).unwrap().contains(":1F90 ") {
+        deadline.pause().await.unwrap();
+    }
+    let reason = refusal(client.attach(wanted.clone()).await);
+    assert!(reason.contains("127.0.0.1:8081/tcp"), "{reason}");
+    drop(on_loopback);
+    let own = format!("{loopback:08X}:1F91 ");
+    while host.netns.run(sockets).unwrap().contains(&own) {
         deadline.pause().await.unwrap();
     }
     client.attach(wanted.clone()).await.unwrap();
     // It is the container's by now, whoever comes later.
     client.attach(wanted).await.unwrap();
-    drop(on_loopback);
+    drop(stub);
 }
 
 /// A namespace that is another one by the time its inside is set up.

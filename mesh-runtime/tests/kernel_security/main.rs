@@ -20,6 +20,9 @@ mod port;
 mod register;
 mod scene;
 mod tables;
+#[path = "../kernel_ways/web.rs"]
+#[allow(dead_code, reason = "only a part of it is needed here")]
+mod web;
 mod witness;
 
 mod arp;

@@ -50,6 +50,21 @@ impl Programs {
         ))
     }
 
+    /// With an `nft` that refuses while [`broken`](Self::broken) is there, and takes half a second.
+    pub(crate) fn breakable() -> Self {
+        let programs = Self::none();
+        let broken = programs.broken();
+        programs.wrap(&format!(
+            "sleep 0.5\ntest -e {} && exit 1\nexec nft \"$@\"",
+            broken.display()
+        ))
+    }
+
+    /// A file that has a [breakable](Self::breakable) `nft` refuse.
+    pub(crate) fn broken(&self) -> PathBuf {
+        self.path().join("broken")
+    }
+
     /// With a script in the place of `nft`, that finds the true one.
     fn wrap(self, script: &str) -> Self {
         let programs = self;

@@ -249,7 +249,7 @@ async fn anothers_table_is_left_alone_by_repairs_and_by_cleanup() {
     cleanup(host);
 }
 
-fn cleanup(host: &Host) {
+pub(crate) fn cleanup(host: &Host) {
     let mut command = host.netns().command(env!("CARGO_BIN_EXE_quilt-runtime"));
     command.arg("--bpffs").arg(host.bpffs_dir());
     command.arg("--state-dir").arg(host.runtime_state_dir());

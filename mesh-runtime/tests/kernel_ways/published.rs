@@ -64,6 +64,80 @@ async fn a_port_is_reached_from_its_own_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_reached_from_its_own_host_by_loopback_under_the_gateways_address() {
+    reached(
+        |scene, _| scene.home().netns(),
+        |_| vec![Ipv4Addr::LOCALHOST],
+        |scene, _| scene.gateway(),
+    )
+    .await;
+}
+
+/// Of two ports and both protocols, with datagrams that are longer than the MTU of the bridge.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_and_long_datagrams_pass_by_loopback_while_the_runtime_lives_and_when_it_is_killed() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let (home, gateway) = (scene.home(), scene.gateway());
+        let ports = [
+            port("tcp", OUTSIDE, INSIDE, 2),
+            port("udp", OUTSIDE, INSIDE, 2),
+        ];
+        let web = Web::attach(home, &ports).await;
+        let both = [0, 1].map(|offset| {
+            let (tcp, udp) = (
+                Server::on(web.netns(), INSIDE + offset),
+                Echo::on(web.netns(), INSIDE + offset),
+            );
+            (OUTSIDE + offset, tcp, udp)
+        });
+        let client = client(home.netns());
+        for killed in [false, true] {
+            if killed {
+                kill(&scene.pair).await;
+            }
+            for (outside, tcp, udp) in &both {
+                let seen = tcp.sees(home.netns(), Ipv4Addr::LOCALHOST, *outside);
+                assert_eq!(seen.await, gateway, "tcp {outside}, killed: {killed}");
+                let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, *outside);
+                for lengths in [(10, 10), (5_000, 10), (10, 5_000), (60_000, 60_000)] {
+                    let seen = udp.sees_in_lengths(&client, to, lengths).await;
+                    assert_eq!(seen, gateway, "udp {outside}, killed: {killed}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_loopback_is_reached_from_its_own_host_alone() {
+    in_modes(ALIVE, Plan::default(), async |scene| {
+        let home = scene.home();
+        let one = PublishedPort {
+            host_address: Ipv4Addr::LOCALHOST.to_string(),
+            ..port("tcp", OUTSIDE, INSIDE, 1)
+        };
+        let web = Web::attach(home, &[one]).await;
+        let server = Server::on(web.netns(), INSIDE);
+        let seen = server.sees(home.netns(), Ipv4Addr::LOCALHOST, OUTSIDE);
+        assert_eq!(seen.await, scene.gateway());
+        for from in [
+            home.netns(),
+            scene.attacker.netns(),
+            scene.pair.stranger().netns(),
+        ] {
+            assert!(!listens(from, home.address(), OUTSIDE), "{}", from.name());
+        }
+        for from in [home.netns(), scene.attacker.netns(), web.netns()] {
+            assert!(!listens(from, scene.gateway(), OUTSIDE), "{}", from.name());
+        }
+        let own = Ipv4Addr::LOCALHOST;
+        assert!(!listens(scene.attacker.netns(), own, OUTSIDE));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_reached_from_another_node() {
     reached(
         |scene, _| scene.away().netns(),
@@ -193,6 +267,7 @@ async fn a_port_of_udp_is_reached_from_everywhere_and_answers_from_where_it_was_
             (stranger.netns(), host, stranger.address()),
             (scene.home().netns(), host, host),
             (scene.home().netns(), gateway, gateway),
+            (scene.home().netns(), Ipv4Addr::LOCALHOST, gateway),
             (scene.attacker.netns(), host, gateway),
             (scene.attacker.netns(), gateway, gateway),
             (scene.far().netns(), host, scene.away().address()),
@@ -256,14 +331,17 @@ async fn a_port_of_an_address_that_is_not_the_hosts_takes_nobodys_packets() {
     .await;
 }
 
+/// A socket of the host's own, as an engine's that holds the port for the container, is in nobody's way.
 #[tokio::test(flavor = "multi_thread")]
-async fn loopback_is_no_door() {
+async fn of_loopback_no_other_address_is_a_door_and_no_listener_is_before_it() {
     in_modes(&[Mode::Off], Plan::default(), async |scene| {
         let home = scene.home().netns();
-        let _web = Web::attach(scene.home(), &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
-        let server = Server::on(home, OUTSIDE);
-        let seen = server.sees(home, Ipv4Addr::LOCALHOST, OUTSIDE).await;
-        assert_eq!(seen, Ipv4Addr::LOCALHOST);
+        let web = Web::attach(scene.home(), &[port("tcp", OUTSIDE, INSIDE, 1)]).await;
+        let (held, inside) = (Server::on(home, OUTSIDE), Server::on(web.netns(), INSIDE));
+        let stub = Ipv4Addr::new(127, 0, 0, 53);
+        assert_eq!(held.sees(home, stub, OUTSIDE).await, Ipv4Addr::LOCALHOST);
+        let seen = inside.sees(home, Ipv4Addr::LOCALHOST, OUTSIDE).await;
+        assert_eq!(seen, scene.gateway());
     })
     .await;
 }
@@ -385,18 +463,24 @@ async fn datagrams_find_the_container_that_takes_the_place_of_another() {
     in_modes(ALIVE, Plan::default(), async |scene| {
         let home = scene.home();
         let to = SocketAddrV4::new(home.address(), OUTSIDE);
+        let to_loopback = SocketAddrV4::new(Ipv4Addr::LOCALHOST, OUTSIDE);
+        let own = client(home.netns());
         let client = client(scene.pair.stranger().netns());
         let ports = [port("udp", OUTSIDE, INSIDE, 1)];
         // Before anything is published.
         client.send_to(b"nobody yet", to).unwrap();
+        own.send_to(b"nobody yet", to_loopback).unwrap();
         for _ in 0..3 {
             let web = Web::attach(home, &ports).await;
             let server = Echo::on(web.netns(), INSIDE);
             let seen = server.sees(&client, to).await;
             assert_eq!(seen, scene.pair.stranger().address());
+            let seen = server.sees(&own, to_loopback).await;
+            assert_eq!(seen, scene.gateway());
             web.detach(home).await;
             // Also while it leads nowhere.
             client.send_to(b"nobody any more", to).unwrap();
+            own.send_to(b"nobody any more", to_loopback).unwrap();
         }
     })
     .await;

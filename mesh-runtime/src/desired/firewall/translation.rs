@@ -39,7 +39,8 @@ impl Frame {
     ///
     /// Where the host's filter sees what its bridges carry, destinations are translated before the bridge hands
     /// a packet up, and the program there would take one for another node's container for one that it may carry
-    /// past all this: it is told.
+    /// past all this: it is told. So it is of what is for loopback by then, which is an answer: it was for another
+    /// address when it came, or it would have been dropped.
     ///
     /// **By 127.0.0.1** a port is reached from its own host alone, as the gateway. What another host or a container
     /// sends there is asked about nothing here, and dropped by the guards: the kernel takes it from our bridge
@@ -112,6 +113,7 @@ impl Frame {
              \tchain translated {{\n\
              \t\ttype filter hook prerouting priority dstnat + 10;\n\
              \t\tiifname \"{bridge}\" ct status dnat meta priority != {fragment} meta priority set {translated}\n\
+             \t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 meta priority != {fragment} meta priority set {translated}\n\
              \t}}\n\
              \tchain inside {{\n\
              \t\ttype nat hook postrouting priority {BEFORE_OTHERS};\n\
