@@ -173,6 +173,10 @@ impl Sender<'_> {
     }
 
     fn ipv4(self, ip: &Ipv4, packet: &[u8]) -> Result<(), Dropped> {
+        if ip.destination.is_loopback() {
+            // No wire carries it, and a host that routes it would take it for its own.
+            return Err(Dropped::because(DropReason::Malformed));
+        }
         let verdict = self
             .may_speak_from(ip.source)
             .and_then(|()| beyond_ipv4(self.node, self.segment_size, ip, packet));

@@ -79,10 +79,14 @@ pub(crate) fn cases(cases: &mut Cases<'_>) {
     guarding_only(cases);
 }
 
-/// Frames to the addresses that bridges keep to themselves.
+/// Frames to the addresses that bridges keep to themselves, and to those that hosts do.
 fn reserved(cases: &mut Cases<'_>) {
     let reserved = |last| [0x01, 0x80, 0xc2, 0, 0, last];
     let port = Program::Encapsulate;
+    // The destination's address is behind 14 and 16 bytes.
+    let to_loopback = with(from_address(CONTAINER), 30, &[127, 0, 0, 53]);
+    let name = "IPv4 to loopback is on no wire";
+    cases.add(port, name, to_loopback, drop(Malformed));
     for (name, packet) in [
         (
             "IPv4 to where no bridge forwards would be the host's",

@@ -189,6 +189,44 @@ fn a_published_range_is_an_element_a_port_with_the_offset_kept() {
 }
 
 #[test]
+fn the_bridge_routes_loopback_where_it_is_ours_and_a_port_is_led_to_by_it() {
+    let container = Ipv4Addr::new(10, 42, 1, 2);
+    let rules = |host_address| {
+        let published = [(container, range(host_address, Protocol::Tcp, 8000, 1))].into();
+        ruleset(Sets {
+            doors: doors(&published, SUBNET, VXLAN_PORT),
+            ..Sets::default()
+        })
+    };
+    let alone = rules(None).guards_alone();
+    for (rules, routes) in [
+        (ruleset(Sets::default()), false),
+        (rules(None), true),
+        (rules(Some("127.0.0.1")), true),
+        (rules(Some("192.0.2.2")), false),
+        (alone, false),
+    ] {
+        assert_eq!(
+            rules.routes_loopback().is_some(),
+            routes,
+            "{}",
+            rules.text()
+        );
+    }
+    // Where nothing comes out of it, nothing is led away from loopback.
+    let mut anothers = rules(None);
+    let left_alone = |rules: &Ruleset| {
+        let text = rules.text();
+        let chain = text.split("chain in_from_this_host").nth(1);
+        chain.unwrap().lines().nth(2) == Some("\t\tip daddr 127.0.0.0/8 return")
+    };
+    assert!(!left_alone(&anothers));
+    anothers.frame.routes_loopback = false;
+    assert!(left_alone(&anothers));
+    assert_eq!(anothers.routes_loopback(), None);
+}
+
+#[test]
 fn the_overlays_port_and_what_is_no_container_of_this_node_are_not_published() {
     let text = with(&[
         (
