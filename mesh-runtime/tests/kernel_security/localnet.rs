@@ -237,6 +237,17 @@ async fn the_bridge_routes_loopback_while_the_rules_stand_and_a_port_needs_it() 
     assert!(!routes(netns));
     let web = Web::attach(host, &[port("tcp", 8080, 80, 1)]).await;
     wait_routes(netns, true, "once a port is published").await;
+    // While they are being written anew.
+    fs::write(programs.held(), "").unwrap();
+    run(netns, "nft", "flush ruleset");
+    // Sooner than the runtime gives that program up.
+    let flushed = wait_until("a bridge that routes nothing", SOON / 4, || async {
+        (!routes(netns)).then_some(()).ok_or("not yet")
+    });
+    flushed.await.unwrap();
+    fs::remove_file(programs.held()).unwrap();
+    rules_first(netns).await;
+    // And where they cannot be.
     for dead in [false, true] {
         if dead {
             host.stop(Daemon::Runtime, Signal::SIGKILL, SOON)

@@ -50,14 +50,20 @@ impl Programs {
         ))
     }
 
-    /// With an `nft` that refuses while [`broken`](Self::broken) is there, and takes half a second.
+    /// With an `nft` that refuses while [`broken`](Self::broken) is there, and waits while [`held`](Self::held) is.
     pub(crate) fn breakable() -> Self {
         let programs = Self::none();
-        let broken = programs.broken();
+        let (broken, held) = (programs.broken(), programs.held());
         programs.wrap(&format!(
-            "sleep 0.5\ntest -e {} && exit 1\nexec nft \"$@\"",
+            "while test -e {}; do sleep 0.1; done\ntest -e {} && exit 1\nexec nft \"$@\"",
+            held.display(),
             broken.display()
         ))
+    }
+
+    /// A file that has a [breakable](Self::breakable) `nft` wait.
+    pub(crate) fn held(&self) -> PathBuf {
+        self.path().join("held")
     }
 
     /// A file that has a [breakable](Self::breakable) `nft` refuse.
