@@ -229,7 +229,7 @@ async fn the_underlay_reaches_nothing_of_loopback_while_a_port_is_published() {
 /// The rules come first, and when they go, the bridge routes loopback no more until they are back.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bridge_routes_loopback_while_the_rules_stand_and_a_port_needs_it() {
-    let programs = Programs::breakable();
+    let programs = Programs::holdable();
     let options = DaemonOptions::new().env("PATH", programs.path());
     let pair = Pair::start(&options).await;
     pair.wait_fast().await;
@@ -254,13 +254,13 @@ async fn the_bridge_routes_loopback_while_the_rules_stand_and_a_port_needs_it() 
                 .await
                 .unwrap();
         }
-        fs::write(programs.broken(), "").unwrap();
+        programs.allow(false);
         run(netns, "nft", "flush ruleset");
         if dead {
             host.restart(Daemon::Runtime).unwrap();
         }
         wait_routes(netns, false, "with the rules flushed").await;
-        fs::remove_file(programs.broken()).unwrap();
+        programs.allow(true);
         rules_first(netns).await;
     }
     // Somebody hardens the host, or makes the bridge anew.

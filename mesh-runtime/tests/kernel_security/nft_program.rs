@@ -50,25 +50,26 @@ impl Programs {
         ))
     }
 
-    /// With an `nft` that refuses while [`broken`](Self::broken) is there, and waits while [`held`](Self::held) is.
-    pub(crate) fn breakable() -> Self {
+    /// With an `nft` that waits while [`held`](Self::held) is there.
+    pub(crate) fn holdable() -> Self {
         let programs = Self::none();
-        let (broken, held) = (programs.broken(), programs.held());
+        let held = programs.held();
         programs.wrap(&format!(
-            "while test -e {}; do sleep 0.1; done\ntest -e {} && exit 1\nexec nft \"$@\"",
-            held.display(),
-            broken.display()
+            "while test -e {}; do sleep 0.1; done\nexec nft \"$@\"",
+            held.display()
         ))
     }
 
-    /// A file that has a [breakable](Self::breakable) `nft` wait.
+    /// A file that has a [holdable](Self::holdable) `nft` wait.
     pub(crate) fn held(&self) -> PathBuf {
         self.path().join("held")
     }
 
-    /// A file that has a [breakable](Self::breakable) `nft` refuse.
-    pub(crate) fn broken(&self) -> PathBuf {
-        self.path().join("broken")
+    /// Has `nft` be a program that can be run, or not.
+    pub(crate) fn allow(&self, run: bool) {
+        let mode = if run { 0o755 } else { 0o600 };
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(self.path().join("nft"), permissions).unwrap();
     }
 
     /// With a script in the place of `nft`, that finds the true one.
