@@ -110,6 +110,11 @@ impl Attachment {
         };
         let (held, given) = (endpoint.mac, self.mac.unwrap_or(endpoint.mac));
         let mtu = self.mtu.unwrap_or(endpoint.mtu);
+        // Who says them apart (PublishPorts) says none here.
+        let published = match &self.published[..] {
+            [] if named.is_none() => &endpoint.published[..],
+            given => given,
+        };
         let differences = [
             differs(
                 "moved_by_engine",
@@ -128,11 +133,7 @@ impl Attachment {
                 endpoint.default_route.to_string(),
                 self.default_route.to_string(),
             ),
-            differs(
-                "the ports",
-                list(&endpoint.published),
-                list(&self.published),
-            ),
+            differs("the ports", list(&endpoint.published), list(published)),
         ];
         match differences.into_iter().flatten().next() {
             Some(error) => Err(error),
@@ -265,6 +266,28 @@ mod tests {
         assert!(!plan.moved_by_engine);
         assert_eq!(plan.namespace, Some(web()));
         assert_eq!(Inside::of(&lease(plan), &GROUND).interface, "eth0");
+    }
+
+    #[test]
+    fn ports_that_were_said_apart_are_no_other_ones_than_none() {
+        let one = |host_port| Published {
+            protocol: Protocol::Tcp,
+            host_address: None,
+            host_port,
+            container_port: 80,
+            count: 1,
+        };
+        let mut held = lease(attachment().plan(&GROUND, None).unwrap());
+        held.endpoint.as_mut().unwrap().published = vec![one(8080)];
+        let check = |published: Vec<Published>| {
+            let wanted = Attachment {
+                published,
+                ..attachment()
+            };
+            wanted.check_same(&held, None).is_ok()
+        };
+        assert!(check(vec![]) && check(vec![one(8080)]));
+        assert!(!check(vec![one(8081)]));
     }
 
     #[test]
