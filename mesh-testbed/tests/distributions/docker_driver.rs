@@ -4,7 +4,7 @@ use mesh_testbed::{Distribution, Engine, Host};
 
 use crate::{docker_life, mesh::needed};
 
-async fn docker(host: &Host) -> Engine {
+pub(crate) async fn docker(host: &Host) -> Engine {
     let distribution = needed(Distribution::chosen());
     needed(Engine::docker_over_quilt_docker_of(&distribution, host).await)
 }

@@ -10,6 +10,7 @@ mod beside;
 mod calls;
 #[path = "../child/mod.rs"]
 mod child;
+mod compose;
 mod containerd;
 mod cri;
 mod docker;

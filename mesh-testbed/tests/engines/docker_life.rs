@@ -163,6 +163,7 @@ pub(crate) async fn ports_are_reached(docker: impl AsyncFn(&Host) -> Engine) {
         (db.netns().entrance(), gateway, gateway),
         (first.netns().entrance(), first.address(), first.address()),
         (first.netns().entrance(), gateway, gateway),
+        (first.netns().entrance(), Ipv4Addr::LOCALHOST, gateway),
         (engine.entrance(&sibling).unwrap(), first.address(), gateway),
         (inside.clone(), first.address(), gateway),
     ] {

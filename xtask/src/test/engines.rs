@@ -31,11 +31,12 @@ const DISTRIBUTIONS: [Distribution; 2] = [
 
 /// containerd, Docker and Podman, and what a runtime and its plugins need on their host. Nothing starts Docker's daemon: there is
 /// no init system inside.
-const ENGINES: [&str; 9] = [
+const ENGINES: [&str; 10] = [
     "containerd",
     "runc",
     "docker.io",
     "docker-cli",
+    "docker-compose",
     "containernetworking-plugins",
     "iptables",
     "nftables",
