@@ -45,6 +45,28 @@ pub(crate) fn quantile(
     })
 }
 
+/// By how much the median of the one is above that of the other, whose samples were taken in turns with it. The range is that
+/// of the turns' own differences.
+pub(crate) fn difference(
+    name: impl Into<String>,
+    unit: &'static str,
+    goal: Option<f64>,
+    one: &[f64],
+    other: &[f64],
+) -> anyhow::Result<Figure> {
+    let turns: Vec<f64> = one
+        .iter()
+        .zip(other)
+        .map(|(one, other)| one - other)
+        .collect();
+    let range = quantile(name, unit, goal, &turns, 50)?;
+    let median = |samples| quantile("", unit, None, samples, 50).map(|it| it.measured);
+    Ok(Figure {
+        measured: median(one)? - median(other)?,
+        ..range
+    })
+}
+
 /// The nearest-rank definition: the smallest value that at least so many per cent are not
 /// above. For an index into `len` sorted values.
 fn nearest_rank(len: usize, per_cent: usize) -> usize {
@@ -93,7 +115,7 @@ pub(crate) fn table(figures: &[Figure]) -> Table {
         .load_style(STYLE)
         .set_header(["figure", "goal", "measured", "", "range", "samples"]);
     for figure in figures {
-        let number = |value: f64| match value {
+        let number = |value: f64| match value.abs() {
             100.0.. => format!("{value:.0}"),
             10.0..100.0 => format!("{value:.1}"),
             _ => format!("{value:.2}"),
@@ -138,6 +160,16 @@ mod tests {
         let one = quantile("x", "ms", None, &[7.0], 99).unwrap();
         assert_eq!((one.measured, one.smallest, one.largest), (7.0, 7.0, 7.0));
         assert!(quantile("x", "ms", None, &[], 50).is_err());
+    }
+
+    #[test]
+    fn a_difference_is_that_of_the_medians_and_its_range_that_of_the_turns() {
+        let (one, other) = ([7.0, 9.0, 30.0], [5.0, 10.0, 6.0]);
+        let figure = difference("x", "ms", Some(4.0), &one, &other).unwrap();
+        assert_eq!((figure.measured, figure.samples), (3.0, 3));
+        assert_eq!((figure.smallest, figure.largest), (-1.0, 24.0));
+        assert_eq!(figure.is_met(), Some(true));
+        assert!(difference("x", "ms", None, &one, &[]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod cni;
 mod containers;
 mod control;
 mod dataplane;
+mod engines;
 mod figure;
 mod idle;
 mod leases;
@@ -24,7 +25,8 @@ use anyhow::Context as _;
 use clap::Parser;
 
 use crate::{
-    cni::CniOptions, control::ControlOptions, dataplane::DataplaneOptions, figure::Figure,
+    cni::CniOptions, control::ControlOptions, dataplane::DataplaneOptions, engines::EnginesOptions,
+    figure::Figure,
 };
 
 /// Measure Quilt Mesh on this machine
@@ -50,6 +52,8 @@ enum Subject {
     Control(ControlOptions),
     /// The CNI plugin: how long ADD and DEL take on a node with many containers
     Cni(CniOptions),
+    /// Docker and Podman: how long they take to start a container in our network, beside one of their own
+    Engines(EnginesOptions),
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,6 +86,9 @@ fn main() -> anyhow::Result<ExitCode> {
             tokio.block_on(report(options.json, measure_runtime(&options)))?;
         }
         Subject::Cni(options) => tokio.block_on(report(options.json, cni::measure(&options)))?,
+        Subject::Engines(options) => {
+            tokio.block_on(report(options.json, engines::measure(&options)))?;
+        }
         Subject::Dataplane(options) => tokio.block_on(dataplane::run(&options))?,
         Subject::Control(options) => tokio.block_on(control::run(&options))?,
     }

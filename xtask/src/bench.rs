@@ -4,8 +4,10 @@ use std::process::{Command, ExitCode};
 
 use crate::build_cni;
 use crate::cargo;
+use crate::docker;
 use crate::foreground::{self, Reach};
 use crate::setup::{self, Tool, require_root};
+use crate::test::engines;
 
 /// Measure, and print figures
 ///
@@ -29,8 +31,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         // A runtime needs the one; what is broken for it to repair, and what is shown, the other.
         setup::ensure(&[Tool::Nftables, Tool::Iproute])?;
     }
-    if asked_for("dataplane") {
+    if asked_for("dataplane") || asked_for("engines") {
         setup::ensure(&[Tool::Iptables])?;
+    }
+    if asked_for("engines") {
+        setup::ensure(&[Tool::Busybox, Tool::Bootstrap])?;
+        docker::ensure()?;
     }
     if asked_for("cni") {
         setup::ensure(&[Tool::CniPlugins])?;
@@ -44,9 +50,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     bench
         .args(&options.arguments)
         .env("QUILT_MESH_BIN_DIR", &binaries);
+    // As it is installed: how long a plugin takes to start counts.
     if asked_for("cni") {
-        // As it is installed: how long it takes to start counts.
-        bench.env("QUILT_MESH_PLUGIN", build_cni::build(&checkout)?);
+        bench.env("QUILT_MESH_PLUGIN", build_cni::build(&checkout)?.cni);
     }
-    Ok(foreground::run(&mut bench, Reach::Program, None)?.code())
+    // It is not made anew while somebody measures in it.
+    let mut held = None;
+    if asked_for("engines") {
+        bench.env("QUILT_MESH_PLUGIN", build_cni::build(&checkout)?.netavark);
+        let podman = engines::ensure_podman(&checkout)?;
+        bench.env(engines::CHOSEN, podman.suite);
+        held = Some(podman);
+    }
+    let ended = foreground::run(&mut bench, Reach::Program, None)?;
+    drop(held);
+    Ok(ended.code())
 }

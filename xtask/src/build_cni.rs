@@ -11,21 +11,29 @@ use crate::cargo;
 use crate::foreground::{self, Reach};
 use crate::setup::{self, Tool};
 
-/// Build the CNI plugin so that it runs on any Linux of this architecture, and print where it is
+/// Build the plugins for CNI and netavark so that they run on any Linux of this architecture, and print where they are
 ///
-/// A static binary, without debug information: engines run it in whatever file system they have. With rustup it is built
+/// Static binaries, without debug information: engines run them in whatever file system they have. With rustup they are built
 /// for musl, whose part of the toolchain this adds; otherwise for the C library of this machine, linked statically.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
 
 pub(crate) fn run(_: &Options) -> anyhow::Result<ExitCode> {
     setup::ensure(&[Tool::CCompiler])?;
-    println!("{}", build(&cargo::checkout()?)?.display());
+    let plugins = build(&cargo::checkout()?)?;
+    println!("{}", plugins.cni.display());
+    println!("{}", plugins.netavark.display());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds it, and returns the binary's path.
-pub(crate) fn build(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+/// The plugins' binaries.
+pub(crate) struct Plugins {
+    pub(crate) cni: PathBuf,
+    pub(crate) netavark: PathBuf,
+}
+
+/// Builds them.
+pub(crate) fn build(checkout: &Checkout) -> anyhow::Result<Plugins> {
     let musl = format!("{ARCH}-unknown-linux-musl");
     let add = ["target", "add", &musl];
     if setup::find("rustup", std::env::var_os("PATH").as_deref()).is_some() && !has(&musl)? {
@@ -50,6 +58,9 @@ pub(crate) fn build(checkout: &Checkout) -> anyhow::Result<PathBuf> {
         "--release",
         "--package",
         "mesh-cni",
+        "--package",
+        "mesh-netavark",
+        "--bins",
         "--target",
         &target,
         "--config",
@@ -60,7 +71,11 @@ pub(crate) fn build(checkout: &Checkout) -> anyhow::Result<PathBuf> {
         build.env("RUSTFLAGS", flags);
     }
     cargo::finish(build.stdout(std::io::stderr()))?;
-    Ok(checkout.target_dir.join(target).join("release/quilt-cni"))
+    let binaries = checkout.target_dir.join(target).join("release");
+    Ok(Plugins {
+        cni: binaries.join("quilt-cni"),
+        netavark: binaries.join("quilt-netavark"),
+    })
 }
 
 /// Whether the compiler has the standard library of a target.

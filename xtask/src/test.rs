@@ -1,6 +1,6 @@
 //! `cargo xtask test`
 
-mod engines;
+pub(crate) mod engines;
 pub(crate) mod faults;
 mod libtest;
 mod suite;

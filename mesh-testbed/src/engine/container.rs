@@ -120,7 +120,13 @@ impl Engine {
         Ok(self.namespaces.seen_from_outside(Path::new(&file)))
     }
 
-    fn run_detached(&self, name: &str, options: &[&str]) -> Result<String> {
+    /// Starts a container that does nothing but be there, by one command of the engine's with these options, such as another
+    /// network. Returns what the engine printed.
+    ///
+    /// # Errors
+    ///
+    /// What the engine said.
+    pub fn run_detached(&self, name: &str, options: &[&str]) -> Result<String> {
         let parent = self.control_group.path();
         let common = ["run", "--detach", "--name", name, "--cap-add", "NET_RAW"];
         let grouped = ["--cgroup-parent", &parent];

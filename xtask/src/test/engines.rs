@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use mesh_ebpf_build::Checkout;
 
 use super::suite::Suite;
 use super::{Options, Summary, THREADS, compile, execute};
@@ -91,18 +92,39 @@ const AT_ONCE: &str = "2";
 /// Somebody else makes a root file system, or runs tests in it, for no longer.
 const PATIENCE: Duration = Duration::from_secs(45 * 60);
 
-/// By which tests know the distribution.
-const CHOSEN: &str = "QUILT_MESH_DISTRIBUTION";
+/// By which tests and benchmarks know the distribution.
+pub(crate) const CHOSEN: &str = "QUILT_MESH_DISTRIBUTION";
+
+/// Where root file systems are kept, below the target directory.
+const ALL: &str = "distributions";
 
 /// A file beside the root file system that says what is in it.
 const MADE_OF: &str = "made-of";
+
+/// A root file system that nobody makes anew for as long as this value is there.
+pub(crate) struct Held {
+    /// By which Debian knows the distribution, and benchmarks do.
+    pub(crate) suite: &'static str,
+    _lock: File,
+}
+
+/// The root file system with Podman 5 and netavark, made if it is not there.
+pub(crate) fn ensure_podman(checkout: &Checkout) -> anyhow::Result<Held> {
+    // Debian 13.
+    let [distribution, _] = &DISTRIBUTIONS;
+    let lock = distribution.ensure(&checkout.target_dir.join(ALL))?;
+    Ok(Held {
+        suite: distribution.release.suite,
+        _lock: lock,
+    })
+}
 
 /// Runs the tests of engines and plugins of other distributions.
 pub(super) fn collect(options: &Options) -> anyhow::Result<Summary> {
     require_root("test --engines")?;
     setup::ensure(&TOOLS)?;
     let checkout = cargo::checkout()?;
-    let all = checkout.target_dir.join("distributions");
+    let all = checkout.target_dir.join(ALL);
     let mut suites = compile(&checkout, &PROGRAMS)?;
     suites.retain(Suite::is_of_distributions);
     let mut summary = Summary::default();
