@@ -70,7 +70,9 @@ impl Container {
             },
             "network_options": { "interface_name": all["network_options"]["interface_name"] },
         });
-        read(named.to_string().as_bytes())
+        let mut container: Self = read(named.to_string().as_bytes())?;
+        container.network.forget_what_is_no_socket();
+        Ok(container)
     }
 
     /// What the call is about.
@@ -128,6 +130,8 @@ impl Container {
 
 #[cfg(test)]
 mod tests {
+    use mesh_client::DEFAULT_SOCKET;
+
     use super::*;
 
     fn container(options: Value) -> Value {
@@ -170,6 +174,13 @@ mod tests {
         let interface = names.interface(PathBuf::new()).unwrap();
         assert_eq!(interface.owner.to_string(), "podman/mesh/0a1b/eth0");
         assert_eq!(interface.socket, PathBuf::from("/run/mine.sock"));
+        for socket in ["run/mine.sock", "", &"s".repeat(5000)] {
+            let mut spoiled = container(Value::Null);
+            spoiled["network"]["options"] = json!({ "socket": socket });
+            let names = Container::read_names(spoiled.to_string().as_bytes()).unwrap();
+            let interface = names.interface(PathBuf::new()).unwrap();
+            assert_eq!(interface.socket, PathBuf::from(DEFAULT_SOCKET), "{socket}");
+        }
         let refused = Container::read_names(b"{}").unwrap_err().to_string();
         assert!(refused.contains("container_id"), "{refused}");
     }

@@ -93,7 +93,7 @@ impl Place {
             bail!("{} is not there, or is not {NAME}", file.display());
         }
         let filter = format!("driver={DRIVER}");
-        let networks = podman(&[
+        let asked = podman(&[
             "network",
             "ls",
             "--filter",
@@ -101,14 +101,18 @@ impl Place {
             "--format",
             "{{.Name}}",
         ]);
-        let networks = networks.unwrap_or_default();
-        let networks: Vec<&str> = networks.split_whitespace().collect();
-        if !networks.is_empty() && !self.force {
-            // Their containers are taken off by it.
-            bail!(
+        // Containers of such networks are taken off by it.
+        match asked {
+            _ if self.force => {}
+            None => bail!(
+                "Podman does not say whether it has networks that are made by this plugin: see that podman network ls answers, or \
+                 give --force"
+            ),
+            Some(networks) if !networks.trim().is_empty() => bail!(
                 "Podman has networks that are made by it: podman network rm {}",
-                networks.join(" ")
-            );
+                networks.split_whitespace().collect::<Vec<_>>().join(" ")
+            ),
+            Some(_) => {}
         }
         fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
         println!("removed  {}", file.display());

@@ -131,8 +131,13 @@ fn read_input() -> anyhow::Result<Vec<u8>> {
 /// Reads JSON; an error names the field.
 fn read<'a, T: serde::Deserialize<'a>>(input: &'a [u8]) -> anyhow::Result<T> {
     let mut input = serde_json::Deserializer::from_slice(input);
-    serde_path_to_error::deserialize(&mut input)
-        .map_err(|error| anyhow::anyhow!("standard input cannot be read: {error}"))
+    let unreadable = |error: &dyn std::fmt::Display| {
+        let error = without_middle(&error.to_string());
+        anyhow::anyhow!("standard input cannot be read: {error}")
+    };
+    let read = serde_path_to_error::deserialize(&mut input).map_err(|error| unreadable(&error))?;
+    input.end().map_err(|error| unreadable(&error))?;
+    Ok(read)
 }
 
 fn print(document: &Value) -> io::Result<()> {
@@ -144,4 +149,48 @@ fn print(document: &Value) -> io::Result<()> {
 /// The beginning of what somebody wrote, for an error.
 fn short(text: &str) -> String {
     text.chars().take(48).collect()
+}
+
+/// What an error says that quotes somebody: the field and the rule, which stand at its ends.
+fn without_middle(text: &str) -> String {
+    const END: usize = 120;
+    let characters: Vec<char> = text.chars().collect();
+    match characters.len() > 2 * END {
+        true => {
+            let [first, last] = [&characters[..END], &characters[characters.len() - END..]];
+            first.iter().chain(&['…']).chain(last).collect()
+        }
+        false => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_is_one_value_and_nothing_behind_it() {
+        assert_eq!(read::<Value>(b" {} \n").unwrap(), json!({}));
+        for behind in ["{}", "]", "x", "\0"] {
+            let refused = read::<Value>(format!("{{}}{behind}").as_bytes());
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("trailing characters"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_field_and_rule_however_long_the_value_is() {
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code, reason = "it is never read")]
+        struct Flags {
+            internal: bool,
+        }
+        let long = json!({ "internal": "ä".repeat(5000) }).to_string();
+        let refused = read::<Flags>(long.as_bytes()).unwrap_err().to_string();
+        for word in ["internal", "…", "expected a boolean"] {
+            assert!(refused.contains(word), "{refused}");
+        }
+        assert!(refused.chars().count() < 300, "{refused}");
+        assert_eq!(without_middle(&"x".repeat(240)), "x".repeat(240));
+    }
 }

@@ -19,6 +19,9 @@ const MTU: &str = "mtu";
 const NO_DEFAULT_ROUTE: &str = "no_default_route";
 const SOCKET: &str = "socket";
 
+/// The longest path of a socket, in bytes: what the kernel has room for, less the terminating zero (unix(7)).
+const LONGEST_SOCKET: usize = 107;
+
 /// The smallest MTU that IPv4 can do with (RFC 791).
 const SMALLEST_MTU: u32 = 576;
 
@@ -111,9 +114,26 @@ impl Network {
     pub(crate) fn socket(&self) -> anyhow::Result<PathBuf> {
         let socket = Path::new(self.option(SOCKET).unwrap_or(DEFAULT_SOCKET));
         if !socket.is_absolute() {
-            bail!("option socket={} is not an absolute path", socket.display());
+            let given = short(&socket.to_string_lossy());
+            bail!("option socket={given} is not an absolute path");
+        }
+        let len = socket.as_os_str().len();
+        if len > LONGEST_SOCKET {
+            bail!(
+                "option socket={}… has {len} bytes, and the path of a socket {LONGEST_SOCKET} at most",
+                short(&socket.to_string_lossy())
+            );
         }
         Ok(socket.to_owned())
+    }
+
+    /// Takes the runtime's usual socket where the one that is named cannot be any.
+    pub(crate) fn forget_what_is_no_socket(&mut self) {
+        if self.socket().is_err()
+            && let Some(options) = &mut self.options
+        {
+            options.remove(SOCKET);
+        }
     }
 
     fn option(&self, name: &str) -> Option<&str> {
@@ -160,10 +180,15 @@ mod tests {
             ("mtu", "many"),
             ("no_default_route", "yes"),
             ("socket", "runtime.sock"),
+            ("socket", &"s".repeat(5000)),
+            ("socket", &format!("/{}", "s".repeat(LONGEST_SOCKET))),
         ] {
             let refused = network(json!({ name: value })).check().unwrap_err();
-            assert!(refused.to_string().contains(name), "{refused}");
+            let refused = refused.to_string();
+            assert!(refused.contains(name) && refused.len() < 150, "{refused}");
         }
+        let longest = format!("/{}", "s".repeat(LONGEST_SOCKET - 1));
+        network(json!({ "socket": longest })).check().unwrap();
         let mut bad = network(Value::Null);
         bad.name = "a b".to_owned();
         assert!(bad.check().unwrap_err().to_string().contains("a b"));

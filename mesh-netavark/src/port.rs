@@ -29,6 +29,12 @@ pub(crate) fn published(mappings: &[PortMapping]) -> anyhow::Result<Vec<Publishe
     let mut published = Vec::new();
     for mapping in mappings {
         let host_address = host_address(mapping)?;
+        if mapping.container_port == 0 {
+            bail!(
+                "published port {}: the container's port is 0, and ports begin with 1",
+                mapping.host_port
+            );
+        }
         let protocols = match mapping.protocol.as_str() {
             "" => "tcp",
             other => other,
@@ -127,5 +133,11 @@ mod tests {
                 "{refused}"
             );
         }
+        let nowhere = of(json!({ "container_port": 0, "host_port": 8080 }));
+        let refused = nowhere.unwrap_err().to_string();
+        assert!(
+            refused.contains("8080") && refused.contains("port is 0"),
+            "{refused}"
+        );
     }
 }

@@ -4,7 +4,7 @@ use mesh_testbed::{Daemon, Host, Netavark, Signal, Testbed};
 use serde_json::{Value, json};
 
 use crate::{
-    engine::{assert_says, engine, network, wish},
+    engine::{assert_says, engine, network, said, wish},
     mesh::{SOON, leases, mesh_of, needed},
 };
 
@@ -70,6 +70,20 @@ async fn what_a_network_of_the_mesh_cannot_be_is_refused_by_name() {
         let mut wish = wish(host, "mesh");
         wish["options"][option] = value.into();
         assert_says(engine(host).create(&wish).await, &[option]);
+    }
+    // However long it is.
+    let long = "x".repeat(5000);
+    for (field, value, word) in [
+        ("internal", json!(long), "internal"),
+        ("network_interface", json!(long), "--interface-name"),
+        ("options", json!({ "socket": long }), "absolute"),
+        ("options", json!({ "socket": format!("/{long}") }), "107"),
+        ("options", json!({ "mtu": long }), "mtu"),
+    ] {
+        let mut wish = wish(host, "mesh");
+        wish[field] = value;
+        let said = said(engine(host).create(&wish).await);
+        assert!(said.contains(word) && said.len() < 500, "{field}: {said}");
     }
     let relative = Netavark::wish("mesh", json!({ "socket": "runtime.sock" }));
     let refused = engine(host).create(&relative).await;

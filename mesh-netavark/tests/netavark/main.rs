@@ -16,3 +16,4 @@ mod mesh;
 mod remains;
 mod set_up;
 mod torn_down;
+mod uninstalled;
