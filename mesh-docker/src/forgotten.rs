@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use mesh_client::mesh::AddressLease;
+use mesh_client::{ClientError, mesh::AddressLease};
 
 use crate::{
     calls::Plugin,
@@ -72,6 +72,15 @@ impl Plugin {
             if self.records.held.get(&address).as_ref() != Some(&held) {
                 continue;
             }
+            // Docker may have taken its interface meanwhile.
+            match self.is_unused(address, &held).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    tracing::debug!(%address, %error, "nobody can tell whether it is used");
+                    continue;
+                }
+            }
             tracing::warn!(%address, holder = held.holder, "nobody uses it, and Docker has not given it back: giving it back");
             let forgotten = Held {
                 endpoint: None,
@@ -80,6 +89,15 @@ impl Plugin {
             };
             self.undo(address, forgotten).await;
         }
+    }
+
+    /// Has the runtime take the interface off unless it is in use, and says whether it is gone.
+    async fn is_unused(&self, address: Ipv4Addr, held: &Held) -> Result<bool, ClientError> {
+        if let Some(owner) = held.owner() {
+            self.runtime.detach_if_leaked(&owner).await?;
+        }
+        let lease = self.runtime.lease_of(address).await?;
+        Ok(lease.is_none_or(|it| it.endpoint.is_none()))
     }
 }
 

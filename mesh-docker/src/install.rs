@@ -125,7 +125,12 @@ fn socket_unit() -> String {
     )
 }
 
-/// It speaks with Docker and the runtime, by Unix sockets, and needs no right beyond that.
+/// Where the service does not see programs: people's directories (`ProtectHome`), and those of processes (`PrivateTmp`).
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+
+/// It speaks with Docker and the runtime, by Unix sockets, and needs no right beyond that. However often it fails it is started
+/// again: after a limit systemd would close the socket as well. It is not ordered after the runtime, for which it waits by itself: an
+/// operator's unit of that may be ordered after Docker's.
 fn service_unit(program: &Path) -> anyhow::Result<String> {
     let program = program
         .to_str()
@@ -135,15 +140,21 @@ fn service_unit(program: &Path) -> anyhow::Result<String> {
             "{program}: install this program where no space, quote or sign of systemd's is in its path"
         );
     }
+    if let Some(hidden) = HIDDEN.iter().find(|it| Path::new(program).starts_with(it)) {
+        bail!(
+            "{program}: the service does not see what is below {hidden}: install this program elsewhere, such as in /usr/local/bin"
+        );
+    }
     Ok(format!(
         "[Unit]\n\
          Description=Quilt Mesh for Docker\n\
          Requires={SOCKET_UNIT}\n\
-         After=quilt-runtime.service\n\
+         StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
          ExecStart={program} serve\n\
          Restart=on-failure\n\
+         RestartSec=2\n\
          StateDirectory=quilt-docker\n\
          StateDirectoryMode=0700\n\
          CapabilityBoundingSet=\n\
@@ -196,7 +207,13 @@ mod tests {
         assert!(service.contains("ExecStart=/usr/local/bin/quilt-docker serve\n"));
         assert!(service.contains("CapabilityBoundingSet=\n"));
         assert!(socket_unit().contains("Before=docker.service\n"));
-        for path in ["/opt/my programs/quilt-docker", "/opt/50%/quilt-docker"] {
+        assert!(service.contains("StartLimitIntervalSec=0\n"));
+        for path in [
+            "/opt/my programs/quilt-docker",
+            "/opt/50%/quilt-docker",
+            "/root/bin/quilt-docker",
+            "/tmp/quilt-docker",
+        ] {
             assert!(service_unit(Path::new(path)).is_err(), "{path}");
         }
     }

@@ -131,7 +131,9 @@ impl Plugin {
 
     /// Takes over what the runtime knows of an address of Docker's, if the state is lost in which it was written.
     async fn known_to_runtime(&self, address: Ipv4Addr) -> anyhow::Result<Option<Held>> {
-        self.finish_first().await?;
+        if self.records.is_unfinished() {
+            unfinished::finish_all(&self.records, &self.runtime).await?;
+        }
         // Docker, which starts, is not held up by a runtime that is not there: without state, and without it, nobody knows.
         let Some(lease) = self.runtime.lease_of(address).await? else {
             return Ok(None);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ipam_driver::ADDRESS_SPACE;
+use crate::ipam_driver::{ADDRESS_SPACE, short};
 
 /// What `docker network create` says with `--opt`.
 const GENERIC: &str = "com.docker.network.generic";
@@ -98,10 +98,6 @@ fn is_true(value: &Value) -> bool {
     value
         .as_bool()
         .unwrap_or_else(|| value.as_str() == Some("true"))
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(48).collect()
 }
 
 #[cfg(test)]

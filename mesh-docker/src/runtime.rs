@@ -153,6 +153,12 @@ impl Runtime {
         self.ask(Duration::ZERO, detach).await
     }
 
+    /// The same, unless it is in use.
+    pub(crate) async fn detach_if_leaked(&self, owner: &Owner) -> Result<(), ClientError> {
+        let detach = async |mut client: Client| client.detach_if_leaked(message(owner)).await;
+        self.ask(Duration::ZERO, detach).await
+    }
+
     /// Makes these the ports by which a container is reached.
     pub(crate) async fn publish(
         &self,

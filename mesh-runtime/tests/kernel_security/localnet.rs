@@ -116,6 +116,16 @@ async fn a_container_sends_nothing_to_its_hosts_loopback() {
     .await;
 }
 
+/// A forged datagram in two fragments.
+fn in_fragments(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), identification: usize) -> [Vec<u8>; 2] {
+    let identification = u16::try_from(identification).unwrap();
+    let datagram = frames::udp(from.1, to.1, FORGED);
+    let (first, last) = datagram.split_at(16);
+    [(first, 0x2000), (last, 2)].map(|(part, place)| {
+        frames::fragment(frames::ipv4(from.0, to.0, 17, part), identification, place)
+    })
+}
+
 /// Nothing of what a container sends to its host's loopback arrives, and nobody there answers it.
 async fn is_kept_out(scene: &Scene, container: &Container, when: &str) {
     println!("{:?} {when}", scene.mode);
@@ -135,6 +145,10 @@ async fn is_kept_out(scene: &Scene, container: &Container, when: &str) {
         ] {
             let packet = frames::udp_packet((from, 4444), (to, port), FORGED);
             socket.send(netns, &vec![frame_of(scene, container, &packet); TIMES]);
+            for identification in 1..=TIMES {
+                let parts = in_fragments((from, 4444), (to, port), identification);
+                socket.send(netns, &parts.map(|part| frame_of(scene, container, &part)));
+            }
         }
     }
     sees_no(FORGED, &listener, Scene::marker(netns, scene.gateway()));
@@ -169,6 +183,9 @@ async fn a_container_reaches_nothing_of_loopback_while_the_runtime_has_the_bridg
             let _leased = home.add_container().await.unwrap();
             let late = home.add_container().await.unwrap();
             is_kept_out(scene, &late, "made while dead").await;
+            run(home.netns(), "nft", "delete table inet quilt_mesh");
+            is_kept_out(scene, &scene.attacker, "killed, without the host's rules").await;
+            is_kept_out(scene, &late, "made while dead, without the host's rules").await;
             run(home.netns(), "nft", "flush ruleset");
             is_kept_out(scene, &scene.attacker, "killed and flushed").await;
             is_kept_out(scene, &late, "made while dead, and flushed").await;

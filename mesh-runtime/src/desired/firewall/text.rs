@@ -233,7 +233,8 @@ impl Ruleset {
     /// would, but not every kernel has the module nft_meta_bridge.) Up to the host go the frames of
     /// other bridges as well: a priority that nobody asks for is all that happens to those.
     ///
-    /// Of a port without a program of its own, also one that is known, fragments are remembered.
+    /// Of a port without a program of its own, also one that is known, fragments are remembered; but for those to loopback, which
+    /// the bridge's program drops unless they have such a mark, by which it takes them for translated.
     ///
     /// What a registered container may not send is dropped before the bridge learns anything from it. It
     /// takes no program to judge that: whose port it is, the port itself says.
@@ -292,9 +293,9 @@ impl Ruleset {
              \tchain early {{\n\
              \t\ttype filter hook prerouting priority -300;\n\
              \t\tiif @strict jump strict_port\n\
-             \t\tiif @bare meta protocol ip ip frag-off & 0x3fff != 0 meta priority set {fragment}\n\
+             \t\tiif @bare ip daddr != 127.0.0.0/8 ip frag-off & 0x3fff != 0 meta priority set {fragment}\n\
              \t\tiif @ports goto frames\n\
-             \t\tmeta protocol ip ip frag-off & 0x3fff != 0 meta priority set {fragment}\n\
+             \t\tip daddr != 127.0.0.0/8 ip frag-off & 0x3fff != 0 meta priority set {fragment}\n\
              \t}}\n\
              \tchain between {{\n\
              \t\ttype filter hook forward priority -300;\n\

@@ -24,6 +24,9 @@ impl Registry {
         self.bury(owner).await?;
         let endpoint = self.ipam.lease_of(owner).and_then(|lease| lease.endpoint);
         let Some(endpoint) = endpoint.filter(|endpoint| endpoint.settled) else {
+            if published.is_empty() {
+                return Ok(());
+            }
             return Err(Refusal::new(format!(
                 "{owner} has no interface to be reached by: attach it first"
             ))

@@ -27,6 +27,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// takes it, in seconds.
 const PATIENCE: u64 = 60;
 
+/// How long an engine may take to move an interface into its container, in seconds: volumes are mounted meanwhile, and virtual machines begun.
+const MOVING: u64 = 600;
+
 /// Leases with which something is the matter, by their owners.
 pub(crate) type Leaks = BTreeMap<Owner, (Lease, Leak)>;
 
@@ -67,7 +70,7 @@ fn judge(lease: &Lease, shown: &Shown, namespace: Option<bool>, now: u64) -> Opt
         // It goes with the namespace, whatever its path leads to by now.
         if shown.links.contains(&endpoint.link) {
             let waits = shown.handed_over.get(&endpoint.link);
-            let in_vain = waits.is_some_and(|waits| waits.as_secs() >= PATIENCE);
+            let in_vain = waits.is_some_and(|waits| waits.as_secs() >= MOVING);
             return (endpoint.moved_by_engine && in_vain).then(|| {
                 let end = lease.owner.handed_over_name();
                 Leak::Unused(format!(
@@ -343,9 +346,9 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_its_engine_moves_is_listed_after_a_minute_on_the_host_and_never_gone() {
-        assert_eq!(judge_moved(&["qm1"], Some(59)), None);
-        let Some(Leak::Unused(reason)) = judge_moved(&["qm1"], Some(60)) else {
+    fn an_interface_that_its_engine_moves_is_listed_after_ten_minutes_on_the_host_and_never_gone() {
+        assert_eq!(judge_moved(&["qm1"], Some(599)), None);
+        let Some(Leak::Unused(reason)) = judge_moved(&["qm1"], Some(600)) else {
             panic!("it is not listed");
         };
         assert!(reason.contains("its engine never took it: qe"), "{reason}");
@@ -357,7 +360,7 @@ mod tests {
         // Of one that nobody has to move, somebody's hand is in it.
         let lease = lease(Some("/run/netns/web"), Some(true));
         let mut shown = shown(&["qm1"], &[]);
-        shown.handed_over = [("qm1".to_owned(), Duration::from_secs(60))].into();
+        shown.handed_over = [("qm1".to_owned(), Duration::from_secs(600))].into();
         assert_eq!(judge(&lease, &shown, Some(true), 90_000), None);
     }
 
