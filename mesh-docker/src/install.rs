@@ -38,6 +38,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Whether systemd runs, and reads the units.
+    fn is_of_systemd(&self) -> bool {
+        Path::new(BOOTED).is_dir() && self.unit_dir == Path::new(UNITS)
+    }
+
     pub(crate) fn install(&self) -> anyhow::Result<()> {
         if !self.unit_dir.is_absolute() {
             bail!(
@@ -54,7 +59,7 @@ impl Place {
             replace(&path, content.as_bytes(), 0o644)?;
             println!("unit     {}", path.display());
         }
-        if Path::new(BOOTED).is_dir() && self.unit_dir == Path::new(UNITS) {
+        if self.is_of_systemd() {
             systemctl(&["daemon-reload"])?;
             // Another version of this program answers from now on.
             systemctl(&["stop", SERVICE_UNIT])?;
@@ -62,7 +67,8 @@ impl Place {
             println!("socket   {SOCKET}, by systemd");
         } else {
             println!(
-                "note     no systemd runs here: keep \"quilt-docker serve\" running, from before Docker is started"
+                "note     no systemd runs here: keep \"quilt-docker serve\" running, whenever it starts. Best before Docker: without it \
+                 Docker's networks of this driver fail with: plugin \"{DRIVER}\" not found"
             );
         }
         println!("next     docker network create --driver {DRIVER} --ipam-driver {DRIVER} mesh");
@@ -91,7 +97,7 @@ impl Place {
             ),
             Some(_) => {}
         }
-        if Path::new(BOOTED).is_dir() && self.unit_dir == Path::new(UNITS) {
+        if self.is_of_systemd() {
             systemctl(&["disable", "--now", SOCKET_UNIT, SERVICE_UNIT])?;
         }
         for name in [SOCKET_UNIT, SERVICE_UNIT] {
@@ -103,7 +109,10 @@ impl Place {
             }
             println!("removed  {}", path.display());
         }
-        println!("left     {STATE}");
+        println!("left     {STATE}, which nobody needs any more");
+        if !self.is_of_systemd() {
+            println!("note     no systemd runs here: end \"quilt-docker serve\"");
+        }
         Ok(())
     }
 }

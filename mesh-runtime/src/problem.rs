@@ -125,7 +125,7 @@ pub(crate) enum Problem {
     Contested(Contest),
     /// The packet filter does not guard.
     #[error(
-        "the guards' nftables rules are not in place ({0}): VXLAN from strangers is taken where no eBPF \
+        "the guards' nftables rules are not in place ({0}): no port is published, VXLAN from strangers is taken where no eBPF \
          program guards, and the underlay can reach into containers"
     )]
     NoFirewall(String),
