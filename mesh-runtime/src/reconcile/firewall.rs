@@ -55,8 +55,8 @@ impl Drop for Firewall {
 
 impl Firewall {
     /// Listens to changes of the rules. Where that is not possible, they are looked at with every
-    /// comparison all the same.
-    pub(super) fn listen() -> Self {
+    /// comparison all the same. `published`: whether an earlier run had published ports at its end.
+    pub(super) fn listen(published: bool) -> Self {
         let changed = Arc::new(Notify::new());
         let listener = listen(Arc::clone(&changed));
         if let Err(error) = &listener {
@@ -65,7 +65,7 @@ impl Firewall {
         Self {
             wanted: None,
             shown: None,
-            writer: Some(Writer::default()),
+            writer: Some(Writer::after(published)),
             turn: None,
             look: false,
             free_at: Instant::now(),
@@ -139,8 +139,9 @@ impl Firewall {
         let ended = turn.await;
         self.turn = None;
         let (writer, outcome) = ended.unwrap_or_else(|error| {
+            let wanted = self.wanted.as_ref();
             (
-                Writer::default(),
+                Writer::after(wanted.is_some_and(|it| it.routes_loopback().is_some())),
                 Err(NftError::Read(io::Error::other(error))),
             )
         });

@@ -105,7 +105,10 @@ impl Reconciler {
         let netlink = Netlink::connect()?;
         let settings = Settings::from(&options);
         let events = Events::listen(netlink.port, settings.cluster.cidr)?;
+        let registered = Registered::new(addresses);
         Ok(Self {
+            firewall: Firewall::listen(registered.publishes()),
+            registered,
             settings,
             options,
             netlink,
@@ -119,13 +122,11 @@ impl Reconciler {
             outdated: Dirty::all(),
             unplanned: false,
             fast_path,
-            firewall: Firewall::listen(),
             look_at_programs: false,
             waiting: Vec::new(),
             schedule: Schedule::default(),
             compare_maps_from: Instant::now(),
             state_writer,
-            registered: Registered::new(addresses),
             silent_containers: SilentContainers::default(),
             new_ports: NewPorts::default(),
             port_watch: PortWatch::default(),

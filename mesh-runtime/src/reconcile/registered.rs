@@ -104,6 +104,11 @@ impl Registered {
         }
     }
 
+    /// Whether it says of an endpoint that it is published, whether its interface is there or not.
+    pub(super) fn publishes(&self) -> bool {
+        self.endpoints.iter().any(|it| !it.published.is_empty())
+    }
+
     /// Takes over what the registry says now.
     fn take(&mut self, anew: bool) {
         let Some(addresses) = &mut self.addresses else {

@@ -312,6 +312,21 @@ async fn rules_first(netns: &NetNs) {
     .unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_routes_loopback_no_more_once_the_last_container_has_ended_without_a_runtime() {
+    let pair = Pair::start(&DaemonOptions::new()).await;
+    let (host, netns) = (pair.host_a(), pair.host_a().netns());
+    let web = Web::attach(host, &[port("tcp", 8080, 80, 1)]).await;
+    wait_routes(netns, true, "once a port is published").await;
+    host.stop(Daemon::Runtime, Signal::SIGKILL, SOON)
+        .await
+        .unwrap();
+    drop(web);
+    assert!(routes(netns), "nobody is there to take it away");
+    host.restart(Daemon::Runtime).unwrap();
+    wait_routes(netns, false, "with nobody published any more").await;
+}
+
 /// Cleaning up leaves a bridge that has ports, and takes the rules away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bridge_that_cleaning_up_leaves_routes_loopback_no_more() {

@@ -9,15 +9,24 @@
 use crate::{apply::sysctl, desired::firewall::Ruleset, observed};
 
 /// Who has the bridge route loopback.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Loopback {
-    /// Whether it is this project; `None` until it was looked at. What an earlier run did is seen by its ports.
+    /// Whether it is this project; `None` until it was looked at.
     ours: Option<bool>,
     /// Whether it was said that it cannot be.
     said: bool,
 }
 
 impl Loopback {
+    /// After an earlier run, which had the bridge route loopback if a port was `published` at its end: also that of a container which
+    /// is gone by now.
+    pub(super) fn after(published: bool) -> Self {
+        Self {
+            ours: published.then_some(true),
+            said: false,
+        }
+    }
+
     /// Whether these rules, which stand, ask for something else than there is.
     pub(super) fn is_behind(&self, rules: &Ruleset) -> bool {
         match rules.routes_loopback() {

@@ -35,7 +35,7 @@ pub(crate) enum Outcome {
 
 /// Writes the rules, and remembers how to tell that they are as they were written. All calls
 /// block, and act on the network namespace of the calling thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Writer {
     written: Option<Written>,
     counters: Reading,
@@ -49,6 +49,15 @@ struct Written {
 }
 
 impl Writer {
+    /// After an earlier run, at whose end ports were `published` or not.
+    pub(crate) fn after(published: bool) -> Self {
+        Self {
+            written: None,
+            counters: Reading::default(),
+            loopback: Loopback::after(published),
+        }
+    }
+
     /// The rules that were written last, and not seen changed since.
     pub(crate) fn written(&self) -> Option<&Ruleset> {
         self.written.as_ref().map(|written| &written.ruleset)
