@@ -51,6 +51,9 @@ impl Place {
             );
         }
         let own = env::current_exe().context("this program's own file is not to be found")?;
+        if self.unit_dir == Path::new(UNITS) {
+            check_visible(&own)?;
+        }
         for (name, content) in [
             (SOCKET_UNIT, socket_unit()),
             (SERVICE_UNIT, service_unit(&own)?),
@@ -134,6 +137,17 @@ fn socket_unit() -> String {
     )
 }
 
+/// Refuses a program that its service could not start.
+fn check_visible(program: &Path) -> anyhow::Result<()> {
+    match HIDDEN.iter().find(|it| program.starts_with(it)) {
+        None => Ok(()),
+        Some(hidden) => bail!(
+            "{}: the service does not see what is below {hidden}: install this program elsewhere, such as in /usr/local/bin",
+            program.display()
+        ),
+    }
+}
+
 /// Where the service does not see programs: people's directories (`ProtectHome`), and those of processes (`PrivateTmp`).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
@@ -147,11 +161,6 @@ fn service_unit(program: &Path) -> anyhow::Result<String> {
     if program.contains(|it: char| it.is_whitespace() || "%$\"'\\;".contains(it)) {
         bail!(
             "{program}: install this program where no space, quote or sign of systemd's is in its path"
-        );
-    }
-    if let Some(hidden) = HIDDEN.iter().find(|it| Path::new(program).starts_with(it)) {
-        bail!(
-            "{program}: the service does not see what is below {hidden}: install this program elsewhere, such as in /usr/local/bin"
         );
     }
     Ok(format!(
@@ -217,13 +226,12 @@ mod tests {
         assert!(service.contains("CapabilityBoundingSet=\n"));
         assert!(socket_unit().contains("Before=docker.service\n"));
         assert!(service.contains("StartLimitIntervalSec=0\n"));
-        for path in [
-            "/opt/my programs/quilt-docker",
-            "/opt/50%/quilt-docker",
-            "/root/bin/quilt-docker",
-            "/tmp/quilt-docker",
-        ] {
+        for path in ["/opt/my programs/quilt-docker", "/opt/50%/quilt-docker"] {
             assert!(service_unit(Path::new(path)).is_err(), "{path}");
         }
+        for path in ["/root/bin/quilt-docker", "/tmp/quilt-docker"] {
+            assert!(check_visible(Path::new(path)).is_err(), "{path}");
+        }
+        assert!(check_visible(Path::new("/usr/local/bin/quilt-docker")).is_ok());
     }
 }
