@@ -1,0 +1,95 @@
+//! How the control plane checks the certificates that it is shown.
+
+use std::sync::{Arc, RwLock};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    SignatureScheme,
+};
+
+use crate::chain::{Shown, verify};
+use crate::name::Name;
+use crate::tls;
+use crate::trust::Trust;
+
+/// Takes no certificate, or that of a node which a trusted authority signed. Whether it holds *now*, and whether the
+/// node has been revoked, is judged for each request, where it can be said in words.
+#[derive(Debug)]
+pub struct NodeCheck {
+    trust: RwLock<Trust>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl NodeCheck {
+    /// One that trusts these.
+    #[must_use]
+    pub fn new(trust: Trust) -> Self {
+        Self {
+            trust: RwLock::new(trust),
+            provider: tls::provider(),
+        }
+    }
+
+    /// Trusts these from now on, on connections that begin then.
+    pub fn go_by(&self, trust: Trust) {
+        // Nobody panics while holding the lock.
+        *self.trust.write().unwrap_or_else(|e| e.into_inner()) = trust;
+    }
+
+    fn trust(&self) -> Trust {
+        let trust = self.trust.read().unwrap_or_else(|e| e.into_inner());
+        trust.clone()
+    }
+}
+
+impl ClientCertVerifier for NodeCheck {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let presented = verify(end_entity, self.trust().iter(), Shown::ByNode)?;
+        match presented.name {
+            Name::Node { .. } => Ok(ClientCertVerified::assertion()),
+            _ => Err(CertificateError::InvalidPurpose.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
