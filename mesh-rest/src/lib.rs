@@ -4,7 +4,8 @@
 //! made of; with `client` there is a client of it.
 //!
 //! Nodes:
-//! - [`registration`], [`admitted`]: how a node joins, and what it is answered.
+//! - [`join`]: how a host comes by a certificate.
+//! - [`registration`], [`admitted`]: how a node registers, and what it is answered.
 //! - [`heartbeat`], [`heartbeat_token`]: how it says that it lives, and by which it shows that it is no copy.
 //! - [`leave`]: how it says that it goes for good.
 //! - [`node_list`], [`node`], [`feed_query`]: who there is, and how to ask for what changed.
@@ -13,6 +14,7 @@
 //!
 //! Operators:
 //! - [`subnets`], [`release`], [`reservation`]: leases and reservations.
+//! - [`join_token`], [`operator`], [`security`]: who may join, who may ask, and how far that is asked for.
 //! - [`traffic`]: who sends how much to whom.
 //! - [`health`]: whether the control plane answers.
 //!
@@ -28,12 +30,15 @@ pub mod feed_query;
 pub mod health;
 pub mod heartbeat;
 pub mod heartbeat_token;
+pub mod join;
+pub mod join_token;
 pub mod leave;
 mod lenient;
 pub mod mtu;
 pub mod node;
 pub mod node_id;
 pub mod node_list;
+pub mod operator;
 pub mod overlay;
 pub mod problem;
 pub mod problem_kind;
@@ -41,6 +46,7 @@ pub mod proof;
 pub mod registration;
 pub mod release;
 pub mod reservation;
+pub mod security;
 pub mod status;
 pub mod subnets;
 pub mod timing;

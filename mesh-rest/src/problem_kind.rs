@@ -46,13 +46,33 @@ pub enum Kind {
     Overloaded,
     /// Clients should ask another control plane for the time being.
     NotReady,
+    /// No credential, or none that is valid.
+    Unauthorized,
+    /// The certificate of the node has expired.
+    CertificateExpired,
+    /// The certificate does not hold yet: one of two clocks is wrong.
+    Clock,
+    /// Who asks is known, and may not.
+    Forbidden,
+    /// The join token is not one that lets this host join.
+    TokenRefused,
+    /// A browser asks, on behalf of another site.
+    WrongOrigin,
+    /// The request is meant for another host (DNS rebinding).
+    WrongHost,
+    /// Plain HTTP is not spoken with who asks.
+    TlsRequired,
+    /// Too many requests from there were refused.
+    SlowDown,
+    /// This control plane has no certificate authority.
+    NoAuthority,
     /// A bug.
     Internal,
 }
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 31] = [
         Self::NoSuchRoute,
         Self::MethodNotAllowed,
         Self::BodyTooLarge,
@@ -73,6 +93,16 @@ impl Kind {
         Self::DatabaseUnavailable,
         Self::Overloaded,
         Self::NotReady,
+        Self::Unauthorized,
+        Self::CertificateExpired,
+        Self::Clock,
+        Self::Forbidden,
+        Self::TokenRefused,
+        Self::WrongOrigin,
+        Self::WrongHost,
+        Self::TlsRequired,
+        Self::SlowDown,
+        Self::NoAuthority,
         Self::Internal,
     ];
 
@@ -98,6 +128,16 @@ impl Kind {
             Self::DatabaseUnavailable => (503, "database-unavailable", "Database unavailable"),
             Self::Overloaded => (503, "overloaded", "No answer in time"),
             Self::NotReady => (503, "not-ready", "Not ready"),
+            Self::Unauthorized => (401, "unauthorized", "No valid credential"),
+            Self::CertificateExpired => (401, "certificate-expired", "Certificate expired"),
+            Self::Clock => (401, "clock", "Clocks differ"),
+            Self::Forbidden => (403, "forbidden", "Not allowed"),
+            Self::TokenRefused => (403, "token-refused", "Join token refused"),
+            Self::WrongOrigin => (403, "wrong-origin", "Asked by another site"),
+            Self::WrongHost => (421, "wrong-host", "Not this host"),
+            Self::TlsRequired => (426, "tls-required", "TLS required"),
+            Self::SlowDown => (429, "slow-down", "Too many refusals"),
+            Self::NoAuthority => (503, "no-authority", "No certificate authority"),
             Self::Internal => (500, "internal", "Internal error"),
         }
     }

@@ -1,0 +1,61 @@
+//! How far a cluster is secured.
+
+use serde::{Deserialize, Serialize};
+
+/// What is let in without credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Everybody, as before there were credentials. A cluster whose database is older than they are.
+    Open,
+    /// The nodes that were there before, until each has a certificate; no new ones, and no operators.
+    Moving,
+    /// Nobody.
+    Secured,
+}
+
+impl Stage {
+    /// As it stands in JSON and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Moving => "moving",
+            Self::Secured => "secured",
+        }
+    }
+}
+
+/// The answer to `GET /api/security`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Security {
+    /// How far it is.
+    pub stage: Stage,
+    /// Whether any node or operator has credentials.
+    pub has_credentials: bool,
+    /// Why somebody is let in without credentials; absent: nobody is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<String>,
+    /// The mesh, where there is an authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_id: Option<String>,
+    /// Nodes with a certificate.
+    pub nodes_with_credentials: u32,
+    /// Hostnames of those without, at most 100.
+    pub nodes_without_credentials: Vec<String>,
+    /// How many those are.
+    pub nodes_without_credentials_count: u32,
+}
+
+/// The body of `POST /api/security/stage`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ChangeStage {
+    /// How far it shall be.
+    pub stage: Stage,
+    /// Also while nodes that are up have no credentials, and would be shut out.
+    #[serde(default)]
+    pub force: bool,
+}
