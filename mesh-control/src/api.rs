@@ -9,17 +9,21 @@ use utoipa_axum::routes;
 
 use crate::registry::Registry;
 
+pub(crate) mod asker;
 pub mod feed_query;
 mod health;
 mod heartbeat;
+mod join;
 mod membership;
 pub(crate) mod no_route;
 pub(crate) mod nodes;
 pub mod openapi;
 pub mod problem;
 mod refusal;
+mod security;
 mod subnets;
 pub(crate) mod token;
+mod tokens;
 mod traffic;
 
 /// The API on `registry`.
@@ -45,6 +49,20 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(subnets::release_departed))
         .routes(routes!(subnets::reserve))
         .routes(routes!(subnets::unreserve))
+        .routes(routes!(join::join))
+        .routes(routes!(join::renew))
+        .routes(routes!(join::authorities))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::revoke_node))
+        .routes(routes!(tokens::create_operator, tokens::operators))
+        .routes(routes!(tokens::revoke_operator))
+        .routes(routes!(security::security))
+        .routes(routes!(security::change_stage))
+        .routes(routes!(security::rotate))
+        .routes(routes!(security::export))
+        .routes(routes!(security::import))
+        .routes(routes!(security::audit))
         .routes(routes!(openapi::openapi_json))
         .routes(routes!(openapi::to_docs))
         .route("/api/docs/", get(openapi::docs_page))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use mesh_rest::security::Stage;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot read the database {database}"))?;
 
+    if options.insecure {
+        registry.let_everybody_in();
+    }
+    open_authority(&options, &registry).await?;
+    if let Some(why) = registry.insecure() {
+        warn!(why, "this control plane is not secure");
+    }
+
     let tasks = TaskTracker::new();
     let mut silent = tasks.spawn(Arc::clone(&registry).turn_down_silent_nodes(stop.clone()));
     let mut writer = tasks.spawn(Arc::clone(&registry).write_what_changed(stop.clone()));
@@ -57,6 +66,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut publisher = tasks.spawn(Arc::clone(&registry).publish_news(stop.clone()));
     let mut releaser =
         tasks.spawn(Arc::clone(&registry).release_in_time(options.release_after, stop.clone()));
+    let mut auditor =
+        tasks.spawn(Arc::clone(&registry).write_audit(options.audit_days, stop.clone()));
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
     let mut server = tasks.spawn(accept::serve(
         listener,
@@ -86,6 +97,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut teller => Some(("the teller of heartbeats", ended)),
         ended = &mut publisher => Some(("the change feed", ended)),
         ended = &mut releaser => Some(("the release of subnets", ended)),
+        ended = &mut auditor => Some(("the writer of the audit", ended)),
         ended = &mut heap => Some(("the watch over the heap", ended)),
         ended = &mut server => Some(("the server", ended)),
     };
@@ -110,6 +122,27 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Some((task, ended)) = fault {
         bail!("{task} ended by itself ({ended:?}); this is a bug");
     }
+    Ok(())
+}
+
+/// Takes up the certificate authority, or makes the first. Where there is none, and the cluster does not need it yet,
+/// everything else goes on.
+async fn open_authority(options: &Options, registry: &Registry) -> anyhow::Result<()> {
+    let (directory, file) = (options.state_dir(), options.authority_file());
+    if Some(directory.as_path()) == Path::new(DEFAULT_DB_PATH).parent() {
+        // As for the database: only the default's is made. Who may not hears of it next.
+        let _ = std::fs::create_dir_all(&directory);
+    }
+    let opened = match options.new_authority {
+        true => registry.replace_lost_authority(&file).await,
+        false => registry.open_authorities(&file).await,
+    };
+    let Err(error) = opened else { return Ok(()) };
+    let is_needed = registry.credentials.stage() == Stage::Secured && registry.credentials.any();
+    if is_needed {
+        return Err(error.into());
+    }
+    warn!(%error, "there is no certificate authority: no host can join, and TLS is not spoken");
     Ok(())
 }
 

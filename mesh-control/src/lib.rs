@@ -9,16 +9,20 @@
 //! | [`cluster`] | the rules, pure: who a node is, which subnet it gets, whether it lives |
 //! | [`mod@write`] | changes, one batch at a time, and the loops that write what heartbeats changed |
 //! | [`store`] | the database: SQLite for one control plane, PostgreSQL for several |
+//! | [`credentials`] | who may join, as whom a node is known, who may ask; the certificate authority |
 //! | [`copy`] | the node list in memory, the only way it changes, and who waits for news of it |
 //! | [`replica`] | what several control planes on one database tell each other |
 //! | [`traffic`] | what nodes report with their heartbeats, and the matrix of it |
 //!
 //! [`registry`] holds one of each and is what [`api`] talks to; [`daemon`] is the process, [`options`] its
-//! command line.
+//! command line, [`commands`] what it can be told beside serving, over the socket that [`admin`] asks.
 
+pub mod admin;
 pub mod api;
 pub mod cluster;
+pub mod commands;
 pub mod copy;
+pub mod credentials;
 pub mod daemon;
 pub mod duration_text;
 mod heap;

@@ -16,7 +16,11 @@ async fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    match daemon::run(options).await {
+    let done = match options.command.clone() {
+        None => daemon::run(options).await,
+        Some(command) => command.run(&options).await,
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line with all its causes, and no backtrace whatever RUST_BACKTRACE says: what went

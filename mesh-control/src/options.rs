@@ -5,13 +5,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Parser};
 use ipnet::Ipv4Net;
 use mesh_rest::overlay::{LARGEST_VNI, Overlay};
 use tracing_subscriber::EnvFilter;
 
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::parse_cidr;
+use crate::commands::Command;
 use crate::duration_text;
 
 /// Where the database is unless told otherwise; the only directory that is created when missing.
@@ -26,16 +28,23 @@ const LONGEST_NODE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// It needs no privileges. It keeps everything in one SQLite file, or in a PostgreSQL database that several of
 /// them share, and takes up where it was after a restart or a crash. SIGTERM and SIGINT stop it in order.
+///
+/// Nodes join by tokens, and talk to it over TLS. Without a command it serves; the commands talk to the one that serves
+/// on this host, over its admin socket.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "quilt-mesh-control", version)]
 pub struct Options {
+    /// What to do; to serve, if nothing is said
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Address and port to serve the REST API on; port 0 takes a free one, which the log names
     #[arg(long, visible_alias = "listen", value_name = "ADDR", env = "QUILT_MESH_BIND",
         default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)))]
     pub bind: SocketAddr,
 
     /// The SQLite database; created if missing, in a directory that exists (the default's is created)
-    #[arg(long, value_name = "FILE", env = "QUILT_MESH_DB_PATH", default_value = DEFAULT_DB_PATH)]
+    #[arg(long, value_name = "FILE", env = "QUILT_MESH_DB_PATH", default_value = DEFAULT_DB_PATH, global = true)]
     pub db_path: PathBuf,
 
     /// The database as a URL, in place of --db-path: sqlite:FILE, or postgres://USER:PASSWORD@HOST/DATABASE for
@@ -44,6 +53,59 @@ pub struct Options {
     #[arg(long, value_name = "URL", env = "QUILT_MESH_DATABASE_URL", hide_env_values = true,
         conflicts_with = "db_path", value_parser = database_url)]
     pub database_url: Option<Database>,
+
+    /// Directory of the certificate authority's keys (file "ca.pem") and of the admin socket ("admin.sock") [default:
+    /// that of the database's file; /var/lib/quilt-mesh with PostgreSQL]
+    #[arg(long, value_name = "DIR", env = "QUILT_MESH_STATE_DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+
+    /// Speak plain HTTP with everybody, and let everybody do everything as long as the cluster has no credentials
+    ///
+    /// Without it plain HTTP is spoken with processes of this host alone, and everybody else needs TLS. Shown in the log,
+    /// in every answer, and wherever status is shown.
+    #[arg(long, env = "QUILT_MESH_INSECURE", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+
+    /// A name by which browsers may call this control plane over plain HTTP, beside its addresses and this host's name;
+    /// several, separated by commas
+    #[arg(long, value_name = "NAME", env = "QUILT_MESH_ALLOWED_HOST", action = ArgAction::Append, value_delimiter = ',')]
+    pub allowed_host: Vec<String>,
+
+    /// A certificate of your own, in PEM with those between, for clients that do not go by the mesh's own authority
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "QUILT_MESH_TLS_CERT",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Its private key, in PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "QUILT_MESH_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// An authority of your own, in PEM, whose certificates nodes may show in place of those that joining makes
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "QUILT_MESH_TLS_CA",
+        requires = "tls_cert"
+    )]
+    pub tls_ca: Option<PathBuf>,
+
+    /// How many days the audit is kept: who joined, who was refused, what operators did
+    #[arg(long, value_name = "DAYS", env = "QUILT_MESH_AUDIT_DAYS", default_value_t = 90,
+        value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub audit_days: u32,
+
+    /// Start with a new certificate authority in the place of one whose key is lost; every node has to join again
+    #[arg(long, env = "QUILT_MESH_NEW_AUTHORITY", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub new_authority: bool,
 
     /// What to log to stderr: error, warn, info, debug or trace, or directives such as
     /// "info,mesh_control=debug"
@@ -126,6 +188,31 @@ impl Options {
             },
             node_timeout: self.node_timeout,
         }
+    }
+
+    /// Where the authority's keys and the admin socket are.
+    pub fn state_dir(&self) -> PathBuf {
+        if let Some(directory) = &self.state_dir {
+            return directory.clone();
+        }
+        let path = match self.database() {
+            Database::File(path) => path,
+            Database::Server(_) => PathBuf::from(DEFAULT_DB_PATH),
+        };
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        }
+    }
+
+    /// The file of the authority's keys.
+    pub fn authority_file(&self) -> PathBuf {
+        self.state_dir().join("ca.pem")
+    }
+
+    /// Where the process that serves is talked to by whoever administers it.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.state_dir().join("admin.sock")
     }
 
     /// Where the nodes and leases are kept.

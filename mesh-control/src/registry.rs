@@ -5,6 +5,7 @@
 //! what is in memory; neither needs the database to answer.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
@@ -23,9 +24,12 @@ use crate::cluster::node::Node;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::cluster::succession::Standing;
 use crate::copy::feed::{Feed, Place};
-use crate::copy::{Copy, Memory};
+use crate::copy::{Copy, Memory, Reads};
+use crate::credentials::audit::Audit;
+use crate::credentials::authorities::Authorities;
+use crate::credentials::memory::Credentials;
 use crate::replica::Replica;
-use crate::store::{Reservation, Store, StoreError, Tenant};
+use crate::store::{AuditEntry, Reservation, Store, StoreError, Tenant};
 use crate::traffic::Traffic;
 use crate::write::batch::LONGEST_QUEUE;
 use crate::write::command::Command;
@@ -110,6 +114,28 @@ pub enum ChangeError {
     /// No such node.
     #[error("no node has this id")]
     UnknownNode,
+    /// Who has credentials is nobody without them.
+    #[error(
+        "{}: let this host join first (quilt-mesh-control token create, and the agent's --join)",
+        match .0 {
+            Some(holder) => format!(
+                "the node {} ({}, host_ip {}) has a certificate, and this host shows none", holder.hostname,
+                holder.node_id, holder.host_ip
+            ),
+            None => "new nodes need a certificate here".to_owned(),
+        }
+    )]
+    NeedsCertificate(Option<Holder>),
+    /// The join token was made for another node.
+    #[error(
+        "this host joined by a token that was made for the node {only:?}, and registers as {given:?}: give it that name          (--hostname), or let it join by another token"
+    )]
+    OtherName {
+        /// The name that the token was made for.
+        only: String,
+        /// The name that was given.
+        given: String,
+    },
     /// Only a node itself can leave.
     #[error(
         "{}", match .has_one {
@@ -174,6 +200,16 @@ pub struct Registry {
     pub(crate) traffic: Traffic,
     /// Wakes the writer when a status changed.
     pub(crate) status_changed: Notify,
+    /// By which every request is judged.
+    pub(crate) credentials: Credentials,
+    pub(crate) credential_reads: Reads,
+    /// The keys of the authorities that sign.
+    pub(crate) authorities: Authorities,
+    /// See [`Registry::let_everybody_in`].
+    pub(crate) insecure: AtomicBool,
+    pub(crate) audit: Audit,
+    /// For the one who keeps them.
+    pub(crate) audit_entries: tokio::sync::Mutex<Option<mpsc::Receiver<AuditEntry>>>,
     /// If the database is shared with other control planes.
     pub(crate) replica: Option<Replica>,
     /// Makes the changes; a client that hangs up cannot leave one half done.
@@ -199,6 +235,7 @@ impl Registry {
         let stored = store.changes_since(-1, None).await?;
         let shared = store.is_shared();
         let (queue, asked) = mpsc::channel(LONGEST_QUEUE);
+        let (audit, audit_entries) = Audit::new();
         let registry = Arc::new(Self {
             plan,
             store,
@@ -210,11 +247,18 @@ impl Registry {
             ),
             traffic: Traffic::default(),
             status_changed: Notify::new(),
+            credentials: Credentials::default(),
+            credential_reads: Reads::default(),
+            authorities: Authorities::default(),
+            insecure: AtomicBool::new(false),
+            audit,
+            audit_entries: tokio::sync::Mutex::new(Some(audit_entries)),
             replica: shared.then(Replica::new),
             changes: TaskTracker::new(),
             last_changes: CancellationToken::new(),
         });
         registry.take_in(stored)?;
+        registry.fill_credentials().await?;
         let last_changes = registry.last_changes.clone();
         let changes = Arc::clone(&registry).make_changes(asked, last_changes);
         registry.changes.spawn(changes);

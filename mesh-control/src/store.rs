@@ -12,7 +12,10 @@
 //! - **The same statements for both**, over sqlx's `Any`: integers and text only. What only replicas need, the
 //!   messages between them and the reports that they share, is PostgreSQL's own.
 
+mod audit;
 mod change;
+mod credential_change;
+mod credentials;
 mod database_file;
 mod error;
 mod file_header;
@@ -37,7 +40,12 @@ use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::cluster::succession::Succession;
 
+pub use audit::AuditEntry;
 pub use change::{Change, Held, NewReport, NewState, Reservation, Tenant};
+pub use credential_change::{CredentialChange, Known, NewCredential};
+pub use credentials::{
+    AuthorityState, CredentialChanges, NodeCredential, StoredAuthority, StoredOperator, StoredToken,
+};
 use database_file::DatabaseFile;
 pub use error::StoreError;
 pub use history::{Begun, RememberedLease};

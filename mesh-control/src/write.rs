@@ -17,3 +17,5 @@ mod membership;
 mod operator;
 mod process_pause;
 mod subnet_claim;
+
+pub use membership::Proof;

@@ -7,6 +7,9 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::certificate::Presented;
 use crate::chain::{Shown, other, verify};
 use crate::key_digest::KeyDigest;
@@ -45,16 +48,9 @@ pub enum NotTheControlPlane {
 }
 
 fn clock(seconds: i64) -> String {
-    match time::OffsetDateTime::from_unix_timestamp(seconds) {
-        Ok(time) => format!(
-            "{}T{:02}:{:02}:{:02}Z",
-            time.date(),
-            time.hour(),
-            time.minute(),
-            time.second()
-        ),
-        Err(_) => format!("{seconds} s since 1970"),
-    }
+    let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    let text = moment.and_then(|moment| moment.format(&Rfc3339).ok());
+    text.unwrap_or_else(|| format!("{seconds} s since 1970"))
 }
 
 /// By what it is known.

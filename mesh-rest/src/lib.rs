@@ -15,6 +15,7 @@
 //! Operators:
 //! - [`subnets`], [`release`], [`reservation`]: leases and reservations.
 //! - [`join_token`], [`operator`], [`security`]: who may join, who may ask, and how far that is asked for.
+//! - [`audit`]: who did what, from where.
 //! - [`traffic`]: who sends how much to whom.
 //! - [`health`]: whether the control plane answers.
 //!
@@ -23,6 +24,7 @@
 //! - [`node_id`], [`status`]: words that stand in several of them.
 
 pub mod admitted;
+pub mod audit;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod digest;

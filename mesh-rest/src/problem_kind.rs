@@ -66,13 +66,17 @@ pub enum Kind {
     SlowDown,
     /// This control plane has no certificate authority.
     NoAuthority,
+    /// There is no such token, operator or node to revoke.
+    NoSuchCredential,
+    /// What is asked for has to wait for something else.
+    NotNow,
     /// A bug.
     Internal,
 }
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::NoSuchRoute,
         Self::MethodNotAllowed,
         Self::BodyTooLarge,
@@ -103,6 +107,8 @@ impl Kind {
         Self::TlsRequired,
         Self::SlowDown,
         Self::NoAuthority,
+        Self::NoSuchCredential,
+        Self::NotNow,
         Self::Internal,
     ];
 
@@ -138,6 +144,8 @@ impl Kind {
             Self::TlsRequired => (426, "tls-required", "TLS required"),
             Self::SlowDown => (429, "slow-down", "Too many refusals"),
             Self::NoAuthority => (503, "no-authority", "No certificate authority"),
+            Self::NoSuchCredential => (404, "no-such-credential", "No such credential"),
+            Self::NotNow => (409, "not-now", "Not now"),
             Self::Internal => (500, "internal", "Internal error"),
         }
     }

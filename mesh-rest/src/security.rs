@@ -59,3 +59,36 @@ pub struct ChangeStage {
     #[serde(default)]
     pub force: bool,
 }
+
+/// A step by which one authority takes the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Rotation {
+    /// The next one is made, and trusted.
+    Prepare,
+    /// It signs.
+    Activate,
+    /// The one before is trusted no longer.
+    Finish,
+}
+
+/// The body of `POST /api/ca/rotate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ChangeRotation {
+    /// Which step.
+    pub step: Rotation,
+    /// Also while nodes are not ready for it, and would be shut out.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Rotated {
+    /// The key of the authority that signs, or will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}

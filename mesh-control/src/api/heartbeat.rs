@@ -10,7 +10,7 @@ use mesh_rest::heartbeat::Heartbeat;
 use super::openapi::WhenBeating;
 use super::problem::Problem;
 use super::refusal::of_sign;
-use super::token::{NextToken, token};
+use super::token::{Authorities, NextToken, token};
 use crate::http::body;
 use crate::registry::Registry;
 use crate::traffic::report::Report;
@@ -28,13 +28,14 @@ use crate::traffic::report::Report;
     params(("id" = String, Path, description = "The node's id")),
     request_body = Option<Heartbeat>,
     responses((status = 200, description = "Taken; the body is empty", headers(
-        ("quilt-mesh-token" = String, description = "To be sent, in the same header, with the next heartbeat or registration"))), WhenBeating)
+        ("quilt-mesh-token" = String, description = "To be sent, in the same header, with the next heartbeat or registration"),
+        ("quilt-mesh-authorities" = String, description = "Another value than before: renew the certificate"))), WhenBeating)
 )]
 pub(super) async fn heartbeat(
     State(registry): State<Arc<Registry>>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
-) -> Result<(NextToken, StatusCode), Problem> {
+) -> Result<(NextToken, Authorities, StatusCode), Problem> {
     let Path(id) = id.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
     let token = token(request.headers());
     // Read first: a heartbeat that is refused has not happened.
@@ -48,5 +49,6 @@ pub(super) async fn heartbeat(
     if let Some(report) = report {
         registry.keep_report(id, report);
     }
-    Ok((NextToken(next), StatusCode::OK))
+    let authorities = Authorities(registry.credentials.authorities_digest());
+    Ok((NextToken(next), authorities, StatusCode::OK))
 }

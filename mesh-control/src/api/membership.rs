@@ -12,12 +12,14 @@ use mesh_rest::problem::FieldError;
 use mesh_rest::problem_kind::Kind;
 use mesh_rest::registration::Registration;
 
+use super::asker::Asker;
 use super::openapi::{WhenLeaving, WhenRegistering, WhenStopping};
 use super::problem::Problem;
 use super::token::{NextToken, token};
 use crate::cluster::registration;
 use crate::http::body;
 use crate::registry::{ChangeError, Registry};
+use crate::write::Proof;
 
 /// Register a node, or recognise it
 ///
@@ -41,10 +43,11 @@ pub(super) async fn register(
     request: Request,
 ) -> Result<(NextToken, Json<Admitted>), Problem> {
     let token = token(request.headers());
+    let asker = Asker::of(&request);
     let json = body::json(request).await?;
     let registration =
         registration::read(&json, registry.plan().cluster()).map_err(Problem::invalid_fields)?;
-    let registered = registry.register(registration, token);
+    let registered = registry.register(registration, token, asker.node);
     let (admitted, next) = body::within_deadline(registered).await??;
     Ok((NextToken(next), Json(admitted)))
 }
@@ -93,6 +96,7 @@ pub(super) async fn leave(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let Path(id) = id.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
+    let asker = Asker::of(&request);
     let json = body::json(request).await?;
     let leave: Leave = serde_json::from_value(json).map_err(|error| {
         Problem::invalid_fields(vec![FieldError {
@@ -100,7 +104,11 @@ pub(super) async fn leave(
             detail: format!("node_key must be the key that the node registered with: {error}"),
         }])
     })?;
-    match body::within_deadline(registry.leave(&id, leave.node_key)).await? {
+    let proof = match asker.node {
+        Some(_) => Proof::Certificate,
+        None => Proof::Key(leave.node_key),
+    };
+    match body::within_deadline(registry.leave(&id, proof)).await? {
         Ok(()) => Ok(StatusCode::OK),
         Err(ChangeError::UnknownNode) => Err(no_node(&id)),
         Err(error) => Err(error.into()),

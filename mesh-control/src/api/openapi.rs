@@ -33,8 +33,11 @@ Every error is a problem document (RFC 9457): `application/problem+json` whose `
 have 405 `method-not-allowed` with the header Allow. A client that takes longer than 30 s for the head of a request \
 is disconnected without an answer.
 
-There is no authentication: whoever reaches the port can register, deregister and list. Let only the cluster's \
-hosts reach it.";
+Nodes show certificates, which they get by a join token (`POST /api/join`), and act for themselves alone; operators send \
+`Authorization: Bearer` with a token of theirs, whose role is to read or to operate. The admin socket may do everything. \
+Without any credential there are `/health`, `/livez`, `/readyz`, `/api/ca` and `/api/join`. What a cluster lets in \
+beside that, because it is older than credentials or was told to, every answer says in the header \
+`quilt-mesh-insecure`.";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -42,6 +45,7 @@ hosts reach it.";
     tags(
         (name = "nodes", description = "Who is in the cluster, with which subnet, and alive"),
         (name = "subnets", description = "Leases and reservations, for operators"),
+        (name = "credentials", description = "Who may join, and who may ask"),
         (name = "traffic", description = "Who sends how much to whom"),
         (name = "service", description = "The control plane itself")
     ),
@@ -146,7 +150,7 @@ problems! {
     /// Of `readyz`.
     WhenReady: NotReady;
     /// Of `register`.
-    WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, InUse, Copy, SubnetsExhausted, DatabaseUnavailable, Overloaded;
+    WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, Unauthorized, Forbidden, InUse, Copy, SubnetsExhausted, DatabaseUnavailable, Overloaded;
     /// Of `heartbeat`.
     WhenBeating: Malformed, InvalidFields, UnknownNode, Copy, DatabaseUnavailable, Overloaded;
     /// Of `deregister`.
@@ -159,6 +163,18 @@ problems! {
     WhenReleasing: Malformed, NotJsonMediaType, InvalidFields, InUse, NotLeased, DatabaseUnavailable, Overloaded;
     /// Of `reserve`.
     WhenReserving: Malformed, NotJsonMediaType, InvalidFields, InUse, LimitReached, DatabaseUnavailable, Overloaded;
+    /// Of `join`.
+    WhenJoining: Malformed, NotJsonMediaType, InvalidFields, TokenRefused, NoAuthority, DatabaseUnavailable, Overloaded;
+    /// Of `renew`.
+    WhenRenewing: Malformed, NotJsonMediaType, InvalidFields, Unauthorized, NoAuthority, DatabaseUnavailable, Overloaded;
+    /// Of `authorities`.
+    WhenListingAuthorities: NoAuthority;
+    /// Of calls that make a credential.
+    WhenCreating: Malformed, NotJsonMediaType, InvalidFields, NoAuthority, DatabaseUnavailable, Overloaded;
+    /// Of calls that end one.
+    WhenRevoking: Malformed, NoSuchCredential, DatabaseUnavailable, Overloaded;
+    /// Of calls that change how the cluster is secured.
+    WhenChanging: Malformed, NotJsonMediaType, InvalidFields, NotNow, NoAuthority, TokenRefused, DatabaseUnavailable, Overloaded;
     /// Of `unreserve`.
     WhenUnreserving: Malformed, NotJsonMediaType, InvalidFields, NotReserved, DatabaseUnavailable, Overloaded;
 }

@@ -1,11 +1,13 @@
 //! What the registry refuses, as the client is told.
 
+use mesh_credentials::authority::AuthorityError;
 use mesh_rest::problem::{self, FieldError};
 use mesh_rest::problem_kind::Kind;
 use tracing::{error, warn};
 
 use super::problem::Problem;
 use crate::cluster::identity::Clash;
+use crate::credentials::refusal::CredentialError;
 use crate::registry::{ChangeError, Holder};
 use crate::store::StoreError;
 
@@ -20,6 +22,47 @@ pub(super) fn of_sign<T>(outcome: Result<T, ChangeError>, id: &str) -> Result<T,
         }
         error => error.into(),
     })
+}
+
+/// A body that is JSON, and not what is asked for.
+pub(super) fn fields(error: &serde_json::Error) -> Problem {
+    Problem::invalid_fields(vec![FieldError {
+        pointer: "#".to_owned(),
+        detail: error.to_string(),
+    }])
+}
+
+impl From<CredentialError> for Problem {
+    fn from(error: CredentialError) -> Self {
+        let message = error.to_string();
+        let field = |pointer: &str| {
+            Self::invalid_fields(vec![FieldError {
+                pointer: pointer.to_owned(),
+                detail: message.clone(),
+            }])
+        };
+        match error {
+            CredentialError::NoToken(_)
+            | CredentialError::OtherMesh(_)
+            | CredentialError::UnknownToken
+            | CredentialError::TokenExpired { .. }
+            | CredentialError::TokenRevoked(_)
+            | CredentialError::TokenUsedUp { .. }
+            | CredentialError::Ambiguous { .. } => Self::new(Kind::TokenRefused, message),
+            CredentialError::Authority(AuthorityError::Make(_))
+            | CredentialError::NoRandomNumbers(_) => {
+                error!(%error, "a certificate or a secret cannot be made; this is a bug");
+                Self::bug()
+            }
+            CredentialError::Authority(_) | CredentialError::OtherKey => field("#/request"),
+            CredentialError::Field { field: name, .. } => field(&format!("#/{name}")),
+            CredentialError::NodeRevoked => Self::new(Kind::Unauthorized, message),
+            CredentialError::NoAuthority(_) => Self::new(Kind::NoAuthority, message),
+            CredentialError::NothingToRevoke { .. } => Self::new(Kind::NoSuchCredential, message),
+            CredentialError::NotNow(_) => Self::new(Kind::NotNow, message),
+            CredentialError::Store(error) => Self::from(&*error),
+        }
+    }
 }
 
 impl From<Holder> for problem::Holder {
@@ -88,6 +131,24 @@ impl From<ChangeError> for Problem {
                     Some(holder) => problem.held_by(holder.into()),
                     None => problem,
                 }
+            }
+            ChangeError::NeedsCertificate(holder) => {
+                warn!(
+                    reason = message,
+                    "registration refused: it needs a certificate"
+                );
+                let problem = Self::new(Kind::Unauthorized, message);
+                match holder {
+                    Some(holder) => problem.held_by(holder.into()),
+                    None => problem,
+                }
+            }
+            ChangeError::OtherName { .. } => {
+                warn!(
+                    reason = message,
+                    "registration refused: the join token was made for another name"
+                );
+                Self::new(Kind::Forbidden, message)
             }
             ChangeError::OtherKey { .. } => Self::new(Kind::OtherKey, message),
             ChangeError::HolderUp(tenant) | ChangeError::Leased(tenant) => {

@@ -20,6 +20,10 @@
 //!    register again before a heartbeat counts: two nodes are never up with one address. Its
 //!    lease stays its own, so a subnet never has two holders either.
 //!
+//! 6. A certificate says more than all of that: who shows one is the node that it is for, a new one if there is none yet,
+//!    and nobody else is. What somebody without a certificate says who would be such a node by the rules above, or take
+//!    its address, is refused; so is a name other than the one that the join token was made for.
+//!
 //! A key says more than name and address: where both fit, and different nodes, the claim is the node with the key.
 
 use std::net::Ipv4Addr;
@@ -30,6 +34,8 @@ use mesh_rest::registration::Registration;
 /// What a registration says about who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim<'a> {
+    /// The node that its certificate is for.
+    pub node_id: Option<&'a str>,
     /// The stable identity that the agent keeps on disk.
     pub node_key: Option<&'a str>,
     /// The host's name.
@@ -41,6 +47,7 @@ pub struct Claim<'a> {
 impl<'a> From<&'a Registration> for Claim<'a> {
     fn from(registration: &'a Registration) -> Self {
         Self {
+            node_id: None,
             node_key: registration.node_key.as_deref(),
             hostname: &registration.hostname,
             host_ip: registration.host_ip,
@@ -100,7 +107,7 @@ pub fn decide<'a>(claim: &Claim<'_>, claimants: &'a [Claimant]) -> Verdict<'a> {
         && node.up
         && node.hostname != claim.hostname
     {
-        if claim.node_key.is_none() {
+        if claim.node_key.is_none() && claim.node_id.is_none() {
             return Verdict::Refuse {
                 holder: node,
                 clash: Clash::Address,
@@ -132,6 +139,11 @@ fn same_node<'a>(claim: &Claim<'_>, claimants: &'a [Claimant]) -> Option<&'a Cla
     let here = |other: &&Claimant| other.host_ip == claim.host_ip;
     let keyless = |other: &&Claimant| other.node_key.is_none();
     let namesake = |other: &&Claimant| other.hostname == claim.hostname;
+    if let Some(node_id) = claim.node_id {
+        return claimants
+            .iter()
+            .find(|other| other.node_id.as_str() == node_id);
+    }
     // Of several that fit, the one that holds the address now was here last.
     let latest = |fits: &dyn Fn(&&Claimant) -> bool| {
         claimants

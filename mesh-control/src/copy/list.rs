@@ -229,7 +229,12 @@ impl Registry {
                 Err(error) => self.read_anew(stands, error).await,
             }
         };
-        self.copy.reads.share(read).await
+        self.copy.reads.share(read).await?;
+        match self.replica {
+            // Of this one's own changes it knows.
+            None => Ok(()),
+            Some(_) => self.read_credentials().await,
+        }
     }
 
     /// Called by one at a time, with what was read after the call before.

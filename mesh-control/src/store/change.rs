@@ -185,10 +185,11 @@ impl Change {
     pub async fn claimants(&mut self, claim: &Claim<'_>) -> Result<Vec<Claimant>, StoreError> {
         let rows: Vec<(String, Option<String>, String, String, String, i64)> = sqlx::query_as(
             "SELECT node_id, node_key, hostname, host_ip, status, must_register FROM nodes \
-             WHERE host_ip = $1 OR node_key = $2 ORDER BY node_id",
+             WHERE host_ip = $1 OR node_key = $2 OR node_id = $3 ORDER BY node_id",
         )
         .bind(claim.host_ip.to_string())
         .bind(claim.node_key)
+        .bind(claim.node_id)
         .fetch_all(self.transaction.connection()?)
         .await?;
         rows.into_iter()
@@ -214,6 +215,11 @@ impl Change {
     /// [`StoreError`].
     pub async fn add(&mut self, new: NewState<'_>) -> Result<(), StoreError> {
         let registration = new.registration;
+        // One that was removed, and comes back by its certificate.
+        sqlx::query("DELETE FROM removed_nodes WHERE node_id = $1")
+            .bind(new.node_id.as_str())
+            .execute(self.transaction.connection()?)
+            .await?;
         sqlx::query(
             "INSERT INTO nodes (node_id, node_key, hostname, host_ip, cpu_cores, ram_mb, status, \
              must_register, registered_at, last_heartbeat, revision, overlay_mtu) \

@@ -66,7 +66,7 @@ async fn settle(
     // The lock first: a replica that starts at the same time may have another plan.
     let stored: (String, i64, i64, i64, i64) = sqlx::query_as(
         "INSERT INTO cluster (id, cluster_cidr, node_prefix, revision, database_id, vxlan_port, vni, \
-         node_timeout_ms) VALUES (1, $1, $2, 0, $3, $4, $5, $6) \
+         node_timeout_ms, stage) VALUES (1, $1, $2, 0, $3, $4, $5, $6, 'secured') \
          ON CONFLICT (id) DO UPDATE SET database_id = \
          CASE cluster.database_id WHEN '' THEN $3 ELSE cluster.database_id END \
          RETURNING cluster_cidr, node_prefix, vxlan_port, vni, revision",
@@ -92,6 +92,13 @@ async fn settle(
             prefix: stored_prefix,
         });
     }
+    // Who was there before there were credentials goes on as before; and where nobody was, nobody has to.
+    sqlx::query(
+        "UPDATE cluster SET stage = 'secured', credentials_revision = credentials_revision + 1 \
+         WHERE stage = 'open' AND NOT EXISTS (SELECT 1 FROM nodes)",
+    )
+    .execute(transaction.connection()?)
+    .await?;
     // Other settings are news, so that nobody waits for some who has the old ones.
     let other_settings = (stored_port, stored_vni) != (vxlan_port, vni);
     sqlx::query(

@@ -1,5 +1,6 @@
 //! Joining and leaving.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
@@ -7,6 +8,7 @@ use mesh_rest::admitted::Admitted;
 use mesh_rest::heartbeat_token::HeartbeatToken;
 use mesh_rest::node_id::NodeId;
 use mesh_rest::registration::Registration;
+use mesh_rest::security::Stage;
 use mesh_rest::status::Status;
 use mesh_rest::timing;
 use tracing::{info, warn};
@@ -24,7 +26,8 @@ use crate::store::{Change, NewState, RememberedLease, StoreError};
 const LONGEST_HOLD_WAITED: Duration = Duration::from_millis(2500);
 
 impl Registry {
-    /// Registers a node, or recognises it (see [`crate::cluster::identity`]). When it returns, the lease is on the disk.
+    /// Registers a node, or recognises it (see [`crate::cluster::identity`]); `by_certificate` is the node that its
+    /// certificate is for. When it returns, the lease is on the disk.
     /// Returns as well the token to come with next (see [`crate::cluster::succession`]).
     ///
     /// # Errors
@@ -34,6 +37,7 @@ impl Registry {
         &self,
         registration: Registration,
         token: Option<HeartbeatToken>,
+        by_certificate: Option<NodeId>,
     ) -> Result<(Admitted, HeartbeatToken), ChangeError> {
         let node_timeout = self.copy.memory().liveness.timeout();
         let longest = timing::longest_heartbeat_interval(node_timeout);
@@ -52,6 +56,7 @@ impl Registry {
             let arrival = Arrival {
                 registration: registration.clone(),
                 token,
+                by_certificate: by_certificate.clone(),
             };
             match self
                 .ask(|ask| Command::Register(Box::new(ask)), arrival)
@@ -89,15 +94,15 @@ impl Registry {
         self.ask(Command::Deregister, node_id).await.map(drop)
     }
 
-    /// Takes a node down for good, which only who knows its key may ask for. It keeps its subnet until that is
+    /// Takes a node down for good, which only who proves to be it may ask for. It keeps its subnet until that is
     /// released, and comes back by registering.
     ///
     /// # Errors
     ///
     /// [`ChangeError`]; nothing has changed then.
-    pub async fn leave(&self, node_id: &str, node_key: String) -> Result<(), ChangeError> {
+    pub async fn leave(&self, node_id: &str, proof: Proof) -> Result<(), ChangeError> {
         let node_id = NodeId::from(node_id.to_owned());
-        let departure = Departure { node_id, node_key };
+        let departure = Departure { node_id, proof };
         self.ask(Command::Leave, departure).await.map(drop)
     }
 }
@@ -113,6 +118,7 @@ fn hand_out(registry: &Registry, node_id: &NodeId) -> HeartbeatToken {
 pub(crate) struct Arrival {
     registration: Registration,
     token: Option<HeartbeatToken>,
+    by_certificate: Option<NodeId>,
 }
 
 /// A node that was let in.
@@ -132,15 +138,25 @@ pub(crate) struct LetIn {
 }
 
 pub(super) async fn register(
-    Arrival {
-        registration,
-        token,
-    }: &Arrival,
+    arrival: &Arrival,
     registry: &Registry,
     change: &mut Change,
 ) -> Result<Result<LetIn, ChangeError>, StoreError> {
-    let claim = Claim::from(registration);
+    let (token, by_certificate) = (&arrival.token, arrival.by_certificate.as_ref());
+    let mut registration = Cow::Borrowed(&arrival.registration);
+    let mut claim = Claim::from(&arrival.registration);
+    claim.node_id = by_certificate.map(NodeId::as_str);
     let claimants = change.claimants(&claim).await?;
+    if by_certificate.is_some()
+        && let Some(key) = claim.node_key
+        && claimants.iter().any(|other| {
+            Some(&other.node_id) != by_certificate && other.node_key.as_deref() == Some(key)
+        })
+    {
+        // Who shows a certificate needs no key, and this one is another node's.
+        registration.to_mut().node_key = None;
+    }
+    let registration = &*registration;
     let (node, displaced) = match identity::decide(&claim, &claimants) {
         Verdict::Admit { node, displaces } => (node, displaces),
         Verdict::Refuse { holder, clash } => {
@@ -150,6 +166,9 @@ pub(super) async fn register(
             }));
         }
     };
+    if let Err(refused) = check_credentials(&claim, node, displaced, registry) {
+        return Ok(Err(refused));
+    }
     if let Some(node) = node {
         let moved = node.host_ip != registration.host_ip || node.hostname != registration.hostname;
         let liveness = &mut registry.copy.memory().liveness;
@@ -198,7 +217,11 @@ pub(super) async fn register(
     if let Some(displaced) = displaced {
         change.dismiss(displaced.node_id.as_str()).await?;
     }
-    let node_id = node.map_or_else(random_id, |node| node.node_id.clone());
+    let node_id = match (node, by_certificate) {
+        (Some(node), _) => node.node_id.clone(),
+        (None, Some(node_id)) => node_id.clone(),
+        (None, None) => random_id(),
+    };
     let unix_seconds = unix_seconds();
     let new = NewState {
         node_id: &node_id,
@@ -241,6 +264,37 @@ pub(super) async fn register(
         unix_seconds,
         index,
     }))
+}
+
+/// Whether the claim shows the credentials that it needs (rule 6 of [`crate::cluster::identity`]).
+fn check_credentials(
+    claim: &Claim<'_>,
+    node: Option<&Claimant>,
+    displaced: Option<&Claimant>,
+    registry: &Registry,
+) -> Result<(), ChangeError> {
+    let state = registry.credentials.state();
+    if let Some(node_id) = claim.node_id {
+        let credential = state.nodes.get(node_id);
+        let only = credential.and_then(|credential| credential.only_hostname.as_deref());
+        return match only {
+            Some(only) if only != claim.hostname => Err(ChangeError::OtherName {
+                only: only.to_owned(),
+                given: claim.hostname.to_owned(),
+            }),
+            _ => Ok(()),
+        };
+    }
+    let theirs = [node, displaced].into_iter().flatten();
+    for other in theirs {
+        if state.nodes.contains_key(other.node_id.as_str()) {
+            return Err(ChangeError::NeedsCertificate(Some(Holder::from(other))));
+        }
+    }
+    if node.is_none() && state.stage == Stage::Moving {
+        return Err(ChangeError::NeedsCertificate(None));
+    }
+    Ok(())
 }
 
 /// A subnet for a node that has none and is not known to hold one.
@@ -354,7 +408,16 @@ pub(super) fn deregistered(node_id: &NodeId, was_there: bool, registry: &Registr
 /// Who says that it leaves for good.
 pub(crate) struct Departure {
     pub(super) node_id: NodeId,
-    node_key: String,
+    proof: Proof,
+}
+
+/// By what a node shows that it is itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// By the key that it registered with.
+    Key(String),
+    /// By its certificate, which was looked at before.
+    Certificate,
 }
 
 /// A node leaves for good. Whether it was there until now.
@@ -363,10 +426,11 @@ pub(super) async fn leave(
     change: &mut Change,
 ) -> Result<Result<bool, ChangeError>, StoreError> {
     let node_id = departure.node_id.as_str();
-    match change.node_key(node_id).await? {
-        None => return Ok(Err(ChangeError::UnknownNode)),
-        Some(Some(key)) if key == departure.node_key => {}
-        Some(key) => {
+    match (change.node_key(node_id).await?, &departure.proof) {
+        (None, _) => return Ok(Err(ChangeError::UnknownNode)),
+        (Some(_), Proof::Certificate) => {}
+        (Some(Some(key)), Proof::Key(shown)) if key == *shown => {}
+        (Some(key), Proof::Key(_)) => {
             return Ok(Err(ChangeError::OtherKey {
                 has_one: key.is_some(),
             }));

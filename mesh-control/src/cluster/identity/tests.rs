@@ -22,6 +22,7 @@ fn node(id: &str, key: Option<&str>, hostname: &str, host_ip: Ipv4Addr, up: bool
 
 fn claim<'a>(node_key: Option<&'a str>, hostname: &'a str, host_ip: Ipv4Addr) -> Claim<'a> {
     Claim {
+        node_id: None,
         node_key,
         hostname,
         host_ip,

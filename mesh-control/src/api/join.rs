@@ -1,0 +1,81 @@
+//! How a host comes by a certificate, and by a new one.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::response::{IntoResponse as _, Response};
+use mesh_rest::join::{AUTHORITIES_HEADER, AuthorityList, Join, Joined, Renew};
+use mesh_rest::problem_kind::Kind;
+
+use super::asker::Asker;
+use super::openapi::{WhenJoining, WhenListingAuthorities, WhenRenewing};
+use super::problem::Problem;
+use super::refusal::fields;
+use crate::http::body;
+use crate::registry::Registry;
+
+/// Join the mesh
+///
+/// A host that brings a join token gets a certificate that says which node it is. Only the key in its request counts. It
+/// registers with that certificate.
+#[utoipa::path(post, path = "/api/join", tag = "credentials", request_body = Join,
+    responses((status = 200, body = Joined), WhenJoining))]
+pub(super) async fn join(
+    State(registry): State<Arc<Registry>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let asker = Asker::of(&request);
+    let json = body::json(request).await?;
+    let join: Join = serde_json::from_value(json).map_err(|error| fields(&error))?;
+    let joined = body::within_deadline(registry.join(&join, &asker.doer.source)).await?;
+    if let Err(error) = &joined {
+        let outcome = error.to_string();
+        registry.note(asker.doer.tried("join", "", &outcome));
+    }
+    Ok(answer(joined?))
+}
+
+/// Get a new certificate in the place of one
+///
+/// Over TLS with the certificate that is to be replaced, and for the same key. One that has expired is taken here for
+/// another 30 days.
+#[utoipa::path(post, path = "/api/renew", tag = "credentials", request_body = Renew,
+    responses((status = 200, body = Joined), WhenRenewing))]
+pub(super) async fn renew(
+    State(registry): State<Arc<Registry>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let asker = Asker::of(&request);
+    let json = body::json(request).await?;
+    let renew: Renew = serde_json::from_value(json).map_err(|error| fields(&error))?;
+    let (Some(node), Some(key)) = (&asker.node, asker.key) else {
+        return Err(Problem::new(
+            Kind::Unauthorized,
+            "only who shows a certificate gets a new one in its place; a host without one joins (POST /api/join)",
+        ));
+    };
+    let source = &asker.doer.source;
+    let renewed = registry.renew_certificate(node.as_str(), key, &renew.request, source);
+    Ok(answer(body::within_deadline(renewed).await??))
+}
+
+fn answer(joined: Joined) -> Response {
+    let digest = HeaderValue::try_from(joined.authorities_digest.clone());
+    let mut response = Json(joined).into_response();
+    // A digest is base32, which a header may have.
+    if let Ok(digest) = digest {
+        response.headers_mut().insert(AUTHORITIES_HEADER, digest);
+    }
+    response
+}
+
+/// The mesh's certificate authorities
+#[utoipa::path(get, path = "/api/ca", tag = "credentials", operation_id = "authorities",
+    responses((status = 200, body = AuthorityList), WhenListingAuthorities))]
+pub(super) async fn authorities(
+    State(registry): State<Arc<Registry>>,
+) -> Result<Json<AuthorityList>, Problem> {
+    Ok(Json(registry.authority_list()?))
+}

@@ -1,0 +1,25 @@
+//! Credentials: who may join, as whom a node is known, and who may ask.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `memory` | what is stored, in memory, as every request needs it |
+//! | `authorities` | the mesh's certificate authorities: their keys in a file, their certificates in the database |
+//! | `join` | which node a host becomes that brings a token, and the certificate that it gets |
+//! | `tokens`, `operators` | what lets hosts join, and people ask |
+//! | `stage` | how far a cluster is secured |
+//! | `audit` | who did what, from where |
+
+pub mod audit;
+pub mod authorities;
+pub mod join;
+pub mod memory;
+pub mod operators;
+pub mod refusal;
+pub mod stage;
+pub mod tokens;
+
+/// A short random id, by which people name a token or an operator: 40 bits, as ten characters.
+fn short_id() -> String {
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    random.chars().take(10).collect()
+}

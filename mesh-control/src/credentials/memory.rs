@@ -1,0 +1,233 @@
+//! What is stored of credentials, in memory: every request is judged by it, and none waits for the database.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use mesh_credentials::key_digest::KeyDigest;
+use mesh_credentials::trust::Trust;
+use mesh_rest::security::Stage;
+use tokio::sync::watch;
+
+use crate::registry::Registry;
+use crate::store::{
+    AuthorityState, CredentialChanges, NodeCredential, StoreError, StoredAuthority, StoredOperator,
+    StoredToken,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Credentials {
+    state: RwLock<State>,
+    /// Counts changes.
+    changed: watch::Sender<u64>,
+}
+
+/// What is behind the lock.
+#[derive(Debug)]
+pub(crate) struct State {
+    revision: i64,
+    pub(crate) stage: Stage,
+    pub(crate) authorities: Vec<StoredAuthority>,
+    pub(crate) nodes: HashMap<String, NodeCredential>,
+    pub(crate) tokens: HashMap<String, StoredToken>,
+    pub(crate) operators: HashMap<String, StoredOperator>,
+    /// Those in `authorities`, as certificates are checked by them; `None`: there are none.
+    trust: Option<Trust>,
+    /// What tells nodes of a change of them.
+    digest: Option<Arc<str>>,
+}
+
+impl State {
+    fn signs(&self) -> Option<KeyDigest> {
+        let signs = |it: &&StoredAuthority| it.state == AuthorityState::Signs;
+        let authority = self.authorities.iter().find(signs);
+        authority.map(|it| it.trusted.key())
+    }
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self {
+            state: RwLock::new(State {
+                revision: -1,
+                // Nothing is let in by mistake while nothing is read.
+                stage: Stage::Secured,
+                authorities: Vec::new(),
+                nodes: HashMap::new(),
+                tokens: HashMap::new(),
+                operators: HashMap::new(),
+                trust: None,
+                digest: None,
+            }),
+            changed: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Credentials {
+    /// Never held across a wait, and never left half changed.
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes whenever any of this does.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn revision(&self) -> i64 {
+        self.state().revision
+    }
+
+    fn take_in(&self, changes: CredentialChanges) {
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if changes.revision < state.revision {
+                // The database went back.
+                state.nodes.clear();
+                state.tokens.clear();
+                state.operators.clear();
+            }
+            state.revision = changes.revision;
+            state.stage = changes.stage;
+            let trusted = changes.authorities.iter().map(|it| it.trusted.clone());
+            state.trust = Trust::new(trusted.collect()).ok();
+            state.authorities = changes.authorities;
+            let signs = state.signs();
+            let trust = state.trust.as_ref();
+            state.digest = trust
+                .zip(signs)
+                .map(|(trust, signs)| trust.digest(signs).into());
+            let nodes = changes.nodes.into_iter();
+            state
+                .nodes
+                .extend(nodes.map(|node| (node.node_id.clone(), node)));
+            let tokens = changes.tokens.into_iter();
+            state
+                .tokens
+                .extend(tokens.map(|token| (token.token_id.clone(), token)));
+            let operators = changes.operators.into_iter();
+            state
+                .operators
+                .extend(operators.map(|it| (it.operator_id.clone(), it)));
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Tells whoever goes by them that something has changed that is not in the database.
+    pub(crate) fn tell(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Knows nothing any more, until all of it is read.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.revision = -1;
+        state.nodes.clear();
+        state.tokens.clear();
+        state.operators.clear();
+    }
+
+    /// How far the cluster is secured.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.state().stage
+    }
+
+    /// Whether a node or an operator has credentials.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        let state = self.state();
+        !state.nodes.is_empty() || !state.operators.is_empty()
+    }
+
+    /// By which key a node is known; `None`: by none, as far as is known here.
+    #[must_use]
+    pub fn node(&self, node_id: &str) -> Option<NodeCredential> {
+        self.state().nodes.get(node_id).cloned()
+    }
+
+    /// The authorities that are trusted; `None`: there are none.
+    #[must_use]
+    pub fn trust(&self) -> Option<Trust> {
+        self.state().trust.clone()
+    }
+
+    /// The key of the authority that signs.
+    #[must_use]
+    pub fn signs(&self) -> Option<KeyDigest> {
+        self.state().signs()
+    }
+
+    /// What tells nodes that other authorities are trusted than before, or that another one signs.
+    #[must_use]
+    pub fn authorities_digest(&self) -> Option<Arc<str>> {
+        self.state().digest.clone()
+    }
+}
+
+impl Registry {
+    /// Reads all there is.
+    pub(crate) async fn fill_credentials(&self) -> Result<(), StoreError> {
+        if let Some(changes) = self.store.credentials_since(-1).await? {
+            self.credentials.take_in(changes);
+        }
+        Ok(())
+    }
+
+    /// Reads what changed of credentials.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be read.
+    pub(crate) async fn read_credentials(&self) -> Result<(), Arc<StoreError>> {
+        let read = async {
+            let known = self.credentials.revision();
+            if let Some(changes) = self.store.credentials_since(known).await? {
+                self.credentials.take_in(changes);
+            }
+            Ok(())
+        };
+        self.credential_reads.share(read).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(revision: i64, nodes: &[&str]) -> CredentialChanges {
+        let key = KeyDigest::of(b"");
+        let nodes = nodes.iter().map(|node_id| NodeCredential {
+            node_id: (*node_id).to_owned(),
+            key,
+            issuer: key,
+            expires_at: 0,
+            only_hostname: None,
+            revoked: false,
+        });
+        CredentialChanges {
+            revision,
+            stage: Stage::Secured,
+            authorities: Vec::new(),
+            nodes: nodes.collect(),
+            tokens: Vec::new(),
+            operators: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_changed_is_added_and_a_database_that_went_back_is_taken_whole() {
+        let credentials = Credentials::default();
+        let mut heard = credentials.changes();
+        credentials.take_in(changes(1, &["a"]));
+        assert!(heard.has_changed().unwrap());
+        heard.mark_unchanged();
+        credentials.take_in(changes(2, &["b"]));
+        assert!(credentials.node("a").is_some() && credentials.node("b").is_some());
+        assert!(heard.has_changed().unwrap());
+        credentials.take_in(changes(1, &["a"]));
+        assert!(credentials.node("a").is_some() && credentials.node("b").is_none());
+    }
+}
