@@ -47,26 +47,37 @@ impl Control {
             address,
             port,
             ["--db-path", file.to_str().unwrap()],
+            directory,
             node_timeout,
         )
     }
 
     /// One of several on a PostgreSQL database, on loopback.
-    pub(crate) fn start_replica(database: &str, node_timeout: &str) -> Self {
+    pub(crate) fn start_replica(database: &str, directory: &Path, node_timeout: &str) -> Self {
         let address = Ipv4Addr::LOCALHOST.into();
         let free = TcpListener::bind((address, 0)).unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        Self::start_on(address, port, ["--database-url", database], node_timeout)
+        let database = ["--database-url", database];
+        Self::start_on(address, port, database, directory, node_timeout)
     }
 
-    fn start_on(address: IpAddr, port: u16, database: [&str; 2], node_timeout: &str) -> Self {
+    fn start_on(
+        address: IpAddr,
+        port: u16,
+        database: [&str; 2],
+        directory: &Path,
+        node_timeout: &str,
+    ) -> Self {
         let options = mesh_control::options::Options::parse_from([
             "quilt-mesh-control",
             "--bind",
             &format!("{address}:{port}"),
             database[0],
             database[1],
+            "--state-dir",
+            directory.to_str().unwrap(),
+            "--insecure",
             "--node-timeout",
             node_timeout,
         ]);

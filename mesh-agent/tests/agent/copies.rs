@@ -114,7 +114,9 @@ fn a_host_that_is_cloned_and_started_at_another_replica_does_not_lose_its_place(
     let options = PostgresOptions::new();
     let postgres = server().block_on(Postgres::new(&options)).unwrap();
     let database = postgres.create_database().unwrap();
-    let [here, there] = [(); 2].map(|()| Control::start_replica(&database, "30s"));
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [here, there] = [0, 1]
+        .map(|number: usize| Control::start_replica(&database, directories[number].path(), "30s"));
     let [a, b] = [1, 2].map(Node::new);
     let quick = ["--heartbeat-interval", "200ms", "--hostname", "alpha"];
     let original = a.agent(&here, &quick);

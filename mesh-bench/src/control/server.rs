@@ -101,7 +101,10 @@ impl Server {
         };
         command
             .args(["--bind", bind])
+            .arg("--state-dir")
+            .arg(&folder)
             .args(options)
+            .env("QUILT_MESH_INSECURE", "true")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

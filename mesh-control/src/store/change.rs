@@ -215,11 +215,6 @@ impl Change {
     /// [`StoreError`].
     pub async fn add(&mut self, new: NewState<'_>) -> Result<(), StoreError> {
         let registration = new.registration;
-        // One that was removed, and comes back by its certificate.
-        sqlx::query("DELETE FROM removed_nodes WHERE node_id = $1")
-            .bind(new.node_id.as_str())
-            .execute(self.transaction.connection()?)
-            .await?;
         sqlx::query(
             "INSERT INTO nodes (node_id, node_key, hostname, host_ip, cpu_cores, ram_mb, status, \
              must_register, registered_at, last_heartbeat, revision, overlay_mtu) \
@@ -237,6 +232,19 @@ impl Change {
         .execute(self.transaction.connection()?)
         .await?;
         self.changed = true;
+        Ok(())
+    }
+
+    /// Forgets that a node was removed, which comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn forget_removal(&mut self, node_id: &NodeId) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM removed_nodes WHERE node_id = $1")
+            .bind(node_id.as_str())
+            .execute(self.transaction.connection()?)
+            .await?;
         Ok(())
     }
 

@@ -231,6 +231,10 @@ pub(super) async fn register(
     let mut changed = match node {
         Some(_) => change.renew(new).await?,
         None => {
+            if by_certificate.is_some() {
+                // It may have been removed, and was the same node then.
+                change.forget_removal(&node_id).await?;
+            }
             change.add(new).await?;
             true
         }

@@ -68,8 +68,10 @@ impl Setup {
 
     /// Starts control planes on a PostgreSQL database.
     pub(crate) fn on(self, database_url: &str) -> Self {
+        let folder = self.folder().to_str().unwrap().to_owned();
         self.with_default_db_path()
             .with_environment("QUILT_MESH_DATABASE_URL", database_url)
+            .with_environment("QUILT_MESH_STATE_DIR", &folder)
     }
 
     /// Leaves --db-path away.

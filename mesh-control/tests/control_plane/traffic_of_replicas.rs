@@ -328,9 +328,10 @@ async fn a_database_from_before_there_were_reports_is_brought_up_to_date() {
         .await
         .admitted();
     assert!(replicas.running.pop().unwrap().stop().success());
-    let before = "DROP TABLE reports, history, remembered_leases; \
+    let before = "DROP TABLE reports, history, remembered_leases, authorities, node_credentials, join_tokens, \
+                  operators, audit; \
                   ALTER TABLE cluster DROP COLUMN vxlan_port, DROP COLUMN vni, DROP COLUMN held_until, \
-                  DROP COLUMN node_timeout_ms; \
+                  DROP COLUMN node_timeout_ms, DROP COLUMN stage, DROP COLUMN credentials_revision; \
                   ALTER TABLE nodes DROP COLUMN overlay_mtu, DROP COLUMN left_at, DROP COLUMN succession; \
                   DELETE FROM _sqlx_migrations WHERE version >= 4";
     replicas.postgres.execute(&replicas.url, before).unwrap();

@@ -37,9 +37,12 @@ impl Cluster {
     /// Three replicas on an empty PostgreSQL database.
     pub(crate) fn postgres(url: &str, node_timeout: &str) -> Self {
         let replica = || {
-            Setup::new()
+            let setup = Setup::new();
+            let folder = setup.folder().to_str().unwrap().to_owned();
+            setup
                 .with_default_db_path()
                 .with("--database-url", url)
+                .with("--state-dir", &folder)
         };
         Self::start(vec![replica(), replica(), replica()], node_timeout)
     }
