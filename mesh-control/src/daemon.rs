@@ -52,6 +52,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if options.insecure {
         registry.let_everybody_in();
     }
+    check_database(&options, &registry)?;
     open_authority(&options, &registry).await?;
     if let Some(why) = registry.insecure() {
         warn!(why, "this control plane is not secure");
@@ -122,6 +123,21 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Some((task, ended)) = fault {
         bail!("{task} ended by itself ({ended:?}); this is a bug");
     }
+    Ok(())
+}
+
+/// A cluster that asks for credentials does not keep them where anybody on the way can change them.
+fn check_database(options: &Options, registry: &Registry) -> anyhow::Result<()> {
+    let Some(why) = registry.store.unverified() else {
+        return Ok(());
+    };
+    if registry.credentials.stage() == Stage::Secured && !options.insecure {
+        bail!("{why}; or start with --insecure");
+    }
+    warn!(
+        why,
+        "whoever is between here and the database can change who may join and who may ask"
+    );
     Ok(())
 }
 

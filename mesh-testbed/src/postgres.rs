@@ -324,6 +324,26 @@ impl Postgres {
         format!("postgres://{SUPERUSER}:{password}@{address}/{name}")
     }
 
+    /// Has it speak TLS with whoever asks for that, with this certificate and its private key, both in PEM.
+    ///
+    /// # Errors
+    ///
+    /// What psql said, or the kernel.
+    pub fn speak_tls(&self, certificate: &str, key: &str) -> Result<()> {
+        let failed = |error| Error::system("prepare", self.dir.display().to_string(), error);
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data().join(name);
+            fs::write(&path, text).map_err(failed)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+            if let Some(user) = &self.user {
+                chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(failed)?;
+            }
+        }
+        self.execute(&self.url(), "ALTER SYSTEM SET ssl = on")?;
+        self.execute(&self.url(), "SELECT pg_reload_conf()")
+            .map(drop)
+    }
+
     fn initialise(&self) -> Result<()> {
         let failed = |error| Error::system("prepare", self.dir.display().to_string(), error);
         let password = self.dir.join("password");

@@ -102,6 +102,13 @@ impl Registry {
             // Without one that signs, nobody could be moved.
             self.signer()?;
         }
+        if change_to.stage == Stage::Secured
+            && let Some(why) = self.store.unverified()
+            && !self.lets_everybody_in()
+        {
+            // It would not start again.
+            return Err(CredentialError::NotNow(why));
+        }
         let _turn = self.turn.lock().await;
         let mut change = self.store.begin_credentials().await?;
         let without = change.nodes_without().await?;

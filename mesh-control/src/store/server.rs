@@ -1,10 +1,11 @@
 //! A database on a PostgreSQL server, shared with other control planes.
 
+use std::net::IpAddr;
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use super::change::CHANGED_CHANNEL;
@@ -43,7 +44,39 @@ pub(super) struct Address {
     options: Box<PgConnectOptions>,
 }
 
+/// Why whoever stands between could pass for the server, and read and change what is stored; `None`: nobody can.
+fn unverified(options: &PgConnectOptions) -> Option<String> {
+    let host = options.get_host();
+    let is_verified = matches!(
+        options.get_ssl_mode(),
+        PgSslMode::VerifyCa | PgSslMode::VerifyFull
+    );
+    let is_here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+    if is_verified || is_here {
+        return None;
+    }
+    Some(format!(
+        "nothing proves that {host} is the PostgreSQL server that is meant: add \
+         ?sslmode=verify-full&sslrootcert=FILE to --database-url, with the certificate of the authority that signed \
+         the server's"
+    ))
+}
+
 impl Store {
+    /// Why whoever stands between here and the database could read and change what is stored; `None`: nobody can.
+    #[must_use]
+    pub fn unverified(&self) -> Option<String> {
+        match &self.home {
+            Home::File(_) => None,
+            Home::Server(address) => unverified(&address.options),
+        }
+    }
+
     /// Opens the database at a `postgres://` URL and brings its schema up to date.
     ///
     /// # Errors
@@ -217,5 +250,37 @@ impl Listener {
         } else {
             Message::Changed
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_elsewhere_has_to_prove_that_it_is_the_one_that_is_meant() {
+        let is_trusted = |rest: &str| {
+            let url = format!("postgres://user:password@{rest}");
+            unverified(&PgConnectOptions::from_str(&url).unwrap()).is_none()
+        };
+        for rest in [
+            "127.0.0.1/mesh",
+            "127.8.0.1:15432/mesh",
+            "localhost/mesh",
+            "[::1]/mesh",
+            "db.example/mesh?host=/run/postgresql",
+            "db.example/mesh?sslmode=verify-full",
+            "192.0.2.7/mesh?sslmode=verify-ca",
+        ] {
+            assert!(is_trusted(rest), "{rest}");
+        }
+        for rest in [
+            "192.0.2.7/mesh",
+            "db.example/mesh",
+            "db.example/mesh?sslmode=require",
+            "localhost.example/mesh",
+        ] {
+            assert!(!is_trusted(rest), "{rest}");
+        }
     }
 }

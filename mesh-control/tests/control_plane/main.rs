@@ -20,6 +20,7 @@ mod command_line;
 mod connections;
 mod copies;
 mod database_in_trouble;
+mod database_tls;
 mod departures;
 mod durability;
 mod etags;
