@@ -69,9 +69,17 @@ pub(super) async fn deregister(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let Path(id) = id.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
+    let asker = Asker::of(&request);
     body::bytes(request).await?;
     match body::within_deadline(registry.deregister(&id)).await? {
-        Ok(()) => Ok(StatusCode::OK),
+        Ok(()) => {
+            // A node that stops is no news.
+            if asker.node.is_none() {
+                let subject = format!("node {id}");
+                registry.note(asker.doer.did("deregister", &subject));
+            }
+            Ok(StatusCode::OK)
+        }
         Err(ChangeError::UnknownNode) => Err(no_node(&id)),
         Err(error) => Err(error.into()),
     }
@@ -109,7 +117,11 @@ pub(super) async fn leave(
         None => Proof::Key(leave.node_key),
     };
     match body::within_deadline(registry.leave(&id, proof)).await? {
-        Ok(()) => Ok(StatusCode::OK),
+        Ok(()) => {
+            let subject = format!("node {id}");
+            registry.note(asker.doer.did("leave", &subject));
+            Ok(StatusCode::OK)
+        }
         Err(ChangeError::UnknownNode) => Err(no_node(&id)),
         Err(error) => Err(error.into()),
     }

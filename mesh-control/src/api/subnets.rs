@@ -14,6 +14,7 @@ use mesh_rest::reservation::{LONGEST_REASON, Reserve, Unreserve};
 use mesh_rest::subnets::{SubnetEntry, SubnetList, SubnetState};
 use serde_json::Value;
 
+use crate::api::asker::Asker;
 use crate::api::openapi::{
     WhenReading, WhenReleasing, WhenReleasingDeparted, WhenReserving, WhenUnreserving,
 };
@@ -102,6 +103,7 @@ pub(super) async fn release(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Result<axum::Json<Released>, Problem> {
+    let doer = Asker::of(&request).doer;
     let json = body::json(request).await?;
     let plan = *registry.plan();
     let subnet = cidr(&json, "subnet", &plan)?;
@@ -109,6 +111,7 @@ pub(super) async fn release(
         .index(subnet)
         .map_err(|rule| wrong("subnet", rule.to_string()))?;
     let released = body::within_deadline(registry.release(index)).await??;
+    registry.note(doer.did("release", &subnet.to_string()));
     let (node_id, hostname) = released
         .map(|tenant| (tenant.node_id, tenant.hostname))
         .unzip();
@@ -129,6 +132,7 @@ pub(super) async fn release_departed(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Result<axum::Json<AllReleased>, Problem> {
+    let doer = Asker::of(&request).doer;
     let json = body::json(request).await?;
     let before = unix_seconds().saturating_sub(left_for_seconds(&json)?);
     let mut released = Vec::new();
@@ -143,6 +147,8 @@ pub(super) async fn release_departed(
         }
     })
     .await??;
+    let subject = format!("{} subnets", released.len());
+    registry.note(doer.did("release departed", &subject));
     let entry = |tenant: Tenant| {
         let subnet = registry.plan().subnet(tenant.subnet)?;
         let (node_id, hostname) = (Some(tenant.node_id), Some(tenant.hostname));
@@ -184,6 +190,7 @@ pub(super) async fn reserve(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
+    let doer = Asker::of(&request).doer;
     let json = body::json(request).await?;
     let (cidr, range) = range(&json, registry.plan())?;
     let reason = reason(&json)?;
@@ -193,6 +200,7 @@ pub(super) async fn reserve(
         reason,
     };
     body::within_deadline(registry.reserve(reservation)).await??;
+    registry.note(doer.did("reserve", &cidr.to_string()));
     Ok(StatusCode::OK)
 }
 
@@ -203,9 +211,11 @@ pub(super) async fn unreserve(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
+    let doer = Asker::of(&request).doer;
     let json = body::json(request).await?;
     let (cidr, _) = range(&json, registry.plan())?;
     body::within_deadline(registry.unreserve(cidr.to_string())).await??;
+    registry.note(doer.did("unreserve", &cidr.to_string()));
     Ok(StatusCode::OK)
 }
 
