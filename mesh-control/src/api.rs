@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::registry::Registry;
 
+pub mod access;
 pub(crate) mod asker;
 pub mod feed_query;
+pub(crate) mod guard;
 mod health;
 mod heartbeat;
 mod join;
@@ -29,6 +32,7 @@ mod traffic;
 /// The API on `registry`.
 pub fn router(registry: Arc<Registry>) -> Router {
     let (routes, _) = routes().split_for_parts();
+    let routes = routes.route_layer(from_fn(guard::only_what_was_let_in));
     no_route::with_problems(routes.with_state(registry))
 }
 

@@ -6,15 +6,19 @@
 //! | `authorities` | the mesh's certificate authorities: their keys in a file, their certificates in the database |
 //! | `join` | which node a host becomes that brings a token, and the certificate that it gets |
 //! | `tokens`, `operators` | what lets hosts join, and people ask |
+//! | `judged` | it, as requests are judged by it |
+//! | `shown` | the certificate that is shown to others |
 //! | `stage` | how far a cluster is secured |
 //! | `audit` | who did what, from where |
 
 pub mod audit;
 pub mod authorities;
 pub mod join;
+mod judged;
 pub mod memory;
 pub mod operators;
 pub mod refusal;
+pub mod shown;
 pub mod stage;
 pub mod tokens;
 

@@ -7,15 +7,22 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use mesh_rest::security::Stage;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::gethostname;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::access::Access;
+use crate::access::credentials::Credentials;
+use crate::access::names::Names;
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
+use crate::credentials::shown::Shown;
 use crate::heap;
-use crate::http::accept;
+use crate::http::admin_socket::{self, AdminSocket};
+use crate::http::tls::Tls;
+use crate::http::{Site, accept};
 use crate::options::{DEFAULT_DB_PATH, Database, Options};
 use crate::registry::Registry;
 use crate::store::Store;
@@ -57,6 +64,21 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Some(why) = registry.insecure() {
         warn!(why, "this control plane is not secure");
     }
+    let host = gethostname().context("cannot tell the name of this host")?;
+    let host = host.to_string_lossy().into_owned();
+    let tls = Arc::new(tls(&options)?);
+    let mut shown = Shown::new(&host, &options.allowed_host, options.bind.ip(), Arc::clone(&tls));
+    shown.update(&registry);
+    let names = Names::new(&host, &options.allowed_host);
+    let known = Arc::clone(&registry) as Arc<dyn Credentials>;
+    let access = Arc::new(Access::new(known, options.insecure, names));
+    let site = Arc::new(Site::new(
+        Arc::clone(&registry),
+        access,
+        tls,
+        stop.clone(),
+    ));
+    let admin_socket = AdminSocket::bind(&options.admin_socket())?;
 
     let tasks = TaskTracker::new();
     let mut silent = tasks.spawn(Arc::clone(&registry).turn_down_silent_nodes(stop.clone()));
@@ -69,11 +91,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tasks.spawn(Arc::clone(&registry).release_in_time(options.release_after, stop.clone()));
     let mut auditor =
         tasks.spawn(Arc::clone(&registry).write_audit(options.audit_days, stop.clone()));
+    let mut shower = tasks.spawn(shown.follow(Arc::clone(&registry), stop.clone()));
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
+    let mut admin = tasks.spawn(admin_socket::serve(
+        admin_socket,
+        Arc::clone(&site),
+        options.shutdown_timeout,
+    ));
     let mut server = tasks.spawn(accept::serve(
         listener,
-        Arc::clone(&registry),
-        stop.clone(),
+        Arc::clone(&site),
         options.shutdown_timeout,
     ));
     tasks.close();
@@ -99,6 +126,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut publisher => Some(("the change feed", ended)),
         ended = &mut releaser => Some(("the release of subnets", ended)),
         ended = &mut auditor => Some(("the writer of the audit", ended)),
+        ended = &mut shower => Some(("the care for certificates", ended)),
+        ended = &mut admin => Some(("the admin socket", ended)),
         ended = &mut heap => Some(("the watch over the heap", ended)),
         ended = &mut server => Some(("the server", ended)),
     };
@@ -160,6 +189,22 @@ async fn open_authority(options: &Options, registry: &Registry) -> anyhow::Resul
     }
     warn!(%error, "there is no certificate authority: no host can join, and TLS is not spoken");
     Ok(())
+}
+
+/// What connections over TLS are shown.
+fn tls(options: &Options) -> anyhow::Result<Tls> {
+    let tls = Tls::new().context("cannot set up TLS; this is a bug")?;
+    if let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let (chain, secret) = (read(certificate)?, read(key)?);
+        tls.show_own(&chain, &secret).with_context(|| {
+            let (certificate, key) = (certificate.display(), key.display());
+            format!("{certificate} (--tls-cert) and {key} (--tls-key) cannot be used")
+        })?;
+    }
+    Ok(tls)
 }
 
 async fn open(database: &Database, plan: &SubnetPlan, settings: Settings) -> anyhow::Result<Store> {

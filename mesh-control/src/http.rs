@@ -2,9 +2,15 @@
 //! time.
 
 pub mod accept;
+pub mod admin_socket;
 pub(crate) mod admission;
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod concurrency;
 pub(crate) mod connection;
+mod encrypted;
+mod handshakes;
 pub(crate) mod limits;
+pub mod tls;
+
+pub use connection::Site;

@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`http`] | connections: accepted, bounded, waiting without cost; bodies |
+//! | [`access`] | who asks, and what they may |
 //! | [`api`] | the calls over REST: what they take, what they answer, how it is described |
 //! | [`cluster`] | the rules, pure: who a node is, which subnet it gets, whether it lives |
 //! | [`mod@write`] | changes, one batch at a time, and the loops that write what heartbeats changed |
@@ -17,6 +18,7 @@
 //! [`registry`] holds one of each and is what [`api`] talks to; [`daemon`] is the process, [`options`] its
 //! command line, [`commands`] what it can be told beside serving, over the socket that [`admin`] asks.
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod cluster;

@@ -1,9 +1,15 @@
 //! Who asks, as handlers need it. Whether they may was decided before.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_rest::node_id::NodeId;
 
+use super::problem::Problem;
+use crate::access::Access;
+use crate::access::caller::Caller;
+use crate::access::origin::Origin;
 use crate::credentials::audit::Doer;
 
 /// Goes with every request that was admitted.
@@ -15,9 +21,42 @@ pub(crate) struct Asker {
     pub(crate) node: Option<NodeId>,
     /// The key of that certificate.
     pub(crate) key: Option<KeyDigest>,
+    /// By what it was judged, and where it is.
+    pub(crate) judged: Option<(Arc<Access>, Arc<Origin>)>,
 }
 
 impl Asker {
+    /// Who asks, as it was judged.
+    pub(crate) fn new(caller: &Caller, access: Arc<Access>, origin: Arc<Origin>) -> Self {
+        let source = match origin.peer {
+            Some(peer) => peer.ip().to_canonical().to_string(),
+            None => "admin socket".to_owned(),
+        };
+        let node = match caller {
+            Caller::Node(node_id) | Caller::Renewing(node_id) => Some(node_id.clone()),
+            _ => None,
+        };
+        let certificate = origin.certificate.as_ref();
+        let key = certificate.filter(|_| node.is_some()).map(|it| it.key);
+        Self {
+            doer: Doer {
+                who: caller.to_string(),
+                source,
+            },
+            node,
+            key,
+            judged: Some((access, origin)),
+        }
+    }
+
+    /// What to answer where a handler finds that a credential is not valid: it costs its source, as everywhere.
+    pub(super) fn refuse(&self, what: &str, problem: Problem) -> Problem {
+        match &self.judged {
+            Some((access, origin)) => access.refuse(origin, &self.doer.who, what, problem),
+            None => problem,
+        }
+    }
+
     /// Of a request.
     pub(super) fn of(request: &Request) -> Self {
         let asker = request.extensions().get::<Self>().cloned();
@@ -28,6 +67,7 @@ impl Asker {
             },
             node: None,
             key: None,
+            judged: None,
         })
     }
 }

@@ -30,11 +30,19 @@ pub(super) async fn join(
     let json = body::json(request).await?;
     let join: Join = serde_json::from_value(json).map_err(|error| fields(&error))?;
     let joined = body::within_deadline(registry.join(&join, &asker.doer.source)).await?;
-    if let Err(error) = &joined {
-        let outcome = error.to_string();
-        registry.note(asker.doer.tried("join", "", &outcome));
+    match joined {
+        Ok(joined) => Ok(answer(joined)),
+        Err(error) => {
+            let outcome = error.to_string();
+            let problem = Problem::from(error);
+            if problem.kind() == Kind::TokenRefused {
+                // It is kept as seldom as it is logged.
+                return Err(asker.refuse(&format!("join: {outcome}"), problem));
+            }
+            registry.note(asker.doer.tried("join", "", &outcome));
+            Err(problem)
+        }
     }
-    Ok(answer(joined?))
 }
 
 /// Get a new certificate in the place of one

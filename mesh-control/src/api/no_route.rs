@@ -27,7 +27,7 @@ async fn no_such_route(method: Method, uri: Uri) -> Problem {
 }
 
 /// The `Allow` header is added by the router, which knows the route's methods.
-async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     let detail = format!(
         "{} does not have the method {method}; see the Allow header",
         uri.path()

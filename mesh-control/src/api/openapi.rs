@@ -22,6 +22,7 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::Config;
 
 use crate::api;
+use crate::api::access::{Rule, TABLE};
 use crate::api::problem::{self, Problem};
 
 const DESCRIPTION: &str = "\
@@ -37,7 +38,7 @@ Nodes show certificates, which they get by a join token (`POST /api/join`), and 
 `Authorization: Bearer` with a token of theirs, whose role is to read or to operate. The admin socket may do everything. \
 Without any credential there are `/health`, `/livez`, `/readyz`, `/api/ca` and `/api/join`. What a cluster lets in \
 beside that, because it is older than credentials or was told to, every answer says in the header \
-`quilt-mesh-insecure`.";
+`quilt-mesh-insecure`. Who is refused again and again is answered 429 `slow-down`.";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -61,28 +62,46 @@ pub(crate) fn frame() -> OpenApi {
 /// The whole description.
 pub fn document() -> OpenApi {
     let mut document = api::routes().into_openapi();
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         let operations = [
-            &mut item.get,
-            &mut item.post,
-            &mut item.put,
-            &mut item.delete,
+            ("GET", &mut item.get),
+            ("POST", &mut item.post),
+            ("PUT", &mut item.put),
+            ("DELETE", &mut item.delete),
         ];
-        for operation in operations.into_iter().flatten() {
-            add_common_problems(operation);
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                let is_public = TABLE.iter().any(|entry| {
+                    (entry.method, entry.path) == (method, path) && entry.rule == Rule::Public
+                });
+                add_common_problems(operation, is_public);
+            }
         }
     }
     document
 }
 
-/// What every call may be answered: a head that cannot be read, and what may happen to any request.
-fn add_common_problems(operation: &mut Operation) {
+/// What every call may be answered: a head that cannot be read, what may happen to any request, and, unless everybody
+/// may ask it, that who asks may not.
+fn add_common_problems(operation: &mut Operation, is_public: bool) {
     let mut common = vec![
         Kind::Malformed,
         Kind::TargetTooLong,
         Kind::HeadersTooLarge,
+        Kind::WrongOrigin,
+        Kind::WrongHost,
+        Kind::TlsRequired,
+        Kind::SlowDown,
         Kind::Internal,
     ];
+    if !is_public {
+        common.extend([
+            Kind::Unauthorized,
+            Kind::CertificateExpired,
+            Kind::Clock,
+            Kind::Forbidden,
+        ]);
+    }
     if operation.request_body.is_some() {
         common.extend([Kind::BodyTooLarge, Kind::BodyTooSlow]);
     }
@@ -117,7 +136,11 @@ fn add(responses: &mut BTreeMap<String, RefOr<Documented>>, kind: Kind) {
                 "application/problem+json",
                 ContentBuilder::new().schema(Some(schema)).build(),
             );
-            if status == StatusCode::SERVICE_UNAVAILABLE {
+            let waits = [
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::TOO_MANY_REQUESTS,
+            ];
+            if waits.contains(&status) {
                 let seconds = HeaderBuilder::new()
                     .description(Some("Seconds after which to try again"))
                     .build();

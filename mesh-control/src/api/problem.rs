@@ -1,11 +1,14 @@
 //! Errors on their way to the client.
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mesh_rest::problem::{FieldError, Holder, ProblemDocument};
 use mesh_rest::problem_kind::Kind;
 use serde_json::Value;
+
+/// The member of a `slow-down` that says after how many seconds to try again, as the header does.
+pub(crate) const RETRY_AFTER_MEMBER: &str = "retry_after_seconds";
 
 /// An error on its way to the client.
 #[derive(Debug, Clone)]
@@ -88,6 +91,22 @@ impl IntoResponse for Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // As often as an agent syncs anyhow.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        // What goes with these is in RFC 9110 sections 15.5.2 and 15.5.22, and RFC 6585 section 4.
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                let scheme = HeaderValue::from_static("Bearer realm=\"quilt-mesh\"");
+                headers.insert(WWW_AUTHENTICATE, scheme);
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(UPGRADE, HeaderValue::from_static("TLS/1.3"));
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                let seconds = self.document.members.get(RETRY_AFTER_MEMBER);
+                let seconds = seconds.and_then(Value::as_u64).unwrap_or(1);
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            _ => {}
         }
         response
     }

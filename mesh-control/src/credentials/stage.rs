@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::audit::Doer;
 use super::refusal::CredentialError;
+use crate::access::why_insecure;
 use crate::registry::Registry;
 
 /// Names that are shown of those without credentials.
@@ -47,19 +48,8 @@ impl Registry {
     /// cluster has none.
     #[must_use]
     pub fn insecure(&self) -> Option<String> {
-        let why = match self.credentials.stage() {
-            Stage::Open => {
-                "nobody needs credentials, as before there were any; quilt-mesh-control secure changes that"
-            }
-            Stage::Moving => {
-                "nodes from before need no credentials yet; quilt-mesh-control secure --finish changes that"
-            }
-            Stage::Secured if self.lets_everybody_in() => {
-                "--insecure: plain HTTP is spoken with everybody"
-            }
-            Stage::Secured => return None,
-        };
-        Some(why.to_owned())
+        let why = why_insecure(self.credentials.stage(), self.lets_everybody_in());
+        why.map(str::to_owned)
     }
 
     /// How far the cluster is secured. `insecure` is why somebody is let in without credentials.

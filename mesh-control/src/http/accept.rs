@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::access::origin::Origin;
 use crate::http::connection::{self, Site};
-use crate::http::limits;
-use crate::registry::Registry;
+use crate::http::{encrypted, limits};
 
 /// Connections that the kernel completes before they are accepted. All agents of a cluster connect at once
 /// when it starts; one that finds the queue full tries again after a second, then two, four and so on. The
@@ -29,7 +29,7 @@ const BACKLOG: u32 = 4096;
 const MOST_UNSENT: u32 = 64 * 1024;
 
 /// After a failed accept: most likely no file descriptor is free, and only time brings one.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on `address`.
 ///
@@ -49,38 +49,31 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves the API on `registry` on `listener` until `stop`, then finishes the requests under way, for at most `grace`.
-pub async fn serve(
-    listener: TcpListener,
-    registry: Arc<Registry>,
-    stop: CancellationToken,
-    grace: Duration,
-) {
-    let site = Arc::new(Site::new(registry, stop.clone()));
+/// Serves the site on `listener` until it stops, then finishes the requests under way, for at most `grace`.
+pub async fn serve(listener: TcpListener, site: Arc<Site>, grace: Duration) {
     let slots = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let connections = TaskTracker::new();
-    let give_up = CancellationToken::new();
     loop {
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await;
             (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
-            () = stop.cancelled() => break,
+            () = site.stop().cancelled() => break,
             next = next => next,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are small and complete; waiting for more to send only delays them. A socket that refuses
                 // the option still works.
                 let _ = stream.set_nodelay(true);
-                let (site, give_up) = (Arc::clone(&site), give_up.clone());
+                let site = Arc::clone(&site);
                 connections.spawn(async move {
                     let _slot = slot;
                     // Dropping the connection closes it.
                     tokio::select! {
-                        () = connection::live(stream, &site) => {}
-                        () = give_up.cancelled() => {}
+                        () = live(stream, peer, &site) => {}
+                        () = site.give_up().cancelled() => {}
                     }
                 });
             }
@@ -93,17 +86,35 @@ pub async fn serve(
         }
     }
     drop(listener);
+    finish(&connections, &site, grace).await;
+}
+
+/// Waits until the connections are over, and for no longer than `grace`.
+pub(super) async fn finish(connections: &TaskTracker, site: &Site, grace: Duration) {
     connections.close();
-    if tokio::time::timeout(grace, connections.wait())
-        .await
-        .is_err()
-    {
+    if timeout(grace, connections.wait()).await.is_err() {
         warn!(
             connections = connections.len(),
             "giving up requests that did not finish in time"
         );
-        give_up.cancel();
+        site.give_up().cancel();
         connections.wait().await;
+    }
+}
+
+/// Serves a connection, plain or over TLS: the first byte tells.
+async fn live(stream: TcpStream, peer: SocketAddr, site: &Site) {
+    let mut first = [0];
+    let peeked = tokio::select! {
+        peeked = timeout(limits::IDLE_CONNECTION, stream.peek(&mut first)) => peeked,
+        () = site.stop().cancelled() => return,
+    };
+    match peeked {
+        Ok(Ok(1)) if first == [encrypted::FIRST_BYTE] => {
+            Box::pin(encrypted::live(stream, peer, site)).await;
+        }
+        Ok(Ok(1)) => connection::live(stream, Arc::new(Origin::plain(peer)), site).await,
+        _ => {}
     }
 }
 

@@ -1,14 +1,39 @@
 //! Who may ask what: the one place that every request goes through, before it waits or is read any further.
 //!
-//! Today everybody may ask everything, and what is told apart is only whose room a request takes. Credentials will be
-//! looked at here: everything that is needed is in the head.
+//! Everything that is needed is in the head. What is decided, and by what, is in [`crate::access`]; here it is asked, and
+//! it is told apart whose room a request takes.
 
 use axum::http::Method;
 
 use super::concurrency::{FOR_NODES, FOR_OTHERS, FOR_QUESTIONS, Room};
 use super::connection::head::Head;
+use crate::access::caller::Caller;
+use crate::access::origin::Origin;
+use crate::access::{Access, Asked, Refused};
+use crate::api::access::Needs;
+use crate::api::guard::LetIn;
 use crate::api::problem::Problem;
 use crate::registry::Registry;
+
+/// A request that was let in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// Whose room it takes.
+    pub(super) room: &'static Room,
+    /// Who asks.
+    pub(super) caller: Caller,
+    /// What it was let in for.
+    pub(super) asked: Asked,
+}
+
+impl Admitted {
+    pub(super) fn let_in(&self) -> LetIn {
+        LetIn {
+            entry: self.asked.needs.entry,
+            by_admin: self.caller == Caller::Admin,
+        }
+    }
+}
 
 /// Decides about a request. Asked once for each, when its head is read: a question waits for news after this, and hyper
 /// and the API get no request that has not passed here.
@@ -16,13 +41,41 @@ use crate::registry::Registry;
 /// # Errors
 ///
 /// Why not, in place of an answer.
-pub(super) fn admit(registry: &Registry, head: &Head) -> Result<&'static Room, Problem> {
+pub(super) fn admit(
+    registry: &Registry,
+    access: &Access,
+    origin: &Origin,
+    head: &Head,
+) -> Result<Box<Admitted>, Problem> {
+    let asked = Asked::new(Needs::of(&head.method, &head.uri), &head.headers);
+    let judged = access.judge(origin, &asked).and_then(|caller| {
+        access.judge_names(origin, &head.uri, &head.headers)?;
+        Ok(caller)
+    });
+    let caller = judged.map_err(|refused| {
+        let what = format!("{} {}", head.method, head.uri.path());
+        refuse(access, origin, &what, refused)
+    })?;
     let room = match of_node(head) {
-        // Until nodes have credentials, who knows a node's id counts as the node.
+        // Where nodes need no credentials, who knows a node's id counts as the node.
         Some((node_id, room)) if registry.knows(node_id) => room,
         _ => &FOR_OTHERS,
     };
-    Ok(room)
+    let asked = asked.of(&caller);
+    Ok(Box::new(Admitted {
+        room,
+        caller,
+        asked,
+    }))
+}
+
+/// What to answer to what is refused.
+pub(super) fn refuse(access: &Access, origin: &Origin, what: &str, refused: Refused) -> Problem {
+    let who = match &origin.certificate {
+        Some(certificate) => certificate.name.to_string(),
+        None => "without a certificate".to_owned(),
+    };
+    access.refuse(origin, &who, what, refused.into())
 }
 
 /// Whose heartbeat or question it is, and where it has room.

@@ -20,9 +20,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::admit;
-use super::concurrency::{FOR_OTHERS, Place, Room};
+use super::admission::{self, Admitted, admit};
+use super::concurrency::{FOR_OTHERS, Place};
+use super::handshakes::Handshakes;
 use super::limits;
+use super::tls::Tls;
+use crate::access::origin::Origin;
+use crate::access::{Access, Asked as Standing};
 use crate::api;
 use crate::api::problem::Problem;
 use crate::registry::{ChangeError, Registry};
@@ -67,16 +71,25 @@ pub(crate) struct Waited {
 
 /// What all connections share.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub struct Site {
     registry: Arc<Registry>,
+    access: Arc<Access>,
+    tls: Arc<Tls>,
+    handshakes: Handshakes,
     app: Router,
     http: http1::Builder,
     stop: CancellationToken,
+    give_up: CancellationToken,
 }
 
 impl Site {
-    /// The API on `registry`, served until `stop`.
-    pub(crate) fn new(registry: Arc<Registry>, stop: CancellationToken) -> Self {
+    /// The API on `registry`, served until `stop` to those whom `access` lets in, plain and over `tls`.
+    pub fn new(
+        registry: Arc<Registry>,
+        access: Arc<Access>,
+        tls: Arc<Tls>,
+        stop: CancellationToken,
+    ) -> Self {
         let mut http = http1::Builder::new();
         // The head is all there when hyper gets it.
         http.timer(TokioTimer::new())
@@ -85,22 +98,51 @@ impl Site {
         Self {
             app: api::router(Arc::clone(&registry)),
             registry,
+            access,
+            tls,
+            handshakes: Handshakes::default(),
             http,
             stop,
+            give_up: CancellationToken::new(),
         }
+    }
+
+    pub(super) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    pub(super) fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
+    }
+
+    /// Cancelled when what is under way is not waited for any longer.
+    pub(super) fn give_up(&self) -> &CancellationToken {
+        &self.give_up
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 }
 
+/// How often questions that wait are looked at again while credentials change, at most. With what the answer takes it is
+/// below a second.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(400);
+
 /// Serves a connection until it ends, or is idle for too long, or the site stops.
-pub(crate) async fn live<S>(stream: S, site: &Site)
+pub(crate) async fn live<S>(stream: S, origin: Arc<Origin>, site: &Site)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut line = Line::new(stream);
     loop {
-        let (head, room) = match next_head(&mut line, site).await {
-            Next::Head(head) => match admit(&site.registry, &head) {
-                Ok(room) => (head, room),
+        let (head, admitted) = match next_head(&mut line, site).await {
+            Next::Head(head) => match admit(&site.registry, &site.access, &origin, &head) {
+                Ok(admitted) => (head, admitted),
                 Err(problem) => return refuse(line, problem, site).await,
             },
             Next::None(problem) => return refuse(line, problem, site).await,
@@ -115,8 +157,8 @@ where
                     .is_err()
                 {
                     // Why not is found out again by the one who answers.
-                    let asked = Asked::request(&head, room);
-                    let Some(left) = Box::pin(answer(line, asked, room, site)).await else {
+                    let asked = Asked::request(&head, *admitted, &origin);
+                    let Some(left) = Box::pin(answer(line, asked, site)).await else {
                         return;
                     };
                     line = left;
@@ -124,8 +166,9 @@ where
                 }
                 if head.body != Length::Known(0) {
                     // It would have to be kept meanwhile, and means nothing.
-                    let asked = Asked::question_at_once(&head, Waited { query, token }, room);
-                    let Some(left) = Box::pin(answer(line, asked, room, site)).await else {
+                    let waited = Waited { query, token };
+                    let asked = Asked::question_at_once(&head, waited, *admitted, &origin);
+                    let Some(left) = Box::pin(answer(line, asked, site)).await else {
                         return;
                     };
                     line = left;
@@ -136,15 +179,19 @@ where
                 line.use_up(head.length);
                 line.put_before(&short);
                 drop(head);
-                if !wait_for_news(&mut line, site, &query).await {
-                    return;
+                let Admitted { room, asked, .. } = *admitted;
+                let standing = Box::new(asked);
+                match wait_for_news(&mut line, site, &query, &origin, &standing).await {
+                    Waiting::News => {}
+                    Waiting::Gone => return,
+                    Waiting::Refused(problem) => return refuse(line, *problem, site).await,
                 }
                 let query = *query;
                 Asked::question(short.len(), Waited { query, token }, room)
             }
-            None => Asked::request(&head, room),
+            None => Asked::request(&head, *admitted, &origin),
         };
-        let Some(left) = Box::pin(answer(line, asked, room, site)).await else {
+        let Some(left) = Box::pin(answer(line, asked, site)).await else {
             return;
         };
         line = left;
@@ -230,12 +277,24 @@ async fn arrival(
     }
 }
 
-/// Waits until the question can be answered. Whether the client is still there by then.
+/// What came of waiting.
+enum Waiting {
+    /// There is something to answer.
+    News,
+    /// The client is not there any more.
+    Gone,
+    /// It may not ask any more.
+    Refused(Box<Problem>),
+}
+
+/// Waits until the question can be answered, or may not be.
 async fn wait_for_news<S: AsyncRead + Unpin>(
     line: &mut Line<S>,
     site: &Site,
     query: &FeedQuery,
-) -> bool {
+    origin: &Origin,
+    standing: &Standing,
+) -> Waiting {
     let gone = async {
         // What the client sends meanwhile is its next request.
         while line.unread().len() < UNASKED {
@@ -248,21 +307,37 @@ async fn wait_for_news<S: AsyncRead + Unpin>(
     };
     tokio::select! {
         // Why it cannot be answered is found out again by the one who answers.
-        _ = site.registry.wait_for_news(query) => true,
-        () = gone => false,
+        _ = site.registry.wait_for_news(query) => Waiting::News,
+        () = gone => Waiting::Gone,
+        problem = outlawed(&site.access, origin, standing) => Waiting::Refused(problem),
+    }
+}
+
+/// Waits until what was let in may not ask any more.
+async fn outlawed(access: &Access, origin: &Origin, standing: &Standing) -> Box<Problem> {
+    let mut changes = access.changes();
+    loop {
+        // Also at the beginning: something may have changed before this watched.
+        if let Err(refused) = access.judge(origin, standing) {
+            let what = "a question that waited";
+            return Box::new(admission::refuse(access, origin, what, refused));
+        }
+        if changes.changed().await.is_err() {
+            // Nobody changes them any more.
+            return std::future::pending().await;
+        }
+        // Ten thousand that wait do not all look at once, nor at each of a thousand changes.
+        tokio::time::sleep(rand::random_range(Duration::ZERO..BETWEEN_LOOKS)).await;
+        changes.mark_unchanged();
     }
 }
 
 /// Has a request answered when there is room for it. Gives back the connection; `None`: it is over.
-async fn answer<S>(
-    mut line: Line<S>,
-    asked: Asked,
-    room: &'static Room,
-    site: &Site,
-) -> Option<Line<S>>
+async fn answer<S>(mut line: Line<S>, asked: Asked, site: &Site) -> Option<Line<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let room = asked.room;
     let small = match asked.body {
         Length::Known(body) if !asked.asks_first => asked.head as u64 + body,
         _ => u64::MAX,

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
 mod answer;
 mod pooler;
 #[allow(dead_code, reason = "the tests in kernel_disks use the rest")]

@@ -22,6 +22,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use mesh_rest::join::INSECURE_HEADER;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, error};
 
@@ -30,9 +31,15 @@ use super::line::Line;
 use super::request_end::Extent;
 use super::wire::Wire;
 use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
+use crate::access::caller::Caller;
+use crate::access::origin::Origin;
+use crate::access::Access;
+use crate::api::asker::Asker;
+use crate::api::guard::LetIn;
 use crate::api::no_route::panicked;
 use crate::api::nodes::after_waiting;
 use crate::api::problem::Problem;
+use crate::http::admission::Admitted;
 use crate::http::concurrency::{FOR_OTHERS, Room};
 use crate::registry::Registry;
 
@@ -42,7 +49,7 @@ pub(super) struct Asked {
     pub(super) head: usize,
     pub(super) body: Length,
     pub(super) asks_first: bool,
-    room: &'static Room,
+    pub(super) room: &'static Room,
     of: Of,
 }
 
@@ -50,21 +57,38 @@ pub(super) struct Asked {
 #[derive(Debug)]
 enum Of {
     /// As it was admitted.
-    Request(Method, Uri),
+    Request(Box<AsAdmitted>),
     /// Of the change feed; it has waited.
     Question(Box<Waited>),
     /// It is none, and this is what to say about it.
     Nothing(Box<Problem>),
 }
 
+/// A request as it was admitted, and for whom.
+#[derive(Debug)]
+struct AsAdmitted {
+    method: Method,
+    uri: Uri,
+    let_in: LetIn,
+    caller: Caller,
+    origin: Arc<Origin>,
+}
+
 impl Asked {
-    pub(super) fn request(head: &Head, room: &'static Room) -> Self {
+    pub(super) fn request(head: &Head, admitted: Admitted, origin: &Arc<Origin>) -> Self {
+        let let_in = admitted.let_in();
         Self {
             head: head.length,
             body: head.body,
             asks_first: head.asks_first(),
-            room,
-            of: Of::Request(head.method.clone(), head.uri.clone()),
+            room: admitted.room,
+            of: Of::Request(Box::new(AsAdmitted {
+                method: head.method.clone(),
+                uri: head.uri.clone(),
+                let_in,
+                caller: admitted.caller,
+                origin: Arc::clone(origin),
+            })),
         }
     }
 
@@ -80,10 +104,15 @@ impl Asked {
     }
 
     /// A question that does not wait, as it came.
-    pub(super) fn question_at_once(head: &Head, waited: Waited, room: &'static Room) -> Self {
+    pub(super) fn question_at_once(
+        head: &Head,
+        waited: Waited,
+        admitted: Admitted,
+        origin: &Arc<Origin>,
+    ) -> Self {
         Self {
             of: Of::Question(Box::new(waited)),
-            ..Self::request(head, room)
+            ..Self::request(head, admitted, origin)
         }
     }
 
@@ -112,6 +141,7 @@ where
     let api = OneRequest {
         app: TowerToHyperService::new(site.app.clone()),
         registry: Arc::clone(&site.registry),
+        access: Arc::clone(&site.access),
         room: asked.room,
         of: Mutex::new(Some(asked.of)),
         progress: Arc::clone(&progress),
@@ -194,6 +224,7 @@ impl Drop for Turn {
 struct OneRequest {
     app: TowerToHyperService<Router>,
     registry: Arc<Registry>,
+    access: Arc<Access>,
     room: &'static Room,
     of: Mutex<Option<Of>>,
     progress: Arc<Progress>,
@@ -212,13 +243,25 @@ impl Service<Request<Incoming>> for OneRequest {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let whole = |answer: Response<Body>| Ok(answer.map(|body| Answer { body, _turn: turn }));
+        let access = Arc::clone(&self.access);
+        let whole = move |mut answer: Response<Body>| {
+            if let Some(why) = access.why_insecure() {
+                let why = HeaderValue::from_static(why);
+                answer.headers_mut().insert(INSECURE_HEADER, why);
+            }
+            Ok(answer.map(|body| Answer { body, _turn: turn }))
+        };
         match of {
-            Some(Of::Request(method, uri))
-                if (request.method(), request.uri()) == (&method, &uri) =>
+            Some(Of::Request(admitted))
+                if (request.method(), request.uri()) == (&admitted.method, &admitted.uri) =>
             {
                 let mut request = request.map(Body::new);
-                request.extensions_mut().insert(self.room);
+                let extensions = request.extensions_mut();
+                extensions.insert(self.room);
+                extensions.insert(admitted.let_in);
+                let access = Arc::clone(&self.access);
+                extensions.insert(Asker::new(&admitted.caller, access, admitted.origin));
+                extensions.insert(admitted.caller);
                 let answer = self.app.call(request);
                 answer.map(|answer| answer.and_then(whole)).boxed()
             }

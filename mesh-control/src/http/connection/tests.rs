@@ -3,20 +3,28 @@
 use std::sync::LazyLock;
 
 use mesh_rest::overlay::Overlay;
+use mesh_rest::security::Stage;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use super::super::concurrency::{FOR_NODES, FOR_QUESTIONS};
+use super::super::concurrency::{FOR_NODES, FOR_QUESTIONS, Room};
 use super::*;
+use crate::access::known::Known;
+use crate::access::names::Names;
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
 use crate::store::Store;
 
-const WAIT: &str = "GET /api/nodes?since=0&wait=60 HTTP/1.1\r\nhost: x\r\n\r\n";
-const LAST: &str = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+const WAIT: &str = "GET /api/nodes?since=0&wait=60 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+const LAST: &str = "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+/// A connection from this host.
+fn local() -> Origin {
+    Origin::plain("127.0.0.1:1".parse().unwrap())
+}
 
 /// The API on an empty database.
 struct Api {
@@ -37,8 +45,15 @@ impl Api {
         let stop = CancellationToken::new();
         let node_timeout = settings.node_timeout;
         let registry = Registry::open(store.unwrap(), plan, node_timeout, stop.clone());
+        let known = Arc::new(Known::new(Stage::Secured));
+        let access = Arc::new(Access::new(known, false, Names::default()));
         Self {
-            site: Arc::new(Site::new(registry.await.unwrap(), stop.clone())),
+            site: Arc::new(Site::new(
+                registry.await.unwrap(),
+                access,
+                Arc::new(Tls::new().unwrap()),
+                stop.clone(),
+            )),
             _folder: folder,
             stop,
         }
@@ -48,7 +63,9 @@ impl Api {
     fn connect(&self, capacity: usize) -> (DuplexStream, JoinHandle<()>) {
         let (near, far) = duplex(capacity);
         let site = Arc::clone(&self.site);
-        (near, tokio::spawn(async move { live(far, &site).await }))
+        let origin = Arc::new(local());
+        let served = async move { live(far, origin, &site).await };
+        (near, tokio::spawn(served))
     }
 
     /// What is answered to these bytes until the connection is over.
@@ -71,7 +88,7 @@ impl Api {
 #[tokio::test]
 async fn requests_are_answered_on_whatever_carries_them_and_a_few_bytes_at_a_time() {
     let api = Api::new().await;
-    let chunked = "POST /api/nodes/x/heartbeat HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let chunked = "POST /api/nodes/x/heartbeat HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     let requests = format!(
         "{}{chunked}{LAST}",
         LAST.replace("connection: close\r\n", "")
@@ -101,10 +118,13 @@ async fn what_a_client_sends_while_it_waits_is_kept_in_bounds_and_answered_after
     let api = Api::new().await;
     let (mut near, served) = api.connect(1);
     near.write_all(WAIT.as_bytes()).await.unwrap();
-    let next = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(3000));
+    let next = format!(
+        "GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "x".repeat(3000)
+    );
     near.write_all(next.as_bytes()).await.unwrap();
     // So much is not read before the answer: with one byte on the way a write ends when all but it is read.
-    let more = LAST.replace("host: x", &format!("host: {}", "x".repeat(6000)));
+    let more = LAST.replace("host: ", &format!("x: {}\r\nhost: ", "x".repeat(6000)));
     let (mut from, mut to) = tokio::io::split(near);
     let sending = tokio::spawn(async move { to.write_all(more.as_bytes()).await });
     for _ in 0..10_000 {
@@ -115,7 +135,7 @@ async fn what_a_client_sends_while_it_waits_is_kept_in_bounds_and_answered_after
     let node = r#"{"hostname":"a","host_ip":"192.0.2.1"}"#;
     let length = node.len();
     let register = format!(
-        "POST /api/nodes/register HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST /api/nodes/register HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\n\r\n{node}"
     );
     let registered = api.answers(register.as_bytes(), 4096).await;
@@ -140,7 +160,7 @@ async fn heartbeats_and_questions_of_nodes_have_room_of_their_own_and_strangers_
     let body = r#"{"hostname":"a","host_ip":"192.0.2.9"}"#;
     let length = body.len();
     let register = format!(
-        "POST /api/nodes/register HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST /api/nodes/register HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\nconnection: close\r\n\r\n{body}"
     );
     let answer = api.answers(register.as_bytes(), 4096).await;
@@ -149,15 +169,15 @@ async fn heartbeats_and_questions_of_nodes_have_room_of_their_own_and_strangers_
     let node = node["node_id"].as_str().unwrap();
     let nobody = "00000000-0000-4000-8000-000000000000";
     let is_in = |request: &str, expected: &'static Room| {
-        let bytes = format!("{request} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let bytes = format!("{request} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         let Ok(Some(head)) = head::read(bytes.as_bytes()) else {
             panic!("{request} is no request")
         };
-        let Ok(room) = admit(&api.site.registry, &head) else {
+        let Ok(admitted) = admit(&api.site.registry, &api.site.access, &local(), &head) else {
             panic!("{request} is not admitted")
         };
         assert!(
-            std::ptr::eq(room, expected),
+            std::ptr::eq(admitted.room, expected),
             "{request} is not in {expected:?}"
         );
     };
@@ -197,6 +217,26 @@ static SHARED: LazyLock<(Runtime, Api)> = LazyLock::new(|| {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
+    /// The table reads a path as the router does: no request that it lets in is led elsewhere.
+    #[test]
+    fn no_path_leads_to_another_call_than_the_table_says(
+        method in "(GET|GET|POST|POST|HEAD|PUT|DELETE|OPTIONS|PATCH)",
+        segments in prop::collection::vec(
+            "(api|api|api|nodes|nodes|subnets|docs|traffic|health|livez|register|heartbeat|leave|deregister|release|reserve|\
+             x|%6eodes|api%2fnodes|openapi.json|\\.|\\.\\.|;x|Nodes|%61|%ff|%00|)",
+            1..6,
+        ),
+        rest in "(|/|[?]since=0&node=x|[?]|//)",
+        before in "(/|/|/|//|http://localhost/)",
+    ) {
+        let path = format!("{before}{}{rest}", segments.join("/"));
+        let bytes = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let (runtime, api) = &*SHARED;
+        let answers = runtime.block_on(api.answers(bytes.as_bytes(), 4096));
+        prop_assert!(answers.starts_with("HTTP/1.1 "), "{:?} is answered {:?}", bytes, answers);
+        prop_assert!(!answers.contains("this is a bug"), "{:?} is answered {:?}", bytes, answers);
+    }
+
     /// What hyper refuses by itself has no body: it must never get to see it.
     #[test]
     fn an_error_is_a_problem_document_whatever_the_head_is(
@@ -204,7 +244,7 @@ proptest! {
         target in "(/health|/api/nodes[?]since=x|\\*|[a-z.:0-9]{1,12}|http://x/[a-z%\"<>{}|^`]{0,6}|/[ -~]{0,8})",
         version in "(HTTP/1.1|HTTP/1.0|HTTP/2.0|HTTP/[0-9].[0-9]|[A-Z/]{0,4})",
         headers in prop::collection::vec(
-            "(Host: x|Content-Length: [+0-9, ]{0,5}|Transfer-Encoding: (chunked|gzip|gzip, chunked|)|Expect: 100-continue|\
+            "(Host: localhost|Content-Length: [+0-9, ]{0,5}|Transfer-Encoding: (chunked|gzip|gzip, chunked|)|Expect: 100-continue|\
              Connection: (close|keep-alive|upgrade)|Upgrade: h2c|[ -~]{0,9}: [ -~\u{e9}\t]{0,9}|[ -~]{0,6})",
             0..5,
         ),

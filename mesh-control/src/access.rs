@@ -1,0 +1,242 @@
+//! Who may ask what: from what a connection and a request carry to who asks, and whether that is enough.
+//!
+//! Everything here is decided in memory, for each request when its head is read, and again for a question that waits
+//! whenever a credential was taken away. What each call needs stands in one table, [`crate::api::access`]; nothing that
+//! is not in it is let in.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, Uri};
+use mesh_rest::problem_kind::Kind;
+use mesh_rest::security::Stage;
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::api::access::{Needs, Rule};
+use crate::api::problem::{Problem, RETRY_AFTER_MEMBER};
+use crate::registry::unix_seconds;
+use caller::{Caller, Shown};
+use credentials::{Credentials, Refusal};
+use decision::Situation;
+use names::{Look, Names};
+use origin::{Origin, Way};
+use refusals::{Refusals, Verdict};
+
+pub mod caller;
+pub mod credentials;
+pub mod decision;
+pub mod known;
+pub mod names;
+pub mod origin;
+pub mod refusals;
+
+/// The most of a request that stands in the log, in characters.
+const LONGEST_WORD: usize = 200;
+
+/// By what is decided who may ask what.
+pub struct Access {
+    credentials: Arc<dyn Credentials>,
+    insecure: bool,
+    names: Names,
+    refusals: Refusals,
+    clock: Box<dyn Fn() -> i64 + Send + Sync>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { insecure, .. } = self;
+        f.debug_struct("Access")
+            .field("insecure", insecure)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// By these credentials, for requests to these names. `insecure`: plain HTTP is taken from everybody, and as long as
+    /// there are no credentials, everybody is let in.
+    pub fn new(credentials: Arc<dyn Credentials>, insecure: bool, names: Names) -> Self {
+        Self {
+            credentials,
+            insecure,
+            names,
+            refusals: Refusals::default(),
+            clock: Box::new(unix_seconds),
+        }
+    }
+
+    /// By another clock, which tells Unix seconds.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// What is known of credentials.
+    pub fn credentials(&self) -> &dyn Credentials {
+        &*self.credentials
+    }
+
+    /// Another number whenever what was let in may not be any more.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.credentials.changes()
+    }
+
+    /// Judges the names that a request is for and comes from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Names::judge`].
+    pub(crate) fn judge_names(
+        &self,
+        origin: &Origin,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Refused> {
+        let look = match (origin.way, self.credentials.stage()) {
+            (Way::AdminSocket, _) => return Ok(()),
+            (Way::Tls, _) => Look::AtNone,
+            (Way::Plain, Stage::Secured) if !self.insecure => Look::AtAll,
+            (Way::Plain, _) => Look::AtBrowsers,
+        };
+        self.names.judge(uri, headers, look)
+    }
+
+    /// Judges who asks, and whether they may.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn judge(&self, origin: &Origin, asked: &Asked) -> Result<Caller, Refused> {
+        let credentials = &*self.credentials;
+        let node = asked.needs.node.as_deref();
+        let is_loopback = origin.is_loopback();
+        let situation = Situation {
+            way: origin.way,
+            is_local: is_loopback && !asked.is_forwarded,
+            is_loopback,
+            stage: credentials.stage(),
+            has_credentials: credentials.has_credentials(),
+            insecure: self.insecure,
+            node_has_credentials: node.is_some_and(|node| credentials.node(node).is_some()),
+        };
+        decision::judge_way(&situation)?;
+        let caller = Caller::identify(origin, &asked.shown, credentials, (self.clock)());
+        if asked.needs.rule() == Some(Rule::Public) {
+            // What needs no credential does not need a valid one.
+            return Ok(caller.unwrap_or(Caller::Nobody));
+        }
+        let caller = caller?;
+        decision::decide(&asked.needs, &caller, &situation)?;
+        Ok(caller)
+    }
+
+    /// Notes that something was refused to whoever is at `origin`; what to answer. `who` and `what` are for the log.
+    pub fn refuse(&self, origin: &Origin, who: &str, what: &str, problem: Problem) -> Problem {
+        let Some(source) = origin.source() else {
+            return problem;
+        };
+        match self.refusals.refuse(source) {
+            Verdict::Tell { word } => {
+                if let Some(more) = word {
+                    let what = what.chars().take(LONGEST_WORD).collect::<String>();
+                    let why = problem.kind().slug();
+                    warn!(%source, who, what, why, more_since_the_last = more, "refused");
+                    self.credentials.refused(&Refusal {
+                        source,
+                        who: who.to_owned(),
+                        what,
+                        why: why.to_owned(),
+                        more,
+                    });
+                }
+                problem
+            }
+            Verdict::SlowDown { retry_after } => {
+                let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+                let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+                let detail = format!(
+                    "too many requests from {source} were refused; whatever is wrong there, try again in {seconds} s. Valid \
+                     credentials are taken meanwhile"
+                );
+                Problem::new(Kind::SlowDown, detail).with(RETRY_AFTER_MEMBER, seconds)
+            }
+        }
+    }
+
+    /// Why somebody is let in without credentials; see [`why_insecure`].
+    pub fn why_insecure(&self) -> Option<&'static str> {
+        why_insecure(self.credentials.stage(), self.insecure)
+    }
+}
+
+/// Why somebody is let in without credentials; `None`: nobody is, but for a process of this host as long as the cluster
+/// has none.
+pub fn why_insecure(stage: Stage, insecure: bool) -> Option<&'static str> {
+    match stage {
+        Stage::Open => Some(
+            "nobody needs credentials, as before there were any; quilt-mesh-control secure changes that",
+        ),
+        Stage::Moving => Some(
+            "nodes from before need no credentials yet; quilt-mesh-control secure --finish changes that",
+        ),
+        Stage::Secured if insecure => Some("--insecure: plain HTTP is spoken with everybody"),
+        Stage::Secured => None,
+    }
+}
+
+/// What a request asks, and shows beside its connection: all that is needed to judge it again.
+#[derive(Debug)]
+pub struct Asked {
+    /// What it needs.
+    pub needs: Needs,
+    /// What it shows.
+    pub shown: Shown,
+    /// Whether it says that a proxy sent it on.
+    pub is_forwarded: bool,
+}
+
+impl Asked {
+    /// What these headers show with a request that needs this.
+    pub fn new(needs: Needs, headers: &HeaderMap) -> Self {
+        let by_proxies = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+        Self {
+            needs,
+            shown: Shown::in_headers(headers),
+            is_forwarded: by_proxies.iter().any(|name| headers.contains_key(*name)),
+        }
+    }
+
+    /// What is kept of it while it waits: no secret.
+    #[must_use]
+    pub fn of(self, caller: &Caller) -> Self {
+        let shown = match caller {
+            Caller::Operator { id, .. } => Shown::Operator(id.as_str().into()),
+            _ => Shown::Nothing,
+        };
+        Self { shown, ..self }
+    }
+}
+
+/// Why a request is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What kind of problem it is.
+    pub kind: Kind,
+    /// What is wrong, and what to do.
+    pub detail: String,
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        Self::new(refused.kind, refused.detail)
+    }
+}
+
+impl Refused {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+        }
+    }
+}

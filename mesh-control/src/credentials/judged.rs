@@ -1,0 +1,52 @@
+//! What is stored of credentials, as requests are judged by it.
+
+use mesh_rest::security::Stage;
+use tokio::sync::watch;
+
+use super::audit::Doer;
+use crate::access::credentials::{Credentials, NodeCredential, OperatorCredential, Refusal};
+use crate::registry::Registry;
+
+impl Credentials for Registry {
+    fn stage(&self) -> Stage {
+        self.credentials.stage()
+    }
+
+    fn has_credentials(&self) -> bool {
+        self.credentials.any()
+    }
+
+    fn node(&self, node_id: &str) -> Option<NodeCredential> {
+        let state = self.credentials.state();
+        let known = state.nodes.get(node_id)?;
+        Some(NodeCredential {
+            key: known.key,
+            revoked: known.revoked,
+        })
+    }
+
+    fn operator(&self, id: &str) -> Option<OperatorCredential> {
+        let state = self.credentials.state();
+        let known = state.operators.get(id)?;
+        Some(OperatorCredential {
+            digest: known.secret,
+            role: known.role,
+            name: known.name.clone(),
+            revoked: known.revoked_at.is_some(),
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.credentials.changes()
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        let doer = Doer {
+            who: refusal.who.clone(),
+            source: refusal.source.to_string(),
+        };
+        let mut entry = doer.tried("refused", &refusal.what, &refusal.why);
+        entry.times = i64::try_from(refusal.more).unwrap_or(i64::MAX).saturating_add(1);
+        self.note(entry);
+    }
+}

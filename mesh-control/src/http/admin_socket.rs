@@ -1,0 +1,197 @@
+//! The admin socket: a Unix socket on which root of this host and the control plane's own user may do everything.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::Uid;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::accept::{ACCEPT_PAUSE, finish};
+use super::connection::{self, Site};
+use crate::access::origin::Origin;
+
+/// Connections at a time: those of others do not take the place of these.
+const CONNECTIONS: usize = 64;
+
+/// Why there is no admin socket.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminSocketError {
+    /// Another process answers there.
+    #[error(
+        "{0} is the socket of another process that is running; give this control plane a --state-dir of its own"
+    )]
+    InUse(PathBuf),
+    /// Something else has the name.
+    #[error("{0} is no socket, and is not removed; move it, or give another --state-dir")]
+    NoSocket(PathBuf),
+    /// The system refuses.
+    #[error("cannot make the admin socket {path}: {error}")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// A socket that listens. Dropping it removes the file.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+    // Whoever has it may remove a socket that nobody answers at, and make another.
+    _lock: File,
+}
+
+impl AdminSocket {
+    /// Listens at `path`, in the place of a socket that an earlier process has left.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminSocketError`].
+    pub fn bind(path: &Path) -> Result<Self, AdminSocketError> {
+        let failed = |error| AdminSocketError::Io {
+            path: path.to_owned(),
+            error,
+        };
+        let in_use = || AdminSocketError::InUse(path.to_owned());
+        let lock = lock_path(path);
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(lock)
+            .map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use()),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(AdminSocketError::NoSocket(path.to_owned()));
+            }
+            Ok(_) if answers(path).map_err(failed)? => return Err(in_use()),
+            Ok(_) => fs::remove_file(path).map_err(failed)?,
+        }
+        let listener = listen(path).map_err(failed)?;
+        let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            inode,
+            _lock: lock,
+        })
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        // Unless somebody has put another one there.
+        let is_own = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
+        if is_own {
+            // One that stays is replaced by the next.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// Whether a process listens there. It is not waited for.
+fn answers(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(false),
+            // It has more to do than it takes up.
+            io::ErrorKind::WouldBlock => Ok(true),
+            _ => Err(error),
+        },
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    // On Linux the file gets the mode of the socket, so that it is closed to others from its first moment on.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(128)?;
+    debug!(path = %path.display(), fd = socket.as_raw_fd(), "the admin socket listens");
+    UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))
+}
+
+/// Serves it until the site stops, then finishes the requests under way, for at most `grace`.
+pub async fn serve(socket: AdminSocket, site: Arc<Site>, grace: Duration) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = TaskTracker::new();
+    loop {
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, socket.listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = site.stop().cancelled() => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) if is_admin(&stream) => {
+                let site = Arc::clone(&site);
+                connections.spawn(async move {
+                    let _slot = slot;
+                    let origin = Arc::new(Origin::admin());
+                    tokio::select! {
+                        () = connection::live(stream, origin, &site) => {}
+                        () = site.give_up().cancelled() => {}
+                    }
+                });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                warn!(%error, "cannot accept connections to the admin socket");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(socket);
+    finish(&connections, &site, grace).await;
+}
+
+/// Whether who has connected may do everything. The mode of the file says so as well, but somebody may have changed it.
+fn is_admin(stream: &UnixStream) -> bool {
+    let uid = match stream.peer_cred() {
+        Ok(peer) => peer.uid(),
+        Err(error) => {
+            warn!(%error, "closed a connection to the admin socket: who it is cannot be told");
+            return false;
+        }
+    };
+    let is_admin = uid == 0 || uid == Uid::effective().as_raw();
+    if !is_admin {
+        warn!(
+            uid,
+            "closed a connection to the admin socket: it is for root and the control plane's own user"
+        );
+    }
+    is_admin
+}

@@ -1,0 +1,12 @@
+//! Who may ask, over what: the server itself in this process, so that the test says what its credentials and its clock
+//! are, and real connections to it.
+
+mod admin_socket;
+mod certificates;
+mod client;
+mod enumerated;
+mod handshakes;
+mod plain;
+mod server;
+mod slow_down;
+mod waiting;
