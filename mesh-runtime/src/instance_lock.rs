@@ -1,32 +1,32 @@
 //! One runtime per network namespace.
+//!
+//! Three things are held, because runtimes of two versions, in different mount namespaces and with different rights may
+//! meet: a group of packet logs, which is the namespace's and needs `CAP_NET_ADMIN`; a lock on a file that root alone
+//! can open; and the name of a Unix socket. The first alone would do among runtimes of this version where the kernel
+//! has it; the others are what earlier ones look at. Whoever finds one of them with another runtime ends.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::{
-            DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-        },
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
     },
     path::Path,
-    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, UnixCredentials, bind, connect,
-        getsockopt, listen, socket, sockopt::PeerCredentials,
-    },
     unistd::geteuid,
 };
 
-/// Name of the abstract Unix socket that a runtime holds. Abstract names belong to a network
-/// namespace, so this is the very scope in which two runtimes would fight over one kernel
-/// state, and the kernel gives the name back however the holder ends.
-const NAME: &[u8] = b"quilt-mesh-runtime";
+use self::{
+    log_group::{Asked, LogGroup},
+    name::Holder,
+};
+
+mod log_group;
+mod name;
 
 /// Where root keeps what nobody else may take: a file for each network namespace. Abstract names are
 /// anybody's.
@@ -56,56 +56,56 @@ pub enum LockError {
 /// Held while a runtime lives.
 #[derive(Debug)]
 pub(crate) struct InstanceLock {
-    _socket: OwnedFd,
+    /// `None` where the kernel has no such groups.
+    _group: Option<LogGroup>,
     /// `None` where there is no place for it, as for a runtime that is not root.
     _file: Option<Flock<File>>,
+    _name: Holder,
 }
 
 impl InstanceLock {
-    /// Takes the lock of this thread's network namespace.
+    /// Takes the lock of this thread's network namespace. The process must have `CAP_NET_ADMIN`.
     pub(crate) fn take() -> Result<Self, LockError> {
-        let file = lock_file();
-        let name = UnixAddr::new_abstract(NAME).map_err(io::Error::from)?;
-        if matches!(file, Ok(None)) {
-            let pid = match holder(&name) {
-                Holder::Runtime { pid } => pid,
-                Holder::Other(_) | Holder::Silent => None,
-            };
-            return Err(LockError::Held { pid });
+        let held = || LockError::Held { pid: name::pid() };
+        // Without a file the others have to do.
+        let file = match lock_file() {
+            Ok(None) => return Err(held()),
+            file => file.ok().flatten(),
+        };
+        let group = match log_group::ask() {
+            Asked::Held => return Err(held()),
+            Asked::Taken(group) => Some(group),
+            Asked::Unavailable(error) => {
+                tracing::debug!(%error, "this kernel has no group of packet logs to hold (nfnetlink_log)");
+                None
+            }
+        };
+        let name = name::take()?;
+        match &name {
+            Holder::This { .. } => {}
+            // One of an earlier version, or one that could not have the others.
+            &Holder::Runtime { pid } => return Err(LockError::Held { pid }),
+            // A runtime answers; who does not, and let us have the others, is none.
+            Holder::Silent if file.is_none() && group.is_none() => {
+                return Err(LockError::Held { pid: None });
+            }
+            other => {
+                let who = match other {
+                    Holder::Other(who) => who,
+                    _ => "it does not answer",
+                };
+                // Anybody may take the name while no runtime runs, to keep the next from starting.
+                tracing::warn!(
+                    who,
+                    "a process that is no runtime holds the name by which runtimes of earlier versions know of each \
+                     other (@quilt-mesh-runtime): going on without; end it"
+                );
+            }
         }
-        // Without a file the name alone has to do.
-        let file = file.ok().flatten();
-        let socket = new_socket()?;
-        match bind(socket.as_raw_fd(), &name) {
-            Ok(()) => {}
-            Err(Errno::EADDRINUSE) => match holder(&name) {
-                Holder::Runtime { pid } => return Err(LockError::Held { pid }),
-                // A runtime answers; who does not, and let us have the file, is none.
-                Holder::Silent if file.is_none() => return Err(LockError::Held { pid: None }),
-                other => {
-                    let who = match other {
-                        Holder::Other(who) => who,
-                        _ => "it does not answer".to_owned(),
-                    };
-                    // Anybody may take the name while no runtime runs, to keep the next from starting.
-                    tracing::warn!(
-                        who,
-                        "a process that is no runtime holds the name by which runtimes know of each other \
-                         (@quilt-mesh-runtime): going on without; end it"
-                    );
-                    return Ok(Self {
-                        _socket: socket,
-                        _file: file,
-                    });
-                }
-            },
-            Err(errno) => return Err(LockError::Socket(errno.into())),
-        }
-        // Listening lets others ask who holds it: the kernel answers, nobody accepts.
-        listen(&socket, Backlog::new(16).map_err(io::Error::from)?).map_err(io::Error::from)?;
         Ok(Self {
-            _socket: socket,
+            _group: group,
             _file: file,
+            _name: name,
         })
     }
 }
@@ -133,51 +133,4 @@ fn lock_file() -> io::Result<Option<Flock<File>>> {
         Err((_, Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(errno.into()),
     }
-}
-
-fn new_socket() -> io::Result<OwnedFd> {
-    Ok(socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        // Non-blocking: a full backlog must not hold up whoever asks.
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?)
-}
-
-/// Who holds the lock.
-enum Holder {
-    /// A runtime, for all that can be told, and its process if that is in our process namespace.
-    Runtime { pid: Option<i32> },
-    /// Somebody else, in words.
-    Other(String),
-    /// Nobody can tell.
-    Silent,
-}
-
-/// How long a runtime takes at most from having the name to listening, which is two system calls.
-const TO_LISTEN: Duration = Duration::from_millis(200);
-
-fn holder(name: &UnixAddr) -> Holder {
-    let answer = ask(name).or_else(|_| {
-        std::thread::sleep(TO_LISTEN);
-        ask(name)
-    });
-    match answer {
-        Ok(holder) if holder.uid() == 0 || holder.uid() == geteuid().as_raw() => Holder::Runtime {
-            // 0 stands for one in a foreign process namespace.
-            pid: Some(holder.pid()).filter(|&pid| pid > 0),
-        },
-        Ok(holder) => Holder::Other(format!("pid {} of user {}", holder.pid(), holder.uid())),
-        // It is no stream socket, or does not listen.
-        Err(Errno::EPROTOTYPE | Errno::ECONNREFUSED) => Holder::Other("it does not listen".into()),
-        Err(_) => Holder::Silent,
-    }
-}
-
-fn ask(name: &UnixAddr) -> Result<UnixCredentials, Errno> {
-    let socket =
-        new_socket().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
-    connect(socket.as_raw_fd(), name)?;
-    getsockopt(&socket, PeerCredentials)
 }

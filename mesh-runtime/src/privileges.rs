@@ -21,15 +21,20 @@ pub struct MissingPrivilege {
 pub(crate) fn check() -> Result<(), MissingPrivilege> {
     // Without /proc nothing can be said; the kernel will say it then.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    match effective_capabilities(&status) {
-        Some(set) if set & (1 << CAP_NET_ADMIN) == 0 => Err(MissingPrivilege {
-            program: env::current_exe()
-                .unwrap_or_else(|_| PathBuf::from("quilt-runtime"))
-                .display()
-                .to_string(),
-        }),
-        _ => Ok(()),
+    if may_change_network(&status) {
+        return Ok(());
     }
+    Err(MissingPrivilege {
+        program: env::current_exe()
+            .unwrap_or_else(|_| PathBuf::from("quilt-runtime"))
+            .display()
+            .to_string(),
+    })
+}
+
+/// Whether the process with this text of `/proc/<pid>/status` may change the network, for all that it says.
+pub(crate) fn may_change_network(status: &str) -> bool {
+    effective_capabilities(status).is_none_or(|set| set & (1 << CAP_NET_ADMIN) != 0)
 }
 
 /// Reads the effective capability set from the text of `/proc/<pid>/status`.

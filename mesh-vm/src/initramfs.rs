@@ -17,9 +17,9 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// What the product makes the kernel load: devices, for clsact the queueing discipline and its
-/// filters, and what its nftables tables ask for; what others make at a container's port; and what stands between
+/// filters, what its nftables tables ask for, and what one runtime holds so that there is no second; what others make at a container's port; and what stands between
 /// the checks' hosts. Those they depend on come with them.
-pub const MODULES: [&str; 21] = [
+pub const MODULES: [&str; 22] = [
     "vxlan",
     "veth",
     "bridge",
@@ -41,6 +41,7 @@ pub const MODULES: [&str; 21] = [
     "nft_ct",
     "nft_fib_inet",
     "nft_meta_bridge",
+    "nfnetlink_log",
 ];
 
 /// What newer kernels have as a part of another module. (Linux 5.10 asks for one that is missing again

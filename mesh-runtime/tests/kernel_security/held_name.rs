@@ -1,10 +1,20 @@
 //! The name by which a runtime knows that it is alone: no user without privileges can take it
 //! and so keep the node without a runtime.
 
-use std::os::{
-    fd::{AsRawFd as _, OwnedFd},
-    linux::net::SocketAddrExt as _,
-    unix::net::{SocketAddr, UnixDatagram, UnixListener},
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        linux::net::SocketAddrExt as _,
+        unix::{
+            fs::MetadataExt as _,
+            net::{SocketAddr, UnixDatagram, UnixListener},
+        },
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use mesh_testbed::{DaemonOptions, Host, NetNs, Testbed};
@@ -12,11 +22,12 @@ use mesh_testbed::{DaemonOptions, Host, NetNs, Testbed};
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+        AddressFamily, Backlog, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, UnixAddr,
+        bind, connect, listen, recv, send, socket,
     },
 };
 
-use crate::inside::as_nobody;
+use crate::{inside::as_nobody, pair::SOON};
 
 const NAME: &[u8] = b"quilt-mesh-runtime";
 
@@ -60,10 +71,26 @@ fn second_is_refused(host: &Host) {
     let directory = tempfile::tempdir().unwrap();
     let mut command = host.netns().command("timeout");
     command.args(["20", env!("CARGO_BIN_EXE_quilt-runtime")]);
-    command.args(["--grpc-addr", "127.0.0.1:50151", "--bpffs"]);
+    refused(with_places_of_its_own(command, host, directory.path()));
+    // Nor one with a /run of its own.
+    let mut command = host.netns().command("timeout");
+    command.args(["20", "unshare", "--mount", "sh", "-c", OWN_RUN, "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_quilt-runtime"));
+    refused(with_places_of_its_own(command, host, directory.path()));
+}
+
+/// A script that runs its arguments with a /run that nobody else has.
+const OWN_RUN: &str = "mount -t tmpfs none /run && exec \"$@\"";
+
+fn with_places_of_its_own(mut command: Command, host: &Host, directory: &Path) -> Command {
+    command.args(["--grpc-addr", "127.0.0.1:0", "--bpffs"]);
     command.arg(host.bpffs_dir());
-    command.arg("--state-dir").arg(directory.path());
-    command.arg("--socket").arg(directory.path().join("socket"));
+    command.arg("--state-dir").arg(directory.join("state"));
+    command.arg("--socket").arg(directory.join("socket"));
+    command
+}
+
+fn refused(mut command: Command) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     let said = format!("{said}{}", String::from_utf8_lossy(&output.stdout));
@@ -122,5 +149,142 @@ async fn a_user_that_takes_the_name_of_a_dead_runtime_does_not_keep_it_from_star
     host.kill_all();
     let _taken = squat(host.netns());
     host.restart(mesh_testbed::Daemon::Runtime).unwrap();
-    host.wait_serving(crate::pair::SOON).await.unwrap();
+    host.wait_serving(SOON).await.unwrap();
+}
+
+/// Asks for the group of packet logs that a runtime holds, as runtimes do.
+fn ask_for_group() -> Result<OwnedFd, Errno> {
+    let kind = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
+    let protocol = SockProtocol::NetlinkNetFilter;
+    let socket = socket(AddressFamily::Netlink, kind.0, kind.1, protocol)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    // nlmsghdr, nfgenmsg and NFULA_CFG_CMD with NFULNL_CFG_CMD_BIND.
+    let mut request = Vec::new();
+    request.extend(28_u32.to_ne_bytes());
+    request.extend(0x401_u16.to_ne_bytes());
+    request.extend(5_u16.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([0, 0, 0x51, 0x55]);
+    request.extend(5_u16.to_ne_bytes());
+    request.extend(1_u16.to_ne_bytes());
+    request.extend([1, 0, 0, 0]);
+    send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut answer = [0; 256];
+    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    assert!(length >= 20);
+    match i32::from_ne_bytes(answer[16..20].try_into().unwrap()) {
+        0 => Ok(socket),
+        errno => Err(Errno::from_raw(-errno)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_gets_nothing_of_the_lock_but_the_name_and_the_runtime_starts() {
+    let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+    let host = &testbed.hosts()[0];
+    // The question is the runtime's own: root has it answered, as long as nobody else asked.
+    host.netns().run(|| drop(ask_for_group().unwrap())).unwrap();
+    let namespace = host.netns().run(|| {
+        fs::metadata("/proc/thread-self/ns/net").unwrap().ino()
+    });
+    let file = format!("/run/quilt-mesh/net-{}.lock", namespace.unwrap());
+    let taken = as_nobody(host.netns(), || {
+        assert_eq!(ask_for_group().unwrap_err(), Errno::EPERM);
+        for make in [true, false] {
+            let opened = fs::File::options().write(true).create(make).open(&file);
+            assert!(opened.is_err(), "{file}");
+        }
+        let name = SocketAddr::from_abstract_name(NAME).unwrap();
+        UnixListener::bind_addr(&name).unwrap()
+    });
+    host.start_runtime(&options()).await.unwrap();
+    as_nobody(host.netns(), || {
+        assert_eq!(ask_for_group().unwrap_err(), Errno::EPERM);
+        assert!(fs::File::open(&file).is_err(), "{file}");
+    });
+    second_is_refused(host);
+    drop(taken);
+}
+
+/// Says to this program that it is run by the test that follows, for the one before it.
+const HOLDER: &str = "QUILT_MESH_TEST_HOLDER";
+
+/// What the test that follows runs with less than all of root's rights. By itself it holds nothing.
+#[test]
+fn a_process_of_a_test_holds_the_name_until_its_input_ends() {
+    if std::env::var_os(HOLDER).is_none() {
+        return;
+    }
+    let name = SocketAddr::from_abstract_name(NAME).unwrap();
+    let _held = UnixListener::bind_addr(&name).unwrap();
+    println!("held");
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// As a container that shares its host's network and is root in no more than name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_may_not_change_the_network_does_not_keep_the_runtime_from_starting() {
+    let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+    let host = &testbed.hosts()[0];
+    let mut holder = host.netns().command("setpriv");
+    holder
+        .arg("--bounding-set=-net_admin")
+        .arg(std::env::current_exe().unwrap())
+        .arg("held_name::a_process_of_a_test_holds_the_name_until_its_input_ends")
+        .args(["--exact", "--nocapture"])
+        .env(HOLDER, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    // It ends with the pipe, also if this panics.
+    let mut holder = holder.spawn().unwrap();
+    let mut said = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("held")));
+    host.start_runtime(&options()).await.unwrap();
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+}
+
+/// Ends with the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_runtimes_that_start_at_once_with_mounts_of_their_own_exactly_one_stays() {
+    let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+    let host = &testbed.hosts()[0];
+    let directory = tempfile::tempdir().unwrap();
+    for (round, squatted) in [false, true, false, true].into_iter().enumerate() {
+        let taken = squatted.then(|| squat(host.netns()));
+        let start = |number: usize| {
+            let own = directory.path().join(format!("{round}-{number}"));
+            fs::create_dir(&own).unwrap();
+            let mut command = host.netns().command("unshare");
+            command.args(["--mount", "sh", "-c", OWN_RUN, "sh"]);
+            command.arg(env!("CARGO_BIN_EXE_quilt-runtime"));
+            let mut command = with_places_of_its_own(command, host, &own);
+            command.args(["--fast-path", "off"]).stderr(Stdio::null());
+            Started(command.spawn().unwrap())
+        };
+        let mut started: Vec<_> = (0..4).map(start).collect();
+        let until = Instant::now() + SOON;
+        let mut serving = || {
+            started.retain_mut(|it| it.0.try_wait().unwrap().is_none());
+            let socket = |number| directory.path().join(format!("{round}-{number}/socket"));
+            let serving = (0..4).filter(|&number| socket(number).exists()).count();
+            (started.len(), serving)
+        };
+        while serving() != (1, 1) {
+            assert!(Instant::now() < until, "round {round}: {:?}", serving());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        second_is_refused(host);
+        assert_eq!(serving(), (1, 1), "round {round}");
+        drop(taken);
+    }
 }
