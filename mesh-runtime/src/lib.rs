@@ -45,7 +45,7 @@ mod runtime;
 mod settings;
 mod wanted;
 
-pub use api::{dataplane::DataplaneService, quilt::QuiltService};
+pub use api::{dataplane::DataplaneService, quilt::QuiltService, tcp_address::TcpAddress};
 pub use cleanup::{CleanupError, CleanupReport, cleanup};
 pub use instance_lock::LockError;
 pub use mesh_ipam::Tombstones;

@@ -22,6 +22,7 @@ use crate::{
         command::{Command, Commands},
         dataplane::DataplaneService,
         quilt::QuiltService,
+        tcp_address::TcpAddress,
     },
     ebpf::{FastPath, FastPathError},
     instance_lock::{InstanceLock, LockError},
@@ -103,6 +104,7 @@ pub enum StartError {
 pub struct MeshRuntime {
     commands: Commands,
     registry: Result<Registry, String>,
+    tcp_address: TcpAddress,
     /// Ends with it.
     _sweeper: Option<Sweeper>,
     /// Cancelled when its thread has ended.
@@ -150,6 +152,7 @@ impl MeshRuntime {
         Ok(Self {
             commands,
             registry,
+            tcp_address: TcpAddress::default(),
             _sweeper: sweeper,
             ended,
             stop,
@@ -205,7 +208,8 @@ impl MeshRuntime {
         &self,
         registry: Result<Registry, Status>,
     ) -> MeshDataplaneServer<DataplaneService> {
-        MeshDataplaneServer::new(DataplaneService::new(self.commands.clone(), registry))
+        let (commands, tcp_address) = (self.commands.clone(), self.tcp_address.clone());
+        MeshDataplaneServer::new(DataplaneService::new(commands, registry, tcp_address))
             .max_decoding_message_size(DATAPLANE_MESSAGE_LIMIT)
     }
 
@@ -220,6 +224,11 @@ impl MeshRuntime {
             Ok(registry) => Ok(registry.ipam()),
             Err(reason) => Err(reason),
         }
+    }
+
+    /// Where the runtime is served over TCP, for its status: whoever serves it says so.
+    pub fn tcp_address(&self) -> TcpAddress {
+        self.tcp_address.clone()
     }
 
     /// Waits until the runtime has ended, which it does by itself only if it failed.

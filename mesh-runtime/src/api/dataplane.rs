@@ -21,6 +21,7 @@ use super::{
     ask::ask,
     capabilities,
     command::{self, Command, Commands, EndpointView, FastPathView, PeerShown},
+    tcp_address::TcpAddress,
 };
 use crate::{
     ebpf::FastPathReport,
@@ -38,13 +39,19 @@ pub struct DataplaneService {
     /// Or why its calls are refused here.
     registry: Result<Registry, Status>,
     probes: Arc<Semaphore>,
+    tcp_address: TcpAddress,
 }
 
 impl DataplaneService {
-    pub(crate) fn new(commands: Commands, registry: Result<Registry, Status>) -> Self {
+    pub(crate) fn new(
+        commands: Commands,
+        registry: Result<Registry, Status>,
+        tcp_address: TcpAddress,
+    ) -> Self {
         Self {
             commands,
             registry,
+            tcp_address,
             probes: Arc::new(Semaphore::new(PROBES_AT_A_TIME)),
         }
     }
@@ -149,6 +156,7 @@ impl MeshDataplane for DataplaneService {
             suspect_peers: count(status.suspect_peers),
             vxlan_port: status.node_settings.vxlan_port.into(),
             vni: status.node_settings.vni,
+            grpc_address: self.tcp_address.get(),
         }))
     }
 

@@ -6,3 +6,4 @@ pub(crate) mod command;
 pub(crate) mod dataplane;
 pub(crate) mod quilt;
 mod registry;
+pub(crate) mod tcp_address;

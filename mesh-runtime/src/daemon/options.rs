@@ -9,6 +9,8 @@ use std::{
 use ipnet::Ipv4Net;
 use mesh_runtime::{FastPathMode, RuntimeOptions, Tombstones, ebpf::AttachMode};
 
+use super::tls::TlsFiles;
+
 /// Keeps this node's part of the Quilt Mesh overlay: the bridge of its containers, the VXLAN
 /// device, routes to the other nodes, and the eBPF programs that carry the traffic.
 ///
@@ -19,8 +21,8 @@ use mesh_runtime::{FastPathMode, RuntimeOptions, Tombstones, ebpf::AttachMode};
 #[command(name = "quilt-runtime", version, args_override_self = true)]
 pub(crate) struct DaemonOptions {
     /// Address on which gRPC is served, but for the calls that make endpoints and lease addresses;
-    /// "off" for the Unix socket alone. Whoever can connect can steer this node's overlay, so it should
-    /// stay on loopback.
+    /// "off" for the Unix socket alone. Whoever can connect can steer this node's overlay: beyond loopback it is
+    /// served with TLS alone, to callers with a certificate (--tls-cert, --tls-key, --tls-ca).
     #[arg(
         long,
         env = "QUILT_MESH_GRPC_ADDR",
@@ -28,6 +30,35 @@ pub(crate) struct DaemonOptions {
         default_value = "127.0.0.1:50051"
     )]
     pub(crate) grpc_addr: GrpcAddress,
+
+    /// Certificate that the TCP door shows, in PEM, with those between it and its CA. With it the door serves TLS
+    /// alone, also on loopback. The three files are read again when they change.
+    #[arg(
+        long,
+        env = "QUILT_MESH_TLS_CERT",
+        value_name = "FILE",
+        requires_all = ["tls_key", "tls_ca"]
+    )]
+    tls_cert: Option<PathBuf>,
+
+    /// Key of --tls-cert, in PEM. Only its owner may be able to read the file.
+    #[arg(
+        long,
+        env = "QUILT_MESH_TLS_KEY",
+        value_name = "FILE",
+        requires_all = ["tls_cert", "tls_ca"]
+    )]
+    tls_key: Option<PathBuf>,
+
+    /// CA that has signed the certificates of those who may call, in PEM; there may be several in the file. Whoever has
+    /// one for use as a client may steer this node's overlay: a CA of its own is best.
+    #[arg(
+        long,
+        env = "QUILT_MESH_TLS_CA",
+        value_name = "FILE",
+        requires_all = ["tls_cert", "tls_key"]
+    )]
+    tls_ca: Option<PathBuf>,
 
     /// Unix socket on which every call is served, to root and to the user that this daemon runs as.
     #[arg(
@@ -236,6 +267,15 @@ enum XdpGuard {
 }
 
 impl DaemonOptions {
+    /// The files for TLS on the TCP door, if it is to serve that.
+    pub(crate) fn tls_files(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            certificate: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            authorities: self.tls_ca.clone()?,
+        })
+    }
+
     /// The options of the library.
     pub(crate) fn runtime_options(&self) -> RuntimeOptions {
         RuntimeOptions {
@@ -304,5 +344,21 @@ mod tests {
     fn the_port_on_loopback_can_be_closed() {
         let options = DaemonOptions::parse_from(["quilt-runtime", "--grpc-addr", "off"]);
         assert_eq!(options.grpc_addr, GrpcAddress::Off);
+    }
+
+    #[test]
+    fn certificate_key_and_ca_are_given_together() {
+        let three = ["--tls-cert", "--tls-key", "--tls-ca"];
+        let parse = |which: &[&'static str]| {
+            let arguments = which.iter().flat_map(|&option| [option, "file"]);
+            DaemonOptions::try_parse_from(["quilt-runtime"].into_iter().chain(arguments))
+        };
+        assert!(parse(&three).unwrap().tls_files().is_some());
+        assert!(parse(&[]).unwrap().tls_files().is_none());
+        for left_out in three {
+            let given: Vec<_> = three.into_iter().filter(|&it| it != left_out).collect();
+            let error = parse(&given).unwrap_err().to_string();
+            assert!(error.contains(left_out), "{error}");
+        }
     }
 }

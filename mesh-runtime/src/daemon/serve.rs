@@ -1,15 +1,14 @@
 //! Serves gRPC until a signal comes.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
 use anyhow::{Context as _, bail};
 use mesh_runtime::{DataplaneService, MeshRuntime, QuiltService, Tombstones};
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
 };
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::InterceptorLayer,
@@ -24,6 +23,7 @@ use mesh_proto::{
 use super::{
     options::{DaemonOptions, GrpcAddress},
     socket::{Socket, find_group},
+    tcp_door::TcpDoor,
 };
 
 /// How long calls that are under way may take once a signal has come.
@@ -42,32 +42,41 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let group = options.socket_group.as_deref();
     let group = group.map(find_group).transpose()?;
+    let door = match options.grpc_addr {
+        GrpcAddress::At(address) => Some(TcpDoor::prepare(address, options.tls_files())?),
+        GrpcAddress::Off => None,
+    };
     let mesh = MeshRuntime::start(options.runtime_options()).await?;
     // Whoever is served on the port finds the socket as well.
     let (socket, callers) = Socket::bind(&options.socket, group)?;
     if let Err(error) = Tombstones::beside(&options.socket).make() {
         tracing::warn!(%error, socket = %options.socket.display(), "no place beside the socket for who removes containers while no runtime runs: their addresses stay leased");
     }
-    let listener = match options.grpc_addr {
-        GrpcAddress::At(address) => Some(listen(address).await?),
-        GrpcAddress::Off => None,
+    // Before the first caller is served: what is in the way is said, and nothing was changed.
+    let door = match door {
+        Some(door) => {
+            let listener = door.open().await?;
+            Some((door, listener))
+        }
+        None => None,
     };
 
     let stop = CancellationToken::new();
     let mut servers = JoinSet::new();
-    let address = match listener {
-        Some(listener) => {
-            let address = listener
-                .local_addr()
-                .context("cannot tell the gRPC address")?;
+    let address = match door {
+        Some((door, listener)) => {
+            let address = door.shown(listener.as_ref());
             let router = router(Server::builder(), mesh.mesh_dataplane(), &mesh).await?;
-            let stopped = stop.clone().cancelled_owned();
-            servers.spawn(
-                router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped),
-            );
-            address.to_string()
+            let shown = mesh.tcp_address();
+            shown.set(address.clone());
+            let say = move |address| shown.set(address);
+            servers.spawn(door.serve(listener, router, stop.clone(), say));
+            address
         }
-        None => "off".to_owned(),
+        None => {
+            mesh.tcp_address().set("off".to_owned());
+            "off".to_owned()
+        }
     };
     let access = socket.access();
     let layer = InterceptorLayer::new(move |request| access.check(request));
@@ -98,12 +107,6 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     drop(socket);
     mesh.shutdown().await;
     Ok(())
-}
-
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot serve gRPC on {address}: stop what listens there (ss -ltnp), or choose another address with --grpc-addr")
-    })
 }
 
 async fn signalled(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {

@@ -7,6 +7,7 @@
 )]
 
 mod attach;
+mod authority;
 mod calls;
 mod cleanup;
 mod containers;
@@ -30,5 +31,6 @@ mod restart;
 mod returned;
 mod settings;
 mod state;
+mod tls_door;
 mod underlays;
 mod unwritable;

@@ -1,5 +1,5 @@
-//! The name by which a runtime knows that it is alone: no user without privileges can take it
-//! and so keep the node without a runtime.
+//! What a runtime holds: the lock by which it knows that it is alone, and its port. No user without privileges can keep
+//! the node without a runtime by having any of it first.
 
 use std::{
     fs,
@@ -22,8 +22,8 @@ use mesh_testbed::{DaemonOptions, Host, NetNs, Testbed};
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, Backlog, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, UnixAddr,
-        bind, connect, listen, recv, send, socket,
+        AddressFamily, Backlog, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType,
+        SockaddrIn, UnixAddr, bind, connect, listen, recv, send, socket,
     },
 };
 
@@ -184,9 +184,9 @@ async fn a_user_gets_nothing_of_the_lock_but_the_name_and_the_runtime_starts() {
     let host = &testbed.hosts()[0];
     // The question is the runtime's own: root has it answered, as long as nobody else asked.
     host.netns().run(|| drop(ask_for_group().unwrap())).unwrap();
-    let namespace = host.netns().run(|| {
-        fs::metadata("/proc/thread-self/ns/net").unwrap().ino()
-    });
+    let namespace = host
+        .netns()
+        .run(|| fs::metadata("/proc/thread-self/ns/net").unwrap().ino());
     let file = format!("/run/quilt-mesh/net-{}.lock", namespace.unwrap());
     let taken = as_nobody(host.netns(), || {
         assert_eq!(ask_for_group().unwrap_err(), Errno::EPERM);
@@ -286,5 +286,43 @@ async fn of_runtimes_that_start_at_once_with_mounts_of_their_own_exactly_one_sta
         second_is_refused(host);
         assert_eq!(serving(), (1, 1), "round {round}");
         drop(taken);
+    }
+}
+
+/// Nor does who holds the port of the calls, listening or not. Once it is free, calls are served there as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_holds_the_grpc_port_does_not_keep_the_runtime_from_starting() {
+    for listens in [true, false] {
+        let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+        let host = &testbed.hosts()[0];
+        let held = as_nobody(host.netns(), || {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let held = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+            bind(held.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 50051)).unwrap();
+            if listens {
+                listen(&held, Backlog::new(1).unwrap()).unwrap();
+            }
+            held
+        });
+        host.spawn(mesh_testbed::Daemon::Runtime, &options())
+            .unwrap();
+        let socket = host.runtime_socket();
+        let told = async || {
+            let mut client = mesh_client::Client::connect(&socket).await.ok()?;
+            Some(client.status().await.ok()?.grpc_address)
+        };
+        let until = async |expected: &str| {
+            let end = Instant::now() + SOON;
+            let mut last = told().await;
+            while last.as_deref() != Some(expected) {
+                assert!(Instant::now() < end, "{last:?}, not {expected}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                last = told().await;
+            }
+        };
+        until("127.0.0.1:50051 (another process holds it)").await;
+        drop(held);
+        until("127.0.0.1:50051").await;
+        host.wait_serving(SOON).await.unwrap();
     }
 }
