@@ -25,6 +25,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -219,8 +220,7 @@ impl Dataplane {
     }
 
     async fn pass(&mut self, own: Own, peers: Option<&PeerSet>) -> Result<(), RuntimeLost> {
-        let mut runtime = self.connected().await?;
-        self.configure(&mut runtime, own.subnet).await?;
+        let mut runtime = self.configured(own.subnet).await?;
         // Without a list yet, an empty set would remove what an earlier life put in place.
         let Some(peers) = peers else {
             return Ok(());
@@ -274,9 +274,12 @@ impl Dataplane {
 
     /// The connection; a new one means a runtime that may know nothing.
     async fn connected(&mut self) -> Result<RuntimeConnection, RuntimeLost> {
-        if let Some(connection) = &self.connection {
+        if let Some(connection) = &self.connection
+            && !self.settings.runtime.has_better_than(connection).await
+        {
             return Ok(connection.clone());
         }
+        self.connection = None;
         self.configured = None;
         self.fast_path = FastPath::Untried;
         self.capabilities = None;
@@ -285,15 +288,25 @@ impl Dataplane {
         Ok(self.connection.insert(connection).clone())
     }
 
-    async fn configure(
-        &mut self,
-        runtime: &mut RuntimeConnection,
-        own: Ipv4Net,
-    ) -> Result<(), RuntimeLost> {
+    /// The runtime, which was told the node's subnet.
+    async fn configured(&mut self, own: Ipv4Net) -> Result<RuntimeConnection, RuntimeLost> {
+        let mut runtime = self.connected().await?;
         if self.configured == Some(own) {
-            return Ok(());
+            return Ok(runtime);
         }
-        match unless_lost(runtime.configure_node_subnet(own).await)? {
+        let mut answer = unless_lost(runtime.configure_node_subnet(own).await)?;
+        // Every runtime serves this call to agents: here somebody else is served.
+        let for_others = match &answer {
+            Err(CallError::Failed { code, .. }) => *code == Code::PermissionDenied,
+            Err(CallError::Unimplemented { .. }) => true,
+            _ => false,
+        };
+        if for_others && self.settings.runtime.has_other_than(&runtime) {
+            self.connection = None;
+            runtime = self.connected().await?;
+            answer = unless_lost(runtime.configure_node_subnet(own).await)?;
+        }
+        match answer {
             Ok(()) => {
                 self.configured = Some(own);
                 self.reasons.resolve(&Subject::OwnSubnet);
@@ -313,7 +326,7 @@ impl Dataplane {
                 }
             }
         }
-        Ok(())
+        Ok(runtime)
     }
 
     async fn remove(

@@ -43,6 +43,7 @@ pub mod report;
 pub mod retry;
 pub mod routes;
 pub mod runtime_client;
+pub mod runtime_place;
 pub mod sync;
 pub mod tally;
 pub mod token;

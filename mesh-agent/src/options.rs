@@ -24,11 +24,15 @@ use crate::{
     identity, machine,
     node::NodeDescription,
     probe::ProbeSettings,
-    runtime_client::{RuntimeAddress, RuntimePlace},
+    runtime_client::RuntimeAddress,
     token::TokenKeeper,
 };
 
+mod runtime;
 mod values;
+
+pub use runtime::RuntimeOptions;
+pub use values::RuntimeUrl;
 
 /// The agent of a Quilt Mesh node: registers the node with the control plane, keeps it
 /// alive, and tells the container runtime on this node about its peers.
@@ -60,18 +64,9 @@ pub struct Options {
     )]
     pub control_plane: Vec<Url>,
 
-    /// URL of the container runtime's gRPC interface on this node, http:// or unix:/PATH
-    ///
-    /// The Unix socket is that of the runtime's --socket; this process has to be of the group of its
-    /// --socket-group.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "QUILT_MESH_QUILT_RUNTIME",
-        default_value = "http://127.0.0.1:50051",
-        value_parser = values::runtime_place
-    )]
-    pub quilt_runtime: RuntimePlace,
+    /// Where the runtime is.
+    #[command(flatten)]
+    pub runtime: RuntimeOptions,
 
     /// This node's IPv4 address on the underlay, by which the other nodes reach it
     ///
@@ -289,7 +284,8 @@ impl Options {
     /// Completes the options with what the system says.
     ///
     /// # Errors
-    /// If the host name is not given and cannot be read, or the HTTP client cannot be set up.
+    /// If the host name is not given and cannot be read, the HTTP client cannot be set up, or the
+    /// runtime's place cannot be used.
     pub fn settings(self) -> anyhow::Result<Settings> {
         let hostname = match self.hostname {
             Some(hostname) => hostname,
@@ -316,7 +312,7 @@ impl Options {
         )
         .context("cannot set up the HTTP client")?;
         let runtime = RuntimeAddress {
-            place: self.quilt_runtime,
+            place: self.runtime.place()?,
             deadline: self.request_timeout,
             connect_deadline: self.connect_timeout,
         };

@@ -187,7 +187,9 @@ impl Prober {
     }
 
     async fn connected(&mut self) -> Result<RuntimeConnection, RuntimeLost> {
-        if let Some(connection) = &self.connection {
+        if let Some(connection) = &self.connection
+            && !self.settings.runtime.has_better_than(connection).await
+        {
             return Ok(connection.clone());
         }
         let connection = self.settings.runtime.connect().await?;

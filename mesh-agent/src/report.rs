@@ -41,8 +41,8 @@ impl Reporter {
     /// nothing behind.
     pub async fn report(&mut self) -> Option<Heartbeat> {
         let runtime = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.runtime.connect().await.ok()?,
+            Some(connection) if !self.runtime.has_better_than(&connection).await => connection,
+            _ => self.runtime.connect().await.ok()?,
         };
         let (mut other, mut same) = (runtime.clone(), runtime.clone());
         let (status, peers) = tokio::join!(other.get_status(), same.list_peers());

@@ -1,6 +1,6 @@
 //! The container runtime's gRPC interface, from the agent's side.
 
-use std::{fmt, io, path::PathBuf, sync::Mutex, time::Duration};
+use std::{io, sync::Mutex, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use ipnet::Ipv4Net;
@@ -15,11 +15,7 @@ use mesh_proto::{
         quilt_runtime_client::QuiltRuntimeClient,
     },
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tonic::{
     Code, Response, Status,
     transport::{Channel, Endpoint, Uri},
@@ -28,7 +24,10 @@ use tower::service_fn;
 
 use mesh_rest::client::with_causes;
 
-use crate::excerpt::Excerpt;
+use crate::{
+    excerpt::Excerpt,
+    runtime_place::{Opened, RuntimePlace},
+};
 
 /// Largest answer that is read, in bytes. `SyncPeers` may name every peer as rejected, and
 /// `ListPeers` names every one.
@@ -44,7 +43,7 @@ pub enum RuntimeLost {
     )]
     Connect {
         /// Where it was looked for.
-        place: RuntimePlace,
+        place: String,
         /// The cause, with its causes.
         reason: String,
     },
@@ -93,45 +92,6 @@ pub enum CallError {
     },
 }
 
-/// Where the runtime serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuntimePlace {
-    /// Host and port.
-    Tcp(String),
-    /// The path of its Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for RuntimePlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(authority) => f.write_str(authority),
-            Self::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-impl RuntimePlace {
-    /// Opens a connection, and says under which name its server is spoken to.
-    async fn open(&self) -> io::Result<(Connection, &str)> {
-        match self {
-            Self::Tcp(authority) => {
-                let stream = TcpStream::connect(authority).await?;
-                stream.set_nodelay(true)?;
-                Ok((Box::new(stream), authority))
-            }
-            // Nobody looks the name up.
-            Self::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), "runtime")),
-        }
-    }
-}
-
-/// A connection of either kind.
-type Connection = Box<dyn Stream>;
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// Where the runtime is and how long it may take.
 #[derive(Debug, Clone)]
 pub struct RuntimeAddress {
@@ -153,6 +113,8 @@ pub struct RuntimeConnection {
     quilt: QuiltRuntimeClient<Channel>,
     mesh: MeshDataplaneClient<Channel>,
     deadline: Duration,
+    /// Whether there may be a better way to the runtime some day.
+    makeshift: bool,
 }
 
 impl RuntimeAddress {
@@ -162,11 +124,16 @@ impl RuntimeAddress {
     /// If there is no connection within the deadline.
     pub async fn connect(&self) -> Result<RuntimeConnection, RuntimeLost> {
         let failed = |reason| RuntimeLost::Connect {
-            place: self.place.clone(),
+            place: self.place.to_string(),
             reason,
         };
         let attempt = async {
-            let (stream, name) = self.place.open().await.map_err(|e| e.to_string())?;
+            let Opened {
+                stream,
+                name,
+                makeshift,
+            } = self.place.open().await.map_err(|e| e.to_string())?;
+            // TLS, if it is to be, is the stream's.
             let endpoint =
                 Endpoint::from_shared(format!("http://{name}")).map_err(|e| with_causes(&e))?;
             let once = Mutex::new(Some(stream));
@@ -174,20 +141,31 @@ impl RuntimeAddress {
                 let stream = once.lock().ok().and_then(|mut stream| stream.take());
                 async { stream.map(TokioIo::new).ok_or_else(connection_ended) }
             });
-            endpoint
-                .connect_with_connector(connector)
-                .await
-                .map_err(|e| with_causes(&e))
+            let channel = endpoint.connect_with_connector(connector).await;
+            let channel = channel.map_err(|e| with_causes(&e))?;
+            Ok((channel, makeshift))
         };
         match timeout(self.connect_deadline, attempt).await {
-            Ok(Ok(channel)) => Ok(RuntimeConnection {
+            Ok(Ok((channel, makeshift))) => Ok(RuntimeConnection {
                 quilt: QuiltRuntimeClient::new(channel.clone()),
                 mesh: MeshDataplaneClient::new(channel).max_decoding_message_size(ANSWER_LIMIT),
                 deadline: self.deadline,
+                makeshift,
             }),
             Ok(Err(reason)) => Err(failed(reason)),
             Err(_) => Err(failed(format!("none within {:?}", self.connect_deadline))),
         }
+    }
+
+    /// Whether there is another way to a runtime than over this connection, which does not serve what an agent needs. It is
+    /// gone from now on.
+    pub fn has_other_than(&self, connection: &RuntimeConnection) -> bool {
+        !connection.makeshift && self.place.give_up()
+    }
+
+    /// Whether the runtime is to be reached in a better way by now than over this connection.
+    pub async fn has_better_than(&self, connection: &RuntimeConnection) -> bool {
+        connection.makeshift && self.place.has_better().await
     }
 }
 

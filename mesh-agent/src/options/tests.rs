@@ -15,8 +15,9 @@ fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let options = parse(&[]).unwrap();
-    let loopback = RuntimePlace::Tcp("127.0.0.1:50051".to_owned());
-    assert_eq!(options.quilt_runtime, loopback);
+    assert_eq!(options.runtime.quilt_runtime, None);
+    let place = options.runtime.place().unwrap().to_string();
+    assert_eq!(place, "/run/quilt-mesh/runtime.sock or 127.0.0.1:50051");
     assert_eq!(options.heartbeat_interval, None);
     assert_eq!(options.sync_interval, Duration::from_secs(5));
     assert_eq!(options.request_timeout, Duration::from_secs(5));
@@ -36,9 +37,37 @@ fn the_defaults_are_those_of_the_contract() {
 fn the_runtimes_socket_is_written_with_one_slash_or_three() {
     for url in ["unix:/run/quilt.sock", "unix:///run/quilt.sock"] {
         let options = parse(&["--quilt-runtime", url]).unwrap();
-        let socket = RuntimePlace::Unix("/run/quilt.sock".into());
-        assert_eq!(options.quilt_runtime, socket);
+        let socket = RuntimeUrl::Unix("/run/quilt.sock".into());
+        assert_eq!(options.runtime.quilt_runtime, Some(socket));
     }
+}
+
+#[test]
+fn a_runtime_with_tls_has_the_name_of_its_url_and_needs_three_files() {
+    for (url, place, host) in [
+        ("https://192.0.2.1:50051", "192.0.2.1:50051", "192.0.2.1"),
+        (
+            "https://[2001:db8::1]:50051",
+            "[2001:db8::1]:50051",
+            "2001:db8::1",
+        ),
+        (
+            "https://node1.example",
+            "node1.example:443",
+            "node1.example",
+        ),
+    ] {
+        let options = parse(&["--quilt-runtime", url]).unwrap();
+        let Some(RuntimeUrl::Https { authority, name }) = &options.runtime.quilt_runtime else {
+            panic!("{options:?}");
+        };
+        assert_eq!((authority.as_str(), name.to_str().as_ref()), (place, host));
+        let error = options.runtime.place().unwrap_err().to_string();
+        assert!(error.contains("--runtime-tls-cert"), "{error}");
+    }
+    let files = ["--runtime-tls-ca", "file"];
+    let error = parse(&files).unwrap().runtime.place().unwrap_err();
+    assert!(error.to_string().contains("https://"), "{error}");
 }
 
 #[test]
@@ -81,6 +110,8 @@ fn a_wrong_value_is_refused_with_the_rule() {
         ("--control-plane", "http://a:b@192.0.2.10", "passwords"),
         ("--control-plane", "http://192.0.2.10/?x=1", "query"),
         ("--quilt-runtime", "unix:run/quilt.sock", "an absolute path"),
+        ("--quilt-runtime", "https://a:b@192.0.2.10", "passwords"),
+        ("--quilt-runtime", "https://", "empty host"),
         ("--host-ip", "node1", "not an IPv4 address"),
         ("--host-ip", "2001:db8::1", "not an IPv4 address"),
         ("--host-ip", "0.0.0.0", "cannot be a destination"),

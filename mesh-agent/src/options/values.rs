@@ -1,12 +1,13 @@
 //! What each option's value may be. Errors say the rule and show what to write.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use reqwest::Url;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
-use crate::{runtime_client::RuntimePlace, underlay::parse_underlay_address};
+use crate::underlay::parse_underlay_address;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -32,17 +33,45 @@ pub(super) fn http_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// Where the runtime serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeUrl {
+    /// "host:port".
+    Http(String),
+    /// The same, and by whose name its certificate is checked.
+    Https {
+        /// "host:port".
+        authority: String,
+        /// The host.
+        name: ServerName<'static>,
+    },
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
 /// Where the runtime serves: a base URL, or the path of a Unix socket.
-pub(super) fn runtime_place(text: &str) -> Result<RuntimePlace, String> {
+pub(super) fn runtime_url(text: &str) -> Result<RuntimeUrl, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         // `unix:/path` and `unix:///path` are both usual.
         let path = path.strip_prefix("//").unwrap_or(path);
         return match path.starts_with('/') {
-            true => Ok(RuntimePlace::Unix(path.into())),
+            true => Ok(RuntimeUrl::Unix(path.into())),
             false => Err("a Unix socket is written unix:/PATH, with an absolute path".to_owned()),
         };
     }
-    http_url(text).map(|url| RuntimePlace::Tcp(authority(&url)))
+    let Some(rest) = text.strip_prefix("https://") else {
+        return http_url(text).map(|url| RuntimeUrl::Http(authority(&url)));
+    };
+    // The same rules, and another port if none is given.
+    http_url(&format!("http://{rest}"))?;
+    let url: Url = text.parse().map_err(|error| format!("{error}"))?;
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(host.to_owned());
+    Ok(RuntimeUrl::Https {
+        authority: authority(&url),
+        name: name.map_err(|_| format!("{host} is no name that a certificate could have"))?,
+    })
 }
 
 /// "host:port" of a URL that [`http_url`] accepted.

@@ -63,15 +63,25 @@ impl Agent {
 
     /// Gives a command that starts the binary, somewhere, its options without --host-ip.
     pub(crate) fn options_at(
-        mut command: Command,
+        command: Command,
         control: &str,
         runtime: &FakeRuntime,
+        state: &Path,
+    ) -> Command {
+        let mut command = Self::options_without_runtime(command, control, state);
+        command.args(["--quilt-runtime", &runtime.url()]);
+        command
+    }
+
+    /// The same for an agent that finds its runtime.
+    pub(crate) fn options_without_runtime(
+        mut command: Command,
+        control: &str,
         state: &Path,
     ) -> Command {
         command
             .env_clear()
             .args(["--control-plane", control])
-            .args(["--quilt-runtime", &runtime.url()])
             .args(["--hostname", "node1", "--log-level", "debug"])
             .arg("--state-dir")
             .arg(state)

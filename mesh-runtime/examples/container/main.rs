@@ -70,7 +70,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         .add_service(mesh.mesh_dataplane())
         .serve("127.0.0.1:50051".parse()?);
     let meshctl = Server::builder()
-        // Optional, and for root alone: all calls.
+        // Optional, and for root alone: all calls, and an agent of root's, which looks here first.
+        .add_service(mesh.quilt_runtime())
         .add_service(mesh.local_dataplane())
         .serve_with_incoming(listen(&options.socket)?);
     let ended = tokio::select! {

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -12,8 +13,11 @@ use mesh_proto::{
     mesh::{NodeSettings, Peer, mesh_dataplane_server::MeshDataplaneServer},
     quilt::quilt_runtime_server::QuiltRuntimeServer,
 };
-use tokio::{net::TcpListener, runtime::Runtime};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::Runtime,
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server;
 
 use crate::fake_control_plane::server;
@@ -71,6 +75,10 @@ struct Service(Arc<Mutex<State>>);
 
 pub(crate) struct FakeRuntime {
     address: SocketAddr,
+    /// Where it serves instead.
+    socket: Option<PathBuf>,
+    /// Whether it serves the three calls.
+    serves_agents: bool,
     state: Arc<Mutex<State>>,
     server: Option<Runtime>,
 }
@@ -93,6 +101,37 @@ impl FakeRuntime {
     }
 
     fn new(serves_sync: bool) -> Self {
+        let mut runtime = Self::stopped(serves_sync);
+        runtime.resume();
+        runtime
+    }
+
+    /// One that serves at an address.
+    pub(crate) fn at(address: SocketAddr, serves_sync: bool) -> Self {
+        let mut runtime = Self::stopped(serves_sync);
+        runtime.address = address;
+        runtime.resume();
+        runtime
+    }
+
+    /// One that serves a Unix socket.
+    pub(crate) fn at_socket(path: &Path) -> Self {
+        let mut runtime = Self::stopped(true);
+        runtime.socket = Some(path.to_owned());
+        runtime.resume();
+        runtime
+    }
+
+    /// One whose socket is for others than agents.
+    pub(crate) fn at_socket_for_others(path: &Path) -> Self {
+        let mut runtime = Self::stopped(true);
+        runtime.socket = Some(path.to_owned());
+        runtime.serves_agents = false;
+        runtime.resume();
+        runtime
+    }
+
+    fn stopped(serves_sync: bool) -> Self {
         let state = State {
             serves_sync,
             serves_probe: true,
@@ -100,17 +139,21 @@ impl FakeRuntime {
             overlay_mtu: 1450,
             ..State::default()
         };
-        let mut runtime = Self {
+        Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            socket: None,
+            serves_agents: true,
             state: Arc::new(Mutex::new(state)),
             server: None,
-        };
-        runtime.resume();
-        runtime
+        }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -127,17 +170,23 @@ impl FakeRuntime {
     /// Serves, on the same port as before.
     pub(crate) fn resume(&mut self) {
         let server = server();
-        let listener = server.block_on(TcpListener::bind(self.address)).unwrap();
-        self.address = listener.local_addr().unwrap();
         let service = Service(Arc::clone(&self.state));
         let mesh = self.state().serves_sync;
+        let agents = self.serves_agents;
         let routes = {
             let _guard = server.enter();
             Server::builder()
-                .add_service(QuiltRuntimeServer::new(service.clone()))
+                .add_optional_service(agents.then(|| QuiltRuntimeServer::new(service.clone())))
                 .add_optional_service(mesh.then(|| MeshDataplaneServer::new(service)))
         };
-        server.spawn(routes.serve_with_incoming(TcpListenerStream::new(listener)));
+        if let Some(path) = &self.socket {
+            let listener = server.block_on(async { UnixListener::bind(path) }).unwrap();
+            server.spawn(routes.serve_with_incoming(UnixListenerStream::new(listener)));
+        } else {
+            let listener = server.block_on(TcpListener::bind(self.address)).unwrap();
+            self.address = listener.local_addr().unwrap();
+            server.spawn(routes.serve_with_incoming(TcpListenerStream::new(listener)));
+        }
         self.server = Some(server);
     }
 
