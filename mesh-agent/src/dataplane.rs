@@ -25,7 +25,6 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -295,13 +294,10 @@ impl Dataplane {
             return Ok(runtime);
         }
         let mut answer = unless_lost(runtime.configure_node_subnet(own).await)?;
-        // Every runtime serves this call to agents: here somebody else is served.
-        let for_others = match &answer {
-            Err(CallError::Failed { code, .. }) => *code == Code::PermissionDenied,
-            Err(CallError::Unimplemented { .. }) => true,
-            _ => false,
-        };
-        if for_others && self.settings.runtime.has_other_than(&runtime) {
+        // Every runtime serves this call to agents.
+        if let Err(failure) = &answer
+            && self.settings.runtime.is_elsewhere(&runtime, failure)
+        {
             self.connection = None;
             runtime = self.connected().await?;
             answer = unless_lost(runtime.configure_node_subnet(own).await)?;

@@ -46,5 +46,11 @@ pub async fn held(runtime: &RuntimeAddress) -> Held {
 }
 
 async fn ask(runtime: &RuntimeAddress) -> Result<GetStatusResponse, CallError> {
-    runtime.connect().await?.get_status().await
+    let mut connection = runtime.connect().await?;
+    match connection.get_status().await {
+        Err(failure @ CallError::Failed { .. }) if runtime.is_elsewhere(&connection, &failure) => {
+            runtime.connect().await?.get_status().await
+        }
+        answer => answer,
+    }
 }

@@ -140,7 +140,13 @@ impl Prober {
 
     async fn list(&mut self) -> Result<Result<KnownPeers, CallError>, RuntimeLost> {
         let mut runtime = self.connected().await?;
-        let answer = self.keep(unless_lost(runtime.list_peers().await))?;
+        let mut answer = self.keep(unless_lost(runtime.list_peers().await))?;
+        if let Err(failure @ CallError::Failed { .. }) = &answer
+            && self.settings.runtime.is_elsewhere(&runtime, failure)
+        {
+            runtime = self.connected().await?;
+            answer = self.keep(unless_lost(runtime.list_peers().await))?;
+        }
         Ok(answer.map(|answer| known(&answer)))
     }
 

@@ -26,7 +26,7 @@ use mesh_rest::client::with_causes;
 
 use crate::{
     excerpt::Excerpt,
-    runtime_place::{Opened, RuntimePlace},
+    runtime_place::{Opened, RuntimePlace, Way},
 };
 
 /// Largest answer that is read, in bytes. `SyncPeers` may name every peer as rejected, and
@@ -113,8 +113,8 @@ pub struct RuntimeConnection {
     quilt: QuiltRuntimeClient<Channel>,
     mesh: MeshDataplaneClient<Channel>,
     deadline: Duration,
-    /// Whether there may be a better way to the runtime some day.
-    makeshift: bool,
+    /// How it was opened.
+    way: Way,
 }
 
 impl RuntimeAddress {
@@ -128,11 +128,8 @@ impl RuntimeAddress {
             reason,
         };
         let attempt = async {
-            let Opened {
-                stream,
-                name,
-                makeshift,
-            } = self.place.open().await.map_err(|e| e.to_string())?;
+            let Opened { stream, name, way } =
+                self.place.open().await.map_err(|e| e.to_string())?;
             // TLS, if it is to be, is the stream's.
             let endpoint =
                 Endpoint::from_shared(format!("http://{name}")).map_err(|e| with_causes(&e))?;
@@ -143,29 +140,34 @@ impl RuntimeAddress {
             });
             let channel = endpoint.connect_with_connector(connector).await;
             let channel = channel.map_err(|e| with_causes(&e))?;
-            Ok((channel, makeshift))
+            Ok((channel, way))
         };
         match timeout(self.connect_deadline, attempt).await {
-            Ok(Ok((channel, makeshift))) => Ok(RuntimeConnection {
+            Ok(Ok((channel, way))) => Ok(RuntimeConnection {
                 quilt: QuiltRuntimeClient::new(channel.clone()),
                 mesh: MeshDataplaneClient::new(channel).max_decoding_message_size(ANSWER_LIMIT),
                 deadline: self.deadline,
-                makeshift,
+                way,
             }),
             Ok(Err(reason)) => Err(failed(reason)),
             Err(_) => Err(failed(format!("none within {:?}", self.connect_deadline))),
         }
     }
 
-    /// Whether there is another way to a runtime than over this connection, which does not serve what an agent needs. It is
-    /// gone from now on.
-    pub fn has_other_than(&self, connection: &RuntimeConnection) -> bool {
-        !connection.makeshift && self.place.give_up()
+    /// Whether a call failed because agents, or this one's user, are not served where nobody said that they are: the next
+    /// connection leads elsewhere then.
+    pub fn is_elsewhere(&self, connection: &RuntimeConnection, failure: &CallError) -> bool {
+        let for_others = match failure {
+            CallError::Failed { code, .. } => *code == Code::PermissionDenied,
+            CallError::Unimplemented { .. } => true,
+            _ => false,
+        };
+        for_others && self.place.give_up(connection.way)
     }
 
     /// Whether the runtime is to be reached in a better way by now than over this connection.
     pub async fn has_better_than(&self, connection: &RuntimeConnection) -> bool {
-        connection.makeshift && self.place.has_better().await
+        self.place.has_better_than(connection.way).await
     }
 }
 

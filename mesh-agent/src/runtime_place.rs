@@ -46,8 +46,18 @@ pub(crate) struct Opened {
     pub(crate) stream: Box<dyn Stream>,
     /// Under which name its server is spoken to.
     pub(crate) name: String,
-    /// Whether a better one is to be looked for.
-    pub(crate) makeshift: bool,
+    pub(crate) way: Way,
+}
+
+/// How a connection was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As it was said.
+    Given,
+    /// By the socket that was found.
+    FoundSocket,
+    /// Over loopback, for want of a socket.
+    FoundPort,
 }
 
 /// A connection of any kind.
@@ -59,7 +69,7 @@ impl Opened {
         Self {
             stream: Box::new(stream),
             name: name.to_owned(),
-            makeshift: false,
+            way: Way::Given,
         }
     }
 }
@@ -77,10 +87,11 @@ impl RuntimePlace {
         }
     }
 
-    /// Whether there is another place, where an agent may be served if it is not at this one; it is gone to from now on.
-    pub(crate) fn give_up(&self) -> bool {
-        match self {
-            Self::Found(found) => {
+    /// Whether there is another place than that of such a connection, at which this agent is not served. It is gone to from
+    /// now on.
+    pub(crate) fn give_up(&self, way: Way) -> bool {
+        match (self, way) {
+            (Self::Found(found), Way::FoundSocket) => {
                 found.shun_socket();
                 true
             }
@@ -88,10 +99,10 @@ impl RuntimePlace {
         }
     }
 
-    /// Whether a connection that is makeshift has a better one beside it by now.
-    pub(crate) async fn has_better(&self) -> bool {
+    /// Whether another connection is to take the place of such a one by now.
+    pub(crate) async fn has_better_than(&self, way: Way) -> bool {
         match self {
-            Self::Found(found) => found.has_socket().await,
+            Self::Found(found) => found.has_better_than(way).await,
             _ => false,
         }
     }

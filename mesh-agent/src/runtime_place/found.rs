@@ -13,7 +13,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Opened, SOCKETS_NAME, tcp, unix};
+use super::{Opened, SOCKETS_NAME, Way, tcp, unix};
 
 /// Where `quilt-runtime` serves unless it is told otherwise.
 const SOCKET: &str = "/run/quilt-mesh/runtime.sock";
@@ -27,7 +27,7 @@ pub struct Found(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    said: Option<Way>,
+    said: Option<Said>,
     /// A socket that is for others than agents.
     shunned: Option<SocketFile>,
 }
@@ -42,7 +42,7 @@ fn socket_file() -> Option<SocketFile> {
 
 /// How the runtime was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Said {
     Socket,
     Loopback(NoSocket),
 }
@@ -93,8 +93,11 @@ impl Found {
         let why = match unix(Path::new(SOCKET)).await {
             Ok(_) if self.is_shunned() => NoSocket::NotForAgents,
             Ok(stream) => {
-                self.say(Way::Socket);
-                return Ok(Opened::new(stream, SOCKETS_NAME));
+                self.say(Said::Socket);
+                return Ok(Opened {
+                    way: Way::FoundSocket,
+                    ..Opened::new(stream, SOCKETS_NAME)
+                });
             }
             // Whoever serves it in the runtime's place is no reason to trust whoever has the port.
             Err(error) => NoSocket::of(&error)
@@ -102,9 +105,9 @@ impl Found {
         };
         match tcp(LOOPBACK).await {
             Ok(stream) => {
-                self.say(Way::Loopback(why));
+                self.say(Said::Loopback(why));
                 Ok(Opened {
-                    makeshift: true,
+                    way: Way::FoundPort,
                     ..Opened::new(stream, LOOPBACK)
                 })
             }
@@ -114,9 +117,13 @@ impl Found {
         }
     }
 
-    /// Whether the socket can be called by now.
-    pub(super) async fn has_socket(&self) -> bool {
-        !self.is_shunned() && unix(Path::new(SOCKET)).await.is_ok()
+    /// Whether the socket can be called by now, or need no longer be.
+    pub(super) async fn has_better_than(&self, way: Way) -> bool {
+        match way {
+            Way::Given => false,
+            Way::FoundSocket => self.is_shunned(),
+            Way::FoundPort => !self.is_shunned() && unix(Path::new(SOCKET)).await.is_ok(),
+        }
     }
 
     /// Leaves the socket alone until it is made anew: agents are not served there.
@@ -134,17 +141,17 @@ impl Found {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, way: Way) {
-        if self.known().said.replace(way) == Some(way) {
+    fn say(&self, now: Said) {
+        if self.known().said.replace(now) == Some(now) {
             return;
         }
-        match way {
-            Way::Socket => info!(socket = SOCKET, "the runtime is called by its socket"),
-            Way::Loopback(reason @ NoSocket::Forbidden) => warn!(
+        match now {
+            Said::Socket => info!(socket = SOCKET, "the runtime is called by its socket"),
+            Said::Loopback(reason @ NoSocket::Forbidden) => warn!(
                 address = LOOPBACK, socket = SOCKET, %reason,
                 "the runtime is called over loopback, and not by its socket"
             ),
-            Way::Loopback(reason) => info!(
+            Said::Loopback(reason) => info!(
                 address = LOOPBACK, socket = SOCKET, %reason,
                 "the runtime is called over loopback, and by its socket as soon as that is there"
             ),

@@ -155,23 +155,25 @@ fn whoever_serves_the_socket_of_another_user_is_told_nothing_and_nobody_else_is_
     served(&agent, &socket);
 }
 
-/// As of programs that embed a runtime and serve `meshctl` there.
+/// As of programs that embed a runtime and serve `meshctl` there, and where a mode lets through whom the runtime does not.
 #[test]
-fn a_socket_that_is_for_others_than_agents_is_left_alone_until_it_is_made_anew() {
-    let host = Host::new();
-    let path = host.socket();
-    let others = host
-        .netns
-        .run(|| FakeRuntime::at_socket_for_others(&path))
-        .unwrap();
-    let port = host.at_port(true);
-    let agent = host.agent(0, &[]);
-    served(&agent, &port);
-    alone(&host, &agent, &port, &others);
-    assert_eq!(others.calls(), 0);
-    assert_eq!(agent.logged(" WARN "), 0, "{:#?}", agent.log());
-    drop(others);
-    fs::remove_file(&path).unwrap();
-    let socket = host.at_socket();
-    agent.until("the socket", || socket.peers() == [2, 3]);
+fn a_socket_that_is_for_others_than_this_agent_is_left_alone_until_it_is_made_anew() {
+    for serve in [
+        FakeRuntime::at_socket_for_others,
+        FakeRuntime::at_socket_of_others,
+    ] {
+        let host = Host::new();
+        let path = host.socket();
+        let others = host.netns.run(|| serve(&path)).unwrap();
+        let port = host.at_port(true);
+        let agent = host.agent(0, &[]);
+        served(&agent, &port);
+        alone(&host, &agent, &port, &others);
+        assert_eq!(others.calls(), 0);
+        assert_eq!(agent.logged(" WARN "), 0, "{:#?}", agent.log());
+        drop(others);
+        fs::remove_file(&path).unwrap();
+        let socket = host.at_socket();
+        agent.until("the socket", || socket.peers() == [2, 3]);
+    }
 }

@@ -18,7 +18,7 @@ use tokio::{
     runtime::Runtime,
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::Server;
+use tonic::{Request, Status, transport::Server};
 
 use crate::fake_control_plane::server;
 
@@ -79,6 +79,8 @@ pub(crate) struct FakeRuntime {
     socket: Option<PathBuf>,
     /// Whether it serves the three calls.
     serves_agents: bool,
+    /// Whether it refuses whoever calls.
+    refuses: bool,
     state: Arc<Mutex<State>>,
     server: Option<Runtime>,
 }
@@ -131,6 +133,15 @@ impl FakeRuntime {
         runtime
     }
 
+    /// One whose socket is for others than whoever calls.
+    pub(crate) fn at_socket_of_others(path: &Path) -> Self {
+        let mut runtime = Self::stopped(true);
+        runtime.socket = Some(path.to_owned());
+        runtime.refuses = true;
+        runtime.resume();
+        runtime
+    }
+
     fn stopped(serves_sync: bool) -> Self {
         let state = State {
             serves_sync,
@@ -143,6 +154,7 @@ impl FakeRuntime {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             socket: None,
             serves_agents: true,
+            refuses: false,
             state: Arc::new(Mutex::new(state)),
             server: None,
         }
@@ -172,12 +184,20 @@ impl FakeRuntime {
         let server = server();
         let service = Service(Arc::clone(&self.state));
         let mesh = self.state().serves_sync;
-        let agents = self.serves_agents;
+        let (agents, refuses) = (self.serves_agents, self.refuses);
+        let check = move |request: Request<()>| match refuses {
+            true => Err(Status::permission_denied("not you")),
+            false => Ok(request),
+        };
         let routes = {
             let _guard = server.enter();
             Server::builder()
-                .add_optional_service(agents.then(|| QuiltRuntimeServer::new(service.clone())))
-                .add_optional_service(mesh.then(|| MeshDataplaneServer::new(service)))
+                .add_optional_service(
+                    agents.then(|| QuiltRuntimeServer::with_interceptor(service.clone(), check)),
+                )
+                .add_optional_service(
+                    mesh.then(|| MeshDataplaneServer::with_interceptor(service, check)),
+                )
         };
         if let Some(path) = &self.socket {
             let listener = server.block_on(async { UnixListener::bind(path) }).unwrap();
