@@ -67,7 +67,7 @@ mod tests {
             looks += 1;
         }
         assert_eq!(looks, DELAYS.len());
-        assert_eq!(now - start, DELAYS.iter().sum());
+        assert_eq!(now - start, DELAYS.iter().sum::<Duration>());
 
         silent.seen([7, 8].into(), now);
         assert_eq!(silent.next(), Some(now + DELAYS[0]), "another one");

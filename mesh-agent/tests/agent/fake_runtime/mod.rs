@@ -108,40 +108,6 @@ impl FakeRuntime {
         runtime
     }
 
-    /// One that serves at an address.
-    pub(crate) fn at(address: SocketAddr, serves_sync: bool) -> Self {
-        let mut runtime = Self::stopped(serves_sync);
-        runtime.address = address;
-        runtime.resume();
-        runtime
-    }
-
-    /// One that serves a Unix socket.
-    pub(crate) fn at_socket(path: &Path) -> Self {
-        let mut runtime = Self::stopped(true);
-        runtime.socket = Some(path.to_owned());
-        runtime.resume();
-        runtime
-    }
-
-    /// One whose socket is for others than agents.
-    pub(crate) fn at_socket_for_others(path: &Path) -> Self {
-        let mut runtime = Self::stopped(true);
-        runtime.socket = Some(path.to_owned());
-        runtime.serves_agents = false;
-        runtime.resume();
-        runtime
-    }
-
-    /// One whose socket is for others than whoever calls.
-    pub(crate) fn at_socket_of_others(path: &Path) -> Self {
-        let mut runtime = Self::stopped(true);
-        runtime.socket = Some(path.to_owned());
-        runtime.refuses = true;
-        runtime.resume();
-        runtime
-    }
-
     fn stopped(serves_sync: bool) -> Self {
         let state = State {
             serves_sync,
@@ -162,10 +128,6 @@ impl FakeRuntime {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -249,6 +211,47 @@ impl FakeRuntime {
     /// The peers, as third octets.
     pub(crate) fn peers(&self) -> Vec<u8> {
         octets(&self.state().peers)
+    }
+}
+
+#[allow(dead_code, reason = "for tests of how an agent gets to its runtime")]
+impl FakeRuntime {
+    /// One that serves at an address.
+    pub(crate) fn at(address: SocketAddr, serves_sync: bool) -> Self {
+        let mut runtime = Self::stopped(serves_sync);
+        runtime.address = address;
+        runtime.resume();
+        runtime
+    }
+
+    /// One that serves a Unix socket.
+    pub(crate) fn at_socket(path: &Path) -> Self {
+        let mut runtime = Self::stopped(true);
+        runtime.socket = Some(path.to_owned());
+        runtime.resume();
+        runtime
+    }
+
+    /// One whose socket is for others than agents.
+    pub(crate) fn at_socket_for_others(path: &Path) -> Self {
+        let mut runtime = Self::stopped(true);
+        runtime.socket = Some(path.to_owned());
+        runtime.serves_agents = false;
+        runtime.resume();
+        runtime
+    }
+
+    /// One whose socket is for others than whoever calls.
+    pub(crate) fn at_socket_of_others(path: &Path) -> Self {
+        let mut runtime = Self::stopped(true);
+        runtime.socket = Some(path.to_owned());
+        runtime.refuses = true;
+        runtime.resume();
+        runtime
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
