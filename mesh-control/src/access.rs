@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, Uri};
 use mesh_rest::problem_kind::Kind;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
-use tracing::warn;
 
 use crate::api::access::{Needs, Rule};
 use crate::api::problem::{Problem, RETRY_AFTER_MEMBER};
@@ -140,7 +139,6 @@ impl Access {
                 if let Some(more) = word {
                     let what = what.chars().take(LONGEST_WORD).collect::<String>();
                     let why = problem.kind().slug();
-                    warn!(%source, who, what, why, more_since_the_last = more, "refused");
                     self.credentials.refused(&Refusal {
                         source,
                         who: who.to_owned(),

@@ -67,18 +67,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let host = gethostname().context("cannot tell the name of this host")?;
     let host = host.to_string_lossy().into_owned();
     let tls = Arc::new(tls(&options)?);
-    let mut shown = Shown::new(&host, &options.allowed_host, options.bind.ip(), Arc::clone(&tls));
+    let mut shown = Shown::new(
+        &host,
+        &options.allowed_host,
+        options.bind.ip(),
+        Arc::clone(&tls),
+    );
     shown.update(&registry);
     let names = Names::new(&host, &options.allowed_host);
     let known = Arc::clone(&registry) as Arc<dyn Credentials>;
     let access = Arc::new(Access::new(known, options.insecure, names));
-    let site = Arc::new(Site::new(
-        Arc::clone(&registry),
-        access,
-        tls,
-        stop.clone(),
-    ));
-    let admin_socket = AdminSocket::bind(&options.admin_socket())?;
+    let site = Arc::new(Site::new(Arc::clone(&registry), access, tls, stop.clone()));
+    let admin_socket = open_admin_socket(&options);
 
     let tasks = TaskTracker::new();
     let mut silent = tasks.spawn(Arc::clone(&registry).turn_down_silent_nodes(stop.clone()));
@@ -93,10 +93,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tasks.spawn(Arc::clone(&registry).write_audit(options.audit_days, stop.clone()));
     let mut shower = tasks.spawn(shown.follow(Arc::clone(&registry), stop.clone()));
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
-    let mut admin = tasks.spawn(admin_socket::serve(
+    let mut admin = tasks.spawn(serve_admin(
         admin_socket,
         Arc::clone(&site),
         options.shutdown_timeout,
+        stop.clone(),
     ));
     let mut server = tasks.spawn(accept::serve(
         listener,
@@ -189,6 +190,30 @@ async fn open_authority(options: &Options, registry: &Registry) -> anyhow::Resul
     }
     warn!(%error, "there is no certificate authority: no host can join, and TLS is not spoken");
     Ok(())
+}
+
+/// The admin socket. Without one everything else goes on: replicas that share a directory on one host have one between
+/// them, and who may not write there could do without before.
+fn open_admin_socket(options: &Options) -> Option<AdminSocket> {
+    match AdminSocket::bind(&options.admin_socket()) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            warn!(%error, "there is no admin socket of this control plane");
+            None
+        }
+    }
+}
+
+async fn serve_admin(
+    socket: Option<AdminSocket>,
+    site: Arc<Site>,
+    grace: Duration,
+    stop: CancellationToken,
+) {
+    match socket {
+        Some(socket) => admin_socket::serve(socket, site, grace).await,
+        None => stop.cancelled().await,
+    }
 }
 
 /// What connections over TLS are shown.

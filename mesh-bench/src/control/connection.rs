@@ -61,7 +61,7 @@ impl Connection {
 
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Answer> {
         self.send(
-            format!("GET {path} HTTP/1.1\r\nHost: control\r\n"),
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n"),
             "",
             usize::MAX,
         )
@@ -71,7 +71,7 @@ impl Connection {
     /// The same for an answer of megabytes: of its body only the beginning is kept.
     pub(crate) async fn glimpse(&mut self, path: &str) -> anyhow::Result<Answer> {
         self.send(
-            format!("GET {path} HTTP/1.1\r\nHost: control\r\n"),
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n"),
             "",
             GLIMPSE,
         )
@@ -81,7 +81,7 @@ impl Connection {
     pub(crate) async fn post(&mut self, path: &str, json: &str) -> anyhow::Result<Answer> {
         let length = json.len();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: control\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
         );
         self.send(head, json, usize::MAX).await
     }

@@ -66,9 +66,9 @@ pub(crate) async fn run(nodes: u32, files: u64) -> anyhow::Result<()> {
     let server = Server::start(None, &[LARGE.as_slice(), &TIMEOUT].concat()).await?;
     let nodes = register_in_turn(server.address, nodes).await?;
     let most = usize::try_from(files.saturating_sub(SPARE_FILES))?;
-    let list = "GET /api/nodes HTTP/1.1\r\nHost: control\r\n\r\n".to_owned();
+    let list = "GET /api/nodes HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned();
     let body = format!(
-        "POST /api/nodes/register HTTP/1.1\r\nHost: control\r\nContent-Type: application/json\r\n\
+        "POST /api/nodes/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Content-Length: 60000\r\n\r\n{}",
         " ".repeat(50_000)
     );

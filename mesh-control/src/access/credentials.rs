@@ -5,6 +5,7 @@ use mesh_credentials::secret::SecretDigest;
 use mesh_rest::operator::Role;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::origin::Source;
 
@@ -63,6 +64,10 @@ pub trait Credentials: Send + Sync {
     /// Requests that wait are looked at again then. Each change is seen by the calls above before it is told here.
     fn changes(&self) -> watch::Receiver<u64>;
 
-    /// A request was refused, for the audit. It must not wait.
-    fn refused(&self, _refusal: &Refusal) {}
+    /// A request was refused, to be logged, and kept where there is an audit. It must not wait.
+    fn refused(&self, refusal: &Refusal) {
+        let Refusal { who, what, why, .. } = refusal;
+        let (source, times) = (refusal.source, refusal.more.saturating_add(1));
+        warn!(%source, who, what, why, times, "refused");
+    }
 }

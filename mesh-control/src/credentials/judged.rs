@@ -46,7 +46,9 @@ impl Credentials for Registry {
             source: refusal.source.to_string(),
         };
         let mut entry = doer.tried("refused", &refusal.what, &refusal.why);
-        entry.times = i64::try_from(refusal.more).unwrap_or(i64::MAX).saturating_add(1);
+        entry.times = i64::try_from(refusal.more)
+            .unwrap_or(i64::MAX)
+            .saturating_add(1);
         self.note(entry);
     }
 }

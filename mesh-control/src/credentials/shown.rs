@@ -63,7 +63,10 @@ impl Shown {
         }
         if let Err(error) = self.show(registry, unix_seconds()) {
             if !self.failing {
-                warn!(error, "this control plane cannot show a certificate of the mesh");
+                warn!(
+                    error,
+                    "this control plane cannot show a certificate of the mesh"
+                );
             }
             self.failing = true;
         } else {

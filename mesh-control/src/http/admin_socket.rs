@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +50,6 @@ pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: u64,
-    // Whoever has it may remove a socket that nobody answers at, and make another.
-    _lock: File,
 }
 
 impl AdminSocket {
@@ -66,14 +64,12 @@ impl AdminSocket {
             error,
         };
         let in_use = || AdminSocketError::InUse(path.to_owned());
-        let lock = lock_path(path);
-        let lock = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(lock)
-            .map_err(failed)?;
+        // Of two that start at once, one at a time looks and binds. The directory is locked, so that no file is left.
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let lock = File::open(directory).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use()),
@@ -94,7 +90,6 @@ impl AdminSocket {
             listener,
             path: path.to_owned(),
             inode,
-            _lock: lock,
         })
     }
 }
@@ -108,12 +103,6 @@ impl Drop for AdminSocket {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-fn lock_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
 }
 
 /// Whether a process listens there. It is not waited for.

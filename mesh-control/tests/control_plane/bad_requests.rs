@@ -265,7 +265,7 @@ async fn json_of_ten_megabytes_is_answered_413() {
 #[tokio::test]
 async fn a_client_that_asks_first_is_told_413_before_it_sends_ten_megabytes() {
     let there = Undisturbed::new().await;
-    let head = "POST /api/nodes/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+    let head = "POST /api/nodes/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 10000000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
     let answer = read_text(raw(&there.control_plane, head.as_bytes()));
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -276,7 +276,7 @@ async fn a_client_that_asks_first_is_told_413_before_it_sends_ten_megabytes() {
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_answered_408() {
     let there = Undisturbed::new().await;
-    let head = "POST /api/nodes/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+    let head = "POST /api/nodes/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 100\r\nConnection: close\r\n\r\n{\"host";
     let connection = raw(&there.control_plane, head.as_bytes());
     let answer = read_text(connection);
@@ -358,12 +358,15 @@ async fn a_head_that_cannot_be_read_is_a_problem_as_well() {
             "malformed",
         ),
         (
-            format!("GET /health HTTP/1.1\r\nHost: x\r\n{many}\r\n"),
+            format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"),
             431,
             "headers-too-large",
         ),
         (
-            format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(70_000)),
+            format!(
+                "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "x".repeat(70_000)
+            ),
             414,
             "target-too-long",
         ),
@@ -393,7 +396,7 @@ async fn a_head_that_cannot_be_read_is_a_problem_as_well() {
         );
     }
     // After a good request on the same connection, too.
-    let two = "GET /health HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n";
+    let two = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nnonsense\r\n\r\n";
     let answers = read_text(raw(&there.control_plane, two.as_bytes()));
     assert!(answers.starts_with("HTTP/1.1 200 OK"), "{answers}");
     assert!(

@@ -19,7 +19,7 @@ const MANY: usize = 400;
 /// needs more than a release.
 const MOST_BYTES_EACH: u64 = 8 << 10;
 
-const HEALTH: &str = "GET /health HTTP/1.1\r\nhost: control\r\n\r\n";
+const HEALTH: &str = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 /// A kept connection that is read answer by answer.
 struct Kept {
@@ -84,7 +84,7 @@ impl Kept {
 }
 
 fn wait_for_news(since: u64, seconds: &str) -> String {
-    format!("GET /api/nodes?since={since}&wait={seconds} HTTP/1.1\r\nhost: control\r\n\r\n")
+    format!("GET /api/nodes?since={since}&wait={seconds} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
 fn revision(body: &str) -> u64 {
@@ -138,7 +138,7 @@ async fn requests_are_answered_in_their_order_however_their_bytes_arrive() {
     let report = r#"{"data_plane":{"version":"0.1.0","fast_path":"active","generation":7}}"#;
     let heartbeat = |transfer: &str| {
         format!(
-            "POST /api/nodes/{id}/heartbeat HTTP/1.1\r\nhost: control\r\ncontent-type: application/json\r\n{transfer}"
+            "POST /api/nodes/{id}/heartbeat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{transfer}"
         )
     };
     let length = report.len();
@@ -161,7 +161,7 @@ async fn requests_are_answered_in_their_order_however_their_bytes_arrive() {
             "",
         ),
         (
-            "GET /nowhere HTTP/1.1\r\nhost: control\r\n\r\n".to_owned(),
+            "GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
             404,
             "no route",
         ),
@@ -200,11 +200,11 @@ async fn a_body_that_nobody_reads_is_not_taken_for_the_next_request() {
         let mut connection = Kept::open(&control_plane);
         let length = HEALTH.len() + missing;
         connection.send(&format!(
-            "POST /nowhere HTTP/1.1\r\nhost: control\r\ncontent-length: {length}\r\n\r\n"
+            "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
         ));
         assert_eq!(connection.answer().0, 404);
         // The body, and the last request of the connection, which may be closed by now.
-        let last = "GET /nowhere HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n";
+        let last = "GET /nowhere HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let _ = connection.stream.write_all(HEALTH.as_bytes());
         let _ = connection.stream.write_all(last.as_bytes());
         let mut rest = Vec::new();
@@ -218,7 +218,7 @@ async fn a_body_that_nobody_reads_is_not_taken_for_the_next_request() {
 #[tokio::test]
 async fn answers_that_do_not_fit_the_kernels_buffers_arrive_whole_at_a_slow_reader() {
     let control_plane = Setup::new().start();
-    let request = "GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: control\r\n\r\n";
+    let request = "GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut connection = Kept::open(&control_plane);
     connection.send(request);
     let (status, script) = connection.answer();

@@ -197,7 +197,7 @@ async fn requests_whose_bodies_do_not_end_take_little_memory_and_give_it_back() 
     let served = Served::start(0).await;
     for path in ["/api/nodes/register", "/api/nodes/x/heartbeat"] {
         let mut request = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
         );
         request.push_str(&" ".repeat(50_000));
         let crowd = strangers(
@@ -231,7 +231,7 @@ async fn answers_that_nobody_reads_take_little_memory_and_those_who_do_not_read_
         served.api.register(change).await.admitted();
         // One has the feed's list, which goes by revision, the next the other.
         let query = ["", "?since=0"][number % 2];
-        let request = format!("GET /api/nodes{query} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let request = format!("GET /api/nodes{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let mut stranger = with_small_buffer(served.control_plane.address()).await;
         stranger.write_all(request.as_bytes()).unwrap();
         // Who finds no room waits.
@@ -290,7 +290,7 @@ async fn questions_that_wait_leave_room_for_everybody_else() {
     {
         let since = &served.api.list().await["revision"];
         let question = format!(
-            "{method} /api/nodes?since={since}&wait=60 HTTP/1.1\r\nHost: x\r\n{header}\r\n{body}"
+            "{method} /api/nodes?since={since}&wait=60 HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{body}"
         );
         // More than there is room for requests.
         let address = served.control_plane.address();

@@ -83,7 +83,7 @@ async fn a_socket_that_was_left_is_replaced_and_one_that_answers_is_not() {
     let second = AdminSocket::bind(&path).unwrap();
     assert!(UnixStream::connect(&path).await.is_ok());
     drop(second);
-    // Of another program, which knows nothing of our lock.
+    // Of another program.
     let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
     assert!(matches!(
         AdminSocket::bind(&path),

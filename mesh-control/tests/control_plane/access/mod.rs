@@ -6,6 +6,7 @@ mod certificates;
 mod client;
 mod enumerated;
 mod handshakes;
+mod joined;
 mod plain;
 mod server;
 mod slow_down;
