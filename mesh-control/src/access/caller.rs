@@ -150,13 +150,10 @@ fn node(
         );
         return refused(Kind::Unauthorized, detail);
     };
-    match credentials.node(node_id) {
-        None => {
-            let detail = format!(
-                "the node {node_id} was removed, or never had a certificate of this cluster; join again with a new token"
-            );
-            return refused(Kind::Unauthorized, detail);
-        }
+    let is_known = match credentials.node(node_id) {
+        // What is revoked is known for as long as any certificate can be used: this one was given before the database was
+        // lost, or went back to a backup. The authority has signed that it is the node's.
+        None => false,
         Some(known) if known.revoked => {
             let detail =
                 format!("the node {node_id} was revoked; join again with a token made for it");
@@ -167,8 +164,8 @@ fn node(
                 format!("another host has joined as the node {node_id} since, with another key");
             return refused(Kind::Unauthorized, detail);
         }
-        Some(_) => {}
-    }
+        Some(_) => true,
+    };
     let (not_before, not_after) = (certificate.not_before, certificate.not_after);
     if now < not_before {
         let detail = format!(
@@ -183,11 +180,11 @@ fn node(
     if now <= not_after {
         return Ok(Caller::Node(node_id));
     }
-    if now <= not_after.saturating_add(GRACE) {
+    if is_known && now <= not_after.saturating_add(GRACE) {
         return Ok(Caller::Renewing(node_id));
     }
     let detail = format!(
-        "the certificate has expired at {} ({} days before the control plane's clock), which is too long ago to renew it; \
+        "the certificate has expired at {} ({} days before the control plane's clock), and cannot be renewed any more; \
          join again with a token made for this node (quilt-mesh-control token create --node NAME)",
         clock(not_after),
         (now - not_after) / (24 * 60 * 60)

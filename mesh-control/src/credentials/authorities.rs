@@ -376,7 +376,7 @@ impl Registry {
         let mut change = self.store.begin_credentials().await?;
         let since = change.authority_added_at(next).await?;
         let late = change
-            .nodes_up_with_certificates_before(since.saturating_add(NODE_LIFE))
+            .nodes_up_with_certificates_until(since.saturating_add(NODE_LIFE))
             .await?;
         if !late.is_empty() && !force {
             change.roll_back().await?;

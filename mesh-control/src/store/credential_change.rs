@@ -376,18 +376,18 @@ impl CredentialChange {
         Ok(at.unwrap_or_default())
     }
 
-    /// Hostnames of the nodes that are up with a certificate that ends before a moment, in Unix seconds.
+    /// Hostnames of the nodes that are up with a certificate that ends at a moment, in Unix seconds, or before.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
-    pub async fn nodes_up_with_certificates_before(
+    pub async fn nodes_up_with_certificates_until(
         &mut self,
         moment: i64,
     ) -> Result<Vec<String>, StoreError> {
         let names = sqlx::query_scalar(
             "SELECT hostname FROM nodes JOIN node_credentials ON node_credentials.node_id = nodes.node_id \
-             WHERE status = 'up' AND revoked_at IS NULL AND expires_at < $1 ORDER BY hostname",
+             WHERE status = 'up' AND revoked_at IS NULL AND expires_at <= $1 ORDER BY hostname",
         )
         .bind(moment)
         .fetch_all(self.transaction.connection()?)

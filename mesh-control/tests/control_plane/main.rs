@@ -27,6 +27,7 @@ mod durability;
 mod etags;
 mod health;
 mod history;
+mod joining;
 mod liveness;
 mod messages;
 mod operators;

@@ -161,7 +161,17 @@ impl Setup {
 
     /// Starts a control plane and waits until it serves.
     pub(crate) fn start(&self) -> ControlPlane {
-        let mut running = self.spawn();
+        self.serving(self.spawn())
+    }
+
+    /// Starts all of them at once, and waits until each serves.
+    pub(crate) fn start_all(setups: &[Self]) -> Vec<ControlPlane> {
+        let running: Vec<Running> = setups.iter().map(Self::spawn).collect();
+        let all = setups.iter().zip(running);
+        all.map(|(setup, running)| setup.serving(running)).collect()
+    }
+
+    fn serving(&self, mut running: Running) -> ControlPlane {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match running

@@ -16,25 +16,25 @@ use tokio_rustls::client::TlsStream;
 use super::server::{NodeIdentity, Server};
 
 /// How long anything may take. Only a failing test waits for it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) head: String,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
     /// The last part of the type of a problem.
-    pub(super) fn kind(&self) -> String {
+    pub(crate) fn kind(&self) -> String {
         let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
         let kind = body["type"].as_str().unwrap_or_default();
         kind.rsplit(':').next().unwrap_or_default().to_owned()
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
         let mut values = lines.filter(|(other, _)| other.eq_ignore_ascii_case(name));
         values.next().map(|(_, value)| value)
@@ -42,31 +42,31 @@ impl Answer {
 }
 
 /// A connection that is read answer by answer.
-pub(super) struct Connection<S> {
-    pub(super) stream: S,
+pub(crate) struct Connection<S> {
+    pub(crate) stream: S,
     read: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self {
             stream,
             read: Vec::new(),
         }
     }
 
-    pub(super) async fn send(&mut self, request: &str) -> io::Result<()> {
+    pub(crate) async fn send(&mut self, request: &str) -> io::Result<()> {
         self.stream.write_all(request.as_bytes()).await?;
         self.stream.flush().await
     }
 
-    pub(super) async fn ask(&mut self, request: &str) -> Answer {
+    pub(crate) async fn ask(&mut self, request: &str) -> Answer {
         self.send(request).await.unwrap();
         self.answer().await.unwrap()
     }
 
     /// The next answer; an error: the connection ended before.
-    pub(super) async fn answer(&mut self) -> io::Result<Answer> {
+    pub(crate) async fn answer(&mut self) -> io::Result<Answer> {
         timeout(PATIENCE, self.next_answer())
             .await
             .expect("an answer in time")
@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// The next answer, to a request for the head alone.
-    pub(super) async fn answer_head(&mut self) -> io::Result<Answer> {
+    pub(crate) async fn answer_head(&mut self) -> io::Result<Answer> {
         let mut all = String::new();
         let read = self.stream.read_to_string(&mut all);
         timeout(PATIENCE, read).await.expect("an end in time")?;
@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Whether nothing more comes.
-    pub(super) async fn is_over(&mut self) -> bool {
+    pub(crate) async fn is_over(&mut self) -> bool {
         let mut rest = [0];
         let read = timeout(PATIENCE, self.stream.read(&mut rest)).await;
         matches!(read.expect("an end in time"), Ok(0) | Err(_))
@@ -150,12 +150,12 @@ pub(super) async fn tls(
 }
 
 /// A request without a body.
-pub(super) fn request(method: &str, path: &str, headers: &str) -> String {
+pub(crate) fn request(method: &str, path: &str, headers: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
 /// One with a body of JSON.
-pub(super) fn with_json(method: &str, path: &str, headers: &str, json: &Value) -> String {
+pub(crate) fn with_json(method: &str, path: &str, headers: &str, json: &Value) -> String {
     let json = json.to_string();
     let length = json.len();
     format!(

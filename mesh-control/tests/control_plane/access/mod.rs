@@ -3,7 +3,7 @@
 
 mod admin_socket;
 mod certificates;
-mod client;
+pub(crate) mod client;
 mod enumerated;
 mod handshakes;
 mod joined;

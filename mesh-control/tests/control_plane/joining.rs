@@ -1,0 +1,570 @@
+//! Joining, renewing, and what becomes of both when authorities, databases and clocks change: real processes, told what
+//! to do by their own command line.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh_credentials::authority::{GRACE, NODE_LIFE};
+use mesh_credentials::control_plane_check::{ControlPlaneCheck, KnownBy};
+use mesh_credentials::join_token::JoinToken;
+use mesh_credentials::node_key_pair::NodeKeyPair;
+use mesh_credentials::tls;
+use mesh_credentials::trust::Trust;
+use mesh_rest::join::Joined;
+use mesh_testbed::{Postgres, PostgresOptions};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::access::client::{Answer, Connection, with_json};
+use crate::process::{ControlPlane, Setup};
+use crate::stepped_clock::{SteppedClock, machine_seconds};
+
+/// What `quilt-mesh-control` says, told this, where `setup` serves. An error: what it says when it refuses.
+fn told(setup: &Setup, words: &[&str]) -> Result<String, String> {
+    let said = Command::new(env!("CARGO_BIN_EXE_quilt-mesh-control"))
+        .args(words)
+        .arg("--state-dir")
+        .arg(setup.folder())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    match said.status.success() {
+        true => Ok(text(&said.stdout)),
+        false => Err(text(&said.stderr)),
+    }
+}
+
+fn token(setup: &Setup, more: &[&str]) -> JoinToken {
+    let words = [&["token", "create"], more].concat();
+    told(setup, &words).unwrap().trim().parse().unwrap()
+}
+
+/// A host, with what it keeps on its disk.
+struct Host {
+    key: NodeKeyPair,
+    joined: Option<Joined>,
+    clock: Clock,
+}
+
+/// A host's clock: so many seconds before the machine's.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock(i64);
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(machine_seconds() + self.0).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+impl Host {
+    fn new() -> Self {
+        Self {
+            key: NodeKeyPair::make().unwrap(),
+            joined: None,
+            clock: Clock::default(),
+        }
+    }
+
+    /// Asks over TLS. An error: the connection did not come to be, or ended.
+    async fn ask(
+        &self,
+        address: SocketAddr,
+        known_by: KnownBy,
+        request: &str,
+    ) -> std::io::Result<Answer> {
+        let check = Arc::new(ControlPlaneCheck::new(known_by));
+        let key = self.key.pem();
+        let identity = self
+            .joined
+            .as_ref()
+            .map(|joined| (joined.certificate.as_str(), key.as_str()));
+        let mut config = tls::client(check, identity).unwrap();
+        config.time_provider = Arc::new(self.clock);
+        let config = Arc::new(config);
+        let stream = TcpStream::connect(address).await?;
+        let name = address.ip().into();
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        let mut connection = Connection::new(stream);
+        connection.send(request).await?;
+        connection.answer().await
+    }
+
+    /// Asks as the node that it is.
+    async fn call(&self, control: &ControlPlane, path: &str, body: &Value) -> Answer {
+        self.try_call(control, path, body).await.unwrap()
+    }
+
+    async fn try_call(
+        &self,
+        control: &ControlPlane,
+        path: &str,
+        body: &Value,
+    ) -> std::io::Result<Answer> {
+        let authorities = &self.joined.as_ref().unwrap().authorities;
+        let known_by = KnownBy::Trust(Trust::from_pem(authorities).unwrap());
+        let request = with_json("POST", path, "", body);
+        self.ask(control.address(), known_by, &request).await
+    }
+
+    async fn try_join(
+        &mut self,
+        control: &ControlPlane,
+        token: &JoinToken,
+        node_key: Option<&str>,
+    ) -> Result<(), Answer> {
+        let request = self.key.request().unwrap();
+        let mut body = json!({"token": token.to_string(), "request": request});
+        if let Some(node_key) = node_key {
+            body["node_key"] = node_key.into();
+        }
+        let known_by = KnownBy::Key(token.authority);
+        self.joined = None;
+        let request = with_json("POST", "/api/join", "", &body);
+        let answer = self.ask(control.address(), known_by, &request);
+        let answer = answer.await.unwrap();
+        if answer.status != 200 {
+            return Err(answer);
+        }
+        self.joined = Some(serde_json::from_str(&answer.body).unwrap());
+        Ok(())
+    }
+
+    async fn join(control: &ControlPlane, token: &JoinToken) -> Self {
+        let mut host = Self::new();
+        host.try_join(control, token, None).await.unwrap();
+        host
+    }
+
+    async fn renew(&mut self, control: &ControlPlane) -> Answer {
+        let request = self.key.request().unwrap();
+        let answer = self
+            .call(control, "/api/renew", &json!({"request": request}))
+            .await;
+        if answer.status == 200 {
+            self.joined = Some(serde_json::from_str(&answer.body).unwrap());
+        }
+        answer
+    }
+
+    fn node_id(&self) -> &str {
+        &self.joined.as_ref().unwrap().node_id
+    }
+
+    /// Registers, and returns its subnet.
+    async fn register(&self, control: &ControlPlane, hostname: &str, host_ip: &str) -> String {
+        let answer = self
+            .try_register(control, hostname, host_ip, json!({}))
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(body["node_id"], self.node_id());
+        body["subnet"].as_str().unwrap().to_owned()
+    }
+
+    async fn try_register(
+        &self,
+        control: &ControlPlane,
+        hostname: &str,
+        host_ip: &str,
+        more: Value,
+    ) -> Answer {
+        let mut body = json!({"hostname": hostname, "host_ip": host_ip});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        self.call(control, "/api/nodes/register", &body).await
+    }
+
+    async fn beat(&self, control: &ControlPlane) -> Answer {
+        let path = format!("/api/nodes/{}/heartbeat", self.node_id());
+        self.call(control, &path, &json!({})).await
+    }
+}
+
+#[tokio::test]
+async fn a_host_joins_by_a_token_and_is_the_node_that_its_certificate_says() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let two = token(&setup, &["--uses", "2"]);
+    let a = Host::join(&control, &two).await;
+    let b = Host::join(&control, &two).await;
+    assert_eq!(a.register(&control, "a", "192.0.2.1").await, "10.42.1.0/24");
+    assert_eq!(b.register(&control, "b", "192.0.2.2").await, "10.42.2.0/24");
+    assert_eq!(a.beat(&control).await.status, 200);
+    // Its name and address may change, its certificate says who it is.
+    assert_eq!(a.register(&control, "a", "192.0.2.3").await, "10.42.1.0/24");
+    assert_eq!(a.register(&control, "c", "192.0.2.3").await, "10.42.1.0/24");
+    // For another it does nothing.
+    for verb in ["heartbeat", "deregister", "leave", "revoke"] {
+        let path = format!("/api/nodes/{}/{verb}", b.node_id());
+        let answer = a.call(&control, &path, &json!({"node_key": "k"})).await;
+        assert_eq!(answer.status, 403, "{verb}: {answer:?}");
+    }
+    let answer = Host::new()
+        .try_join(&control, &two, None)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (answer.status, answer.kind().as_str()),
+        (403, "token-refused")
+    );
+    assert!(answer.body.contains("used up"), "{answer:?}");
+    let list = told(&setup, &["token", "list"]).unwrap();
+    assert!(
+        list.contains("2 of 2") && list.contains("used up"),
+        "{list}"
+    );
+    assert!(!list.contains(&two.to_string()), "{list}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_cut_revoked_expired_or_of_another_mesh_lets_nobody_in() {
+    let clock = SteppedClock::new();
+    let setup = clock.of(Setup::new());
+    let control = setup.start();
+    let other_setup = Setup::new();
+    let other = other_setup.start();
+    let foreign = token(&other_setup, &[]);
+    let mut host = Host::new();
+    // What it knows the control plane by is the other's key: it does not come so far as to show the token.
+    let body = json!({"token": foreign.to_string(), "request": host.key.request().unwrap()});
+    let request = with_json("POST", "/api/join", "", &body);
+    let known_by = KnownBy::Key(foreign.authority);
+    let error = host.ask(control.address(), known_by, &request).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("does not have the authority"), "{error}");
+    drop(other);
+
+    let ours = token(&setup, &[]);
+    for wrong in [
+        JoinToken {
+            secret: foreign.secret.clone(),
+            ..ours.clone()
+        },
+        JoinToken {
+            id: "0000".to_owned(),
+            ..ours.clone()
+        },
+    ] {
+        let answer = host.try_join(&control, &wrong, None).await.unwrap_err();
+        assert_eq!(answer.kind(), "token-refused", "{answer:?}");
+        assert!(answer.body.contains("no such join token"), "{answer:?}");
+    }
+    // By a second.
+    let short = token(&setup, &["--ttl", "30s"]);
+    clock.step(31);
+    let answer = host.try_join(&control, &short, None).await.unwrap_err();
+    assert!(answer.body.contains("ended"), "{answer:?}");
+    clock.step(0);
+    told(&setup, &["token", "revoke", &ours.id]).unwrap();
+    let answer = host.try_join(&control, &ours, None).await.unwrap_err();
+    assert!(answer.body.contains("revoked"), "{answer:?}");
+    let error = told(&setup, &["token", "revoke", &ours.id]).unwrap_err();
+    assert!(error.contains("could be revoked"), "{error}");
+    let audit = told(&setup, &["audit"]).unwrap();
+    assert!(audit.contains("revoke token"), "{audit}");
+}
+
+#[tokio::test]
+async fn a_token_for_a_node_replaces_the_key_that_was_lost_and_nothing_else_does() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let first = Host::join(&control, &token(&setup, &["--node", "alpha"])).await;
+    let answer = first
+        .try_register(&control, "beta", "192.0.2.1", json!({}))
+        .await;
+    assert_eq!((answer.status, answer.kind().as_str()), (403, "forbidden"));
+    let keyed = json!({"node_key": "key-of-alpha"});
+    let answer = first
+        .try_register(&control, "alpha", "192.0.2.1", keyed)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // The key of today is no credential.
+    let mut thief = Host::new();
+    let any = token(&setup, &[]);
+    thief
+        .try_join(&control, &any, Some("key-of-alpha"))
+        .await
+        .unwrap();
+    assert_ne!(thief.node_id(), first.node_id());
+    // Its disk was made anew.
+    let again = Host::join(&control, &token(&setup, &["--node", "alpha"])).await;
+    assert_eq!(again.node_id(), first.node_id());
+    assert_eq!(again.beat(&control).await.status, 200);
+    let answer = first.beat(&control).await;
+    assert_eq!(
+        (answer.status, answer.kind().as_str()),
+        (401, "unauthorized")
+    );
+    let subnet = again.register(&control, "alpha", "192.0.2.9").await;
+    assert_eq!(subnet, "10.42.1.0/24");
+}
+
+#[tokio::test]
+async fn a_revoked_node_does_nothing_until_it_joins_again() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let host = Host::join(&control, &token(&setup, &[])).await;
+    host.register(&control, "alpha", "192.0.2.1").await;
+    told(&setup, &["node", "revoke", host.node_id()]).unwrap();
+    let mut host = host;
+    assert_eq!(host.beat(&control).await.status, 401);
+    assert_eq!(host.renew(&control).await.status, 401);
+    let again = Host::join(&control, &token(&setup, &["--node", "alpha"])).await;
+    assert_eq!(again.node_id(), host.node_id());
+    assert_eq!(again.beat(&control).await.status, 200);
+    // The old key stays worthless.
+    assert_eq!(host.beat(&control).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_host_that_was_off_past_the_end_of_its_certificate_comes_back_on_the_one_route_that_lets_it()
+ {
+    let clock = SteppedClock::new();
+    let setup = clock.of(Setup::new());
+    let control = setup.start();
+    let mut host = Host::join(&control, &token(&setup, &[])).await;
+    host.register(&control, "alpha", "192.0.2.1").await;
+    clock.step(NODE_LIFE + 60);
+    // The certificate that the control plane itself shows is of its start, and holds for longer.
+    let answer = host.beat(&control).await;
+    assert_eq!(answer.kind(), "certificate-expired", "{answer:?}");
+    assert_eq!(host.renew(&control).await.status, 200);
+    assert_eq!(host.beat(&control).await.status, 200);
+    // Set back to where it does not hold yet, the clock is named.
+    clock.step(0);
+    let answer = host.beat(&control).await;
+    assert_eq!((answer.status, answer.kind().as_str()), (401, "clock"));
+    // Longer than that, only a token helps.
+    clock.step(2 * NODE_LIFE + GRACE + 3600);
+    let answer = host.renew(&control).await;
+    assert_eq!(answer.kind(), "certificate-expired", "{answer:?}");
+    assert!(answer.body.contains("token create"), "{answer:?}");
+    let node_id = host.node_id().to_owned();
+    let made = token(&setup, &["--node", "alpha"]);
+    host.clock = Clock(2 * NODE_LIFE + GRACE + 3600);
+    host.try_join(&control, &made, None).await.unwrap();
+    assert_eq!(host.node_id(), node_id);
+    assert_eq!(host.beat(&control).await.status, 200);
+}
+
+#[tokio::test]
+async fn one_authority_takes_the_place_of_another_and_no_node_is_shut_out() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let mut host = Host::join(&control, &token(&setup, &[])).await;
+    host.register(&control, "alpha", "192.0.2.1").await;
+    let digest = |answer: &Answer| answer.header("quilt-mesh-authorities").map(str::to_owned);
+    let before = digest(&host.beat(&control).await).unwrap();
+    assert_eq!(before, host.joined.as_ref().unwrap().authorities_digest);
+
+    told(&setup, &["ca", "rotate", "prepare"]).unwrap();
+    let error = told(&setup, &["ca", "rotate", "prepare"]).unwrap_err();
+    assert!(error.contains("already"), "{error}");
+    let prepared = digest(&host.beat(&control).await).unwrap();
+    assert_ne!(prepared, before);
+    let error = told(&setup, &["ca", "rotate", "activate"]).unwrap_err();
+    assert!(error.contains("alpha"), "{error}");
+    // It trusts the next one once it has asked after a second has begun in which that was there.
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        assert_eq!(host.renew(&control).await.status, 200);
+        match told(&setup, &["ca", "rotate", "activate"]) {
+            Ok(_) => break,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+    }
+    let activated = digest(&host.beat(&control).await).unwrap();
+    assert_ne!(activated, prepared);
+    // Another host joins by the new one.
+    let new = token(&setup, &[]);
+    let mut other = Host::join(&control, &new).await;
+    other.register(&control, "beta", "192.0.2.2").await;
+    let error = told(&setup, &["ca", "rotate", "finish"]).unwrap_err();
+    assert!(
+        error.contains("alpha") && !error.contains("beta"),
+        "{error}"
+    );
+    assert_eq!(host.renew(&control).await.status, 200);
+    told(&setup, &["ca", "rotate", "finish"]).unwrap();
+    for node in [&mut host, &mut other] {
+        assert_eq!(node.beat(&control).await.status, 200);
+        assert_eq!(node.renew(&control).await.status, 200);
+    }
+    let shown = told(&setup, &["ca", "show"]).unwrap();
+    assert_eq!(shown.matches("yes").count(), 1, "{shown}");
+    assert!(!shown.contains(" no "), "{shown}");
+    // And after a start.
+    drop(control);
+    let control = setup.start();
+    assert_eq!(host.beat(&control).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_database_that_was_lost_or_restored_shuts_no_node_out() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let host = Host::join(&control, &token(&setup, &[])).await;
+    let subnet = host.register(&control, "alpha", "192.0.2.1").await;
+    assert!(control.stop().success());
+    let backup = std::fs::read(setup.db_path()).unwrap();
+    let control = setup.start();
+    let later = Host::join(&control, &token(&setup, &[])).await;
+    later.register(&control, "beta", "192.0.2.2").await;
+    assert!(control.stop().success());
+    // Restored: one node joined after the backup.
+    std::fs::write(setup.db_path(), &backup).unwrap();
+    let control = setup.start();
+    assert_eq!(host.beat(&control).await.status, 200);
+    let held = json!({"subnet": "10.42.2.0/24"});
+    let answer = later
+        .try_register(&control, "beta", "192.0.2.2", held)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.contains(later.node_id()) && answer.body.contains("10.42.2.0/24"));
+    assert!(control.stop().success());
+    // Lost, while the authority's file was not.
+    std::fs::remove_file(setup.db_path()).unwrap();
+    let control = setup.start();
+    let held = json!({"subnet": subnet});
+    let answer = host
+        .try_register(&control, "alpha", "192.0.2.1", held)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.contains(host.node_id()) && answer.body.contains(&subnet));
+}
+
+#[tokio::test]
+async fn an_authority_that_was_lost_is_named_restored_or_replaced() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let mut host = Host::join(&control, &token(&setup, &[])).await;
+    let keyed = json!({"node_key": "key-of-alpha"});
+    host.try_register(&control, "alpha", "192.0.2.1", keyed.clone())
+        .await;
+    let exported = told(&setup, &["ca", "export"]).unwrap();
+    assert!(control.stop().success());
+    let file = setup.folder().join("ca.pem");
+    std::fs::remove_file(&file).unwrap();
+    let said = setup.start_refused();
+    assert!(
+        said.contains("ca import") && said.contains("--new-authority"),
+        "{said}"
+    );
+    // From the backup.
+    let backup = setup.folder().join("backup.pem");
+    std::fs::write(&backup, &exported).unwrap();
+    told(&setup, &["ca", "import", backup.to_str().unwrap()]).unwrap();
+    let control = setup.start();
+    assert_eq!(host.beat(&control).await.status, 200);
+    assert!(control.stop().success());
+    // Without any.
+    std::fs::remove_file(&file).unwrap();
+    let setup = setup.with_environment("QUILT_MESH_NEW_AUTHORITY", "true");
+    let control = setup.start();
+    let error = host
+        .try_call(&control, "/api/renew", &json!({"request": ""}))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+    let node_id = host.node_id().to_owned();
+    let many = token(&setup, &["--uses", "10"]);
+    host.try_join(&control, &many, Some("key-of-alpha"))
+        .await
+        .unwrap();
+    assert_eq!(host.node_id(), node_id);
+    let answer = host
+        .try_register(&control, "alpha", "192.0.2.1", keyed)
+        .await;
+    assert!(answer.body.contains("10.42.1.0/24"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn replicas_that_start_at_once_have_one_authority_and_the_others_are_given_it() {
+    let postgres = Postgres::new(&PostgresOptions::new()).await.unwrap();
+    let url = postgres.create_database().unwrap();
+    let setups = [(); 3].map(|()| Setup::new().on(&url));
+    let running = Setup::start_all(&setups);
+    let has_one = |setup: &&Setup| setup.folder().join("ca.pem").exists();
+    assert_eq!(setups.iter().filter(has_one).count(), 1);
+    let first = setups.iter().position(|setup| has_one(&setup)).unwrap();
+    let other = (first + 1) % 3;
+    let said = running[other].log().join("\n");
+    assert!(said.contains("ca import"), "{said}");
+    let error = told(&setups[other], &["token", "create"]).unwrap_err();
+    assert!(error.contains("ca import"), "{error}");
+
+    let exported = told(&setups[first], &["ca", "export"]).unwrap();
+    let file = setups[other].folder().join("given.pem");
+    std::fs::write(&file, exported).unwrap();
+    told(&setups[other], &["ca", "import", file.to_str().unwrap()]).unwrap();
+    // Made at one, used at the other.
+    let made = token(&setups[first], &[]);
+    let host = Host::join(&running[other], &made).await;
+    host.register(&running[other], "alpha", "192.0.2.1").await;
+    assert_eq!(host.beat(&running[first]).await.status, 200);
+    // And used up at both.
+    let answer = Host::new()
+        .try_join(&running[first], &made, None)
+        .await
+        .unwrap_err();
+    assert!(answer.body.contains("used up"), "{answer:?}");
+    // Revoked at one, it is out at the other within a second or so.
+    told(&setups[first], &["node", "revoke", host.node_id()]).unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while host.beat(&running[other]).await.status != 401 {
+        assert!(Instant::now() < until, "it is still let in");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_from_before_is_moved_over_node_by_node() {
+    let setup = Setup::new();
+    let control = setup.start();
+    // As a database from before there were credentials.
+    told(&setup, &["secure", "--undo"]).unwrap();
+    let plain = crate::answer::Api::of(&control);
+    let keyed = |name: &str, ip: &str| crate::answer::keyed(&format!("key-of-{name}"), name, ip);
+    let (alpha, alpha_subnet) = plain.register(keyed("alpha", "192.0.2.1")).await.admitted();
+    let (beta, _) = plain.register(keyed("beta", "192.0.2.2")).await.admitted();
+    assert!(told(&setup, &["security"]).unwrap().contains("open"));
+
+    told(&setup, &["secure"]).unwrap();
+    // Those that were there go on, nobody new comes, and operators need a token.
+    assert_eq!(plain.heartbeat(&alpha).await.status, 200);
+    let answer = plain.register(keyed("gamma", "192.0.2.3")).await;
+    assert_eq!(answer.status, 401, "{answer:?}");
+    let error = told(&setup, &["secure", "--finish"]).unwrap_err();
+    assert!(error.contains("alpha") && error.contains("beta"), "{error}");
+    // One joins, and is the node that it was; from then on it needs its certificate.
+    let mut host = Host::new();
+    host.try_join(&control, &token(&setup, &[]), Some("key-of-alpha"))
+        .await
+        .unwrap();
+    assert_eq!(host.node_id(), alpha);
+    let subnet = host.register(&control, "alpha", "192.0.2.1").await;
+    assert_eq!(subnet, alpha_subnet);
+    assert_eq!(plain.heartbeat(&alpha).await.status, 401);
+    assert_eq!(plain.heartbeat(&beta).await.status, 200);
+    let answer = plain.register(keyed("alpha", "192.0.2.1")).await;
+    assert_eq!(answer.status, 401, "{answer:?}");
+    let mut other = Host::new();
+    other
+        .try_join(&control, &token(&setup, &["--node", "beta"]), None)
+        .await
+        .unwrap();
+    assert_eq!(other.node_id(), beta);
+    other.register(&control, "beta", "192.0.2.2").await;
+    let said = told(&setup, &["secure", "--finish"]).unwrap();
+    assert!(said.contains("secured"), "{said}");
+    assert_eq!(plain.heartbeat(&beta).await.status, 401);
+    assert_eq!(host.beat(&control).await.status, 200);
+    assert_eq!(other.beat(&control).await.status, 200);
+}
