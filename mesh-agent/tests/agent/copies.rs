@@ -76,7 +76,7 @@ fn a_host_that_is_cloned_and_started_at_once_does_not_lose_its_place() {
     original.until("its subnet", || a.runtime.state().subnet == subnet(1));
     let peer = c.agent(&control, &[]);
     original.until("a peer", || a.runtime.routes() == [2]);
-    // Now its question waits, with the token that the clone has as well.
+    // Now it pauses, or its question waits: with the token that the clone has as well.
     copy_state(a.state(), b.state());
     let clone = b.agent(&control, &named);
     clone.until_logged("this host is a copy of a node that is alive");

@@ -176,11 +176,11 @@ impl Liveness {
         succession.map_or(Standing::Node, |it| it.standing(token, moved, now))
     }
 
-    /// Takes a host that moved for the node; the one before may show for as long as a heartbeat takes that it is still
-    /// there.
-    pub fn displace(&mut self, node_id: &NodeId, now: Instant) {
+    /// Takes a host that moved, and comes with `token`, for the node; the one before may show for as long as a heartbeat
+    /// takes that it is still there.
+    pub fn displace(&mut self, node_id: &NodeId, token: Option<HeartbeatToken>, now: Instant) {
         let patience = timing::heartbeat_interval(self.timeout);
-        self.succession(node_id).displace(now, patience);
+        self.succession(node_id).displace(token, now, patience);
     }
 
     /// Takes a token for the node's.

@@ -8,10 +8,11 @@
 //!    worthless, and is answered with the next.
 //! 2. The one that was used last is the node's as well: its answer may have been lost, or the agent been killed
 //!    before it had written it down, or the host have moved while its question waited for an answer.
-//! 3. From another address, or under another name, it may be a copy's as well. It is taken for the node's, because a
-//!    host that moved must not be cut off; and for a while the tokens that the host before has, or is answered with to
-//!    what it asked with the same token, are kept for it. Whoever comes with one of those was there all the time, and
-//!    is the node again.
+//! 3. From another address, or under another name, each of these may be a copy's as well: a host does not ask the moment
+//!    it was answered. It is taken for the node's, because a host that moved must not be cut off; and for a while the
+//!    tokens that the host before has, or is answered with to what it asks with the same token, are kept for it. Whoever
+//!    comes with one of those was there all the time, and is the node again. Who comes with the same token alone is
+//!    answered, and shows with the next: it may be what the host that moved asked before, and was long on its way.
 //! 4. A token with a higher number than any that is known is the node's: what is known here is behind. A number that is
 //!    so much higher that no control plane can have counted to it meanwhile counts as no token: the numbers would end.
 //! 5. Any other is outdated. While the node is up, whoever comes with it is held off. When it is not, nobody else is
@@ -21,8 +22,8 @@
 //! What a copy asked and waits for is handed out no token once another has taken the place: that would make it the node
 //! again.
 //!
-//! Where a copy starts with the very token that its original has, whoever uses it first goes on, and the other one is
-//! held off.
+//! Where a copy registers with the very token that its original has before that registers with it, as two that start
+//! together do, whoever comes first goes on, and the other one is held off.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -55,9 +56,9 @@ pub struct Succession {
 /// The host that was the node before another came from elsewhere with the same token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Displaced {
-    /// What both have.
+    /// What both have, or had.
     token: HeartbeatToken,
-    /// What only the one before has.
+    /// What only the one before can have.
     handed_out: VecDeque<HeartbeatToken>,
     /// When it is taken for gone.
     until: Instant,
@@ -81,14 +82,15 @@ impl Succession {
         let Some(token) = self.believed(token) else {
             return Standing::Node;
         };
-        let is_unused = token.number > self.number || self.handed_out.contains(&token);
         let displaced = self.displaced(now);
-        if is_unused || displaced.is_some_and(|it| it.handed_out.contains(&token)) {
+        if displaced.is_some_and(|it| it.handed_out.contains(&token)) {
             return Standing::Node;
         }
-        match (self.used == Some(token), moved) {
+        let is_unused = token.number > self.number || self.handed_out.contains(&token);
+        match (is_unused || self.used == Some(token), moved) {
             (true, false) => Standing::Node,
             (true, true) => Standing::Moved,
+            (false, false) if displaced.is_some_and(|it| it.token == token) => Standing::Node,
             (false, _) => Standing::Outdated,
         }
     }
@@ -102,11 +104,16 @@ impl Succession {
         self.displaced.as_deref().filter(|it| now < it.until)
     }
 
-    /// Takes a host that [moved](Standing::Moved) for the node, until the one before shows within `patience` that it is
-    /// still there.
-    pub fn displace(&mut self, now: Instant, patience: Duration) {
-        let Some(token) = self.used else { return };
+    /// Takes a host that [moved](Standing::Moved), and comes with `token`, for the node, until the one before shows within
+    /// `patience` that it is still there. The token is to be [used](Self::use_token) next.
+    pub fn displace(&mut self, token: Option<HeartbeatToken>, now: Instant, patience: Duration) {
+        let Some(token) = self.believed(token) else {
+            return;
+        };
         let mut handed_out = std::mem::take(&mut self.handed_out);
+        // What was handed out before the token that both have, neither comes with any more.
+        let is_used = self.used == Some(token);
+        handed_out.retain(|it| is_used || it.number > token.number);
         // Asked again, because the change could not be stored, or its answer was lost.
         if let Some(before) = self.displaced(now).filter(|it| it.token == token) {
             handed_out.extend(&before.handed_out);
@@ -121,7 +128,13 @@ impl Succession {
 
     /// Takes a token for the node's, whatever it is worth.
     pub fn use_token(&mut self, token: Option<HeartbeatToken>) {
-        if let Some(token) = self.believed(token).filter(|it| self.used != Some(*it)) {
+        // Of two that have it one went on already, so that it does not tell which of them this is.
+        let is_passed = |token| {
+            let displaced = self.displaced.as_ref().filter(|it| it.token == token);
+            displaced.is_some() && self.used.is_some_and(|used| used.number > token.number)
+        };
+        let token = self.believed(token);
+        if let Some(token) = token.filter(|it| self.used != Some(*it) && !is_passed(*it)) {
             // Whoever came meanwhile has one of these.
             let ousted_up_to = self.number;
             self.number = self.number.max(token.number);

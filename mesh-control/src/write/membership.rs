@@ -184,7 +184,7 @@ pub(super) async fn register(
                     copy_at,
                 )));
             }
-            Standing::Moved if node.up => liveness.displace(node_id, now),
+            Standing::Moved if node.up => liveness.displace(node_id, *token, now),
             Standing::Outdated | Standing::Moved | Standing::Node => {}
         }
         // Now, and not when it is stored: of two with one token the second has to find it used.

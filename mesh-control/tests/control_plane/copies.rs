@@ -168,6 +168,31 @@ async fn a_copy_that_starts_while_the_originals_question_waits_does_not_keep_its
     assert_eq!(api.node(&original.node_id).await["host_ip"], "192.0.2.1");
 }
 
+/// Who was told news pauses before it asks again. What it was handed out with them, and the copy has, was not used yet.
+#[tokio::test]
+async fn a_copy_that_starts_before_its_original_asks_again_does_not_keep_its_place() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let mut original = registered(&api).await;
+    assert_eq!(original.beat(&api).await, 200);
+    let revision = api.list().await["revision"].as_i64().unwrap();
+    let mut copy = original.copied_to("192.0.2.9");
+    assert_eq!(copy.register(&api).await.0, 200);
+    // It even goes on.
+    assert_eq!(copy.beat(&api).await, 200);
+    let answer = original.ask(&api, revision, 50.0).await;
+    assert_eq!(
+        (answer.0, &answer.1["nodes"][0]["host_ip"]),
+        (200, &json!("192.0.2.9"))
+    );
+    assert_eq!(copy.beat(&api).await, 200, "until the original shows");
+    assert_eq!(original.register(&api).await.0, 200);
+    assert_eq!(copy.beat(&api).await, 409);
+    assert_eq!(copy.register(&api).await.0, 409);
+    assert_eq!(original.beat(&api).await, 200);
+    assert_eq!(api.node(&original.node_id).await["host_ip"], "192.0.2.1");
+}
+
 #[tokio::test]
 async fn a_host_that_moves_while_its_question_waits_is_let_in_at_once() {
     let control_plane = Setup::new().start();

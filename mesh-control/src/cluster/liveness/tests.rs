@@ -222,7 +222,7 @@ fn a_host_that_was_there_before_one_moved_in_is_the_node_for_as_long_as_a_heartb
         table.standing("node-1", first, true, start),
         Standing::Moved
     );
-    table.displace(&id(1), start);
+    table.displace(&id(1), first, start);
     let newcomers = Some(table.hand_out(&id(1), None, 2, start));
     let answered = Some(table.hand_out(&id(1), first, 3, start));
     table.use_token(&id(1), newcomers);
@@ -268,14 +268,10 @@ fn what_the_database_or_another_replica_knows_of_tokens_counts_if_it_is_newer() 
     let newer = "9.0000000000000007,8.0000000000000006".parse().unwrap();
     table.learn(&id(1), &newer);
     assert!(table.standing("node-1", old, false, Instant::now()) == Standing::Outdated);
-    assert!(
-        table.standing(
-            "node-1",
-            "9.0000000000000007".parse().ok(),
-            true,
-            Instant::now()
-        ) == Standing::Node
-    );
+    let latest = "9.0000000000000007".parse().ok();
+    for (moved, standing) in [(false, Standing::Node), (true, Standing::Moved)] {
+        assert!(table.standing("node-1", latest, moved, Instant::now()) == standing);
+    }
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn arrive(
 ) -> Option<HeartbeatToken> {
     match succession.standing(host.token, true, now) {
         Standing::Outdated => return None,
-        Standing::Moved => succession.displace(now, PATIENCE),
+        Standing::Moved => succession.displace(host.token, now, PATIENCE),
         Standing::Node => {}
     }
     succession.use_token(host.token);
@@ -180,6 +180,118 @@ fn a_host_that_moves_while_its_question_waits_goes_on_at_once_and_for_good() {
         succession.standing(before.token, true, late),
         Standing::Outdated
     );
+}
+
+/// A node that was answered and has not asked again: what it has on its disk was not used yet.
+fn pausing() -> (Succession, Host) {
+    let (mut succession, mut host) = (Succession::default(), Host { token: None });
+    for nonce in 0..3 {
+        live(&mut succession, &mut host, Fate::Answered, 1000 + 2 * nonce);
+    }
+    (succession, host)
+}
+
+proptest! {
+    /// However much the copy does before, whatever becomes of the host's next questions, and whether the host has a
+    /// later token by then because two answers were under way.
+    #[test]
+    fn a_host_that_has_not_asked_again_keeps_its_place_from_a_copy_that_comes_with_its_token_before(
+        answered_twice in any::<bool>(),
+        arrivals in 1..3_usize,
+        acts in prop::collection::vec(fates(), 0..8),
+        questions in prop::collection::vec(fates(), 0..3),
+        after in 0..10_u64,
+    ) {
+        let (mut succession, mut original) = (Succession::default(), Host { token: None });
+        live(&mut succession, &mut original, Fate::Answered, 1000);
+        let before = original;
+        live(&mut succession, &mut original, Fate::Answered, 1002);
+        let mut copy = original;
+        if answered_twice {
+            original.token = beat(&mut succession, before, 1004);
+        }
+        let start = Instant::now();
+        for nonce in 0..arrivals as u64 {
+            let answer = arrive(&mut succession, copy, nonce, start);
+            prop_assert!(answer.is_some());
+            if nonce + 1 == arrivals as u64 {
+                copy.token = answer;
+            }
+        }
+        for (nonce, fate) in (10..).zip(acts) {
+            live(&mut succession, &mut copy, fate, 2 * nonce);
+        }
+        for (nonce, fate) in (30..).zip(questions) {
+            prop_assert!(live(&mut succession, &mut original, fate, 2 * nonce), "{:?}", fate);
+        }
+        prop_assert!(live(&mut succession, &mut original, Fate::Answered, 50));
+        let now = start + Duration::from_secs(after);
+        prop_assert!(arrive(&mut succession, original, 100, now).map(|next| original.token = Some(next)).is_some());
+        prop_assert_eq!(succession.standing(copy.token, true, now), Standing::Outdated);
+        for nonce in 60..63 {
+            prop_assert!(!live(&mut succession, &mut copy, Fate::Answered, 2 * nonce));
+            prop_assert!(live(&mut succession, &mut original, Fate::Answered, 2 * nonce + 1));
+        }
+    }
+}
+
+/// A question that was long on its way arrives after the host has moved and gone on.
+#[test]
+fn a_host_that_moved_is_not_held_off_for_what_it_asked_before() {
+    let (mut succession, mut host) = pausing();
+    let (before, start) = (host, Instant::now());
+    host.token = arrive(&mut succession, host, 1, start);
+    assert!(live(&mut succession, &mut host, Fate::Answered, 2));
+    for nonce in 3..6 {
+        // Its answer goes nowhere.
+        live(
+            &mut succession,
+            &mut before.clone(),
+            Fate::AnswerLost,
+            4 * nonce,
+        );
+        assert!(live(
+            &mut succession,
+            &mut host,
+            Fate::Answered,
+            4 * nonce + 2
+        ));
+    }
+    let late = start + PATIENCE;
+    assert_eq!(succession.standing(host.token, false, late), Standing::Node);
+    assert_eq!(
+        succession.standing(before.token, false, late),
+        Standing::Outdated
+    );
+}
+
+/// The one of two with one token that does not come within the patience has gone.
+#[test]
+fn who_has_not_asked_again_long_after_its_place_was_taken_is_held_off() {
+    let (mut succession, original) = pausing();
+    let (mut copy, start) = (original, Instant::now());
+    copy.token = arrive(&mut succession, copy, 1, start);
+    assert!(live(&mut succession, &mut copy, Fate::Answered, 2));
+    let late = start + PATIENCE;
+    assert_eq!(
+        succession.standing(original.token, false, late),
+        Standing::Outdated
+    );
+    assert_eq!(succession.standing(copy.token, false, late), Standing::Node);
+}
+
+/// The control plane crashed after the copy was let in, and does not know any more that it may be one.
+#[test]
+fn a_host_that_comes_back_to_a_control_plane_that_forgot_of_its_copy_is_the_node_for_good() {
+    let (mut succession, mut original) = pausing();
+    let (mut copy, start) = (original, Instant::now());
+    copy.token = arrive(&mut succession, copy, 1, start);
+    let mut succession = restarted(&succession);
+    assert!(live(&mut succession, &mut original, Fate::Answered, 2));
+    original.token = arrive(&mut succession, original, 4, start);
+    assert!(original.token.is_some());
+    assert!(!live(&mut succession, &mut copy, Fate::Answered, 6));
+    assert!(live(&mut succession, &mut original, Fate::Answered, 8));
 }
 
 proptest! {
@@ -250,7 +362,8 @@ fn a_token_that_was_not_used_yet_may_come_from_elsewhere() {
     let mut succession = Succession::default();
     let now = Instant::now();
     let first = Some(succession.hand_out(None, 1, now));
-    assert_eq!(succession.standing(first, true, now), Standing::Node);
+    assert_eq!(succession.standing(first, false, now), Standing::Node);
+    assert_eq!(succession.standing(first, true, now), Standing::Moved);
     succession.use_token(first);
     assert_eq!(succession.standing(first, false, now), Standing::Node);
     assert_eq!(succession.standing(first, true, now), Standing::Moved);
@@ -297,7 +410,8 @@ fn a_token_of_a_higher_number_than_is_known_is_the_nodes() {
     let mut succession: Succession = "7.0000000000000001".parse().unwrap();
     let newer = Some("9.0000000000000002".parse().unwrap());
     let now = Instant::now();
-    assert_eq!(succession.standing(newer, true, now), Standing::Node);
+    assert_eq!(succession.standing(newer, false, now), Standing::Node);
+    assert_eq!(succession.standing(newer, true, now), Standing::Moved);
     succession.use_token(newer);
     let older = Some("7.0000000000000001".parse().unwrap());
     assert_eq!(succession.standing(older, false, now), Standing::Outdated);
@@ -428,7 +542,7 @@ fn the_numbers_have_an_end_and_stay_there() {
     let now = Instant::now();
     let next = succession.hand_out(Some(last), 2, now);
     assert_eq!(next.number, last.number);
-    assert_eq!(succession.standing(Some(next), true, now), Standing::Node);
+    assert_eq!(succession.standing(Some(next), false, now), Standing::Node);
     succession.use_token(Some(next));
     assert_eq!(
         succession.standing(Some(last), false, now),
@@ -448,7 +562,8 @@ fn what_another_replica_handed_out_is_the_nodes_here_as_well() {
     here.use_token(host.token);
     let answer = Some(there.hand_out(host.token, 20, now));
     here.learn(&restarted(&there));
-    assert_eq!(here.standing(answer, true, now), Standing::Node);
+    assert_eq!(here.standing(answer, false, now), Standing::Node);
+    assert_eq!(here.standing(answer, true, now), Standing::Moved);
 }
 
 /// The copy's question waits at one replica while the original goes on at another.
