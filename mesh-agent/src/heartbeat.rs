@@ -68,6 +68,7 @@ pub async fn run(
         failure: Reasons::default(),
         silent_beats: 0,
     };
+    let mut last = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -80,7 +81,8 @@ pub async fn run(
                     .as_ref()
                     .and_then(|registration| registration.heartbeat_interval);
                 interval = own_or_told(own_interval, told);
-                due.send_replace(Instant::now() + interval);
+                last = Instant::now();
+                due.send_replace(last + interval);
                 longest_report = LONGEST_REPORT.min(interval / 2);
                 if let Err(error) = ticker.restart_every(interval) {
                     debug!(%error, "the clock goes on as it did");
@@ -89,7 +91,8 @@ pub async fn run(
             }
             () = ticker.tick() => {}
         }
-        let next = Instant::now() + interval;
+        let now = Instant::now();
+        let (before, next) = (std::mem::replace(&mut last, now), now + interval);
         let report = tokio::select! {
             () = stop.cancelled() => return,
             report = timeout(longest_report, reporter.report()) => report.ok().flatten(),
@@ -97,7 +100,8 @@ pub async fn run(
         let Some(current) = registration.borrow().clone() else {
             continue;
         };
-        if report.is_none() && heart.is_counted(next - interval, interval).await {
+        // Not since an interval ago: this moment may be late, and the question have been asked right after the last beat.
+        if report.is_none() && heart.control_plane.counted_since(before).await {
             debug!("nothing to tell; the question counted as the heartbeat");
             due.send_replace(next);
             continue;
@@ -126,14 +130,6 @@ struct Heart {
 }
 
 impl Heart {
-    /// Whether the beat that is due at a moment was made by a question that was asked since the one before.
-    async fn is_counted(&self, due: Instant, interval: Duration) -> bool {
-        match due.checked_sub(interval) {
-            Some(before) => self.control_plane.counted_since(before).await,
-            None => false,
-        }
-    }
-
     async fn beat(&mut self, current: &Registered, report: Option<Heartbeat>) {
         self.silent_beats = self.silent_beats.saturating_sub(1);
         let report = report.filter(|_| self.silent_beats == 0);

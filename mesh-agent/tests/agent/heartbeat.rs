@@ -1,5 +1,8 @@
 //! What heartbeats carry.
 
+use std::{thread, time::Duration};
+
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{fake_control_plane::FakeControlPlane, fake_runtime::FakeRuntime, process::Agent};
@@ -81,4 +84,29 @@ fn a_payload_that_is_refused_or_too_much_costs_no_heartbeat() {
         );
         assert_eq!(control.registrations(), 1);
     }
+}
+
+/// Its question was asked right after the heartbeat before. By then that is longer ago than an interval.
+#[test]
+fn a_question_counts_as_the_heartbeat_also_where_the_agent_was_held_up_when_that_was_due() {
+    let (control, mut runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    control.state().tokens = Some(0);
+    // There is no runtime that would tell anything.
+    runtime.stop();
+    let interval = Duration::from_secs(1);
+    let mut arguments = vec!["--heartbeat-interval", "1s", "--sync-interval", "5s"];
+    arguments.extend(["--request-timeout", "10s"]);
+    let agent = Agent::start(&control, &runtime, &arguments);
+    let counted = || agent.logged("the question counted as the heartbeat");
+    agent.until("a question that counted", || counted() > 0);
+    for _ in 0..2 {
+        let asked = control.lists();
+        agent.until("the next question", || control.lists() > asked);
+        agent.signal(Signal::SIGSTOP);
+        thread::sleep(interval * 3 / 2);
+        agent.signal(Signal::SIGCONT);
+    }
+    let before = counted();
+    agent.until("the ones after", || counted() > before + 1);
+    assert_eq!(control.heartbeats(), 0, "{:#?}", agent.log());
 }

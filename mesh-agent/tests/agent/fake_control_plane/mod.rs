@@ -53,6 +53,9 @@ pub(crate) struct State {
     /// Ids of nodes that left, each with the key it gave.
     pub(crate) left: Vec<(String, String)>,
     pub(crate) lists: usize,
+    /// The number of the token that it answered a node's question with last, by which that counted as a heartbeat. `None`:
+    /// it does not hand out any.
+    pub(crate) tokens: Option<u64>,
     /// UDP port and VNI that it tells; `None` is a control plane from before there were any.
     pub(crate) overlay: Option<(u16, u32)>,
     /// Third octet of the subnet that the agent's node gets.
@@ -61,6 +64,22 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The header with the next token, for a question that a node asks.
+    fn next_token(
+        &mut self,
+        query: &BTreeMap<String, String>,
+    ) -> Option<[(&'static str, String); 1]> {
+        let number = self
+            .tokens
+            .as_mut()
+            .filter(|_| query.contains_key("node"))?;
+        *number += 1;
+        Some([(
+            mesh_rest::heartbeat_token::HEADER,
+            format!("{number}.{number:016x}"),
+        )])
+    }
+
     fn node(&mut self, n: u8) -> &mut Value {
         let id = format!("peer-{n}");
         let node = self.nodes.iter_mut().find(|node| node["node_id"] == *id);
@@ -105,6 +124,7 @@ impl FakeControlPlane {
             deregistered: Vec::new(),
             left: Vec::new(),
             lists: 0,
+            tokens: None,
             overlay: Some((4789, 100)),
             lease: 1,
             born: 0,
@@ -379,14 +399,16 @@ async fn list(
             state.feed.answer(nodes, &query, stuck_at)
         };
         if let Some(answer) = answer {
-            let overlay = state.lock().unwrap().overlay;
-            return Json(with_overlay(answer, overlay)).into_response();
+            let mut state = state.lock().unwrap();
+            let answer = Json(with_overlay(answer, state.overlay));
+            return (state.next_token(&query), answer).into_response();
         }
         if Instant::now() >= end {
             let mut state = state.lock().unwrap();
             let nodes = state.nodes.clone();
             let answer = state.feed.nothing_new(nodes);
-            return Json(with_overlay(answer, state.overlay)).into_response();
+            let answer = Json(with_overlay(answer, state.overlay));
+            return (state.next_token(&query), answer).into_response();
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
