@@ -168,8 +168,6 @@ fn ask(command: &mut Command) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -195,8 +193,7 @@ mod tests {
             force: false,
         };
         assert!(place.uninstall().is_err());
-        fs::write(place.file(), "#!/bin/sh\necho '{\"version\":\"1\"}'\n").unwrap();
-        fs::set_permissions(place.file(), fs::Permissions::from_mode(0o755)).unwrap();
+        mesh_testbed::write_script(&place.file(), "echo '{\"version\":\"1\"}'").unwrap();
         let refused = place.install().unwrap_err().to_string();
         assert!(refused.contains("--force"), "{refused}");
         assert!(place.uninstall().is_err());

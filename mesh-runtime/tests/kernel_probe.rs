@@ -3,16 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
-};
-
 use mesh_proto::mesh::{
     PeerProbe, ProbePeersRequest, fast_path_status::State,
     mesh_dataplane_client::MeshDataplaneClient,
 };
-use mesh_testbed::{Daemon, DaemonOptions, Host, Signal, Testbed, wait_until};
+use mesh_testbed::{Daemon, DaemonOptions, Host, Signal, Testbed, wait_until, write_script};
 
 mod pair;
 use pair::{SOON, configure, introduce, peer_of, start_runtimes, sync_peers};
@@ -98,11 +93,10 @@ async fn a_runtime_that_may_not_ping_asks_with_datagrams() {
     let dir = tempfile::TempDir::new().unwrap();
     let wrapper = dir.path().join("quilt-runtime");
     let text = format!(
-        "#!/bin/sh\nexec setpriv --bounding-set=-net_raw {} \"$@\"\n",
+        "exec setpriv --bounding-set=-net_raw {} \"$@\"",
         env!("CARGO_BIN_EXE_quilt-runtime")
     );
-    fs::write(&wrapper, text).unwrap();
-    fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).unwrap();
+    write_script(&wrapper, &text).unwrap();
     let testbed = Testbed::builder().hosts(2).build().await.unwrap();
     let options = without_fast_path().binary(&wrapper);
     for (host, subnet) in testbed.hosts().iter().zip(["10.42.1.0/24", SUBNET_B]) {

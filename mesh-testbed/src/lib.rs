@@ -61,6 +61,10 @@
 //!
 //! [`Gate`] stands between any of them and a host's runtime: calls and answers wait there until the test says what becomes of them.
 //!
+//! # Programs
+//!
+//! [`copy_program`] and [`write_script`] make what can be executed at once, whatever other tests fork meanwhile.
+//!
 //! # Cleaning up
 //!
 //! Dropping a value removes what it stands for, also on panic. For SIGKILL, Ctrl-C and abort
@@ -91,6 +95,7 @@ mod packet_socket;
 mod ping;
 mod postgres;
 mod process;
+mod program;
 mod reaper;
 mod tcp_flow;
 mod testbed;
@@ -121,6 +126,7 @@ pub use packet_socket::PacketSocket;
 pub use ping::{Echo, PingOptions, PingReport, ping, wait_reachable};
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{DaemonOptions, Privileges, Process};
+pub use program::{copy_program, write_script};
 pub use reaper::{ROOT, kept_testbeds, remove_kept_testbed};
 pub use tcp_flow::{TcpFlow, TcpFlowOptions, TcpFlowReport};
 pub use testbed::{MAX_HOSTS, Testbed, TestbedBuilder};

@@ -4,17 +4,15 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
-use mesh_testbed::{Cni, CniAttachment, CniError, NetNs};
+use mesh_testbed::{Cni, CniAttachment, CniError, NetNs, write_script};
 use serde_json::{Value, json};
 
 /// Writes down who was called for what, with what, and answers the result that it was given with its name in it; if
 /// there is a file `fail-NAME-COMMAND`, fails with what that says.
-const SCRIPT: &str = r#"#!/bin/sh
-dir=$(dirname "$0")
+const SCRIPT: &str = r#"dir=$(dirname "$0")
 name=$(basename "$0")
 cat > "$dir/input-$name-$CNI_COMMAND"
 echo "$name $CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS $CNI_ARGS" >> "$dir/calls"
@@ -29,8 +27,7 @@ then
 elif test "$CNI_COMMAND" = ADD
 then
     echo "{\"dns\": {\"domain\": \"$name\"}}"
-fi
-"#;
+fi"#;
 
 struct Scene {
     host: NetNs,
@@ -50,9 +47,7 @@ impl Scene {
         let dir = std::env::temp_dir().join(host.name());
         fs::create_dir_all(&dir).unwrap();
         for name in ["first", "second"] {
-            let path = dir.join(name);
-            fs::write(&path, SCRIPT).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            write_script(&dir.join(name), SCRIPT).unwrap();
         }
         let engine = Cni::inside(&host, dir.join("cache"), [Path::new("/nowhere"), &dir]);
         Self { host, dir, engine }

@@ -4,22 +4,18 @@
     reason = "functions of tests, which may panic like tests"
 )]
 
-use std::{
-    fs,
-    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, os::unix::process::ExitStatusExt as _, path::PathBuf, time::Duration};
 
-use mesh_testbed::{Daemon, DaemonOptions, Host, Privileges, Signal, Testbed, wait_until};
+use mesh_testbed::{
+    Daemon, DaemonOptions, Host, Privileges, Signal, Testbed, wait_until, write_script,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A program that does this instead of what a daemon does.
 fn script(host: &Host, name: &str, body: &str) -> PathBuf {
     let path = host.dir().join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&path, body).unwrap();
     path
 }
 

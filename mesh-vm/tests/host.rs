@@ -8,12 +8,12 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
 };
 
+use mesh_testbed::write_script;
 use mesh_vm::{Check, Doing, Outcome, initramfs::MODULES};
 use tempfile::TempDir;
 
@@ -104,8 +104,7 @@ impl Machine {
 
     fn program(&self, name: &str, script: &str) {
         let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&path, script).unwrap();
     }
 
     /// Runs `mesh-vm` for a series.

@@ -7,6 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use mesh_testbed::copy_program;
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -214,7 +215,7 @@ fn an_agent_without_any_privilege_does_all_of_its_work() {
         .tempdir()
         .unwrap();
     let binary = public.path().join("quilt-mesh-agent");
-    fs::copy(BINARY, &binary).unwrap();
+    copy_program(Path::new(BINARY), &binary).unwrap();
     let mut command = Agent::command(&binary, &control, &runtime, public.path());
     command.args(["--host-ip", HOST_IP]);
     Agent::unprivileged(&mut command);

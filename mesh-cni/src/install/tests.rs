@@ -67,9 +67,8 @@ fn ports_are_published_as_soon_as_the_plugin_for_them_is_there() {
     install(folder.path(), &["--engine", "podman"]).unwrap();
     let portmap = folder.path().join("bin/portmap");
     let answers = |versions: &str| {
-        let script = format!("#!/bin/sh\necho '{{\"supportedVersions\":[{versions}]}}'\n");
-        fs::write(&portmap, script).unwrap();
-        fs::set_permissions(&portmap, fs::Permissions::from_mode(0o755)).unwrap();
+        let script = format!("echo '{{\"supportedVersions\":[{versions}]}}'");
+        mesh_testbed::write_script(&portmap, &script).unwrap();
         install(folder.path(), &["--engine", "podman"]).unwrap();
         conflist(folder.path(), "zz-quilt.conflist")
     };

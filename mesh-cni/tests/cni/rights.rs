@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use mesh_testbed::{Cni, CniAttachment, Host};
+use mesh_testbed::{Cni, CniAttachment, Host, copy_program};
 
 use crate::{
     engine::{alone, assert_says, failure, plugin},
@@ -31,7 +31,7 @@ impl Drop for Open {
 /// An engine whose plugin gives up what these words of setpriv(1) say.
 fn with_less(host: &Host, dir: &Open, words: &str) -> Cni {
     let copy = dir.0.join("copy");
-    fs::copy(plugin(), &copy).unwrap();
+    copy_program(plugin(), &copy).unwrap();
     let line = format!("exec setpriv {words} {}", copy.display());
     script::write(&dir.0, "quilt-cni", &line);
     Cni::on(host, [&dir.0])

@@ -2,15 +2,15 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
+
+use mesh_testbed::write_script;
 
 /// Writes a plugin into a directory, which is made.
 pub(crate) fn write(dir: &Path, name: &str, lines: &str) -> PathBuf {
     fs::create_dir_all(dir).unwrap();
     let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&path, lines).unwrap();
     path
 }

@@ -1,6 +1,6 @@
 //! The real `quilt-mesh-control` as a child process that never outlives its test.
 
-use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use mesh_testbed::copy_program;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -84,7 +85,7 @@ impl Setup {
     pub(crate) fn run_by(mut self, user: u32) -> Self {
         // The build folder may be closed to that user.
         let program = self.folder.path().join("quilt-mesh-control");
-        std::fs::copy(&self.program, &program).unwrap();
+        copy_program(&self.program, &program).unwrap();
         self.program = program;
         self.user = Some(user);
         self
@@ -141,7 +142,7 @@ impl Setup {
                 nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into)
             });
         }
-        let mut child = spawn(&mut command);
+        let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (lines, log) = channel();
         let said = Arc::<Mutex<Vec<String>>>::default();
@@ -302,21 +303,5 @@ impl ControlPlane {
     pub(crate) fn kill(mut self) {
         self.signal(Signal::SIGKILL);
         assert_eq!(self.running.wait().signal(), Some(Signal::SIGKILL as i32));
-    }
-}
-
-/// Starts a program. One that was copied a moment ago may still be open for writing in a process that another thread
-/// of this one has forked and that has not become its own program yet (ETXTBSY).
-fn spawn(command: &mut Command) -> Child {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match command.spawn() {
-            Err(error)
-                if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until =>
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            other => return other.unwrap(),
-        }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output},
 };
 
+use mesh_testbed::write_script;
 use tempfile::TempDir;
 
 use crate::driver::PROGRAM;
@@ -20,8 +20,7 @@ fn run(dir: &TempDir, docker: Option<&str>, words: &[&str]) -> Output {
     let file = programs.join("docker");
     let _ = fs::remove_file(&file);
     if let Some(docker) = docker {
-        fs::write(&file, format!("#!/bin/sh\n{docker}\n")).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&file, docker).unwrap();
     }
     for tool in ["timeout", "sh"] {
         let link = programs.join(tool);

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use mesh_testbed::NetNs;
+use mesh_testbed::{NetNs, copy_program};
 
 use crate::host::{ADDRESS, Host, run_to_end};
 
@@ -295,12 +295,7 @@ async fn without_root_the_daemon_names_the_capability_and_the_command() {
     let everybody = Permissions::from_mode(0o755);
     fs::set_permissions(dir.path(), everybody).unwrap();
     let binary = dir.path().join("quilt-runtime");
-    // By another process: what this one has open for writing, a child that another test forks in this
-    // moment has as well, and what is being written cannot be executed (ETXTBSY).
-    let copied = Command::new("cp")
-        .args([Path::new(env!("CARGO_BIN_EXE_quilt-runtime")), &binary])
-        .status();
-    assert!(copied.unwrap().success());
+    copy_program(Path::new(env!("CARGO_BIN_EXE_quilt-runtime")), &binary).unwrap();
     let mut command = Command::new(&binary);
     command
         .args(["--grpc-addr", "127.0.0.1:0"])

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_proto::mesh::Peer;
-use mesh_testbed::{DaemonOptions, Testbed, wait_until};
+use mesh_testbed::{DaemonOptions, Testbed, wait_until, write_script};
 
 use crate::{
     inside::try_run,
@@ -77,8 +77,7 @@ impl Programs {
         let programs = self;
         let path = "PATH=/usr/sbin:/sbin:/usr/bin:/bin";
         let wrapper = programs.path().join("nft");
-        fs::write(&wrapper, format!("#!/bin/sh\n{path}\n{script}\n")).unwrap();
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&wrapper, &format!("{path}\n{script}")).unwrap();
         for program in ["sh", "date"] {
             symlink(
                 Path::new("/bin").join(program),
