@@ -125,7 +125,7 @@ pub(crate) struct Arrival {
 pub(crate) struct LetIn {
     pub(super) node_id: NodeId,
     pub(super) subnet: Ipv4Net,
-    /// The token to come with next, if that is stored already.
+    /// The token to come with next, unless the node is new.
     next: Option<HeartbeatToken>,
     returning: bool,
     /// It came with another key than the node had, or with none.
@@ -169,6 +169,7 @@ pub(super) async fn register(
     if let Err(refused) = check_credentials(&claim, node, displaced, registry) {
         return Ok(Err(refused));
     }
+    let mut next = None;
     if let Some(node) = node {
         let moved = node.host_ip != registration.host_ip || node.hostname != registration.hostname;
         let liveness = &mut registry.copy.memory().liveness;
@@ -187,8 +188,10 @@ pub(super) async fn register(
             Standing::Moved if node.up => liveness.displace(node_id, *token, now),
             Standing::Outdated | Standing::Moved | Standing::Node => {}
         }
-        // Now, and not when it is stored: of two with one token the second has to find it used.
+        // Now, and not when it is stored: of two with one token the second has to find it used. And whoever shows meanwhile
+        // that it was there all the time takes the place from what is handed out here.
         liveness.use_token(node_id, *token);
+        next = Some(liveness.hand_out(node_id, None, nonce(), now));
     }
     let held = match node {
         Some(node) => change.subnet_of(&node.node_id).await?,
@@ -247,9 +250,7 @@ pub(super) async fn register(
             changed = true;
         }
     }
-    let mut next = None;
     if node.is_some() && changed {
-        next = Some(hand_out(registry, &node_id));
         let tokens = registry.copy.memory().liveness.succession_text(&node_id);
         // With the change, by which the other replicas learn that the node is elsewhere: from then on they know as well
         // which of two that were there is the node.

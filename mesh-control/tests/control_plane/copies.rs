@@ -193,6 +193,34 @@ async fn a_copy_that_starts_before_its_original_asks_again_does_not_keep_its_pla
     assert_eq!(api.node(&original.node_id).await["host_ip"], "192.0.2.1");
 }
 
+/// The host may show that it is there while the copy's registration is being written.
+#[tokio::test]
+async fn a_host_keeps_its_place_from_a_copy_that_comes_in_the_same_moment() {
+    let control_plane = Setup::new().start();
+    let api = Api::of(&control_plane);
+    let mut original = registered(&api).await;
+    for round in 0..100 {
+        let mut copy = original.copied_to("192.0.2.9");
+        assert_eq!(original.beat(&api).await, 200);
+        // At some time before, while or after the registration is made.
+        let pause = Duration::from_micros(50 * round);
+        let beat = async {
+            let paused = tokio::task::spawn_blocking(move || std::thread::sleep(pause));
+            paused.await.unwrap();
+            original.beat(&api).await
+        };
+        let (beat, (let_in, _)) = tokio::join!(beat, copy.register(&api));
+        assert_eq!(beat, 200, "round {round}");
+        if let_in == 200 {
+            copy.beat(&api).await;
+        }
+        assert_eq!(original.beat(&api).await, 200, "round {round}, {let_in}");
+        assert_eq!(copy.beat(&api).await, 409, "round {round}, {let_in}");
+        // Its agent sees itself listed elsewhere.
+        assert_eq!(original.register(&api).await.0, 200);
+    }
+}
+
 #[tokio::test]
 async fn a_host_that_moves_while_its_question_waits_is_let_in_at_once() {
     let control_plane = Setup::new().start();
