@@ -38,7 +38,9 @@ fn snapshot(host: &Host) -> Vec<String> {
         ("bridge", "fdb show"),
         ("tc", "qdisc show"),
     ] {
-        lines.extend(run(host, program, words).lines().map(still));
+        let shown = run(host, program, words);
+        let lines_of_it = shown.lines().filter(|line| !is_lookup(line));
+        lines.extend(lines_of_it.map(still));
     }
     for link in run(host, "ip", "-brief link show").lines() {
         let name = link.split([' ', '@']).next().unwrap();
@@ -59,6 +61,14 @@ fn snapshot(host: &Host) -> Vec<String> {
     lines
 }
 
+/// Whether a line is a neighbour that the kernel looks for, or looked for and did not find: it does whenever something is
+/// sent there, and forgets it by itself. Nobody makes such an entry.
+fn is_lookup(line: &str) -> bool {
+    ["INCOMPLETE", "FAILED"]
+        .iter()
+        .any(|state| line.trim_end().ends_with(state))
+}
+
 /// A line without the timers of bridges, which run.
 fn still(line: &str) -> String {
     let mut words = Vec::new();
@@ -74,7 +84,7 @@ fn still(line: &str) -> String {
 }
 
 /// Another program's devices, routes, entries and filters.
-fn foreign_objects(host: &Host) {
+async fn foreign_objects(host: &Host) {
     for words in [
         "link add br-foreign type bridge",
         "link set br-foreign up",
@@ -90,6 +100,14 @@ fn foreign_objects(host: &Host) {
     ] {
         host.ip(words);
     }
+    // The kernel says a while later what the carrier has made of an interface.
+    host.eventually("the carrier", |host| {
+        ["eth1", "eth1-far"].iter().all(|name| {
+            let shown = host.ip(&format!("link show {name}"));
+            shown.contains("state UP")
+        })
+    })
+    .await;
     host.bridge("fdb append 02:00:00:00:00:07 dev vx-foreign dst 192.0.2.9");
     run(host, "tc", "qdisc add dev eth0 clsact");
     // An empty one, too: nobody but its maker knows what for.
@@ -130,7 +148,7 @@ async fn make_everything(host: &Host, attach: &str) -> Daemon {
 async fn what_is_somebody_elses_stays_to_the_last_entry_and_nothing_of_ours_does() {
     for attach in ["clsact", "tcx"] {
         let host = Host::new("foreign").await;
-        foreign_objects(&host);
+        foreign_objects(&host).await;
         host.ip("link add c1 type veth peer name c1-far");
         fs::create_dir_all(host.bpffs()).unwrap();
         let flags = nix::mount::MsFlags::empty();

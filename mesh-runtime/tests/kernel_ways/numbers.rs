@@ -9,7 +9,7 @@ use crate::{
     inside::ip,
     pair::SOON,
     scene::{ALIVE, Plan, in_modes},
-    tables::{nft, own_rules},
+    tables::{listed, nft, own_rules},
     web::{Web, port},
 };
 
@@ -33,6 +33,22 @@ async fn is_reached(web: &Web, from: &NetNs, to: Ipv4Addr) {
     Server::on(web.netns(), 80).sees(from, to, 8080).await;
 }
 
+/// The rules once each port has its program: until then they list it, and refuse more of it.
+async fn at_rest(netns: &NetNs) -> Vec<Vec<String>> {
+    wait_until("the rules at rest", SOON, || async {
+        let rules = own_rules(netns).ok_or("a table is missing")?;
+        let bridge = listed(netns, "bridge quilt_mesh").unwrap_or_default();
+        let (_, bare) = bridge.split_once("set bare {").ok_or("no set of ports")?;
+        let (bare, _) = bare.split_once("\n\t}").ok_or("a set without an end")?;
+        match bare.contains("elements") || own_rules(netns).as_ref() != Some(&rules) {
+            true => Err(bare.to_owned()),
+            false => Ok(rules),
+        }
+    })
+    .await
+    .unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interface_whose_name_is_the_number_of_a_port_keeps_no_container_from_its_guards() {
     in_modes(ALIVE, Plan::default(), async |scene| {
@@ -40,14 +56,21 @@ async fn an_interface_whose_name_is_the_number_of_a_port_keeps_no_container_from
         name_by_numbers(home.netns());
         let web = Web::attach(home, &[port("tcp", 8080, 80, 1)]).await;
         is_reached(&web, stranger.netns(), home.address()).await;
-        let rules = own_rules(home.netns()).unwrap();
+        let rules = at_rest(home.netns()).await;
         // Also where the tables are written whole.
         nft(home.netns(), "flush ruleset");
         wait_until("the rules", SOON, || async {
-            let again = own_rules(home.netns());
-            (again.as_ref() == Some(&rules))
-                .then_some(())
-                .ok_or(format!("{rules:?} {again:?}"))
+            let again = own_rules(home.netns()).ok_or("a table is missing")?;
+            let difference = || {
+                let lacks = |one: &[Vec<String>], other: &[Vec<String>]| -> Vec<String> {
+                    let other = other.concat();
+                    let words = one.concat().into_iter();
+                    words.filter(|word| !other.contains(word)).collect()
+                };
+                let (missing, new) = (lacks(&rules, &again), lacks(&again, &rules));
+                format!("missing {missing:?}, new {new:?}, or as often")
+            };
+            (again == rules).then_some(()).ok_or_else(difference)
         })
         .await
         .unwrap();
