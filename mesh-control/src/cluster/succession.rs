@@ -187,7 +187,7 @@ impl Succession {
     }
 
     /// Takes over what somebody else knows of the same node, if that is newer. Where both handed out one, each may be the
-    /// node's, as long as neither knows that one was used that is later.
+    /// node's, as long as neither knows that one was used that is later, or that a copy lost its place by it.
     pub fn learn(&mut self, other: &Self) {
         let used = |it: &Self| it.used.map(|used| used.number);
         if used(other) > used(self) {
@@ -198,7 +198,8 @@ impl Succession {
             self.handed_out.clone_from(&other.handed_out);
         } else if other.number >= self.number {
             for token in &other.handed_out {
-                if self.used != Some(*token) && !self.handed_out.contains(token) {
+                let is_ousted = token.number <= self.ousted_up_to;
+                if !is_ousted && self.used != Some(*token) && !self.handed_out.contains(token) {
                     self.handed_out.push_back(*token);
                 }
             }

@@ -280,6 +280,25 @@ fn who_has_not_asked_again_long_after_its_place_was_taken_is_held_off() {
     assert_eq!(succession.standing(copy.token, false, late), Standing::Node);
 }
 
+/// What is written with the copy's registration is read back when the original has returned already.
+#[test]
+fn a_copy_that_lost_its_place_does_not_get_it_back_from_what_was_written_before() {
+    let (mut succession, mut original) = waiting();
+    let (mut copy, start) = (original, Instant::now());
+    // Answered, and not used yet.
+    original.token = Some(succession.hand_out(original.token, 1, start));
+    copy.token = arrive(&mut succession, copy, 2, start);
+    let written = restarted(&succession);
+    succession.use_token(original.token);
+    succession.learn(&written);
+    assert_eq!(
+        succession.standing(copy.token, false, start),
+        Standing::Outdated
+    );
+    original.token = Some(succession.hand_out(original.token, 3, start));
+    assert!(live(&mut succession, &mut original, Fate::Answered, 4));
+}
+
 /// The control plane crashed after the copy was let in, and does not know any more that it may be one.
 #[test]
 fn a_host_that_comes_back_to_a_control_plane_that_forgot_of_its_copy_is_the_node_for_good() {
