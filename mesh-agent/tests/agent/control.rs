@@ -1,7 +1,7 @@
 //! The real control plane, which runs in this process, and nodes of it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     thread::JoinHandle,
     time::Duration,
@@ -17,6 +17,18 @@ use crate::{
     process::{Agent, BINARY},
     wait::holds,
 };
+
+/// A port that nobody is given who asks for any: a connection to it was closed on its side a moment ago (TIME_WAIT), which
+/// keeps no daemon from it that names it.
+fn reserved_port(address: IpAddr) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = TcpStream::connect((address, port)).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    drop(accepted);
+    drop(client);
+    port
+}
 
 /// The daemon on a database in a directory.
 pub(crate) struct Control {
@@ -38,10 +50,7 @@ impl Control {
         port: Option<u16>,
         node_timeout: &str,
     ) -> Self {
-        let port = port.unwrap_or_else(|| {
-            let free = TcpListener::bind((address, 0)).unwrap();
-            free.local_addr().unwrap().port()
-        });
+        let port = port.unwrap_or_else(|| reserved_port(address));
         let file = directory.join("mesh.db");
         Self::start_on(
             address,
@@ -55,9 +64,7 @@ impl Control {
     /// One of several on a PostgreSQL database, on loopback.
     pub(crate) fn start_replica(database: &str, directory: &Path, node_timeout: &str) -> Self {
         let address = Ipv4Addr::LOCALHOST.into();
-        let free = TcpListener::bind((address, 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = reserved_port(address);
         let database = ["--database-url", database];
         Self::start_on(address, port, database, directory, node_timeout)
     }
