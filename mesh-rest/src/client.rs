@@ -3,9 +3,13 @@
 //! It asks one control plane, once: which of several replicas is asked, and how often, is up to who uses it. It makes
 //! no use of proxies and follows no redirects, every wait has a deadline, and no answer is read beyond a limit.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Debug},
+    sync::Arc,
+    time::Duration,
+};
 
-use reqwest::{Method, Url, redirect};
+use reqwest::{Method, Url};
 use serde::Serialize;
 
 use crate::{
@@ -14,6 +18,7 @@ use crate::{
     health::Health,
     heartbeat::Heartbeat,
     heartbeat_token::HeartbeatToken,
+    join::{AuthorityList, Join, Joined, Renew},
     leave::Leave,
     node_list::NodesAnswer,
     registration::Registration,
@@ -24,35 +29,15 @@ use crate::{
 };
 
 mod call;
+mod connections;
 mod error;
+mod notice;
 
 use call::Call;
 pub use call::{ANSWER_LIMIT, TRAFFIC_LIMIT};
+pub use connections::{Connections, trusting_nobody};
 pub use error::{CallError, with_causes};
-
-/// Connections to control planes, which are kept. Clones share them.
-#[derive(Debug, Clone)]
-pub struct Connections(reqwest::Client);
-
-impl Connections {
-    /// Opens none yet. `connect_deadline` bounds the time until one stands; `user_agent` says who asks.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be set up.
-    pub fn new(connect_deadline: Duration, user_agent: &str) -> Result<Self, reqwest::Error> {
-        // No proxy from the environment and no redirects: one talks to the control plane that one
-        // was given, not to whom a variable or an answer names.
-        reqwest::Client::builder()
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(connect_deadline)
-            // One call at a time needs no more.
-            .pool_max_idle_per_host(1)
-            .user_agent(user_agent)
-            .build()
-            .map(Self)
-    }
-}
+pub use notice::{Notice, Notices};
 
 /// Keeps the token by which a host shows that it is no copy of a node.
 pub trait Tokens: Debug + Send + Sync {
@@ -63,6 +48,16 @@ pub trait Tokens: Debug + Send + Sync {
     fn keep(&self, token: HeartbeatToken);
 }
 
+/// What is shown with each call in `Authorization`, and nowhere else.
+#[derive(Clone)]
+struct Bearer(Arc<str>);
+
+impl Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer")
+    }
+}
+
 /// A client of one control plane.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -70,10 +65,12 @@ pub struct Client {
     base: Url,
     deadline: Duration,
     tokens: Option<Arc<dyn Tokens>>,
+    notices: Option<Arc<dyn Notices>>,
+    bearer: Option<Bearer>,
 }
 
 impl Client {
-    /// A client of the control plane at `base`, a URL of plain http, whose path is kept. `deadline` bounds each call,
+    /// A client of the control plane at `base`, a URL of http or https, whose path is kept. `deadline` bounds each call,
     /// body included.
     #[must_use]
     pub fn new(connections: Connections, base: Url, deadline: Duration) -> Self {
@@ -82,6 +79,8 @@ impl Client {
             base,
             deadline,
             tokens: None,
+            notices: None,
+            bearer: None,
         }
     }
 
@@ -90,6 +89,24 @@ impl Client {
     pub fn showing(self, tokens: Arc<dyn Tokens>) -> Self {
         Self {
             tokens: Some(tokens),
+            ..self
+        }
+    }
+
+    /// Hands on what answers say beside their bodies.
+    #[must_use]
+    pub fn noticing(self, notices: Arc<dyn Notices>) -> Self {
+        Self {
+            notices: Some(notices),
+            ..self
+        }
+    }
+
+    /// Shows an operator's token with each call.
+    #[must_use]
+    pub fn bearing(self, token: &str) -> Self {
+        Self {
+            bearer: Some(Bearer(token.into())),
             ..self
         }
     }
@@ -127,6 +144,30 @@ impl Client {
     /// [`CallError::Status`] with 503 if they should not.
     pub async fn readyz(&self) -> Result<Health, CallError> {
         self.get(&["readyz"]).json().await
+    }
+
+    /// The authorities of the mesh, for whoever asks.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn authorities(&self) -> Result<AuthorityList, CallError> {
+        self.get(&["api", "ca"]).json().await
+    }
+
+    /// Lets this host join, by a token. What is answered is not judged.
+    ///
+    /// # Errors
+    /// [`CallError`]; its kind is [`crate::problem_kind::Kind::TokenRefused`] if the token is not one that does.
+    pub async fn join(&self, join: &Join) -> Result<Joined, CallError> {
+        self.post(&["api", "join"], Some(join)).json().await
+    }
+
+    /// Has the certificate that the connection shows made anew. What is answered is not judged.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn renew(&self, renew: &Renew) -> Result<Joined, CallError> {
+        self.post(&["api", "renew"], Some(renew)).json().await
     }
 
     /// Registers a node. What is answered is not judged.
@@ -263,7 +304,9 @@ impl Client {
     }
 
     fn call(&self, method: Method, url: Url) -> Call<'_> {
-        Call::new(&self.connections.0, method, url, self.deadline)
+        let call = Call::new(self.connections.client(), method, url, self.deadline);
+        let bearer = self.bearer.as_ref().map(|bearer| &*bearer.0);
+        call.bearing(bearer).noticing(self.notices.as_deref())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::process::ControlPlane;
 /// A client that goes to loopback only, and never waits for ever.
 pub(crate) fn client() -> Client {
     Client::builder()
+        .tls_backend_preconfigured(mesh_rest::client::trusting_nobody())
         .no_proxy()
         .timeout(Duration::from_secs(30))
         .build()

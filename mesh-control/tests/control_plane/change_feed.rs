@@ -266,7 +266,11 @@ async fn a_wait_outlives_the_deadlines_of_other_requests() {
     let control_plane = Setup::new().with("--node-timeout", "10m").start();
     let api = Api::of(&control_plane);
     api.register(node("a", "192.0.2.1")).await.admitted();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(mesh_rest::client::trusting_nobody())
+        .no_proxy()
+        .build()
+        .unwrap();
     let url = format!(
         "http://{}/api/nodes?since=1&wait=33",
         control_plane.address()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{CallError, Tokens, with_causes};
+use super::{CallError, Notices, Tokens, error, notice};
 use crate::{heartbeat_token::HEADER, problem::ProblemDocument, problem_kind::Kind};
 
 /// Largest answer that is read, in bytes: the list of 65,536 nodes is about 15 MB.
@@ -25,6 +25,8 @@ pub(super) struct Call<'a> {
     deadline: Duration,
     /// Where the token goes that is answered.
     tokens: Option<&'a dyn Tokens>,
+    /// Where goes what the answer says beside its body.
+    notices: Option<&'a dyn Notices>,
 }
 
 impl<'a> Call<'a> {
@@ -34,7 +36,22 @@ impl<'a> Call<'a> {
             request: client.request(method, url).timeout(deadline),
             deadline,
             tokens: None,
+            notices: None,
         }
+    }
+
+    /// Shows an operator's token.
+    pub(super) fn bearing(self, token: Option<&str>) -> Self {
+        let request = match token {
+            Some(token) => self.request.bearer_auth(token),
+            None => self.request,
+        };
+        Self { request, ..self }
+    }
+
+    /// Hands on what the answer says beside its body.
+    pub(super) fn noticing(self, notices: Option<&'a dyn Notices>) -> Self {
+        Self { notices, ..self }
     }
 
     /// Shows the token of this host, and keeps the one that is answered.
@@ -113,6 +130,9 @@ impl<'a> Call<'a> {
         let sent = self.request.send().await;
         let response = sent.map_err(|error| failed(&call, deadline, &error))?;
         let status = response.status();
+        if let Some(notices) = self.notices {
+            notices.take(notice::of(&response));
+        }
         if status.is_success() {
             let answered = response.headers().get(HEADER);
             let answered = answered.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -168,12 +188,7 @@ fn failed(call: &str, deadline: Duration, error: &reqwest::Error) -> CallError {
     if error.is_timeout() {
         return CallError::TimedOut { call, deadline };
     }
-    // reqwest's own line repeats the URL, which is in `call` already.
-    let cause = std::error::Error::source(error);
-    CallError::Unreachable {
-        call,
-        reason: cause.map_or_else(|| error.to_string(), with_causes),
-    }
+    error::unreachable(call, error)
 }
 
 /// What an error body says: title and detail of a problem document, else the beginning of the

@@ -1,10 +1,11 @@
 //! Why a call to the control plane failed.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use reqwest::StatusCode;
+use rustls::AlertDescription;
 
-use crate::problem::ProblemDocument;
+use crate::{problem::ProblemDocument, problem_kind::Kind};
 
 /// Why a call to the control plane failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,16 @@ pub enum CallError {
         call: String,
         /// The cause, with its causes.
         reason: String,
+    },
+    /// There is no TLS with who is there.
+    #[error("{call}: TLS: {reason}")]
+    Tls {
+        /// Method and URL.
+        call: String,
+        /// What TLS says, and what that means.
+        reason: String,
+        /// Whether it was the other side that broke off, because of the certificate that it was shown.
+        certificate_refused: bool,
     },
     /// No complete answer within the deadline.
     #[error("{call}: no complete answer within {deadline:?}")]
@@ -79,10 +90,37 @@ impl CallError {
         self.is_transient() || matches!(self, Self::Malformed { .. } | Self::TooLarge { .. })
     }
 
-    /// Whether nobody answered.
+    /// Whether no control plane answered.
     #[must_use]
     pub fn is_silence(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Tls { .. } | Self::TimedOut { .. }
+        )
+    }
+
+    /// The kind of problem that was answered, if it is one that this version knows.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Status { problem, .. } => problem.as_ref()?.kind(),
+            Self::UnknownNode { .. } => Some(Kind::UnknownNode),
+            Self::Copy { .. } => Some(Kind::Copy),
+            _ => None,
+        }
+    }
+
+    /// Whether the credentials of who asks are refused, or missing.
+    #[must_use]
+    pub fn is_of_credentials(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => *status == StatusCode::UNAUTHORIZED,
+            Self::Tls {
+                certificate_refused,
+                ..
+            } => *certificate_refused,
+            _ => false,
+        }
     }
 
     /// Whether the control plane took offence at what the request said.
@@ -102,6 +140,83 @@ impl CallError {
             _ => self.is_silence(),
         }
     }
+}
+
+/// Why there was no answer.
+pub(super) fn unreachable(call: String, error: &reqwest::Error) -> CallError {
+    if let Some(tls) = of_tls(error) {
+        return CallError::Tls {
+            call,
+            reason: in_words(tls),
+            certificate_refused: is_of_our_certificate(tls),
+        };
+    }
+    // reqwest's own line repeats the URL, which is in `call` already.
+    let cause = Error::source(error);
+    CallError::Unreachable {
+        call,
+        reason: cause.map_or_else(|| error.to_string(), with_causes),
+    }
+}
+
+/// What TLS says about it, if it was TLS that failed.
+fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
+        }
+        // An error of input and output has its contents beside its causes.
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        if let Some(tls) = inner.and_then(|inner| of_tls(inner)) {
+            return Some(tls);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            "the certificate that it shows was signed by nobody who is trusted here: is this the mesh's control plane, \
+             and does nothing stand between?"
+                .to_owned()
+        }
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
+            other.to_string()
+        }
+        rustls::Error::Other(other) => other.to_string(),
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            "it does not speak TLS: is it http:// that is meant?".to_owned()
+        }
+        error if is_of_our_certificate(error) => {
+            format!("it does not take the certificate of this host ({error})")
+        }
+        error => error.to_string(),
+    }
+}
+
+/// Alerts by which a server refuses the certificate of a client (RFC 8446 section 6.2). A client of ours never sees
+/// those about its own view of the server's.
+fn is_of_our_certificate(error: &rustls::Error) -> bool {
+    use AlertDescription as A;
+    matches!(
+        error,
+        rustls::Error::AlertReceived(
+            A::BadCertificate
+                | A::UnsupportedCertificate
+                | A::CertificateRevoked
+                | A::CertificateExpired
+                | A::CertificateUnknown
+                | A::UnknownCA
+                | A::AccessDenied
+                | A::DecryptError
+                | A::CertificateRequired
+        )
+    )
 }
 
 /// An error with everything that caused it in one line. HTTP and gRPC clients hide what an
