@@ -167,7 +167,7 @@ async fn a_flood_of_bad_join_tokens_is_slowed_down_and_a_good_one_passes() {
     eprintln!("heartbeats beside 200 bad tokens are answered within {worst:?}");
     // The same source, with what is valid.
     served.joined().await;
-    let log = served.control_plane.log();
+    let log = super::slow_down::refusals_logged(&served.control_plane).await;
     let words = log.iter().filter(|line| line.contains("refused")).count();
     assert_eq!(words, 1, "{log:?}");
 }

@@ -106,11 +106,24 @@ async fn what_is_refused_again_and_again_is_logged_once_and_nothing_of_a_token_i
         assert!([401, 429].contains(&answer.status), "{}", answer.body);
         assert!(!answer.body.contains(secret), "{}", answer.body);
     }
-    let log = control_plane.log();
+    let log = refusals_logged(&control_plane).await;
     let words = log.iter().filter(|line| line.contains("refused")).count();
     assert_eq!(words, 1, "{log:?}");
     assert!(
         log.iter()
             .all(|line| !line.contains(secret) && !line.contains("token=x"))
     );
+}
+
+/// What is logged when a refusal is: that takes a moment.
+pub(super) async fn refusals_logged(control_plane: &crate::process::ControlPlane) -> Vec<String> {
+    let deadline = Instant::now() + super::client::PATIENCE;
+    loop {
+        let log = control_plane.log();
+        if log.iter().any(|line| line.contains("refused")) {
+            return log;
+        }
+        assert!(Instant::now() < deadline, "{log:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
