@@ -5,7 +5,7 @@ use std::{
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{Command, ExitStatus},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use crate::{
     deadline::{Deadline, wait_until},
     error::{Error, Result},
     netns::NetNs,
-    process::{DaemonOptions, Launch, Privileges, Process},
+    process::{DaemonOptions, Launch, Privileges, Process, output},
 };
 
 const BINARY: &str = "quilt-mesh-control";
@@ -106,7 +106,8 @@ impl ControlPlane {
             "info".into(),
         ];
         // Whoever is on the testbed's underlay may ask. By its variable, which earlier versions do not know.
-        let options = &options.clone().env("QUILT_MESH_INSECURE", "true");
+        let insecure = (!options.is_over_tls()).to_string();
+        let options = &options.clone().env("QUILT_MESH_INSECURE", insecure);
         *slot = Some(Process::start(Launch {
             name: BINARY,
             place: self.namespace.name(),
@@ -119,6 +120,17 @@ impl ControlPlane {
             options,
         })?);
         Ok(())
+    }
+
+    /// What its command line says, told to do something where it serves, such as `["token", "create"]`.
+    ///
+    /// # Errors
+    ///
+    /// What it says when it refuses.
+    pub fn told(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new(crate::binaries::find(BINARY)?);
+        command.args(words).arg("--state-dir").arg(&self.dir);
+        output(command)
     }
 
     /// Waits until it answers `GET /health`.

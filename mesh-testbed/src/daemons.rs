@@ -114,7 +114,7 @@ impl Host {
             namespace: self.netns(),
             mounts: None,
             inside: doors.as_deref(),
-            args: self.arguments(daemon),
+            args: self.arguments(daemon, options.is_over_tls()),
             log: self.log(daemon),
             privileges: match daemon {
                 Daemon::Runtime => Privileges::Root,
@@ -125,7 +125,7 @@ impl Host {
         Ok(())
     }
 
-    fn arguments(&self, daemon: Daemon) -> Vec<OsString> {
+    fn arguments(&self, daemon: Daemon, over_tls: bool) -> Vec<OsString> {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, RUNTIME_PORT));
         let options: Vec<(&str, OsString)> = match daemon {
             Daemon::Runtime => vec![
@@ -135,7 +135,13 @@ impl Host {
                 ("--log-level", "info".into()),
             ],
             Daemon::Agent => vec![
-                ("--control-plane", self.control_plane_url.clone().into()),
+                (
+                    "--control-plane",
+                    match over_tls {
+                        true => self.control_plane_url.replacen("http:", "https:", 1).into(),
+                        false => self.control_plane_url.clone().into(),
+                    },
+                ),
                 ("--quilt-runtime", format!("http://{loopback}").into()),
                 ("--host-ip", self.address().to_string().into()),
                 ("--hostname", self.name().to_owned().into()),

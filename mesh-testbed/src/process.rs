@@ -27,6 +27,7 @@ pub struct DaemonOptions {
     environment: Vec<(OsString, OsString)>,
     binary: Option<PathBuf>,
     privileges: Option<Privileges>,
+    over_tls: bool,
 }
 
 /// What a daemon may do.
@@ -64,6 +65,17 @@ impl DaemonOptions {
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
+    }
+
+    /// An agent calls the control plane over TLS; a control plane speaks nothing else with whoever is not on its own host.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.over_tls = true;
+        self
+    }
+
+    pub(crate) fn is_over_tls(&self) -> bool {
+        self.over_tls
     }
 
     /// Starts this file instead of the daemon's binary, e.g. one of another release.

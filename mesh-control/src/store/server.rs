@@ -55,6 +55,7 @@ fn unverified(options: &PgConnectOptions) -> Option<String> {
         || host.starts_with('/')
         || host == "localhost"
         || host
+            .trim_matches(['[', ']'])
             .parse::<IpAddr>()
             .is_ok_and(|address| address.is_loopback());
     if is_verified || is_here {
