@@ -18,6 +18,7 @@ use crate::{
     feed::{self, FeedSettings, Listed},
     heartbeat,
     host_address::{self, HostAddress},
+    membership::{self, Membership, Surroundings},
     node::{NodeDescription, Registered},
     peers::PeerSet,
     probe::{self, ProbeSettings},
@@ -41,6 +42,8 @@ const WAITING_REPORTS: usize = 1;
 pub struct Settings {
     /// The control plane.
     pub control_plane: ControlPlane,
+    /// How this node is a member of a mesh; none: it shows no certificate of one.
+    pub membership: Option<Membership>,
     /// This node.
     pub node: NodeDescription,
     /// Where its address comes from.
@@ -121,6 +124,18 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         },
         tasks_stop.clone(),
     ));
+    if let Some(membership) = settings.membership {
+        let surroundings = Surroundings {
+            registration: registration.subscribe(),
+            revocation: revocation.clone(),
+        };
+        tasks.spawn(membership::run(
+            control_plane.clone(),
+            membership,
+            surroundings,
+            tasks_stop.clone(),
+        ));
+    }
     let runtime = settings.dataplane.runtime.clone();
     tasks.spawn(dataplane::run(
         settings.dataplane,

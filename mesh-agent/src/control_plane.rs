@@ -4,7 +4,10 @@
 //! so each call goes to the one that answered last, and to the next when that fails. The one
 //! that answers then is kept: nothing draws the nodes back to the first when it returns.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use backon::BackoffBuilder as _;
 use mesh_rest::{
@@ -12,12 +15,14 @@ use mesh_rest::{
     client::{CallError, Client, Connections, Tokens as _},
     feed_query::FeedQuery,
     heartbeat::Heartbeat,
+    join::{Join, Joined, Renew},
     leave::Leave,
     node_list::NodesAnswer,
     overlay::Overlay,
     registration::Registration,
 };
 use reqwest::Url;
+use rustls::ClientConfig;
 use tokio::{
     sync::{Mutex, MutexGuard, watch},
     task::yield_now,
@@ -25,11 +30,16 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{excerpt::Excerpt, node::parse_subnet, node_list::Question, retry, token::TokenKeeper};
+use crate::{
+    excerpt::Excerpt, heard::Ears, node::parse_subnet, node_list::Question, retry,
+    token::TokenKeeper,
+};
 
 mod error;
+mod standing;
 
 pub use error::ControlPlaneError;
+pub use standing::Standing;
 
 /// How long a heartbeat waits for its turn on the connection before it takes another one, and a
 /// question for a heartbeat that is due.
@@ -50,6 +60,12 @@ struct Shared {
     deadline: Duration,
     connect_deadline: Duration,
     token: Arc<TokenKeeper>,
+    ears: Arc<Ears>,
+    /// How TLS is spoken; nothing: not at all.
+    tls: std::sync::Mutex<Option<ClientConfig>>,
+    standing: watch::Sender<Standing>,
+    /// Told each time that this host's credentials were not taken.
+    doubts: watch::Sender<()>,
     /// Whose turn it is on the one connection that is kept.
     line: Mutex<()>,
     /// When a question was last taken for a heartbeat.
@@ -78,10 +94,10 @@ pub struct Lease {
 }
 
 impl ControlPlane {
-    /// Makes a client for the control plane with replicas at `bases`: at least one, plain
-    /// http, checked by [`crate::options`]. `deadline` bounds each attempt of a call, body
+    /// Makes a client for the control plane with replicas at `bases`: at least one, all of http or all of
+    /// https, checked by [`crate::options`]. `deadline` bounds each attempt of a call, body
     /// included; `connect_deadline` the time until the connection stands. `token` is what this
-    /// host shows itself by.
+    /// host shows itself by, `tls` how it speaks TLS, and `standing` whether it has what it needs for that.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up.
@@ -90,10 +106,12 @@ impl ControlPlane {
         deadline: Duration,
         connect_deadline: Duration,
         token: TokenKeeper,
+        tls: Option<ClientConfig>,
+        standing: Standing,
     ) -> Result<Self, reqwest::Error> {
         let current = Current {
             index: 0,
-            connections: connections(connect_deadline)?,
+            connections: connections(connect_deadline, tls.clone())?,
         };
         let shared = Shared {
             bases,
@@ -102,6 +120,10 @@ impl ControlPlane {
             deadline,
             connect_deadline,
             token: Arc::new(token),
+            ears: Arc::default(),
+            tls: std::sync::Mutex::new(tls),
+            standing: watch::Sender::new(standing),
+            doubts: watch::Sender::new(()),
             line: Mutex::default(),
             counted: watch::Sender::new(None),
         };
@@ -129,7 +151,9 @@ impl ControlPlane {
     /// # Errors
     /// If the HTTP client cannot be set up.
     pub fn renew_connections(&self) -> Result<(), reqwest::Error> {
-        let connections = connections(self.shared.connect_deadline)?;
+        let tls = self.shared.tls.lock();
+        let tls = tls.unwrap_or_else(PoisonError::into_inner).clone();
+        let connections = connections(self.shared.connect_deadline, tls)?;
         let current = &self.shared.current;
         current.send_modify(|current| current.connections = connections);
         Ok(())
@@ -146,11 +170,12 @@ impl ControlPlane {
         let turn = timeout(LINE_PATIENCE, self.shared.line.lock());
         let give_way = async { self.shared.current.send_modify(|_| {}) };
         let (turn, ()) = tokio::join!(biased; turn, give_way);
+        let ours = &self.node_of_certificate();
         let register = |replica: Client| async move {
             let admitted = replica.register(node).await?;
-            lease(&replica, admitted)
+            of_certificate(&replica, lease(&replica, admitted)?, ours.as_deref())
         };
-        let answer = self.ask(self.shared.bases.len(), register).await;
+        let answer = self.ask_as_node(self.shared.bases.len(), register).await;
         if let Ok(turn) = turn {
             end(turn).await;
         }
@@ -182,7 +207,7 @@ impl ControlPlane {
         let query = query.as_ref();
         let nodes = |replica: Client| async move { Ok(replica.nodes(query).await?) };
         let (asked, before) = (Instant::now(), self.shared.token.token());
-        let answer = self.ask(self.attempts(), nodes).await;
+        let answer = self.ask_as_node(self.attempts(), nodes).await;
         // Who hands out another token has taken the question for a sign of life.
         if answer.is_ok() && self.shared.token.token() != before {
             self.shared.counted.send_replace(Some(asked));
@@ -213,7 +238,7 @@ impl ControlPlane {
         // shall not make the node late.
         let turn = timeout(LINE_PATIENCE, self.shared.line.lock()).await;
         let beat = |replica: Client| async move { Ok(replica.heartbeat(node_id, report).await?) };
-        let answer = self.ask(self.attempts(), beat).await;
+        let answer = self.ask_as_node(self.attempts(), beat).await;
         if let Ok(turn) = turn {
             end(turn).await;
         }
@@ -226,7 +251,7 @@ impl ControlPlane {
     /// If every attempt fails.
     pub async fn deregister(&self, node_id: &str) -> Result<(), ControlPlaneError> {
         let deregister = |replica: Client| async move { Ok(replica.deregister(node_id).await?) };
-        self.ask(self.attempts(), deregister).await
+        self.ask_as_node(self.attempts(), deregister).await
     }
 
     /// Says that the node leaves for good, which only who has its key may. Repeated until it
@@ -239,7 +264,47 @@ impl ControlPlane {
             node_key: node_key.to_owned(),
         };
         let leave = |replica: Client| async move { Ok(replica.leave(node_id, body).await?) };
-        self.ask(self.attempts(), leave).await
+        self.ask_as_node(self.attempts(), leave).await
+    }
+
+    /// Lets this host join. Each replica is asked once, over connections of its own, which check by `tls`.
+    ///
+    /// # Errors
+    /// If every replica fails, or one refuses.
+    pub async fn join(&self, tls: ClientConfig, join: &Join) -> Result<Joined, ControlPlaneError> {
+        let call = |replica: Client| async move { Ok(replica.join(join).await?) };
+        self.ask_over(tls, self.shared.bases.len(), call).await
+    }
+
+    /// Has the certificate made anew that `tls` shows, over connections of its own: those that stand are not disturbed.
+    ///
+    /// # Errors
+    /// If every attempt fails, or is refused.
+    pub async fn renew(
+        &self,
+        tls: ClientConfig,
+        renew: &Renew,
+    ) -> Result<Joined, ControlPlaneError> {
+        let call = |replica: Client| async move { Ok(replica.renew(renew).await?) };
+        self.ask_over(tls, self.attempts(), call).await
+    }
+
+    async fn ask_over<T, F>(
+        &self,
+        tls: ClientConfig,
+        attempts: usize,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, ControlPlaneError>
+    where
+        F: Future<Output = Result<T, ControlPlaneError>>,
+    {
+        let connections = connections(self.shared.connect_deadline, Some(tls));
+        let connections = connections.map_err(|error| CallError::Unreachable {
+            call: "set up the HTTP client".to_owned(),
+            reason: error.to_string(),
+        })?;
+        let call = |replica: Client| call(replica.over(connections.clone()));
+        self.ask(attempts, call).await
     }
 
     /// At least every replica once, and one that is alone a few times.
@@ -251,7 +316,32 @@ impl ControlPlane {
         let connections = self.shared.current.borrow().connections.clone();
         let base = self.shared.bases[index % self.shared.bases.len()].clone();
         let token = Arc::clone(&self.shared.token);
-        Client::new(connections, base, self.shared.deadline).showing(token)
+        let ears = Arc::clone(&self.shared.ears);
+        Client::new(connections, base, self.shared.deadline)
+            .showing(token)
+            .noticing(ears)
+    }
+
+    /// Asks as [`Self::ask`] does, if this host is a node to the control plane.
+    async fn ask_as_node<T, F>(
+        &self,
+        attempts: usize,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, ControlPlaneError>
+    where
+        F: Future<Output = Result<T, ControlPlaneError>>,
+    {
+        if !self.is_admitted() {
+            return Err(ControlPlaneError::NotAdmitted);
+        }
+        let answer = self.ask(attempts, call).await;
+        if answer
+            .as_ref()
+            .is_err_and(ControlPlaneError::is_of_credentials)
+        {
+            self.shared.doubts.send_replace(());
+        }
+        answer
     }
 
     /// Asks one replica after another, from the one that answered last. Whoever answers,
@@ -321,9 +411,31 @@ async fn end(turn: MutexGuard<'_, ()>) {
     drop(turn);
 }
 
-fn connections(connect_deadline: Duration) -> Result<Connections, reqwest::Error> {
+fn connections(
+    connect_deadline: Duration,
+    tls: Option<ClientConfig>,
+) -> Result<Connections, reqwest::Error> {
     let user_agent = concat!("quilt-mesh-agent/", env!("CARGO_PKG_VERSION"));
-    Connections::new(connect_deadline, user_agent)
+    match tls {
+        Some(tls) => Connections::over_tls(connect_deadline, user_agent, tls),
+        None => Connections::new(connect_deadline, user_agent),
+    }
+}
+
+/// The lease, if it is that of the node whose certificate this host has.
+fn of_certificate(
+    replica: &Client,
+    lease: Lease,
+    ours: Option<&str>,
+) -> Result<Lease, ControlPlaneError> {
+    match ours {
+        Some(ours) if ours != lease.node_id => Err(ControlPlaneError::OtherNode {
+            call: format!("POST {}", replica.url(&["api", "nodes", "register"])),
+            ours: ours.to_owned(),
+            answered: lease.node_id,
+        }),
+        _ => Ok(lease),
+    }
 }
 
 /// Judges the answer to a registration.

@@ -16,22 +16,27 @@
 //! | sync | [`sync`] | none: it makes peers of what feed and probe say |
 //! | data plane | [`dataplane`] | runtime |
 //! | host address | [`host_address`] | none, but the resolver for the control plane's name |
+//! | membership | [`membership`] | control plane, for the certificate by which it knows this node |
 //!
 //! What they decide is computed by pure functions: [`node_list::NodeList`] follows the
 //! control plane's list, [`peers::assess`] makes the peers out of it, [`peers::judge`] ends
 //! the doubt about those it does not call up, and [`routes::Routes`] makes the calls.
 
 pub mod agent;
+pub mod clock;
 pub mod control_plane;
+pub mod credentials;
 pub mod dataplane;
 pub mod excerpt;
 pub mod feed;
 pub mod generation;
+pub mod heard;
 pub mod heartbeat;
 pub mod held_subnet;
 pub mod host_address;
 pub mod identity;
 pub mod machine;
+pub mod membership;
 pub mod node;
 pub mod node_list;
 pub mod options;

@@ -22,6 +22,7 @@ use crate::{
     feed::FeedSettings,
     host_address::HostAddress,
     identity, machine,
+    membership::Membership,
     node::NodeDescription,
     probe::ProbeSettings,
     runtime_client::RuntimeAddress,
@@ -29,9 +30,11 @@ use crate::{
 };
 
 mod runtime;
+mod transport;
 mod values;
 
 pub use runtime::RuntimeOptions;
+pub use transport::TransportOptions;
 pub use values::RuntimeUrl;
 
 /// The agent of a Quilt Mesh node: registers the node with the control plane, keeps it
@@ -49,7 +52,7 @@ pub use values::RuntimeUrl;
                   before its environment variable."
 )]
 pub struct Options {
-    /// Base URL of the control plane, e.g. http://192.0.2.10:8080; one for each replica
+    /// Base URL of the control plane, e.g. https://192.0.2.10:8080; one for each replica
     ///
     /// Give it once for each replica, or all of them separated by commas. They are tried in
     /// this order; the agent stays with one until it fails, and then goes on to the next.
@@ -60,9 +63,13 @@ pub struct Options {
         required = true,
         action = ArgAction::Append,
         value_delimiter = ',',
-        value_parser = values::http_url
+        value_parser = values::control_plane_url
     )]
     pub control_plane: Vec<Url>,
+
+    /// How the control plane is known, and this node to it.
+    #[command(flatten)]
+    pub transport: TransportOptions,
 
     /// Where the runtime is.
     #[command(flatten)]
@@ -97,11 +104,12 @@ pub struct Options {
     )]
     pub log_level: Targets,
 
-    /// Directory that holds the node's identity (files "node-key" and "node-token")
+    /// Directory that holds the node's identity (files "node-key" and "node-token", and of a node that joined "node.key",
+    /// "node.pem" and "ca.pem")
     ///
     /// With it the node keeps its subnet when its address changes. It must exist and be
     /// writable for the agent's user, and belong to this node alone; otherwise the agent says
-    /// so once and the node is known by its address.
+    /// so once and the node is known by its address. A node can only join with it.
     #[arg(
         long,
         value_name = "DIR",
@@ -284,8 +292,8 @@ impl Options {
     /// Completes the options with what the system says.
     ///
     /// # Errors
-    /// If the host name is not given and cannot be read, the HTTP client cannot be set up, or the
-    /// runtime's place cannot be used.
+    /// If the host name is not given and cannot be read, the HTTP client cannot be set up, the runtime's place cannot be used,
+    /// or TLS is asked for and cannot be spoken with what is there.
     pub fn settings(self) -> anyhow::Result<Settings> {
         let hostname = match self.hostname {
             Some(hostname) => hostname,
@@ -304,11 +312,22 @@ impl Options {
                 (None, TokenKeeper::in_memory())
             }
         };
+        let transport = self
+            .transport
+            .transport(&self.control_plane, &self.state_dir)?;
+        let membership = transport.membership.map(|start| Membership {
+            node_key: node_key.clone(),
+            hostname: hostname.clone(),
+            heartbeat_interval: self.heartbeat_interval,
+            ..start
+        });
         let control_plane = ControlPlane::new(
             self.control_plane,
             self.request_timeout,
             self.connect_timeout,
             token,
+            transport.tls,
+            transport.standing,
         )
         .context("cannot set up the HTTP client")?;
         let runtime = RuntimeAddress {
@@ -318,6 +337,7 @@ impl Options {
         };
         Ok(Settings {
             control_plane,
+            membership,
             node: NodeDescription {
                 hostname,
                 cpu_cores: machine::cpu_cores(),

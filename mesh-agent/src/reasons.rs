@@ -17,12 +17,14 @@ impl<K> Default for Reasons<K> {
 }
 
 impl<K: Ord> Reasons<K> {
-    /// Records why `subject` fails. True if that is news, and therefore worth a log line.
+    /// Records why `subject` fails. True if that is news, and therefore worth a log line. That it is another time by now
+    /// is none.
     pub fn note(&mut self, subject: K, reason: &str) -> bool {
+        let reason = without_times(reason);
         match self.current.get(&subject) {
-            Some(known) if known == reason => false,
+            Some(known) if *known == reason => false,
             _ => {
-                self.current.insert(subject, reason.to_owned());
+                self.current.insert(subject, reason);
                 true
             }
         }
@@ -39,6 +41,31 @@ impl<K: Ord> Reasons<K> {
     }
 }
 
+/// The text with every time of the form 2026-11-30T06:00:00Z the same.
+fn without_times(text: &str) -> String {
+    const FORM: &[u8] = b"0000-00-00T00:00:00Z";
+    let is_time = |bytes: &[u8]| {
+        let fits = |(byte, form): (&u8, &u8)| match form {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == form,
+        };
+        bytes.len() == FORM.len() && bytes.iter().zip(FORM).all(fits)
+    };
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        // What has this form is ASCII, and ends between characters.
+        if rest.as_bytes().get(..FORM.len()).is_some_and(is_time) {
+            kept.push('T');
+            rest = &rest[FORM.len()..];
+        } else {
+            kept.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +79,17 @@ mod tests {
         assert!(reasons.resolve(&"route"));
         assert!(!reasons.resolve(&"route"));
         assert!(reasons.note("route", "timed out"));
+    }
+
+    #[test]
+    fn that_it_is_later_is_no_news() {
+        let mut reasons = Reasons::default();
+        let reason = |time| {
+            format!("holds from 2026-11-30T05:00:00Z, and it is {time}: set the clock, \u{e4}")
+        };
+        assert!(reasons.note((), &reason("2026-11-30T06:00:01Z")));
+        assert!(!reasons.note((), &reason("2026-12-30T07:30:41Z")));
+        assert!(reasons.note((), &reason("later")));
     }
 
     #[test]

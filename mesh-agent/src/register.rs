@@ -14,6 +14,7 @@ use crate::{
     control_plane::{ControlPlane, Lease},
     held_subnet::held,
     node::{NodeDescription, Registered},
+    reasons::Reasons,
     retry,
     runtime_client::RuntimeAddress,
 };
@@ -156,8 +157,9 @@ async fn register(
     node: &Registration,
 ) -> Lease {
     let mut pauses = backon::BackoffBuilder::build(retry::until_registered());
-    let mut logged = String::new();
+    let mut reasons = Reasons::default();
     loop {
+        control_plane.admitted().await;
         let mut node = node.clone();
         // Each time: the runtime may have started in the meantime.
         let held = held(runtime).await;
@@ -167,9 +169,8 @@ async fn register(
             Ok(lease) => return lease,
             Err(error) => error.to_string(),
         };
-        if error != logged {
+        if reasons.note((), &error) {
             warn!(error, "cannot register; trying again until it succeeds");
-            logged = error;
         }
         sleep(pauses.next().unwrap_or(retry::LONGEST_REGISTER_PAUSE)).await;
     }

@@ -53,6 +53,19 @@ pub fn until_registered() -> ExponentialBuilder {
         .with_jitter()
 }
 
+/// The longest pause between two attempts to have a certificate made anew, which is valid for days more.
+pub const LONGEST_RENEWAL_PAUSE: Duration = Duration::from_secs(600);
+
+/// Repetitions of the renewal of a certificate: each costs the control plane a signature.
+#[must_use]
+pub fn until_renewed() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(LONGEST_RENEWAL_PAUSE)
+        .without_max_times()
+        .with_jitter()
+}
+
 /// Looks for the node's address, without which there is nothing to register.
 #[must_use]
 pub fn until_found() -> ExponentialBuilder {

@@ -47,7 +47,9 @@ pub enum NotTheControlPlane {
     NoTrust,
 }
 
-fn clock(seconds: i64) -> String {
+/// A time in Unix seconds, as it stands in what is said to people.
+#[must_use]
+pub fn clock(seconds: i64) -> String {
     let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
     let text = moment.and_then(|moment| moment.format(&Rfc3339).ok());
     text.unwrap_or_else(|| format!("{seconds} s since 1970"))

@@ -84,6 +84,15 @@ impl Client {
         }
     }
 
+    /// The same, over other connections.
+    #[must_use]
+    pub fn over(self, connections: Connections) -> Self {
+        Self {
+            connections,
+            ..self
+        }
+    }
+
     /// Shows the token of this host in a node's calls, and keeps those that are answered.
     #[must_use]
     pub fn showing(self, tokens: Arc<dyn Tokens>) -> Self {

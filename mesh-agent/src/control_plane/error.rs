@@ -1,6 +1,6 @@
 //! Why a call to the control plane failed.
 
-use mesh_rest::client::CallError;
+use mesh_rest::{client::CallError, problem_kind::Kind};
 
 use crate::{excerpt::Excerpt, node::SubnetError};
 
@@ -20,6 +20,19 @@ pub enum ControlPlaneError {
         /// The rule it breaks.
         error: SubnetError,
     },
+    /// The registration is that of another node than the certificate's.
+    #[error("{call}: registered as the node {}, and this host's certificate is of {ours}", Excerpt(.answered))]
+    OtherNode {
+        /// Method and URL.
+        call: String,
+        /// The node of the certificate.
+        ours: String,
+        /// The node as answered.
+        answered: String,
+    },
+    /// It was not asked: this host's certificate is refused.
+    #[error("the control plane does not take this node's certificate")]
+    NotAdmitted,
 }
 
 impl ControlPlaneError {
@@ -48,10 +61,22 @@ impl ControlPlaneError {
         self.call().is_some_and(CallError::is_transient)
     }
 
+    /// The kind of problem that was answered, if it is one that this version knows.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        self.call()?.kind()
+    }
+
+    /// Whether the credentials of this host are refused, or missing.
+    #[must_use]
+    pub fn is_of_credentials(&self) -> bool {
+        self.call().is_some_and(CallError::is_of_credentials)
+    }
+
     fn call(&self) -> Option<&CallError> {
         match self {
             Self::Call(error) => Some(error),
-            Self::Subnet { .. } => None,
+            Self::Subnet { .. } | Self::OtherNode { .. } | Self::NotAdmitted => None,
         }
     }
 }

@@ -101,11 +101,7 @@ fn the_control_plane_may_have_several_replicas() {
 fn a_wrong_value_is_refused_with_the_rule() {
     for (option, value, rule) in [
         ("--control-plane", "192.0.2.10:8080", "http"),
-        (
-            "--control-plane",
-            "https://192.0.2.10",
-            "TLS is not supported",
-        ),
+        ("--control-plane", "ftp://192.0.2.10", "https"),
         ("--control-plane", "http://", "empty host"),
         ("--control-plane", "http://a:b@192.0.2.10", "passwords"),
         ("--control-plane", "http://192.0.2.10/?x=1", "query"),
@@ -137,4 +133,58 @@ fn a_wrong_value_is_refused_with_the_rule() {
         let error = Options::try_parse_from(line).unwrap_err().to_string();
         assert!(error.contains(rule), "{option} {value:?}: {error}");
     }
+}
+
+#[test]
+fn no_join_token_is_repeated_in_an_error_or_a_debug_line() {
+    let secret = "qm1.nothing.but.nonsense";
+    let options = parse(&["--join", secret]).unwrap();
+    assert!(!format!("{options:?}").contains(secret), "{options:?}");
+    let error = options.settings().unwrap_err().to_string();
+    assert!(error.contains("over TLS"), "{error}");
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().to_str().unwrap();
+    let settings = |arguments: &[&str]| {
+        let mut line = vec![
+            "quilt-mesh-agent",
+            "--control-plane",
+            "https://192.0.2.10",
+            "--state-dir",
+            state,
+        ];
+        line.extend_from_slice(arguments);
+        Options::try_parse_from(line).unwrap().settings()
+    };
+    let error = settings(&["--join", secret]).unwrap_err();
+    let text = format!("{error:#} {error:?}");
+    assert!(text.contains("--join") && !text.contains(secret), "{text}");
+    // An empty variable is none.
+    let error = settings(&["--join", ""]).unwrap_err().to_string();
+    assert!(error.contains("--join TOKEN"), "{error}");
+}
+
+#[test]
+fn what_tls_is_spoken_with_is_given_in_full_or_not_at_all() {
+    for wrong in [
+        &["--tls-cert", "a", "--tls-key", "b"][..],
+        &["--tls-cert", "a", "--tls-ca", "b"],
+        &["--tls-key", "a"],
+        &["--join", "a", "--join-file", "b"],
+        &[
+            "--join",
+            "a",
+            "--tls-cert",
+            "a",
+            "--tls-key",
+            "b",
+            "--tls-ca",
+            "c",
+        ],
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong:?}");
+    }
+    let mixed = "https://192.0.2.10,http://192.0.2.11";
+    let options = Options::try_parse_from(["quilt-mesh-agent", "--control-plane", mixed]).unwrap();
+    let error = options.settings().unwrap_err().to_string();
+    assert!(error.contains("either all"), "{error}");
 }

@@ -11,15 +11,14 @@ use crate::underlay::parse_underlay_address;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A base URL: plain http, a host, and perhaps a path.
-pub(super) fn http_url(text: &str) -> Result<Url, String> {
+/// A base URL: http or https, a host, and perhaps a path.
+pub(super) fn control_plane_url(text: &str) -> Result<Url, String> {
     let url: Url = text
         .parse()
-        .map_err(|error| format!("{error}; write a URL such as http://192.0.2.10:8080"))?;
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err("TLS is not supported; write http://".to_owned()),
-        _ => return Err("not an http URL; write one such as http://192.0.2.10:8080".to_owned()),
+        .map_err(|error| format!("{error}; write a URL such as https://192.0.2.10:8080"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        let rule = "neither an http nor an https URL; write one such as https://192.0.2.10:8080";
+        return Err(rule.to_owned());
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err("the URL names no host".to_owned());
@@ -60,10 +59,10 @@ pub(super) fn runtime_url(text: &str) -> Result<RuntimeUrl, String> {
         };
     }
     let Some(rest) = text.strip_prefix("https://") else {
-        return http_url(text).map(|url| RuntimeUrl::Http(authority(&url)));
+        return control_plane_url(text).map(|url| RuntimeUrl::Http(authority(&url)));
     };
     // The same rules, and another port if none is given.
-    http_url(&format!("http://{rest}"))?;
+    control_plane_url(&format!("http://{rest}"))?;
     let url: Url = text.parse().map_err(|error| format!("{error}"))?;
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -74,7 +73,7 @@ pub(super) fn runtime_url(text: &str) -> Result<RuntimeUrl, String> {
     })
 }
 
-/// "host:port" of a URL that [`http_url`] accepted.
+/// "host:port" of a URL that [`control_plane_url`] accepted.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or(80);

@@ -16,6 +16,7 @@ mod feed;
 mod frozen_replica;
 mod heartbeat;
 mod held_subnet;
+mod joining;
 mod peers;
 mod process;
 mod real_control_plane;

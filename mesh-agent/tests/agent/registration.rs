@@ -244,7 +244,11 @@ fn a_wrong_option_ends_the_agent_with_the_rule_it_breaks() {
         ),
         (
             &["--control-plane", "https://127.0.0.1:1"],
-            "TLS is not supported",
+            "https:// needs something to know the control plane by",
+        ),
+        (
+            &["--control-plane", "http://127.0.0.1:1", "--join", "qm1.x"],
+            "a host joins over TLS",
         ),
         (&["--host-ip", HOST_IP], "--control-plane"),
     ] {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes},
     extract::{Path, Query, Request, State as Shared},
     http::{StatusCode, header},
@@ -21,8 +21,10 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 mod feed;
+pub(crate) mod mesh;
 
 use feed::Feed;
+use mesh::{Mesh, NodeOfCertificate, Peer, SharedMesh, TlsListener};
 
 /// How `GET /api/nodes` (or a registration) is answered.
 #[derive(Debug, Clone)]
@@ -102,6 +104,8 @@ pub(crate) struct FakeControlPlane {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     replica: Arc<Mutex<Replica>>,
+    /// It speaks TLS, and lets hosts join.
+    mesh: Option<SharedMesh>,
     server: Option<Runtime>,
 }
 
@@ -110,9 +114,23 @@ impl FakeControlPlane {
         Self::at(Ipv4Addr::LOCALHOST)
     }
 
+    /// One that speaks TLS, and lets hosts join.
+    pub(crate) fn with_authority() -> Self {
+        Self::serving(
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            Arc::new(Mutex::new(Self::fresh())),
+            Some(mesh::mesh()),
+        )
+    }
+
     /// One that listens at an address of this host.
     pub(crate) fn at(address: Ipv4Addr) -> Self {
-        let state = State {
+        let state = Arc::new(Mutex::new(Self::fresh()));
+        Self::serving(SocketAddr::from((address, 0)), state, None)
+    }
+
+    fn fresh() -> State {
+        State {
             nodes: Vec::new(),
             feed: Feed::new(),
             list_answer: Answer::Proper,
@@ -128,8 +146,7 @@ impl FakeControlPlane {
             overlay: Some((4789, 100)),
             lease: 1,
             born: 0,
-        };
-        Self::serving(SocketAddr::from((address, 0)), Arc::new(Mutex::new(state)))
+        }
     }
 
     /// Another replica on the same database.
@@ -138,14 +155,15 @@ impl FakeControlPlane {
     }
 
     pub(crate) fn replica_at(&self, address: SocketAddr) -> Self {
-        Self::serving(address, Arc::clone(&self.state))
+        Self::serving(address, Arc::clone(&self.state), self.mesh.clone())
     }
 
-    fn serving(address: SocketAddr, state: Arc<Mutex<State>>) -> Self {
+    fn serving(address: SocketAddr, state: Arc<Mutex<State>>, mesh: Option<SharedMesh>) -> Self {
         let mut control = Self {
             address,
             state,
             replica: Arc::default(),
+            mesh,
             server: None,
         };
         control.resume();
@@ -164,7 +182,12 @@ impl FakeControlPlane {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.mesh.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    pub(crate) fn mesh(&self) -> MutexGuard<'_, Mesh> {
+        self.mesh.as_ref().unwrap().lock().unwrap()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -194,7 +217,16 @@ impl FakeControlPlane {
                 called,
             ))
             .with_state((Arc::clone(&self.state), Arc::clone(&self.replica)));
-        server.spawn(async move { axum::serve(listener, routes).await });
+        match self.mesh.clone() {
+            None => drop(server.spawn(async move { axum::serve(listener, routes).await })),
+            Some(mesh) => {
+                let routes = mesh::guarded(routes, &mesh);
+                let routes = routes.into_make_service_with_connect_info::<Peer>();
+                server.spawn(
+                    async move { axum::serve(TlsListener::new(listener, mesh), routes).await },
+                );
+            }
+        }
         self.server = Some(server);
     }
 
@@ -337,7 +369,11 @@ fn with_overlay(mut answer: Value, overlay: Option<(u16, u32)>) -> Value {
     answer
 }
 
-async fn register(Shared((state, _)): States, body: Bytes) -> Response {
+async fn register(
+    Shared((state, _)): States,
+    certificate: Option<Extension<NodeOfCertificate>>,
+    body: Bytes,
+) -> Response {
     let answer = state.lock().unwrap().register_answer.clone();
     if let Some(response) = improper(answer).await {
         return response;
@@ -363,7 +399,8 @@ async fn register(Shared((state, _)): States, body: Bytes) -> Response {
         return Json(with_overlay(answer, state.overlay)).into_response();
     }
     state.born += 1;
-    let node_id = format!("own-{}", state.born);
+    let born = json!(format!("own-{}", state.born));
+    let node_id = mesh::node_of(certificate).unwrap_or(born);
     let subnet = format!("10.42.{}.0/24", state.lease);
     let mut node = request;
     node["node_id"] = json!(node_id);

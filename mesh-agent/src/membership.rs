@@ -1,0 +1,423 @@
+//! The membership task: lets this host join its mesh, and keeps its certificate valid.
+//!
+//! Until the host has joined nothing is said to the control plane as a node. From then on the certificate is made anew at
+//! two thirds of its life, and at once when the control plane says that the mesh has other authorities, or that it does
+//! not take the certificate. Whatever happens here, the data plane stays as it is.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::BackoffBuilder as _;
+use mesh_credentials::{
+    control_plane_check::{KnownBy, clock as shown},
+    join_token::JoinToken,
+};
+use mesh_rest::{
+    join::{Join, Joined, Renew},
+    problem_kind::Kind,
+};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    clock,
+    control_plane::ControlPlane,
+    credentials::{Credentials, Expected},
+    heard::Heard,
+    heartbeat::own_or_told,
+    node::Registered,
+    register::Revocation,
+    retry,
+};
+
+mod error;
+mod log;
+mod schedule;
+mod settings;
+mod token_source;
+
+pub use error::MembershipError;
+use log::MembershipLog;
+pub use settings::Membership;
+pub use token_source::{TokenError, TokenSource};
+
+/// The clock is looked at this often while the control plane says nothing, by whose answers it is looked at otherwise.
+const LONGEST_LOOK: Duration = Duration::from_secs(600);
+
+/// While a join token is refused: time between two looks whether there is another, and between two questions with the
+/// same one.
+const LOOK_FOR_TOKEN: Duration = Duration::from_secs(5);
+const SAME_TOKEN: Duration = Duration::from_secs(300);
+
+/// A certificate is used for so many seconds at least before it is made anew because it is time.
+const SHORTEST_LIFE: i64 = 60;
+
+/// A certificate is refused so many times before a token is used that may make this host another node: by a replica that
+/// does not know of it yet it is refused once.
+const BEFORE_JOINING_AGAIN: u32 = 3;
+
+/// Renewals for another reason than time are so many heartbeats apart at least.
+const BEATS_APART: u32 = 10;
+
+/// What the membership task learns from others, and tells them.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// The node as registered.
+    pub registration: watch::Receiver<Option<Registered>>,
+    /// Told when the host is another node than it registered as.
+    pub revocation: Revocation,
+}
+
+/// Lets the host join, and keeps it a member, until `stop`.
+pub async fn run(
+    control_plane: ControlPlane,
+    membership: Membership,
+    surroundings: Surroundings,
+    stop: CancellationToken,
+) {
+    let member = Member {
+        heard: control_plane.heard(),
+        doubts: control_plane.doubts(),
+        control_plane,
+        membership,
+        surroundings,
+        log: MembershipLog::default(),
+        unsaved: None,
+        asked_for: None,
+        apart_until: Instant::now(),
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = member.live() => {}
+    }
+}
+
+/// Why a certificate is to be made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cause {
+    /// It is time.
+    Due,
+    /// The mesh has other authorities.
+    Authorities(String),
+    /// The control plane did not take the certificate.
+    Doubt,
+}
+
+struct Member {
+    control_plane: ControlPlane,
+    membership: Membership,
+    surroundings: Surroundings,
+    heard: watch::Receiver<Heard>,
+    doubts: watch::Receiver<()>,
+    log: MembershipLog,
+    /// What is not on the disk yet is tried to be written then.
+    unsaved: Option<Instant>,
+    /// The set of authorities for which the certificate was made anew last.
+    asked_for: Option<String>,
+    /// Until then a certificate is not made anew for another reason than time.
+    apart_until: Instant,
+}
+
+impl Member {
+    async fn live(mut self) {
+        let mut current = match self.membership.credentials.take() {
+            Some(kept)
+                if schedule::left(&kept.presented, clock::now()) == schedule::Left::Nothing =>
+            {
+                warn!(
+                    node_id = kept.node_id,
+                    expired = shown(kept.presented.not_after),
+                    now = shown(clock::now()),
+                    "this node's certificate has expired; it is made anew before anything else"
+                );
+                self.renew(kept, &Cause::Due).await
+            }
+            Some(kept) => {
+                self.use_from_now_on(&kept);
+                kept
+            }
+            None => self.join().await,
+        };
+        let mut earliest = i64::MIN;
+        loop {
+            let at = schedule::renewal(&current.presented, rand::random()).max(earliest);
+            debug!(at = shown(at), "the certificate is made anew");
+            let cause = self.until_due(&current, at).await;
+            if cause != Cause::Due {
+                // A fleet hears of it in one moment.
+                sleep(self.heartbeat_interval().mul_f64(rand::random())).await;
+                self.apart_until = Instant::now() + self.heartbeat_interval() * BEATS_APART;
+            }
+            if let Cause::Authorities(digest) = &cause {
+                info!("the mesh has other authorities; the certificate is made anew");
+                self.asked_for = Some(digest.clone());
+            }
+            current = self.renew(current, &cause).await;
+            // Whoever answers with what is old already is not asked as fast as it answers.
+            earliest = self.now().saturating_add(SHORTEST_LIFE);
+        }
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        let registered = self.surroundings.registration.borrow();
+        let told = registered
+            .as_ref()
+            .and_then(|registered| registered.heartbeat_interval);
+        own_or_told(self.membership.heartbeat_interval, told)
+    }
+
+    /// The control plane's clock, as far as it is known: it judges whether a certificate holds.
+    fn now(&self) -> i64 {
+        clock::now().saturating_add(self.heard.borrow().clock_ahead)
+    }
+
+    /// Waits until there is a reason to have the certificate made anew: `at` in Unix seconds, or another.
+    async fn until_due(&mut self, current: &Credentials, at: i64) -> Cause {
+        loop {
+            self.save_again(current).await;
+            let now = self.now();
+            if now >= at {
+                return Cause::Due;
+            }
+            let apart = self.apart_until <= Instant::now();
+            let authorities = self.heard.borrow_and_update().authorities.clone();
+            let others = authorities.filter(|digest| {
+                current.authorities_digest.as_ref() != Some(digest)
+                    && self.asked_for.as_ref() != Some(digest)
+            });
+            match others {
+                Some(digest) if apart => return Cause::Authorities(digest),
+                _ => {}
+            }
+            let left = u64::try_from(at.saturating_sub(now)).unwrap_or_default();
+            let look = Instant::now() + Duration::from_secs(left).min(LONGEST_LOOK);
+            let look = self.unsaved.map_or(look, |unsaved| look.min(unsaved));
+            let look = if apart {
+                look
+            } else {
+                look.min(self.apart_until)
+            };
+            tokio::select! {
+                changed = self.doubts.changed(), if apart => {
+                    if changed.is_ok() {
+                        return Cause::Doubt;
+                    }
+                }
+                // Whoever tells is owned by the control plane, which is owned here.
+                _heard = self.heard.changed() => {}
+                () = sleep_until(look) => {}
+            }
+        }
+    }
+
+    /// Joins, however long it takes.
+    async fn join(&mut self) -> Credentials {
+        let mut pauses = retry::until_registered().build();
+        loop {
+            if let Some(credentials) = self.joined_meanwhile(None) {
+                return credentials;
+            }
+            let asked = Instant::now();
+            let (token, error) = match self.try_to_join().await {
+                Ok(joined) => {
+                    self.take_over(&joined).await;
+                    self.log.joined(&joined);
+                    return joined;
+                }
+                Err(failed) => failed,
+            };
+            self.log.not_joined(&error, &self.membership.hostname);
+            if error.kind() == Some(Kind::TokenRefused) {
+                self.another_token(token.as_ref(), asked).await;
+            } else {
+                sleep(pauses.next().unwrap_or(retry::LONGEST_REGISTER_PAUSE)).await;
+            }
+        }
+    }
+
+    /// Waits until there is another token than one that was refused, or for as long as it takes to try that again.
+    async fn another_token(&self, refused: Option<&JoinToken>, asked: Instant) {
+        let again = asked + retry::next_round(SAME_TOKEN);
+        while Instant::now() < again && !self.membership.files.have_certificate() {
+            sleep(LOOK_FOR_TOKEN).await;
+            let token = self.membership.token.as_ref().map(TokenSource::read);
+            if let Some(Ok(token)) = token
+                && Some(&token) != refused
+            {
+                return;
+            }
+        }
+    }
+
+    /// What another agent on the same state directory, or an operator, put there.
+    fn joined_meanwhile(&mut self, but: Option<&Credentials>) -> Option<Credentials> {
+        let kept = self.membership.files.read().ok()?.credentials.ok()??;
+        if but.is_some_and(|but| but.certificate == kept.certificate) {
+            return None;
+        }
+        self.membership.key = Arc::clone(&kept.key);
+        self.use_from_now_on(&kept);
+        info!(
+            node_id = kept.node_id,
+            "another certificate was put into the state directory; it is used"
+        );
+        Some(kept)
+    }
+
+    /// Asks once, and each replica at most once. With an error comes the token that it was asked with.
+    async fn try_to_join(&self) -> Result<Credentials, (Option<JoinToken>, MembershipError)> {
+        let token = match &self.membership.token {
+            None => Err(TokenError::None),
+            Some(source) => source.read(),
+        };
+        let token = token.map_err(|error| (None, error.into()))?;
+        let joined = self.join_by(&token).await;
+        joined.map_err(|error| (Some(token), error))
+    }
+
+    async fn join_by(&self, token: &JoinToken) -> Result<Credentials, MembershipError> {
+        let Membership { key, node_key, .. } = &self.membership;
+        let tls = self.membership.tls(KnownBy::Key(token.authority), None)?;
+        let join = Join {
+            token: token.to_string(),
+            request: key.request()?,
+            node_key: node_key.clone(),
+        };
+        let answer = self.control_plane.join(tls, &join).await?;
+        let expected = Expected::Joining(token.authority);
+        Ok(Credentials::answered(Arc::clone(key), &answer, expected)?)
+    }
+
+    /// Has the certificate made anew, however long it takes.
+    async fn renew(&mut self, current: Credentials, cause: &Cause) -> Credentials {
+        let mut pauses = retry::until_renewed().build();
+        let mut refused_token = None;
+        let mut refusals = 0;
+        loop {
+            let error = match self.try_to_renew(&current).await {
+                Ok(renewed) => {
+                    self.take_over(&renewed).await;
+                    self.log.renewed(&renewed, cause);
+                    return renewed;
+                }
+                Err(error) => error,
+            };
+            let refused = error.is_refused_certificate();
+            let mut longest = retry::LONGEST_RENEWAL_PAUSE;
+            if refused {
+                self.control_plane.refused();
+                self.log.refused(&error, &self.membership.hostname);
+                refusals += 1;
+                if refusals >= BEFORE_JOINING_AGAIN
+                    && let Some(joined) = self.join_again(&mut refused_token).await
+                {
+                    return joined;
+                }
+            } else {
+                let left = schedule::left(&current.presented, self.now());
+                self.log.not_renewed(&error, left, &current);
+                // Without a certificate that holds this host is no member: it comes back soon after the control plane.
+                if left == schedule::Left::Nothing && error.is_silence() {
+                    longest = retry::LONGEST_REGISTER_PAUSE;
+                }
+                if left < schedule::Left::Nothing && self.control_plane.is_waiting() {
+                    info!("by the clock as it is now this node's certificate has not expired");
+                    self.use_from_now_on(&current);
+                    return current;
+                }
+            }
+            self.save_again(&current).await;
+            sleep(pauses.next().unwrap_or(longest).min(longest)).await;
+            if let Some(other) = self.joined_meanwhile(Some(&current)) {
+                return other;
+            }
+        }
+    }
+
+    async fn try_to_renew(&self, current: &Credentials) -> Result<Credentials, MembershipError> {
+        let renew = Renew {
+            request: current.key.request()?,
+        };
+        let tls = self.membership.tls_of(current)?;
+        let answer: Joined = self.control_plane.renew(tls, &renew).await?;
+        let expected = Expected::Renewing(current);
+        Ok(Credentials::answered(
+            Arc::clone(&current.key),
+            &answer,
+            expected,
+        )?)
+    }
+
+    /// With a token, if there is one that was not refused yet.
+    async fn join_again(&mut self, refused: &mut Option<JoinToken>) -> Option<Credentials> {
+        let token = self.membership.token.as_ref()?.read().ok()?;
+        if refused.as_ref() == Some(&token) {
+            return None;
+        }
+        match self.join_by(&token).await {
+            Ok(joined) => {
+                self.take_over(&joined).await;
+                self.log.joined(&joined);
+                Some(joined)
+            }
+            Err(error) => {
+                self.log.not_joined(&error, &self.membership.hostname);
+                if error.kind() == Some(Kind::TokenRefused) {
+                    *refused = Some(token);
+                }
+                None
+            }
+        }
+    }
+
+    /// Keeps what was answered, and uses it: also if it cannot be kept, but not before that was tried. An agent that is
+    /// killed meanwhile would need another token.
+    async fn take_over(&mut self, credentials: &Credentials) {
+        self.unsaved = Some(Instant::now());
+        self.save_again(credentials).await;
+        self.use_from_now_on(credentials);
+        // What was doubted is what was shown before.
+        self.doubts.mark_unchanged();
+    }
+
+    fn use_from_now_on(&self, credentials: &Credentials) {
+        let used = self
+            .membership
+            .tls_of(credentials)
+            .map_err(MembershipError::from)
+            .and_then(|tls| Ok(self.control_plane.admit(tls, &credentials.node_id)?));
+        if let Err(error) = used {
+            error!(%error, "the certificate cannot be shown; restart the agent");
+        }
+        let registered = self.surroundings.registration.borrow().clone();
+        if let Some(registered) = registered
+            && registered.node_id != credentials.node_id
+        {
+            warn!(
+                before = registered.node_id,
+                now = credentials.node_id,
+                "this host is another node now"
+            );
+            self.surroundings.revocation.revoke(registered.epoch);
+        }
+    }
+
+    /// Writes what is not on the disk yet, if it is time.
+    async fn save_again(&mut self, credentials: &Credentials) {
+        if self.unsaved.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        let (files, kept) = (self.membership.files.clone(), credentials.clone());
+        let written = spawn_blocking(move || files.write(&kept).map_err(|error| error.to_string()));
+        // It does not panic; where it did, it is tried again.
+        let written = written.await.unwrap_or_else(|error| Err(error.to_string()));
+        self.log.saved(written.as_ref());
+        self.unsaved = written
+            .is_err()
+            .then(|| Instant::now() + retry::LONGEST_REGISTER_PAUSE);
+    }
+}
