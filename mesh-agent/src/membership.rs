@@ -7,14 +7,8 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
-use mesh_credentials::{
-    control_plane_check::{KnownBy, clock as shown},
-    join_token::JoinToken,
-};
-use mesh_rest::{
-    join::{Join, Joined, Renew},
-    problem_kind::Kind,
-};
+use mesh_credentials::control_plane_check::clock as shown;
+use mesh_rest::join::{Joined, Renew};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -35,6 +29,7 @@ use crate::{
 };
 
 mod error;
+mod joining;
 mod log;
 mod schedule;
 mod settings;
@@ -47,11 +42,6 @@ pub use token_source::{TokenError, TokenSource};
 
 /// The clock is looked at this often while the control plane says nothing, by whose answers it is looked at otherwise.
 const LONGEST_LOOK: Duration = Duration::from_secs(600);
-
-/// While a join token is refused: time between two looks whether there is another, and between two questions with the
-/// same one.
-const LOOK_FOR_TOKEN: Duration = Duration::from_secs(5);
-const SAME_TOKEN: Duration = Duration::from_secs(300);
 
 /// A certificate is used for so many seconds at least before it is made anew because it is time.
 const SHORTEST_LIFE: i64 = 60;
@@ -214,84 +204,6 @@ impl Member {
         }
     }
 
-    /// Joins, however long it takes.
-    async fn join(&mut self) -> Credentials {
-        let mut pauses = retry::until_registered().build();
-        loop {
-            if let Some(credentials) = self.joined_meanwhile(None) {
-                return credentials;
-            }
-            let asked = Instant::now();
-            let (token, error) = match self.try_to_join().await {
-                Ok(joined) => {
-                    self.take_over(&joined).await;
-                    self.log.joined(&joined);
-                    return joined;
-                }
-                Err(failed) => failed,
-            };
-            self.log.not_joined(&error, &self.membership.hostname);
-            if error.kind() == Some(Kind::TokenRefused) {
-                self.another_token(token.as_ref(), asked).await;
-            } else {
-                sleep(pauses.next().unwrap_or(retry::LONGEST_REGISTER_PAUSE)).await;
-            }
-        }
-    }
-
-    /// Waits until there is another token than one that was refused, or for as long as it takes to try that again.
-    async fn another_token(&self, refused: Option<&JoinToken>, asked: Instant) {
-        let again = asked + retry::next_round(SAME_TOKEN);
-        while Instant::now() < again && !self.membership.files.have_certificate() {
-            sleep(LOOK_FOR_TOKEN).await;
-            let token = self.membership.token.as_ref().map(TokenSource::read);
-            if let Some(Ok(token)) = token
-                && Some(&token) != refused
-            {
-                return;
-            }
-        }
-    }
-
-    /// What another agent on the same state directory, or an operator, put there.
-    fn joined_meanwhile(&mut self, but: Option<&Credentials>) -> Option<Credentials> {
-        let kept = self.membership.files.read().ok()?.credentials.ok()??;
-        if but.is_some_and(|but| but.certificate == kept.certificate) {
-            return None;
-        }
-        self.membership.key = Arc::clone(&kept.key);
-        self.use_from_now_on(&kept);
-        info!(
-            node_id = kept.node_id,
-            "another certificate was put into the state directory; it is used"
-        );
-        Some(kept)
-    }
-
-    /// Asks once, and each replica at most once. With an error comes the token that it was asked with.
-    async fn try_to_join(&self) -> Result<Credentials, (Option<JoinToken>, MembershipError)> {
-        let token = match &self.membership.token {
-            None => Err(TokenError::None),
-            Some(source) => source.read(),
-        };
-        let token = token.map_err(|error| (None, error.into()))?;
-        let joined = self.join_by(&token).await;
-        joined.map_err(|error| (Some(token), error))
-    }
-
-    async fn join_by(&self, token: &JoinToken) -> Result<Credentials, MembershipError> {
-        let Membership { key, node_key, .. } = &self.membership;
-        let tls = self.membership.tls(KnownBy::Key(token.authority), None)?;
-        let join = Join {
-            token: token.to_string(),
-            request: key.request()?,
-            node_key: node_key.clone(),
-        };
-        let answer = self.control_plane.join(tls, &join).await?;
-        let expected = Expected::Joining(token.authority);
-        Ok(Credentials::answered(Arc::clone(key), &answer, expected)?)
-    }
-
     /// Has the certificate made anew, however long it takes.
     async fn renew(&mut self, current: Credentials, cause: &Cause) -> Credentials {
         let mut pauses = retry::until_renewed().build();
@@ -350,28 +262,6 @@ impl Member {
             &answer,
             expected,
         )?)
-    }
-
-    /// With a token, if there is one that was not refused yet.
-    async fn join_again(&mut self, refused: &mut Option<JoinToken>) -> Option<Credentials> {
-        let token = self.membership.token.as_ref()?.read().ok()?;
-        if refused.as_ref() == Some(&token) {
-            return None;
-        }
-        match self.join_by(&token).await {
-            Ok(joined) => {
-                self.take_over(&joined).await;
-                self.log.joined(&joined);
-                Some(joined)
-            }
-            Err(error) => {
-                self.log.not_joined(&error, &self.membership.hostname);
-                if error.kind() == Some(Kind::TokenRefused) {
-                    *refused = Some(token);
-                }
-                None
-            }
-        }
     }
 
     /// Keeps what was answered, and uses it: also if it cannot be kept, but not before that was tried. An agent that is
