@@ -43,6 +43,15 @@ impl Control {
         Self::start_at(Ipv4Addr::LOCALHOST.into(), directory, port, "1s")
     }
 
+    /// On loopback, and as it is without being told otherwise: who has no credentials is let in as long as nobody has.
+    pub(crate) fn start_secured(directory: &Path, port: Option<u16>) -> Self {
+        let address = Ipv4Addr::LOCALHOST.into();
+        let port = port.unwrap_or_else(|| reserved_port(address));
+        let file = directory.join("mesh.db");
+        let database = ["--db-path", file.to_str().unwrap()];
+        Self::start_with(address, port, database, directory, "1s", &[])
+    }
+
     /// In the network namespace of this thread.
     pub(crate) fn start_at(
         address: IpAddr,
@@ -76,18 +85,25 @@ impl Control {
         directory: &Path,
         node_timeout: &str,
     ) -> Self {
-        let options = mesh_control::options::Options::parse_from([
-            "quilt-mesh-control",
-            "--bind",
-            &format!("{address}:{port}"),
-            database[0],
-            database[1],
-            "--state-dir",
-            directory.to_str().unwrap(),
-            "--insecure",
-            "--node-timeout",
-            node_timeout,
-        ]);
+        let open = ["--insecure"];
+        Self::start_with(address, port, database, directory, node_timeout, &open)
+    }
+
+    fn start_with(
+        address: IpAddr,
+        port: u16,
+        database: [&str; 2],
+        directory: &Path,
+        node_timeout: &str,
+        further: &[&str],
+    ) -> Self {
+        let bind = format!("{address}:{port}");
+        let mut line = vec!["quilt-mesh-control", "--bind", &bind];
+        line.extend(database);
+        line.extend(["--state-dir", directory.to_str().unwrap()]);
+        line.extend(["--node-timeout", node_timeout]);
+        line.extend(further);
+        let options = mesh_control::options::Options::parse_from(line);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = server();
@@ -105,7 +121,7 @@ impl Control {
             stop: Some(stop),
             thread: Some(thread),
         };
-        let listens = || std::net::TcpStream::connect((address, port)).is_ok();
+        let listens = || TcpStream::connect((address, port)).is_ok();
         assert!(holds(listens), "the control plane listens");
         control
     }
