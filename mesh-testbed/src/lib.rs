@@ -97,6 +97,7 @@ mod postgres;
 mod process;
 mod program;
 mod reaper;
+pub mod stepped_clock;
 mod tcp_flow;
 mod testbed;
 mod transfer;

@@ -1,5 +1,7 @@
 //! Certificates made anew.
 
+use mesh_testbed::stepped_clock::SteppedClock;
+
 use super::*;
 
 /// The certificate that the last call of a node was made with expires at least so many days from now.
@@ -29,6 +31,52 @@ fn a_certificate_is_renewed_after_two_thirds_of_its_life_and_no_call_fails_becau
     assert_eq!(control.registrations(), 1);
     assert_eq!(host.runtime.routes(), [2]);
     without_a_gap(&control, &agent);
+}
+
+/// Time goes on for a host and its control plane while the agent runs.
+struct Time<'a> {
+    host: SteppedClock,
+    control: &'a FakeControlPlane,
+}
+
+impl Time<'_> {
+    fn is(&self, seconds: i64) {
+        // Both at once, or nearly: that they differ for a moment is noticed, and judged by the control plane's.
+        self.control.mesh().clock_ahead = seconds;
+        self.host.step(seconds).unwrap();
+    }
+}
+
+#[test]
+fn days_pass_for_an_agent_that_runs_and_for_one_that_slept_past_the_end_of_its_certificate() {
+    let (control, host) = (FakeControlPlane::with_authority(), Host::new());
+    let token = control.mesh().token(1);
+    let time = Time {
+        host: SteppedClock::new().unwrap(),
+        control: &control,
+    };
+    let mut command = host.command(&control, &["--join", &token]);
+    command.envs(time.host.environment());
+    let agent = Agent::spawn(command);
+    agent.until("its subnet", || host.runtime.state().subnet == subnet(1));
+    time.is(4 * DAY);
+    let beats = control.heartbeats();
+    agent.until("heartbeats", || control.heartbeats() > beats + 5);
+    assert_eq!(control.mesh().renewals, 0);
+    time.is(5 * DAY + DAY / 24);
+    agent.until("a renewal", || control.mesh().renewals == 1);
+    agent.until("the new one is shown", || shows_days(&control, 11));
+    assert_eq!(control.mesh().refusals, 0, "{:#?}", agent.log());
+    for failure in ["heartbeat failed", "no node list", "cannot", " ERROR "] {
+        assert_eq!(agent.logged(failure), 0, "{failure}: {:#?}", agent.log());
+    }
+    // Nobody renewed anything in those two weeks; the next question is refused, and that is why it is renewed.
+    time.is(20 * DAY);
+    agent.until("another renewal", || control.mesh().renewals == 2);
+    agent.until("the newest is shown", || shows_days(&control, 26));
+    let beats = control.heartbeats();
+    agent.until("heartbeats", || control.heartbeats() > beats + 5);
+    assert_eq!(control.mesh().joins.len(), 1);
 }
 
 #[test]
