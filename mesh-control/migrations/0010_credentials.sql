@@ -12,26 +12,30 @@ CREATE TABLE authorities (
     key_digest  TEXT   PRIMARY KEY NOT NULL,
     certificate TEXT   NOT NULL,
     state       TEXT   NOT NULL CHECK (state IN ('next', 'signs', 'last')),
-    added_at    BIGINT NOT NULL
+    added_at    BIGINT NOT NULL,
+    revision    BIGINT NOT NULL
 );
 
 CREATE UNIQUE INDEX one_authority_signs ON authorities (state) WHERE state = 'signs';
 
 -- By which key a node is known. Kept when the node is removed, so that what was revoked stays revoked: no longer than
 -- any certificate for it can be used. The node need not have registered. issuer: the authority that signed its latest
--- certificate. only_hostname: the name that a token bound it to.
+-- certificate. joined_by: the token, for a host that asks again because the answer was lost. only_hostname: the name that
+-- the token bound it to.
 CREATE TABLE node_credentials (
     node_id       TEXT   PRIMARY KEY NOT NULL,
     key_digest    TEXT   NOT NULL,
     issuer        TEXT   NOT NULL,
     expires_at    BIGINT NOT NULL,
     joined_at     BIGINT NOT NULL,
+    joined_by     TEXT   NOT NULL,
     only_hostname TEXT,
     revoked_at    BIGINT,
     revision      BIGINT NOT NULL
 );
 
 CREATE INDEX node_credentials_by_revision ON node_credentials (revision);
+CREATE INDEX node_credentials_by_key ON node_credentials (key_digest);
 CREATE INDEX node_credentials_by_hostname ON node_credentials (only_hostname) WHERE only_hostname IS NOT NULL;
 
 -- What lets hosts join. secret_digest: the SHA-256 of a random secret of 256 bits, which is stored nowhere.

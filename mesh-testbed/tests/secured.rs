@@ -21,7 +21,7 @@ fn flows(containers: &[Container]) -> Vec<UdpFlow> {
     let mut flows = Vec::new();
     for from in containers {
         for to in containers.iter().filter(|to| to.name() != from.name()) {
-            let flow = UdpFlow::start(from.netns(), to.netns(), to.address(), options.clone());
+            let flow = UdpFlow::start(from.netns(), to.netns(), to.address(), options);
             flows.push(flow.unwrap());
         }
     }
@@ -38,12 +38,12 @@ async fn replace(host: &Host, options: &DaemonOptions) {
     registered(host, before.len()).await;
 }
 
-/// Waits until a host's agent has logged that it registered, and read the list, after so many bytes of its log.
+/// Waits until a host's agent has logged that it registered, and told the runtime, after so many bytes of its log.
 async fn registered(host: &Host, after: usize) {
     wait_until("its registration", DEADLINE, async || {
         let log = std::fs::read_to_string(host.log(Daemon::Agent)).unwrap();
         let new = log.get(after..).unwrap_or_default();
-        match new.contains("registered") && new.contains("peers synchronised") {
+        match new.contains("registered") && new.contains("runtime configured") {
             true => Ok(()),
             false => Err(log),
         }
@@ -98,15 +98,15 @@ async fn a_mesh_from_before_is_secured_node_by_node_without_losing_a_packet() {
     assert!(said.contains("secured"), "{said}");
     // And from then on nothing but TLS.
     control.stop(Signal::SIGTERM, DEADLINE).await.unwrap();
-    control
-        .spawn(&DaemonOptions::new().over_tls())
-        .unwrap();
-    let refused = wait_until("a control plane that refuses", DEADLINE, async || {
-        match control.nodes().await {
+    control.spawn(&DaemonOptions::new().over_tls()).unwrap();
+    let refused = wait_until(
+        "a control plane that refuses",
+        DEADLINE,
+        async || match control.nodes().await {
             Err(error) if error.to_string().contains("426") => Ok(error),
             other => Err(format!("{other:?}")),
-        }
-    });
+        },
+    );
     refused.await.unwrap();
     // Their certificates are enough: without the token, each comes back.
     for host in testbed.hosts() {
@@ -114,7 +114,8 @@ async fn a_mesh_from_before_is_secured_node_by_node_without_losing_a_packet() {
     }
     for flow in flows {
         let report = flow.stop().await.unwrap();
-        assert!(report.sent > 500, "{report:?}");
+        // Those that were waited for at the beginning, and what followed.
+        assert!(report.sent > 100, "{report:?}");
         assert_eq!(report.sent, report.received, "{report:?}");
     }
 }

@@ -238,7 +238,10 @@ fn member(
         Some(known) => {
             info!(node_id = known.node_id, mesh = %known.trust.mesh(), "this host has joined before");
         }
-        None => info!("this host joins with {token:?}"),
+        None => info!(
+            by = token.as_ref().map(tracing::field::debug),
+            "this host joins"
+        ),
     }
     Ok(Membership {
         files,

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use mesh_credentials::authority::{Authority, AuthorityError, NODE_LIFE};
+use mesh_credentials::authority::{Authority, AuthorityError};
 use mesh_credentials::authority_file::{self, AuthorityFileError};
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::name::MeshId;
@@ -374,10 +374,7 @@ impl Registry {
         }
         let _turn = self.turn.lock().await;
         let mut change = self.store.begin_credentials().await?;
-        let since = change.authority_added_at(next).await?;
-        let late = change
-            .nodes_up_with_certificates_until(since.saturating_add(NODE_LIFE))
-            .await?;
+        let late = change.nodes_without_word_of(next).await?;
         if !late.is_empty() && !force {
             change.roll_back().await?;
             return Err(CredentialError::NotNow(format!(

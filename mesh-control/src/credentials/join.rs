@@ -5,7 +5,9 @@
 //!    that name only.
 //! 2. By any other token, a host that shows the key of a node which has no credentials is that node, as it was before
 //!    there were credentials: it keeps its subnet.
-//! 3. Everybody else is a new node. In particular the key of a node that has credentials proves nothing.
+//! 3. A host that asks again by the token with which it has joined, with the same key, is answered again, and no use of the
+//!    token counts: the answer was lost on its way.
+//! 4. Everybody else is a new node. In particular the key of a node that has credentials proves nothing.
 
 use std::sync::Arc;
 
@@ -65,11 +67,14 @@ fn check(token: &StoredToken, now: i64) -> Result<(), CredentialError> {
             now,
         });
     }
-    if token.uses_left == 0 {
-        let uses = token.uses;
-        return Err(CredentialError::TokenUsedUp { id, uses });
-    }
     Ok(())
+}
+
+fn used_up(token: &StoredToken) -> CredentialError {
+    CredentialError::TokenUsedUp {
+        id: token.token_id.clone(),
+        uses: token.uses,
+    }
 }
 
 impl Registry {
@@ -90,6 +95,22 @@ impl Registry {
 
         let _turn = self.turn.lock().await;
         let mut change = self.store.begin_credentials().await?;
+        if let Some(node_id) = change.joined_by(&stored.token_id, request.key).await? {
+            let certificate = authority.sign_node(&request, &node_id, now)?;
+            let expires_at = now + NODE_LIFE;
+            change
+                .renew(&node_id, request.key, issuer, expires_at)
+                .await?;
+            change.finish().await?;
+            self.read_credentials().await?;
+            info!(
+                node_id,
+                token = stored.token_id,
+                source,
+                "a host that had joined asked again"
+            );
+            return self.joined(node_id, certificate);
+        }
         let (name, named) = named(&mut change, &stored).await?;
         let keyed = match (&join.node_key, &name) {
             (Some(node_key), None) => change.node_with_key(node_key).await?,
@@ -103,9 +124,7 @@ impl Registry {
         if !change.use_token(&stored.token_id, now).await? {
             change.roll_back().await?;
             self.read_credentials().await?;
-            let id = stored.token_id.clone();
-            let uses = stored.uses;
-            return Err(CredentialError::TokenUsedUp { id, uses });
+            return Err(used_up(&stored));
         }
         let certificate = authority.sign_node(&request, &node_id, now)?;
         change
@@ -114,6 +133,7 @@ impl Registry {
                 key: request.key,
                 issuer,
                 expires_at: now + NODE_LIFE,
+                joined_by: &stored.token_id,
                 // A node that there is goes by the name that it has.
                 only_hostname: name.as_deref().filter(|_| is_new),
                 now,
@@ -177,6 +197,7 @@ impl Registry {
                     key,
                     issuer,
                     expires_at,
+                    joined_by: "",
                     only_hostname: None,
                     now,
                 })
@@ -299,20 +320,20 @@ mod tests {
     proptest! {
         #[test]
         fn a_token_lets_in_exactly_while_it_holds(
-            expires_at in 0..20_i64, now in 0..20_i64, uses_left in 0..3_u32, revoked in any::<bool>(),
+            expires_at in 0..20_i64, now in 0..20_i64, revoked in any::<bool>(),
         ) {
             let token = StoredToken {
                 token_id: "t".to_owned(),
                 secret: Secret::make().unwrap().digest(),
                 uses: 3,
-                uses_left,
+                uses_left: 3,
                 expires_at,
                 only_hostname: None,
                 created_at: 0,
                 created_by: String::new(),
                 revoked_at: revoked.then_some(0),
             };
-            let holds = !revoked && now < expires_at && uses_left > 0;
+            let holds = !revoked && now < expires_at;
             prop_assert_eq!(check(&token, now).is_ok(), holds);
         }
     }

@@ -139,9 +139,9 @@ impl CredentialChange {
     pub async fn credit(&mut self, new: NewCredential<'_>) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO node_credentials (node_id, key_digest, issuer, expires_at, joined_at, only_hostname, \
-             revoked_at, revision) VALUES ($1, $2, $3, $4, $5, $6, NULL, $7) \
+             revoked_at, revision, joined_by) VALUES ($1, $2, $3, $4, $5, $6, NULL, $7, $8) \
              ON CONFLICT (node_id) DO UPDATE SET key_digest = $2, issuer = $3, expires_at = $4, joined_at = $5, \
-             only_hostname = $6, revoked_at = NULL, revision = $7",
+             only_hostname = $6, revoked_at = NULL, revision = $7, joined_by = $8",
         )
         .bind(new.node_id)
         .bind(new.key.to_string())
@@ -150,6 +150,7 @@ impl CredentialChange {
         .bind(new.now)
         .bind(new.only_hostname)
         .bind(self.revision)
+        .bind(new.joined_by)
         .execute(self.transaction.connection()?)
         .await?;
         Ok(())
@@ -321,12 +322,14 @@ impl CredentialChange {
         now: i64,
     ) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO authorities (key_digest, certificate, state, added_at) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO authorities (key_digest, certificate, state, added_at, revision) \
+             VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(trusted.key().to_string())
         .bind(trusted.pem())
         .bind(state.as_str())
         .bind(now)
+        .bind(self.revision)
         .execute(self.transaction.connection()?)
         .await?;
         Ok(())
@@ -363,36 +366,46 @@ impl CredentialChange {
         Ok(())
     }
 
-    /// When an authority was added, in Unix seconds; long ago if it is none.
+    /// Hostnames of the nodes that are up and have not heard of an authority: they got their latest certificate before it
+    /// was added.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
-    pub async fn authority_added_at(&mut self, key: KeyDigest) -> Result<i64, StoreError> {
-        let at = sqlx::query_scalar("SELECT added_at FROM authorities WHERE key_digest = $1")
-            .bind(key.to_string())
-            .fetch_optional(self.transaction.connection()?)
-            .await?;
-        Ok(at.unwrap_or_default())
-    }
-
-    /// Hostnames of the nodes that are up with a certificate that ends at a moment, in Unix seconds, or before.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn nodes_up_with_certificates_until(
+    pub async fn nodes_without_word_of(
         &mut self,
-        moment: i64,
+        authority: KeyDigest,
     ) -> Result<Vec<String>, StoreError> {
         let names = sqlx::query_scalar(
             "SELECT hostname FROM nodes JOIN node_credentials ON node_credentials.node_id = nodes.node_id \
-             WHERE status = 'up' AND revoked_at IS NULL AND expires_at <= $1 ORDER BY hostname",
+             WHERE status = 'up' AND revoked_at IS NULL AND node_credentials.revision < \
+             (SELECT authorities.revision FROM authorities WHERE authorities.key_digest = $1) ORDER BY hostname",
         )
-        .bind(moment)
+        .bind(authority.to_string())
         .fetch_all(self.transaction.connection()?)
         .await?;
         Ok(names)
+    }
+
+    /// The node that a host with this key became by a token.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn joined_by(
+        &mut self,
+        token_id: &str,
+        key: KeyDigest,
+    ) -> Result<Option<String>, StoreError> {
+        let node_id = sqlx::query_scalar(
+            "SELECT node_id FROM node_credentials \
+             WHERE key_digest = $1 AND joined_by = $2 AND revoked_at IS NULL",
+        )
+        .bind(key.to_string())
+        .bind(token_id)
+        .fetch_optional(self.transaction.connection()?)
+        .await?;
+        Ok(node_id)
     }
 
     /// Hostnames of the nodes whose latest certificate an authority signed, and can still be used.
@@ -508,6 +521,8 @@ pub struct NewCredential<'a> {
     pub issuer: KeyDigest,
     /// Until when that holds, in Unix seconds.
     pub expires_at: i64,
+    /// The token that it joined by; empty for one that came by its certificate alone.
+    pub joined_by: &'a str,
     /// The only name by which it may register.
     pub only_hostname: Option<&'a str>,
     /// Unix seconds.
