@@ -133,7 +133,11 @@ pub enum Ca {
         file: PathBuf,
     },
     /// Show the authorities that are trusted
-    Show,
+    Show {
+        /// Their certificates in PEM, for programs that check by them, as curl does with --cacert
+        #[arg(long)]
+        pem: bool,
+    },
     /// Put another authority in the place of the one that signs: prepare, then activate, then finish
     Rotate {
         /// Which step
@@ -359,8 +363,14 @@ impl Ca {
                 }
                 Ok(())
             }
-            Self::Show => {
+            Self::Show { pem } => {
                 let list: AuthorityList = admin.get("/api/ca").await?;
+                if pem {
+                    for authority in list.authorities {
+                        print!("{}", authority.certificate);
+                    }
+                    return Ok(());
+                }
                 let now = unix_seconds();
                 println!("mesh {}", list.mesh_id);
                 let mut table = Table::new(["KEY", "SIGNS", "HOLDS FOR"]);
@@ -385,11 +395,11 @@ impl Ca {
                 match (step, rotated.key) {
                     (Rotation::Prepare, Some(key)) => println!(
                         "{key} is trusted from now on. Give its key to the other replicas (ca export here, ca import there), \
-                         and activate it when all nodes have heard of it"
+                         and activate it when all nodes have heard of it, which takes them two heartbeats at most"
                     ),
                     (Rotation::Activate, Some(key)) => println!(
-                        "{key} signs from now on. Finish when all nodes have a certificate of it, which takes them about a \
-                         heartbeat; join tokens that were made before are worth nothing any more"
+                        "{key} signs from now on. Finish when all nodes have a certificate of it, which takes them two \
+                         heartbeats at most; join tokens that were made before are worth nothing any more"
                     ),
                     _ => println!("the authority before is trusted no longer"),
                 }

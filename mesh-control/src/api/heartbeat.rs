@@ -10,7 +10,7 @@ use mesh_rest::heartbeat::Heartbeat;
 use super::openapi::WhenBeating;
 use super::problem::Problem;
 use super::refusal::of_sign;
-use super::token::{Authorities, NextToken, token};
+use super::token::{NextToken, token};
 use crate::http::body;
 use crate::registry::Registry;
 use crate::traffic::report::Report;
@@ -35,7 +35,7 @@ pub(super) async fn heartbeat(
     State(registry): State<Arc<Registry>>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
-) -> Result<(NextToken, Authorities, StatusCode), Problem> {
+) -> Result<(NextToken, StatusCode), Problem> {
     let Path(id) = id.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
     let token = token(request.headers());
     // Read first: a heartbeat that is refused has not happened.
@@ -49,6 +49,5 @@ pub(super) async fn heartbeat(
     if let Some(report) = report {
         registry.keep_report(id, report);
     }
-    let authorities = Authorities(registry.credentials.authorities_digest());
-    Ok((NextToken(next), authorities, StatusCode::OK))
+    Ok((NextToken(next), StatusCode::OK))
 }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
-use axum::response::{IntoResponse as _, Response};
-use mesh_rest::join::{AUTHORITIES_HEADER, AuthorityList, Join, Joined, Renew};
+use mesh_rest::join::{AuthorityList, Join, Joined, Renew};
 use mesh_rest::problem_kind::Kind;
 
 use super::asker::Asker;
@@ -25,13 +23,13 @@ use crate::registry::Registry;
 pub(super) async fn join(
     State(registry): State<Arc<Registry>>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Json<Joined>, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
     let join: Join = serde_json::from_value(json).map_err(|error| fields(&error))?;
     let joined = body::within_deadline(registry.join(&join, &asker.doer.source)).await?;
     match joined {
-        Ok(joined) => Ok(answer(joined)),
+        Ok(joined) => Ok(Json(joined)),
         Err(error) => {
             let outcome = error.to_string();
             let problem = Problem::from(error);
@@ -54,7 +52,7 @@ pub(super) async fn join(
 pub(super) async fn renew(
     State(registry): State<Arc<Registry>>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Json<Joined>, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
     let renew: Renew = serde_json::from_value(json).map_err(|error| fields(&error))?;
@@ -66,17 +64,7 @@ pub(super) async fn renew(
     };
     let source = &asker.doer.source;
     let renewed = registry.renew_certificate(node.as_str(), key, &renew.request, source);
-    Ok(answer(body::within_deadline(renewed).await??))
-}
-
-fn answer(joined: Joined) -> Response {
-    let digest = HeaderValue::try_from(joined.authorities_digest.clone());
-    let mut response = Json(joined).into_response();
-    // A digest is base32, which a header may have.
-    if let Ok(digest) = digest {
-        response.headers_mut().insert(AUTHORITIES_HEADER, digest);
-    }
-    response
+    Ok(Json(body::within_deadline(renewed).await??))
 }
 
 /// The mesh's certificate authorities

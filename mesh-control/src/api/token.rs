@@ -1,12 +1,10 @@
 //! The token by which a host shows that it is no copy of a node, in the headers of requests and answers.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponseParts, ResponseParts};
 use mesh_rest::heartbeat_token::{HEADER, HeartbeatToken};
-use mesh_rest::join::AUTHORITIES_HEADER;
 
 /// What a host comes with next, as a header of the answer.
 pub(super) struct NextToken(pub(super) HeartbeatToken);
@@ -18,24 +16,6 @@ impl IntoResponseParts for NextToken {
         // A token is digits and a point, which a header may have.
         if let Ok(value) = HeaderValue::try_from(self.0.to_string()) {
             parts.headers_mut().insert(HEADER, value);
-        }
-        Ok(parts)
-    }
-}
-
-/// What tells nodes that other authorities are trusted than before, as a header of the answer.
-pub(super) struct Authorities(pub(super) Option<Arc<str>>);
-
-impl IntoResponseParts for Authorities {
-    type Error = Infallible;
-
-    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
-        // A digest is base32, which a header may have.
-        if let Some(value) = self
-            .0
-            .and_then(|digest| HeaderValue::from_str(&digest).ok())
-        {
-            parts.headers_mut().insert(AUTHORITIES_HEADER, value);
         }
         Ok(parts)
     }

@@ -378,7 +378,7 @@ impl Registry {
         if !late.is_empty() && !force {
             change.roll_back().await?;
             return Err(CredentialError::NotNow(format!(
-                "{} that are up do not trust the next authority yet, which takes them about a heartbeat: {}",
+                "{} that are up do not trust the next authority yet, which takes them two heartbeats at most: {}",
                 nodes(late.len()),
                 named(&late)
             )));
@@ -413,8 +413,8 @@ impl Registry {
         if !late.is_empty() && !force {
             change.roll_back().await?;
             return Err(CredentialError::NotNow(format!(
-                "{} still have certificates of the last authority, and would be shut out: {}. One that is off has to \
-                 come back first, or to join again by a token",
+                "{} still have certificates of the last authority, and would be shut out: {}. Those that are up renew \
+                 theirs within two heartbeats; one that is off has to come back first, or to join again by a token",
                 nodes(late.len()),
                 named(&late)
             )));

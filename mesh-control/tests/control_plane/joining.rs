@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::access::client::{Answer, Connection, with_json};
+use crate::access::client::{Answer, Connection, request, with_json};
 use crate::process::{ControlPlane, Setup};
 use crate::stepped_clock::{SteppedClock, machine_seconds};
 
@@ -99,6 +99,13 @@ impl Host {
     /// Asks as the node that it is.
     async fn call(&self, control: &ControlPlane, path: &str, body: &Value) -> Answer {
         self.try_call(control, path, body).await.unwrap()
+    }
+
+    async fn get(&self, control: &ControlPlane, path: &str) -> Answer {
+        let authorities = &self.joined.as_ref().unwrap().authorities;
+        let known_by = KnownBy::Trust(Trust::from_pem(authorities).unwrap());
+        let asked = request("GET", path, "");
+        self.ask(control.address(), known_by, &asked).await.unwrap()
     }
 
     async fn try_call(
@@ -368,8 +375,13 @@ async fn one_authority_takes_the_place_of_another_and_no_node_is_shut_out() {
     told(&setup, &["ca", "rotate", "prepare"]).unwrap();
     let error = told(&setup, &["ca", "rotate", "prepare"]).unwrap_err();
     assert!(error.contains("already"), "{error}");
+    // In whatever a node hears: one that only waits for news as well as one that beats.
     let prepared = digest(&host.beat(&control).await).unwrap();
     assert_ne!(prepared, before);
+    let question = format!("/api/nodes?since=0&wait=0&node={}", host.node_id());
+    let answer = host.get(&control, &question).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(digest(&answer), Some(prepared.clone()));
     let error = told(&setup, &["ca", "rotate", "activate"]).unwrap_err();
     assert!(error.contains("alpha"), "{error}");
     // In the same second: it has heard of the next one.

@@ -22,7 +22,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use mesh_rest::join::INSECURE_HEADER;
+use mesh_rest::join::{AUTHORITIES_HEADER, INSECURE_HEADER};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, error};
 
@@ -244,7 +244,15 @@ impl Service<Request<Incoming>> for OneRequest {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let access = Arc::clone(&self.access);
+        let authorities = self.registry.credentials.authorities_digest();
         let whole = move |mut answer: Response<Body>| {
+            // A digest is base32, which a header may have.
+            if let Some(digest) = authorities
+                .and_then(|digest| HeaderValue::from_str(&digest).ok())
+                .filter(|_| answer.status().is_success())
+            {
+                answer.headers_mut().insert(AUTHORITIES_HEADER, digest);
+            }
             if let Some(why) = access.why_insecure() {
                 let why = HeaderValue::from_static(why);
                 answer.headers_mut().insert(INSECURE_HEADER, why);
