@@ -51,7 +51,7 @@ const SHORTEST_LIFE: i64 = 60;
 const BEFORE_JOINING_AGAIN: u32 = 3;
 
 /// Renewals for another reason than time are so many heartbeats apart at least.
-const BEATS_APART: u32 = 10;
+const BEATS_APART: u32 = 2;
 
 /// What the membership task learns from others, and tells them.
 #[derive(Debug)]

@@ -395,11 +395,11 @@ impl Ca {
                 match (step, rotated.key) {
                     (Rotation::Prepare, Some(key)) => println!(
                         "{key} is trusted from now on. Give its key to the other replicas (ca export here, ca import there), \
-                         and activate it when all nodes have heard of it, which takes them two heartbeats at most"
+                         and activate it when all nodes have heard of it, which takes them up to four heartbeats"
                     ),
                     (Rotation::Activate, Some(key)) => println!(
-                        "{key} signs from now on. Finish when all nodes have a certificate of it, which takes them two \
-                         heartbeats at most; join tokens that were made before are worth nothing any more"
+                        "{key} signs from now on. Finish when all nodes have a certificate of it, which takes them up to four \
+                         heartbeats; join tokens that were made before are worth nothing any more"
                     ),
                     _ => println!("the authority before is trusted no longer"),
                 }

@@ -378,7 +378,7 @@ impl Registry {
         if !late.is_empty() && !force {
             change.roll_back().await?;
             return Err(CredentialError::NotNow(format!(
-                "{} that are up do not trust the next authority yet, which takes them two heartbeats at most: {}",
+                "{} that are up do not trust the next authority yet, which takes them up to four heartbeats: {}",
                 nodes(late.len()),
                 named(&late)
             )));
@@ -414,7 +414,7 @@ impl Registry {
             change.roll_back().await?;
             return Err(CredentialError::NotNow(format!(
                 "{} still have certificates of the last authority, and would be shut out: {}. Those that are up renew \
-                 theirs within two heartbeats; one that is off has to come back first, or to join again by a token",
+                 theirs within four heartbeats; one that is off has to come back first, or to join again by a token",
                 nodes(late.len()),
                 named(&late)
             )));
