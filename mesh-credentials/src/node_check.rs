@@ -11,6 +11,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use crate::certificate::Presented;
 use crate::chain::{Shown, verify};
 use crate::name::Name;
 use crate::tls;
@@ -40,6 +41,19 @@ impl NodeCheck {
         *self.trust.write().unwrap_or_else(|e| e.into_inner()) = trust;
     }
 
+    /// Whose certificate it is, if the key is theirs.
+    ///
+    /// # Errors
+    ///
+    /// As TLS says it.
+    pub fn verify(&self, certificate: &CertificateDer<'_>) -> Result<Presented, Error> {
+        let presented = verify(certificate, self.trust().iter(), Shown::ByNode)?;
+        match presented.name {
+            Name::Node { .. } => Ok(presented),
+            _ => Err(CertificateError::InvalidPurpose.into()),
+        }
+    }
+
     fn trust(&self) -> Trust {
         let trust = self.trust.read().unwrap_or_else(|e| e.into_inner());
         trust.clone()
@@ -61,11 +75,8 @@ impl ClientCertVerifier for NodeCheck {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let presented = verify(end_entity, self.trust().iter(), Shown::ByNode)?;
-        match presented.name {
-            Name::Node { .. } => Ok(ClientCertVerified::assertion()),
-            _ => Err(CertificateError::InvalidPurpose.into()),
-        }
+        self.verify(end_entity)
+            .map(|_| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

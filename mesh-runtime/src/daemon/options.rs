@@ -272,7 +272,7 @@ impl DaemonOptions {
         Some(TlsFiles {
             certificate: self.tls_cert.clone()?,
             key: self.tls_key.clone()?,
-            authorities: self.tls_ca.clone()?,
+            authorities: Some(self.tls_ca.clone()?),
         })
     }
 
