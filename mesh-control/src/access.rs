@@ -18,7 +18,7 @@ use caller::{Caller, Shown};
 use credentials::{Credentials, Refusal};
 use decision::Situation;
 use names::{Look, Names};
-use origin::{Origin, Way};
+use origin::{Certificate, Origin, Way};
 use refusals::{Refusals, Verdict};
 
 pub mod caller;
@@ -125,8 +125,25 @@ impl Access {
             return Ok(caller.unwrap_or(Caller::Nobody));
         }
         let caller = caller?;
-        decision::decide(&asked.needs, &caller, &situation)?;
-        Ok(caller)
+        match decision::decide(&asked.needs, &caller, &situation) {
+            Err(_) if node.is_some() && self.has_to_register(origin) => Err(Refused::new(
+                Kind::UnknownNode,
+                "no node is known by this certificate of one's own (yet, or any more): register first",
+            )),
+            decided => decided.map(|()| caller),
+        }
+    }
+
+    /// Whether the certificate is one of one's own by which no node is known: it may have been before the database went back
+    /// to a backup, or another replica may know it already. Registering helps in either case.
+    fn has_to_register(&self, origin: &Origin) -> bool {
+        match &origin.certificate {
+            Some(Certificate::Own(own)) => {
+                let name = own.identity.digest();
+                self.credentials.node_called(name).is_none()
+            }
+            _ => false,
+        }
     }
 
     /// Notes that something was refused to whoever is at `origin`; what to answer. `who` and `what` are for the log.

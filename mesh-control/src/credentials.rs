@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `memory` | what is stored, in memory, as every request needs it |
 //! | `authorities` | the mesh's certificate authorities: their keys in a file, their certificates in the database |
+//! | `credit` | nodes that show a certificate which the database does not know |
 //! | `join` | which node a host becomes that brings a token, and the certificate that it gets |
 //! | `tokens`, `operators` | what lets hosts join, and people ask |
 //! | `judged` | it, as requests are judged by it |
@@ -13,6 +14,7 @@
 
 pub mod audit;
 pub mod authorities;
+mod credit;
 pub mod join;
 mod judged;
 pub mod memory;

@@ -219,17 +219,11 @@ async fn serve_admin(
 /// What connections over TLS are shown.
 fn tls(options: &Options) -> anyhow::Result<Tls> {
     let tls = Tls::new().context("cannot set up TLS; this is a bug")?;
-    if let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) {
-        let read = |path: &Path| {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-        };
-        let (chain, secret) = (read(certificate)?, read(key)?);
-        tls.show_own(&chain, &secret).with_context(|| {
-            let (certificate, key) = (certificate.display(), key.display());
-            format!("{certificate} (--tls-cert) and {key} (--tls-key) cannot be used")
-        })?;
-    }
-    Ok(tls)
+    let Some(files) = options.tls_files() else {
+        return Ok(tls);
+    };
+    tls.with_own(files)
+        .context("certificates of one's own cannot be used")
 }
 
 async fn open(database: &Database, plan: &SubnetPlan, settings: Settings) -> anyhow::Result<Store> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser};
 use ipnet::Ipv4Net;
+use mesh_credentials::tls_files::TlsFiles;
 use mesh_rest::overlay::{LARGEST_VNI, Overlay};
 use tracing_subscriber::EnvFilter;
 
@@ -71,7 +72,8 @@ pub struct Options {
     #[arg(long, value_name = "NAME", env = "QUILT_MESH_ALLOWED_HOST", action = ArgAction::Append, value_delimiter = ',')]
     pub allowed_host: Vec<String>,
 
-    /// A certificate of your own, in PEM with those between, for clients that do not go by the mesh's own authority
+    /// A certificate of your own, in PEM with those between, for clients that do not go by the mesh's own authority; read
+    /// again when it is replaced, as are the next two
     #[arg(
         long,
         value_name = "FILE",
@@ -80,7 +82,7 @@ pub struct Options {
     )]
     pub tls_cert: Option<PathBuf>,
 
-    /// Its private key, in PEM
+    /// Its private key, in PEM; only its owner may be able to read the file
     #[arg(
         long,
         value_name = "FILE",
@@ -89,7 +91,9 @@ pub struct Options {
     )]
     pub tls_key: Option<PathBuf>,
 
-    /// An authority of your own, in PEM, whose certificates nodes may show in place of those that joining makes
+    /// Authorities of your own, in PEM, whose certificates nodes may show in place of those that joining makes
+    ///
+    /// A node is the first URI in its certificate, or else the first DNS name, or else the common name.
     #[arg(
         long,
         value_name = "FILE",
@@ -213,6 +217,15 @@ impl Options {
     /// Where the process that serves is talked to by whoever administers it.
     pub fn admin_socket(&self) -> PathBuf {
         self.state_dir().join("admin.sock")
+    }
+
+    /// The certificates of one's own, if there are any.
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            certificate: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            authorities: self.tls_ca.clone(),
+        })
     }
 
     /// Where the nodes and leases are kept.

@@ -6,6 +6,7 @@ use mesh_credentials::authority::GRACE;
 use mesh_credentials::certificate::Presented;
 use mesh_credentials::name::Name;
 use mesh_credentials::operator_token::OperatorToken;
+use mesh_credentials::own_certificate::{self, OwnCertificate};
 use mesh_rest::node_id::NodeId;
 use mesh_rest::operator::Role;
 use mesh_rest::problem_kind::Kind;
@@ -13,7 +14,7 @@ use time::OffsetDateTime;
 
 use super::Refused;
 use super::credentials::Credentials;
-use super::origin::{Origin, Way};
+use super::origin::{Certificate, Origin, Way};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +114,12 @@ impl Caller {
                 Kind::Unauthorized,
                 "what stands in Authorization is no operator's token (quilt-mesh-control operator create prints one)",
             )),
-            (Shown::Nothing, Some(certificate)) => node(certificate, credentials, now),
+            (Shown::Nothing, Some(Certificate::Mesh(certificate))) => {
+                node(certificate, credentials, now)
+            }
+            (Shown::Nothing, Some(Certificate::Own(certificate))) => {
+                own_node(certificate, credentials, now)
+            }
             (Shown::Nothing, None) => Ok(Self::Nobody),
         }
     }
@@ -192,6 +198,45 @@ fn node(
     refused(Kind::CertificateExpired, detail)
 }
 
+/// Whether it holds yet was seen by who verified it.
+fn own_node(
+    certificate: &OwnCertificate,
+    credentials: &dyn Credentials,
+    now: i64,
+) -> Result<Caller, Refused> {
+    let OwnCertificate {
+        identity,
+        not_after,
+    } = certificate;
+    let (name, called) = (identity.digest(), identity.as_str());
+    let node_id = credentials
+        .node_called(name)
+        .unwrap_or_else(|| own_certificate::node_id(name));
+    let refused = |kind, detail: String| Err(Refused::new(kind, detail));
+    match credentials.node(&node_id) {
+        Some(known) if known.revoked => refused(
+            Kind::Unauthorized,
+            format!("the node {node_id}, which this certificate calls {called:?}, was revoked"),
+        ),
+        Some(known) if known.key != name => refused(
+            Kind::Unauthorized,
+            format!(
+                "a host has joined as the node {node_id} since, with a certificate of the mesh"
+            ),
+        ),
+        _ if now > *not_after => refused(
+            Kind::CertificateExpired,
+            format!(
+                "the certificate of {called:?} has expired at {}, and the control plane's clock shows {}: connect again with \
+                 a new one of the same authority",
+                clock(*not_after),
+                clock(now)
+            ),
+        ),
+        _ => Ok(Caller::Node(NodeId::from(node_id))),
+    }
+}
+
 /// RFC 3339, in UTC.
 pub(crate) fn clock(seconds: i64) -> String {
     match OffsetDateTime::from_unix_timestamp(seconds) {
@@ -204,154 +249,4 @@ pub(crate) fn clock(seconds: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-    use mesh_credentials::key_digest::KeyDigest;
-    use mesh_credentials::name::MeshId;
-    use mesh_credentials::secret::Secret;
-    use mesh_rest::security::Stage;
-
-    use super::super::credentials::{NodeCredential, OperatorCredential};
-    use super::super::known::Known;
-    use super::*;
-
-    const NOW: i64 = 1_900_000_000;
-
-    fn certificate(node_id: &str, key: &[u8], from: i64, until: i64) -> Presented {
-        Presented {
-            name: Name::Node {
-                mesh: MeshId::make(),
-                node_id: node_id.to_owned(),
-            },
-            key: KeyDigest::of(key),
-            issuer: "authority".to_owned(),
-            not_before: NOW + from,
-            not_after: NOW + until,
-        }
-    }
-
-    fn known() -> Known {
-        let known = Known::new(Stage::Secured);
-        for (node_id, revoked) in [("a", false), ("gone", true)] {
-            let key = KeyDigest::of(b"key");
-            known.set_node(node_id, Some(NodeCredential { key, revoked }));
-        }
-        known
-    }
-
-    fn by(certificate: Presented) -> Result<Caller, Kind> {
-        let origin = Origin {
-            certificate: Some(certificate),
-            way: Way::Tls,
-            ..Origin::plain("192.0.2.1:1".parse().unwrap())
-        };
-        Caller::identify(&origin, &Shown::Nothing, &known(), NOW).map_err(|refused| refused.kind)
-    }
-
-    #[test]
-    fn a_node_is_its_key_in_its_time() {
-        let node = NodeId::from("a".to_owned());
-        assert_eq!(
-            by(certificate("a", b"key", 0, 0)),
-            Ok(Caller::Node(node.clone()))
-        );
-        assert_eq!(by(certificate("a", b"key", 1, 9)), Err(Kind::Clock));
-        let renewing = Ok(Caller::Renewing(node));
-        assert_eq!(by(certificate("a", b"key", -9, -1)), renewing);
-        assert_eq!(by(certificate("a", b"key", -9 - GRACE, -GRACE)), renewing);
-        let expired = Err(Kind::CertificateExpired);
-        assert_eq!(
-            by(certificate("a", b"key", -9 - GRACE, -GRACE - 1)),
-            expired
-        );
-        let no = Err(Kind::Unauthorized);
-        assert_eq!(by(certificate("a", b"other", 0, 9)), no);
-        // Given before the database was lost: it holds as long as it says, and is not renewed afterwards.
-        let unknown = Caller::Node(NodeId::from("b".to_owned()));
-        assert_eq!(by(certificate("b", b"key", 0, 9)), Ok(unknown));
-        assert_eq!(by(certificate("b", b"key", -9, -1)), expired);
-        assert_eq!(by(certificate("gone", b"key", 0, 9)), no);
-        let mut other = certificate("a", b"key", 0, 9);
-        other.name = Name::ControlPlane {
-            mesh: MeshId::make(),
-        };
-        assert_eq!(by(other), no);
-    }
-
-    #[test]
-    fn times_that_do_not_fit_are_said_with_both_clocks() {
-        let origin = Origin {
-            certificate: Some(certificate("a", b"key", 60, 90)),
-            ..Origin::plain("192.0.2.1:1".parse().unwrap())
-        };
-        let refused = Caller::identify(&origin, &Shown::Nothing, &known(), NOW).unwrap_err();
-        for time in ["2030-03-17T17:46:40Z", "2030-03-17T17:47:40Z"] {
-            assert!(refused.detail.contains(time), "{}", refused.detail);
-        }
-    }
-
-    #[test]
-    fn an_operator_is_the_secret_of_a_token_that_was_not_revoked() {
-        let token = |id: &str| OperatorToken {
-            id: id.to_owned(),
-            secret: Secret::make().unwrap(),
-        };
-        let (a, gone) = (token("a"), token("gone"));
-        let known = Known::new(Stage::Secured);
-        for (token, revoked) in [(&a, false), (&gone, true)] {
-            let credential = OperatorCredential {
-                digest: token.secret.digest(),
-                role: Role::Read,
-                name: "Ada".to_owned(),
-                revoked,
-            };
-            known.set_operator(&token.id, credential);
-        }
-        let origin = Origin::plain("192.0.2.1:1".parse().unwrap());
-        let by = |value: &str| {
-            let value = HeaderValue::from_str(value).unwrap();
-            let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
-            let shown = Shown::in_headers(&headers);
-            Caller::identify(&origin, &shown, &known, NOW).map_err(|refused| refused.kind)
-        };
-        let ada = Caller::Operator {
-            id: "a".to_owned(),
-            name: "Ada".to_owned(),
-            role: Role::Read,
-        };
-        assert_eq!(by(&format!("Bearer {a}")), Ok(ada.clone()));
-        assert_eq!(by(&format!("bearer {a}")), Ok(ada));
-        let other = OperatorToken {
-            secret: gone.secret.clone(),
-            ..a.clone()
-        };
-        for wrong in [
-            format!("Bearer {gone}"),
-            format!("Bearer {other}"),
-            format!("Bearer {}", token("b")),
-            format!("Bearer {}x", a),
-            format!("Bearer{a}"),
-            "Bearer ".to_owned(),
-            "Bearer".to_owned(),
-            String::new(),
-        ] {
-            assert_eq!(by(&wrong), Err(Kind::Unauthorized), "{wrong}");
-        }
-        assert_eq!(by("Basic YTpi"), Ok(Caller::Nobody));
-        let twice = [&a, &gone].map(|token| {
-            let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
-            (AUTHORIZATION, value)
-        });
-        let mut headers = HeaderMap::new();
-        for (name, value) in twice {
-            headers.append(name, value);
-        }
-        assert_eq!(Shown::in_headers(&headers), Shown::Garbage);
-    }
-
-    #[test]
-    fn whoever_opens_the_admin_socket_is_the_admin() {
-        let caller = Caller::identify(&Origin::admin(), &Shown::Garbage, &known(), NOW);
-        assert_eq!(caller, Ok(Caller::Admin));
-    }
-}
+mod tests;

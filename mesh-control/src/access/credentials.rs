@@ -57,6 +57,10 @@ pub trait Credentials: Send + Sync {
     /// That of a node, also one that was revoked. `None`: there is no such node, or it never had one.
     fn node(&self, node_id: &str) -> Option<NodeCredential>;
 
+    /// The id of the node, also one that was revoked, that is known by what a certificate of one's own calls it; `name` is
+    /// the digest of that. `None`: none was yet.
+    fn node_called(&self, name: KeyDigest) -> Option<String>;
+
     /// That of an operator, also one that was revoked.
     fn operator(&self, id: &str) -> Option<OperatorCredential>;
 

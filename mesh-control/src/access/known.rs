@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use mesh_credentials::key_digest::KeyDigest;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
 
@@ -83,6 +84,14 @@ impl Credentials for Known {
 
     fn node(&self, node_id: &str) -> Option<NodeCredential> {
         self.read(|all| all.nodes.get(node_id).copied())
+    }
+
+    fn node_called(&self, name: KeyDigest) -> Option<String> {
+        self.read(|all| {
+            let mut nodes = all.nodes.iter();
+            let found = nodes.find(|(_, credential)| credential.key == name);
+            found.map(|(node_id, _)| node_id.clone())
+        })
     }
 
     fn operator(&self, id: &str) -> Option<OperatorCredential> {

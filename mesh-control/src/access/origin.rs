@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use mesh_credentials::certificate::Presented;
+use mesh_credentials::key_digest::KeyDigest;
+use mesh_credentials::own_certificate::OwnCertificate;
 
 /// How the bytes come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,35 @@ pub enum Way {
     AdminSocket,
 }
 
+/// What a client has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certificate {
+    /// A certificate of the mesh.
+    Mesh(Presented),
+    /// One that an authority of one's own has signed (`--tls-ca`).
+    Own(OwnCertificate),
+}
+
+impl Certificate {
+    /// By what its node is known: its key, or what stands for it.
+    pub fn key(&self) -> KeyDigest {
+        match self {
+            Self::Mesh(presented) => presented.key,
+            Self::Own(own) => own.identity.digest(),
+        }
+    }
+}
+
+/// Whom it is for, as it says.
+impl std::fmt::Display for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mesh(presented) => presented.name.fmt(f),
+            Self::Own(own) => own.identity.fmt(f),
+        }
+    }
+}
+
 /// What there is to know of a connection.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -23,7 +54,7 @@ pub struct Origin {
     /// How the bytes come.
     pub way: Way,
     /// What the client has shown, signed by an authority that is trusted. It may have expired.
-    pub certificate: Option<Presented>,
+    pub certificate: Option<Certificate>,
 }
 
 impl Origin {

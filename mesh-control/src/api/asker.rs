@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use mesh_credentials::key_digest::KeyDigest;
 use mesh_rest::node_id::NodeId;
 
 use super::problem::Problem;
 use crate::access::Access;
 use crate::access::caller::Caller;
-use crate::access::origin::Origin;
+use crate::access::origin::{Certificate, Origin};
 use crate::credentials::audit::Doer;
 
 /// Goes with every request that was admitted.
@@ -19,8 +18,8 @@ pub(crate) struct Asker {
     pub(crate) doer: Doer,
     /// The node that the certificate is for, if there is one that holds.
     pub(crate) node: Option<NodeId>,
-    /// The key of that certificate.
-    pub(crate) key: Option<KeyDigest>,
+    /// That certificate.
+    pub(crate) certificate: Option<Certificate>,
     /// By what it was judged, and where it is.
     pub(crate) judged: Option<(Arc<Access>, Arc<Origin>)>,
 }
@@ -37,14 +36,14 @@ impl Asker {
             _ => None,
         };
         let certificate = origin.certificate.as_ref();
-        let key = certificate.filter(|_| node.is_some()).map(|it| it.key);
+        let certificate = certificate.filter(|_| node.is_some()).cloned();
         Self {
             doer: Doer {
                 who: caller.to_string(),
                 source,
             },
             node,
-            key,
+            certificate,
             judged: Some((access, origin)),
         }
     }
@@ -66,7 +65,7 @@ impl Asker {
                 source: String::new(),
             },
             node: None,
-            key: None,
+            certificate: None,
             judged: None,
         })
     }

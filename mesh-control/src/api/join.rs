@@ -11,6 +11,7 @@ use super::asker::Asker;
 use super::openapi::{WhenJoining, WhenListingAuthorities, WhenRenewing};
 use super::problem::Problem;
 use super::refusal::fields;
+use crate::access::origin::Certificate;
 use crate::http::body;
 use crate::registry::Registry;
 
@@ -46,7 +47,7 @@ pub(super) async fn join(
 /// Get a new certificate in the place of one
 ///
 /// Over TLS with the certificate that is to be replaced, and for the same key. One that has expired is taken here for
-/// another 30 days.
+/// another 30 days. What an authority of one's own has signed (`--tls-ca`) is not renewed here.
 #[utoipa::path(post, path = "/api/renew", tag = "credentials", request_body = Renew,
     responses((status = 200, body = Joined), WhenRenewing))]
 pub(super) async fn renew(
@@ -56,13 +57,20 @@ pub(super) async fn renew(
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
     let renew: Renew = serde_json::from_value(json).map_err(|error| fields(&error))?;
-    let (Some(node), Some(key)) = (&asker.node, asker.key) else {
+    let (Some(node), Some(certificate)) = (&asker.node, &asker.certificate) else {
         return Err(Problem::new(
             Kind::Unauthorized,
             "only who shows a certificate gets a new one in its place; a host without one joins (POST /api/join)",
         ));
     };
-    let source = &asker.doer.source;
+    let Certificate::Mesh(certificate) = certificate else {
+        return Err(Problem::new(
+            Kind::Forbidden,
+            "this certificate is of an authority of your own, which makes the next one as well: put that in the place of \
+             this one",
+        ));
+    };
+    let (key, source) = (certificate.key, &asker.doer.source);
     let renewed = registry.renew_certificate(node.as_str(), key, &renew.request, source);
     Ok(Json(body::within_deadline(renewed).await??))
 }

@@ -47,7 +47,19 @@ pub(super) async fn register(
     let json = body::json(request).await?;
     let registration =
         registration::read(&json, registry.plan().cluster()).map_err(Problem::invalid_fields)?;
-    let registered = registry.register(registration, token, asker.node);
+    let registered = async {
+        let node = match (asker.node, &asker.certificate) {
+            (Some(node), Some(certificate)) => {
+                let node_key = registration.node_key.as_deref();
+                let source = &asker.doer.source;
+                let credited = registry.credit(node, certificate, node_key, source);
+                Some(credited.await.map_err(Problem::from)?)
+            }
+            (node, _) => node,
+        };
+        let registered = registry.register(registration, token, node).await;
+        registered.map_err(Problem::from)
+    };
     let (admitted, next) = body::within_deadline(registered).await??;
     Ok((NextToken(next), Json(admitted)))
 }

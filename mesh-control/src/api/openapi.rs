@@ -189,7 +189,7 @@ problems! {
     /// Of `join`.
     WhenJoining: Malformed, NotJsonMediaType, InvalidFields, TokenRefused, NoAuthority, DatabaseUnavailable, Overloaded;
     /// Of `renew`.
-    WhenRenewing: Malformed, NotJsonMediaType, InvalidFields, Unauthorized, NoAuthority, DatabaseUnavailable, Overloaded;
+    WhenRenewing: Malformed, NotJsonMediaType, InvalidFields, Unauthorized, Forbidden, NoAuthority, DatabaseUnavailable, Overloaded;
     /// Of `authorities`.
     WhenListingAuthorities: NoAuthority;
     /// Of calls that make a credential.

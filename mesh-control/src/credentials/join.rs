@@ -14,6 +14,7 @@ use std::sync::Arc;
 use mesh_credentials::authority::{Authority, NODE_LIFE, Request};
 use mesh_credentials::join_token::JoinToken;
 use mesh_credentials::key_digest::KeyDigest;
+use mesh_credentials::own_certificate;
 use mesh_rest::join::{Join, Joined};
 use tracing::info;
 
@@ -127,6 +128,7 @@ impl Registry {
             return Err(used_up(&stored));
         }
         let certificate = authority.sign_node(&request, &node_id, now)?;
+        end_own_certificate(&mut change, &node_id, request.key, now).await?;
         change
             .credit(NewCredential {
                 node_id: &node_id,
@@ -275,6 +277,38 @@ async fn named(
         None => change.nodes_named(&name).await?,
     };
     Ok((Some(name), named))
+}
+
+/// A host that showed certificates of one's own until now, and joins with a token, is known by its key from then on. Who
+/// still shows the former is not to be a new node by it: least of all one that was revoked.
+async fn end_own_certificate(
+    change: &mut CredentialChange,
+    node_id: &str,
+    key: KeyDigest,
+    now: i64,
+) -> Result<(), CredentialError> {
+    let rows = change.credentials_of(node_id, key).await?;
+    let own = own_certificate::issuer();
+    let before = rows
+        .into_iter()
+        .find(|row| row.node_id == node_id && row.issuer == own);
+    let Some(before) = before else { return Ok(()) };
+    let called = own_certificate::node_id(before.key);
+    if called != node_id {
+        change
+            .credit(NewCredential {
+                node_id: &called,
+                key: before.key,
+                issuer: own,
+                expires_at: before.expires_at,
+                joined_by: "",
+                only_hostname: None,
+                now,
+            })
+            .await?;
+        change.revoke_node(&called, now).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

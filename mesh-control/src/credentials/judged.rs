@@ -1,5 +1,6 @@
 //! What is stored of credentials, as requests are judged by it.
 
+use mesh_credentials::key_digest::KeyDigest;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
 
@@ -23,6 +24,10 @@ impl Credentials for Registry {
             key: known.key,
             revoked: known.revoked,
         })
+    }
+
+    fn node_called(&self, name: KeyDigest) -> Option<String> {
+        self.credentials.node_called(name)
     }
 
     fn operator(&self, id: &str) -> Option<OperatorCredential> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use mesh_credentials::key_digest::KeyDigest;
+use mesh_credentials::own_certificate;
 use mesh_credentials::trust::Trust;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
@@ -29,6 +30,8 @@ pub(crate) struct State {
     pub(crate) stage: Stage,
     pub(crate) authorities: Vec<StoredAuthority>,
     pub(crate) nodes: HashMap<String, NodeCredential>,
+    /// Those of them that are known by what certificates of one's own call them.
+    called: HashMap<KeyDigest, String>,
     pub(crate) tokens: HashMap<String, StoredToken>,
     pub(crate) operators: HashMap<String, StoredOperator>,
     /// Those in `authorities`, as certificates are checked by them; `None`: there are none.
@@ -43,6 +46,19 @@ impl State {
         let authority = self.authorities.iter().find(signs);
         authority.map(|it| it.trusted.key())
     }
+
+    fn take_in(&mut self, node: NodeCredential) {
+        let node_id = &node.node_id;
+        if let Some(before) = self.nodes.get(node_id)
+            && self.called.get(&before.key) == Some(node_id)
+        {
+            self.called.remove(&before.key);
+        }
+        if node.issuer == own_certificate::issuer() {
+            self.called.insert(node.key, node_id.clone());
+        }
+        self.nodes.insert(node_id.clone(), node);
+    }
 }
 
 impl Default for Credentials {
@@ -54,6 +70,7 @@ impl Default for Credentials {
                 stage: Stage::Secured,
                 authorities: Vec::new(),
                 nodes: HashMap::new(),
+                called: HashMap::new(),
                 tokens: HashMap::new(),
                 operators: HashMap::new(),
                 trust: None,
@@ -86,6 +103,7 @@ impl Credentials {
             if changes.revision < state.revision {
                 // The database went back.
                 state.nodes.clear();
+                state.called.clear();
                 state.tokens.clear();
                 state.operators.clear();
             }
@@ -99,10 +117,9 @@ impl Credentials {
             state.digest = trust
                 .zip(signs)
                 .map(|(trust, signs)| trust.digest(signs).into());
-            let nodes = changes.nodes.into_iter();
-            state
-                .nodes
-                .extend(nodes.map(|node| (node.node_id.clone(), node)));
+            for node in changes.nodes {
+                state.take_in(node);
+            }
             let tokens = changes.tokens.into_iter();
             state
                 .tokens
@@ -125,6 +142,7 @@ impl Credentials {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.revision = -1;
         state.nodes.clear();
+        state.called.clear();
         state.tokens.clear();
         state.operators.clear();
     }
@@ -146,6 +164,12 @@ impl Credentials {
     #[must_use]
     pub fn node(&self, node_id: &str) -> Option<NodeCredential> {
         self.state().nodes.get(node_id).cloned()
+    }
+
+    /// The node, also one that was revoked, that is known by what a certificate of one's own calls it.
+    #[must_use]
+    pub fn node_called(&self, name: KeyDigest) -> Option<String> {
+        self.state().called.get(&name).cloned()
     }
 
     /// The authorities that are trusted; `None`: there are none.
@@ -215,6 +239,28 @@ mod tests {
             tokens: Vec::new(),
             operators: Vec::new(),
         }
+    }
+
+    #[test]
+    fn who_is_called_so_is_the_node_until_that_is_known_by_another_key() {
+        let credentials = Credentials::default();
+        let (name, key) = (KeyDigest::of(b"name"), KeyDigest::of(b"key"));
+        let take_in = |revision, node_id: &str, key, issuer| {
+            let mut changes = changes(revision, &[node_id]);
+            changes.nodes[0].key = key;
+            changes.nodes[0].issuer = issuer;
+            credentials.take_in(changes);
+        };
+        let own = own_certificate::issuer();
+        take_in(1, "a", name, own);
+        assert_eq!(credentials.node_called(name).as_deref(), Some("a"));
+        // The host joined; what it was called before is revoked, in whatever order they are read.
+        take_in(2, "own", name, own);
+        take_in(3, "a", key, KeyDigest::of(b"authority"));
+        assert_eq!(credentials.node_called(name).as_deref(), Some("own"));
+        assert_eq!(credentials.node_called(key), None);
+        take_in(4, "own", key, KeyDigest::of(b"authority"));
+        assert_eq!(credentials.node_called(name), None);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use axum::http::Method;
 
+use mesh_rest::problem_kind::Kind;
+
 use super::concurrency::{FOR_NODES, FOR_OTHERS, FOR_QUESTIONS, Room};
 use super::connection::head::Head;
 use crate::access::caller::Caller;
@@ -53,6 +55,10 @@ pub(super) fn admit(
         Ok(caller)
     });
     let caller = judged.map_err(|refused| {
+        if refused.kind == Kind::UnknownNode {
+            // It is no failure to have to register.
+            return refused.into();
+        }
         let what = format!("{} {}", head.method, head.uri.path());
         refuse(access, origin, &what, refused)
     })?;
@@ -72,7 +78,7 @@ pub(super) fn admit(
 /// What to answer to what is refused.
 pub(super) fn refuse(access: &Access, origin: &Origin, what: &str, refused: Refused) -> Problem {
     let who = match &origin.certificate {
-        Some(certificate) => certificate.name.to_string(),
+        Some(certificate) => certificate.to_string(),
         None => "without a certificate".to_owned(),
     };
     access.refuse(origin, &who, what, refused.into())

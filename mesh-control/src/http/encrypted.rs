@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use mesh_credentials::certificate::Presented;
 use mesh_rest::problem_kind::Kind;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -40,6 +39,7 @@ const MOST_BUFFERED: usize = 32 * 1024;
 
 /// Serves a connection over TLS.
 pub(super) async fn live(stream: TcpStream, peer: SocketAddr, site: &Site) {
+    site.tls().look().await;
     let Some(config) = site.tls().config() else {
         debug!(%peer, "closed a connection over TLS: there is no certificate authority here, and no --tls-cert");
         return;
@@ -92,10 +92,7 @@ async fn shake_hands(
     };
     drop(turn);
     let shown = stream.get_ref().1.peer_certificates();
-    // What was taken can be read.
-    let certificate = shown
-        .and_then(|chain| chain.first())
-        .and_then(|der| Presented::read(der).ok());
+    let certificate = shown.and_then(|chain| site.tls().certificate(chain));
     let origin = Origin {
         peer: Some(peer),
         way: Way::Tls,

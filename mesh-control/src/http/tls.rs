@@ -5,12 +5,19 @@
 //! millisecond. Nothing is taken before the handshake is over (0-RTT), which could be sent twice.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use mesh_credentials::authority::Identity;
+use mesh_credentials::certificate::Presented;
 use mesh_credentials::node_check::NodeCheck;
+use mesh_credentials::own_certificate::OwnCheck;
 use mesh_credentials::tls::{self, certificates, private_key};
+use mesh_credentials::tls_files::{
+    Contents, LOOK_INTERVAL, TlsFiles, TlsFilesError, TlsFilesWatch,
+};
 use mesh_credentials::trust::{Trust, Trusted};
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::verify_tls13_signature;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -19,10 +26,22 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
     ServerConfig, SignatureScheme,
 };
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::access::origin::Certificate;
 
 /// The most of a certificate that a client may show, with what it takes to the authority, in bytes. Ours have 500 to
 /// 600; what was taken is kept as long as the connection is.
 const LONGEST_CHAIN: usize = 8 * 1024;
+
+/// The same where an authority of one's own signs certificates: one for an RSA key of 4096 bits has 2,000, and there may
+/// be three between it and its authority.
+const LONGEST_OWN_CHAIN: usize = 16 * 1024;
+
+/// How long a handshake waits for the files to be looked at. A file system may not answer.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The TLS of a control plane. What it shows and trusts may change while it serves.
 #[derive(Debug)]
@@ -30,6 +49,7 @@ pub struct Tls {
     config: Arc<ServerConfig>,
     shown: Arc<Shown>,
     check: Arc<ClientCheck>,
+    files: Option<Arc<TlsFilesWatch>>,
 }
 
 impl Tls {
@@ -46,6 +66,7 @@ impl Tls {
         });
         let check = Arc::new(ClientCheck {
             nodes: RwLock::default(),
+            own: RwLock::default(),
         });
         let mut config = ServerConfig::builder_with_provider(tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -59,7 +80,74 @@ impl Tls {
             config: Arc::new(config),
             shown,
             check,
+            files: None,
         })
+    }
+
+    /// With certificates of one's own: shows what is in these files to all who do not check by the mesh's authorities, and
+    /// takes what the authorities in them have signed for nodes. Files that change are read again.
+    ///
+    /// # Errors
+    ///
+    /// They are of no use.
+    pub fn with_own(mut self, files: TlsFiles) -> Result<Self, TlsFilesError> {
+        let (watch, contents) = TlsFilesWatch::open(files)?;
+        self.go_by(contents)?;
+        self.files = Some(watch);
+        Ok(self)
+    }
+
+    /// Goes by what is in the files of one's own certificates now. Each handshake asks for it; the files are looked at once a
+    /// second at most.
+    pub(super) async fn look(&self) {
+        let Some(turn) = self
+            .files
+            .as_ref()
+            .and_then(|files| files.turn(LOOK_INTERVAL))
+        else {
+            return;
+        };
+        // Whoever comes while it is looked at goes by what was read before.
+        let look = timeout(LOOK_DEADLINE, spawn_blocking(move || turn.look()));
+        let Ok(Ok(Some(read))) = look.await else {
+            return;
+        };
+        match read.and_then(|contents| self.go_by(contents)) {
+            Ok(()) => info!("certificate, key and authorities of one's own were read again"),
+            // They may be written one after the other: the next change is looked at as well.
+            Err(error) => warn!(
+                %error,
+                "certificate, key and authorities of one's own have changed and are of no use: those from before count on"
+            ),
+        }
+    }
+
+    /// All of it, or nothing.
+    fn go_by(&self, contents: Contents) -> Result<(), TlsFilesError> {
+        let Contents {
+            certified,
+            authorities,
+        } = contents;
+        let check = authorities.map(OwnCheck::new).transpose();
+        let check = check.map_err(TlsFilesError::Authorities)?;
+        set(&self.shown.own, certified);
+        if let Some(check) = check {
+            set(&self.check.own, check);
+        }
+        Ok(())
+    }
+
+    /// What a client has shown, whose handshake is over. By which authority it was taken is found out again: what a
+    /// certificate of one's own says of a mesh means nothing.
+    pub(super) fn certificate(&self, chain: &[CertificateDer<'_>]) -> Option<Certificate> {
+        let (certificate, between) = chain.split_first()?;
+        if get(&self.check.own).is_none() {
+            // There is no way back from having some, so that it was the mesh's that has signed it.
+            return Presented::read(certificate).ok().map(Certificate::Mesh);
+        }
+        self.check
+            .verify(certificate, between, UnixTime::now())
+            .ok()
     }
 
     /// Shows this certificate, which `authority` signed, to those that check by the mesh's authorities.
@@ -134,16 +222,57 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// What clients may show: nothing, or the certificate of a node. Authorities for others than nodes have their place
-/// here.
+/// What clients may show: nothing, or the certificate of a node.
 #[derive(Debug)]
 struct ClientCheck {
+    /// By the mesh's authorities.
     nodes: RwLock<Option<Arc<NodeCheck>>>,
+    /// By those of one's own.
+    own: RwLock<Option<Arc<OwnCheck>>>,
+}
+
+impl ClientCheck {
+    /// Whose certificate it is. What both kinds of authorities have signed is the mesh's.
+    fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Certificate, Error> {
+        let own = get(&self.own);
+        let longest = match own {
+            Some(_) => LONGEST_OWN_CHAIN,
+            None => LONGEST_CHAIN,
+        };
+        let length: usize = between.iter().map(|der| der.len()).sum();
+        if certificate.len() + length > longest {
+            return Err(CertificateError::BadEncoding.into());
+        }
+        let of_mesh = match get(&self.nodes) {
+            Some(nodes) => nodes.verify(certificate),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        let error = match (of_mesh, own) {
+            (Ok(presented), _) => return Ok(Certificate::Mesh(presented)),
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(own)) => match own.verify(certificate, between, now) {
+                Ok(certificate) => return Ok(Certificate::Own(certificate)),
+                // What the mesh's authorities have signed is none of one's own, and is wrong for another reason.
+                Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+                    if Presented::read(certificate).is_ok() =>
+                {
+                    error
+                }
+                Err(error) => error,
+            },
+        };
+        Err(error)
+    }
 }
 
 impl ClientCertVerifier for ClientCheck {
     fn offer_client_auth(&self) -> bool {
-        get(&self.nodes).is_some()
+        get(&self.nodes).is_some() || get(&self.own).is_some()
     }
 
     fn client_auth_mandatory(&self) -> bool {
@@ -160,14 +289,8 @@ impl ClientCertVerifier for ClientCheck {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let length: usize = intermediates.iter().map(|der| der.len()).sum();
-        if end_entity.len() + length > LONGEST_CHAIN {
-            return Err(CertificateError::BadEncoding.into());
-        }
-        match get(&self.nodes) {
-            Some(nodes) => nodes.verify_client_cert(end_entity, intermediates, now),
-            None => Err(CertificateError::UnknownIssuer.into()),
-        }
+        self.verify(end_entity, intermediates, now)
+            .map(|_| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -185,10 +308,8 @@ impl ClientCertVerifier for ClientCheck {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match get(&self.nodes) {
-            Some(nodes) => nodes.verify_tls13_signature(message, certificate, signature),
-            None => Err(CertificateError::UnknownIssuer.into()),
-        }
+        let algorithms = tls::provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, &algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

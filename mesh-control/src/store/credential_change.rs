@@ -1,12 +1,15 @@
 //! Changes of credentials: each is one transaction, which raises the revision of credentials and leaves the node list's.
 
 use mesh_credentials::key_digest::KeyDigest;
+use mesh_credentials::own_certificate;
 use mesh_credentials::trust::Trusted;
 use mesh_rest::security::Stage;
 use sqlx::AnyConnection;
 
 use super::change::CHANGED_CHANNEL;
-use super::credentials::{AuthorityState, StoredOperator, StoredToken};
+use super::credentials::{
+    AuthorityState, NodeCredential, NodeRow, StoredOperator, StoredToken, node,
+};
 use super::transaction::{Dialect, Transaction};
 use super::{Home, Store, StoreError};
 
@@ -156,6 +159,27 @@ impl CredentialChange {
         Ok(())
     }
 
+    /// The credentials of a node, and those of whatever node is known by a key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn credentials_of(
+        &mut self,
+        node_id: &str,
+        key: KeyDigest,
+    ) -> Result<Vec<NodeCredential>, StoreError> {
+        let rows: Vec<NodeRow> = sqlx::query_as(
+            "SELECT node_id, key_digest, issuer, expires_at, only_hostname, revoked_at \
+             FROM node_credentials WHERE node_id = $1 OR key_digest = $2",
+        )
+        .bind(node_id)
+        .bind(key.to_string())
+        .fetch_all(self.transaction.connection()?)
+        .await?;
+        rows.into_iter().map(node).collect()
+    }
+
     /// Takes note of a new certificate for the key by which a node is known. `false`: it is known by another one, or
     /// revoked.
     ///
@@ -201,13 +225,15 @@ impl CredentialChange {
         Ok(revoked.rows_affected() > 0)
     }
 
-    /// Lets every node be a node without credentials again: those that they had were signed by an authority that is lost.
+    /// Lets every node be a node without credentials again whose certificate was signed by an authority that is lost. Those
+    /// of one's own are not.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     pub async fn forget_nodes(&mut self) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM node_credentials WHERE revoked_at IS NULL")
+        sqlx::query("DELETE FROM node_credentials WHERE revoked_at IS NULL AND issuer <> $1")
+            .bind(own_certificate::issuer().to_string())
             .execute(self.transaction.connection()?)
             .await?;
         Ok(())
@@ -367,7 +393,7 @@ impl CredentialChange {
     }
 
     /// Hostnames of the nodes that are up and have not heard of an authority: they got their latest certificate before it
-    /// was added.
+    /// was added. Those with certificates of one's own never do.
     ///
     /// # Errors
     ///
@@ -378,10 +404,11 @@ impl CredentialChange {
     ) -> Result<Vec<String>, StoreError> {
         let names = sqlx::query_scalar(
             "SELECT hostname FROM nodes JOIN node_credentials ON node_credentials.node_id = nodes.node_id \
-             WHERE status = 'up' AND revoked_at IS NULL AND node_credentials.revision < \
+             WHERE status = 'up' AND revoked_at IS NULL AND issuer <> $2 AND node_credentials.revision < \
              (SELECT authorities.revision FROM authorities WHERE authorities.key_digest = $1) ORDER BY hostname",
         )
         .bind(authority.to_string())
+        .bind(own_certificate::issuer().to_string())
         .fetch_all(self.transaction.connection()?)
         .await?;
         Ok(names)

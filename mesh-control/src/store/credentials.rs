@@ -116,7 +116,7 @@ pub struct CredentialChanges {
     pub operators: Vec<StoredOperator>,
 }
 
-type NodeRow = (String, String, String, i64, Option<String>, Option<i64>);
+pub(super) type NodeRow = (String, String, String, i64, Option<String>, Option<i64>);
 type TokenRow = (
     String,
     String,
@@ -231,7 +231,7 @@ fn authority((certificate, state): (String, String)) -> Result<StoredAuthority, 
     Ok(StoredAuthority { trusted, state })
 }
 
-fn node(
+pub(super) fn node(
     (node_id, key, issuer, expires_at, only_hostname, revoked_at): NodeRow,
 ) -> Result<NodeCredential, StoreError> {
     Ok(NodeCredential {

@@ -25,7 +25,7 @@ use crate::process::{ControlPlane, Setup};
 use crate::stepped_clock::{SteppedClock, machine_seconds};
 
 /// What `quilt-mesh-control` says, told this, where `setup` serves. An error: what it says when it refuses.
-fn told(setup: &Setup, words: &[&str]) -> Result<String, String> {
+pub(crate) fn told(setup: &Setup, words: &[&str]) -> Result<String, String> {
     let said = Command::new(env!("CARGO_BIN_EXE_quilt-mesh-control"))
         .args(words)
         .arg("--state-dir")
@@ -40,13 +40,13 @@ fn told(setup: &Setup, words: &[&str]) -> Result<String, String> {
     }
 }
 
-fn token(setup: &Setup, more: &[&str]) -> JoinToken {
+pub(crate) fn token(setup: &Setup, more: &[&str]) -> JoinToken {
     let words = [&["token", "create"], more].concat();
     told(setup, &words).unwrap().trim().parse().unwrap()
 }
 
 /// A host, with what it keeps on its disk.
-struct Host {
+pub(crate) struct Host {
     key: NodeKeyPair,
     joined: Option<Joined>,
     clock: Clock,
@@ -143,13 +143,13 @@ impl Host {
         Ok(())
     }
 
-    async fn join(control: &ControlPlane, token: &JoinToken) -> Self {
+    pub(crate) async fn join(control: &ControlPlane, token: &JoinToken) -> Self {
         let mut host = Self::new();
         host.try_join(control, token, None).await.unwrap();
         host
     }
 
-    async fn renew(&mut self, control: &ControlPlane) -> Answer {
+    pub(crate) async fn renew(&mut self, control: &ControlPlane) -> Answer {
         let request = self.key.request().unwrap();
         let answer = self
             .call(control, "/api/renew", &json!({"request": request}))
@@ -160,12 +160,21 @@ impl Host {
         answer
     }
 
-    fn node_id(&self) -> &str {
+    pub(crate) fn node_id(&self) -> &str {
         &self.joined.as_ref().unwrap().node_id
     }
 
+    pub(crate) fn mesh_id(&self) -> &str {
+        &self.joined.as_ref().unwrap().mesh_id
+    }
+
     /// Registers, and returns its subnet.
-    async fn register(&self, control: &ControlPlane, hostname: &str, host_ip: &str) -> String {
+    pub(crate) async fn register(
+        &self,
+        control: &ControlPlane,
+        hostname: &str,
+        host_ip: &str,
+    ) -> String {
         let answer = self
             .try_register(control, hostname, host_ip, json!({}))
             .await;
@@ -189,7 +198,7 @@ impl Host {
         self.call(control, "/api/nodes/register", &body).await
     }
 
-    async fn beat(&self, control: &ControlPlane) -> Answer {
+    pub(crate) async fn beat(&self, control: &ControlPlane) -> Answer {
         let path = format!("/api/nodes/{}/heartbeat", self.node_id());
         self.call(control, &path, &json!({})).await
     }
@@ -445,6 +454,16 @@ async fn a_database_that_was_lost_or_restored_shuts_no_node_out() {
         .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert!(answer.body.contains(host.node_id()) && answer.body.contains(&subnet));
+    // What it shows is known again: nobody is it without, and it can be revoked.
+    assert_eq!(
+        crate::answer::Api::of(&control)
+            .heartbeat(host.node_id())
+            .await
+            .status,
+        401
+    );
+    told(&setup, &["node", "revoke", host.node_id()]).unwrap();
+    assert_eq!(host.beat(&control).await.status, 401);
 }
 
 #[tokio::test]

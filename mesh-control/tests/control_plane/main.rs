@@ -31,6 +31,7 @@ mod joining;
 mod liveness;
 mod messages;
 mod operators;
+mod own_certificates;
 mod registration;
 mod replicas;
 mod settings;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mesh_credentials::authority::Authority;
 use mesh_credentials::name::MeshId;
-use mesh_credentials::tls;
+use mesh_credentials::{secret_file, tls};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -39,7 +39,8 @@ impl Served {
         let setup = Setup::new();
         let file = |name: &str, text: &str| {
             let path = setup.folder().join(name);
-            std::fs::write(&path, text).unwrap();
+            // Nobody else may read the key.
+            assert!(secret_file::create(&path, text).unwrap());
             path.to_str().unwrap().to_owned()
         };
         let certificate = file("cert.pem", &shown.certificate);
