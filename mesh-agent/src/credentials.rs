@@ -20,6 +20,7 @@ use rustls::{
 use crate::excerpt::Excerpt;
 
 pub mod files;
+pub mod own;
 
 /// A certificate that is this node's, with its key, and the authorities of its mesh.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -19,6 +20,7 @@ use crate::{
         files::{
             AUTHORITIES_FILE, CERTIFICATE_FILE, CredentialFileError, CredentialFiles, KEY_FILE,
         },
+        own::OwnIdentity,
     },
     membership::{Membership, TokenError, TokenSource},
 };
@@ -59,7 +61,8 @@ pub struct TransportOptions {
     #[arg(long, value_name = "FILE", env = "QUILT_MESH_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
 
-    /// A certificate of one's own for this node, in PEM, in the place of one that joining gives it
+    /// A certificate of one's own for this node, in PEM, in the place of one that joining gives it; read again, with its key,
+    /// when it is replaced
     #[arg(
         long,
         value_name = "FILE",
@@ -68,7 +71,7 @@ pub struct TransportOptions {
     )]
     pub tls_cert: Option<PathBuf>,
 
-    /// Its private key, in PEM
+    /// Its private key, in PEM; only its owner may be able to read the file
     #[arg(
         long,
         value_name = "FILE",
@@ -124,9 +127,8 @@ impl TransportOptions {
         if let (Some(roots), Some(certificate), Some(key)) =
             (&own_authorities, &self.tls_cert, &self.tls_key)
         {
-            let certificate = pem("--tls-cert", certificate)?;
-            let key = pem("--tls-key", key)?;
-            return own(roots, Some((&certificate, &key)));
+            let identity = OwnIdentity::open(certificate.clone(), key.clone())?;
+            return own(roots, Some(identity));
         }
         let given = self.given();
         if given.is_none() && !files.have_certificate() {
@@ -188,9 +190,11 @@ impl TransportOptions {
     }
 }
 
-fn own(roots: &str, identity: Option<(&str, &str)>) -> anyhow::Result<Transport> {
-    let tls = tls::client_of_own_authority(roots, identity)
-        .context("--tls-ca, --tls-cert and --tls-key")?;
+fn own(roots: &str, identity: Option<OwnIdentity>) -> anyhow::Result<Transport> {
+    let mut tls = tls::client_of_own_authority(roots, None).context("--tls-ca")?;
+    if let Some(identity) = identity {
+        tls.client_auth_cert_resolver = Arc::new(identity);
+    }
     Ok(Transport {
         tls: Some(tls),
         standing: Standing::Admitted(None),

@@ -45,11 +45,20 @@ impl Control {
 
     /// On loopback, and as it is without being told otherwise: who has no credentials is let in as long as nobody has.
     pub(crate) fn start_secured(directory: &Path, port: Option<u16>) -> Self {
+        Self::start_secured_with(directory, port, &[])
+    }
+
+    /// The same, with further options.
+    pub(crate) fn start_secured_with(
+        directory: &Path,
+        port: Option<u16>,
+        further: &[&str],
+    ) -> Self {
         let address = Ipv4Addr::LOCALHOST.into();
         let port = port.unwrap_or_else(|| reserved_port(address));
         let file = directory.join("mesh.db");
         let database = ["--db-path", file.to_str().unwrap()];
-        Self::start_with(address, port, database, directory, "1s", &[])
+        Self::start_with(address, port, database, directory, "1s", further)
     }
 
     /// In the network namespace of this thread.

@@ -20,6 +20,7 @@ use crate::{
 
 mod clocks;
 mod impostors;
+mod own;
 mod real;
 mod renewal;
 mod revocation;
