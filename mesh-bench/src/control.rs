@@ -3,7 +3,9 @@
 mod agents;
 mod connection;
 mod emptied;
+mod joining;
 mod measure;
+mod over_tls;
 mod report;
 mod server;
 mod strangers;
@@ -69,6 +71,12 @@ pub(crate) struct ControlOptions {
           conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers", "emptied"])]
     unknown: Option<u32>,
 
+    /// Measure something else: so many agents plain and over TLS, in turns: what they cost while nothing happens, and how
+    /// soon they are back when the control plane was killed and starts again
+    #[arg(long, env = "QUILT_MESH_TLS", value_name = "AGENTS", value_parser = clap::value_parser!(u32).range(1..=65_535),
+          conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers", "emptied", "unknown"])]
+    tls: Option<u32>,
+
     /// Write the figures as one JSON document
     #[arg(long, env = "QUILT_MESH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
@@ -109,19 +117,18 @@ pub(crate) async fn run(options: &ControlOptions) -> anyhow::Result<()> {
     if let Some(per_second) = options.unknown {
         return unknown::run(per_second).await;
     }
+    if let Some(agents) = options.tls {
+        let watched = Duration::from_secs(options.idle_seconds);
+        ensure_open_files(usize::try_from(agents)?, 1, files)?;
+        return over_tls::run(agents, watched).await;
+    }
     let setting = Setting {
         idle_seconds: options.idle_seconds,
         joins: options.joins,
         connections: options.connections,
     };
     let most = options.agents.iter().max().copied().unwrap_or(0);
-    let needed = most * usize::from(options.connections) + 500;
-    ensure!(
-        usize::try_from(files)? >= needed,
-        "{most} agents with {} connections each need {needed} open files, and this session may have {files}: \
-         raise the hard limit (ulimit -Hn), or ask for fewer --agents or --connections",
-        options.connections
-    );
+    ensure_open_files(most, options.connections, files)?;
     let mut measured = Vec::new();
     for store in &options.store {
         measured.push(
@@ -147,6 +154,16 @@ pub(crate) async fn run(options: &ControlOptions) -> anyhow::Result<()> {
     if let Some(path) = &options.markdown {
         page::write(path, "control", &report.markdown())?;
     }
+    Ok(())
+}
+
+fn ensure_open_files(agents: usize, connections: u8, files: u64) -> anyhow::Result<()> {
+    let needed = agents * usize::from(connections) + 500;
+    ensure!(
+        usize::try_from(files)? >= needed,
+        "{agents} agents with {connections} connections each need {needed} open files, and this session may have {files}: \
+         raise the hard limit (ulimit -Hn), or ask for fewer agents or --connections"
+    );
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -27,7 +27,7 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-use super::connection::Connection;
+use super::connection::{Connection, Way, connect};
 
 /// How long the change feed is asked to wait for news.
 const FEED_WAIT: Duration = Duration::from_secs(5);
@@ -92,7 +92,6 @@ pub(crate) struct Agents {
 }
 
 struct Shared {
-    address: SocketAddr,
     /// How many there are.
     nodes: usize,
     connections: u8,
@@ -100,36 +99,43 @@ struct Shared {
     waiting: AtomicUsize,
     heartbeats: AtomicU64,
     errors: AtomicU64,
+    /// How often the control plane was started anew.
+    restarts: AtomicUsize,
+    /// How many were answered by it since the last time.
+    back: AtomicUsize,
     seen: mpsc::UnboundedSender<Seen>,
 }
 
 impl Agents {
-    /// Starts an agent for each of these nodes, which are registered already. They begin at `list`, as if they had fetched the list one by one before.
+    /// Starts an agent for each of these nodes, which are registered already, and reach the control plane so. They begin at
+    /// `list`, as if they had fetched the list one by one before.
     pub(crate) fn start(
-        address: SocketAddr,
-        nodes: &[Admitted],
+        nodes: &[(Admitted, Way)],
         list: &NodesAnswer<'_>,
         connections: u8,
     ) -> Self {
         let database: Arc<str> = (&*list.database).into();
         let (sender, seen) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
-            address,
             nodes: nodes.len(),
             connections,
             opening: Semaphore::new(OPENING),
             waiting: AtomicUsize::new(0),
             heartbeats: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            restarts: AtomicUsize::new(0),
+            back: AtomicUsize::new(0),
             seen: sender,
         });
         let mut tasks = JoinSet::new();
-        for (number, node) in nodes.iter().enumerate() {
+        for (number, (node, way)) in nodes.iter().enumerate() {
             // As agents that were started at different times: spread over an interval.
             let first =
                 Instant::now() + HEARTBEAT_INTERVAL.mul_f64(count(number) / count(nodes.len()));
             let agent = Agent {
                 shared: Arc::clone(&shared),
+                way: way.clone(),
+                restarts: 0,
                 node_id: node.node_id.clone(),
                 heartbeat: format!("/api/nodes/{}/heartbeat", node.node_id),
                 revision: list.revision,
@@ -158,6 +164,17 @@ impl Agents {
         )
     }
 
+    /// The control plane is not there any more: [`Self::back`] counts anew.
+    pub(crate) fn lost(&self) {
+        self.shared.back.store(0, Ordering::SeqCst);
+        self.shared.restarts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How many agents were answered over connections that they made since.
+    pub(crate) fn back(&self) -> usize {
+        self.shared.back.load(Ordering::SeqCst)
+    }
+
     /// Forgets what was read so far.
     pub(crate) fn forget_seen(&mut self) {
         while self.seen.try_recv().is_ok() {}
@@ -171,6 +188,9 @@ impl Agents {
 
 struct Agent {
     shared: Arc<Shared>,
+    way: Way,
+    /// Of how many restarts it has heard.
+    restarts: usize,
     node_id: NodeId,
     heartbeat: String,
     revision: i64,
@@ -189,6 +209,7 @@ impl Agent {
         }
         let hearts = beat(
             Arc::clone(&self.shared),
+            self.way.clone(),
             self.heartbeat.clone(),
             first_heartbeat,
         );
@@ -203,7 +224,8 @@ impl Agent {
 
     /// Feed and heartbeats over one connection, until something fails.
     async fn in_turns(&mut self, due: &mut Instant) -> anyhow::Error {
-        let mut connection = match self.shared.open().await {
+        let restarts = self.shared.restarts.load(Ordering::SeqCst);
+        let mut connection = match self.shared.open(&self.way).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };
@@ -211,8 +233,11 @@ impl Agent {
         let _waiting = Waiting::begin(&self.shared);
         loop {
             let left = due.saturating_duration_since(Instant::now());
-            let outcome = if left < SHORTEST_WAIT {
-                *due += HEARTBEAT_INTERVAL;
+            let is_news = restarts != self.restarts;
+            let outcome = if is_news || left < SHORTEST_WAIT {
+                if !is_news {
+                    *due += HEARTBEAT_INTERVAL;
+                }
                 self.shared
                     .heartbeat(&mut connection, &self.heartbeat)
                     .await
@@ -226,12 +251,16 @@ impl Agent {
                 self.token = connection.token;
                 return error;
             }
+            if is_news {
+                self.restarts = restarts;
+                self.shared.back.fetch_add(1, Ordering::SeqCst);
+            }
         }
     }
 
     /// The feed over a connection of its own, until something fails.
     async fn follow(&mut self) -> anyhow::Error {
-        let mut connection = match self.shared.open().await {
+        let mut connection = match self.shared.open(&self.way).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };
@@ -271,11 +300,11 @@ impl Agent {
 }
 
 /// Heartbeats over a connection of their own.
-async fn beat(shared: Arc<Shared>, path: String, first: Instant) {
+async fn beat(shared: Arc<Shared>, way: Way, path: String, first: Instant) {
     let mut due = first;
     loop {
         let failed = async {
-            let mut connection = shared.open().await?;
+            let mut connection = shared.open(&way).await?;
             loop {
                 sleep_until(due.into()).await;
                 due += HEARTBEAT_INTERVAL;
@@ -289,9 +318,12 @@ async fn beat(shared: Arc<Shared>, path: String, first: Instant) {
 }
 
 impl Shared {
-    async fn open(&self) -> anyhow::Result<Connection> {
-        let _slot = self.opening.acquire().await?;
-        Connection::open(self.address).await
+    async fn open(&self, way: &Way) -> anyhow::Result<Connection> {
+        let slot = self.opening.acquire().await?;
+        let stream = connect(way).await?;
+        // The control plane has all their handshakes before it.
+        drop(slot);
+        Connection::over(stream, way).await
     }
 
     async fn heartbeat(&self, connection: &mut Connection, path: &str) -> anyhow::Result<()> {

@@ -1,17 +1,28 @@
 //! A kept HTTP/1.1 connection: just what the control plane's answers need.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use mesh_rest::heartbeat_token::HEADER as TOKEN;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream, UnixStream},
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
 /// Longer than any answer may take: a feed's wait, and a queue of registrations before it.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an agent waits for a TLS connection, as `quilt-mesh-agent` does.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The largest answer is the whole list: about 250 bytes for a node.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -35,10 +46,63 @@ impl Answer {
     }
 }
 
+/// Where the control plane is, and how it is spoken to: plain, or as this client of TLS.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    pub(crate) address: SocketAddr,
+    /// This host's address, where it is not to be the usual one.
+    pub(crate) from: Option<Ipv4Addr>,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+/// Plain.
+impl From<SocketAddr> for Way {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            from: None,
+            tls: None,
+        }
+    }
+}
+
+impl Way {
+    /// The same from an address of loopback's for each host: the control plane tells its clients apart by it.
+    pub(crate) fn of_host(self, number: u32) -> Self {
+        let first = Ipv4Addr::new(127, 1, 0, 0).to_bits();
+        Self {
+            from: Some(Ipv4Addr::from_bits(first + number + 1)),
+            ..self
+        }
+    }
+}
+
+/// What carries the bytes.
+trait Carrier: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Carrier for T {}
+
+/// A TCP connection to the control plane.
+pub(crate) async fn connect(way: &Way) -> anyhow::Result<TcpStream> {
+    let socket = match way.address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    if let Some(from) = way.from {
+        socket.bind((from, 0).into())?;
+    }
+    let stream = timeout(PATIENCE, socket.connect(way.address))
+        .await
+        .context("no connection in time")?
+        .context("cannot connect")?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Carrier>,
     /// By which an agent shows that it goes on as its node: sent with each request, and replaced by what is answered.
     pub(crate) token: Option<String>,
     /// Grows for an answer and is given back, so that thousands of connections stay small.
@@ -46,14 +110,35 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = timeout(PATIENCE, TcpStream::connect(address))
-            .await
-            .context("no connection in time")?
-            .context("cannot connect")?;
-        stream.set_nodelay(true)?;
+    pub(crate) async fn open(way: impl Into<Way>) -> anyhow::Result<Self> {
+        let way = way.into();
+        Self::over(connect(&way).await?, &way).await
+    }
+
+    /// Goes on from a TCP connection.
+    pub(crate) async fn over(stream: TcpStream, way: &Way) -> anyhow::Result<Self> {
+        let stream: Box<dyn Carrier> = match &way.tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let name = ServerName::from(way.address.ip());
+                let handshake = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
+                let shaken = timeout(HANDSHAKE_PATIENCE, handshake).await;
+                Box::new(shaken.context("no TLS handshake in time")?.context("TLS")?)
+            }
+        };
         Ok(Self {
             stream,
+            token: None,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// To the admin socket.
+    pub(crate) async fn open_admin(socket: &Path) -> anyhow::Result<Self> {
+        let stream = UnixStream::connect(socket).await;
+        let stream = stream.with_context(|| format!("cannot connect to {}", socket.display()))?;
+        Ok(Self {
+            stream: Box::new(stream),
             token: None,
             buffer: Vec::new(),
         })
@@ -95,6 +180,7 @@ impl Connection {
         head.push_str(body);
         let exchange = async {
             self.stream.write_all(head.as_bytes()).await?;
+            self.stream.flush().await?;
             self.read(most).await
         };
         timeout(PATIENCE, exchange)

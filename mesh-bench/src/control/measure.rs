@@ -28,10 +28,10 @@ pub(super) const LARGE: [&str; 4] = ["--cluster-cidr", "10.0.0.0/8", "--node-pre
 pub(super) const TIMEOUT: [&str; 2] = ["--node-timeout", "10m"];
 
 /// Longest wait for what the agents do: only a run that fails takes it.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Connections that are being opened at a time, so that the kernel's queue of 4096 suffices.
-const OPENING: usize = 512;
+pub(super) const OPENING: usize = 512;
 
 /// Everything that was measured on one store.
 #[derive(Debug, Serialize)]
@@ -157,7 +157,11 @@ pub(crate) async fn cluster(
     };
     let all: NodesAnswer<'_> = answer.json()?;
 
-    let mut agents_waiting = Agents::start(server.address, &nodes, &all, setting.connections);
+    let nodes: Vec<_> = nodes
+        .into_iter()
+        .map(|node| (node, server.address.into()))
+        .collect();
+    let mut agents_waiting = Agents::start(&nodes, &all, setting.connections);
     all_wait(&agents_waiting, nodes.len()).await?;
     // A round of heartbeats, so that every buffer has the size it will keep.
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -181,7 +185,8 @@ pub(crate) async fn cluster(
     })
 }
 
-async fn all_wait(agents: &Agents, expected: usize) -> anyhow::Result<()> {
+/// Waits until all follow the feed.
+pub(super) async fn all_wait(agents: &Agents, expected: usize) -> anyhow::Result<()> {
     let started = Instant::now();
     while agents.waiting() < expected {
         if started.elapsed() > PATIENCE {

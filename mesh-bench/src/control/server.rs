@@ -1,7 +1,11 @@
 //! The real `quilt-mesh-control`, release build, as a child process; and what it costs.
 
 use std::{
-    env, fs, net::SocketAddr, os::unix::process::CommandExt as _, path::PathBuf, process::Stdio,
+    env, fs,
+    net::SocketAddr,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -56,6 +60,15 @@ pub(crate) struct Server {
     pid: u32,
     pub(crate) address: SocketAddr,
     folder: PathBuf,
+    /// How it was started, but for the address.
+    started: Arguments,
+}
+
+/// How a control plane is started.
+#[derive(Debug, Clone)]
+struct Arguments {
+    database: Option<String>,
+    options: Vec<String>,
 }
 
 impl Server {
@@ -76,35 +89,81 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let folder = env::temp_dir().join(format!("quilt-mesh-bench-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let started = Self::start_in(folder.clone(), bind, database, options).await;
-        if started.is_err() {
-            let _ = fs::remove_dir_all(folder);
+        let started = Arguments {
+            database: database.map(str::to_owned),
+            options: options.iter().map(|it| (*it).to_owned()).collect(),
+        };
+        match started.spawn(&folder, bind).await {
+            Ok((child, pid, address)) => Ok(Self {
+                child,
+                pid,
+                address,
+                folder,
+                started,
+            }),
+            Err(error) => {
+                let _ = fs::remove_dir_all(folder);
+                Err(error)
+            }
         }
-        started
     }
 
-    async fn start_in(
-        folder: PathBuf,
-        bind: &str,
-        database: Option<&str>,
-        options: &[&str],
-    ) -> anyhow::Result<Self> {
+    /// Kills it, as a host that loses its power does.
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child
+            .kill()
+            .await
+            .context("cannot end the control plane")
+    }
+
+    /// Starts it again after [`Self::kill`], where it was and with what it had.
+    pub(crate) async fn start_again(&mut self) -> anyhow::Result<()> {
+        let bind = self.address.to_string();
+        (self.child, self.pid, _) = self.started.spawn(&self.folder, &bind).await?;
+        Ok(())
+    }
+
+    /// What it has used so far.
+    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
+        Usage::of(self.pid).context("the control plane does not tell")
+    }
+
+    /// Where whoever is root asks it.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.folder.join("admin.sock")
+    }
+
+    /// Ends it and removes its files.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        self.kill().await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Arguments {
+    /// Starts one, and waits until it listens: its process, the process's id, and where it listens.
+    async fn spawn(&self, folder: &Path, bind: &str) -> anyhow::Result<(Child, u32, SocketAddr)> {
         let mut command = std::process::Command::new(binary()?);
         for (name, _) in env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"QUILT_MESH_") {
                 command.env_remove(name);
             }
         }
-        match database {
+        match &self.database {
             None => command.arg("--db-path").arg(folder.join("control.db")),
             Some(url) => command.args(["--database-url", url]),
         };
         command
             .args(["--bind", bind])
             .arg("--state-dir")
-            .arg(&folder)
-            .args(options)
-            .env("QUILT_MESH_INSECURE", "true")
+            .arg(folder)
+            .args(&self.options)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -143,32 +202,7 @@ impl Server {
             .context("the control plane did not start")??;
         // Read on, so that it never waits for its log.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        Ok(Self {
-            child,
-            pid,
-            address,
-            folder,
-        })
-    }
-
-    /// What it has used so far.
-    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
-        Usage::of(self.pid).context("the control plane does not tell")
-    }
-
-    /// Ends it and removes its files.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        self.child
-            .kill()
-            .await
-            .context("cannot end the control plane")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.start_kill();
-        let _ = fs::remove_dir_all(&self.folder);
+        Ok((child, pid, address))
     }
 }
 

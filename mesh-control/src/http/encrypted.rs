@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use mesh_rest::problem_kind::Kind;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -62,6 +63,12 @@ async fn shake_hands(
 ) -> Option<(Box<TlsStream<Watched>>, Origin)> {
     let turn = site.handshakes().turn(Source::of(peer.ip()));
     let turn = timeout(limits::IDLE_CONNECTION, turn).await.ok()?;
+    // Where a whole cluster comes at once its agents give up after some seconds, and come anew: work for those that have
+    // would keep the others waiting until they give up as well.
+    if has_gone(&stream) {
+        debug!(%peer, "closed a connection whose client had gone before its turn for a TLS handshake");
+        return None;
+    }
     let began = Instant::now();
     let acceptor = TlsAcceptor::from(config);
     let mut handshake = acceptor.accept_with(Watched { stream, reads: 0 }, |connection| {
@@ -99,6 +106,13 @@ async fn shake_hands(
         certificate,
     };
     Some((Box::new(stream), origin))
+}
+
+/// Whether the client has closed the connection: it sends no more, which no handshake is without.
+fn has_gone(stream: &TcpStream) -> bool {
+    // What is known already; something had arrived, or there would have been no handshake to wait for.
+    let ready = stream.ready(Interest::READABLE).now_or_never();
+    ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
 }
 
 /// A client whose certificate is not taken is told so by an alert of TLS, and counts as one that was refused.

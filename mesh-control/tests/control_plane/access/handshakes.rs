@@ -31,6 +31,10 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::start_logging("info").await
+    }
+
+    async fn start_logging(level: &str) -> Self {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
         let own = Authority::make(MeshId::make(), now()).unwrap();
@@ -47,7 +51,8 @@ impl Served {
         let key = file("key.pem", &shown.key);
         let setup = setup
             .with("--tls-cert", &certificate)
-            .with("--tls-key", &key);
+            .with("--tls-key", &key)
+            .with("--log-level", level);
         let client = tls::client_of_own_authority(&own.trusted().pem(), None).unwrap();
         let served = Self {
             control_plane: setup.start(),
@@ -134,6 +139,29 @@ async fn a_handshake_that_stopped_is_given_up_though_nobody_waits() {
     let served = Served::start().await;
     let mut stopped = Connection::new(half("127.0.0.1", served.address()).await);
     assert!(stopped.is_over().await);
+}
+
+#[tokio::test]
+async fn who_gave_up_before_its_turn_is_not_shaken_hands_with() {
+    const GONE: &str = "had gone before its turn";
+    let served = Served::start_logging("debug").await;
+    // All turns are taken, until they give way to those who wait.
+    let mut stopped = Vec::new();
+    for _ in 0..300 {
+        stopped.push(half("127.0.0.2", served.address()).await);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        drop(half("127.0.0.3", served.address()).await);
+        let log = served.control_plane.log();
+        if log.iter().any(|line| line.contains(GONE)) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody was found to have gone");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(stopped);
+    served.is_served().await;
 }
 
 /// An unoptimised build, which takes more than a release.

@@ -1,0 +1,115 @@
+//! Both ways beside one another, and what was to be reached.
+
+use comfy_table::{CellAlignment, Table};
+
+use super::{Cluster, Round};
+use crate::figure::STYLE;
+
+/// How much more processor time idle agents may take over TLS.
+const MOST_MORE: f64 = 0.15;
+
+/// Resident kB of an agent that waits over TLS.
+const MOST_MEMORY: f64 = 40.0;
+
+/// Seconds until all are back over TLS.
+const LONGEST_RETURN: f64 = 60.0;
+
+/// What is shown of each way: its name, how it is written, and where it is from.
+type Line = (&'static str, usize, fn(&Cluster) -> f64);
+
+const LINES: [Line; 9] = [
+    ("idle, cores (median)", 3, |it| {
+        it.median(|round| round.cores)
+    }),
+    ("per agent, µs/s", 1, |it| {
+        it.median(|round| round.cores) * 1e6 / it.agents()
+    }),
+    ("RSS idle, MB", 1, |it| {
+        it.median(|round| bytes(round.idle)) / 1e6
+    }),
+    ("per agent, kB", 1, kilobytes_per_agent),
+    ("of it for its connection, kB", 1, |it| {
+        it.median(|round| bytes(round.idle) - bytes(round.without_agents)) / 1e3 / it.agents()
+    }),
+    ("killed until it listens again, s (most)", 2, |it| {
+        it.most(|round| round.down)
+    }),
+    ("killed until all are back, s (most)", 2, |it| {
+        it.most(|round| round.back)
+    }),
+    ("CPU until all are back, s", 2, |it| {
+        it.median(|round| round.processor)
+    }),
+    ("peak RSS until all are back, MB (most)", 1, |it| {
+        it.most(|round| bytes(round.peak)) / 1e6
+    }),
+];
+
+/// All that nodes and agents made resident, in kB for each.
+fn kilobytes_per_agent(it: &Cluster) -> f64 {
+    (it.median(|round| bytes(round.idle)) - bytes(it.empty)) / 1e3 / it.agents()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn bytes(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+/// For a terminal, and as it stands in the documentation.
+pub(super) fn text(plain: &Cluster, over_tls: &Cluster) -> String {
+    let mut figures = new(&["", "plain", "TLS"]);
+    for (name, digits, of) in LINES {
+        figures.add_row([
+            name.to_owned(),
+            format!("{:.digits$}", of(plain)),
+            format!("{:.digits$}", of(over_tls)),
+        ]);
+    }
+    for (name, of) in [
+        (
+            "failed requests while idle",
+            (|it| it.errors) as fn(&Round) -> u64,
+        ),
+        ("failed attempts until all are back", |it| it.attempts),
+    ] {
+        let sum = |it: &Cluster| it.rounds.iter().map(of).sum::<u64>().to_string();
+        figures.add_row([name.to_owned(), sum(plain), sum(over_tls)]);
+    }
+    let more = over_tls.median(|round| round.cores) / plain.median(|round| round.cores) - 1.0;
+    let back = over_tls.most(|round| round.back);
+    let memory = kilobytes_per_agent(over_tls);
+    let mut goals = new(&["goal", "limit", "measured", ""]);
+    for (what, limit, measured, met) in [
+        (
+            "idle CPU over TLS, more than plain",
+            format!("≤ {:.0} %", MOST_MORE * 100.0),
+            format!("{:.0} %", more * 100.0),
+            more <= MOST_MORE,
+        ),
+        (
+            "memory of an agent over TLS",
+            format!("≤ {MOST_MEMORY:.0} kB"),
+            format!("{memory:.1} kB"),
+            memory <= MOST_MEMORY,
+        ),
+        (
+            "all back over TLS after a kill",
+            format!("≤ {LONGEST_RETURN:.0} s"),
+            format!("{back:.1} s"),
+            back <= LONGEST_RETURN,
+        ),
+    ] {
+        let met = if met { "met" } else { "NOT MET" };
+        goals.add_row([what, &limit, &measured, met]);
+    }
+    format!("{goals}\n\n{figures}")
+}
+
+fn new(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(STYLE).set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
