@@ -119,7 +119,9 @@ impl Access {
             node_has_credentials: node.is_some_and(|node| credentials.node(node).is_some()),
         };
         decision::judge_way(&situation)?;
-        let caller = Caller::identify(origin, &asked.shown, credentials, (self.clock)());
+        let renews = asked.needs.rule() == Some(Rule::Renewal);
+        let now = (self.clock)();
+        let caller = Caller::identify(origin, &asked.shown, credentials, now, renews);
         if asked.needs.rule() == Some(Rule::Public) {
             // What needs no credential does not need a valid one.
             return Ok(caller.unwrap_or(Caller::Nobody));

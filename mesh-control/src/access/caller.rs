@@ -89,7 +89,7 @@ impl Shown {
 }
 
 impl Caller {
-    /// Who asks on a connection from `origin`, at `now` in Unix seconds.
+    /// Who asks on a connection from `origin`, at `now` in Unix seconds; `renews`: for a new certificate.
     ///
     /// # Errors
     ///
@@ -99,6 +99,7 @@ impl Caller {
         shown: &Shown,
         credentials: &dyn Credentials,
         now: i64,
+        renews: bool,
     ) -> Result<Self, Refused> {
         if origin.way == Way::AdminSocket {
             return Ok(Self::Admin);
@@ -115,7 +116,7 @@ impl Caller {
                 "what stands in Authorization is no operator's token (quilt-mesh-control operator create prints one)",
             )),
             (Shown::Nothing, Some(Certificate::Mesh(certificate))) => {
-                node(certificate, credentials, now)
+                node(certificate, credentials, now, renews)
             }
             (Shown::Nothing, Some(Certificate::Own(certificate))) => {
                 own_node(certificate, credentials, now)
@@ -147,6 +148,7 @@ fn node(
     certificate: &Presented,
     credentials: &dyn Credentials,
     now: i64,
+    renews: bool,
 ) -> Result<Caller, Refused> {
     let refused = |kind, detail: String| Err(Refused::new(kind, detail));
     let Name::Node { node_id, .. } = &certificate.name else {
@@ -156,6 +158,10 @@ fn node(
         );
         return refused(Kind::Unauthorized, detail);
     };
+    if !credentials.trusts(certificate) {
+        let detail = "the authority that signed the certificate is trusted no longer; join again with a token made for this node";
+        return refused(Kind::Unauthorized, detail.to_owned());
+    }
     let is_known = match credentials.node(node_id) {
         // What is revoked is known for as long as any certificate can be used: this one was given before the database was
         // lost, or went back to a backup. The authority has signed that it is the node's.
@@ -173,6 +179,10 @@ fn node(
         Some(_) => true,
     };
     let (not_before, not_after) = (certificate.not_before, certificate.not_after);
+    if now < not_before && is_known && renews {
+        // The control plane's clock was ahead when it signed this, and is right again: who has the key gets another.
+        return Ok(Caller::Renewing(NodeId::from(node_id.clone())));
+    }
     if now < not_before {
         let detail = format!(
             "the certificate holds from {} on, and the clock of the control plane shows {}: set the control plane's clock, \

@@ -1,5 +1,6 @@
 //! What has to be known of the cluster's credentials to decide about a request.
 
+use mesh_credentials::certificate::Presented;
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::secret::SecretDigest;
 use mesh_rest::operator::Role;
@@ -60,6 +61,10 @@ pub trait Credentials: Send + Sync {
     /// The id of the node, also one that was revoked, that is known by what a certificate of one's own calls it; `name` is
     /// the digest of that. `None`: none was yet.
     fn node_called(&self, name: KeyDigest) -> Option<String>;
+
+    /// Whether the authority that signed a certificate of the mesh is trusted now. That it signed it was verified when the
+    /// connection began, which may be long ago.
+    fn trusts(&self, certificate: &Presented) -> bool;
 
     /// That of an operator, also one that was revoked.
     fn operator(&self, id: &str) -> Option<OperatorCredential>;

@@ -152,7 +152,7 @@ impl Registry {
         {
             let mut memory = self.copy.memory();
             let mut lost = memory.clear();
-            self.credentials.forget();
+            self.credentials.read_anew();
             for (node, ..) in &read.nodes {
                 lost.remove(&node.node_id);
             }

@@ -139,7 +139,9 @@ impl Registry {
         };
         let mut gathered = Gathered::default();
         let mut interval = tokio::time::interval(INTERVAL);
-        let mut forget = tokio::time::interval(FORGET_INTERVAL);
+        // Not at once: a clock that is wrong at the start would have everything forgotten.
+        let begin = tokio::time::Instant::now() + FORGET_INTERVAL;
+        let mut forget = tokio::time::interval_at(begin, FORGET_INTERVAL);
         let mut failing = false;
         loop {
             tokio::select! {

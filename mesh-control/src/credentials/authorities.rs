@@ -252,7 +252,7 @@ impl Registry {
             .keep_audit(&doer.did("replace lost authority", &subject))
             .await?;
         change.finish().await?;
-        self.credentials.forget();
+        self.credentials.read_anew();
         self.read_credentials().await?;
         warn!(authority = %trusted.key(),
             "a new certificate authority is in the place of the lost one: every node has to join again \

@@ -113,6 +113,14 @@ impl Registry {
             return self.joined(node_id, certificate);
         }
         let (name, named) = named(&mut change, &stored).await?;
+        if name.is_none() {
+            // Or its agent would undo a revocation by what is left of the token that it joined by.
+            let known = change.credentials_of("", request.key).await?;
+            if known.iter().any(|known| known.revoked) {
+                change.roll_back().await?;
+                return Err(CredentialError::NodeRevoked);
+            }
+        }
         let keyed = match (&join.node_key, &name) {
             (Some(node_key), None) => change.node_with_key(node_key).await?,
             _ => None,
@@ -188,8 +196,9 @@ impl Registry {
         let expires_at = now + NODE_LIFE;
         if !change.renew(node_id, key, issuer, expires_at).await? {
             // One that was given before the database was lost or went back is as good as any: whatever was revoked is
-            // there. See docs/SECURITY_SETUP.md.
-            if self.credentials.node(node_id).is_some() {
+            // there. See docs/SECURITY_SETUP.md. What this process remembers may be less.
+            let known = change.credentials_of(node_id, key).await?;
+            if known.iter().any(|known| known.node_id == node_id) {
                 change.roll_back().await?;
                 return Err(CredentialError::NodeRevoked);
             }

@@ -1,5 +1,6 @@
 //! What is stored of credentials, as requests are judged by it.
 
+use mesh_credentials::certificate::Presented;
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
@@ -28,6 +29,13 @@ impl Credentials for Registry {
 
     fn node_called(&self, name: KeyDigest) -> Option<String> {
         self.credentials.node_called(name)
+    }
+
+    fn trusts(&self, certificate: &Presented) -> bool {
+        // Every authority has a name of its own, with the digest of its key, and signs itself.
+        let state = self.credentials.state();
+        let mut authorities = state.authorities.iter();
+        authorities.any(|it| it.trusted.presented.issuer == certificate.issuer)
     }
 
     fn operator(&self, id: &str) -> Option<OperatorCredential> {

@@ -100,8 +100,9 @@ impl Credentials {
     fn take_in(&self, changes: CredentialChanges) {
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            if changes.revision < state.revision {
-                // The database went back.
+            if changes.is_whole {
+                // At first, and when the database went back: what is read takes the place of what was known in one moment,
+                // so that what is revoked is never unknown.
                 state.nodes.clear();
                 state.called.clear();
                 state.tokens.clear();
@@ -137,14 +138,10 @@ impl Credentials {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Knows nothing any more, until all of it is read.
-    pub(crate) fn forget(&self) {
+    /// Has all of it read next. Until then what was known counts.
+    pub(crate) fn read_anew(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.revision = -1;
-        state.nodes.clear();
-        state.called.clear();
-        state.tokens.clear();
-        state.operators.clear();
     }
 
     /// How far the cluster is secured.
@@ -233,6 +230,7 @@ mod tests {
         });
         CredentialChanges {
             revision,
+            is_whole: revision == 1,
             stage: Stage::Secured,
             authorities: Vec::new(),
             nodes: nodes.collect(),

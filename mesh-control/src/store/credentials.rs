@@ -104,6 +104,8 @@ pub struct StoredAuthority {
 pub struct CredentialChanges {
     /// Of what is read.
     pub revision: i64,
+    /// Whether it is all there is, and not what changed.
+    pub is_whole: bool,
     /// How far the cluster is secured.
     pub stage: Stage,
     /// All authorities, the one that signs first.
@@ -183,6 +185,7 @@ impl Store {
         transaction.roll_back().await?;
         Ok(Some(CredentialChanges {
             revision: current,
+            is_whole: revision == -1,
             stage: stage_of(&stage)?,
             authorities: authorities
                 .into_iter()

@@ -92,10 +92,11 @@ async fn settle(
             prefix: stored_prefix,
         });
     }
-    // Who was there before there were credentials goes on as before; and where nobody was, nobody has to.
+    // Once, by the first start that knows of credentials: who was there before goes on as before; and where nobody was,
+    // nobody has to.
     sqlx::query(
-        "UPDATE cluster SET stage = 'secured', credentials_revision = credentials_revision + 1 \
-         WHERE stage = 'open' AND NOT EXISTS (SELECT 1 FROM nodes)",
+        "UPDATE cluster SET credentials_revision = 1, stage = \
+         CASE WHEN EXISTS (SELECT 1 FROM nodes) THEN stage ELSE 'secured' END WHERE credentials_revision = 0",
     )
     .execute(transaction.connection()?)
     .await?;

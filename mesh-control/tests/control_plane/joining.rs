@@ -333,6 +333,22 @@ async fn a_revoked_node_does_nothing_until_it_joins_again() {
     let mut host = host;
     assert_eq!(host.beat(&control).await.status, 401);
     assert_eq!(host.renew(&control).await.status, 401);
+    // Nor does what is left of a token that is not for it bring it back.
+    let left = token(&setup, &["--uses", "9"]);
+    let mut same = Host {
+        key: host.key,
+        ..Host::new()
+    };
+    let answer = same.try_join(&control, &left, None).await.unwrap_err();
+    assert_eq!(
+        (answer.status, answer.kind().as_str()),
+        (401, "unauthorized")
+    );
+    let host = Host {
+        key: same.key,
+        joined: host.joined,
+        clock: host.clock,
+    };
     let again = Host::join(&control, &token(&setup, &["--node", "alpha"])).await;
     assert_eq!(again.node_id(), host.node_id());
     assert_eq!(again.beat(&control).await.status, 200);
@@ -358,6 +374,9 @@ async fn a_host_that_was_off_past_the_end_of_its_certificate_comes_back_on_the_o
     clock.step(0);
     let answer = host.beat(&control).await;
     assert_eq!((answer.status, answer.kind().as_str()), (401, "clock"));
+    // It was the control plane's that was ahead: who has the key gets another certificate.
+    assert_eq!(host.renew(&control).await.status, 200);
+    assert_eq!(host.beat(&control).await.status, 200);
     // Longer than that, only a token helps.
     clock.step(2 * NODE_LIFE + GRACE + 3600);
     let answer = host.renew(&control).await;

@@ -38,7 +38,7 @@ fn by(certificate: Presented) -> Result<Caller, Kind> {
         way: Way::Tls,
         ..Origin::plain("192.0.2.1:1".parse().unwrap())
     };
-    Caller::identify(&origin, &Shown::Nothing, &known(), NOW).map_err(|refused| refused.kind)
+    Caller::identify(&origin, &Shown::Nothing, &known(), NOW, false).map_err(|refused| refused.kind)
 }
 
 #[test]
@@ -100,7 +100,8 @@ fn a_node_with_a_certificate_of_ones_own_is_its_name_in_its_time() {
             way: Way::Tls,
             ..Origin::plain("192.0.2.1:1".parse().unwrap())
         };
-        Caller::identify(&origin, &Shown::Nothing, &known, NOW).map_err(|refused| refused.kind)
+        Caller::identify(&origin, &Shown::Nothing, &known, NOW, false)
+            .map_err(|refused| refused.kind)
     };
     let node = |node_id: &str| Ok(Caller::Node(NodeId::from(node_id.to_owned())));
     assert_eq!(by(own("known", 0)), node("before"));
@@ -117,7 +118,7 @@ fn times_that_do_not_fit_are_said_with_both_clocks() {
         certificate: Some(Certificate::Mesh(certificate("a", b"key", 60, 90))),
         ..Origin::plain("192.0.2.1:1".parse().unwrap())
     };
-    let refused = Caller::identify(&origin, &Shown::Nothing, &known(), NOW).unwrap_err();
+    let refused = Caller::identify(&origin, &Shown::Nothing, &known(), NOW, false).unwrap_err();
     for time in ["2030-03-17T17:46:40Z", "2030-03-17T17:47:40Z"] {
         assert!(refused.detail.contains(time), "{}", refused.detail);
     }
@@ -145,7 +146,7 @@ fn an_operator_is_the_secret_of_a_token_that_was_not_revoked() {
         let value = HeaderValue::from_str(value).unwrap();
         let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
         let shown = Shown::in_headers(&headers);
-        Caller::identify(&origin, &shown, &known, NOW).map_err(|refused| refused.kind)
+        Caller::identify(&origin, &shown, &known, NOW, false).map_err(|refused| refused.kind)
     };
     let ada = Caller::Operator {
         id: "a".to_owned(),
@@ -184,6 +185,6 @@ fn an_operator_is_the_secret_of_a_token_that_was_not_revoked() {
 
 #[test]
 fn whoever_opens_the_admin_socket_is_the_admin() {
-    let caller = Caller::identify(&Origin::admin(), &Shown::Garbage, &known(), NOW);
+    let caller = Caller::identify(&Origin::admin(), &Shown::Garbage, &known(), NOW, false);
     assert_eq!(caller, Ok(Caller::Admin));
 }

@@ -158,7 +158,8 @@ async fn nothing_beyond_the_written_list_is_answered_to_strangers_nor_changes_an
         (
             "a node of tomorrow",
             Stranger::Tls(Some(&early), ""),
-            &[PUBLIC],
+            // Its renewal, as of one that has expired: it was signed while a clock was ahead.
+            &[PUBLIC, OF_AN_EXPIRED_NODE],
         ),
         (
             "a revoked node",
