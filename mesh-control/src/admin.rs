@@ -80,25 +80,14 @@ impl Admin {
         self.ask(Method::POST, path, None).await.map(drop)
     }
 
-    /// Gives it a text.
+    /// What it answers to nothing.
     ///
     /// # Errors
     ///
     /// See [`Self::get`].
-    pub async fn send_text(&self, path: &str, text: &str) -> anyhow::Result<()> {
-        let body = Some(("application/x-pem-file", text.to_owned()));
-        self.ask(Method::POST, path, body).await.map(drop)
-    }
-
-    /// The text that it answers.
-    ///
-    /// # Errors
-    ///
-    /// See [`Self::get`].
-    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
+    pub async fn ask_for<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let answer = self.ask(Method::POST, path, None).await?;
-        String::from_utf8(answer.to_vec())
-            .with_context(|| format!("what {path} answers is no text"))
+        serde_json::from_slice(&answer).with_context(|| format!("what {path} answers is unknown"))
     }
 
     async fn ask(

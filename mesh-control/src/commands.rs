@@ -11,7 +11,7 @@ use mesh_credentials::authority::Authority;
 use mesh_credentials::name::MeshId;
 use mesh_credentials::{authority_file, secret_file};
 use mesh_rest::audit::AuditList;
-use mesh_rest::join::AuthorityList;
+use mesh_rest::join::{AuthorityKeys, AuthorityList};
 use mesh_rest::join_token::{CreateToken, CreatedToken, TokenList};
 use mesh_rest::operator::{CreateOperator, CreatedOperator, OperatorList, Role};
 use mesh_rest::security::{ChangeRotation, ChangeStage, Rotated, Rotation, Security, Stage};
@@ -328,7 +328,7 @@ impl Ca {
             Self::Export => {
                 // Also when nobody serves: it is a backup.
                 let text = match admin.is_there() {
-                    true => admin.text("/api/ca/export").await?,
+                    true => admin.ask_for::<AuthorityKeys>("/api/ca/export").await?.keys,
                     false => secret_file::read(file)?
                         .with_context(|| format!("there is no {}", file.display()))?,
                 };
@@ -353,7 +353,8 @@ impl Ca {
                     bail!("{} holds no authority", from.display());
                 }
                 if admin.is_there() {
-                    return admin.send_text("/api/ca/import", &text).await;
+                    let keys = json!(AuthorityKeys { keys: text });
+                    return admin.post_json("/api/ca/import", &keys).await;
                 }
                 if !authority_file::create(file, &given)? {
                     bail!(

@@ -17,7 +17,7 @@ pub struct Join {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 512))]
     pub token: String,
     /// A certificate request (PKCS #10, RFC 2986) in PEM, with an ECDSA key on P-256. Only the key in it counts.
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 16_384))]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 4096))]
     pub request: String,
     /// The node key that the host registered with before it had a certificate: it stays the node that it was.
     #[cfg_attr(
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Join {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Renew {
     /// A certificate request as in [`Join`], with the key of the certificate.
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 16_384))]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 4096))]
     pub request: String,
 }
 
@@ -70,6 +70,22 @@ pub struct AuthorityList {
     pub mesh_id: String,
     /// Its authorities, the one that signs first.
     pub authorities: Vec<AuthorityEntry>,
+}
+
+/// The body of `POST /api/ca/import`, and the answer to `POST /api/ca/export`: who has it may sign.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AuthorityKeys {
+    /// The certificate and the private key of each authority, in PEM, one after another.
+    #[cfg_attr(feature = "openapi", schema(max_length = 8192))]
+    pub keys: String,
+}
+
+/// Without the keys.
+impl std::fmt::Debug for AuthorityKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthorityKeys")
+    }
 }
 
 /// An authority.

@@ -10,7 +10,7 @@ use mesh_rest::problem_kind::Kind;
 use super::asker::Asker;
 use super::openapi::{WhenJoining, WhenListingAuthorities, WhenRenewing};
 use super::problem::Problem;
-use super::refusal::fields;
+use super::refusal::object;
 use crate::access::origin::Certificate;
 use crate::http::body;
 use crate::registry::Registry;
@@ -27,7 +27,7 @@ pub(super) async fn join(
 ) -> Result<Json<Joined>, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
-    let join: Join = serde_json::from_value(json).map_err(|error| fields(&error))?;
+    let join: Join = object(json)?;
     let joined = body::within_deadline(registry.join(&join, &asker.doer.source)).await?;
     match joined {
         Ok(joined) => Ok(Json(joined)),
@@ -56,7 +56,7 @@ pub(super) async fn renew(
 ) -> Result<Json<Joined>, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
-    let renew: Renew = serde_json::from_value(json).map_err(|error| fields(&error))?;
+    let renew: Renew = object(json)?;
     let (Some(node), Some(certificate)) = (&asker.node, &asker.certificate) else {
         return Err(Problem::new(
             Kind::Unauthorized,

@@ -192,6 +192,8 @@ problems! {
     WhenRenewing: Malformed, NotJsonMediaType, InvalidFields, Unauthorized, Forbidden, NoAuthority, DatabaseUnavailable, Overloaded;
     /// Of `authorities`.
     WhenListingAuthorities: NoAuthority;
+    /// Of `audit`.
+    WhenAuditing: Malformed, DatabaseUnavailable, Overloaded;
     /// Of calls that make a credential.
     WhenCreating: Malformed, NotJsonMediaType, InvalidFields, NoAuthority, DatabaseUnavailable, Overloaded;
     /// Of calls that end one.

@@ -3,6 +3,8 @@
 use mesh_credentials::authority::AuthorityError;
 use mesh_rest::problem::{self, FieldError};
 use mesh_rest::problem_kind::Kind;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tracing::{error, warn};
 
 use super::problem::Problem;
@@ -24,12 +26,18 @@ pub(super) fn of_sign<T>(outcome: Result<T, ChangeError>, id: &str) -> Result<T,
     })
 }
 
-/// A body that is JSON, and not what is asked for.
-pub(super) fn fields(error: &serde_json::Error) -> Problem {
-    Problem::invalid_fields(vec![FieldError {
-        pointer: "#".to_owned(),
-        detail: error.to_string(),
-    }])
+/// A body that has to be an object with certain fields. (A list of their values would be one to serde, and is none here.)
+pub(super) fn object<T: DeserializeOwned>(json: Value) -> Result<T, Problem> {
+    let wrong = |detail: String| {
+        Problem::invalid_fields(vec![FieldError {
+            pointer: "#".to_owned(),
+            detail,
+        }])
+    };
+    if !json.is_object() {
+        return Err(wrong("the body must be a JSON object".to_owned()));
+    }
+    serde_json::from_value(json).map_err(|error| wrong(error.to_string()))
 }
 
 impl From<CredentialError> for Problem {

@@ -6,22 +6,23 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse as _, Response};
 use mesh_rest::audit::AuditList;
-use mesh_rest::problem_kind::Kind;
+use mesh_rest::join::AuthorityKeys;
 use mesh_rest::security::{ChangeRotation, ChangeStage, Rotated, Rotation, Security};
 use serde::Deserialize;
 
 use super::asker::Asker;
-use super::openapi::{WhenChanging, WhenReading};
+use super::openapi::{WhenAuditing, WhenChanging, WhenReading};
 use super::problem::Problem;
-use super::refusal::fields;
+use super::refusal::object;
 use crate::http::body;
 use crate::registry::Registry;
 
 /// Entries of the audit that are answered unless asked for otherwise.
 const AUDITED: u32 = 100;
+
+/// The most that are.
+const MOST_AUDITED: u32 = 10_000;
 
 /// How far the cluster is secured
 #[utoipa::path(get, path = "/api/security", tag = "credentials", operation_id = "security",
@@ -43,7 +44,7 @@ pub(super) async fn change_stage(
 ) -> Result<StatusCode, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
-    let change: ChangeStage = serde_json::from_value(json).map_err(|error| fields(&error))?;
+    let change: ChangeStage = object(json)?;
     let changed = registry.change_stage(&change, &asker.doer);
     body::within_deadline(changed).await??;
     Ok(StatusCode::OK)
@@ -58,7 +59,7 @@ pub(super) async fn rotate(
 ) -> Result<Json<Rotated>, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
-    let change: ChangeRotation = serde_json::from_value(json).map_err(|error| fields(&error))?;
+    let change: ChangeRotation = object(json)?;
     let doer = &asker.doer;
     let rotated = async {
         match change.step {
@@ -81,31 +82,29 @@ pub(super) async fn rotate(
 
 /// The authorities with their keys, for another replica or a backup
 #[utoipa::path(post, path = "/api/ca/export", tag = "credentials", operation_id = "export_authorities",
-    responses((status = 200, description = "Certificates and private keys in PEM", body = String,
-        content_type = "application/x-pem-file"), WhenChanging))]
+    responses((status = 200, body = AuthorityKeys), WhenChanging))]
 pub(super) async fn export(
     State(registry): State<Arc<Registry>>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Json<AuthorityKeys>, Problem> {
     let asker = Asker::of(&request);
     body::bytes(request).await?;
-    let text = registry.export_authorities(&asker.doer);
-    Ok(([(CONTENT_TYPE, "application/x-pem-file")], text).into_response())
+    let keys = registry.export_authorities(&asker.doer);
+    Ok(Json(AuthorityKeys { keys }))
 }
 
 /// Take the keys of authorities that another replica made
 #[utoipa::path(post, path = "/api/ca/import", tag = "credentials", operation_id = "import_authorities",
-    request_body(content = String, content_type = "application/x-pem-file"),
+    request_body = AuthorityKeys,
     responses((status = 200, description = "Taken; the body is empty"), WhenChanging))]
 pub(super) async fn import(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let asker = Asker::of(&request);
-    let bytes = body::bytes(request).await?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Problem::new(Kind::Malformed, "the body is no PEM"))?;
-    let imported = registry.import_authorities(text, &asker.doer);
+    let json = body::json(request).await?;
+    let given: AuthorityKeys = object(json)?;
+    let imported = registry.import_authorities(&given.keys, &asker.doer);
     body::within_deadline(imported).await??;
     Ok(StatusCode::OK)
 }
@@ -123,14 +122,19 @@ pub(super) struct AuditQuery {
 
 /// Who did what, from where
 #[utoipa::path(get, path = "/api/audit", tag = "credentials", operation_id = "audit", params(AuditQuery),
-    responses((status = 200, body = AuditList), WhenReading))]
+    responses((status = 200, body = AuditList), WhenAuditing))]
 pub(super) async fn audit(
     State(registry): State<Arc<Registry>>,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditList>, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
+    let most = query.most.unwrap_or(AUDITED);
+    if !(1..=MOST_AUDITED).contains(&most) {
+        let rule = format!("most is {most}, and not from 1 to {MOST_AUDITED}");
+        return Err(Problem::malformed(rule));
+    }
     let before = query.before.unwrap_or(i64::MAX);
-    let entries = registry.audit_before(before, query.most.unwrap_or(AUDITED));
+    let entries = registry.audit_before(before, most);
     let entries = body::within_deadline(entries).await?;
     Ok(Json(entries.map_err(|error| Problem::from(&error))?))
 }

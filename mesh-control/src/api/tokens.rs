@@ -12,7 +12,7 @@ use mesh_rest::operator::{CreateOperator, CreatedOperator, OperatorList};
 use super::asker::Asker;
 use super::openapi::{WhenCreating, WhenRevoking};
 use super::problem::Problem;
-use super::refusal::fields;
+use super::refusal::object;
 use crate::http::body;
 use crate::registry::Registry;
 
@@ -27,7 +27,7 @@ pub(super) async fn create(
 ) -> Result<Json<CreatedToken>, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
-    let create: CreateToken = serde_json::from_value(json).map_err(|error| fields(&error))?;
+    let create: CreateToken = object(json)?;
     let created = registry.create_token(&create, &asker.doer);
     Ok(Json(body::within_deadline(created).await??))
 }
@@ -68,7 +68,7 @@ pub(super) async fn create_operator(
 ) -> Result<Json<CreatedOperator>, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
-    let create: CreateOperator = serde_json::from_value(json).map_err(|error| fields(&error))?;
+    let create: CreateOperator = object(json)?;
     let created = registry.create_operator(&create, &asker.doer);
     Ok(Json(body::within_deadline(created).await??))
 }
