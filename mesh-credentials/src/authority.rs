@@ -45,6 +45,9 @@ impl std::fmt::Debug for Authority {
     }
 }
 
+/// The length of an uncompressed point on P-256 (SEC 1 section 2.3.3), in bytes.
+const P256_POINT: usize = 65;
+
 /// Why something could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
@@ -86,7 +89,10 @@ impl Request {
         let request = CertificateSigningRequestParams::from_pem(pem)
             .map_err(|error| AuthorityError::Request(error.to_string()))?;
         let public_key = request.public_key;
-        if public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+        // The algorithm is that of the signature, which says the hash, and not the curve.
+        if public_key.algorithm() != &PKCS_ECDSA_P256_SHA256
+            || public_key.der_bytes().len() != P256_POINT
+        {
             let other = "its key is of another kind".to_owned();
             return Err(AuthorityError::Request(other));
         }

@@ -193,10 +193,11 @@ impl Registry {
             }
             return Ok(());
         }
+        // The one that was made last is the one that took the place of the others.
         for (number, authority) in all.iter().enumerate() {
-            let state = match number {
-                0 => AuthorityState::Signs,
-                _ => AuthorityState::Last,
+            let state = match number + 1 == all.len() {
+                true => AuthorityState::Signs,
+                false => AuthorityState::Last,
             };
             let trusted = authority.trusted();
             change.add_authority(trusted, state, now).await?;

@@ -44,6 +44,9 @@ pub enum AdminSocketError {
     },
 }
 
+/// A file beside the socket that only the control plane's user may open.
+const OWN_FILE: &str = "ca.pem";
+
 /// A socket that listens. Dropping it removes the file.
 #[derive(Debug)]
 pub struct AdminSocket {
@@ -64,12 +67,14 @@ impl AdminSocket {
             error,
         };
         let in_use = || AdminSocketError::InUse(path.to_owned());
-        // Of two that start at once, one at a time looks and binds. The directory is locked, so that no file is left.
+        // Of two that start at once, one at a time looks and binds. What is locked is there anyhow, so that no file is left:
+        // the authority's keys, which nobody else may open, or where there are none the directory.
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let lock = File::open(directory).map_err(failed)?;
+        let lock = File::open(directory.join(OWN_FILE)).or_else(|_| File::open(directory));
+        let lock = lock.map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use()),

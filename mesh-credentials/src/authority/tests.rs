@@ -210,11 +210,13 @@ fn a_request_without_its_key_or_with_another_kind_of_key_is_refused() {
     bytes[last] ^= 1;
     let forged = crate::trust::pem("CERTIFICATE REQUEST", &bytes);
     assert!(Request::read(&forged).is_err());
-    let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let other = CertificateParams::default()
-        .serialize_request(&ed25519)
-        .unwrap();
-    assert!(Request::read(&other.pem().unwrap()).is_err());
+    for kind in [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P384_SHA384] {
+        let key = KeyPair::generate_for(kind).unwrap();
+        let other = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap();
+        assert!(Request::read(&other.pem().unwrap()).is_err());
+    }
     for text in [
         "",
         "x",
