@@ -161,7 +161,7 @@ fn ensure_open_files(agents: usize, connections: u8, files: u64) -> anyhow::Resu
     let needed = agents * usize::from(connections) + 500;
     ensure!(
         usize::try_from(files)? >= needed,
-        "{agents} agents with {connections} connections each need {needed} open files, and this session may have {files}: \
+        "{agents} agents with {connections} connections each need {needed} open files, and this process may have {files}: \
          raise the hard limit (ulimit -Hn), or ask for fewer agents or --connections"
     );
     Ok(())
