@@ -77,6 +77,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let names = Names::new(&host, &options.allowed_host);
     let known = Arc::clone(&registry) as Arc<dyn Credentials>;
     let access = Arc::new(Access::new(known, options.insecure, names));
+    let files = Arc::clone(&tls).follow_files(stop.clone());
     let site = Arc::new(Site::new(Arc::clone(&registry), access, tls, stop.clone()));
     let admin_socket = open_admin_socket(&options);
 
@@ -92,6 +93,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut auditor =
         tasks.spawn(Arc::clone(&registry).write_audit(options.audit_days, stop.clone()));
     let mut shower = tasks.spawn(shown.follow(Arc::clone(&registry), stop.clone()));
+    let mut files = tasks.spawn(files);
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
     let mut admin = tasks.spawn(serve_admin(
         admin_socket,
@@ -128,6 +130,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut releaser => Some(("the release of subnets", ended)),
         ended = &mut auditor => Some(("the writer of the audit", ended)),
         ended = &mut shower => Some(("the care for certificates", ended)),
+        ended = &mut files => Some(("the care for certificates of one's own", ended)),
         ended = &mut admin => Some(("the admin socket", ended)),
         ended = &mut heap => Some(("the watch over the heap", ended)),
         ended = &mut server => Some(("the server", ended)),

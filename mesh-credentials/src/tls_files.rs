@@ -16,6 +16,9 @@ use crate::tls::{certificates, private_key, provider};
 /// How often whoever serves looks at the files, at most: clients may come by the thousand.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often whoever serves looks at the files while nobody comes: what is trusted no more ends connections that are there.
+pub const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Where they are, in PEM. In errors they are called by their options, `--tls-cert`, `--tls-key` and `--tls-ca`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -34,6 +37,12 @@ pub struct Contents {
     pub certified: CertifiedKey,
     /// The authorities, if there is a file of them: at least one.
     pub authorities: Option<Arc<RootCertStore>>,
+}
+
+/// Whether one of the authorities of `before` is none of those of `now`: who was let in by it may not go on.
+#[must_use]
+pub fn takes_away(before: &RootCertStore, now: &RootCertStore) -> bool {
+    before.roots.iter().any(|root| !now.roots.contains(root))
 }
 
 /// Why they are of no use.

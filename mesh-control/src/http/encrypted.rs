@@ -1,5 +1,6 @@
 //! A connection that begins as TLS does.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -21,7 +22,7 @@ use super::admission;
 use super::connection::{self, Site};
 use super::limits;
 use crate::access::Refused;
-use crate::access::origin::{Origin, Source, Way};
+use crate::access::origin::{Certificate, Origin, Source, Way};
 
 /// The content type of a handshake, with which every connection over TLS begins (RFC 8446 section 5.1), and no request.
 pub(super) const FIRST_BYTE: u8 = 0x16;
@@ -45,13 +46,26 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, site: &Site) {
         debug!(%peer, "closed a connection over TLS: there is no certificate authority here, and no --tls-cert");
         return;
     };
+    // From before the handshake on, which goes by the authorities that are trusted then.
+    let mut taken_away = site.tls().taken_away();
     // Boxes, so that nothing of the handshake is kept, nor moved with the connection.
     let shaken = tokio::select! {
         shaken = Box::pin(shake_hands(stream, peer, config, site)) => shaken,
         () = site.stop().cancelled() => None,
     };
-    if let Some((stream, origin)) = shaken {
-        connection::live(stream, Arc::new(origin), site).await;
+    let Some((stream, origin)) = shaken else {
+        return;
+    };
+    let is_own = matches!(origin.certificate, Some(Certificate::Own(_)));
+    let ended = async {
+        // Whether there is one to come is the control plane's business; it has its end.
+        if !is_own || taken_away.changed().await.is_err() {
+            pending().await
+        }
+    };
+    tokio::select! {
+        () = connection::live(stream, Arc::new(origin), site) => {}
+        () = ended => debug!(%peer, "closed a connection: an authority of one's own is trusted no more"),
     }
 }
 

@@ -13,7 +13,7 @@ use mesh_credentials::node_check::NodeCheck;
 use mesh_credentials::own_certificate::OwnCheck;
 use mesh_credentials::tls::{self, certificates, private_key};
 use mesh_credentials::tls_files::{
-    Contents, LOOK_INTERVAL, TlsFiles, TlsFilesError, TlsFilesWatch,
+    Contents, IDLE_LOOK_INTERVAL, LOOK_INTERVAL, TlsFiles, TlsFilesError, TlsFilesWatch, takes_away,
 };
 use mesh_credentials::trust::{Trust, Trusted};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -24,10 +24,12 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    ServerConfig, SignatureScheme,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::access::origin::Certificate;
@@ -50,6 +52,8 @@ pub struct Tls {
     shown: Arc<Shown>,
     check: Arc<ClientCheck>,
     files: Option<Arc<TlsFilesWatch>>,
+    /// Changes when an authority of one's own is trusted no more.
+    taken_away: watch::Sender<()>,
 }
 
 impl Tls {
@@ -81,6 +85,7 @@ impl Tls {
             shown,
             check,
             files: None,
+            taken_away: watch::Sender::new(()),
         })
     }
 
@@ -95,6 +100,23 @@ impl Tls {
         self.go_by(contents)?;
         self.files = Some(watch);
         Ok(self)
+    }
+
+    /// Looks at the files also while nobody connects, until `stop`.
+    pub(crate) async fn follow_files(self: Arc<Self>, stop: CancellationToken) {
+        while self.files.is_some() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(IDLE_LOOK_INTERVAL) => self.look().await,
+            }
+        }
+        stop.cancelled().await;
+    }
+
+    /// Changes whenever an authority of one's own is trusted no more: connections whose certificates one of one's own has
+    /// signed end, and who is still trusted comes anew.
+    pub(super) fn taken_away(&self) -> watch::Receiver<()> {
+        self.taken_away.subscribe()
     }
 
     /// Goes by what is in the files of one's own certificates now. Each handshake asks for it; the files are looked at once a
@@ -128,11 +150,16 @@ impl Tls {
             certified,
             authorities,
         } = contents;
-        let check = authorities.map(OwnCheck::new).transpose();
-        let check = check.map_err(TlsFilesError::Authorities)?;
+        let own = authorities.map(Own::new).transpose();
+        let own = own.map_err(TlsFilesError::Authorities)?;
         set(&self.shown.own, certified);
-        if let Some(check) = check {
-            set(&self.check.own, check);
+        if let Some(own) = own {
+            let before = get(&self.check.own);
+            let fewer = before.is_some_and(|it| takes_away(&it.authorities, &own.authorities));
+            set(&self.check.own, own);
+            if fewer {
+                self.taken_away.send_replace(());
+            }
         }
         Ok(())
     }
@@ -228,7 +255,21 @@ struct ClientCheck {
     /// By the mesh's authorities.
     nodes: RwLock<Option<Arc<NodeCheck>>>,
     /// By those of one's own.
-    own: RwLock<Option<Arc<OwnCheck>>>,
+    own: RwLock<Option<Arc<Own>>>,
+}
+
+/// Authorities of one's own, and the check by them.
+#[derive(Debug)]
+struct Own {
+    authorities: Arc<RootCertStore>,
+    check: OwnCheck,
+}
+
+impl Own {
+    fn new(authorities: Arc<RootCertStore>) -> Result<Self, Error> {
+        let check = OwnCheck::new(Arc::clone(&authorities))?;
+        Ok(Self { authorities, check })
+    }
 }
 
 impl ClientCheck {
@@ -255,7 +296,7 @@ impl ClientCheck {
         let error = match (of_mesh, own) {
             (Ok(presented), _) => return Ok(Certificate::Mesh(presented)),
             (Err(error), None) => return Err(error),
-            (Err(error), Some(own)) => match own.verify(certificate, between, now) {
+            (Err(error), Some(own)) => match own.check.verify(certificate, between, now) {
                 Ok(certificate) => return Ok(Certificate::Own(certificate)),
                 // What the mesh's authorities have signed is none of one's own, and is wrong for another reason.
                 Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))

@@ -99,6 +99,17 @@ async fn what_the_authority_did_not_sign_for_a_client_that_is_now_is_no_credenti
 }
 
 #[tokio::test]
+async fn certificates_with_rsa_keys_count_as_well() {
+    let pki = Pki::of_rsa();
+    let setup = pki.of(Setup::new());
+    let control = setup.start();
+    let alpha = pki.host(&client("alpha", Vec::new()));
+    let (node, _) = alpha.register(&control, "alpha", "192.0.2.1").await;
+    assert_eq!(alpha.beat(&control, &node).await, 200);
+    assert_eq!(pki.stranger().beat(&control, &node).await, 401);
+}
+
+#[tokio::test]
 async fn a_certificate_that_expires_ends_what_its_connection_may() {
     let clock = SteppedClock::new();
     let pki = Pki::new();
@@ -325,7 +336,24 @@ async fn files_that_are_replaced_are_read_again_and_what_is_of_no_use_is_not() {
     until(&control, &new, true).await;
     assert_eq!(new.beat(&control, &node).await, 200);
     assert_eq!(old.beat(&control, &node).await, 200);
+    // Connections that are there: nobody connects meanwhile, so that nobody but the control plane itself looks.
+    let [mut of_old, mut of_new] = [
+        old.connect(&control).await.unwrap(),
+        new.connect(&control).await.unwrap(),
+    ];
+    let path = format!("/api/nodes/{node}/heartbeat");
+    let beat = crate::access::client::with_json("POST", &path, "", &json!({}));
+    assert_eq!(of_old.ask(&beat).await.status, 200);
+    assert_eq!(of_new.ask(&beat).await.status, 200);
     write(&folder.join("own-ca.pem"), next.root(), 0o644);
+    let until_ended = Instant::now() + Duration::from_secs(60);
+    while of_old.send(&beat).await.is_ok() && of_old.answer().await.is_ok() {
+        assert!(
+            Instant::now() < until_ended,
+            "one of an authority that is gone"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     until(&control, &old, false).await;
     assert_eq!(new.beat(&control, &node).await, 200);
     // Of no use.

@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Interval, MissedTickBehavior, interval_at, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -32,9 +32,48 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Failed handshakes are said this often at most, and counted meanwhile.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A caller that has shown its certificate.
+/// How often it is looked at again whether a caller that is there would be let in.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A caller that has shown its certificate. It is there as long as it would be let in: until that expires, or nobody is
+/// trusted any more who has signed it.
 #[derive(Debug)]
-pub(crate) struct Caller(TlsStream<TcpStream>);
+pub(crate) struct Caller {
+    stream: TlsStream<TcpStream>,
+    credentials: Arc<Credentials>,
+    again: Interval,
+}
+
+impl Caller {
+    fn new(stream: TlsStream<TcpStream>, credentials: Arc<Credentials>) -> Self {
+        let mut again = interval_at(tokio::time::Instant::now() + AGAIN, AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            stream,
+            credentials,
+            again,
+        }
+    }
+
+    fn look_again(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while self.again.poll_tick(context).is_ready() {
+            let (socket, connection) = self.stream.get_ref();
+            let shown = connection.peer_certificates().unwrap_or_default();
+            if let Err(error) = self.credentials.still_takes(shown) {
+                let source = socket
+                    .peer_addr()
+                    .map_or_else(|_| String::new(), |it| it.to_string());
+                tracing::info!(
+                    source,
+                    %error,
+                    "a caller's connection to the TCP door ends: its certificate would not be taken now"
+                );
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Accepts callers and has them shake hands, until `stop`. Those that have go to `ready`.
 pub(crate) async fn run(
@@ -79,13 +118,13 @@ async fn shake_hands(
 ) -> Result<(), String> {
     let handshake = async {
         stream.set_nodelay(true)?;
-        let acceptor = TlsAcceptor::from(credentials.current().await);
+        let acceptor = TlsAcceptor::from(credentials.for_next().await);
         acceptor.accept(stream).await
     };
     match timeout(DEADLINE, handshake).await {
         // Nobody takes it once the server has ended.
         Ok(Ok(stream)) => {
-            let _ = ready.send(Ok(Caller(stream))).await;
+            let _ = ready.send(Ok(Caller::new(stream, credentials))).await;
             Ok(())
         }
         Ok(Err(error)) => Err(error.to_string()),
@@ -181,7 +220,7 @@ impl Connected for Caller {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.0.get_ref().0.connect_info()
+        self.stream.get_ref().0.connect_info()
     }
 }
 
@@ -191,7 +230,8 @@ impl AsyncRead for Caller {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        self.look_again(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -201,15 +241,15 @@ impl AsyncWrite for Caller {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -134,6 +134,7 @@ impl TcpDoor {
         tokio::select! {
             served = serving => served,
             never = accepting => never,
+            () = credentials.follow() => Ok(()),
         }
     }
 

@@ -302,6 +302,42 @@ async fn files_that_have_changed_are_read_without_a_restart_and_those_of_no_use_
 }
 
 #[tokio::test]
+async fn a_connection_ends_when_its_certificate_would_not_be_taken_any_more() {
+    let host = Host::new("tls-ends").await;
+    let (first, second) = (Authority::new(), Authority::new());
+    let door = start(&host, &first, ADDRESS).await;
+    let roots = first.certificate.as_str();
+    let ends = async |what: &str, client: &mut MeshDataplaneClient<Channel>| {
+        let until = Instant::now() + DEADLINE;
+        while client.get_status(GetStatusRequest {}).await.is_ok() {
+            assert!(Instant::now() < until, "{what}: it is still served");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let now = OffsetDateTime::now_utc();
+    let brief = [now - time::Duration::HOUR, now + time::Duration::seconds(8)];
+    let brief = first.sign_for(CLIENT, brief);
+    let stays = first.sign(CLIENT);
+    let connected = async |identity: &Signed| {
+        let channel = door.channel(ADDRESS, roots, Some(identity)).await.unwrap();
+        let mut client = MeshDataplaneClient::new(channel);
+        client.get_status(GetStatusRequest {}).await.unwrap();
+        client
+    };
+    let (mut brief, mut stays) = (connected(&brief).await, connected(&stays).await);
+    ends("one that expires", &mut brief).await;
+    stays.get_status(GetStatusRequest {}).await.unwrap();
+    // Nobody connects meanwhile, so that nobody but the runtime itself looks at the file.
+    let both = format!("{}{}", first.certificate, second.certificate);
+    write(&host.dir.path().join("ca"), &both, 0o644);
+    host.eventually("the second CA", |_| door.log().contains("read again"))
+        .await;
+    stays.get_status(GetStatusRequest {}).await.unwrap();
+    write(&host.dir.path().join("ca"), &second.certificate, 0o644);
+    ends("one of a CA that is gone", &mut stays).await;
+}
+
+#[tokio::test]
 async fn files_of_no_use_keep_the_runtime_from_starting_by_name() {
     let host = Host::new("tls-files").await;
     let authority = Authority::new();

@@ -11,7 +11,7 @@ use mesh_credentials::tls;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, SanType, SignatureAlgorithm,
+    PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, SanType, SignatureAlgorithm,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -59,6 +59,15 @@ pub(crate) fn dns(text: &str) -> SanType {
     SanType::DnsName(text.try_into().unwrap())
 }
 
+/// A key. ring makes none of RSA, so that there is one for all.
+fn key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
+    const RSA: &str = include_str!("rsa_2048.pem");
+    match *algorithm == PKCS_RSA_SHA256 {
+        true => KeyPair::from_pkcs8_pem_and_sign_algo(RSA, algorithm).unwrap(),
+        false => KeyPair::generate_for(algorithm).unwrap(),
+    }
+}
+
 impl Pki {
     pub(crate) fn new() -> Self {
         Self::called("root")
@@ -69,13 +78,18 @@ impl Pki {
     }
 
     fn with_keys(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
-        let key = KeyPair::generate_for(algorithm).unwrap();
+        let key = key(algorithm);
         let issuer = CertifiedIssuer::self_signed(authority_params(name), key).unwrap();
         Self {
             root: issuer.pem(),
             issuer,
             between: String::new(),
         }
+    }
+
+    /// With RSA keys.
+    pub(crate) fn of_rsa() -> Self {
+        Self::with_keys("root", &PKCS_RSA_SHA256)
     }
 
     /// With other keys, and two authorities between the root and the hosts.
@@ -96,7 +110,7 @@ impl Pki {
 
     /// Certificate, with those between, and key.
     fn sign(&self, params: &CertificateParams) -> (String, String) {
-        let key = KeyPair::generate_for(self.issuer.key().algorithm()).unwrap();
+        let key = key(self.issuer.key().algorithm());
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem() + &self.between, key.serialize_pem())
     }
