@@ -1,6 +1,8 @@
-//! What the control plane's answers say beside their bodies: its clock, and who its authorities are.
+//! What the control plane's answers say beside their bodies: its clock, who its authorities are, and whether it lets
+//! somebody in without credentials.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mesh_credentials::control_plane_check::clock as shown;
 use mesh_rest::client::{Notice, Notices};
@@ -8,6 +10,12 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::{self, Clocks, News};
+
+/// Replicas may differ in it; so often it is said at most.
+const SAY_INSECURE: Duration = Duration::from_secs(600);
+
+/// The longest reason that stands in the log, in characters.
+const LONGEST_REASON: usize = 200;
 
 /// What was heard last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +30,7 @@ pub struct Heard {
 #[derive(Debug, Default)]
 pub struct Ears {
     clocks: Mutex<Clocks>,
+    doors: Mutex<Doors>,
     heard: watch::Sender<Heard>,
 }
 
@@ -58,8 +67,44 @@ impl Ears {
     }
 }
 
+/// Whether the control plane lets somebody in without credentials, as far as that was said.
+#[derive(Debug, Default)]
+struct Doors {
+    insecure: Option<String>,
+    said: Option<Instant>,
+}
+
+impl Doors {
+    /// Takes what an answer says of it. Whether it is to be said: it is another thing than what was said before.
+    fn compare(&mut self, insecure: Option<&str>) -> bool {
+        let is_new = self.insecure.as_deref() != insecure;
+        let lately = self.said.is_some_and(|said| said.elapsed() < SAY_INSECURE);
+        if !is_new || (lately && insecure.is_some()) {
+            return false;
+        }
+        self.insecure = insecure.map(str::to_owned);
+        if insecure.is_some() {
+            self.said = Some(Instant::now());
+        }
+        true
+    }
+}
+
 impl Notices for Ears {
     fn take(&self, notice: Notice) {
+        let insecure = notice.insecure.as_deref();
+        let is_news = {
+            let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+            doors.compare(insecure)
+        };
+        match insecure {
+            Some(why) if is_news => warn!(
+                why = %why.chars().take(LONGEST_REASON).collect::<String>(),
+                "the control plane lets in whoever reaches it: anybody there can change this network"
+            ),
+            None if is_news => info!("the control plane lets nobody in without credentials"),
+            _ => {}
+        }
         let ahead = notice.date.map(|theirs| self.compare(theirs));
         self.heard.send_modify(|heard| {
             heard.clock_ahead = ahead.unwrap_or(heard.clock_ahead);
@@ -67,5 +112,27 @@ impl Notices for Ears {
                 heard.authorities = notice.authorities;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_the_control_plane_is_insecure_is_said_when_it_is_news_and_not_at_each_answer() {
+        let mut doors = Doors::default();
+        for (insecure, expected) in [
+            (None, false),
+            (Some("a"), true),
+            (Some("a"), false),
+            (None, true),
+            (None, false),
+            // Another replica's answer: not so soon.
+            (Some("a"), false),
+            (None, false),
+        ] {
+            assert_eq!(doors.compare(insecure), expected, "{insecure:?}");
+        }
     }
 }

@@ -32,6 +32,9 @@ fn a_node_that_joins_leaves_or_falls_silent_is_noticed_without_a_poll() {
     assert_eq!(a.runtime.routes(), [2, 3], "c is heard");
     let _agent_c = c.agent(&control, &[]);
     agent.until_logged("peer confirmed");
+    // That it lets everybody in is said once, whatever it answers from then on.
+    let insecure = agent.logged("the control plane lets in whoever reaches it");
+    assert_eq!(insecure, 1, "{:#?}", agent.log());
     assert_eq!(agent.logged("no node list"), 0, "{:#?}", agent.log());
     assert_eq!(agent.logged("fetching all of it"), 0, "{:#?}", agent.log());
 }

@@ -7,7 +7,7 @@ use std::{
 
 use reqwest::{Response, header::DATE};
 
-use crate::join::AUTHORITIES_HEADER;
+use crate::join::{AUTHORITIES_HEADER, INSECURE_HEADER};
 
 /// What an answer says beside its body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Notice {
     pub date: Option<i64>,
     /// [`AUTHORITIES_HEADER`]; of answers that are no error.
     pub authorities: Option<String>,
+    /// [`INSECURE_HEADER`]: why somebody is let in without credentials.
+    pub insecure: Option<String>,
 }
 
 /// Wants to know what answers say beside their bodies.
@@ -30,6 +32,7 @@ pub(super) fn of(response: &Response) -> Notice {
     Notice {
         date: header(DATE.as_str()).and_then(unix_seconds),
         authorities: authorities.map(str::to_owned),
+        insecure: header(INSECURE_HEADER).map(str::to_owned),
     }
 }
 
