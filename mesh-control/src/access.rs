@@ -1,7 +1,8 @@
 //! Who may ask what: from what a connection and a request carry to who asks, and whether that is enough.
 //!
-//! Everything here is decided in memory, for each request when its head is read, and again for a question that waits
-//! whenever a credential was taken away. What each call needs stands in one table, [`crate::api::access`]; nothing that
+//! Everything here is decided in memory, for each request when its head is read, again when its body is and in the
+//! transaction that changes something for it ([`mandate`]), and for a question that waits whenever a credential was
+//! taken away. What each call needs stands in one table, [`crate::api::access`]; nothing that
 //! is not in it is let in.
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub mod caller;
 pub mod credentials;
 pub mod decision;
 pub mod known;
+pub mod mandate;
 pub mod names;
 pub mod origin;
 pub mod refusals;

@@ -446,6 +446,13 @@ fn show_security(security: &Security) {
     if without > 0 {
         println!("without: {}", security.nodes_without_credentials.join(", "));
     }
+    let credited = security.nodes_by_certificate_alone_count;
+    if credited > 0 {
+        println!(
+            "known by their certificate alone, which this database had lost; revoke those that nobody knows: {credited}: {}",
+            security.nodes_by_certificate_alone.join(", ")
+        );
+    }
 }
 
 impl Audit {

@@ -20,6 +20,7 @@ mod database_file;
 mod error;
 mod file_header;
 mod history;
+mod meant_node;
 mod open;
 mod reports;
 mod schema;
@@ -49,6 +50,7 @@ pub use credentials::{
 use database_file::DatabaseFile;
 pub use error::StoreError;
 pub use history::{Begun, RememberedLease};
+pub use meant_node::MeantNode;
 pub use open::OpenError;
 pub use reports::{StoredReport, StoredReports};
 pub(crate) use server::LONGEST_PAYLOAD;

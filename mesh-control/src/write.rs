@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `command` | everything that can be asked for, in one enum |
 //! | `batch` | the queue of commands, and the one who makes them, a transaction for as many as come together |
-//! | `membership` | registering and leaving |
+//! | `membership` | registering |
+//! | `departure` | stopping and leaving |
 //! | `subnet_claim` | what a node's word about the subnet that it holds is worth |
 //! | `operator` | ending leases, and keeping subnets from being leased |
 //! | `process_pause` | whether this process was running at all |
@@ -12,10 +13,11 @@
 
 pub(crate) mod batch;
 pub(crate) mod command;
+mod departure;
 mod liveness_loops;
 mod membership;
 mod operator;
 mod process_pause;
 mod subnet_claim;
 
-pub use membership::Proof;
+pub use departure::Proof;

@@ -20,8 +20,9 @@ pub struct CreateToken {
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 31_622_400))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
-    /// The hostname of the node that it is made for. Whoever brings it is that node from then on, or a new one that may
-    /// only register by that name.
+    /// The hostname, or the id, of the node that it is made for. Whoever brings it is that node from then on; where there is
+    /// none of that name when the token is made, a new one that may only register by that name. A name that several nodes
+    /// have is refused.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -59,9 +60,12 @@ pub struct TokenEntry {
     pub uses: u32,
     /// Until when it holds, in Unix seconds.
     pub expires_at: i64,
-    /// The hostname of the node that it is made for.
+    /// The hostname, or the id, of the node that it is made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The id of that node, which whoever brings it will be; absent: there was none of that name when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
     /// When it was made, in Unix seconds.
     pub created_at: i64,
     /// Who made it.

@@ -42,7 +42,7 @@ pub struct ProblemDocument {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub errors: Vec<FieldError>,
-    /// Of `in-use` and `copy`: the node that has what was asked for.
+    /// Of `in-use`, `address-kept` and `copy`: the node that has what was asked for.
     #[serde(
         deserialize_with = "lenient::or_default",
         skip_serializing_if = "Option::is_none"

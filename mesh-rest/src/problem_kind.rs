@@ -30,6 +30,8 @@ pub enum Kind {
     OtherKey,
     /// A live node has the address or key that was claimed.
     InUse,
+    /// The address is kept for a node that is down, and who claims it does not come from there.
+    AddressKept,
     /// Another host goes on as this node; this one is a copy of it.
     Copy,
     /// Every subnet is leased or reserved.
@@ -52,6 +54,8 @@ pub enum Kind {
     CertificateExpired,
     /// The certificate does not hold yet: one of two clocks is wrong.
     Clock,
+    /// The certificate was signed by an authority that another takes the place of, for a node that is not known.
+    JoinAgain,
     /// Who asks is known, and may not.
     Forbidden,
     /// The join token is not one that lets this host join.
@@ -76,7 +80,7 @@ pub enum Kind {
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::NoSuchRoute,
         Self::MethodNotAllowed,
         Self::BodyTooLarge,
@@ -89,6 +93,7 @@ impl Kind {
         Self::UnknownNode,
         Self::OtherKey,
         Self::InUse,
+        Self::AddressKept,
         Self::Copy,
         Self::SubnetsExhausted,
         Self::NotLeased,
@@ -100,6 +105,7 @@ impl Kind {
         Self::Unauthorized,
         Self::CertificateExpired,
         Self::Clock,
+        Self::JoinAgain,
         Self::Forbidden,
         Self::TokenRefused,
         Self::WrongOrigin,
@@ -126,6 +132,7 @@ impl Kind {
             Self::UnknownNode => (404, "unknown-node", "Unknown node"),
             Self::OtherKey => (403, "other-key", "Not the key of this node"),
             Self::InUse => (409, "in-use", "In use by a live node"),
+            Self::AddressKept => (409, "address-kept", "Address of a node that is down"),
             Self::Copy => (409, "copy", "A copy of a live node"),
             Self::NotLeased => (404, "not-leased", "Not leased"),
             Self::NotReserved => (404, "not-reserved", "Not reserved"),
@@ -137,6 +144,7 @@ impl Kind {
             Self::Unauthorized => (401, "unauthorized", "No valid credential"),
             Self::CertificateExpired => (401, "certificate-expired", "Certificate expired"),
             Self::Clock => (401, "clock", "Clocks differ"),
+            Self::JoinAgain => (401, "join-again", "Has to join again"),
             Self::Forbidden => (403, "forbidden", "Not allowed"),
             Self::TokenRefused => (403, "token-refused", "Join token refused"),
             Self::WrongOrigin => (403, "wrong-origin", "Asked by another site"),

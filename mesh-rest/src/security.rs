@@ -47,6 +47,13 @@ pub struct Security {
     pub nodes_without_credentials: Vec<String>,
     /// How many those are.
     pub nodes_without_credentials_count: u32,
+    /// Names and ids of nodes that the database got to know by their certificates, at most 100: they joined before it was
+    /// lost, or after the backup that it was restored from.
+    #[serde(default)]
+    pub nodes_by_certificate_alone: Vec<String>,
+    /// How many those are.
+    #[serde(default)]
+    pub nodes_by_certificate_alone_count: u32,
 }
 
 /// The body of `POST /api/security/stage`.

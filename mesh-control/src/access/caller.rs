@@ -164,7 +164,9 @@ fn node(
     }
     let is_known = match credentials.node(node_id) {
         // What is revoked is known for as long as any certificate can be used: this one was given before the database was
-        // lost, or went back to a backup. The authority has signed that it is the node's.
+        // lost, or went back to a backup. The authority has signed that it is the node's, which counts for the one that
+        // signs now alone: of another one, the key may have been stolen.
+        None if !credentials.signs(certificate) => return Err(unknown_by_another_authority()),
         None => false,
         Some(known) if known.revoked => {
             let detail =
@@ -206,6 +208,15 @@ fn node(
         (now - not_after) / (24 * 60 * 60)
     );
     refused(Kind::CertificateExpired, detail)
+}
+
+/// What is answered to a certificate for a node that is not known, of an authority that does not sign any more.
+pub(crate) fn unknown_by_another_authority() -> Refused {
+    Refused::new(
+        Kind::JoinAgain,
+        "no node with this certificate is known here, and another authority has taken the place of the one that signed it: \
+         join again with a token (quilt-mesh-control token create, with --node where there is a node that this host was)",
+    )
 }
 
 /// Whether it holds yet was seen by who verified it.

@@ -66,6 +66,9 @@ pub trait Credentials: Send + Sync {
     /// connection began, which may be long ago.
     fn trusts(&self, certificate: &Presented) -> bool;
 
+    /// Whether the authority that signed a certificate of the mesh is the one that signs now.
+    fn signs(&self, certificate: &Presented) -> bool;
+
     /// That of an operator, also one that was revoked.
     fn operator(&self, id: &str) -> Option<OperatorCredential>;
 

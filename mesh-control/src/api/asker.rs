@@ -1,14 +1,16 @@
-//! Who asks, as handlers need it. Whether they may was decided before.
+//! Who asks, as handlers need it. Whether they may was decided before, and is decided again when time has passed.
 
 use std::sync::Arc;
 
 use axum::extract::Request;
 use mesh_rest::node_id::NodeId;
+use mesh_rest::problem_kind::Kind;
 
 use super::problem::Problem;
-use crate::access::Access;
 use crate::access::caller::Caller;
+use crate::access::mandate::Mandate;
 use crate::access::origin::{Certificate, Origin};
+use crate::access::{Access, Asked};
 use crate::credentials::audit::Doer;
 
 /// Goes with every request that was admitted.
@@ -20,13 +22,16 @@ pub(crate) struct Asker {
     pub(crate) node: Option<NodeId>,
     /// That certificate.
     pub(crate) certificate: Option<Certificate>,
-    /// By what it was judged, and where it is.
-    pub(crate) judged: Option<(Arc<Access>, Arc<Origin>)>,
 }
 
 impl Asker {
     /// Who asks, as it was judged.
-    pub(crate) fn new(caller: &Caller, access: Arc<Access>, origin: Arc<Origin>) -> Self {
+    pub(crate) fn new(
+        caller: &Caller,
+        access: Arc<Access>,
+        origin: Arc<Origin>,
+        asked: Asked,
+    ) -> Self {
         let source = match origin.peer {
             Some(peer) => peer.ip().to_canonical().to_string(),
             None => "admin socket".to_owned(),
@@ -41,32 +46,53 @@ impl Asker {
             doer: Doer {
                 who: caller.to_string(),
                 source,
+                mandate: Mandate::new(access, origin, asked),
             },
             node,
             certificate,
-            judged: Some((access, origin)),
         }
     }
 
     /// What to answer where a handler finds that a credential is not valid: it costs its source, as everywhere.
     pub(super) fn refuse(&self, what: &str, problem: Problem) -> Problem {
-        match &self.judged {
-            Some((access, origin)) => access.refuse(origin, &self.doer.who, what, problem),
-            None => problem,
-        }
+        refuse(&self.doer, what, problem)
     }
 
     /// Of a request.
-    pub(super) fn of(request: &Request) -> Self {
+    pub(crate) fn of(request: &Request) -> Self {
         let asker = request.extensions().get::<Self>().cloned();
         asker.unwrap_or_else(|| Self {
             doer: Doer {
                 who: "nobody".to_owned(),
                 source: String::new(),
+                mandate: Mandate::own(),
             },
             node: None,
             certificate: None,
-            judged: None,
         })
+    }
+}
+
+/// Judges again whether this may be asked: time has passed since the head was read.
+///
+/// # Errors
+///
+/// What to answer instead.
+pub(crate) fn judge_again(doer: &Doer) -> Result<(), Problem> {
+    match doer.mandate.judge() {
+        Ok(_) => Ok(()),
+        // It is no failure to have to register.
+        Err(refused) if refused.kind == Kind::UnknownNode => Err(refused.into()),
+        Err(refused) => {
+            let what = doer.mandate.what();
+            Err(refuse(doer, &what, refused.into()))
+        }
+    }
+}
+
+fn refuse(doer: &Doer, what: &str, problem: Problem) -> Problem {
+    match doer.mandate.judged_by() {
+        Some((access, origin)) => access.refuse(origin, &doer.who, what, problem),
+        None => problem,
     }
 }

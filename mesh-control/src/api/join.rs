@@ -70,8 +70,7 @@ pub(super) async fn renew(
              this one",
         ));
     };
-    let (key, source) = (certificate.key, &asker.doer.source);
-    let renewed = registry.renew_certificate(node.as_str(), key, &renew.request, source);
+    let renewed = registry.renew_certificate(node, certificate, &renew.request, &asker.doer);
     Ok(Json(body::within_deadline(renewed).await??))
 }
 

@@ -51,13 +51,14 @@ pub(super) async fn register(
         let node = match (asker.node, &asker.certificate) {
             (Some(node), Some(certificate)) => {
                 let node_key = registration.node_key.as_deref();
-                let source = &asker.doer.source;
-                let credited = registry.credit(node, certificate, node_key, source);
+                let credited = registry.credit(node, certificate, node_key, &asker.doer);
                 Some(credited.await.map_err(Problem::from)?)
             }
             (node, _) => node,
         };
-        let registered = registry.register(registration, token, node).await;
+        let registered = registry
+            .register(registration, token, node, &asker.doer.mandate)
+            .await;
         registered.map_err(Problem::from)
     };
     let (admitted, next) = body::within_deadline(registered).await??;
@@ -83,7 +84,7 @@ pub(super) async fn deregister(
     let Path(id) = id.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
     let asker = Asker::of(&request);
     body::bytes(request).await?;
-    match body::within_deadline(registry.deregister(&id)).await? {
+    match body::within_deadline(registry.deregister(&id, &asker.doer.mandate)).await? {
         Ok(()) => {
             // A node that stops is no news.
             if asker.node.is_none() {
@@ -128,7 +129,7 @@ pub(super) async fn leave(
         Some(_) => Proof::Certificate,
         None => Proof::Key(leave.node_key),
     };
-    match body::within_deadline(registry.leave(&id, proof)).await? {
+    match body::within_deadline(registry.leave(&id, proof, &asker.doer.mandate)).await? {
         Ok(()) => {
             let subject = format!("node {id}");
             registry.note(asker.doer.did("leave", &subject));

@@ -99,6 +99,7 @@ fn add_common_problems(operation: &mut Operation, is_public: bool) {
             Kind::Unauthorized,
             Kind::CertificateExpired,
             Kind::Clock,
+            Kind::JoinAgain,
             Kind::Forbidden,
         ]);
     }
@@ -173,7 +174,7 @@ problems! {
     /// Of `readyz`.
     WhenReady: NotReady;
     /// Of `register`.
-    WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, Unauthorized, Forbidden, InUse, Copy, SubnetsExhausted, DatabaseUnavailable, Overloaded;
+    WhenRegistering: Malformed, NotJsonMediaType, InvalidFields, Unauthorized, Forbidden, InUse, AddressKept, Copy, SubnetsExhausted, DatabaseUnavailable, Overloaded;
     /// Of `heartbeat`.
     WhenBeating: Malformed, InvalidFields, UnknownNode, Copy, DatabaseUnavailable, Overloaded;
     /// Of `deregister`.

@@ -68,6 +68,7 @@ impl From<CredentialError> for Problem {
             CredentialError::NoAuthority(_) => Self::new(Kind::NoAuthority, message),
             CredentialError::NothingToRevoke { .. } => Self::new(Kind::NoSuchCredential, message),
             CredentialError::NotNow(_) => Self::new(Kind::NotNow, message),
+            CredentialError::NotAnyMore(refused) => refused.into(),
             CredentialError::Store(error) => Self::from(&*error),
         }
     }
@@ -98,10 +99,26 @@ impl From<ChangeError> for Problem {
                     detail,
                 }])
             }
+            ChangeError::AddressKept { holder, from } => {
+                warn!(%holder.node_id, holder.hostname, %holder.host_ip, from = from.map(tracing::field::display),
+                    "registration refused: the address is kept for a node that is down");
+                Self::new(Kind::AddressKept, message).held_by(holder.into())
+            }
+            ChangeError::AddressRemembered {
+                address, holder, ..
+            } => {
+                warn!(%holder.node_id, holder.hostname, host_ip = %address,
+                    "registration refused: the address is remembered as that of a node that the database has lost");
+                Self::new(Kind::AddressKept, message).held_by(problem::Holder {
+                    host_ip: Some(address),
+                    hostname: holder.hostname,
+                    node_id: holder.node_id,
+                })
+            }
             ChangeError::InUse { clash, holder } => {
                 warn!(%holder.node_id, holder.hostname, %holder.host_ip, ?clash, "registration refused: in use");
                 let advice = match clash {
-                    Clash::Address => {
+                    Clash::Address | Clash::AddressUnproven => {
                         "give this host another address; if it is that node and lost its state, it is let in once that has been \
                          silent for the node timeout"
                     }
@@ -172,6 +189,7 @@ impl From<ChangeError> for Problem {
             ChangeError::TooManyReservations(_) => Self::new(Kind::LimitReached, message),
             ChangeError::NotLeased => Self::new(Kind::NotLeased, message),
             ChangeError::NotReserved => Self::new(Kind::NotReserved, message),
+            ChangeError::NotAnyMore(refused) => refused.into(),
             ChangeError::Stopping => Self::new(Kind::Overloaded, message),
             ChangeError::Store(error) => Self::from(&*error),
         }

@@ -110,7 +110,7 @@ pub(super) async fn release(
     let index = plan
         .index(subnet)
         .map_err(|rule| wrong("subnet", rule.to_string()))?;
-    let released = body::within_deadline(registry.release(index)).await??;
+    let released = body::within_deadline(registry.release(index, &doer.mandate)).await??;
     registry.note(doer.did("release", &subnet.to_string()));
     let (node_id, hostname) = released
         .map(|tenant| (tenant.node_id, tenant.hostname))
@@ -139,7 +139,9 @@ pub(super) async fn release_departed(
     body::within_deadline(async {
         loop {
             // Who left in this second has left.
-            let tenants = registry.release_departed(before.saturating_add(1)).await?;
+            let tenants = registry
+                .release_departed(before.saturating_add(1), &doer.mandate)
+                .await?;
             if tenants.is_empty() {
                 return Ok::<_, ChangeError>(());
             }
@@ -199,7 +201,7 @@ pub(super) async fn reserve(
         cidr: cidr.to_string(),
         reason,
     };
-    body::within_deadline(registry.reserve(reservation)).await??;
+    body::within_deadline(registry.reserve(reservation, &doer.mandate)).await??;
     registry.note(doer.did("reserve", &cidr.to_string()));
     Ok(StatusCode::OK)
 }
@@ -214,7 +216,7 @@ pub(super) async fn unreserve(
     let doer = Asker::of(&request).doer;
     let json = body::json(request).await?;
     let (cidr, _) = range(&json, registry.plan())?;
-    body::within_deadline(registry.unreserve(cidr.to_string())).await??;
+    body::within_deadline(registry.unreserve(cidr.to_string(), &doer.mandate)).await??;
     registry.note(doer.did("unreserve", &cidr.to_string()));
     Ok(StatusCode::OK)
 }

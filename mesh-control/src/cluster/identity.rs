@@ -23,6 +23,11 @@
 //! 6. A certificate says more than all of that: who shows one is the node that it is for, a new one if there is none yet,
 //!    and nobody else is. What somebody without a certificate says who would be such a node by the rules above, or take
 //!    its address, is refused; so is a name other than the one that the join token was made for.
+//! 7. The address of a node with credentials stays its own while it is down, also when its agent was stopped, until it
+//!    leaves, is revoked, or registers with another. Who shows another certificate takes it over only by a connection that
+//!    comes from that very address: what is said to be the host's address costs nothing to say. Behind a proxy, or with
+//!    another address towards the control plane, nobody can show that, and an operator revokes the node, or makes a token
+//!    for it.
 //!
 //! A key says more than name and address: where both fit, and different nodes, the claim is the node with the key.
 
@@ -42,6 +47,8 @@ pub struct Claim<'a> {
     pub hostname: &'a str,
     /// The underlay address.
     pub host_ip: Ipv4Addr,
+    /// Where its connection comes from, as the control plane sees it; `None`: from no IPv4 address.
+    pub from: Option<Ipv4Addr>,
 }
 
 impl<'a> From<&'a Registration> for Claim<'a> {
@@ -51,6 +58,7 @@ impl<'a> From<&'a Registration> for Claim<'a> {
             node_key: registration.node_key.as_deref(),
             hostname: &registration.hostname,
             host_ip: registration.host_ip,
+            from: None,
         }
     }
 }
@@ -70,6 +78,8 @@ pub struct Claimant {
     pub up: bool,
     /// Whether the address is its own: `false` once it deregistered or was displaced.
     pub holds_address: bool,
+    /// Whether it is kept for it by rule 7: it has credentials, and neither left nor was displaced.
+    pub keeps_address: bool,
 }
 
 /// What a refused claim asked for that is in use.
@@ -79,6 +89,8 @@ pub enum Clash {
     Key,
     /// The `host_ip`.
     Address,
+    /// The `host_ip`, of a node that is down, and nothing shows that who claims it is there.
+    AddressUnproven,
 }
 
 /// What to do with a registration.
@@ -93,7 +105,7 @@ pub enum Verdict<'a> {
     },
     /// Refuse it.
     Refuse {
-        /// The live node that has what was claimed.
+        /// The node that has what was claimed; it is up, but for [`Clash::AddressUnproven`].
         holder: &'a Claimant,
         /// What that is.
         clash: Clash,
@@ -120,16 +132,34 @@ pub fn decide<'a>(claim: &Claim<'_>, claimants: &'a [Claimant]) -> Verdict<'a> {
             };
         }
     }
-    let holder = claimants.iter().find(|other| {
-        other.holds_address
-            && other.host_ip == claim.host_ip
-            && node.is_none_or(|node| node.node_id != other.node_id)
+    let others = || {
+        claimants.iter().filter(|other| {
+            other.host_ip == claim.host_ip && node.is_none_or(|node| node.node_id != other.node_id)
+        })
+    };
+    let is_holder = node.is_some_and(|node| {
+        node.host_ip == claim.host_ip && (node.holds_address || node.keeps_address)
     });
+    let holder = others()
+        .find(|other| other.holds_address)
+        // Its agent was stopped, and nobody was there since.
+        .or_else(|| others().find(|other| other.keeps_address && !is_holder));
     match holder {
         Some(holder) if holder.up => Verdict::Refuse {
             holder,
             clash: Clash::Address,
         },
+        // Without a certificate it does not get it anyhow, by rule 6.
+        Some(holder)
+            if holder.keeps_address
+                && claim.node_id.is_some()
+                && claim.from != Some(claim.host_ip) =>
+        {
+            Verdict::Refuse {
+                holder,
+                clash: Clash::AddressUnproven,
+            }
+        }
         displaces => Verdict::Admit { node, displaces },
     }
 }

@@ -79,7 +79,7 @@ impl Memory {
         other_id
     }
 
-    /// Every lease that is known here.
+    /// Every lease that is known here; of credentials nothing is known here.
     fn remembered(&self, plan: &SubnetPlan) -> Vec<RememberedLease> {
         let read = self.roster.nodes().filter_map(|node| {
             Some(RememberedLease {
@@ -89,6 +89,7 @@ impl Memory {
                 host_ip: node.host_ip,
                 // Each was made from such a number.
                 subnet: plan.index(node.subnet).ok()?,
+                has_credentials: false,
             })
         });
         let unread = self.unread.values().map(|(_, lease)| lease.clone());
@@ -139,7 +140,10 @@ impl Registry {
             }
             other => return Err(other),
         }
-        let remembered = self.copy.memory().remembered(&self.plan);
+        let mut remembered = self.copy.memory().remembered(&self.plan);
+        for lease in &mut remembered {
+            lease.has_credentials = self.credentials.knew(lease.node_id.as_str());
+        }
         let begun = self.store.begin_anew(&stood, remembered);
         let Some(begun) = within(BATCH_DEADLINE, begun).await? else {
             return Err(StoreError::OtherHistory);

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::access::mandate::Mandate;
 use crate::registry::{Registry, unix_seconds};
 use crate::store::{AuditEntry, StoreError};
 
@@ -32,12 +33,14 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const ENDED_FOR: i64 = 90 * 24 * 60 * 60;
 
 /// Who does something, and from where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Doer {
     /// `admin`, `operator NAME (ID)`, `node ID` or `nobody`.
     pub who: String,
     /// An address, or `admin socket`.
     pub source: String,
+    /// By what it may.
+    pub mandate: Mandate,
 }
 
 impl Doer {
@@ -247,6 +250,7 @@ mod tests {
         let doer = Doer {
             who: "nobody".to_owned(),
             source: "192.0.2.7".to_owned(),
+            mandate: Mandate::own(),
         };
         let mut gathered = Gathered::default();
         for _ in 0..1000 {

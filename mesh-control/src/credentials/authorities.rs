@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::audit::Doer;
 use super::refusal::CredentialError;
+use crate::access::mandate::Mandate;
 use crate::registry::{Registry, unix_seconds};
 use crate::store::{AuthorityState, StoreError};
 
@@ -247,6 +248,7 @@ impl Registry {
         let doer = Doer {
             who: "admin".to_owned(),
             source: "--new-authority".to_owned(),
+            mandate: Mandate::own(),
         };
         let subject = format!("authority {}", trusted.key());
         change
@@ -343,7 +345,7 @@ impl Registry {
         self.authorities
             .add(vec![next])
             .map_err(|error| CredentialError::NoAuthority(error.to_string()))?;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         let state = AuthorityState::Next;
         change.add_authority(&trusted, state, now).await?;
         let subject = format!("authority {}", trusted.key());
@@ -374,7 +376,7 @@ impl Registry {
             )));
         }
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         let late = change.nodes_without_word_of(next).await?;
         if !late.is_empty() && !force {
             change.roll_back().await?;
@@ -409,7 +411,7 @@ impl Registry {
             CredentialError::NotNow("no authority was replaced by another".to_owned())
         })?;
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         let late = change.nodes_of_issuer(last, unix_seconds()).await?;
         if !late.is_empty() && !force {
             change.roll_back().await?;

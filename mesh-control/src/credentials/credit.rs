@@ -1,7 +1,9 @@
 //! Nodes that show a certificate which the database does not know. What it says is noted when they register: from then on
 //! they can be revoked, and nobody is taken for them without it.
 //!
-//! 1. A certificate of the mesh says which node it is. It was given before the database was lost or went back.
+//! 1. A certificate of the mesh says which node it is. It was given before the database was lost or went back. Only of the
+//!    authority that signs now: one that another is taking the place of may be replaced because its key was stolen, and whoever
+//!    has that can make certificates for any node that was never there.
 //! 2. An authority of one's own (`--tls-ca`) does not know of nodes. A host that shows the key of a node which has no
 //!    credentials is that node: a cluster from before keeps its subnets. Any other is a new node, whose id is made of its
 //!    name, so that every replica comes to the same one.
@@ -12,18 +14,23 @@ use mesh_credentials::own_certificate;
 use mesh_rest::node_id::NodeId;
 use tracing::info;
 
+use super::audit::Doer;
 use super::refusal::CredentialError;
+use crate::access::caller;
 use crate::access::origin::Certificate;
 use crate::registry::{Registry, unix_seconds};
-use crate::store::{AuditEntry, CredentialChange, NewCredential};
+use crate::store::{AuditEntry, AuthorityState, CredentialChange, NewCredential};
+
+/// What stands in the audit for a node that is known by its certificate alone.
+pub(super) const CREDITED: &str = "join";
 
 /// The end of 9999, in Unix seconds. What a certificate of one's own calls a node is not forgotten: the authority may make
 /// another at any time, also for one that was revoked here.
 const NEVER: i64 = 253_402_300_799;
 
 impl Registry {
-    /// Takes note of the certificate by which a host that came from `source` registers as `node`, unless there is one
-    /// already. Returns which node it is.
+    /// Takes note of the certificate by which a host registers as `node`, unless there is one already. Returns which node it
+    /// is.
     ///
     /// # Errors
     ///
@@ -33,19 +40,19 @@ impl Registry {
         node: NodeId,
         certificate: &Certificate,
         node_key: Option<&str>,
-        source: &str,
+        doer: &Doer,
     ) -> Result<NodeId, CredentialError> {
         if self.credentials.node(node.as_str()).is_some() {
             return Ok(node);
         }
         let key = certificate.key();
         let (issuer, expires_at) = match certificate {
-            Certificate::Mesh(presented) => (self.issuer(presented)?, presented.not_after),
+            Certificate::Mesh(presented) => (self.check_signed(presented)?, presented.not_after),
             Certificate::Own(_) => (own_certificate::issuer(), NEVER),
         };
         let now = unix_seconds();
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         // Another replica may have been faster.
         let known = change.credentials_of(node.as_str(), key).await?;
         let known = known.into_iter().find(|known| match certificate {
@@ -79,8 +86,8 @@ impl Registry {
             .keep_audit(&AuditEntry {
                 at: now,
                 who: format!("certificate {certificate}"),
-                source: source.to_owned(),
-                action: "join".to_owned(),
+                source: doer.source.clone(),
+                action: CREDITED.to_owned(),
                 subject: format!("node {node}"),
                 outcome: "done".to_owned(),
                 times: 1,
@@ -88,20 +95,22 @@ impl Registry {
             .await?;
         change.finish().await?;
         self.read_credentials().await?;
-        info!(node_id = %node, %certificate, source, "a node is known by its certificate from now on");
+        info!(node_id = %node, %certificate, source = doer.source, "a node is known by its certificate from now on");
         Ok(node)
     }
 
-    /// The key of the authority that has signed a certificate of the mesh.
-    fn issuer(&self, presented: &Presented) -> Result<KeyDigest, CredentialError> {
-        let trust = self.credentials.trust();
-        let of_name = trust.as_ref().and_then(|trust| {
-            let mut all = trust.iter();
-            all.find(|trusted| trusted.presented.issuer == presented.issuer)
-        });
-        let key = of_name.map(|trusted| trusted.key());
-        key.or_else(|| self.credentials.signs())
-            .ok_or_else(|| CredentialError::NoAuthority("it has none".to_owned()))
+    /// Whether a certificate of the mesh, for a node that is not known, is of the authority that signs now; its key.
+    pub(super) fn check_signed(&self, presented: &Presented) -> Result<KeyDigest, CredentialError> {
+        let state = self.credentials.state();
+        let mut authorities = state.authorities.iter();
+        let signs = authorities.find(|it| it.state == AuthorityState::Signs);
+        let signs = signs.ok_or_else(|| CredentialError::NoAuthority("it has none".to_owned()))?;
+        match signs.trusted.presented.issuer == presented.issuer {
+            true => Ok(signs.trusted.key()),
+            false => Err(CredentialError::NotAnyMore(
+                caller::unknown_by_another_authority(),
+            )),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which node a host becomes that brings a token, and the certificate that it gets.
 //!
 //! 1. A token that is made for a node, by its name or id, makes whoever brings it that node: the key that it had before
-//!    is worth nothing from then on. If there is no node of that name yet, the host is a new one, and may register by
-//!    that name only.
+//!    is worth nothing from then on. Which node that is was found out when the token was made: names can be taken by others
+//!    since. If there was none of that name, the host is a new one, and may register by that name only; unless there is one
+//!    by now that has no credentials, which it is then.
 //! 2. By any other token, a host that shows the key of a node which has no credentials is that node, as it was before
 //!    there were credentials: it keeps its subnet.
 //! 3. A host that asks again by the token with which it has joined, with the same key, is answered again, and no use of the
@@ -12,22 +13,27 @@
 use std::sync::Arc;
 
 use mesh_credentials::authority::{Authority, NODE_LIFE, Request};
+use mesh_credentials::certificate::Presented;
 use mesh_credentials::join_token::JoinToken;
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::own_certificate;
 use mesh_rest::join::{Join, Joined};
+use mesh_rest::node_id::NodeId;
 use tracing::info;
 
+use super::audit::Doer;
+use super::credit::CREDITED;
 use super::refusal::CredentialError;
+use crate::access::mandate::Mandate;
 use crate::cluster::node::random_id;
 use crate::registry::{Registry, unix_seconds};
-use crate::store::{AuditEntry, CredentialChange, Known, NewCredential, StoredToken};
+use crate::store::{AuditEntry, CredentialChange, Known, MeantNode, NewCredential, StoredToken};
 
 /// Which node a host becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Becomes<'a> {
     /// One that there is.
-    Node(&'a Known),
+    Node(&'a str),
     /// A new one.
     New,
 }
@@ -35,21 +41,21 @@ enum Becomes<'a> {
 /// Decides by the rules above. `named` are the nodes of the token's name or id, `keyed` the one with the host's key.
 fn decide<'a>(
     only_hostname: Option<&str>,
-    named: &'a [Known],
+    named: &'a [MeantNode],
     keyed: Option<&'a Known>,
 ) -> Result<Becomes<'a>, CredentialError> {
     let Some(name) = only_hostname else {
         return Ok(match keyed {
-            Some(node) if !node.has_credentials => Becomes::Node(node),
+            Some(node) if !node.has_credentials => Becomes::Node(&node.node_id),
             _ => Becomes::New,
         });
     };
     match named {
         [] => Ok(Becomes::New),
-        [node] => Ok(Becomes::Node(node)),
+        [node] => Ok(Becomes::Node(&node.node_id)),
         several => Err(CredentialError::Ambiguous {
             name: name.to_owned(),
-            ids: several.iter().map(|node| node.node_id.clone()).collect(),
+            nodes: several.to_vec(),
         }),
     }
 }
@@ -95,7 +101,13 @@ impl Registry {
         let issuer = authority.trusted().key();
 
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&Mandate::own()).await?;
+        // It may have been revoked at another replica a moment ago.
+        let stored = self.known_token(&stored.token_id).unwrap_or(stored);
+        if let Err(error) = check(&stored, now) {
+            change.roll_back().await?;
+            return Err(error);
+        }
         if let Some(node_id) = change.joined_by(&stored.token_id, request.key).await? {
             let certificate = authority.sign_node(&request, &node_id, now)?;
             let expires_at = now + NODE_LIFE;
@@ -126,7 +138,7 @@ impl Registry {
             _ => None,
         };
         let (node_id, is_new) = match decide(name.as_deref(), &named, keyed.as_ref())? {
-            Becomes::Node(node) => (node.node_id.clone(), false),
+            Becomes::Node(node_id) => (node_id.to_owned(), false),
             Becomes::New => (random_id().as_str().to_owned(), true),
         };
         // Of many that come with one token at once, no more than it is for.
@@ -172,35 +184,40 @@ impl Registry {
         self.joined(node_id, certificate)
     }
 
-    /// Gives a node a new certificate for the key that it has.
+    /// Gives a node a new certificate for the key that it has, in the place of the one that it shows.
     ///
     /// # Errors
     ///
     /// [`CredentialError`]; nothing has changed then.
     pub async fn renew_certificate(
         &self,
-        node_id: &str,
-        key: KeyDigest,
+        node: &NodeId,
+        certificate: &Presented,
         request: &str,
-        source: &str,
+        doer: &Doer,
     ) -> Result<Joined, CredentialError> {
         let request = Request::read(request)?;
+        let (node_id, key) = (node.as_str(), certificate.key);
         if request.key != key {
             return Err(CredentialError::OtherKey);
         }
         let authority = self.signer()?;
         let (now, issuer) = (unix_seconds(), authority.trusted().key());
-        let certificate = authority.sign_node(&request, node_id, now)?;
+        let signed = authority.sign_node(&request, node_id, now)?;
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         let expires_at = now + NODE_LIFE;
         if !change.renew(node_id, key, issuer, expires_at).await? {
             // One that was given before the database was lost or went back is as good as any: whatever was revoked is
             // there. See docs/SECURITY_SETUP.md. What this process remembers may be less.
             let known = change.credentials_of(node_id, key).await?;
-            if known.iter().any(|known| known.node_id == node_id) {
+            let refused = match known.iter().any(|known| known.node_id == node_id) {
+                true => Some(CredentialError::NodeRevoked),
+                false => self.check_signed(certificate).err(),
+            };
+            if let Some(refused) = refused {
                 change.roll_back().await?;
-                return Err(CredentialError::NodeRevoked);
+                return Err(refused);
             }
             change
                 .credit(NewCredential {
@@ -213,11 +230,18 @@ impl Registry {
                     now,
                 })
                 .await?;
+            change
+                .keep_audit(&doer.did(CREDITED, &format!("node {node_id}")))
+                .await?;
         }
         change.finish().await?;
         self.read_credentials().await?;
-        info!(node_id, source, "a node renewed its certificate");
-        self.joined(node_id.to_owned(), certificate)
+        info!(
+            node_id,
+            source = doer.source,
+            "a node renewed its certificate"
+        );
+        self.joined(node_id.to_owned(), signed)
     }
 
     fn joined(&self, node_id: String, certificate: String) -> Result<Joined, CredentialError> {
@@ -240,15 +264,11 @@ impl Registry {
             let trust = registry.credentials.trust();
             trust.is_some_and(|trust| trust.find(token.authority).is_some())
         };
-        let known = |registry: &Self| {
-            let state = registry.credentials.state();
-            state.tokens.get(&token.id).cloned()
-        };
-        let mut stored = known(self);
+        let mut stored = self.known_token(&token.id);
         if stored.is_none() && self.replica.is_some() {
             // It may have been made at another replica a moment ago.
             self.read_credentials().await?;
-            stored = known(self);
+            stored = self.known_token(&token.id);
         }
         if !ours(self) {
             return Err(CredentialError::OtherMesh(token.authority));
@@ -257,6 +277,10 @@ impl Registry {
         stored
             .filter(|stored| stored.secret.is_of(&token.secret))
             .ok_or(CredentialError::UnknownToken)
+    }
+
+    fn known_token(&self, id: &str) -> Option<StoredToken> {
+        self.credentials.state().tokens.get(id).cloned()
     }
 
     /// The authority that signs, with its key.
@@ -276,16 +300,28 @@ impl Registry {
 async fn named(
     change: &mut CredentialChange,
     token: &StoredToken,
-) -> Result<(Option<String>, Vec<Known>), CredentialError> {
+) -> Result<(Option<String>, Vec<MeantNode>), CredentialError> {
     let Some(name) = token.only_hostname.clone() else {
         return Ok((None, Vec::new()));
     };
-    let by_id = change.node_with_id(&name).await?;
-    let named = match by_id {
-        Some(node) => vec![node],
-        None => change.nodes_named(&name).await?,
-    };
-    Ok((Some(name), named))
+    if let Some(node_id) = &token.only_node_id {
+        // Also if it was removed since: it has its id again then.
+        let mut nodes = change.meant_by(node_id).await?;
+        nodes.retain(|node| &node.node_id == node_id);
+        if nodes.is_empty() {
+            nodes.push(MeantNode {
+                node_id: node_id.clone(),
+                host_ip: None,
+                state: "removed".to_owned(),
+                has_credentials: false,
+            });
+        }
+        return Ok((Some(name), nodes));
+    }
+    // Whoever has credentials and calls itself so came by a token of its own.
+    let mut nodes = change.meant_by(&name).await?;
+    nodes.retain(|node| !node.has_credentials);
+    Ok((Some(name), nodes))
 }
 
 /// A host that showed certificates of one's own until now, and joins with a token, is known by its key from then on. Who
@@ -327,6 +363,15 @@ mod tests {
 
     use super::*;
 
+    fn named(node_id: &str) -> MeantNode {
+        MeantNode {
+            node_id: node_id.to_owned(),
+            host_ip: Some("192.0.2.1".to_owned()),
+            state: "up".to_owned(),
+            has_credentials: true,
+        }
+    }
+
     fn node(node_id: &str, has_credentials: bool) -> Known {
         Known {
             node_id: node_id.to_owned(),
@@ -340,7 +385,7 @@ mod tests {
         let (with, without) = (node("a", true), node("b", false));
         assert_eq!(
             decide(None, &[], Some(&without)).unwrap(),
-            Becomes::Node(&without)
+            Becomes::Node("b")
         );
         assert_eq!(decide(None, &[], Some(&with)).unwrap(), Becomes::New);
         assert_eq!(decide(None, &[], None).unwrap(), Becomes::New);
@@ -348,16 +393,16 @@ mod tests {
 
     #[test]
     fn a_token_for_a_node_makes_its_bearer_that_node_whatever_key_it_shows() {
-        let (meant, other) = (node("a", true), node("b", false));
-        let named = [meant.clone()];
+        let other = node("b", false);
         assert_eq!(
-            decide(Some("alpha"), &named, Some(&other)).unwrap(),
-            Becomes::Node(&meant)
+            decide(Some("alpha"), &[named("a")], Some(&other)).unwrap(),
+            Becomes::Node("a")
         );
         assert_eq!(decide(Some("alpha"), &[], None).unwrap(), Becomes::New);
-        let several = [meant, other];
+        let several = [named("a"), named("b")];
         let error = decide(Some("alpha"), &several, None).unwrap_err();
-        assert!(error.to_string().contains("a, b"), "{error}");
+        let listed = "a (192.0.2.1, up), b (192.0.2.1, up)";
+        assert!(error.to_string().contains(listed), "{error}");
     }
 
     proptest! {
@@ -372,6 +417,7 @@ mod tests {
                 uses_left: 3,
                 expires_at,
                 only_hostname: None,
+                only_node_id: None,
                 created_at: 0,
                 created_by: String::new(),
                 revoked_at: revoked.then_some(0),

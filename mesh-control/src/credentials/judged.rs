@@ -1,13 +1,48 @@
 //! What is stored of credentials, as requests are judged by it.
 
+use std::sync::Arc;
+
 use mesh_credentials::certificate::Presented;
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
 
 use super::audit::Doer;
+use super::refusal::CredentialError;
 use crate::access::credentials::{Credentials, NodeCredential, OperatorCredential, Refusal};
+use crate::access::mandate::Mandate;
 use crate::registry::Registry;
+use crate::store::{AuthorityState, CredentialChange, StoreError};
+
+impl Registry {
+    /// Starts a change of credentials that somebody asks for, and judges again whether they may: by what the database has of
+    /// credentials, which nobody changes until this ends.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::NotAnyMore`]; [`CredentialError::Store`].
+    pub(crate) async fn begin_credentials(
+        &self,
+        mandate: &Mandate,
+    ) -> Result<CredentialChange, CredentialError> {
+        let change = self.store.begin_credentials().await?;
+        self.know_credentials(change.revision_before()).await?;
+        if let Err(refused) = mandate.judge() {
+            change.roll_back().await?;
+            return Err(CredentialError::NotAnyMore(refused));
+        }
+        Ok(change)
+    }
+
+    /// Reads credentials unless what is known of them is of this revision: another replica may have changed some a moment
+    /// ago. Whoever holds the lock of a change knows afterwards what holds until that ends.
+    pub(crate) async fn know_credentials(&self, revision: i64) -> Result<(), Arc<StoreError>> {
+        match self.credentials.revision() == revision {
+            true => Ok(()),
+            false => self.read_credentials().await,
+        }
+    }
+}
 
 impl Credentials for Registry {
     fn stage(&self) -> Stage {
@@ -38,6 +73,13 @@ impl Credentials for Registry {
         authorities.any(|it| it.trusted.presented.issuer == certificate.issuer)
     }
 
+    fn signs(&self, certificate: &Presented) -> bool {
+        let state = self.credentials.state();
+        let mut authorities = state.authorities.iter();
+        let signs = authorities.find(|it| it.state == AuthorityState::Signs);
+        signs.is_some_and(|it| it.trusted.presented.issuer == certificate.issuer)
+    }
+
     fn operator(&self, id: &str) -> Option<OperatorCredential> {
         let state = self.credentials.state();
         let known = state.operators.get(id)?;
@@ -57,6 +99,7 @@ impl Credentials for Registry {
         let doer = Doer {
             who: refusal.who.clone(),
             source: refusal.source.to_string(),
+            mandate: Mandate::own(),
         };
         let mut entry = doer.tried("refused", &refusal.what, &refusal.why);
         entry.times = i64::try_from(refusal.more)

@@ -1,6 +1,6 @@
 //! What is stored of credentials, in memory: every request is judged by it, and none waits for the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use mesh_credentials::key_digest::KeyDigest;
@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) stage: Stage,
     pub(crate) authorities: Vec<StoredAuthority>,
     pub(crate) nodes: HashMap<String, NodeCredential>,
+    /// Nodes that had some by what was read before, of a database that went back.
+    before: HashSet<String>,
     /// Those of them that are known by what certificates of one's own call them.
     called: HashMap<KeyDigest, String>,
     pub(crate) tokens: HashMap<String, StoredToken>,
@@ -70,6 +72,7 @@ impl Default for Credentials {
                 stage: Stage::Secured,
                 authorities: Vec::new(),
                 nodes: HashMap::new(),
+                before: HashSet::new(),
                 called: HashMap::new(),
                 tokens: HashMap::new(),
                 operators: HashMap::new(),
@@ -93,7 +96,7 @@ impl Credentials {
         self.changed.subscribe()
     }
 
-    fn revision(&self) -> i64 {
+    pub(super) fn revision(&self) -> i64 {
         self.state().revision
     }
 
@@ -103,7 +106,8 @@ impl Credentials {
             if changes.is_whole {
                 // At first, and when the database went back: what is read takes the place of what was known in one moment,
                 // so that what is revoked is never unknown.
-                state.nodes.clear();
+                let lost: Vec<String> = state.nodes.drain().map(|(node_id, _)| node_id).collect();
+                state.before.extend(lost);
                 state.called.clear();
                 state.tokens.clear();
                 state.operators.clear();
@@ -161,6 +165,13 @@ impl Credentials {
     #[must_use]
     pub fn node(&self, node_id: &str) -> Option<NodeCredential> {
         self.state().nodes.get(node_id).cloned()
+    }
+
+    /// Whether a node has credentials, also ones that were revoked, or had some before the database went back.
+    #[must_use]
+    pub(crate) fn knew(&self, node_id: &str) -> bool {
+        let state = self.state();
+        state.nodes.contains_key(node_id) || state.before.contains(node_id)
     }
 
     /// The node, also one that was revoked, that is known by what a certificate of one's own calls it.

@@ -58,7 +58,7 @@ impl Registry {
         let (name, role) = (&create.name, create.role.as_str());
         let subject = format!("operator {name} ({}), {role}", token.id);
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         change.add_operator(&stored).await?;
         change
             .keep_audit(&doer.did("create operator", &subject))
@@ -94,7 +94,7 @@ impl Registry {
     /// [`CredentialError`]; nothing has changed then.
     pub async fn revoke_operator(&self, id: &str, doer: &Doer) -> Result<(), CredentialError> {
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         if !change.revoke_operator(id, unix_seconds()).await? {
             change.roll_back().await?;
             let id = id.to_owned();
@@ -119,7 +119,7 @@ impl Registry {
     /// [`CredentialError`]; nothing has changed then.
     pub async fn revoke_node(&self, node_id: &str, doer: &Doer) -> Result<(), CredentialError> {
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         if !change.revoke_node(node_id, unix_seconds()).await? {
             change.roll_back().await?;
             let id = node_id.to_owned();

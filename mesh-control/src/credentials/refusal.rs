@@ -7,7 +7,8 @@ use mesh_credentials::join_token::JoinTokenError;
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::secret::NoRandomNumbers;
 
-use crate::store::StoreError;
+use crate::access::Refused;
+use crate::store::{MeantNode, StoreError};
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -51,16 +52,16 @@ pub enum CredentialError {
         /// How many hosts it was for.
         uses: u32,
     },
-    /// The token is for one node, and several have its name.
+    /// A token is for one node, and several have its name.
     #[error(
-        "the join token is for the node {name:?}, and {} nodes have that name: make one for the id of the one that is \
-         meant (token create --node ID): {}", .ids.len(), .ids.join(", ")
+        "{} nodes have the name {name:?}: make a token for the id of the one that is meant (token create --node ID): {}",
+        .nodes.len(), listed(.nodes)
     )]
     Ambiguous {
         /// The name.
         name: String,
         /// The nodes.
-        ids: Vec<String>,
+        nodes: Vec<MeantNode>,
     },
     /// What the host wants signed.
     #[error(transparent)]
@@ -95,6 +96,9 @@ pub enum CredentialError {
         /// Its id.
         id: String,
     },
+    /// Who asks was let in when the request began, and may not any more.
+    #[error("{}", .0.detail)]
+    NotAnyMore(Refused),
     /// What is asked for does not come next.
     #[error("{0}")]
     NotNow(String),
@@ -104,6 +108,21 @@ pub enum CredentialError {
     /// The database.
     #[error(transparent)]
     Store(Arc<StoreError>),
+}
+
+/// Nodes that a message names.
+const MOST_LISTED: usize = 10;
+
+fn listed(nodes: &[MeantNode]) -> String {
+    let mut listed: Vec<String> = nodes
+        .iter()
+        .take(MOST_LISTED)
+        .map(MeantNode::to_string)
+        .collect();
+    if nodes.len() > MOST_LISTED {
+        listed.push("…".to_owned());
+    }
+    listed.join(", ")
 }
 
 impl From<StoreError> for CredentialError {

@@ -60,7 +60,15 @@ impl Registry {
     pub async fn security(&self, insecure: Option<String>) -> Result<Security, CredentialError> {
         let mut change = self.store.begin_credentials().await?;
         let without = change.nodes_without().await?;
+        let credited = change.credited().await?;
         change.roll_back().await?;
+        let credited_count = u32::try_from(credited.len()).unwrap_or(u32::MAX);
+        let credited = credited
+            .into_iter()
+            .map(|(node_id, hostname)| match hostname {
+                Some(hostname) => format!("{hostname} ({node_id})"),
+                None => node_id,
+            });
         let count = u32::try_from(without.len()).unwrap_or(u32::MAX);
         let names = without.into_iter().map(|(name, _)| name);
         let has_credentials = self.credentials.any();
@@ -75,6 +83,8 @@ impl Registry {
             nodes_with_credentials: u32::try_from(with).unwrap_or(u32::MAX),
             nodes_without_credentials: names.take(MOST_SHOWN).collect(),
             nodes_without_credentials_count: count,
+            nodes_by_certificate_alone: credited.take(MOST_SHOWN).collect(),
+            nodes_by_certificate_alone_count: credited_count,
         })
     }
 
@@ -100,7 +110,7 @@ impl Registry {
             return Err(CredentialError::NotNow(why));
         }
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         let without = change.nodes_without().await?;
         let up: Vec<&str> = without
             .iter()

@@ -11,7 +11,7 @@ use super::audit::Doer;
 use super::refusal::CredentialError;
 use super::short_id;
 use crate::registry::{Registry, unix_seconds};
-use crate::store::StoredToken;
+use crate::store::{CredentialChange, StoredToken};
 
 /// How long a token holds unless told otherwise, in seconds.
 const TTL: u64 = 60 * 60;
@@ -37,23 +37,36 @@ impl Registry {
             id: short_id(),
             secret,
         };
-        let stored = StoredToken {
+        let mut stored = StoredToken {
             token_id: token.id.clone(),
             secret: token.secret.digest(),
             uses,
             uses_left: uses,
             expires_at: now.saturating_add(ttl),
             only_hostname: create.node.clone(),
+            only_node_id: None,
             created_at: now,
             created_by: doer.who.clone(),
             revoked_at: None,
         };
-        let subject = match &create.node {
-            Some(node) => format!("token {} for node {node}", token.id),
-            None => format!("token {} for {uses}", token.id),
-        };
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
+        if let Some(name) = &create.node {
+            stored.only_node_id = match meant(&mut change, name).await {
+                Ok(node_id) => node_id,
+                Err(error) => {
+                    change.roll_back().await?;
+                    return Err(error);
+                }
+            };
+        }
+        let subject = match (&create.node, &stored.only_node_id) {
+            (Some(name), Some(id)) if id != name => {
+                format!("token {} for node {name} ({id})", token.id)
+            }
+            (Some(name), _) => format!("token {} for node {name}", token.id),
+            (None, _) => format!("token {} for {uses}", token.id),
+        };
         change.add_token(&stored).await?;
         change
             .keep_audit(&doer.did("create token", &subject))
@@ -80,6 +93,7 @@ impl Registry {
                 uses: token.uses,
                 expires_at: token.expires_at,
                 node: token.only_hostname.clone(),
+                node_id: token.only_node_id.clone(),
                 created_at: token.created_at,
                 created_by: token.created_by.clone(),
                 revoked_at: token.revoked_at,
@@ -96,7 +110,7 @@ impl Registry {
     /// [`CredentialError`]; nothing has changed then.
     pub async fn revoke_token(&self, id: &str, doer: &Doer) -> Result<(), CredentialError> {
         let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
         if !change.revoke_token(id, unix_seconds()).await? {
             change.roll_back().await?;
             let id = id.to_owned();
@@ -112,6 +126,28 @@ impl Registry {
         change.finish().await?;
         self.read_credentials().await?;
         Ok(())
+    }
+}
+
+/// The id of the node that is meant by a name or an id; `None`: there is none of that name, and whoever brings the token is
+/// a new one.
+///
+/// Found out now, by who makes the token: until it is used, any node may call itself so.
+async fn meant(
+    change: &mut CredentialChange,
+    name: &str,
+) -> Result<Option<String>, CredentialError> {
+    let mut nodes = change.meant_by(name).await?;
+    match nodes.len() {
+        0 | 1 => Ok(nodes.pop().map(|node| node.node_id)),
+        _ => {
+            let name = name.to_owned();
+            let ambiguous = CredentialError::Ambiguous { name, nodes };
+            Err(CredentialError::Field {
+                field: "node",
+                rule: ambiguous.to_string(),
+            })
+        }
     }
 }
 

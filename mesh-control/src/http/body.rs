@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::concurrency::{FOR_OTHERS, Patience, Place, Room};
 use super::limits;
+use crate::api::asker::{Asker, judge_again};
 use crate::api::problem::Problem;
 
 /// A body over the limit is read on up to this much and thrown away: were the connection closed while
@@ -60,9 +61,17 @@ impl Collected {
     }
 }
 
-async fn in_time(request: Request, limit: usize) -> Result<Collected, Problem> {
+/// Whoever sent the head may not ask any more when the body is there, which may be seconds later; see
+/// [`crate::access::mandate`].
+async fn in_time(mut request: Request, limit: usize) -> Result<Collected, Problem> {
+    let asker = request.extensions_mut().remove::<Asker>();
+    let doer = asker.map(|asker| asker.doer);
     match tokio::time::timeout(limits::BODY_ARRIVES, collect(request, limit)).await {
-        Ok(collected) => collected,
+        Ok(collected) => {
+            let collected = collected?;
+            doer.as_ref().map_or(Ok(()), judge_again)?;
+            Ok(collected)
+        }
         Err(_) => {
             let seconds = limits::BODY_ARRIVES.as_secs();
             Err(too_slow(format!(

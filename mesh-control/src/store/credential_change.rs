@@ -58,6 +58,11 @@ impl Store {
 }
 
 impl CredentialChange {
+    /// The revision of credentials that the change is made on.
+    pub fn revision_before(&self) -> i64 {
+        self.revision - 1
+    }
+
     pub(super) fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
         self.transaction.connection()
     }
@@ -78,43 +83,6 @@ impl CredentialChange {
         .execute(self.transaction.connection()?)
         .await?;
         Ok(used.rows_affected() > 0)
-    }
-
-    /// Nodes of this name, or with this node key: those that registered, and those that only have a certificate.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn nodes_named(&mut self, hostname: &str) -> Result<Vec<Known>, StoreError> {
-        let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-            "SELECT nodes.node_id, CASE WHEN node_credentials.node_id IS NULL THEN 0 ELSE 1 END, \
-             CASE status WHEN 'up' THEN 1 ELSE 0 END FROM nodes \
-             LEFT JOIN node_credentials ON node_credentials.node_id = nodes.node_id WHERE hostname = $1 \
-             UNION SELECT node_credentials.node_id, 1, 0 FROM node_credentials WHERE only_hostname = $1 \
-             AND revoked_at IS NULL AND NOT EXISTS \
-             (SELECT 1 FROM nodes WHERE nodes.node_id = node_credentials.node_id) ORDER BY 1",
-        )
-        .bind(hostname)
-        .fetch_all(self.transaction.connection()?)
-        .await?;
-        Ok(rows.into_iter().map(known).collect())
-    }
-
-    /// The node with this id.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn node_with_id(&mut self, node_id: &str) -> Result<Option<Known>, StoreError> {
-        let row: Option<(String, i64, i64)> = sqlx::query_as(
-            "SELECT nodes.node_id, CASE WHEN node_credentials.node_id IS NULL THEN 0 ELSE 1 END, \
-             CASE status WHEN 'up' THEN 1 ELSE 0 END FROM nodes \
-             LEFT JOIN node_credentials ON node_credentials.node_id = nodes.node_id WHERE nodes.node_id = $1",
-        )
-        .bind(node_id)
-        .fetch_optional(self.transaction.connection()?)
-        .await?;
-        Ok(row.map(known))
     }
 
     /// The node that registered with this key.
@@ -247,7 +215,7 @@ impl CredentialChange {
     pub async fn add_token(&mut self, token: &StoredToken) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO join_tokens (token_id, secret_digest, uses, uses_left, expires_at, only_hostname, \
-             created_at, created_by, revision) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             created_at, created_by, revision, only_node_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(&token.token_id)
         .bind(token.secret.to_string())
@@ -258,6 +226,7 @@ impl CredentialChange {
         .bind(token.created_at)
         .bind(&token.created_by)
         .bind(self.revision)
+        .bind(token.only_node_id.as_deref())
         .execute(self.transaction.connection()?)
         .await?;
         Ok(())
@@ -487,6 +456,24 @@ impl CredentialChange {
             .into_iter()
             .map(|(hostname, status)| (hostname, status == up))
             .collect())
+    }
+
+    /// The nodes that are known by a certificate of the mesh alone, which the database had not: their ids, each with its
+    /// hostname if it registered.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn credited(&mut self) -> Result<Vec<(String, Option<String>)>, StoreError> {
+        let rows = sqlx::query_as(
+            "SELECT node_credentials.node_id, hostname FROM node_credentials \
+             LEFT JOIN nodes ON nodes.node_id = node_credentials.node_id \
+             WHERE joined_by = '' AND issuer <> $1 AND revoked_at IS NULL ORDER BY joined_at, node_credentials.node_id",
+        )
+        .bind(own_certificate::issuer().to_string())
+        .fetch_all(self.transaction.connection()?)
+        .await?;
+        Ok(rows)
     }
 
     /// Forgets what can no longer be used, and is not looked for any more: what ended before that moment.

@@ -40,8 +40,10 @@ pub struct StoredToken {
     pub uses_left: u32,
     /// Until when, in Unix seconds.
     pub expires_at: i64,
-    /// The name of the node that it is made for.
+    /// The name, or the id, of the node that it is made for.
     pub only_hostname: Option<String>,
+    /// That node's id, if there was one when it was made.
+    pub only_node_id: Option<String>,
     /// Since when, in Unix seconds.
     pub created_at: i64,
     /// Who made it.
@@ -129,6 +131,7 @@ type TokenRow = (
     i64,
     String,
     Option<i64>,
+    Option<String>,
 );
 
 impl Store {
@@ -170,7 +173,7 @@ impl Store {
         .await?;
         let tokens: Vec<TokenRow> = sqlx::query_as(
             "SELECT token_id, secret_digest, uses, uses_left, expires_at, only_hostname, created_at, \
-             created_by, revoked_at FROM join_tokens WHERE revision > $1",
+             created_by, revoked_at, only_node_id FROM join_tokens WHERE revision > $1",
         )
         .bind(revision)
         .fetch_all(transaction.connection()?)
@@ -258,6 +261,7 @@ fn token(
         created_at,
         created_by,
         revoked_at,
+        only_node_id,
     ): TokenRow,
 ) -> Result<StoredToken, StoreError> {
     Ok(StoredToken {
@@ -269,6 +273,7 @@ fn token(
         token_id,
         expires_at,
         only_hostname,
+        only_node_id,
         created_at,
         created_by,
         revoked_at,

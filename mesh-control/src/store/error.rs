@@ -1,5 +1,7 @@
 //! Why the database did not answer.
 
+use std::sync::Arc;
+
 use crate::cluster::settings::Settings;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
@@ -68,6 +70,9 @@ pub enum StoreError {
         "the PostgreSQL server does not answer ({0}); see that it runs, and that the database's URL is right"
     )]
     Unreachable(String),
+    /// Why a read failed that several waited for.
+    #[error(transparent)]
+    Shared(Arc<Self>),
     /// Anything else: a bug.
     #[error("the database refused a statement ({0})")]
     Statement(sqlx::Error),
@@ -100,6 +105,9 @@ impl From<sqlx::Error> for StoreError {
 impl StoreError {
     /// Whether every other change would fail for the same reason.
     pub fn is_outage(&self) -> bool {
+        if let Self::Shared(error) = self {
+            return error.is_outage();
+        }
         matches!(
             self,
             Self::Locked(_)

@@ -43,6 +43,8 @@ pub struct RememberedLease {
     pub host_ip: Ipv4Addr,
     /// The subnet.
     pub subnet: SubnetIndex,
+    /// Whether the node is known by a certificate, also one that was revoked.
+    pub has_credentials: bool,
 }
 
 /// What became of [`Store::begin_anew`].
@@ -225,11 +227,14 @@ async fn keep(
     leases: &[RememberedLease],
     until: i64,
 ) -> Result<(), StoreError> {
-    let types = ["INTEGER", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT"];
+    let types = [
+        "INTEGER", "TEXT", "TEXT", "TEXT", "TEXT", "INTEGER", "BIGINT",
+    ];
     let rows = rows(leases.len(), 1, &types);
     let mut query = sqlx::query(AssertSqlSafe(format!(
-        "INSERT INTO remembered_leases (subnet_index, node_id, node_key, hostname, host_ip, until) \
-         VALUES {rows} ON CONFLICT (subnet_index, node_id) DO UPDATE SET until = excluded.until"
+        "INSERT INTO remembered_leases (subnet_index, node_id, node_key, hostname, host_ip, has_credentials, until) \
+         VALUES {rows} ON CONFLICT (subnet_index, node_id) DO UPDATE SET until = excluded.until, \
+         has_credentials = GREATEST(remembered_leases.has_credentials, excluded.has_credentials)"
     )))
     .persistent(false);
     for lease in leases {
@@ -239,6 +244,7 @@ async fn keep(
             .bind(lease.node_key.as_deref())
             .bind(&lease.hostname)
             .bind(lease.host_ip.to_string())
+            .bind(i64::from(lease.has_credentials))
             .bind(until);
     }
     query.execute(transaction.connection()?).await?;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::command::{Ask, Command};
 use super::liveness_loops::WRITE_BATCH;
+use crate::access::mandate::Mandate;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Change, StoreError};
 
@@ -36,13 +37,15 @@ pub(crate) const BATCH_DEADLINE: Duration = Duration::from_secs(11);
 pub(crate) type Queue = mpsc::Receiver<Command>;
 
 impl Registry {
-    /// Has a change made, and waits until it is stored. It is made also if its client hangs up.
+    /// Has a change made for somebody of this mandate, and waits until it is stored. It is made also if its client hangs
+    /// up.
     pub(super) async fn ask<Q, A>(
         &self,
         command: impl FnOnce(Ask<Q, A>) -> Command,
         question: Q,
+        mandate: &Mandate,
     ) -> Result<A, ChangeError> {
-        let (ask, answered) = Ask::new(question);
+        let (ask, answered) = Ask::new(question, mandate.clone());
         let sent = tokio::time::timeout(QUEUE_DEADLINE, self.queue.send(command(ask)));
         match sent.await {
             Ok(Ok(())) => answered.await.map_err(|_| ChangeError::Stopping)?,
@@ -127,6 +130,8 @@ impl Registry {
         }
         let made = async {
             let mut change = self.begin_change().await?;
+            let credentials = self.know_credentials(change.credentials_revision());
+            credentials.await.map_err(StoreError::Shared)?;
             let began = Instant::now();
             let mut made = 0;
             while let Some(command) = batch.get_mut(made)

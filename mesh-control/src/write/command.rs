@@ -6,8 +6,10 @@ use std::time::Instant;
 use mesh_rest::node_id::NodeId;
 use tokio::sync::oneshot;
 
-use super::membership::{self, Arrival, Departure, LetIn};
+use super::departure::{self, Departure};
+use super::membership::{self, Arrival, LetIn};
 use super::operator::{self, LeftBefore};
+use crate::access::mandate::Mandate;
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::registry::{ChangeError, Registry};
 use crate::store::{Change, Reservation, StoreError, Tenant};
@@ -47,20 +49,27 @@ macro_rules! whichever {
 
 impl Command {
     /// Makes the change. A refusal has written nothing; after a [`StoreError`] the transaction never was.
+    ///
+    /// What is known of credentials is what the change is made on: whoever may not ask any more is refused.
     pub(super) async fn attempt(
         &mut self,
         registry: &Registry,
         change: &mut Change,
     ) -> Result<(), StoreError> {
+        if whichever!(self, ask => ask.is_refused()) {
+            return Ok(());
+        }
         match self {
             Self::Register(ask) => {
-                ask.outcome = Some(membership::register(&ask.question, registry, change).await?);
+                let registered =
+                    membership::register(&ask.question, &ask.mandate, registry, change);
+                ask.outcome = Some(registered.await?);
             }
             Self::Deregister(ask) => {
-                ask.outcome = Some(membership::deregister(&ask.question, change).await?);
+                ask.outcome = Some(departure::deregister(&ask.question, change).await?);
             }
             Self::Leave(ask) => {
-                ask.outcome = Some(membership::leave(&ask.question, change).await?);
+                ask.outcome = Some(departure::leave(&ask.question, change).await?);
             }
             Self::ReleaseDeparted(ask) => {
                 ask.outcome = Some(operator::release_departed(ask.question, change).await?);
@@ -85,10 +94,10 @@ impl Command {
                 membership::registered(arrival, let_in, registry, revision);
             }),
             Self::Deregister(ask) => ask.made(|node_id, was_there| {
-                membership::deregistered(node_id, *was_there, registry, revision);
+                departure::deregistered(node_id, *was_there, registry, revision);
             }),
             Self::Leave(ask) => ask.made(|departure, was_there| {
-                membership::left(&departure.node_id, *was_there, registry, revision);
+                departure::left(&departure.node_id, *was_there, registry, revision);
             }),
             Self::ReleaseDeparted(ask) => ask.made(|_, tenants| {
                 operator::released_departed(tenants, registry, revision);
@@ -120,6 +129,7 @@ impl Command {
 /// A question with the place for its answer.
 pub(crate) struct Ask<Q, A> {
     question: Q,
+    mandate: Mandate,
     outcome: Option<Result<A, ChangeError>>,
     answer: oneshot::Sender<Result<A, ChangeError>>,
     since: Instant,
@@ -127,15 +137,30 @@ pub(crate) struct Ask<Q, A> {
 
 impl<Q, A> Ask<Q, A> {
     /// A question, and where its answer will be.
-    pub(super) fn new(question: Q) -> (Self, oneshot::Receiver<Result<A, ChangeError>>) {
+    pub(super) fn new(
+        question: Q,
+        mandate: Mandate,
+    ) -> (Self, oneshot::Receiver<Result<A, ChangeError>>) {
         let (answer, answered) = oneshot::channel();
         let ask = Self {
             question,
+            mandate,
             outcome: None,
             answer,
             since: Instant::now(),
         };
         (ask, answered)
+    }
+
+    /// Whether whoever asks may not any more. That is the answer then.
+    fn is_refused(&mut self) -> bool {
+        match self.mandate.judge() {
+            Ok(_) => false,
+            Err(refused) => {
+                self.outcome = Some(Err(ChangeError::NotAnyMore(refused)));
+                true
+            }
+        }
     }
 
     fn made(&self, then: impl FnOnce(&Q, &A)) {

@@ -1,4 +1,4 @@
-//! Joining and leaving.
+//! Registering.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use tracing::{info, warn};
 
 use super::command::Command;
 use super::subnet_claim::SubnetClaim;
-use crate::cluster::identity::{self, Claim, Claimant, Verdict};
+use crate::access::mandate::Mandate;
+use crate::cluster::identity::{self, Claim, Claimant, Clash, Verdict};
 use crate::cluster::node::random_id;
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::cluster::succession::Standing;
@@ -27,7 +28,7 @@ const LONGEST_HOLD_WAITED: Duration = Duration::from_millis(2500);
 
 impl Registry {
     /// Registers a node, or recognises it (see [`crate::cluster::identity`]); `by_certificate` is the node that its
-    /// certificate is for. When it returns, the lease is on the disk.
+    /// certificate is for, `mandate` by what it was let in. When it returns, the lease is on the disk.
     /// Returns as well the token to come with next (see [`crate::cluster::succession`]).
     ///
     /// # Errors
@@ -38,6 +39,7 @@ impl Registry {
         registration: Registration,
         token: Option<HeartbeatToken>,
         by_certificate: Option<NodeId>,
+        mandate: &Mandate,
     ) -> Result<(Admitted, HeartbeatToken), ChangeError> {
         let node_timeout = self.copy.memory().liveness.timeout();
         let longest = timing::longest_heartbeat_interval(node_timeout);
@@ -59,7 +61,7 @@ impl Registry {
                 by_certificate: by_certificate.clone(),
             };
             match self
-                .ask(|ask| Command::Register(Box::new(ask)), arrival)
+                .ask(|ask| Command::Register(Box::new(ask)), arrival, mandate)
                 .await
             {
                 // As long as an agent waits for an answer.
@@ -82,28 +84,6 @@ impl Registry {
             heartbeat_interval_ms: Some(milliseconds(timing::heartbeat_interval(node_timeout))),
         };
         Ok((admitted, next))
-    }
-
-    /// Takes a node down at once. It keeps its subnet, and comes back by registering.
-    ///
-    /// # Errors
-    ///
-    /// [`ChangeError`]; nothing has changed then.
-    pub async fn deregister(&self, node_id: &str) -> Result<(), ChangeError> {
-        let node_id = NodeId::from(node_id.to_owned());
-        self.ask(Command::Deregister, node_id).await.map(drop)
-    }
-
-    /// Takes a node down for good, which only who proves to be it may ask for. It keeps its subnet until that is
-    /// released, and comes back by registering.
-    ///
-    /// # Errors
-    ///
-    /// [`ChangeError`]; nothing has changed then.
-    pub async fn leave(&self, node_id: &str, proof: Proof) -> Result<(), ChangeError> {
-        let node_id = NodeId::from(node_id.to_owned());
-        let departure = Departure { node_id, proof };
-        self.ask(Command::Leave, departure).await.map(drop)
     }
 }
 
@@ -139,6 +119,7 @@ pub(crate) struct LetIn {
 
 pub(super) async fn register(
     arrival: &Arrival,
+    mandate: &Mandate,
     registry: &Registry,
     change: &mut Change,
 ) -> Result<Result<LetIn, ChangeError>, StoreError> {
@@ -146,6 +127,7 @@ pub(super) async fn register(
     let mut registration = Cow::Borrowed(&arrival.registration);
     let mut claim = Claim::from(&arrival.registration);
     claim.node_id = by_certificate.map(NodeId::as_str);
+    claim.from = mandate.from();
     let claimants = change.claimants(&claim).await?;
     if by_certificate.is_some()
         && let Some(key) = claim.node_key
@@ -160,14 +142,30 @@ pub(super) async fn register(
     let (node, displaced) = match identity::decide(&claim, &claimants) {
         Verdict::Admit { node, displaces } => (node, displaces),
         Verdict::Refuse { holder, clash } => {
-            return Ok(Err(ChangeError::InUse {
-                clash,
-                holder: Holder::from(holder),
+            let holder = Holder::from(holder);
+            return Ok(Err(match clash {
+                Clash::AddressUnproven => ChangeError::AddressKept {
+                    holder,
+                    from: claim.from,
+                },
+                Clash::Key | Clash::Address => ChangeError::InUse { clash, holder },
             }));
         }
     };
     if let Err(refused) = check_credentials(&claim, node, displaced, registry) {
         return Ok(Err(refused));
+    }
+    let is_there = by_certificate.is_some() && claim.from == Some(claim.host_ip);
+    let stays = node.is_some_and(|node| node.host_ip == claim.host_ip && node.holds_address);
+    if !is_there
+        && !stays
+        && let Some(holder) = change.remembered_at(&claim).await?
+    {
+        return Ok(Err(ChangeError::AddressRemembered {
+            address: claim.host_ip,
+            subnet: registry.subnet(holder.subnet)?,
+            holder,
+        }));
     }
     let mut next = None;
     if let Some(node) = node {
@@ -218,7 +216,7 @@ pub(super) async fn register(
     };
     // All is decided; from here on it is written.
     if let Some(displaced) = displaced {
-        change.dismiss(displaced.node_id.as_str()).await?;
+        change.displace(&displaced.node_id).await?;
     }
     let node_id = match (node, by_certificate) {
         (Some(node), _) => node.node_id.clone(),
@@ -347,6 +345,7 @@ pub(super) fn registered(
                 hostname: registration.hostname.clone(),
                 host_ip: registration.host_ip,
                 subnet: let_in.index,
+                has_credentials: false,
             };
             memory.leased(revision, lease);
         }
@@ -387,68 +386,4 @@ async fn exhausted(registry: &Registry, change: &mut Change) -> Result<ChangeErr
         reserved: reserved.iter().map(|reserved| reserved.range.count()).sum(),
         held_by_down_nodes: change.held().await?.by_down_nodes,
     })
-}
-
-/// A node's agent stops; it keeps its subnet. Whether it was there until now.
-pub(super) async fn deregister(
-    node_id: &NodeId,
-    change: &mut Change,
-) -> Result<Result<bool, ChangeError>, StoreError> {
-    if change.dismiss(node_id.as_str()).await? {
-        return Ok(Ok(true));
-    }
-    let known = change.node_key(node_id.as_str()).await?;
-    Ok(known.map(|_| false).ok_or(ChangeError::UnknownNode))
-}
-
-pub(super) fn deregistered(node_id: &NodeId, was_there: bool, registry: &Registry, revision: i64) {
-    if was_there {
-        registry.copy.memory().liveness.forget(node_id);
-        registry.traffic.forget(node_id.as_str());
-        let hostname = registry.hostname(node_id);
-        info!(%node_id, hostname, revision, "node deregistered; it keeps its subnet");
-    }
-}
-
-/// Who says that it leaves for good.
-pub(crate) struct Departure {
-    pub(super) node_id: NodeId,
-    proof: Proof,
-}
-
-/// By what a node shows that it is itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proof {
-    /// By the key that it registered with.
-    Key(String),
-    /// By its certificate, which was looked at before.
-    Certificate,
-}
-
-/// A node leaves for good. Whether it was there until now.
-pub(super) async fn leave(
-    departure: &Departure,
-    change: &mut Change,
-) -> Result<Result<bool, ChangeError>, StoreError> {
-    let node_id = departure.node_id.as_str();
-    match (change.node_key(node_id).await?, &departure.proof) {
-        (None, _) => return Ok(Err(ChangeError::UnknownNode)),
-        (Some(_), Proof::Certificate) => {}
-        (Some(Some(key)), Proof::Key(shown)) if key == *shown => {}
-        (Some(key), Proof::Key(_)) => {
-            return Ok(Err(ChangeError::OtherKey {
-                has_one: key.is_some(),
-            }));
-        }
-    }
-    Ok(Ok(change.leave(node_id, unix_seconds()).await?))
-}
-
-pub(super) fn left(node_id: &NodeId, was_there: bool, registry: &Registry, revision: i64) {
-    if was_there {
-        registry.copy.memory().liveness.forget(node_id);
-        registry.traffic.forget(node_id.as_str());
-        let hostname = registry.hostname(node_id);
-        info!(%node_id, hostname, revision, "node left for good; its subnet can be released");
-    }
 }

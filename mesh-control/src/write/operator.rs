@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::command::Command;
+use crate::access::mandate::Mandate;
 use crate::cluster::next_subnet::Range;
 use crate::cluster::subnet_plan::SubnetIndex;
 use crate::registry::{ChangeError, Registry, unix_seconds};
@@ -28,8 +29,12 @@ impl Registry {
     /// # Errors
     ///
     /// [`ChangeError`]; nothing has changed then.
-    pub async fn release(&self, subnet: SubnetIndex) -> Result<Option<Tenant>, ChangeError> {
-        self.ask(Command::Release, subnet).await
+    pub async fn release(
+        &self,
+        subnet: SubnetIndex,
+        mandate: &Mandate,
+    ) -> Result<Option<Tenant>, ChangeError> {
+        self.ask(Command::Release, subnet, mandate).await
     }
 
     /// Ends the leases of nodes that left for good before a moment, in Unix seconds, and removes them: some of them
@@ -38,8 +43,13 @@ impl Registry {
     /// # Errors
     ///
     /// [`ChangeError`]; nothing has changed then.
-    pub async fn release_departed(&self, before: i64) -> Result<Vec<Tenant>, ChangeError> {
-        self.ask(Command::ReleaseDeparted, LeftBefore(before)).await
+    pub async fn release_departed(
+        &self,
+        before: i64,
+        mandate: &Mandate,
+    ) -> Result<Vec<Tenant>, ChangeError> {
+        self.ask(Command::ReleaseDeparted, LeftBefore(before), mandate)
+            .await
     }
 
     /// Releases the subnets of nodes that left for good `release_after` ago, until `stop`.
@@ -61,7 +71,7 @@ impl Registry {
             }
             let before = unix_seconds().saturating_sub(seconds);
             let released = loop {
-                match self.release_departed(before).await {
+                match self.release_departed(before, &Mandate::own()).await {
                     Ok(tenants) if tenants.is_empty() => break Ok(()),
                     Ok(_) => {}
                     Err(error) => break Err(error),
@@ -84,8 +94,12 @@ impl Registry {
     /// # Errors
     ///
     /// [`ChangeError`]; nothing has changed then.
-    pub async fn reserve(&self, reservation: Reservation) -> Result<(), ChangeError> {
-        self.ask(Command::Reserve, reservation).await
+    pub async fn reserve(
+        &self,
+        reservation: Reservation,
+        mandate: &Mandate,
+    ) -> Result<(), ChangeError> {
+        self.ask(Command::Reserve, reservation, mandate).await
     }
 
     /// Lets a reserved range be handed out again.
@@ -93,8 +107,8 @@ impl Registry {
     /// # Errors
     ///
     /// [`ChangeError`]; nothing has changed then.
-    pub async fn unreserve(&self, cidr: String) -> Result<(), ChangeError> {
-        self.ask(Command::Unreserve, cidr).await
+    pub async fn unreserve(&self, cidr: String, mandate: &Mandate) -> Result<(), ChangeError> {
+        self.ask(Command::Unreserve, cidr, mandate).await
     }
 
     /// All leases and reservations.

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use mesh_testbed::{Postgres, PostgresOptions};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::answer::{Answer, Api, keyed};
-use crate::process::ControlPlane;
+use crate::joining::{Host, token};
+use crate::process::{ControlPlane, Setup};
 use crate::replicas::Replicas;
 
 /// Only a failing test waits so long.
@@ -259,6 +261,63 @@ async fn a_node_that_says_nothing_of_its_subnet_gets_the_one_that_is_remembered(
     assert_eq!(let_in(api, body("newest", 102)).await.1, lost[1].subnet);
     let left = "SELECT count(*) FROM remembered_leases";
     assert_eq!(replicas.postgres.execute(url, left).unwrap().trim(), "0");
+}
+
+/// A name, a key and an address are said by anybody; what a node with a certificate had is for who shows that.
+#[tokio::test]
+async fn what_is_remembered_of_a_node_with_a_certificate_is_nobody_elses() {
+    let postgres = Postgres::new(&PostgresOptions::new()).await.unwrap();
+    let url = postgres.create_database().unwrap();
+    let setup = Setup::new().on(&url).with("--node-timeout", "10m");
+    let control = setup.start();
+    let dump = postgres.dump(&url).unwrap();
+    let key = json!({"node_key": "key-of-a"});
+    let host = Host::join(&control, &token(&setup, &[])).await;
+    let answer = host.try_register(&control, "a", "192.0.2.1", key).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut other = Host::join(&control, &token(&setup, &[])).await;
+    assert_eq!(
+        other.register(&control, "b", "192.0.2.2").await,
+        "10.42.2.0/24"
+    );
+    postgres.replace_database(&url, Some(&dump)).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while host.beat(&control).await.status != 404 {
+        assert!(Instant::now() < until, "it is still known");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Somebody who joins only now says that it is the other node.
+    let thief = Host::join(&control, &token(&setup, &[])).await;
+    let stolen = json!({"node_key": "key-of-a", "subnet": "10.42.1.0/24"});
+    let answer = thief
+        .try_register(&control, "a", "192.0.2.1", stolen.clone())
+        .await;
+    assert_eq!(
+        (answer.status, answer.kind().as_str()),
+        (409, "address-kept"),
+        "{answer:?}"
+    );
+    let answer = loop {
+        let answer = thief
+            .try_register(&control, "a", "192.0.2.9", stolen.clone())
+            .await;
+        if answer.status != 503 {
+            break answer;
+        }
+        assert!(Instant::now() < until, "{answer:?}");
+    };
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.contains("10.42.3.0/24"), "{answer:?}");
+    // Those whose it is have it again, whatever they say of themselves.
+    assert_eq!(
+        host.register(&control, "renamed", "192.0.2.1").await,
+        "10.42.1.0/24"
+    );
+    assert_eq!(other.renew(&control).await.status, 200);
+    assert_eq!(
+        other.register(&control, "b", "192.0.2.5").await,
+        "10.42.2.0/24"
+    );
 }
 
 #[tokio::test]

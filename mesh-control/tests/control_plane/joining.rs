@@ -1,7 +1,7 @@
 //! Joining, renewing, and what becomes of both when authorities, databases and clocks change: real processes, told what
 //! to do by their own command line.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +17,9 @@ use mesh_testbed::{Postgres, PostgresOptions};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::access::client::{Answer, Connection, request, with_json};
 use crate::process::{ControlPlane, Setup};
@@ -50,6 +51,8 @@ pub(crate) struct Host {
     key: NodeKeyPair,
     joined: Option<Joined>,
     clock: Clock,
+    /// The address that it connects from; `None`: whichever the kernel chooses.
+    pub(crate) from: Option<Ipv4Addr>,
 }
 
 /// A host's clock: so many seconds before the machine's.
@@ -64,11 +67,12 @@ impl TimeProvider for Clock {
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             key: NodeKeyPair::make().unwrap(),
             joined: None,
             clock: Clock::default(),
+            from: None,
         }
     }
 
@@ -79,6 +83,26 @@ impl Host {
         known_by: KnownBy,
         request: &str,
     ) -> std::io::Result<Answer> {
+        let mut connection = self.connect(address, known_by).await?;
+        connection.send(request).await?;
+        connection.answer().await
+    }
+
+    /// A connection as the node that it is.
+    pub(crate) async fn connected(
+        &self,
+        control: &ControlPlane,
+    ) -> Connection<TlsStream<TcpStream>> {
+        let authorities = &self.joined.as_ref().unwrap().authorities;
+        let known_by = KnownBy::Trust(Trust::from_pem(authorities).unwrap());
+        self.connect(control.address(), known_by).await.unwrap()
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        known_by: KnownBy,
+    ) -> std::io::Result<Connection<TlsStream<TcpStream>>> {
         let check = Arc::new(ControlPlaneCheck::new(known_by));
         let key = self.key.pem();
         let identity = self
@@ -88,16 +112,18 @@ impl Host {
         let mut config = tls::client(check, identity).unwrap();
         config.time_provider = Arc::new(self.clock);
         let config = Arc::new(config);
-        let stream = TcpStream::connect(address).await?;
+        let socket = TcpSocket::new_v4()?;
+        if let Some(from) = self.from {
+            socket.bind((from, 0).into())?;
+        }
+        let stream = socket.connect(address).await?;
         let name = address.ip().into();
         let stream = TlsConnector::from(config).connect(name, stream).await?;
-        let mut connection = Connection::new(stream);
-        connection.send(request).await?;
-        connection.answer().await
+        Ok(Connection::new(stream))
     }
 
     /// Asks as the node that it is.
-    async fn call(&self, control: &ControlPlane, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn call(&self, control: &ControlPlane, path: &str, body: &Value) -> Answer {
         self.try_call(control, path, body).await.unwrap()
     }
 
@@ -120,7 +146,7 @@ impl Host {
         self.ask(control.address(), known_by, &request).await
     }
 
-    async fn try_join(
+    pub(crate) async fn try_join(
         &mut self,
         control: &ControlPlane,
         token: &JoinToken,
@@ -160,6 +186,11 @@ impl Host {
         answer
     }
 
+    /// The request by which its certificate is renewed.
+    pub(crate) fn renewal(&self) -> Value {
+        json!({"request": self.key.request().unwrap()})
+    }
+
     pub(crate) fn node_id(&self) -> &str {
         &self.joined.as_ref().unwrap().node_id
     }
@@ -184,7 +215,7 @@ impl Host {
         body["subnet"].as_str().unwrap().to_owned()
     }
 
-    async fn try_register(
+    pub(crate) async fn try_register(
         &self,
         control: &ControlPlane,
         hostname: &str,
@@ -348,6 +379,7 @@ async fn a_revoked_node_does_nothing_until_it_joins_again() {
         key: same.key,
         joined: host.joined,
         clock: host.clock,
+        from: None,
     };
     let again = Host::join(&control, &token(&setup, &["--node", "alpha"])).await;
     assert_eq!(again.node_id(), host.node_id());
@@ -492,6 +524,114 @@ async fn a_database_that_was_lost_or_restored_shuts_no_node_out() {
     );
     told(&setup, &["node", "revoke", host.node_id()]).unwrap();
     assert_eq!(host.beat(&control).await.status, 401);
+}
+
+/// Whoever has the key of an authority that is being replaced can make certificates for nodes that never were.
+#[tokio::test]
+async fn a_node_that_is_not_known_is_taken_by_a_certificate_of_the_authority_that_signs_alone() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let mut known = Host::join(&control, &token(&setup, &[])).await;
+    known.register(&control, "alpha", "192.0.2.1").await;
+    assert!(control.stop().success());
+    let backup = std::fs::read(setup.db_path()).unwrap();
+    let control = setup.start();
+    let mut later = Vec::new();
+    for (name, host_ip) in [("beta", "192.0.2.2"), ("gamma", "192.0.2.3")] {
+        let host = Host::join(&control, &token(&setup, &[])).await;
+        host.register(&control, name, host_ip).await;
+        later.push(host);
+    }
+    assert!(control.stop().success());
+    std::fs::write(setup.db_path(), &backup).unwrap();
+    let control = setup.start();
+    let [beta, gamma] = &mut later[..] else {
+        unreachable!()
+    };
+    // While the authority signs, it is, and that is shown.
+    let security = told(&setup, &["security"]).unwrap();
+    assert!(!security.contains("certificate alone"), "{security}");
+    assert_eq!(beta.renew(&control).await.status, 200);
+    beta.register(&control, "beta", "192.0.2.2").await;
+    let shown = format!("beta ({})", beta.node_id());
+    let security = told(&setup, &["security"]).unwrap();
+    assert!(
+        security.contains("certificate alone") && security.contains(&shown),
+        "{security}"
+    );
+    let audit = told(&setup, &["audit"]).unwrap();
+    let joined = audit
+        .lines()
+        .filter(|line| line.contains("join") && line.contains(beta.node_id()));
+    assert_eq!(joined.count(), 1, "{audit}");
+    told(&setup, &["ca", "rotate", "prepare"]).unwrap();
+    // What it trusts is no secret; a thief would not look at what the control plane shows.
+    assert_eq!(beta.renew(&control).await.status, 200);
+    let authorities = beta.joined.as_ref().unwrap().authorities.clone();
+    gamma.joined.as_mut().unwrap().authorities = authorities;
+    assert_eq!(known.renew(&control).await.status, 200);
+    told(&setup, &["ca", "rotate", "activate"]).unwrap();
+    // From then on it is not, and whoever is known goes on.
+    for answer in [
+        gamma.beat(&control).await,
+        gamma.renew(&control).await,
+        gamma.get(&control, "/api/nodes").await,
+        gamma
+            .try_register(&control, "gamma", "192.0.2.3", json!({}))
+            .await,
+    ] {
+        assert_eq!(
+            (answer.status, answer.kind().as_str()),
+            (401, "join-again"),
+            "{answer:?}"
+        );
+        assert!(answer.body.contains("token create"), "{answer:?}");
+    }
+    for host in [&mut known, beta] {
+        assert_eq!(host.beat(&control).await.status, 200);
+        assert_eq!(host.renew(&control).await.status, 200);
+    }
+    let security = told(&setup, &["security"]).unwrap();
+    assert!(!security.contains(gamma.node_id()), "{security}");
+    gamma
+        .try_join(&control, &token(&setup, &[]), None)
+        .await
+        .unwrap();
+    gamma.register(&control, "gamma", "192.0.2.3").await;
+}
+
+#[tokio::test]
+async fn a_token_for_a_node_is_for_the_one_that_was_meant_whatever_others_call_themselves() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let alpha = Host::join(&control, &token(&setup, &[])).await;
+    let subnet = alpha.register(&control, "alpha", "192.0.2.1").await;
+    let other = Host::join(&control, &token(&setup, &[])).await;
+    other.register(&control, "beta", "192.0.2.2").await;
+    // Made while there is one of that name, it is for that one.
+    let made = token(&setup, &["--node", "alpha"]);
+    other.register(&control, "alpha", "192.0.2.2").await;
+    alpha.register(&control, "renamed", "192.0.2.1").await;
+    let again = Host::join(&control, &made).await;
+    assert_eq!(again.node_id(), alpha.node_id());
+    assert_eq!(again.register(&control, "alpha", "192.0.2.1").await, subnet);
+    assert_eq!(other.beat(&control).await.status, 200);
+    // Now two have it, and somebody has to say which is meant; another one may call itself by an id.
+    let error = told(&setup, &["token", "create", "--node", "alpha"]).unwrap_err();
+    for (host, address) in [(&again, "192.0.2.1"), (&other, "192.0.2.2")] {
+        let listed = format!("{} ({address}, up)", host.node_id());
+        assert!(error.contains(&listed), "{error}");
+    }
+    other.register(&control, alpha.node_id(), "192.0.2.2").await;
+    let by_id = Host::join(&control, &token(&setup, &["--node", alpha.node_id()])).await;
+    assert_eq!(by_id.node_id(), alpha.node_id());
+    // Made before there was any, it is for nobody who took the name meanwhile.
+    let made = token(&setup, &["--node", "gamma"]);
+    other.register(&control, "gamma", "192.0.2.2").await;
+    let gamma = Host::join(&control, &made).await;
+    assert_ne!(gamma.node_id(), other.node_id());
+    gamma.register(&control, "gamma", "192.0.2.3").await;
+    assert_eq!(other.beat(&control).await.status, 200);
 }
 
 #[tokio::test]

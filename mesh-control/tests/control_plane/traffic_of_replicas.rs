@@ -332,7 +332,7 @@ async fn a_database_from_before_there_were_reports_is_brought_up_to_date() {
                   operators, audit; \
                   ALTER TABLE cluster DROP COLUMN vxlan_port, DROP COLUMN vni, DROP COLUMN held_until, \
                   DROP COLUMN node_timeout_ms, DROP COLUMN stage, DROP COLUMN credentials_revision; \
-                  ALTER TABLE nodes DROP COLUMN overlay_mtu, DROP COLUMN left_at, DROP COLUMN succession; \
+                  ALTER TABLE nodes DROP COLUMN overlay_mtu, DROP COLUMN left_at, DROP COLUMN succession, DROP COLUMN displaced; \
                   DELETE FROM _sqlx_migrations WHERE version >= 4";
     replicas.postgres.execute(&replicas.url, before).unwrap();
     replicas.running = (0..2).map(|_| replicas.setup.start()).collect();

@@ -17,6 +17,7 @@ fn node(id: &str, key: Option<&str>, hostname: &str, host_ip: Ipv4Addr, up: bool
         host_ip,
         up,
         holds_address: true,
+        keeps_address: false,
     }
 }
 
@@ -26,6 +27,7 @@ fn claim<'a>(node_key: Option<&'a str>, hostname: &'a str, host_ip: Ipv4Addr) ->
         node_key,
         hostname,
         host_ip,
+        from: None,
     }
 }
 
@@ -169,6 +171,104 @@ fn each_rule_decides_as_written() {
     }
 }
 
+/// Rule 7, for a stranger with a certificate (`n`), and for the node itself.
+#[test]
+fn the_address_of_a_node_with_credentials_is_kept_until_somebody_comes_from_there() {
+    let silent = |keeps_address| Claimant {
+        keeps_address,
+        ..node("1", None, "a", X, false)
+    };
+    let stopped = |keeps_address| Claimant {
+        holds_address: false,
+        ..silent(keeps_address)
+    };
+    let by = |node_id, from| Claim {
+        node_id: Some(node_id),
+        from,
+        ..claim(None, "b", X)
+    };
+    let up = Claimant {
+        keeps_address: true,
+        ..node("1", None, "a", X, true)
+    };
+    let moved_in = Claimant {
+        keeps_address: true,
+        ..node("2", None, "b", X, false)
+    };
+    for (what, claim, known, expected) in [
+        (
+            "from elsewhere",
+            by("n", Some(Y)),
+            vec![silent(true)],
+            "409 AddressUnproven 1",
+        ),
+        (
+            "from nowhere",
+            by("n", None),
+            vec![silent(true)],
+            "409 AddressUnproven 1",
+        ),
+        (
+            "from there",
+            by("n", Some(X)),
+            vec![silent(true)],
+            "new displaces 1",
+        ),
+        (
+            "of one that is up, from there",
+            by("n", Some(X)),
+            vec![up],
+            "409 Address 1",
+        ),
+        (
+            "of one that stopped",
+            by("n", Some(Y)),
+            vec![stopped(true)],
+            "409 AddressUnproven 1",
+        ),
+        (
+            "of one that stopped, from there",
+            by("n", Some(X)),
+            vec![stopped(true)],
+            "new displaces 1",
+        ),
+        (
+            "of one without credentials",
+            by("n", Some(Y)),
+            vec![silent(false)],
+            "new displaces 1",
+        ),
+        (
+            "of one that was displaced, left or was revoked",
+            by("n", Some(Y)),
+            vec![stopped(false)],
+            "new",
+        ),
+        ("the node itself", by("1", Some(Y)), vec![silent(true)], "1"),
+        (
+            "the node itself, stopped",
+            by("1", None),
+            vec![stopped(true)],
+            "1",
+        ),
+        (
+            "a node that has it beside one that had it",
+            by("2", Some(Y)),
+            vec![stopped(true), moved_in],
+            "2",
+        ),
+        // Refused for want of a certificate, by rule 6.
+        (
+            "without a certificate",
+            claim(Some("k"), "b", X),
+            vec![silent(true)],
+            "new displaces 1",
+        ),
+    ] {
+        assert_eq!(say(&decide(&claim, &known)), expected, "{what}");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Register {
@@ -235,6 +335,7 @@ proptest! {
                         host_ip,
                         up: true,
                         holds_address: true,
+                        keeps_address: false,
                     };
                     match node {
                         Some(id) => *world.iter_mut().find(|n| n.node_id == id).unwrap() = new.clone(),

@@ -31,9 +31,9 @@ use super::line::Line;
 use super::request_end::Extent;
 use super::wire::Wire;
 use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
-use crate::access::Access;
 use crate::access::caller::Caller;
 use crate::access::origin::Origin;
+use crate::access::{Access, Asked as Standing};
 use crate::api::asker::Asker;
 use crate::api::guard::LetIn;
 use crate::api::no_route::panicked;
@@ -71,6 +71,7 @@ struct AsAdmitted {
     uri: Uri,
     let_in: LetIn,
     caller: Caller,
+    asked: Standing,
     origin: Arc<Origin>,
 }
 
@@ -87,6 +88,7 @@ impl Asked {
                 uri: head.uri.clone(),
                 let_in,
                 caller: admitted.caller,
+                asked: admitted.asked,
                 origin: Arc::clone(origin),
             })),
         }
@@ -268,7 +270,12 @@ impl Service<Request<Incoming>> for OneRequest {
                 extensions.insert(self.room);
                 extensions.insert(admitted.let_in);
                 let access = Arc::clone(&self.access);
-                extensions.insert(Asker::new(&admitted.caller, access, admitted.origin));
+                extensions.insert(Asker::new(
+                    &admitted.caller,
+                    access,
+                    admitted.origin,
+                    admitted.asked,
+                ));
                 extensions.insert(admitted.caller);
                 let answer = self.app.call(request);
                 answer.map(|answer| answer.and_then(whole)).boxed()

@@ -5,6 +5,7 @@ use mesh_rest::status::Status;
 use sqlx::AssertSqlSafe;
 
 use super::Change;
+use super::not_revoked;
 use super::rows::rows;
 use crate::cluster::liveness::Unwritten;
 use crate::store::StoreError;
@@ -12,7 +13,7 @@ use crate::store::StoreError;
 impl Change {
     /// Writes what heartbeats, or their absence, changed. All in one statement: a batch holds the lock that
     /// registrations wait for, and on a busy machine most of the time of a small statement is waiting for a
-    /// processor.
+    /// processor. Of a node that was revoked meanwhile nothing is written, but that it is down.
     ///
     /// # Errors
     ///
@@ -32,7 +33,9 @@ impl Change {
              overlay_mtu = COALESCE(column4, overlay_mtu), succession = COALESCE(column5, succession), \
              revision = CASE WHEN column3 IS NULL \
              AND COALESCE(column4, overlay_mtu) IS NOT DISTINCT FROM overlay_mtu THEN revision ELSE $1 END \
-             FROM (VALUES {rows}) AS unwritten WHERE node_id = column1 AND must_register = 0"
+             FROM (VALUES {rows}) AS unwritten WHERE nodes.node_id = column1 AND must_register = 0 \
+             AND (column3 = 'down' OR {})",
+            not_revoked("column1")
         )))
         .persistent(false)
         .bind(self.revision);

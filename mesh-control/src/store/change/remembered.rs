@@ -13,9 +13,12 @@ use crate::store::history::{now, rest_of_hold};
 use crate::store::reports::NOW;
 use crate::store::{StoreError, Tenant, subnet_index};
 
-/// Whether a row of `remembered_leases` is this claimant's: $1 is its key, $2 its address. As for nodes, the address
-/// tells only where there are no two keys to compare.
-const IS_CLAIMANTS: &str = "CASE WHEN node_key IS NULL OR CAST($1 AS TEXT) IS NULL \
+/// Whether a row of `remembered_leases` is this claimant's: $1 is its key, $2 its address, $3 the node that its
+/// certificate is for. Who shows one has what that node had, and what a node with credentials had is nobody else's. As
+/// for nodes, the address tells only where there are no two keys to compare.
+const IS_CLAIMANTS: &str = "CASE WHEN CAST($3 AS TEXT) IS NOT NULL THEN node_id = $3 \
+                            WHEN has_credentials = 1 THEN FALSE \
+                            WHEN node_key IS NULL OR CAST($1 AS TEXT) IS NULL \
                             THEN host_ip = $2 ELSE node_key = $1 END";
 
 impl Change {
@@ -60,6 +63,7 @@ impl Change {
         )))
         .bind(claim.node_key)
         .bind(claim.host_ip.to_string())
+        .bind(claim.node_id)
         .fetch_optional(self.transaction.connection()?)
         .await?;
         number.map(subnet_index).transpose()
@@ -80,10 +84,11 @@ impl Change {
         }
         let rows: Vec<(String, String, bool)> = sqlx::query_as(AssertSqlSafe(format!(
             "SELECT node_id, hostname, {IS_CLAIMANTS} FROM remembered_leases \
-             WHERE until > {NOW} AND subnet_index = $3 ORDER BY node_id"
+             WHERE until > {NOW} AND subnet_index = $4 ORDER BY node_id"
         )))
         .bind(claim.node_key)
         .bind(claim.host_ip.to_string())
+        .bind(claim.node_id)
         .bind(i64::from(subnet.number()))
         .fetch_all(self.transaction.connection()?)
         .await?;
@@ -97,6 +102,36 @@ impl Change {
             up: false,
             subnet,
         }))
+    }
+
+    /// Who is remembered at the claimed address, has credentials, and is not this claimant.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn remembered_at(&mut self, claim: &Claim<'_>) -> Result<Option<Tenant>, StoreError> {
+        if !self.went_back_once() {
+            return Ok(None);
+        }
+        let row: Option<(String, String, i64)> = sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT node_id, hostname, CAST(subnet_index AS BIGINT) FROM remembered_leases \
+             WHERE until > {NOW} AND has_credentials = 1 AND host_ip = $2 AND NOT {IS_CLAIMANTS} \
+             ORDER BY node_id LIMIT 1"
+        )))
+        .bind(claim.node_key)
+        .bind(claim.host_ip.to_string())
+        .bind(claim.node_id)
+        .fetch_optional(self.transaction.connection()?)
+        .await?;
+        let tenant = |(node_id, hostname, number)| {
+            Ok(Tenant {
+                node_id: NodeId::from(node_id),
+                hostname,
+                up: false,
+                subnet: subnet_index(number)?,
+            })
+        };
+        row.map(tenant).transpose()
     }
 
     /// The subnets that are remembered as somebody's, ascending; forgets those whose time is over.
@@ -131,6 +166,7 @@ impl Change {
         )))
         .bind(claim.node_key)
         .bind(claim.host_ip.to_string())
+        .bind(claim.node_id)
         .execute(self.transaction.connection()?)
         .await?;
         if forgotten.rows_affected() > 0 {

@@ -7,6 +7,7 @@ use mesh_rest::node_id::NodeId;
 use sqlx::AssertSqlSafe;
 
 use super::Change;
+use super::not_revoked;
 use super::rows::rows;
 use crate::store::StoreError;
 use crate::store::reports::NOW;
@@ -50,8 +51,8 @@ impl Clock {
 }
 
 impl Change {
-    /// Writes reports, each unless there is a newer one of its node, or the node has to register again. A node
-    /// must not be there twice.
+    /// Writes reports, each unless there is a newer one of its node, or the node has to register again or was revoked. A
+    /// node must not be there twice.
     ///
     /// # Errors
     ///
@@ -91,7 +92,8 @@ impl Change {
             "UPDATE reports SET reported_at = new.reported_at \
              FROM (VALUES {rows}) AS new (node_id, reported_at, digest) \
              WHERE reports.node_id = new.node_id AND reports.digest = new.digest AND {IS_NEWER} \
-             RETURNING reports.node_id"
+             AND {} RETURNING reports.node_id",
+            not_revoked("new.node_id")
         )))
         .persistent(false)
         .bind(clock.now);
@@ -119,11 +121,12 @@ impl Change {
              SELECT node_id, reported_at, reported_at, digest, data_plane, flow_count, left_out, flows \
              FROM (VALUES {rows}) AS told \
              (node_id, reported_at, digest, data_plane, flow_count, left_out, flows) \
-             JOIN nodes USING (node_id) WHERE must_register = 0 \
+             JOIN nodes USING (node_id) WHERE must_register = 0 AND {} \
              ON CONFLICT (node_id) DO UPDATE SET reported_at = excluded.reported_at, \
              counted_at = excluded.counted_at, digest = excluded.digest, data_plane = excluded.data_plane, \
              flow_count = excluded.flow_count, left_out = excluded.left_out, flows = excluded.flows \
              WHERE {}",
+            not_revoked("told.node_id"),
             IS_NEWER.replace("new.", "excluded.")
         )))
         .persistent(false)

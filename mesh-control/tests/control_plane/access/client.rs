@@ -1,6 +1,7 @@
 //! Connections, byte for byte.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +126,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
 pub(super) async fn plain(server: &Server) -> Connection<TcpStream> {
     Connection::new(TcpStream::connect(server.address).await.unwrap())
+}
+
+pub(crate) async fn plain_at(address: SocketAddr) -> Connection<TcpStream> {
+    Connection::new(TcpStream::connect(address).await.unwrap())
 }
 
 /// A connection over TLS, shown this certificate. An error: the handshake failed on this side.

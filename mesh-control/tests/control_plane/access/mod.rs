@@ -7,6 +7,7 @@ pub(crate) mod client;
 mod enumerated;
 mod handshakes;
 mod joined;
+pub(crate) mod late_bodies;
 mod plain;
 mod server;
 mod slow_down;

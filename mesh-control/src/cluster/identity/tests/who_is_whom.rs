@@ -235,6 +235,7 @@ fn nodes() -> impl Strategy<Value = Vec<Claimant>> {
                 host_ip: Ipv4Addr::new(192, 0, 2, address),
                 up: holds_address && state == State::Up,
                 holds_address,
+                keeps_address: false,
             });
         }
         nodes
