@@ -4,7 +4,7 @@
 //! two thirds of its life, and at once when the control plane says that the mesh has other authorities, or that it does
 //! not take the certificate. Whatever happens here, the data plane stays as it is.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
 use mesh_credentials::control_plane_check::clock as shown;
@@ -95,6 +95,16 @@ enum Cause {
     Authorities(String),
     /// The control plane did not take the certificate.
     Doubt,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Due => "it was due",
+            Self::Authorities(_) => "the mesh has other authorities",
+            Self::Doubt => "the control plane did not take the last one",
+        })
+    }
 }
 
 struct Member {

@@ -30,7 +30,7 @@ impl MembershipLog {
         info!(
             node_id = renewed.node_id,
             expires = shown(renewed.presented.not_after),
-            ?cause,
+            %cause,
             "the certificate was renewed"
         );
     }
