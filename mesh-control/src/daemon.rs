@@ -79,7 +79,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let access = Arc::new(Access::new(known, options.insecure, names));
     let files = Arc::clone(&tls).follow_files(stop.clone());
     let site = Arc::new(Site::new(Arc::clone(&registry), access, tls, stop.clone()));
-    let admin_socket = open_admin_socket(&options);
+    // Before anybody is told that this control plane serves. Without one everything else goes on.
+    let admin_socket = AdminSocket::bind(&options.admin_socket());
 
     let tasks = TaskTracker::new();
     let mut silent = tasks.spawn(Arc::clone(&registry).turn_down_silent_nodes(stop.clone()));
@@ -95,11 +96,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut shower = tasks.spawn(shown.follow(Arc::clone(&registry), stop.clone()));
     let mut files = tasks.spawn(files);
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
-    let mut admin = tasks.spawn(serve_admin(
+    let mut admin = tasks.spawn(admin_socket::keep(
+        options.admin_socket(),
         admin_socket,
         Arc::clone(&site),
         options.shutdown_timeout,
-        stop.clone(),
     ));
     let mut server = tasks.spawn(accept::serve(
         listener,
@@ -193,30 +194,6 @@ async fn open_authority(options: &Options, registry: &Registry) -> anyhow::Resul
     }
     warn!(%error, "there is no certificate authority: no host can join, and TLS is not spoken");
     Ok(())
-}
-
-/// The admin socket. Without one everything else goes on: replicas that share a directory on one host have one between
-/// them, and who may not write there could do without before.
-fn open_admin_socket(options: &Options) -> Option<AdminSocket> {
-    match AdminSocket::bind(&options.admin_socket()) {
-        Ok(socket) => Some(socket),
-        Err(error) => {
-            warn!(%error, "there is no admin socket of this control plane");
-            None
-        }
-    }
-}
-
-async fn serve_admin(
-    socket: Option<AdminSocket>,
-    site: Arc<Site>,
-    grace: Duration,
-    stop: CancellationToken,
-) {
-    match socket {
-        Some(socket) => admin_socket::serve(socket, site, grace).await,
-        None => stop.cancelled().await,
-    }
 }
 
 /// What connections over TLS are shown.

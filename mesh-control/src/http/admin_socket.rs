@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Uid;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::accept::{ACCEPT_PAUSE, finish};
 use super::connection::{self, Site};
@@ -22,6 +23,10 @@ use crate::access::origin::Origin;
 
 /// Connections at a time: those of others do not take the place of these.
 const CONNECTIONS: usize = 64;
+
+/// The pause after the first attempt to make it, and the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why there is no admin socket.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +138,49 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     socket.listen(128)?;
     debug!(path = %path.display(), fd = socket.as_raw_fd(), "the admin socket listens");
     UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))
+}
+
+/// Serves the socket at `path` until the site stops. If it could not be made at `first`, that is said once, and it is tried
+/// again until it is there. Replicas that share a directory have one between them: who waits has it next.
+pub async fn keep(
+    path: PathBuf,
+    first: Result<AdminSocket, AdminSocketError>,
+    site: Arc<Site>,
+    grace: Duration,
+) {
+    let mut pauses = pauses();
+    let mut is_said = false;
+    let mut bound = first;
+    loop {
+        let error = match bound {
+            Ok(socket) => {
+                if is_said {
+                    info!(path = %path.display(), "the admin socket of this control plane is there now");
+                }
+                return serve(socket, site, grace).await;
+            }
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut is_said, true) {
+            warn!(%error, "there is no admin socket of this control plane yet; it is tried again until there is one");
+        }
+        let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+        tokio::select! {
+            () = site.stop().cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        bound = AdminSocket::bind(&path);
+    }
+}
+
+/// Between attempts to make it: without an end of their own, for the site's stop ends them.
+fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(SHORTEST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
 /// Serves it until the site stops, then finishes the requests under way, for at most `grace`.

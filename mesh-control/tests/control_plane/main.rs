@@ -13,6 +13,7 @@ mod process;
 mod refusal;
 mod stepped_clock;
 
+mod admin_socket;
 mod bad_database;
 mod bad_requests;
 mod change_feed;
