@@ -19,6 +19,7 @@ mod heartbeat;
 mod join;
 mod membership;
 pub(crate) mod no_route;
+mod node_credentials;
 pub(crate) mod nodes;
 pub mod openapi;
 pub mod problem;
@@ -58,7 +59,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(join::authorities))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
-        .routes(routes!(tokens::revoke_node))
+        .routes(routes!(node_credentials::list))
+        .routes(routes!(node_credentials::revoke))
         .routes(routes!(tokens::create_operator, tokens::operators))
         .routes(routes!(tokens::revoke_operator))
         .routes(routes!(security::security))

@@ -4,7 +4,12 @@
 //! |---|---|
 //! | `memory` | what is stored, in memory, as every request needs it |
 //! | `authorities` | the mesh's certificate authorities: their keys in a file, their certificates in the database |
+//! | `lost_database` | what is put back into a database that lost it while a control plane runs |
+//! | `mark` | what a host remembers although the database is lost |
 //! | `credit` | nodes that show a certificate which the database does not know |
+//! | `rotation` | how one authority takes the place of another |
+//! | `replaced_authority` | a new authority in the place of one whose key is lost |
+//! | `nodes` | nodes with their credentials: listed, revoked |
 //! | `join` | which node a host becomes that brings a token, and the certificate that it gets |
 //! | `tokens`, `operators` | what lets hosts join, and people ask |
 //! | `judged` | it, as requests are judged by it |
@@ -17,9 +22,14 @@ pub mod authorities;
 mod credit;
 pub mod join;
 mod judged;
+mod lost_database;
+pub(crate) mod mark;
 pub mod memory;
+pub mod nodes;
 pub mod operators;
 pub mod refusal;
+mod replaced_authority;
+mod rotation;
 pub mod shown;
 pub mod stage;
 pub mod tokens;

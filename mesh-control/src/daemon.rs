@@ -183,13 +183,18 @@ async fn open_authority(options: &Options, registry: &Registry) -> anyhow::Resul
         // As for the database: only the default's is made. Who may not hears of it next.
         let _ = std::fs::create_dir_all(&directory);
     }
+    if registry.mark.keep_in(&directory) {
+        registry.credentials.there_were_some();
+    } else if registry.credentials.any() {
+        registry.mark.make();
+    }
     let opened = match options.new_authority {
         true => registry.replace_lost_authority(&file).await,
         false => registry.open_authorities(&file).await,
     };
     let Err(error) = opened else { return Ok(()) };
     let is_needed = registry.credentials.stage() == Stage::Secured && registry.credentials.any();
-    if is_needed {
+    if is_needed || options.new_authority {
         return Err(error.into());
     }
     warn!(%error, "there is no certificate authority: no host can join, and TLS is not spoken");

@@ -26,6 +26,7 @@ use crate::copy::feed::{Feed, Place};
 use crate::copy::{Copy, Memory, Reads};
 use crate::credentials::audit::Audit;
 use crate::credentials::authorities::Authorities;
+use crate::credentials::mark::Mark;
 use crate::credentials::memory::Credentials;
 use crate::replica::Replica;
 use crate::store::{AuditEntry, Store, StoreError};
@@ -73,6 +74,8 @@ pub struct Registry {
     /// By which every request is judged.
     pub(crate) credentials: Credentials,
     pub(crate) credential_reads: Reads,
+    /// What this host remembers of them although the database is lost.
+    pub(crate) mark: Mark,
     /// The keys of the authorities that sign.
     pub(crate) authorities: Authorities,
     /// See [`Registry::let_everybody_in`].
@@ -119,6 +122,7 @@ impl Registry {
             status_changed: Notify::new(),
             credentials: Credentials::default(),
             credential_reads: Reads::default(),
+            mark: Mark::default(),
             authorities: Authorities::default(),
             insecure: AtomicBool::new(false),
             audit,

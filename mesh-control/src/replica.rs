@@ -30,6 +30,9 @@ use crate::write::batch::{BATCH_DEADLINE, within};
 
 mod fence;
 mod heartbeats;
+mod who_signs;
+
+pub(crate) use who_signs::Others;
 
 /// How much longer than its timeout a node may be silent: so long may the last heartbeat be on its way
 /// from another replica. Together with the interval of telling it leaves a node down within a second.
@@ -67,6 +70,8 @@ pub(crate) struct Replica {
     hears: Mutex<Option<(Server, Instant)>>,
     /// Since when the database was found without its tables.
     empty_since: Mutex<Option<Instant>>,
+    /// Whether somebody wants to know if this replica has the key of the authority that signs.
+    asked_who_signs: AtomicBool,
     /// Other settings than this replica's, if another was started with them since.
     outvoted: Mutex<Option<Settings>>,
 }
@@ -81,6 +86,7 @@ impl Replica {
             cannot_turn_down: AtomicBool::new(false),
             hears: Mutex::default(),
             empty_since: Mutex::default(),
+            asked_who_signs: AtomicBool::new(false),
             outvoted: Mutex::default(),
         }
     }
@@ -184,6 +190,7 @@ impl Registry {
         };
         // In this order: what is told from here on is heard, what was told before is read.
         self.try_catch_up().await?;
+        self.put_back_credentials().await?;
         self.copy
             .memory()
             .liveness
@@ -218,6 +225,7 @@ impl Registry {
             }
             if changed {
                 self.try_catch_up().await?;
+                self.put_back_credentials().await?;
                 replica.has_contact();
             }
         }

@@ -26,6 +26,9 @@ pub struct CreateToken {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Also where it is the first credential of a cluster, and nodes that are up without any would be shut out by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// The answer: the only time that the token itself is shown.

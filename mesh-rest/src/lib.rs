@@ -15,6 +15,7 @@
 //! Operators:
 //! - [`subnets`], [`release`], [`reservation`]: leases and reservations.
 //! - [`join_token`], [`operator`], [`security`]: who may join, who may ask, and how far that is asked for.
+//! - [`node_credential`]: what each node is known by.
 //! - [`audit`]: who did what, from where.
 //! - [`traffic`]: who sends how much to whom.
 //! - [`health`]: whether the control plane answers.
@@ -38,6 +39,7 @@ pub mod leave;
 mod lenient;
 pub mod mtu;
 pub mod node;
+pub mod node_credential;
 pub mod node_id;
 pub mod node_list;
 pub mod operator;

@@ -36,6 +36,9 @@ pub struct CreateOperator {
     pub name: String,
     /// What the operator may do.
     pub role: Role,
+    /// Also where it is the first credential of a cluster, and nodes that are up without any would be shut out by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// The answer: the only time that the token is shown.

@@ -33,7 +33,7 @@ impl Stage {
 pub struct Security {
     /// How far it is.
     pub stage: Stage,
-    /// Whether any node or operator has credentials.
+    /// Whether anybody ever had credentials, or was to get some: from then on a secured cluster lets nobody in without.
     pub has_credentials: bool,
     /// Why somebody is let in without credentials; absent: nobody is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,6 +54,14 @@ pub struct Security {
     /// How many those are.
     #[serde(default)]
     pub nodes_by_certificate_alone_count: u32,
+    /// Hostnames of those of them that are up, at most 100.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    #[serde(default)]
+    pub nodes_up_without_credentials: Vec<String>,
+    /// How many those are.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    #[serde(default)]
+    pub nodes_up_without_credentials_count: u32,
 }
 
 /// The body of `POST /api/security/stage`.

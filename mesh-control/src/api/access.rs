@@ -75,6 +75,7 @@ pub static TABLE: &[Entry] = &[
     entry("GET", "/api/tokens", Rule::Credentials),
     entry("POST", "/api/tokens", Rule::Credentials),
     entry("POST", "/api/tokens/{id}/revoke", Rule::Credentials),
+    entry("GET", "/api/node-credentials", Rule::Credentials),
     entry("GET", "/api/audit", Rule::Credentials),
     entry("GET", "/api/operators", Rule::Admin),
     entry("POST", "/api/operators", Rule::Admin),

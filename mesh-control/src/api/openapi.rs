@@ -196,7 +196,7 @@ problems! {
     /// Of `audit`.
     WhenAuditing: Malformed, DatabaseUnavailable, Overloaded;
     /// Of calls that make a credential.
-    WhenCreating: Malformed, NotJsonMediaType, InvalidFields, NoAuthority, DatabaseUnavailable, Overloaded;
+    WhenCreating: Malformed, NotJsonMediaType, InvalidFields, NotNow, NoAuthority, DatabaseUnavailable, Overloaded;
     /// Of calls that end one.
     WhenRevoking: Malformed, NoSuchCredential, DatabaseUnavailable, Overloaded;
     /// Of calls that change how the cluster is secured.

@@ -1,4 +1,4 @@
-//! Join tokens and operators: made, listed, revoked; and nodes that are revoked.
+//! Join tokens and operators: made, listed, revoked.
 
 use std::sync::Arc;
 
@@ -93,24 +93,5 @@ pub(super) async fn revoke_operator(
     let asker = Asker::of(&request);
     body::bytes(request).await?;
     body::within_deadline(registry.revoke_operator(&id, &asker.doer)).await??;
-    Ok(StatusCode::OK)
-}
-
-/// Let a node do nothing any more
-///
-/// Its certificate is worth nothing from now on, and what it waits for ends. It keeps its subnet, and its peers keep it
-/// while its packets arrive: release the subnet to take it out. It comes back by a token that is made for it.
-#[utoipa::path(post, path = "/api/nodes/{id}/revoke", tag = "credentials", operation_id = "revoke_node",
-    params(("id" = String, Path, description = "The node's id")),
-    responses((status = 200, description = "Revoked; the body is empty"), WhenRevoking))]
-pub(super) async fn revoke_node(
-    State(registry): State<Arc<Registry>>,
-    id: Result<Path<String>, PathRejection>,
-    request: Request,
-) -> Result<StatusCode, Problem> {
-    let Path(id) = id.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
-    let asker = Asker::of(&request);
-    body::bytes(request).await?;
-    body::within_deadline(registry.revoke_node(&id, &asker.doer)).await??;
     Ok(StatusCode::OK)
 }

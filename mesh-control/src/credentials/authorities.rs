@@ -24,9 +24,6 @@ use crate::access::mandate::Mandate;
 use crate::registry::{Registry, unix_seconds};
 use crate::store::{AuthorityState, StoreError};
 
-/// Nodes that a refusal names.
-const MOST_NAMED: usize = 10;
-
 /// The authorities whose keys this host has.
 #[derive(Debug, Default)]
 pub struct Authorities(RwLock<Keys>);
@@ -64,6 +61,21 @@ pub enum AuthoritiesError {
         /// A key that the file has.
         has: Option<KeyDigest>,
     },
+    /// It is not lost: others serve with it.
+    #[error(
+        "the key of the cluster's certificate authority {signs} is not lost: another control plane on this database serves \
+         with it. Take it from there (quilt-mesh-control ca export there, ca import here), or stop that one first"
+    )]
+    NotLost {
+        /// The key of the one that signs.
+        signs: KeyDigest,
+    },
+    /// Others run, and may have it.
+    #[error(
+        "{0} other control plane(s) on this database do not say whether they have the key of the cluster's certificate \
+         authority; stop them before another takes its place"
+    )]
+    OthersRun(usize),
     /// The database.
     #[error(transparent)]
     Store(Arc<StoreError>),
@@ -90,7 +102,8 @@ impl Authorities {
         all.find(|it| it.trusted().key() == key).cloned()
     }
 
-    fn any(&self) -> Option<KeyDigest> {
+    /// One that it has.
+    pub(super) fn any(&self) -> Option<KeyDigest> {
         let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
         keys.authorities.first().map(|it| it.trusted().key())
     }
@@ -101,7 +114,8 @@ impl Authorities {
         keys.authorities.iter().map(|it| it.pem()).collect()
     }
 
-    fn have(&self, file: &Path, authorities: Vec<Authority>) {
+    /// Has these, which are in the file.
+    pub(super) fn have(&self, file: &Path, authorities: Vec<Authority>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Keys {
             file: Some(file.to_owned()),
             authorities: authorities.into_iter().map(Arc::new).collect(),
@@ -109,7 +123,7 @@ impl Authorities {
     }
 
     /// Has these beside those that it has, also in the file.
-    fn add(&self, more: Vec<Authority>) -> Result<(), SecretFileError> {
+    pub(super) fn add(&self, more: Vec<Authority>) -> Result<(), SecretFileError> {
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut authorities = keys.authorities.clone();
         authorities.extend(more.into_iter().map(Arc::new));
@@ -121,17 +135,23 @@ impl Authorities {
         Ok(())
     }
 
-    /// Has only those with these keys, also in the file.
-    fn keep(&self, trusted: &[KeyDigest]) -> Result<(), SecretFileError> {
+    /// Drops those with these keys, also in the file. Returns which it had.
+    fn drop(&self, ended: &[KeyDigest]) -> Result<Vec<KeyDigest>, SecretFileError> {
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let mut authorities = keys.authorities.clone();
-        authorities.retain(|it| trusted.contains(&it.trusted().key()));
+        let (dropped, kept): (Vec<_>, Vec<_>) = keys
+            .authorities
+            .iter()
+            .cloned()
+            .partition(|it| ended.contains(&it.trusted().key()));
+        if dropped.is_empty() {
+            return Ok(Vec::new());
+        }
         if let Some(file) = &keys.file {
-            let text: String = authorities.iter().map(|it| it.pem()).collect();
+            let text: String = kept.iter().map(|it| it.pem()).collect();
             mesh_credentials::secret_file::replace(file, &text)?;
         }
-        keys.authorities = authorities;
-        Ok(())
+        keys.authorities = kept;
+        Ok(dropped.iter().map(|it| it.trusted().key()).collect())
     }
 }
 
@@ -143,8 +163,12 @@ impl Registry {
     /// [`AuthoritiesError`]; the control plane can do everything else then.
     pub async fn open_authorities(&self, file: &Path) -> Result<(), AuthoritiesError> {
         self.authorities.have(file, authority_file::read(file)?);
+        self.drop_ended_authorities();
         if self.credentials.signs().is_none() {
             self.make_first(file).await?;
+        }
+        if self.credentials.is_unnoted() {
+            self.note_credentials().await?;
         }
         // Whoever was first.
         match self.credentials.signs() {
@@ -178,7 +202,7 @@ impl Registry {
         };
         let _turn = self.turn.lock().await;
         let mut change = self.store.begin_credentials().await?;
-        if change.authorities().await? > 0 {
+        if !change.authorities().await?.is_empty() {
             change.roll_back().await?;
             self.read_credentials().await?;
             let signs = self.credentials.signs();
@@ -208,58 +232,6 @@ impl Registry {
         if let Some(signs) = self.credentials.signs() {
             info!(authority = %signs, file = %file.display(), "this mesh has a certificate authority of its own; keep its file");
         }
-        Ok(())
-    }
-
-    /// Makes an authority in the place of one whose key is lost. No node has credentials afterwards: each has to join
-    /// again, and is the node that it was if it shows the key that it registered with.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthoritiesError`].
-    pub async fn replace_lost_authority(&self, file: &Path) -> Result<(), AuthoritiesError> {
-        self.authorities.have(file, authority_file::read(file)?);
-        let signs = self.credentials.signs();
-        if signs.is_none_or(|signs| self.authorities.find(signs).is_some()) {
-            warn!(
-                "--new-authority has no effect: the key of the certificate authority is not lost"
-            );
-            return self.open_authorities(file).await;
-        }
-        let trust = self.credentials.trust();
-        let mesh = trust.map_or_else(MeshId::make, |trust| trust.mesh().clone());
-        let now = unix_seconds();
-        let authority = Authority::make(mesh, now)?;
-        let trusted = authority.trusted().clone();
-        authority_file::replace(file, &[authority])?;
-        self.authorities.have(file, authority_file::read(file)?);
-        let _turn = self.turn.lock().await;
-        let mut change = self.store.begin_credentials().await?;
-        for state in [
-            AuthorityState::Next,
-            AuthorityState::Signs,
-            AuthorityState::Last,
-        ] {
-            change.remove_authorities(state).await?;
-        }
-        let state = AuthorityState::Signs;
-        change.add_authority(&trusted, state, now).await?;
-        change.forget_nodes().await?;
-        let doer = Doer {
-            who: "admin".to_owned(),
-            source: "--new-authority".to_owned(),
-            mandate: Mandate::own(),
-        };
-        let subject = format!("authority {}", trusted.key());
-        change
-            .keep_audit(&doer.did("replace lost authority", &subject))
-            .await?;
-        change.finish().await?;
-        self.credentials.read_anew();
-        self.read_credentials().await?;
-        warn!(authority = %trusted.key(),
-            "a new certificate authority is in the place of the lost one: every node has to join again \
-             (quilt-mesh-control token create --uses N)");
         Ok(())
     }
 
@@ -320,140 +292,30 @@ impl Registry {
         Ok(())
     }
 
+    /// Drops the keys of authorities whose place another has taken, wherever that was said.
+    pub(super) fn drop_ended_authorities(&self) {
+        let ended: Vec<KeyDigest> = {
+            let state = self.credentials.state();
+            let is_trusted =
+                |key: &&KeyDigest| state.authorities.iter().any(|it| it.trusted.key() == **key);
+            let ended = state.ended.iter().filter(|key| !is_trusted(key));
+            ended.copied().collect()
+        };
+        match self.authorities.drop(&ended) {
+            Ok(dropped) => {
+                for authority in dropped {
+                    info!(%authority, "dropped the key of an authority that is trusted no longer");
+                }
+            }
+            Err(error) => {
+                warn!(%error, "the key of an authority that is trusted no longer stays in its file");
+            }
+        }
+    }
+
     fn trusted_keys(&self) -> Vec<KeyDigest> {
         let state = self.credentials.state();
         let authorities = state.authorities.iter();
         authorities.map(|it| it.trusted.key()).collect()
-    }
-
-    /// Makes the authority that signs next, and has it trusted.
-    ///
-    /// # Errors
-    ///
-    /// [`CredentialError`]; nothing has changed then.
-    pub async fn prepare_rotation(&self, doer: &Doer) -> Result<KeyDigest, CredentialError> {
-        let mesh = self.signer()?.mesh().clone();
-        let _turn = self.turn.lock().await;
-        if self.trusted_keys().len() > 1 {
-            let why = "one authority is taking the place of another already; see quilt-mesh-control ca show";
-            return Err(CredentialError::NotNow(why.to_owned()));
-        }
-        let now = unix_seconds();
-        let next = Authority::make(mesh, now)?;
-        let trusted = next.trusted().clone();
-        // First, or the key might be lost of what is trusted.
-        self.authorities
-            .add(vec![next])
-            .map_err(|error| CredentialError::NoAuthority(error.to_string()))?;
-        let mut change = self.begin_credentials(&doer.mandate).await?;
-        let state = AuthorityState::Next;
-        change.add_authority(&trusted, state, now).await?;
-        let subject = format!("authority {}", trusted.key());
-        change
-            .keep_audit(&doer.did("prepare rotation", &subject))
-            .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
-        Ok(trusted.key())
-    }
-
-    /// Has the next authority sign in the place of the present one.
-    ///
-    /// # Errors
-    ///
-    /// [`CredentialError::NotNow`], also while nodes that are up do not trust it yet, unless forced.
-    pub async fn activate_rotation(
-        &self,
-        force: bool,
-        doer: &Doer,
-    ) -> Result<KeyDigest, CredentialError> {
-        let next = self.authority_in(AuthorityState::Next).ok_or_else(|| {
-            CredentialError::NotNow("there is none that signs next; prepare one first".to_owned())
-        })?;
-        if self.authorities.find(next).is_none() {
-            return Err(CredentialError::NoAuthority(format!(
-                "its file lacks the key of the next authority {next}; see quilt-mesh-control ca import"
-            )));
-        }
-        let _turn = self.turn.lock().await;
-        let mut change = self.begin_credentials(&doer.mandate).await?;
-        let late = change.nodes_without_word_of(next).await?;
-        if !late.is_empty() && !force {
-            change.roll_back().await?;
-            return Err(CredentialError::NotNow(format!(
-                "{} that are up do not trust the next authority yet, which takes them up to four heartbeats: {}",
-                nodes(late.len()),
-                named(&late)
-            )));
-        }
-        change
-            .move_authorities(AuthorityState::Signs, AuthorityState::Last)
-            .await?;
-        change
-            .move_authorities(AuthorityState::Next, AuthorityState::Signs)
-            .await?;
-        let subject = format!("authority {next}");
-        change
-            .keep_audit(&doer.did("activate rotation", &subject))
-            .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
-        Ok(next)
-    }
-
-    /// Trusts the last authority no longer.
-    ///
-    /// # Errors
-    ///
-    /// [`CredentialError::NotNow`], also while certificates that it signed are in use, unless forced.
-    pub async fn finish_rotation(&self, force: bool, doer: &Doer) -> Result<(), CredentialError> {
-        let last = self.authority_in(AuthorityState::Last).ok_or_else(|| {
-            CredentialError::NotNow("no authority was replaced by another".to_owned())
-        })?;
-        let _turn = self.turn.lock().await;
-        let mut change = self.begin_credentials(&doer.mandate).await?;
-        let late = change.nodes_of_issuer(last, unix_seconds()).await?;
-        if !late.is_empty() && !force {
-            change.roll_back().await?;
-            return Err(CredentialError::NotNow(format!(
-                "{} still have certificates of the last authority, and would be shut out: {}. Those that are up renew \
-                 theirs within four heartbeats; one that is off has to come back first, or to join again by a token",
-                nodes(late.len()),
-                named(&late)
-            )));
-        }
-        change.remove_authorities(AuthorityState::Last).await?;
-        let subject = format!("authority {last}");
-        change
-            .keep_audit(&doer.did("finish rotation", &subject))
-            .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
-        let kept = self.authorities.keep(&self.trusted_keys());
-        if let Err(error) = kept {
-            warn!(%error, "the key of an authority that is trusted no longer stays in its file");
-        }
-        Ok(())
-    }
-
-    fn authority_in(&self, wanted: AuthorityState) -> Option<KeyDigest> {
-        let state = self.credentials.state();
-        let found = state.authorities.iter().find(|it| it.state == wanted);
-        found.map(|it| it.trusted.key())
-    }
-}
-
-fn nodes(count: usize) -> String {
-    match count {
-        1 => "1 node".to_owned(),
-        _ => format!("{count} nodes"),
-    }
-}
-
-fn named(names: &[String]) -> String {
-    let shown = names[..names.len().min(MOST_NAMED)].join(", ");
-    match names.len() > MOST_NAMED {
-        true => format!("{shown}, …"),
-        false => shown,
     }
 }

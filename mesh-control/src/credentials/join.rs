@@ -27,7 +27,9 @@ use super::refusal::CredentialError;
 use crate::access::mandate::Mandate;
 use crate::cluster::node::random_id;
 use crate::registry::{Registry, unix_seconds};
-use crate::store::{AuditEntry, CredentialChange, Known, MeantNode, NewCredential, StoredToken};
+use crate::store::{
+    AuditEntry, AuthorityState, CredentialChange, Known, MeantNode, NewCredential, StoredToken,
+};
 
 /// Which node a host becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,9 +99,6 @@ impl Registry {
         check(&stored, now)?;
         // Only for who has a token: it is the costly part.
         let request = Request::read(&join.request)?;
-        let authority = self.signer()?;
-        let issuer = authority.trusted().key();
-
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&Mandate::own()).await?;
         // It may have been revoked at another replica a moment ago.
@@ -108,12 +107,25 @@ impl Registry {
             change.roll_back().await?;
             return Err(error);
         }
+        let authority = self.signer_in(&mut change).await?;
+        let issuer = authority.trusted().key();
+        let entry = |action: &str, node_id: &str| AuditEntry {
+            at: now,
+            who: format!("token {}", stored.token_id),
+            source: source.to_owned(),
+            action: action.to_owned(),
+            subject: format!("node {node_id}"),
+            outcome: "done".to_owned(),
+            times: 1,
+        };
         if let Some(node_id) = change.joined_by(&stored.token_id, request.key).await? {
             let certificate = authority.sign_node(&request, &node_id, now)?;
             let expires_at = now + NODE_LIFE;
             change
                 .renew(&node_id, request.key, issuer, expires_at)
                 .await?;
+            let again = entry("join again", &node_id);
+            change.keep_audit(&again).await?;
             change.finish().await?;
             self.read_credentials().await?;
             info!(
@@ -161,17 +173,7 @@ impl Registry {
                 now,
             })
             .await?;
-        change
-            .keep_audit(&AuditEntry {
-                at: now,
-                who: format!("token {}", stored.token_id),
-                source: source.to_owned(),
-                action: "join".to_owned(),
-                subject: format!("node {node_id}"),
-                outcome: "done".to_owned(),
-                times: 1,
-            })
-            .await?;
+        change.keep_audit(&entry("join", &node_id)).await?;
         change.finish().await?;
         self.read_credentials().await?;
         info!(
@@ -201,11 +203,11 @@ impl Registry {
         if request.key != key {
             return Err(CredentialError::OtherKey);
         }
-        let authority = self.signer()?;
-        let (now, issuer) = (unix_seconds(), authority.trusted().key());
-        let signed = authority.sign_node(&request, node_id, now)?;
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&doer.mandate).await?;
+        let authority = self.signer_in(&mut change).await?;
+        let (now, issuer) = (unix_seconds(), authority.trusted().key());
+        let signed = authority.sign_node(&request, node_id, now)?;
         let expires_at = now + NODE_LIFE;
         if !change.renew(node_id, key, issuer, expires_at).await? {
             // One that was given before the database was lost or went back is as good as any: whatever was revoked is
@@ -285,7 +287,23 @@ impl Registry {
 
     /// The authority that signs, with its key.
     pub(crate) fn signer(&self) -> Result<Arc<Authority>, CredentialError> {
-        let Some(signs) = self.credentials.signs() else {
+        self.with_key(self.credentials.signs())
+    }
+
+    /// The same, as long as a change lasts: nobody can have another sign meanwhile, at any replica.
+    pub(crate) async fn signer_in(
+        &self,
+        change: &mut CredentialChange,
+    ) -> Result<Arc<Authority>, CredentialError> {
+        let authorities = change.authorities().await?;
+        let mut signing = authorities
+            .iter()
+            .filter(|it| it.state == AuthorityState::Signs);
+        self.with_key(signing.next().map(|it| it.trusted.key()))
+    }
+
+    fn with_key(&self, signs: Option<KeyDigest>) -> Result<Arc<Authority>, CredentialError> {
+        let Some(signs) = signs else {
             return Err(CredentialError::NoAuthority("it has none".to_owned()));
         };
         self.authorities.find(signs).ok_or_else(|| {

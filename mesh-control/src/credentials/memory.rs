@@ -7,7 +7,9 @@ use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::own_certificate;
 use mesh_credentials::trust::Trust;
 use mesh_rest::security::Stage;
+use mesh_rest::status::Status;
 use tokio::sync::watch;
+use tracing::info;
 
 use crate::registry::Registry;
 use crate::store::{
@@ -28,11 +30,20 @@ pub struct Credentials {
 pub(crate) struct State {
     revision: i64,
     pub(crate) stage: Stage,
+    /// Whether anybody ever had credentials; never taken back while this process runs.
+    had_credentials: bool,
+    /// Whether the database says so.
+    is_noted: bool,
+    /// The database lost its authorities while this process ran: those below, and the stage, are from before, and are to be
+    /// put back.
+    is_lost: bool,
     pub(crate) authorities: Vec<StoredAuthority>,
     pub(crate) nodes: HashMap<String, NodeCredential>,
     /// Nodes that had some by what was read before, of a database that went back.
     before: HashSet<String>,
-    /// Those of them that are known by what certificates of one's own call them.
+    /// Keys of authorities that are trusted no longer, and whose keys nobody needs.
+    pub(crate) ended: Vec<KeyDigest>,
+    /// Those of `nodes` that are known by what certificates of one's own call them.
     called: HashMap<KeyDigest, String>,
     pub(crate) tokens: HashMap<String, StoredToken>,
     pub(crate) operators: HashMap<String, StoredOperator>,
@@ -42,11 +53,30 @@ pub(crate) struct State {
     digest: Option<Arc<str>>,
 }
 
+/// What a database lost while this process ran.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    /// How far the cluster was secured.
+    pub(crate) stage: Stage,
+    /// The authorities that were trusted.
+    pub(crate) authorities: Vec<StoredAuthority>,
+    /// Nodes that may do nothing.
+    pub(crate) revoked: Vec<NodeCredential>,
+}
+
 impl State {
     fn signs(&self) -> Option<KeyDigest> {
         let signs = |it: &&StoredAuthority| it.state == AuthorityState::Signs;
         let authority = self.authorities.iter().find(signs);
         authority.map(|it| it.trusted.key())
+    }
+
+    fn trusts(&mut self, authorities: Vec<StoredAuthority>) {
+        let trusted = authorities.iter().map(|it| it.trusted.clone());
+        self.trust = Trust::new(trusted.collect()).ok();
+        self.authorities = authorities;
+        let trust = self.trust.as_ref().zip(self.signs());
+        self.digest = trust.map(|(trust, signs)| trust.digest(signs).into());
     }
 
     fn take_in(&mut self, node: NodeCredential) {
@@ -70,7 +100,11 @@ impl Default for Credentials {
                 revision: -1,
                 // Nothing is let in by mistake while nothing is read.
                 stage: Stage::Secured,
+                had_credentials: false,
+                is_noted: false,
+                is_lost: false,
                 authorities: Vec::new(),
+                ended: Vec::new(),
                 nodes: HashMap::new(),
                 before: HashSet::new(),
                 called: HashMap::new(),
@@ -100,28 +134,39 @@ impl Credentials {
         self.state().revision
     }
 
-    fn take_in(&self, changes: CredentialChanges) {
+    /// Whether these are the first there are, in a cluster that lets nobody in without from then on.
+    fn take_in(&self, changes: CredentialChanges) -> bool {
+        let are_first;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let has_some = !changes.nodes.is_empty() || !changes.operators.is_empty();
+            let had_some = state.had_credentials || state.revision == -1;
+            state.had_credentials |= changes.had_credentials || has_some;
+            are_first = !had_some && state.had_credentials && changes.stage == Stage::Secured;
+            state.is_noted = changes.had_credentials;
+            state.is_lost = changes.authorities.is_empty() && !state.authorities.is_empty();
             if changes.is_whole {
                 // At first, and when the database went back: what is read takes the place of what was known in one moment,
                 // so that what is revoked is never unknown.
-                let lost: Vec<String> = state.nodes.drain().map(|(node_id, _)| node_id).collect();
+                let is_kept = state.is_lost;
+                let lost: Vec<String> = state.nodes.keys().cloned().collect();
                 state.before.extend(lost);
+                state.nodes.retain(|_, node| is_kept && node.revoked);
                 state.called.clear();
+                let revoked: Vec<_> = state.nodes.values().cloned().collect();
+                for node in revoked {
+                    state.take_in(node);
+                }
                 state.tokens.clear();
                 state.operators.clear();
             }
             state.revision = changes.revision;
-            state.stage = changes.stage;
-            let trusted = changes.authorities.iter().map(|it| it.trusted.clone());
-            state.trust = Trust::new(trusted.collect()).ok();
-            state.authorities = changes.authorities;
-            let signs = state.signs();
-            let trust = state.trust.as_ref();
-            state.digest = trust
-                .zip(signs)
-                .map(|(trust, signs)| trust.digest(signs).into());
+            state.ended = changes.ended;
+            // A database that lost them is about to get them back: nobody is shut out, or let in, meanwhile.
+            if !state.is_lost {
+                state.stage = changes.stage;
+                state.trusts(changes.authorities);
+            }
             for node in changes.nodes {
                 state.take_in(node);
             }
@@ -135,6 +180,7 @@ impl Credentials {
                 .extend(operators.map(|it| (it.operator_id.clone(), it)));
         }
         self.changed.send_modify(|count| *count += 1);
+        are_first
     }
 
     /// Tells whoever goes by them that something has changed that is not in the database.
@@ -154,11 +200,37 @@ impl Credentials {
         self.state().stage
     }
 
-    /// Whether a node or an operator has credentials.
+    /// Whether anybody ever had credentials, or was to get some: from then on nobody is let in without any.
     #[must_use]
     pub fn any(&self) -> bool {
+        self.state().had_credentials
+    }
+
+    /// Takes note that somebody had some before this process began, whatever the database says.
+    pub(crate) fn there_were_some(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.had_credentials = true;
+    }
+
+    /// Whether the database does not say what is known here: that somebody had some.
+    pub(crate) fn is_unnoted(&self) -> bool {
         let state = self.state();
-        !state.nodes.is_empty() || !state.operators.is_empty()
+        state.had_credentials && !state.is_noted
+    }
+
+    /// What is to be put back into a database that lost it.
+    pub(crate) fn lost(&self) -> Option<Lost> {
+        let state = self.state();
+        state.is_lost.then(|| Lost {
+            stage: state.stage,
+            authorities: state.authorities.clone(),
+            revoked: state
+                .nodes
+                .values()
+                .filter(|node| node.revoked)
+                .cloned()
+                .collect(),
+        })
     }
 
     /// By which key a node is known; `None`: by none, as far as is known here.
@@ -203,9 +275,38 @@ impl Registry {
     /// Reads all there is.
     pub(crate) async fn fill_credentials(&self) -> Result<(), StoreError> {
         if let Some(changes) = self.store.credentials_since(-1).await? {
-            self.credentials.take_in(changes);
+            self.take_in_credentials(changes);
         }
         Ok(())
+    }
+
+    /// Takes in what was read, and does on this host what follows from it.
+    fn take_in_credentials(&self, changes: CredentialChanges) {
+        if self.credentials.take_in(changes) {
+            self.say_who_is_shut_out();
+        }
+        if self.credentials.any() {
+            self.mark.make();
+        }
+        self.drop_ended_authorities();
+    }
+
+    fn say_who_is_shut_out(&self) {
+        const MOST_NAMED: usize = 5;
+        let names: Vec<String> = {
+            let memory = self.copy.memory();
+            let state = self.credentials.state();
+            let without = memory.roster.nodes().filter(|node| {
+                let status = memory.liveness.status(node.node_id.as_str());
+                status == Some(Status::Up) && !state.nodes.contains_key(node.node_id.as_str())
+            });
+            without.map(|node| node.hostname.clone()).collect()
+        };
+        let shown = names[..names.len().min(MOST_NAMED)].join(", ");
+        info!(
+            shut_out = names.len(),
+            shown, "the first credential was made: from now on nobody is let in without"
+        );
     }
 
     /// Reads what changed of credentials.
@@ -217,7 +318,7 @@ impl Registry {
         let read = async {
             let known = self.credentials.revision();
             if let Some(changes) = self.store.credentials_since(known).await? {
-                self.credentials.take_in(changes);
+                self.take_in_credentials(changes);
             }
             Ok(())
         };
@@ -243,7 +344,9 @@ mod tests {
             revision,
             is_whole: revision == 1,
             stage: Stage::Secured,
+            had_credentials: false,
             authorities: Vec::new(),
+            ended: Vec::new(),
             nodes: nodes.collect(),
             tokens: Vec::new(),
             operators: Vec::new(),

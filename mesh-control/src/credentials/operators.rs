@@ -1,4 +1,4 @@
-//! Operators: made, listed, revoked; and what else of credentials is revoked.
+//! Operators: made, listed, revoked.
 
 use mesh_credentials::operator_token::OperatorToken;
 use mesh_credentials::secret::Secret;
@@ -59,6 +59,7 @@ impl Registry {
         let subject = format!("operator {name} ({}), {role}", token.id);
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&doer.mandate).await?;
+        self.check_first(&mut change, create.force).await?;
         change.add_operator(&stored).await?;
         change
             .keep_audit(&doer.did("create operator", &subject))
@@ -106,31 +107,6 @@ impl Registry {
         let subject = format!("operator {id}");
         change
             .keep_audit(&doer.did("revoke operator", &subject))
-            .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
-        Ok(())
-    }
-
-    /// Lets a node do nothing any more: its questions that wait end as well.
-    ///
-    /// # Errors
-    ///
-    /// [`CredentialError`]; nothing has changed then.
-    pub async fn revoke_node(&self, node_id: &str, doer: &Doer) -> Result<(), CredentialError> {
-        let _turn = self.turn.lock().await;
-        let mut change = self.begin_credentials(&doer.mandate).await?;
-        if !change.revoke_node(node_id, unix_seconds()).await? {
-            change.roll_back().await?;
-            let id = node_id.to_owned();
-            return Err(CredentialError::NothingToRevoke {
-                what: "node with credentials",
-                id,
-            });
-        }
-        let subject = format!("node {node_id}");
-        change
-            .keep_audit(&doer.did("revoke node", &subject))
             .await?;
         change.finish().await?;
         self.read_credentials().await?;

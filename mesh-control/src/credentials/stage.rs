@@ -9,30 +9,79 @@ use super::audit::Doer;
 use super::refusal::CredentialError;
 use crate::access::why_insecure;
 use crate::registry::Registry;
+use crate::store::CredentialChange;
 
 /// Names that are shown of those without credentials.
 const MOST_SHOWN: usize = 100;
+
+/// Names that a refusal says.
+const MOST_NAMED: usize = 5;
 
 /// Whether a cluster may go from one stage to another while nodes that are up would be shut out by it.
 fn check(from: Stage, to: Stage, shut_out: &[&str]) -> Result<(), String> {
     match (from, to) {
         (from, to) if from == to => Ok(()),
         (_, Stage::Secured) if !shut_out.is_empty() => Err(format!(
-            "{} {} up without a certificate, and would be shut out: let each join first \
-             (quilt-mesh-control token create, and the agent's --join), or force it: {}{}",
-            shut_out.len(),
-            match shut_out.len() {
-                1 => "node is",
-                _ => "nodes are",
-            },
-            shut_out[..shut_out.len().min(10)].join(", "),
-            if shut_out.len() > 10 { ", …" } else { "" },
+            "{} up without a certificate, and would be shut out: let each join first \
+             (quilt-mesh-control token create, and the agent's --join), or force it (--force): {}",
+            nodes_are(shut_out.len()),
+            named(shut_out)
         )),
         _ => Ok(()),
     }
 }
 
+/// Whether the first credential may be made in a cluster that has none: from then on nobody is let in without, so that
+/// nodes which are up and have none would be shut out in one moment.
+fn check_first(stage: Stage, had_credentials: bool, shut_out: &[&str]) -> Result<(), String> {
+    if stage != Stage::Secured || had_credentials || shut_out.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} up without a certificate, and would be shut out by the first credential of this cluster: {}. Have them let in \
+         until each has joined (quilt-mesh-control secure, and secure --finish after the last), or go on regardless (--force)",
+        nodes_are(shut_out.len()),
+        named(shut_out)
+    ))
+}
+
+/// Those of the nodes without credentials that are up.
+fn up(without: &[(String, bool)]) -> Vec<&str> {
+    let up = without.iter().filter(|(_, up)| *up);
+    up.map(|(name, _)| name.as_str()).collect()
+}
+
+fn nodes_are(count: usize) -> String {
+    match count {
+        1 => "1 node is".to_owned(),
+        _ => format!("{count} nodes are"),
+    }
+}
+
+fn named(names: &[&str]) -> String {
+    let shown = names[..names.len().min(MOST_NAMED)].join(", ");
+    match names.len() > MOST_NAMED {
+        true => format!("{shown}, …"),
+        false => shown,
+    }
+}
+
 impl Registry {
+    /// Refuses to make the first credential of a cluster whose nodes would be shut out by it.
+    pub(super) async fn check_first(
+        &self,
+        change: &mut CredentialChange,
+        force: bool,
+    ) -> Result<(), CredentialError> {
+        let had_credentials = self.credentials.any();
+        if force || had_credentials {
+            return Ok(());
+        }
+        let without = change.nodes_without().await?;
+        check_first(self.credentials.stage(), had_credentials, &up(&without))
+            .map_err(CredentialError::NotNow)
+    }
+
     /// Lets everybody in over plain HTTP, wherever they are, as long as the cluster has no credentials (`--insecure`).
     pub fn let_everybody_in(&self) {
         self.insecure.store(true, Ordering::Relaxed);
@@ -70,6 +119,7 @@ impl Registry {
                 None => node_id,
             });
         let count = u32::try_from(without.len()).unwrap_or(u32::MAX);
+        let up: Vec<String> = up(&without).into_iter().map(str::to_owned).collect();
         let names = without.into_iter().map(|(name, _)| name);
         let has_credentials = self.credentials.any();
         let mesh_id = self.credentials.trust().map(|it| it.mesh().to_string());
@@ -85,6 +135,8 @@ impl Registry {
             nodes_without_credentials_count: count,
             nodes_by_certificate_alone: credited.take(MOST_SHOWN).collect(),
             nodes_by_certificate_alone_count: credited_count,
+            nodes_up_without_credentials_count: u32::try_from(up.len()).unwrap_or(u32::MAX),
+            nodes_up_without_credentials: up.into_iter().take(MOST_SHOWN).collect(),
         })
     }
 
@@ -112,11 +164,7 @@ impl Registry {
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&doer.mandate).await?;
         let without = change.nodes_without().await?;
-        let up: Vec<&str> = without
-            .iter()
-            .filter(|(_, up)| *up)
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let up = up(&without);
         let from = self.credentials.stage();
         if let Err(why) = check(from, change_to.stage, &up)
             && !change_to.force
@@ -142,6 +190,21 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_credential_shuts_out_nobody_who_is_up() {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let why = check_first(Stage::Secured, false, &names).unwrap_err();
+        assert!(why.contains("6 nodes are up"), "{why}");
+        assert!(why.contains("a, b, c, d, e, …"), "{why}");
+        assert!(why.contains("quilt-mesh-control secure"), "{why}");
+        assert_eq!(check_first(Stage::Secured, false, &[]), Ok(()));
+        // Those are shut out already, and these go on as before.
+        assert_eq!(check_first(Stage::Secured, true, &names), Ok(()));
+        for stage in [Stage::Open, Stage::Moving] {
+            assert_eq!(check_first(stage, false, &names), Ok(()));
+        }
+    }
 
     #[test]
     fn nobody_who_is_up_is_shut_out_by_mistake() {

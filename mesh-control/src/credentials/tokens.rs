@@ -7,6 +7,8 @@ use mesh_rest::join_token::{
 };
 use mesh_rest::registration::LONGEST_HOSTNAME;
 
+use uuid::Uuid;
+
 use super::audit::Doer;
 use super::refusal::CredentialError;
 use super::short_id;
@@ -28,10 +30,13 @@ impl Registry {
         doer: &Doer,
     ) -> Result<CreatedToken, CredentialError> {
         let (uses, ttl) = terms(create)?;
-        // Without one that signs, nobody could join by it.
-        let authority = self.signer()?.trusted().key();
         let secret = Secret::make()?;
         let now = unix_seconds();
+        let _turn = self.turn.lock().await;
+        let mut change = self.begin_credentials(&doer.mandate).await?;
+        // Without one that signs, nobody could join by it.
+        let authority = self.signer_in(&mut change).await?.trusted().key();
+        self.check_first(&mut change, create.force).await?;
         let token = JoinToken {
             authority,
             id: short_id(),
@@ -49,8 +54,6 @@ impl Registry {
             created_by: doer.who.clone(),
             revoked_at: None,
         };
-        let _turn = self.turn.lock().await;
-        let mut change = self.begin_credentials(&doer.mandate).await?;
         if let Some(name) = &create.node {
             stored.only_node_id = match meant(&mut change, name).await {
                 Ok(node_id) => node_id,
@@ -139,6 +142,11 @@ async fn meant(
 ) -> Result<Option<String>, CredentialError> {
     let mut nodes = change.meant_by(name).await?;
     match nodes.len() {
+        // No host is called so.
+        0 if Uuid::try_parse(name).is_ok() => Err(CredentialError::Field {
+            field: "node",
+            rule: format!("no node has the id {name}; see quilt-mesh-control node list"),
+        }),
         0 | 1 => Ok(nodes.pop().map(|node| node.node_id)),
         _ => {
             let name = name.to_owned();

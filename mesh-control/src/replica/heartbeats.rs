@@ -1,7 +1,8 @@
-//! What replicas tell each other: which heartbeats they received, and fences.
+//! What replicas tell each other: which heartbeats they received, fences, and who has the authority's key.
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mesh_rest::node_id::NodeId;
@@ -19,22 +20,29 @@ const TELL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a payload says: who sent it, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Told<'a> {
+pub(super) enum Told<'a> {
     Fence(u64),
     /// Node ids with the Unix seconds of their last heartbeat, by the sender's clock.
     Beats(Vec<(&'a str, i64)>),
     /// Node ids with the tokens that they have by now.
     Tokens(Vec<(&'a str, Succession)>),
+    /// Whoever hears it shall say whether it has the key of the authority that signs.
+    WhoSigns,
+    /// That it has it, or not.
+    Signs(bool),
 }
 
 /// Reads a payload; what it does not understand is of a newer version.
-fn read(payload: &str) -> Option<(&str, Told<'_>)> {
+pub(super) fn read(payload: &str) -> Option<(&str, Told<'_>)> {
     let mut words = payload.split(' ');
     let (sender, kind) = (words.next()?, words.next()?);
     let told = match kind {
         "fence" => Told::Fence(words.next()?.parse().ok()?),
         "beats" => Told::Beats(pairs(words)),
         "tokens" => Told::Tokens(pairs(words)),
+        "who-signs" => Told::WhoSigns,
+        "signs" => Told::Signs(true),
+        "cannot-sign" => Told::Signs(false),
         _ => return None,
     };
     Some((sender, told))
@@ -98,6 +106,9 @@ impl Registry {
             Some((sender, Told::Fence(number))) if sender == replica.name => {
                 replica.fence.send_replace(number);
             }
+            Some((sender, Told::WhoSigns)) if sender != replica.name => {
+                replica.asked_who_signs.store(true, Ordering::Relaxed);
+            }
             Some((sender, Told::Beats(beats))) if sender != replica.name => {
                 // Times are shown by this replica's clock, which the sender's need not agree with.
                 let (now, unix_seconds) = (Instant::now(), unix_seconds());
@@ -128,6 +139,9 @@ impl Registry {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(TELL_INTERVAL) => {}
+            }
+            if replica.asked_who_signs.swap(false, Ordering::Relaxed) {
+                self.say_whether_it_signs(replica).await;
             }
             let untold = self.copy.memory().liveness.take_untold();
             for (payload, told) in payloads(&replica.name, &untold) {

@@ -7,6 +7,7 @@ use mesh_credentials::secret::SecretDigest;
 use mesh_credentials::trust::{Trust, Trusted};
 use mesh_rest::operator::Role;
 use mesh_rest::security::Stage;
+use sqlx::AnyConnection;
 
 use super::{Store, StoreError, Transaction};
 
@@ -110,8 +111,12 @@ pub struct CredentialChanges {
     pub is_whole: bool,
     /// How far the cluster is secured.
     pub stage: Stage,
+    /// Whether anybody ever had credentials, or was to get some.
+    pub had_credentials: bool,
     /// All authorities, the one that signs first.
     pub authorities: Vec<StoredAuthority>,
+    /// Keys of those whose place another has taken, and that are trusted no longer.
+    pub ended: Vec<KeyDigest>,
     /// Nodes' that changed or are new.
     pub nodes: Vec<NodeCredential>,
     /// Tokens that changed or are new.
@@ -145,11 +150,12 @@ impl Store {
         revision: i64,
     ) -> Result<Option<CredentialChanges>, StoreError> {
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
-        let row: Option<(i64, String)> =
-            sqlx::query_as("SELECT credentials_revision, stage FROM cluster WHERE id = 1")
-                .fetch_optional(transaction.connection()?)
-                .await?;
-        let Some((current, stage)) = row else {
+        let row: Option<(i64, String, i64)> = sqlx::query_as(
+            "SELECT credentials_revision, stage, had_credentials FROM cluster WHERE id = 1",
+        )
+        .fetch_optional(transaction.connection()?)
+        .await?;
+        let Some((current, stage, had_credentials)) = row else {
             return Err(super::history::emptied(self.dialect()));
         };
         if current == revision {
@@ -158,12 +164,10 @@ impl Store {
         }
         // It went back: what is known is of another history.
         let revision = if current < revision { -1 } else { revision };
-        let authorities: Vec<(String, String)> = sqlx::query_as(
-            "SELECT certificate, state FROM authorities \
-             ORDER BY CASE state WHEN 'signs' THEN 0 ELSE 1 END, key_digest",
-        )
-        .fetch_all(transaction.connection()?)
-        .await?;
+        let authorities = authorities(transaction.connection()?).await?;
+        let ended: Vec<String> = sqlx::query_scalar("SELECT key_digest FROM ended_authorities")
+            .fetch_all(transaction.connection()?)
+            .await?;
         let nodes: Vec<NodeRow> = sqlx::query_as(
             "SELECT node_id, key_digest, issuer, expires_at, only_hostname, revoked_at \
              FROM node_credentials WHERE revision > $1",
@@ -190,9 +194,11 @@ impl Store {
             revision: current,
             is_whole: revision == -1,
             stage: stage_of(&stage)?,
-            authorities: authorities
-                .into_iter()
-                .map(authority)
+            had_credentials: had_credentials != 0,
+            authorities,
+            ended: ended
+                .iter()
+                .map(|key| read("the key", "an authority", key))
                 .collect::<Result<_, _>>()?,
             nodes: nodes.into_iter().map(node).collect::<Result<_, _>>()?,
             tokens: tokens.into_iter().map(token).collect::<Result<_, _>>()?,
@@ -202,6 +208,19 @@ impl Store {
                 .collect::<Result<_, _>>()?,
         }))
     }
+}
+
+/// Every authority that is trusted, the one that signs first.
+pub(super) async fn authorities(
+    connection: &mut AnyConnection,
+) -> Result<Vec<StoredAuthority>, StoreError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT certificate, state FROM authorities \
+         ORDER BY CASE state WHEN 'signs' THEN 0 ELSE 1 END, key_digest",
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(authority).collect()
 }
 
 pub(super) fn stage_of(text: &str) -> Result<Stage, StoreError> {

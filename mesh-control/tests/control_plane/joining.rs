@@ -2,7 +2,7 @@
 //! to do by their own command line.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,18 +27,22 @@ use crate::stepped_clock::{SteppedClock, machine_seconds};
 
 /// What `quilt-mesh-control` says, told this, where `setup` serves. An error: what it says when it refuses.
 pub(crate) fn told(setup: &Setup, words: &[&str]) -> Result<String, String> {
-    let said = Command::new(env!("CARGO_BIN_EXE_quilt-mesh-control"))
+    let said = tell(setup, words);
+    match said.status.success() {
+        true => Ok(String::from_utf8(said.stdout).unwrap()),
+        false => Err(String::from_utf8(said.stderr).unwrap()),
+    }
+}
+
+/// The same, with all that it says beside it.
+pub(crate) fn tell(setup: &Setup, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quilt-mesh-control"))
         .args(words)
         .arg("--state-dir")
         .arg(setup.folder())
         .stdin(Stdio::null())
         .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    match said.status.success() {
-        true => Ok(text(&said.stdout)),
-        false => Err(text(&said.stderr)),
-    }
+        .unwrap()
 }
 
 pub(crate) fn token(setup: &Setup, more: &[&str]) -> JoinToken {
@@ -49,7 +53,7 @@ pub(crate) fn token(setup: &Setup, more: &[&str]) -> JoinToken {
 /// A host, with what it keeps on its disk.
 pub(crate) struct Host {
     key: NodeKeyPair,
-    joined: Option<Joined>,
+    pub(crate) joined: Option<Joined>,
     clock: Clock,
     /// The address that it connects from; `None`: whichever the kernel chooses.
     pub(crate) from: Option<Ipv4Addr>,
@@ -77,7 +81,7 @@ impl Host {
     }
 
     /// Asks over TLS. An error: the connection did not come to be, or ended.
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         address: SocketAddr,
         known_by: KnownBy,
@@ -127,7 +131,7 @@ impl Host {
         self.try_call(control, path, body).await.unwrap()
     }
 
-    async fn get(&self, control: &ControlPlane, path: &str) -> Answer {
+    pub(crate) async fn get(&self, control: &ControlPlane, path: &str) -> Answer {
         let authorities = &self.joined.as_ref().unwrap().authorities;
         let known_by = KnownBy::Trust(Trust::from_pem(authorities).unwrap());
         let asked = request("GET", path, "");

@@ -329,9 +329,10 @@ async fn a_database_from_before_there_were_reports_is_brought_up_to_date() {
         .admitted();
     assert!(replicas.running.pop().unwrap().stop().success());
     let before = "DROP TABLE reports, history, remembered_leases, authorities, node_credentials, join_tokens, \
-                  operators, audit; \
+                  operators, audit, ended_authorities; \
                   ALTER TABLE cluster DROP COLUMN vxlan_port, DROP COLUMN vni, DROP COLUMN held_until, \
-                  DROP COLUMN node_timeout_ms, DROP COLUMN stage, DROP COLUMN credentials_revision; \
+                  DROP COLUMN node_timeout_ms, DROP COLUMN stage, DROP COLUMN credentials_revision, \
+                  DROP COLUMN had_credentials; \
                   ALTER TABLE nodes DROP COLUMN overlay_mtu, DROP COLUMN left_at, DROP COLUMN succession, DROP COLUMN displaced; \
                   DELETE FROM _sqlx_migrations WHERE version >= 4";
     replicas.postgres.execute(&replicas.url, before).unwrap();

@@ -23,7 +23,8 @@ fn chosen(variable: &str, default: impl FnOnce() -> String) -> String {
 }
 
 /// The calls that need credentials at every stage.
-const OF_OPERATORS: &str = "^/api/(tokens|audit|operators|security|ca/|renew)|/revoke$";
+const OF_OPERATORS: &str =
+    "^/api/(tokens|audit|node-credentials|operators|security|ca/|renew)|/revoke$";
 
 /// Has requests made of some of the calls, and what of them is not as described said.
 fn fuzz(control_plane: &ControlPlane, more: &[&str]) {

@@ -343,6 +343,7 @@ async fn as_long_as_there_are_no_credentials_this_host_may_what_it_always_could(
     for (method, path) in calls() {
         let is_of_credentials = [
             "/api/tokens",
+            "/api/node-credentials",
             "/api/operators",
             "/api/security",
             "/api/audit",
