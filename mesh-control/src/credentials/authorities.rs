@@ -20,7 +20,6 @@ use tracing::{info, warn};
 
 use super::audit::Doer;
 use super::refusal::CredentialError;
-use crate::access::mandate::Mandate;
 use crate::registry::{Registry, unix_seconds};
 use crate::store::{AuthorityState, StoreError};
 

@@ -17,7 +17,6 @@ impl CredentialChange {
         .bind(token_id)
         .bind(now)
         .bind(self.revision)
-        .bind(token.only_node_id.as_deref())
         .execute(self.transaction.connection()?)
         .await?;
         Ok(used.rows_affected() > 0)
@@ -42,6 +41,7 @@ impl CredentialChange {
         .bind(token.created_at)
         .bind(&token.created_by)
         .bind(self.revision)
+        .bind(token.only_node_id.as_deref())
         .execute(self.transaction.connection()?)
         .await?;
         self.there_are_credentials().await
