@@ -72,12 +72,15 @@ pub struct AuthorityList {
     pub authorities: Vec<AuthorityEntry>,
 }
 
+/// The longest [`AuthorityKeys::keys`], in bytes: two authorities, of which there are no more at a time, have a third of it.
+pub const LONGEST_KEYS: usize = 8192;
+
 /// The body of `POST /api/ca/import`, and the answer to `POST /api/ca/export`: who has it may sign.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityKeys {
     /// The certificate and the private key of each authority, in PEM, one after another.
-    #[cfg_attr(feature = "openapi", schema(max_length = 8192))]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 8192))]
     pub keys: String,
 }
 

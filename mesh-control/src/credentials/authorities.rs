@@ -15,7 +15,7 @@ use mesh_credentials::authority_file::{self, AuthorityFileError};
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::name::MeshId;
 use mesh_credentials::secret_file::SecretFileError;
-use mesh_rest::join::{AuthorityEntry, AuthorityList};
+use mesh_rest::join::{AuthorityEntry, AuthorityList, LONGEST_KEYS};
 use tracing::{info, warn};
 
 use super::audit::Doer;
@@ -154,6 +154,28 @@ impl Authorities {
     }
 }
 
+/// The authorities that somebody brings, with their keys.
+fn read_given(pem: &str) -> Result<Vec<Authority>, CredentialError> {
+    let wrong = |rule: String| CredentialError::Field {
+        field: "keys",
+        rule,
+    };
+    if pem.len() > LONGEST_KEYS {
+        let length = pem.len();
+        return Err(wrong(format!(
+            "it has {length} bytes, and what was exported has at most {LONGEST_KEYS}"
+        )));
+    }
+    let given = authority_file::parse(pem).map_err(|error| wrong(error.to_string()))?;
+    match given.is_empty() {
+        true => Err(wrong(
+            "there is no authority in it; it is what quilt-mesh-control ca export has printed"
+                .to_owned(),
+        )),
+        false => Ok(given),
+    }
+}
+
 impl Registry {
     /// Takes up the authorities in `file`, or makes the first of a new mesh. When it returns, certificates can be signed.
     ///
@@ -268,7 +290,7 @@ impl Registry {
     ///
     /// [`CredentialError`]; nothing has changed then.
     pub async fn import_authorities(&self, pem: &str, doer: &Doer) -> Result<(), CredentialError> {
-        let mut given = authority_file::parse(pem)?;
+        let mut given = read_given(pem)?;
         self.read_credentials().await?;
         let trusted = self.trusted_keys();
         if let Some(other) = given

@@ -1,9 +1,14 @@
 //! Requests made from the description, thousands of them, right and wrong: is every answer in it?
 
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::process::{ControlPlane, Setup};
+use crate::process::Setup;
 use crate::schemathesis;
 
 /// How many requests are made of each kind for each call. More find more: set `QUILT_MESH_FUZZ_EXAMPLES`.
@@ -27,7 +32,7 @@ const OF_OPERATORS: &str =
     "^/api/(tokens|audit|node-credentials|operators|security|ca/|renew)|/revoke$";
 
 /// Has requests made of some of the calls, and what of them is not as described said.
-fn fuzz(control_plane: &ControlPlane, more: &[&str]) {
+fn fuzz(address: SocketAddr, more: &[&str]) {
     let program = schemathesis::program();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("hooks.py"), include_str!("hooks.py")).unwrap();
@@ -45,10 +50,7 @@ fn fuzz(control_plane: &ControlPlane, more: &[&str]) {
         .env("NO_PROXY", "*")
         .env("NO_COLOR", "1")
         .arg("run")
-        .arg(format!(
-            "http://{}/api/openapi.json",
-            control_plane.address()
-        ))
+        .arg(format!("http://{address}/api/openapi.json"))
         .args(["--checks", CHECKS, "--seed", &seed, "--max-examples"])
         .arg(chosen("QUILT_MESH_FUZZ_EXAMPLES", || EXAMPLES.to_owned()))
         // How fast this machine makes requests is not the question.
@@ -72,7 +74,10 @@ fn fuzz(control_plane: &ControlPlane, more: &[&str]) {
 async fn no_request_made_from_the_description_is_answered_with_500_or_outside_of_it() {
     let setup = Setup::new();
     let control_plane = setup.start();
-    fuzz(&control_plane, &["--exclude-path-regex", OF_OPERATORS]);
+    fuzz(
+        control_plane.address(),
+        &["--exclude-path-regex", OF_OPERATORS],
+    );
     assert!(control_plane.stop().success());
 
     // It got past the front door: a node was registered. It may have been released again (seed 1795912597 ends so),
@@ -97,8 +102,55 @@ fn no_request_of_an_operator_is_answered_with_500_or_outside_of_the_description(
     let token = String::from_utf8(made.stdout).unwrap();
     let authorization = format!("Authorization: Bearer {}", token.trim());
     fuzz(
-        &control_plane,
+        control_plane.address(),
         &["--include-path-regex", OF_OPERATORS, "-H", &authorization],
     );
     assert!(control_plane.stop().success());
+}
+
+/// A port of loopback that leads to a Unix socket, which the program that makes the requests knows nothing of. It is
+/// there until the test ends.
+fn leads_to(socket: PathBuf) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for caller in listener.incoming() {
+            let (caller, socket) = (caller.unwrap(), socket.clone());
+            thread::spawn(move || carry(&caller, &socket));
+        }
+    });
+    address
+}
+
+/// Carries what each side says to the other until both have ended.
+fn carry(caller: &TcpStream, socket: &Path) -> io::Result<()> {
+    let called = UnixStream::connect(socket)?;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let there = io::copy(&mut &*caller, &mut &called);
+            // Whoever sends no more may still wait for an answer.
+            called.shutdown(std::net::Shutdown::Write).and(there)
+        });
+        let back = io::copy(&mut &called, &mut &*caller);
+        caller.shutdown(std::net::Shutdown::Both).and(back)
+    })?;
+    Ok(())
+}
+
+/// Everything that is done on the control plane's own host alone, with all that goes with it, on the socket where it is
+/// done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_over_the_admin_socket_is_answered_with_500_or_outside_of_the_description() {
+    let setup = Setup::new();
+    let control_plane = setup.start();
+    let address = leads_to(setup.folder().join("admin.sock"));
+    tokio::task::block_in_place(|| fuzz(address, &["--include-path-regex", OF_OPERATORS]));
+    assert!(control_plane.stop().success());
+
+    // It got past the front door: an operator was made, which is done there alone.
+    let operators: i64 = sqlx::query_scalar("SELECT count(*) FROM operators")
+        .fetch_one(&mut setup.database().await)
+        .await
+        .unwrap();
+    assert!(operators > 0, "no request made an operator");
 }

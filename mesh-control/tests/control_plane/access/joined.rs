@@ -9,7 +9,7 @@ use mesh_credentials::node_key_pair::NodeKeyPair;
 use mesh_credentials::tls;
 use mesh_credentials::trust::Trust;
 use serde_json::{Value, json};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -18,47 +18,68 @@ use super::client::{Answer, Connection, PATIENCE, request, with_json};
 use crate::answer::node;
 use crate::process::{ControlPlane, Setup};
 
-struct Served {
-    control_plane: ControlPlane,
+pub(super) struct Served {
+    pub(super) control_plane: ControlPlane,
     setup: Setup,
 }
 
 /// What a host has when it has joined.
-struct Host {
-    node_id: String,
+pub(super) struct Host {
+    pub(super) node_id: String,
     certificate: String,
-    key: NodeKeyPair,
+    pub(super) key: NodeKeyPair,
     trust: Trust,
 }
 
-fn body(answer: &Answer) -> Value {
+pub(super) fn body(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.body);
     serde_json::from_str(&answer.body).unwrap()
 }
 
 impl Served {
-    fn start() -> Self {
-        let setup = Setup::new();
+    pub(super) fn start() -> Self {
+        Self::start_so(Setup::new())
+    }
+
+    pub(super) fn start_so(setup: Setup) -> Self {
         Self {
             control_plane: setup.start(),
             setup,
         }
     }
 
-    async fn admin(&self, path: &str, json: &Value) -> Answer {
-        let socket = self.setup.folder().join("admin.sock");
-        let stream = UnixStream::connect(socket).await.unwrap();
+    pub(super) fn admin_socket(&self) -> std::path::PathBuf {
+        self.setup.folder().join("admin.sock")
+    }
+
+    pub(super) async fn admin(&self, path: &str, json: &Value) -> Answer {
+        let stream = UnixStream::connect(self.admin_socket()).await.unwrap();
         let request = with_json("POST", path, "", json);
         Connection::new(stream).ask(&request).await
     }
 
-    async fn token(&self) -> JoinToken {
-        let made = body(&self.admin("/api/tokens", &json!({})).await);
+    pub(super) async fn token(&self) -> JoinToken {
+        self.token_for(1).await
+    }
+
+    /// For so many hosts.
+    pub(super) async fn token_for(&self, uses: u32) -> JoinToken {
+        let made = body(&self.admin("/api/tokens", &json!({"uses": uses})).await);
         made["token"].as_str().unwrap().parse().unwrap()
     }
 
     async fn connect(
         &self,
+        known_by: KnownBy,
+        host: Option<&Host>,
+    ) -> Connection<TlsStream<TcpStream>> {
+        self.connect_from("127.0.0.1", known_by, host).await
+    }
+
+    /// The same from another address of loopback's.
+    pub(super) async fn connect_from(
+        &self,
+        source: &str,
         known_by: KnownBy,
         host: Option<&Host>,
     ) -> Connection<TlsStream<TcpStream>> {
@@ -68,12 +89,14 @@ impl Served {
             .zip(key.as_deref());
         let config = tls::client(Arc::new(ControlPlaneCheck::new(known_by)), identity).unwrap();
         let address = self.control_plane.address();
-        let stream = TcpStream::connect(address).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        let stream = socket.connect(address).await.unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(address.ip().into(), stream);
         Connection::new(timeout(PATIENCE, stream).await.unwrap().unwrap())
     }
 
-    async fn join(&self, token: &JoinToken, key: &NodeKeyPair) -> Answer {
+    pub(super) async fn join(&self, token: &JoinToken, key: &NodeKeyPair) -> Answer {
         let join = json!({"token": token.to_string(), "request": key.request().unwrap()});
         let mut connection = self.connect(KnownBy::Key(token.authority), None).await;
         connection
@@ -81,7 +104,7 @@ impl Served {
             .await
     }
 
-    async fn joined(&self) -> Host {
+    pub(super) async fn joined(&self) -> Host {
         let key = NodeKeyPair::make().unwrap();
         let joined = body(&self.join(&self.token().await, &key).await);
         let text = |member: &str| joined[member].as_str().unwrap().to_owned();
@@ -93,7 +116,7 @@ impl Served {
         }
     }
 
-    async fn as_node(&self, host: &Host) -> Connection<TlsStream<TcpStream>> {
+    pub(super) async fn as_node(&self, host: &Host) -> Connection<TlsStream<TcpStream>> {
         let trust = KnownBy::Trust(host.trust.clone());
         self.connect(trust, Some(host)).await
     }
@@ -141,6 +164,33 @@ async fn a_host_joins_by_a_token_acts_as_its_node_alone_and_is_out_when_it_is_re
         "unauthorized"
     );
     assert!(served.control_plane.stop().success());
+}
+
+#[tokio::test]
+async fn what_is_no_export_of_authorities_is_refused_as_such() {
+    let served = Served::start();
+    let exported = body(&served.admin("/api/ca/export", &json!({})).await);
+    let exported = exported["keys"].as_str().unwrap().to_owned();
+    let only_key = exported.split_once("-----END CERTIFICATE-----").unwrap().1;
+    for wrong in [
+        "",
+        "a file of something else",
+        "-----BEGIN CERTIFICATE-----",
+        &exported[..exported.len() / 2],
+        only_key,
+        &exported.replace("PRIVATE KEY", "CERTIFICATE"),
+        &exported.repeat(20),
+    ] {
+        let answer = served
+            .admin("/api/ca/import", &json!({"keys": wrong}))
+            .await;
+        assert_eq!(answer.kind(), "invalid-fields", "{wrong}: {}", answer.body);
+        assert!(answer.body.contains("#/keys"), "{}", answer.body);
+    }
+    let answer = served
+        .admin("/api/ca/import", &json!({"keys": exported}))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
 #[tokio::test]
