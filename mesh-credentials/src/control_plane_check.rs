@@ -1,17 +1,17 @@
 //! How a node, or a person's program, checks that it talks to the mesh's own control plane.
 
-use std::sync::{Arc, RwLock};
+use std::sync::RwLock;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::certificate::Presented;
 use crate::chain::{Shown, other, verify};
+use crate::handshake_signature;
 use crate::key_digest::KeyDigest;
 use crate::name::Name;
 use crate::tls;
@@ -69,7 +69,6 @@ pub enum KnownBy {
 #[derive(Debug)]
 pub struct ControlPlaneCheck {
     known_by: RwLock<KnownBy>,
-    provider: Arc<CryptoProvider>,
     hints: Vec<DistinguishedName>,
 }
 
@@ -79,7 +78,6 @@ impl ControlPlaneCheck {
     pub fn new(known_by: KnownBy) -> Self {
         Self {
             known_by: RwLock::new(known_by),
-            provider: tls::provider(),
             hints: vec![tls::hint()],
         }
     }
@@ -124,7 +122,7 @@ impl ServerCertVerifier for ControlPlaneCheck {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+        handshake_signature::of_tls12()
     }
 
     fn verify_tls13_signature(
@@ -133,14 +131,11 @@ impl ServerCertVerifier for ControlPlaneCheck {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        handshake_signature::verify(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        handshake_signature::schemes()
     }
 
     /// Tells a control plane that has another certificate beside the mesh's which of them to show.

@@ -14,6 +14,7 @@ pub mod authority_file;
 pub mod certificate;
 mod chain;
 pub mod control_plane_check;
+pub mod handshake_signature;
 pub mod join_token;
 pub mod key_digest;
 pub mod name;

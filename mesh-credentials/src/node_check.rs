@@ -1,20 +1,16 @@
 //! How the control plane checks the certificates that it is shown.
 
-use std::sync::{Arc, RwLock};
+use std::sync::RwLock;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use crate::certificate::Presented;
 use crate::chain::{Shown, verify};
+use crate::handshake_signature;
 use crate::name::Name;
-use crate::tls;
 use crate::trust::Trust;
 
 /// Takes no certificate, or that of a node which a trusted authority signed. Whether it holds *now*, and whether the
@@ -22,7 +18,6 @@ use crate::trust::Trust;
 #[derive(Debug)]
 pub struct NodeCheck {
     trust: RwLock<Trust>,
-    provider: Arc<CryptoProvider>,
 }
 
 impl NodeCheck {
@@ -31,7 +26,6 @@ impl NodeCheck {
     pub fn new(trust: Trust) -> Self {
         Self {
             trust: RwLock::new(trust),
-            provider: tls::provider(),
         }
     }
 
@@ -85,7 +79,7 @@ impl ClientCertVerifier for NodeCheck {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+        handshake_signature::of_tls12()
     }
 
     fn verify_tls13_signature(
@@ -94,13 +88,10 @@ impl ClientCertVerifier for NodeCheck {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        handshake_signature::verify(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        handshake_signature::schemes()
     }
 }

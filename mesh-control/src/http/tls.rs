@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mesh_credentials::authority::Identity;
 use mesh_credentials::certificate::Presented;
+use mesh_credentials::handshake_signature;
 use mesh_credentials::node_check::NodeCheck;
 use mesh_credentials::own_certificate::OwnCheck;
 use mesh_credentials::tls::{self, certificates, private_key};
@@ -17,14 +18,13 @@ use mesh_credentials::tls_files::{
 };
 use mesh_credentials::trust::{Trust, Trusted};
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::verify_tls13_signature;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -340,7 +340,7 @@ impl ClientCertVerifier for ClientCheck {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+        handshake_signature::of_tls12()
     }
 
     fn verify_tls13_signature(
@@ -349,12 +349,10 @@ impl ClientCertVerifier for ClientCheck {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = tls::provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, &algorithms)
+        handshake_signature::verify(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = tls::provider().signature_verification_algorithms;
-        algorithms.supported_schemes()
+        handshake_signature::schemes()
     }
 }
