@@ -367,7 +367,7 @@ async fn these_calls_are_served_on_the_socket_alone() {
 }
 
 /// Does `work` on a thread with that user's and group's credentials, without any capability.
-fn run_as<T: Send + 'static>(user: u32, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn run_as<T: Send + 'static>(user: u32, work: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::spawn(move || {
         // SAFETY: the raw calls change the calling thread alone, which ends with this closure.
         unsafe {

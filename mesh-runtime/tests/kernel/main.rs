@@ -14,6 +14,7 @@ mod containers;
 mod embedded;
 mod endpoints;
 mod entries;
+mod enumerated;
 mod headroom;
 mod host;
 mod leases;

@@ -28,10 +28,10 @@ use crate::{
     host::{ADDRESS, DEADLINE, Host, run_to_end},
 };
 
-const PORT: u16 = 50051;
+pub(crate) const PORT: u16 = 50051;
 
 /// A runtime with a TLS door.
-struct Door<'a> {
+pub(crate) struct Door<'a> {
     host: &'a Host,
     child: Child,
 }
@@ -59,7 +59,7 @@ fn options(host: &Host, address: &str) -> Vec<String> {
     options.into_iter().flat_map(words).collect()
 }
 
-async fn start<'a>(host: &'a Host, authority: &Authority, address: &str) -> Door<'a> {
+pub(crate) async fn start<'a>(host: &'a Host, authority: &Authority, address: &str) -> Door<'a> {
     authority.equip(host.dir.path());
     let options = options(host, address);
     let options: Vec<_> = options.iter().map(String::as_str).collect();
@@ -77,7 +77,7 @@ async fn start<'a>(host: &'a Host, authority: &Authority, address: &str) -> Door
 }
 
 impl Door<'_> {
-    fn plain(&self, address: &str) -> io::Result<std::net::TcpStream> {
+    pub(crate) fn plain(&self, address: &str) -> io::Result<std::net::TcpStream> {
         let connect = || std::net::TcpStream::connect((address, PORT));
         self.host.netns.run(connect).unwrap()
     }
@@ -96,7 +96,7 @@ impl Door<'_> {
         Ok(status.into_inner())
     }
 
-    async fn channel(
+    pub(crate) async fn channel(
         &self,
         address: &str,
         roots: &str,

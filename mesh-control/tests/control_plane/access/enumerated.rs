@@ -247,6 +247,67 @@ async fn nothing_beyond_the_written_list_is_answered_to_strangers_nor_changes_an
     }
 }
 
+/// A call that is described has one method, or two; by all others nothing is answered on its path either.
+#[tokio::test]
+async fn no_other_method_of_any_path_is_answered_to_strangers_nor_changes_anything() {
+    let (server, victim, admin) = secured().await;
+    let other = server.node("other", 0);
+    let expired = server.node("expired", -8 * 24 * 60 * 60);
+    let reader = server.operator("reader", Role::Read, false);
+    let strangers: [(Stranger<'_>, &[&[&str]]); 4] = [
+        (Stranger::Tls(None, ""), &[PUBLIC]),
+        (Stranger::Tls(Some(&other), ""), &[PUBLIC, OF_ANOTHER_NODE]),
+        (
+            Stranger::Tls(Some(&expired), ""),
+            &[PUBLIC, OF_AN_EXPIRED_NODE],
+        ),
+        (Stranger::Plain(&reader), &[PUBLIC, OF_A_READER]),
+    ];
+    let before = state(&server, &admin).await;
+    let described: BTreeSet<_> = calls().into_iter().collect();
+    let paths: BTreeSet<&String> = described.iter().map(|(_, path)| path).collect();
+    for path in paths {
+        let at = path.replace("{id}", &victim);
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            if described.contains(&(method.to_owned(), path.clone())) {
+                continue;
+            }
+            for (stranger, _) in &strangers {
+                let request = request(method, &at, stranger.headers());
+                let answer = ask(&server, stranger, &request).await;
+                let is_refused = (400..500).contains(&answer.status);
+                assert!(
+                    is_refused,
+                    "{method} {path}: {} {}",
+                    answer.status, answer.body
+                );
+            }
+        }
+        for (stranger, lists) in &strangers {
+            let as_get = format!("GET {path}");
+            let may_look = lists.iter().any(|list| list.contains(&as_get.as_str()));
+            let headers = format!("{}Connection: close\r\n", stranger.headers());
+            let head = request("HEAD", &at, &headers);
+            let answer = match stranger {
+                Stranger::Plain(_) => {
+                    let mut connection = plain(&server).await;
+                    connection.send(&head).await.unwrap();
+                    connection.answer_head().await
+                }
+                Stranger::Tls(identity, _) => {
+                    let mut connection = tls(&server, *identity).await;
+                    connection.send(&head).await.unwrap();
+                    connection.answer_head().await
+                }
+            };
+            let status = answer.unwrap().status;
+            let is_refused = [401, 403, 405, 429].contains(&status);
+            assert_eq!(is_refused, !may_look, "HEAD {path}: {status}");
+        }
+    }
+    assert_eq!(state(&server, &admin).await, before);
+}
+
 /// Whatever way a path is written, it leads to the call that it was let in for, or to none.
 #[tokio::test]
 async fn no_notation_of_a_path_and_no_header_leads_around_the_table() {
