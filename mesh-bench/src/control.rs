@@ -1,8 +1,11 @@
 //! The control plane under simulated agents that speak its real protocol over loopback.
 
 mod agents;
+mod beating;
 mod connection;
 mod emptied;
+mod ended;
+mod flood;
 mod joining;
 mod measure;
 mod over_tls;
@@ -77,6 +80,18 @@ pub(crate) struct ControlOptions {
           conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers", "emptied", "unknown"])]
     tls: Option<u32>,
 
+    /// Measure something else: so many hosts a second try to join, good ones and bad, from many addresses: what becomes of
+    /// them, and how long a node's heartbeats take meanwhile
+    #[arg(long, env = "QUILT_MESH_JOIN_FLOOD", value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=100_000),
+          conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers", "emptied", "unknown", "tls"])]
+    join_flood: Option<u32>,
+
+    /// Measure something else: so many questions wait, each of another node, and their authority is retired: how soon all of
+    /// them have ended
+    #[arg(long, env = "QUILT_MESH_ENDED", value_name = "QUESTIONS", value_parser = clap::value_parser!(u32).range(2..=65_000),
+          conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers", "emptied", "unknown", "tls", "join_flood"])]
+    ended: Option<u32>,
+
     /// Write the figures as one JSON document
     #[arg(long, env = "QUILT_MESH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
@@ -116,6 +131,13 @@ pub(crate) async fn run(options: &ControlOptions) -> anyhow::Result<()> {
     }
     if let Some(per_second) = options.unknown {
         return unknown::run(per_second).await;
+    }
+    if let Some(per_second) = options.join_flood {
+        return flood::run(per_second).await;
+    }
+    if let Some(questions) = options.ended {
+        ensure_open_files(usize::try_from(questions)?, 1, files)?;
+        return ended::run(questions).await;
     }
     if let Some(agents) = options.tls {
         let watched = Duration::from_secs(options.idle_seconds);
