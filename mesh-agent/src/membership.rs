@@ -253,7 +253,8 @@ impl Member {
                 }
             }
             self.save_again(&current).await;
-            sleep(pauses.next().unwrap_or(longest).min(longest)).await;
+            let pause = pauses.next().unwrap_or(longest).min(longest);
+            sleep(error.pause(pause)).await;
             if let Some(other) = self.joined_meanwhile(Some(&current)) {
                 return other;
             }

@@ -6,14 +6,16 @@
 //! is not in it is let in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, Uri};
+use mesh_rest::feed_query::LONGEST_WAIT_SECONDS;
 use mesh_rest::problem_kind::Kind;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
 
 use crate::api::access::{Needs, Rule};
-use crate::api::problem::{Problem, RETRY_AFTER_MEMBER};
+use crate::api::problem::Problem;
 use crate::registry::unix_seconds;
 use caller::{Caller, Shown};
 use credentials::{Credentials, Refusal};
@@ -29,6 +31,7 @@ pub mod known;
 pub mod mandate;
 pub mod names;
 pub mod origin;
+pub(crate) mod rate;
 pub mod refusals;
 
 /// The most of a request that stands in the log, in characters.
@@ -150,6 +153,14 @@ impl Access {
         }
     }
 
+    /// How long the certificate on a connection holds, as far as its end is in sight of a question that waits.
+    pub(crate) fn until_expiry(&self, origin: &Origin) -> Option<Duration> {
+        let last = origin.certificate.as_ref()?.not_after();
+        // It holds in that second, too. One that has expired was taken for another reason.
+        let left = u64::try_from(last.saturating_add(1).checked_sub((self.clock)())?).ok()?;
+        (left > 0 && left <= LONGEST_WAIT_SECONDS).then(|| Duration::from_secs(left))
+    }
+
     /// Notes that something was refused to whoever is at `origin`; what to answer. `who` and `what` are for the log.
     pub fn refuse(&self, origin: &Origin, who: &str, what: &str, problem: Problem) -> Problem {
         let Some(source) = origin.source() else {
@@ -171,13 +182,10 @@ impl Access {
                 problem
             }
             Verdict::SlowDown { retry_after } => {
-                let seconds = retry_after.as_millis().div_ceil(1000).max(1);
-                let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
-                let detail = format!(
-                    "too many requests from {source} were refused; whatever is wrong there, try again in {seconds} s. Valid \
-                     credentials are taken meanwhile"
+                let why = format!(
+                    "too many requests from {source} were refused, whatever is wrong there"
                 );
-                Problem::new(Kind::SlowDown, detail).with(RETRY_AFTER_MEMBER, seconds)
+                Problem::slow_down(&why, retry_after)
             }
         }
     }

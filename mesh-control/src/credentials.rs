@@ -11,6 +11,7 @@
 //! | `replaced_authority` | a new authority in the place of one whose key is lost |
 //! | `nodes` | nodes with their credentials: listed, revoked |
 //! | `join` | which node a host becomes that brings a token, and the certificate that it gets |
+//! | `issued` | how often one key is given a certificate |
 //! | `tokens`, `operators` | what lets hosts join, and people ask |
 //! | `judged` | it, as requests are judged by it |
 //! | `shown` | the certificate that is shown to others |
@@ -20,6 +21,7 @@
 pub mod audit;
 pub mod authorities;
 mod credit;
+pub(crate) mod issued;
 pub mod join;
 mod judged;
 mod lost_database;

@@ -11,6 +11,7 @@ pub(crate) mod connection;
 mod encrypted;
 mod handshakes;
 pub(crate) mod limits;
+mod shares;
 pub mod tls;
 
 pub use connection::Site;

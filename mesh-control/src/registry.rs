@@ -26,6 +26,7 @@ use crate::copy::feed::{Feed, Place};
 use crate::copy::{Copy, Memory, Reads};
 use crate::credentials::audit::Audit;
 use crate::credentials::authorities::Authorities;
+use crate::credentials::issued::Issued;
 use crate::credentials::mark::Mark;
 use crate::credentials::memory::Credentials;
 use crate::replica::Replica;
@@ -76,6 +77,8 @@ pub struct Registry {
     pub(crate) credential_reads: Reads,
     /// What this host remembers of them although the database is lost.
     pub(crate) mark: Mark,
+    /// Who was given certificates lately.
+    pub(crate) issued: Issued,
     /// The keys of the authorities that sign.
     pub(crate) authorities: Authorities,
     /// See [`Registry::let_everybody_in`].
@@ -123,6 +126,7 @@ impl Registry {
             credentials: Credentials::default(),
             credential_reads: Reads::default(),
             mark: Mark::default(),
+            issued: Issued::default(),
             authorities: Authorities::default(),
             insecure: AtomicBool::new(false),
             audit,

@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::{lenient, node_id::NodeId, problem_kind::Kind};
 
+/// The member of a `slow-down` that says after how many seconds to try again, as the header `Retry-After` does.
+pub const RETRY_AFTER_MEMBER: &str = "retry_after_seconds";
+
 /// An error (RFC 9457). Some kinds have more members, such as `errors`, `holder` or `subnets`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

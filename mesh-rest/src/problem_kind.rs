@@ -66,7 +66,7 @@ pub enum Kind {
     WrongHost,
     /// Plain HTTP is not spoken with who asks.
     TlsRequired,
-    /// Too many requests from there were refused.
+    /// Too many requests from there were refused, or come at once or too often.
     SlowDown,
     /// This control plane has no certificate authority.
     NoAuthority,
@@ -150,7 +150,7 @@ impl Kind {
             Self::WrongOrigin => (403, "wrong-origin", "Asked by another site"),
             Self::WrongHost => (421, "wrong-host", "Not this host"),
             Self::TlsRequired => (426, "tls-required", "TLS required"),
-            Self::SlowDown => (429, "slow-down", "Too many refusals"),
+            Self::SlowDown => (429, "slow-down", "Too many requests"),
             Self::NoAuthority => (503, "no-authority", "No certificate authority"),
             Self::NoSuchCredential => (404, "no-such-credential", "No such credential"),
             Self::NotNow => (409, "not-now", "Not now"),

@@ -1,5 +1,7 @@
 //! Why a call to the control plane failed.
 
+use std::time::Duration;
+
 use mesh_rest::{client::CallError, problem_kind::Kind};
 
 use crate::{excerpt::Excerpt, node::SubnetError};
@@ -65,6 +67,12 @@ impl ControlPlaneError {
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         self.call()?.kind()
+    }
+
+    /// In how much time the control plane wants to be asked again, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.call()?.retry_after()
     }
 
     /// Whether the credentials of this host are refused, or missing.

@@ -1,10 +1,12 @@
 //! Why the host has not joined, or its certificate is not renewed.
 
+use std::time::Duration;
+
 use mesh_credentials::node_key_pair::NodeKeyPairError;
 use mesh_rest::problem_kind::Kind;
 
 use super::TokenError;
-use crate::{control_plane::ControlPlaneError, credentials::CredentialsError};
+use crate::{control_plane::ControlPlaneError, credentials::CredentialsError, retry};
 
 /// Why the host has not joined, or its certificate is not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,20 @@ impl MembershipError {
         }
     }
 
+    /// How long to wait before the control plane is asked again: `pause`, or as long as it said, within reason.
+    pub(super) fn pause(&self, pause: Duration) -> Duration {
+        let told = match self {
+            Self::ControlPlane(error) => error.retry_after(),
+            _ => None,
+        };
+        // A fleet that was told the same does not come back in step.
+        let told = told.map(|told| {
+            told.min(retry::LONGEST_RENEWAL_PAUSE)
+                .mul_f64(rand::random_range(1.0..1.2))
+        });
+        pause.max(told.unwrap_or_default())
+    }
+
     /// Whether no control plane was there.
     pub(super) fn is_silence(&self) -> bool {
         matches!(self, Self::ControlPlane(error) if error.is_silence() && !error.is_of_credentials())
@@ -52,5 +68,37 @@ impl MembershipError {
             Some(Kind::Forbidden | Kind::UnknownNode) => true,
             _ => error.is_of_credentials(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_rest::{
+        client::CallError,
+        problem::{ProblemDocument, RETRY_AFTER_MEMBER},
+    };
+
+    use super::*;
+
+    #[test]
+    fn who_is_told_to_wait_waits_at_least_as_long_and_not_for_ever() {
+        let told = |seconds: u64| {
+            let mut problem = ProblemDocument::new(Kind::SlowDown, "d");
+            let members = &mut problem.members;
+            members.insert(RETRY_AFTER_MEMBER.to_owned(), seconds.into());
+            let error = CallError::Status {
+                call: String::new(),
+                status: reqwest::StatusCode::TOO_MANY_REQUESTS,
+                detail: String::new(),
+                problem: Some(Box::new(problem)),
+            };
+            MembershipError::from(ControlPlaneError::from(error))
+        };
+        let seconds = Duration::from_secs;
+        assert!((seconds(60)..=seconds(72)).contains(&told(60).pause(seconds(1))));
+        assert_eq!(told(60).pause(seconds(600)), seconds(600));
+        assert!(told(u64::MAX).pause(seconds(1)) <= retry::LONGEST_RENEWAL_PAUSE.mul_f64(1.2));
+        let silent = MembershipError::from(ControlPlaneError::NotAdmitted);
+        assert_eq!(silent.pause(seconds(1)), seconds(1));
     }
 }

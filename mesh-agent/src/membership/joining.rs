@@ -40,7 +40,8 @@ impl Member {
             if error.kind() == Some(Kind::TokenRefused) {
                 self.another_token(token.as_ref(), asked).await;
             } else {
-                sleep(pauses.next().unwrap_or(retry::LONGEST_REGISTER_PAUSE)).await;
+                let pause = pauses.next().unwrap_or(retry::LONGEST_REGISTER_PAUSE);
+                sleep(error.pause(pause)).await;
             }
         }
     }

@@ -27,6 +27,14 @@ pub enum Certificate {
 }
 
 impl Certificate {
+    /// Its last second, in Unix seconds.
+    pub fn not_after(&self) -> i64 {
+        match self {
+            Self::Mesh(presented) => presented.not_after,
+            Self::Own(own) => own.not_after,
+        }
+    }
+
     /// By what its node is known: its key, or what stands for it.
     pub fn key(&self) -> KeyDigest {
         match self {

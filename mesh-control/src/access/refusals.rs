@@ -6,15 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::origin::Source;
-
-/// How often something may be refused.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    /// At once.
-    burst: u32,
-    /// Afterwards, one in each of these.
-    interval: Duration,
-}
+use super::rate::{Debt, Rate};
 
 /// To one source: a whole cluster that restarts with certificates that have expired stands behind its addresses, and
 /// each host asks on each of its connections once or twice.
@@ -48,30 +40,6 @@ pub enum Verdict {
         /// How long.
         retry_after: Duration,
     },
-}
-
-/// When there may be as much as at the beginning again (the theoretical arrival time of ATM's generic cell rate
-/// algorithm).
-#[derive(Debug, Clone, Copy)]
-struct Debt {
-    over: Instant,
-}
-
-impl Debt {
-    fn none(now: Instant) -> Self {
-        Self { over: now }
-    }
-
-    /// Adds one to it, unless it is too high: how long until it is not.
-    fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
-        let most = rate.interval * (rate.burst - 1);
-        let debt = self.over.saturating_duration_since(now);
-        if debt > most {
-            return Err(debt - most);
-        }
-        self.over = now + debt + rate.interval;
-        Ok(())
-    }
 }
 
 #[derive(Debug)]
@@ -144,12 +112,12 @@ impl Table {
             let is_spoken_of = entry
                 .spoken
                 .is_some_and(|spoken| now.saturating_duration_since(spoken) < BETWEEN_WORDS);
-            entry.debt.over > now || is_spoken_of
+            !entry.debt.is_paid(now) || is_spoken_of
         });
         if self.sources.len() < MOST_SOURCES {
             return;
         }
-        let least = self.sources.iter().min_by_key(|(_, entry)| entry.debt.over);
+        let least = self.sources.iter().min_by_key(|(_, entry)| entry.debt);
         if let Some(least) = least.map(|(source, _)| *source) {
             self.sources.remove(&least);
         }
@@ -220,7 +188,7 @@ mod tests {
                     }
                     Verdict::SlowDown { retry_after } => {
                         // After that time there is an answer again.
-                        let mut later = Debt { over: table.sources[&source(who)].debt.over };
+                        let mut later = table.sources[&source(who)].debt;
                         prop_assert!(later.take(EACH, now + retry_after).is_ok());
                     }
                 }

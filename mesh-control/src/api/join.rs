@@ -34,12 +34,18 @@ pub(super) async fn join(
         Err(error) => {
             let outcome = error.to_string();
             let problem = Problem::from(error);
-            if problem.kind() == Kind::TokenRefused {
+            let what = format!("join: {outcome}");
+            match problem.kind() {
                 // It is kept as seldom as it is logged.
-                return Err(asker.refuse(&format!("join: {outcome}"), problem));
+                Kind::TokenRefused | Kind::InvalidFields | Kind::Unauthorized => {
+                    Err(asker.refuse(&what, problem))
+                }
+                Kind::SlowDown => Err(slowed_down(&asker, &what, problem)),
+                _ => {
+                    registry.note(asker.doer.tried("join", "", &outcome));
+                    Err(problem)
+                }
             }
-            registry.note(asker.doer.tried("join", "", &outcome));
-            Err(problem)
         }
     }
 }
@@ -71,7 +77,22 @@ pub(super) async fn renew(
         ));
     };
     let renewed = registry.renew_certificate(node, certificate, &renew.request, &asker.doer);
-    Ok(Json(body::within_deadline(renewed).await??))
+    let renewed = body::within_deadline(renewed).await?;
+    renewed.map(Json).map_err(|error| {
+        let what = format!("renewal: {error}");
+        let problem = Problem::from(error);
+        match problem.kind() {
+            Kind::SlowDown => slowed_down(&asker, &what, problem),
+            _ => problem,
+        }
+    })
+}
+
+/// Notes, as seldom as other refusals, that a host was given no certificate because it was given so many. It is told when
+/// there is one again, and not what its source would be told.
+fn slowed_down(asker: &Asker, what: &str, problem: Problem) -> Problem {
+    let _of_source = asker.refuse(what, problem.clone());
+    problem
 }
 
 /// The mesh's certificate authorities

@@ -1,14 +1,13 @@
 //! Errors on their way to the client.
 
+use std::time::Duration;
+
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use mesh_rest::problem::{FieldError, Holder, ProblemDocument};
+use mesh_rest::problem::{FieldError, Holder, ProblemDocument, RETRY_AFTER_MEMBER};
 use mesh_rest::problem_kind::Kind;
 use serde_json::Value;
-
-/// The member of a `slow-down` that says after how many seconds to try again, as the header does.
-pub(crate) const RETRY_AFTER_MEMBER: &str = "retry_after_seconds";
 
 /// An error on its way to the client.
 #[derive(Debug, Clone)]
@@ -38,6 +37,14 @@ impl Problem {
     /// A path or query that cannot be read.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::new(Kind::Malformed, detail)
+    }
+
+    /// Something came too often. Why, and in how much time it is taken again.
+    pub(crate) fn slow_down(why: &str, retry_after: Duration) -> Self {
+        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        let detail = format!("{why}; try again in {seconds} s");
+        Self::new(Kind::SlowDown, detail).with(RETRY_AFTER_MEMBER, seconds)
     }
 
     /// What is not expected, and was logged.

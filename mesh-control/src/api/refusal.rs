@@ -64,6 +64,7 @@ impl From<CredentialError> for Problem {
             }
             CredentialError::Authority(_) | CredentialError::OtherKey => field("#/request"),
             CredentialError::Field { field: name, .. } => field(&format!("#/{name}")),
+            CredentialError::TooOften(retry_after) => Self::slow_down(&message, retry_after),
             CredentialError::NodeRevoked => Self::new(Kind::Unauthorized, message),
             CredentialError::NoAuthority(_) => Self::new(Kind::NoAuthority, message),
             CredentialError::NothingToRevoke { .. } => Self::new(Kind::NoSuchCredential, message),

@@ -11,6 +11,7 @@
 //! 4. Everybody else is a new node. In particular the key of a node that has credentials proves nothing.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mesh_credentials::authority::{Authority, NODE_LIFE, Request};
 use mesh_credentials::certificate::Presented;
@@ -99,6 +100,8 @@ impl Registry {
         check(&stored, now)?;
         // Only for who has a token: it is the costly part.
         let request = Request::read(&join.request)?;
+        self.check_uses(&stored, request.key).await?;
+        self.may_have_one(request.key)?;
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&Mandate::own()).await?;
         // It may have been revoked at another replica a moment ago.
@@ -203,6 +206,7 @@ impl Registry {
         if request.key != key {
             return Err(CredentialError::OtherKey);
         }
+        self.may_have_one(key)?;
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&doer.mandate).await?;
         let authority = self.signer_in(&mut change).await?;
@@ -258,6 +262,29 @@ impl Registry {
             authorities_digest: trust.digest(signs),
             time: unix_seconds(),
         })
+    }
+
+    /// Whether a host with this key can join by the token at all. As far as is known here: two that come at once are told
+    /// apart by the store, which is not asked where nothing can come of it. A token that is used up costs no more than one
+    /// that was never made.
+    async fn check_uses(&self, token: &StoredToken, key: KeyDigest) -> Result<(), CredentialError> {
+        if token.uses_left > 0 || self.credentials.knows_key(key) {
+            return Ok(());
+        }
+        if self.replica.is_some() {
+            // It may have joined at another replica a moment ago, and asks here for the answer.
+            self.read_credentials().await?;
+        }
+        match self.credentials.knows_key(key) {
+            true => Ok(()),
+            false => Err(used_up(token)),
+        }
+    }
+
+    /// Whether a key may have a certificate now.
+    fn may_have_one(&self, key: KeyDigest) -> Result<(), CredentialError> {
+        let asked = self.issued.ask(key, Instant::now());
+        asked.map_err(CredentialError::TooOften)
     }
 
     /// The stored token that this is.

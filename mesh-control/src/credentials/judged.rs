@@ -92,7 +92,7 @@ impl Credentials for Registry {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.credentials.changes()
+        self.credentials.narrowings()
     }
 
     fn refused(&self, refusal: &Refusal) {

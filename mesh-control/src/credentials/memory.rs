@@ -23,6 +23,8 @@ pub struct Credentials {
     state: RwLock<State>,
     /// Counts changes.
     changed: watch::Sender<u64>,
+    /// Counts those by which somebody who was let in may not be any more.
+    narrowed: watch::Sender<u64>,
 }
 
 /// What is behind the lock.
@@ -45,6 +47,8 @@ pub(crate) struct State {
     pub(crate) ended: Vec<KeyDigest>,
     /// Those of `nodes` that are known by what certificates of one's own call them.
     called: HashMap<KeyDigest, String>,
+    /// The keys of `nodes`, with how many have each.
+    keys: HashMap<KeyDigest, u32>,
     pub(crate) tokens: HashMap<String, StoredToken>,
     pub(crate) operators: HashMap<String, StoredOperator>,
     /// Those in `authorities`, as certificates are checked by them; `None`: there are none.
@@ -79,18 +83,64 @@ impl State {
         self.digest = trust.map(|(trust, signs)| trust.digest(signs).into());
     }
 
+    /// Whether somebody who is let in may not be any more once this is taken in.
+    fn is_narrowed_by(&self, changes: &CredentialChanges) -> bool {
+        let first = brings_some(changes) && !self.had_credentials;
+        let shared = changes.is_whole
+            || first
+            || changes.stage != self.stage
+            || changes.authorities != self.authorities;
+        shared
+            || changes.nodes.iter().any(|node| self.narrows(node))
+            || changes.operators.iter().any(|operator| {
+                let before = self.operators.get(&operator.operator_id);
+                before.is_some_and(|before| {
+                    let of = |it: &StoredOperator| (it.role, it.revoked_at.is_some());
+                    of(before) != of(operator)
+                })
+            })
+    }
+
+    fn narrows(&self, node: &NodeCredential) -> bool {
+        match self.nodes.get(&node.node_id) {
+            // A renewal changes neither.
+            Some(before) => (before.key, before.revoked) != (node.key, node.revoked),
+            // A new node, as which nobody asked before. Not so one that had no credentials, which there may be at the other
+            // stages, nor one that a certificate of one's own calls so. (Where the database was lost, a certificate for a
+            // key that this node had even before may have been let in. Its question ends with what it waits for, within a
+            // minute.)
+            None => {
+                node.revoked
+                    || self.stage != Stage::Secured
+                    || node.issuer == own_certificate::issuer()
+            }
+        }
+    }
+
     fn take_in(&mut self, node: NodeCredential) {
         let node_id = &node.node_id;
-        if let Some(before) = self.nodes.get(node_id)
-            && self.called.get(&before.key) == Some(node_id)
-        {
-            self.called.remove(&before.key);
+        if let Some(before) = self.nodes.get(node_id) {
+            if self.called.get(&before.key) == Some(node_id) {
+                self.called.remove(&before.key);
+            }
+            match self.keys.get_mut(&before.key) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => {
+                    self.keys.remove(&before.key);
+                }
+            }
         }
+        *self.keys.entry(node.key).or_default() += 1;
         if node.issuer == own_certificate::issuer() {
             self.called.insert(node.key, node_id.clone());
         }
         self.nodes.insert(node_id.clone(), node);
     }
+}
+
+/// Whether these say that somebody has credentials, or had some.
+fn brings_some(changes: &CredentialChanges) -> bool {
+    changes.had_credentials || !changes.nodes.is_empty() || !changes.operators.is_empty()
 }
 
 impl Default for Credentials {
@@ -108,12 +158,14 @@ impl Default for Credentials {
                 nodes: HashMap::new(),
                 before: HashSet::new(),
                 called: HashMap::new(),
+                keys: HashMap::new(),
                 tokens: HashMap::new(),
                 operators: HashMap::new(),
                 trust: None,
                 digest: None,
             }),
             changed: watch::Sender::new(0),
+            narrowed: watch::Sender::new(0),
         }
     }
 }
@@ -130,6 +182,12 @@ impl Credentials {
         self.changed.subscribe()
     }
 
+    /// Changes when somebody who was let in may not be any more, and not with every certificate that is given: thousands of
+    /// questions that wait are judged again then.
+    pub(crate) fn narrowings(&self) -> watch::Receiver<u64> {
+        self.narrowed.subscribe()
+    }
+
     pub(super) fn revision(&self) -> i64 {
         self.state().revision
     }
@@ -137,25 +195,26 @@ impl Credentials {
     /// Whether these are the first there are, in a cluster that lets nobody in without from then on.
     fn take_in(&self, changes: CredentialChanges) -> bool {
         let are_first;
-        {
+        let narrows = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            let has_some = !changes.nodes.is_empty() || !changes.operators.is_empty();
+            let narrows = state.is_narrowed_by(&changes);
             let had_some = state.had_credentials || state.revision == -1;
-            state.had_credentials |= changes.had_credentials || has_some;
+            state.had_credentials |= brings_some(&changes);
             are_first = !had_some && state.had_credentials && changes.stage == Stage::Secured;
             state.is_noted = changes.had_credentials;
             state.is_lost = changes.authorities.is_empty() && !state.authorities.is_empty();
             if changes.is_whole {
                 // At first, and when the database went back: what is read takes the place of what was known in one moment,
                 // so that what is revoked is never unknown.
-                let is_kept = state.is_lost;
-                let lost: Vec<String> = state.nodes.keys().cloned().collect();
-                state.before.extend(lost);
-                state.nodes.retain(|_, node| is_kept && node.revoked);
+                let before = std::mem::take(&mut state.nodes);
                 state.called.clear();
-                let revoked: Vec<_> = state.nodes.values().cloned().collect();
-                for node in revoked {
-                    state.take_in(node);
+                state.keys.clear();
+                state.before.extend(before.keys().cloned());
+                if state.is_lost {
+                    // They are about to be put back.
+                    for node in before.into_values().filter(|node| node.revoked) {
+                        state.take_in(node);
+                    }
                 }
                 state.tokens.clear();
                 state.operators.clear();
@@ -178,6 +237,10 @@ impl Credentials {
             state
                 .operators
                 .extend(operators.map(|it| (it.operator_id.clone(), it)));
+            narrows
+        };
+        if narrows {
+            self.narrowed.send_modify(|count| *count += 1);
         }
         self.changed.send_modify(|count| *count += 1);
         are_first
@@ -185,6 +248,7 @@ impl Credentials {
 
     /// Tells whoever goes by them that something has changed that is not in the database.
     pub(crate) fn tell(&self) {
+        self.narrowed.send_modify(|count| *count += 1);
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -231,6 +295,11 @@ impl Credentials {
                 .cloned()
                 .collect(),
         })
+    }
+
+    /// Whether a node, also one that was revoked, has this key.
+    pub(crate) fn knows_key(&self, key: KeyDigest) -> bool {
+        self.state().keys.contains_key(&key)
     }
 
     /// By which key a node is known; `None`: by none, as far as is known here.
@@ -373,6 +442,92 @@ mod tests {
         assert_eq!(credentials.node_called(key), None);
         take_in(4, "own", key, KeyDigest::of(b"authority"));
         assert_eq!(credentials.node_called(name), None);
+    }
+
+    #[test]
+    fn questions_are_judged_again_for_what_may_end_them_and_not_for_every_certificate() {
+        let credentials = Credentials::default();
+        let mut narrowed = credentials.narrowings();
+        let mut revision = 0;
+        let mut ends = |change: &dyn Fn(&mut CredentialChanges)| {
+            revision += 1;
+            let mut changes = changes(revision, &[]);
+            change(&mut changes);
+            credentials.take_in(changes);
+            let ends = narrowed.has_changed().unwrap();
+            narrowed.mark_unchanged();
+            ends
+        };
+        let node = |node_id: &str| changes(2, &[node_id]).nodes.remove(0);
+        let operator = |revoked_at| StoredOperator {
+            operator_id: "ada".to_owned(),
+            name: String::new(),
+            role: mesh_rest::operator::Role::Read,
+            secret: mesh_credentials::secret::Secret::make().unwrap().digest(),
+            created_at: 0,
+            revoked_at,
+        };
+        assert!(ends(&|_| {}), "all is read anew");
+        assert!(!ends(&|_| {}));
+        assert!(ends(&|it| it.nodes = vec![node("first")]));
+        assert!(!ends(&|it| it.nodes = vec![node("new")]));
+        assert!(!ends(&|it| {
+            it.nodes = vec![node("new")];
+            it.nodes[0].expires_at = 7;
+            it.nodes[0].issuer = KeyDigest::of(b"another authority");
+        }));
+        assert!(ends(&|it| {
+            it.nodes = vec![node("new")];
+            it.nodes[0].key = KeyDigest::of(b"another host");
+        }));
+        assert!(ends(&|it| {
+            it.nodes = vec![node("new")];
+            it.nodes[0].revoked = true;
+        }));
+        assert!(ends(&|it| {
+            it.nodes = vec![node("own")];
+            it.nodes[0].issuer = own_certificate::issuer();
+        }));
+        assert!(!ends(&|it| it.operators = vec![operator(None)]));
+        assert!(ends(&|it| it.operators = vec![operator(Some(7))]));
+        assert!(ends(&|it| it.stage = Stage::Moving));
+        assert!(
+            ends(&|it| {
+                it.stage = Stage::Moving;
+                it.nodes = vec![node("moved")];
+            }),
+            "it may have asked without a certificate until now"
+        );
+        let authority =
+            mesh_credentials::authority::Authority::make(mesh_credentials::name::MeshId::make(), 0);
+        let trusted = authority.unwrap().trusted().clone();
+        assert!(ends(&|it| {
+            it.stage = Stage::Moving;
+            it.authorities = vec![StoredAuthority {
+                trusted: trusted.clone(),
+                state: AuthorityState::Signs,
+            }];
+        }));
+    }
+
+    #[test]
+    fn a_key_is_known_while_a_node_has_it() {
+        let credentials = Credentials::default();
+        let (key, other) = (KeyDigest::of(b"key"), KeyDigest::of(b"other"));
+        let take_in = |revision, node_id: &str, key| {
+            let mut changes = changes(revision, &[node_id]);
+            changes.nodes[0].key = key;
+            credentials.take_in(changes);
+        };
+        take_in(1, "a", key);
+        take_in(2, "b", key);
+        take_in(3, "a", other);
+        assert!(credentials.knows_key(key) && credentials.knows_key(other));
+        take_in(4, "b", other);
+        assert!(!credentials.knows_key(key) && credentials.knows_key(other));
+        // The database went back.
+        take_in(1, "b", key);
+        assert!(credentials.knows_key(key) && !credentials.knows_key(other));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a credential is not given, taken or changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_credentials::authority::AuthorityError;
 use mesh_credentials::join_token::JoinTokenError;
@@ -71,6 +72,9 @@ pub enum CredentialError {
         "the request is for another key than the certificate's; a new key needs a new join token"
     )]
     OtherKey,
+    /// The key was given certificates too often.
+    #[error("this host was given certificates too often; a renewal is due once in days")]
+    TooOften(Duration),
     /// The node was revoked, or is known by another key.
     #[error(
         "the node's credentials were revoked, or a host that joined later has taken its place; let it join again: \

@@ -24,6 +24,7 @@ use super::admission::{self, Admitted, admit};
 use super::concurrency::{FOR_OTHERS, Place};
 use super::handshakes::Handshakes;
 use super::limits;
+use super::shares::Shares;
 use super::tls::Tls;
 use crate::access::origin::Origin;
 use crate::access::{Access, Asked as Standing};
@@ -76,6 +77,7 @@ pub struct Site {
     access: Arc<Access>,
     tls: Arc<Tls>,
     handshakes: Handshakes,
+    shares: Shares,
     app: Router,
     http: http1::Builder,
     stop: CancellationToken,
@@ -101,6 +103,7 @@ impl Site {
             access,
             tls,
             handshakes: Handshakes::default(),
+            shares: Shares::default(),
             http,
             stop,
             give_up: CancellationToken::new(),
@@ -139,6 +142,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut line = Line::new(stream);
+    let _connection = match site.shares.connection(&origin) {
+        Ok(part) => part,
+        Err(problem) => return Box::pin(refuse_first(line, problem, site)).await,
+    };
     loop {
         let (head, admitted) = match next_head(&mut line, site).await {
             Next::Head(head) => match admit(&site.registry, &site.access, &origin, &head) {
@@ -147,6 +154,10 @@ where
             },
             Next::None(problem) => return refuse(line, problem, site).await,
             Next::Over => return,
+        };
+        let _request = match site.shares.request(&admitted.caller) {
+            Ok(part) => part,
+            Err(problem) => return refuse(line, problem, site).await,
         };
         // Boxes, so that a connection without a request under way has no room for one.
         let asked = match question::at_the_feed(&head) {
@@ -322,13 +333,26 @@ async fn outlawed(access: &Access, origin: &Origin, standing: &Standing) -> Box<
             let what = "a question that waited";
             return Box::new(admission::refuse(access, origin, what, refused));
         }
-        if changes.changed().await.is_err() {
-            // Nobody changes them any more.
-            return std::future::pending().await;
+        let expires = access.until_expiry(origin);
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    // Nobody changes them any more.
+                    return std::future::pending().await;
+                }
+            }
+            () = sleep_until_expiry(expires) => {}
         }
         // Ten thousand that wait do not all look at once, nor at each of a thousand changes.
         tokio::time::sleep(rand::random_range(Duration::ZERO..BETWEEN_LOOKS)).await;
         changes.mark_unchanged();
+    }
+}
+
+async fn sleep_until_expiry(expires: Option<Duration>) {
+    match expires {
+        Some(expires) => tokio::time::sleep(expires).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -388,6 +412,17 @@ where
     };
     let asked = Asked::nothing(&mut line, problem);
     Box::pin(exchange(line, asked, site)).await;
+}
+
+/// Answers the first request of a connection that is one too many. A client that has not asked yet would take the answer
+/// for none of its own.
+async fn refuse_first<S>(mut line: Line<S>, problem: Problem, site: &Site)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if let Ok(Next::Head(_)) = timeout(limits::ONE_TOO_MANY, next_head(&mut line, site)).await {
+        refuse(line, problem, site).await;
+    }
 }
 
 #[cfg(test)]

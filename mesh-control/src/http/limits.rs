@@ -7,6 +7,19 @@ use std::time::Duration;
 /// each with a connection, or two as agents of earlier versions have, and then some.
 pub(super) const CONNECTIONS: usize = 160 * 1024;
 
+/// Connections at a time on which one certificate is shown. An agent has one or two; those of one that comes back again and
+/// again over a network that drops them are there until they are idle for too long.
+pub(super) const CONNECTIONS_OF_A_NODE: usize = 64;
+
+/// How long a connection beyond that is kept for what it asks.
+pub(super) const ONE_TOO_MANY: Duration = Duration::from_secs(2);
+
+/// Requests of a node at a time, also those that wait for news.
+pub(super) const REQUESTS_OF_A_NODE: usize = 32;
+
+/// The same of an operator, whose token many programs may have.
+pub(super) const REQUESTS_OF_AN_OPERATOR: usize = 256;
+
 /// How long a connection may be idle. Three times the interval of an agent's heartbeat, so that an agent can keep its
 /// connection.
 pub(super) const IDLE_CONNECTION: Duration = Duration::from_secs(30);

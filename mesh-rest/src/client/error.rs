@@ -5,7 +5,10 @@ use std::{error::Error, io, time::Duration};
 use reqwest::StatusCode;
 use rustls::AlertDescription;
 
-use crate::{problem::ProblemDocument, problem_kind::Kind};
+use crate::{
+    problem::{ProblemDocument, RETRY_AFTER_MEMBER},
+    problem_kind::Kind,
+};
 
 /// Why a call to the control plane failed.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +111,16 @@ impl CallError {
             Self::Copy { .. } => Some(Kind::Copy),
             _ => None,
         }
+    }
+
+    /// In how much time it wants to be asked again, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let Self::Status { problem, .. } = self else {
+            return None;
+        };
+        let seconds = problem.as_ref()?.members.get(RETRY_AFTER_MEMBER)?;
+        seconds.as_u64().map(Duration::from_secs)
     }
 
     /// Whether the credentials of who asks are refused, or missing.

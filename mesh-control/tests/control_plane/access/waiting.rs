@@ -48,6 +48,26 @@ async fn the_question_of_a_revoked_node_or_operator_ends_at_once_and_nobody_else
 }
 
 #[tokio::test]
+async fn the_question_of_a_node_ends_when_its_certificate_does() {
+    let server = Server::start(Stage::Secured).await;
+    let life = 7 * 24 * 60 * 60;
+    let (ends, holds) = (server.node("ends", 3 - life), server.node("holds", 0));
+    let mut of_ends = tls(&server, Some(&ends)).await;
+    let mut of_holds = tls(&server, Some(&holds)).await;
+    let question = request("GET", QUESTION, "");
+    of_ends.send(&question).await.unwrap();
+    of_holds.send(&question).await.unwrap();
+    // Behind both of them, before the clock goes on.
+    let mut other = tls(&server, None).await;
+    assert_eq!(other.ask(&request("GET", "/health", "")).await.status, 200);
+    server.set_clock(5);
+    let answer = of_ends.answer().await.unwrap();
+    assert_eq!(answer.kind(), "certificate-expired", "{}", answer.body);
+    let more = tokio::time::timeout(Duration::from_secs(1), of_holds.answer());
+    assert!(more.await.is_err());
+}
+
+#[tokio::test]
 async fn thousands_that_may_wait_no_longer_are_told_so_and_nobody_is_kept_waiting_meanwhile() {
     const MANY: usize = 2000;
     let server = Server::start(Stage::Open).await;
