@@ -179,6 +179,18 @@ impl Host {
         host
     }
 
+    /// Joins as a host that registered with this key before it had a certificate.
+    pub(crate) async fn join_with_key(
+        control: &ControlPlane,
+        token: &JoinToken,
+        node_key: &str,
+    ) -> Self {
+        let mut host = Self::new();
+        let joined = host.try_join(control, token, Some(node_key)).await;
+        joined.unwrap();
+        host
+    }
+
     pub(crate) async fn renew(&mut self, control: &ControlPlane) -> Answer {
         let request = self.key.request().unwrap();
         let answer = self

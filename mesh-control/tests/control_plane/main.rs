@@ -26,6 +26,7 @@ mod database_in_trouble;
 mod database_tls;
 mod departures;
 mod durability;
+mod earlier_database;
 mod etags;
 mod first_credential;
 mod health;
