@@ -12,6 +12,7 @@ use tokio::{
 };
 
 mod found;
+mod listener;
 mod tls;
 
 pub use found::Found;

@@ -15,8 +15,8 @@ pub struct RuntimeOptions {
     ///
     /// Default: unix:/run/quilt-mesh/runtime.sock, or http://127.0.0.1:50051 while there is no such
     /// socket, nobody serves it, or this process may not call there: that takes root, or the group of the
-    /// runtime's --socket-group. What is given here is called and nothing else. https:// needs the three
-    /// options that follow.
+    /// runtime's --socket-group. The port is called only if root, or this process' own user, listens there.
+    /// What is given here is called and nothing else. https:// needs the three options that follow.
     #[arg(
         long,
         value_name = "URL",

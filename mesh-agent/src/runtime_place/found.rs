@@ -2,7 +2,8 @@
 //!
 //! The socket is asked first: root or its owner serves it, while a port of loopback is whoever's takes it first. Where there is
 //! no socket, nobody serves it or this user may not call there, as after an upgrade from the time when agents came by
-//! loopback, the runtime is asked there, and the socket is gone over to as soon as it can be.
+//! loopback, the runtime is asked there if it is root, or this agent's own user, who listens; and the socket is gone over to as
+//! soon as it can be.
 
 use std::{
     fmt, fs, io,
@@ -13,13 +14,16 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Opened, SOCKETS_NAME, Way, tcp, unix};
+use tokio::net::TcpStream;
+
+use super::{Opened, SOCKETS_NAME, Way, listener, tcp, unix};
 
 /// Where `quilt-runtime` serves unless it is told otherwise.
 const SOCKET: &str = "/run/quilt-mesh/runtime.sock";
 
 /// Where it does so, too, and a runtime that serves the three calls of `quilt.proto` alone.
 const LOOPBACK: &str = "127.0.0.1:50051";
+const PORT: u16 = 50051;
 
 /// Says where the runtime was found, once for all its clones.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +92,19 @@ impl fmt::Display for Found {
     }
 }
 
+/// Connects to loopback, if whoever listens there may be the runtime: while that is not there yet, the port is anybody's.
+async fn over_loopback() -> io::Result<TcpStream> {
+    let before = listener::on_loopback(PORT)?;
+    let stream = tcp(LOOPBACK).await?;
+    let after = listener::on_loopback(PORT)?;
+    match listener::judge(&before, &after) {
+        Ok(()) => Ok(stream),
+        Err(why) => Err(io::Error::other(format!(
+            "{why}: not taken for the runtime. If it is, say so with --quilt-runtime http://{LOOPBACK}"
+        ))),
+    }
+}
+
 impl Found {
     pub(super) async fn open(&self) -> io::Result<Opened> {
         let why = match unix(Path::new(SOCKET)).await {
@@ -103,7 +120,7 @@ impl Found {
             Err(error) => NoSocket::of(&error)
                 .ok_or_else(|| io::Error::other(format!("{SOCKET}: {error}")))?,
         };
-        match tcp(LOOPBACK).await {
+        match over_loopback().await {
             Ok(stream) => {
                 self.say(Said::Loopback(why));
                 Ok(Opened {

@@ -155,6 +155,48 @@ fn whoever_serves_the_socket_of_another_user_is_told_nothing_and_nobody_else_is_
     served(&agent, &socket);
 }
 
+#[test]
+fn whoever_has_the_port_before_the_runtime_is_there_is_told_nothing_unless_it_was_said_to_be_the_runtime()
+ {
+    let host = Host::new();
+    let mut fake = host.at_port_by_nobody();
+    let agent = host.agent(0, &[]);
+    agent.until_logged("not taken for the runtime");
+    assert!(
+        agent.log().iter().any(|line| line.contains("user 65534")),
+        "{:#?}",
+        agent.log()
+    );
+    let beats = host.control.heartbeats();
+    agent.until("heartbeats", || host.control.heartbeats() >= beats + 5);
+    assert_eq!(fake.calls(), 0);
+    // The runtime is there, and has its socket.
+    let socket = host.at_socket();
+    served(&agent, &socket);
+    alone(&host, &agent, &socket, &fake);
+    assert_eq!(fake.calls(), 0);
+    drop((agent, socket));
+    fs::remove_file(host.socket()).unwrap();
+    // One that knows the three calls alone, and has none: once the port is root's, it is called.
+    let agent = host.agent(0, &[]);
+    agent.until_logged("not taken for the runtime");
+    assert_eq!(fake.calls(), 0);
+    fake.stop();
+    let port = host.at_port(false);
+    agent.until("its routes", || port.routes() == [2, 3]);
+    drop((agent, port, fake));
+    // What was said is done; and an agent's own user is no stranger to it.
+    for (user, arguments) in [
+        (0, &["--quilt-runtime", "http://127.0.0.1:50051"][..]),
+        (NOBODY, &[][..]),
+    ] {
+        let host = Host::new();
+        let port = host.at_port_by_nobody();
+        let agent = host.agent(user, arguments);
+        served(&agent, &port);
+    }
+}
+
 /// As of programs that embed a runtime and serve `meshctl` there, and where a mode lets through whom the runtime does not.
 #[test]
 fn a_socket_that_is_for_others_than_this_agent_is_left_alone_until_it_is_made_anew() {

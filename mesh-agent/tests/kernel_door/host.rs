@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
@@ -19,6 +19,9 @@ use crate::{
 };
 
 pub(crate) const NOBODY: u32 = 65_534;
+
+/// The port of loopback.
+const PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 
 pub(crate) struct Host {
     pub(crate) netns: NetNs,
@@ -76,18 +79,24 @@ impl Host {
     /// The same, served by user 65534.
     pub(crate) fn at_socket_by_nobody(&self) -> FakeRuntime {
         let work = || {
-            // SAFETY: takes numbers. The C library's function of this name would change the whole process.
-            let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
-            assert_eq!(changed, 0);
+            become_nobody();
             FakeRuntime::at_socket(&self.socket())
+        };
+        self.netns.run(work).unwrap()
+    }
+
+    /// A runtime at the port of loopback that user 65534 serves.
+    pub(crate) fn at_port_by_nobody(&self) -> FakeRuntime {
+        let work = || {
+            become_nobody();
+            FakeRuntime::at(PORT, true)
         };
         self.netns.run(work).unwrap()
     }
 
     /// A runtime at the port of loopback, which serves all calls or the three of `quilt.proto`.
     pub(crate) fn at_port(&self, all: bool) -> FakeRuntime {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 50051));
-        self.netns.run(|| FakeRuntime::at(address, all)).unwrap()
+        self.netns.run(|| FakeRuntime::at(PORT, all)).unwrap()
     }
 
     /// The agent, as root or as user and group 65534.
@@ -105,6 +114,13 @@ impl Host {
             .args(arguments);
         Agent::spawn(command)
     }
+}
+
+/// Makes the thread that calls it, which ends with the work that it was started for, user 65534's.
+fn become_nobody() {
+    // SAFETY: takes numbers. The C library's function of this name would change the whole process.
+    let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+    assert_eq!(changed, 0);
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
