@@ -28,6 +28,7 @@ use crate::{
     retry,
 };
 
+mod authority_sets;
 mod error;
 mod joining;
 mod log;
@@ -35,6 +36,7 @@ mod schedule;
 mod settings;
 mod token_source;
 
+use authority_sets::AuthoritySets;
 pub use error::MembershipError;
 use log::MembershipLog;
 pub use settings::Membership;
@@ -50,7 +52,8 @@ const SHORTEST_LIFE: i64 = 60;
 /// does not know of it yet it is refused once.
 const BEFORE_JOINING_AGAIN: u32 = 3;
 
-/// Renewals for another reason than time are so many heartbeats apart at least.
+/// Renewals for a certificate that is not taken, or for authorities that were heard of before, are so many heartbeats apart at
+/// least from others for another reason than time: replicas that do not agree may go on for long.
 const BEATS_APART: u32 = 2;
 
 /// What the membership task learns from others, and tells them.
@@ -77,7 +80,7 @@ pub async fn run(
         surroundings,
         log: MembershipLog::default(),
         unsaved: None,
-        asked_for: None,
+        sets: AuthoritySets::default(),
         apart_until: Instant::now(),
     };
     tokio::select! {
@@ -116,9 +119,9 @@ struct Member {
     log: MembershipLog,
     /// What is not on the disk yet is tried to be written then.
     unsaved: Option<Instant>,
-    /// The set of authorities for which the certificate was made anew last.
-    asked_for: Option<String>,
-    /// Until then a certificate is not made anew for another reason than time.
+    /// Those that were heard of.
+    sets: AuthoritySets,
+    /// Until then a certificate is not made anew for a reason that may be none.
     apart_until: Instant,
 }
 
@@ -154,7 +157,8 @@ impl Member {
             }
             if let Cause::Authorities(digest) = &cause {
                 info!("the mesh has other authorities; the certificate is made anew");
-                self.asked_for = Some(digest.clone());
+                self.sets
+                    .ask_for(digest, current.authorities_digest.as_deref());
             }
             current = self.renew(current, &cause).await;
             // Whoever answers with what is old already is not asked as fast as it answers.
@@ -185,13 +189,11 @@ impl Member {
             }
             let apart = self.apart_until <= Instant::now();
             let authorities = self.heard.borrow_and_update().authorities.clone();
-            let others = authorities.filter(|digest| {
-                current.authorities_digest.as_ref() != Some(digest)
-                    && self.asked_for.as_ref() != Some(digest)
-            });
-            match others {
-                Some(digest) if apart => return Cause::Authorities(digest),
-                _ => {}
+            let of_current = current.authorities_digest.as_deref();
+            if let Some(digest) = authorities
+                && self.sets.is_reason(&digest, of_current, apart)
+            {
+                return Cause::Authorities(digest);
             }
             let left = u64::try_from(at.saturating_sub(now)).unwrap_or_default();
             let look = Instant::now() + Duration::from_secs(left).min(LONGEST_LOOK);
