@@ -25,6 +25,7 @@ const NOT_REACHED: &str = "the run did not get that far";
 pub(crate) fn of(report: &Report, nodes: usize) -> Vec<Check> {
     let mut checks = vec![
         nodes_have_subnets(report, nodes),
+        nodes_have_joined(report, nodes),
         fast_path_is_active(report, nodes),
         pings_complete("every container reaches every other one", &report.pings),
         transfer_is_intact(report),
@@ -62,6 +63,19 @@ fn nodes_have_subnets(report: &Report, nodes: usize) -> Check {
         format!("{nodes} nodes are up, each with a subnet of its own"),
         up.len() == nodes && subnets.len() == nodes,
         format!("{} up, {} subnets", up.len(), subnets.len()),
+    )
+}
+
+fn nodes_have_joined(report: &Report, nodes: usize) -> Check {
+    let said = report.security.as_deref().unwrap_or_default();
+    let count = said
+        .lines()
+        .find(|line| line.starts_with("nodes with a certificate"));
+    check(
+        "every node has joined, and nobody is let in without credentials",
+        said.starts_with("secured:")
+            && count == Some(&format!("nodes with a certificate: {nodes}, without: 0")),
+        count.unwrap_or(NOT_REACHED),
     )
 }
 
@@ -313,6 +327,27 @@ mod tests {
     fn a_run_that_got_nowhere_fails_every_check() {
         let checks = of(&Report::default(), 3);
         assert_eq!(failing(&Report::default()).len(), checks.len());
+    }
+
+    #[test]
+    fn a_node_without_a_certificate_or_a_door_without_a_lock_is_no_success() {
+        let judged = |said: &str| {
+            let report = Report {
+                security: Some(said.to_owned()),
+                ..Report::default()
+            };
+            nodes_have_joined(&report, 3).ok
+        };
+        let secured = "secured: nobody is let in without credentials\n";
+        assert!(judged(&format!(
+            "{secured}nodes with a certificate: 3, without: 0\n"
+        )));
+        assert!(!judged(&format!(
+            "{secured}nodes with a certificate: 2, without: 1\n"
+        )));
+        assert!(!judged(
+            "open: nobody needs them\nnodes with a certificate: 3, without: 0\n"
+        ));
     }
 
     #[test]

@@ -47,12 +47,15 @@ pub(crate) fn keep(testbed: &Testbed, containers: &[Container]) -> anyhow::Resul
         what: what.to_owned(),
         command,
     };
+    let control = testbed.control();
     let mut commands = vec![hint(
-        "nodes, as the control plane sees them",
+        "nodes, as the control plane sees them, asked by an operator",
         format!(
-            "{} curl -s {}/api/nodes",
-            testbed.control().netns().enter_command(),
-            testbed.control().url()
+            "{} curl -s --cacert {} -H 'Authorization: Bearer {}' {}/api/nodes",
+            control.netns().enter_command(),
+            control.authority().display(),
+            control.operator()?,
+            control.url()
         ),
     )];
     if let (Some(host), [first, .., last]) = (hosts.first(), containers) {

@@ -17,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     pub(crate) checks: Vec<Check>,
     pub(crate) nodes: Vec<Node>,
+    /// What `quilt-mesh-control security` says.
+    pub(crate) security: Option<String>,
     pub(crate) containers: Vec<Container>,
     pub(crate) pings: Vec<Ping>,
     pub(crate) transfer: Option<Transfer>,

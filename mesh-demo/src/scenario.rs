@@ -57,7 +57,7 @@ pub(crate) async fn run(
         .await
         .context("the cluster does not come up")?;
     progress.step(format!(
-        "{nodes} runtimes and {nodes} agents run; every node has its peers"
+        "{nodes} runtimes and {nodes} agents run, which have joined over TLS; every node has its peers"
     ));
 
     let mut containers = Vec::new();
@@ -92,6 +92,7 @@ async fn walk(
         })
         .collect();
     report.nodes = nodes(testbed).await?;
+    report.security = Some(testbed.control().told(&["security"])?);
     await_endpoints(hosts, containers).await?;
     await_reachability(containers, containers).await?;
     progress.step(format!("{} containers are reachable", containers.len()));

@@ -16,7 +16,6 @@ mod soak;
 mod state;
 mod suite;
 mod traffic;
-mod watch;
 
 use std::process::ExitCode;
 

@@ -5,12 +5,13 @@ use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use anyhow::bail;
 use ipnet::Ipv4Net;
-use mesh_testbed::{Container, Daemon, DaemonOptions, Deadline, Host, Testbed, wait_reachable};
+use mesh_testbed::{
+    Container, Daemon, DaemonOptions, Deadline, Host, Testbed, Watch, wait_reachable,
+};
 
 use crate::{
     pace::Pace,
     state::{HostState, Observer, difference},
-    watch::Watch,
 };
 
 /// Hosts of the mesh; the first is the victim of what happens to one host.
@@ -75,18 +76,20 @@ pub(crate) fn runtime_options() -> DaemonOptions {
 
 /// Options of control plane, runtime and agent, with the binaries of another build if one is
 /// given. `upgraded` is a mesh of two builds, whose agents stay registered when they are
-/// stopped: one of the builds may not wait for a node that deregisters.
+/// stopped: one of the builds may not wait for a node that deregisters. It has no credentials,
+/// which one of the builds may not know.
 pub(crate) fn options(
     other_build: Option<&Path>,
     upgraded: bool,
     pace: Pace,
 ) -> [DaemonOptions; 3] {
-    let agent = match upgraded {
-        true => agent_options(pace).arg("--stay-registered"),
-        false => agent_options(pace),
+    let (control, agent) = (control_options(pace), agent_options(pace));
+    let (control, agent) = match upgraded {
+        true => (control.plain(), agent.plain().arg("--stay-registered")),
+        false => (control, agent),
     };
     [
-        (control_options(pace), "quilt-mesh-control"),
+        (control, "quilt-mesh-control"),
         (runtime_options(), Daemon::Runtime.binary()),
         (agent, Daemon::Agent.binary()),
     ]
@@ -124,7 +127,7 @@ impl Mesh {
         let watches = hosts
             .iter()
             .map(|host| Watch::start(host, cluster))
-            .collect::<anyhow::Result<_>>()?;
+            .collect::<Result<_, _>>()?;
         let observers = hosts
             .iter()
             .map(Observer::of)

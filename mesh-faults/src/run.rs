@@ -136,7 +136,10 @@ impl Stage {
                 .map(|error| format!("{error:#}")),
         );
         outcome.broken.extend(broken);
-        self.mesh = Some(scene.mesh);
+        // A mesh that another build began has no credentials: the next fault's nodes could not join it.
+        if other_build.is_none() {
+            self.mesh = Some(scene.mesh);
+        }
         Ok(())
     }
 }

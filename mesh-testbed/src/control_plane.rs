@@ -2,8 +2,8 @@
 
 use std::{
     ffi::OsString,
-    io,
     net::Ipv4Addr,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,11 +11,13 @@ use std::{
 };
 
 use mesh_rest::{
-    client::{CallError, Client, Connections},
+    client::{CallError, Client},
     node::NodeEntry,
     status::Status,
 };
 use nix::sys::signal::Signal;
+
+mod caller;
 
 use crate::{
     deadline::{Deadline, wait_until},
@@ -26,7 +28,6 @@ use crate::{
 
 const BINARY: &str = "quilt-mesh-control";
 const PORT: u16 = 8080;
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The control plane. It is not running until [`start`](Self::start).
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct ControlPlane {
     dir: PathBuf,
     process: Mutex<Option<Process>>,
     last_options: Mutex<DaemonOptions>,
+    /// The token of an operator who may change things, once one was made.
+    operator: Mutex<Option<String>>,
 }
 
 impl ControlPlane {
@@ -46,6 +49,7 @@ impl ControlPlane {
             dir,
             process: Mutex::default(),
             last_options: Mutex::default(),
+            operator: Mutex::default(),
         }
     }
 
@@ -59,14 +63,31 @@ impl ControlPlane {
         self.address
     }
 
-    /// The URL that agents are given.
+    /// The URL of its REST API.
     pub fn url(&self) -> String {
-        format!("http://{}:{PORT}", self.address)
+        self.url_of(self.is_plain())
+    }
+
+    pub(crate) fn url_of(&self, plain: bool) -> String {
+        let scheme = match plain {
+            true => "http",
+            false => "https",
+        };
+        format!("{scheme}://{}:{PORT}", self.address)
+    }
+
+    fn is_plain(&self) -> bool {
+        lock(&self.last_options).is_plain()
     }
 
     /// Its database file.
     pub fn database(&self) -> PathBuf {
         self.dir.join("mesh.db")
+    }
+
+    /// The file with its certificate authority: certificate and key, for whoever serves or backs it up.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.join("ca.pem")
     }
 
     /// Its log file.
@@ -97,6 +118,8 @@ impl ControlPlane {
             return Err(self.state("is running already"));
         }
         *lock(&self.last_options) = options.clone();
+        // Its database may be another by now, in which that operator is not.
+        *lock(&self.operator) = None;
         let args: Vec<OsString> = vec![
             "--bind".into(),
             format!("0.0.0.0:{PORT}").into(),
@@ -105,8 +128,8 @@ impl ControlPlane {
             "--log-level".into(),
             "info".into(),
         ];
-        // Whoever is on the testbed's underlay may ask. By its variable, which earlier versions do not know.
-        let insecure = (!options.is_over_tls()).to_string();
+        // By its variable, which earlier versions do not know.
+        let insecure = options.is_plain().to_string();
         let options = &options.clone().env("QUILT_MESH_INSECURE", insecure);
         *slot = Some(Process::start(Launch {
             name: BINARY,
@@ -133,6 +156,11 @@ impl ControlPlane {
         output(command)
     }
 
+    /// Whether it serves its command line.
+    pub(crate) fn can_be_told(&self) -> bool {
+        UnixStream::connect(self.dir.join("admin.sock")).is_ok()
+    }
+
     /// Waits until it answers `GET /health`.
     ///
     /// # Errors
@@ -141,7 +169,8 @@ impl ControlPlane {
     pub async fn wait_ready(&self, within: Duration) -> Result<()> {
         let deadline = Deadline::after(within);
         loop {
-            let seen = match self.call(async |client| client.health().await).await {
+            let health = self.call_as(None, async |client| client.health().await);
+            let seen = match health.await {
                 Ok(_) => return Ok(()),
                 Err(error) => error.to_string(),
             };
@@ -245,7 +274,8 @@ impl ControlPlane {
         .await
     }
 
-    /// Makes a call from its own namespace.
+    /// Makes a call from its own namespace: as an operator who may change things, or over plain HTTP where it was
+    /// [started so](DaemonOptions::plain).
     ///
     /// # Errors
     ///
@@ -255,21 +285,24 @@ impl ControlPlane {
         T: Send + 'static,
         F: AsyncFnOnce(Client) -> Result<T, CallError> + Send + 'static,
     {
-        let base = self.url();
-        self.namespace
-            .run_async(move || async move {
-                let base = base.parse().map_err(|error| Error::Invalid {
-                    value: base.clone(),
-                    rule: format!("a URL is expected here: {error}"),
-                })?;
-                let connections =
-                    Connections::new(CALL_TIMEOUT, "quilt-mesh-testbed").map_err(|error| {
-                        Error::system("make", "an HTTP client", io::Error::other(error))
-                    })?;
-                let client = Client::new(connections, base, CALL_TIMEOUT);
-                Ok(call(client).await?)
-            })
-            .await?
+        let operator = match self.is_plain() {
+            true => None,
+            false => Some(self.operator()?),
+        };
+        self.call_as(operator, call).await
+    }
+
+    /// Makes a call from its own namespace as somebody who has no credentials.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn call_without_credentials<T, F>(&self, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: AsyncFnOnce(Client) -> Result<T, CallError> + Send + 'static,
+    {
+        self.call_as(None, call).await
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {

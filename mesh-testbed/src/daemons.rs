@@ -21,6 +21,9 @@ use crate::{
     process::{DaemonOptions, Launch, Privileges, Process},
 };
 
+/// By which an agent is given a token to join by: not by option, which earlier releases do not know.
+const TOKEN: &str = "QUILT_MESH_JOIN";
+
 /// The daemons of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Daemon {
@@ -101,9 +104,14 @@ impl Host {
         }
         *lock(&slot.last_options) = options.clone();
         // Not by option: earlier releases, which are upgraded from, know none.
-        let options = &options
+        let mut options = options
             .clone()
             .env("QUILT_MESH_SOCKET", self.runtime_socket());
+        if daemon == Daemon::Agent && self.has_to_join(&options) {
+            let token = self.control.told(&["token", "create"])?;
+            options = options.env(TOKEN, token.trim());
+        }
+        let options = &options;
         let doors = match daemon {
             Daemon::Runtime => lock(&self.runtime_doors).upgrade(),
             Daemon::Agent => None,
@@ -114,7 +122,7 @@ impl Host {
             namespace: self.netns(),
             mounts: None,
             inside: doors.as_deref(),
-            args: self.arguments(daemon, options.is_over_tls()),
+            args: self.arguments(daemon, options.is_plain()),
             log: self.log(daemon),
             privileges: match daemon {
                 Daemon::Runtime => Privileges::Root,
@@ -125,7 +133,18 @@ impl Host {
         Ok(())
     }
 
-    fn arguments(&self, daemon: Daemon, over_tls: bool) -> Vec<OsString> {
+    /// Whether its agent is to be given a token. None is made while nobody serves who could make it.
+    fn has_to_join(&self, options: &DaemonOptions) -> bool {
+        let given = options.value_of("--state-dir");
+        let state_dir = given.map_or_else(|| self.state_dir(), PathBuf::from);
+        let has_joined = state_dir.join("node.pem").exists();
+        !options.is_plain()
+            && options.variable(TOKEN).is_none()
+            && !has_joined
+            && self.control.can_be_told()
+    }
+
+    fn arguments(&self, daemon: Daemon, plain: bool) -> Vec<OsString> {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, RUNTIME_PORT));
         let options: Vec<(&str, OsString)> = match daemon {
             Daemon::Runtime => vec![
@@ -135,13 +154,7 @@ impl Host {
                 ("--log-level", "info".into()),
             ],
             Daemon::Agent => vec![
-                (
-                    "--control-plane",
-                    match over_tls {
-                        true => self.control_plane_url.replacen("http:", "https:", 1).into(),
-                        false => self.control_plane_url.clone().into(),
-                    },
-                ),
+                ("--control-plane", self.control.url_of(plain).into()),
                 ("--quilt-runtime", format!("http://{loopback}").into()),
                 ("--host-ip", self.address().to_string().into()),
                 ("--hostname", self.name().to_owned().into()),

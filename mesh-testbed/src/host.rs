@@ -18,7 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tonic::transport::Channel;
 
 use crate::{
-    control_plane::lock,
+    control_plane::{ControlPlane, lock},
     daemons::{Daemon, Slot},
     doors::Doors,
     error::{Error, Result},
@@ -43,7 +43,7 @@ pub struct Host {
     address: Mutex<Ipv4Addr>,
     prefix_len: u8,
     dir: PathBuf,
-    pub(crate) control_plane_url: String,
+    pub(crate) control: Arc<ControlPlane>,
     bpffs: bool,
     pub(crate) runtime: Arc<Slot>,
     /// Where its runtime runs, if not among ours.
@@ -60,7 +60,7 @@ pub(crate) struct HostPlan {
     pub(crate) namespace: NetNs,
     pub(crate) address: Ipv4Net,
     pub(crate) dir: PathBuf,
-    pub(crate) control_plane_url: String,
+    pub(crate) control: Arc<ControlPlane>,
     pub(crate) bpffs: bool,
 }
 
@@ -72,7 +72,7 @@ impl Host {
             address: Mutex::new(plan.address.addr()),
             prefix_len: plan.address.prefix_len(),
             dir: plan.dir,
-            control_plane_url: plan.control_plane_url,
+            control: plan.control,
             bpffs: plan.bpffs,
             runtime: Arc::default(),
             runtime_doors: Mutex::default(),

@@ -102,6 +102,7 @@ mod tcp_flow;
 mod testbed;
 mod transfer;
 mod udp_flow;
+mod watch;
 
 pub use binaries::BIN_DIR_VARIABLE;
 pub use cni::{Cni, CniAttachment, CniError, CniFailure};
@@ -133,3 +134,4 @@ pub use tcp_flow::{TcpFlow, TcpFlowOptions, TcpFlowReport};
 pub use testbed::{MAX_HOSTS, Testbed, TestbedBuilder};
 pub use transfer::{Transfer, transfer};
 pub use udp_flow::{Outage, UdpFlow, UdpFlowOptions, UdpFlowReport};
+pub use watch::Watch;

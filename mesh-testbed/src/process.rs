@@ -27,7 +27,7 @@ pub struct DaemonOptions {
     environment: Vec<(OsString, OsString)>,
     binary: Option<PathBuf>,
     privileges: Option<Privileges>,
-    over_tls: bool,
+    plain: bool,
 }
 
 /// What a daemon may do.
@@ -67,15 +67,31 @@ impl DaemonOptions {
         self
     }
 
-    /// An agent calls the control plane over TLS; a control plane speaks nothing else with whoever is not on its own host.
+    /// As before there were credentials: an agent calls the control plane over plain HTTP and does not join, and a
+    /// control plane lets in whoever comes so (`--insecure`). Otherwise agents join by a token that the testbed has made
+    /// for them, and all of it is over TLS.
     #[must_use]
-    pub fn over_tls(mut self) -> Self {
-        self.over_tls = true;
+    pub fn plain(mut self) -> Self {
+        self.plain = true;
         self
     }
 
-    pub(crate) fn is_over_tls(&self) -> bool {
-        self.over_tls
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// What an environment variable was set to last.
+    pub(crate) fn variable(&self, variable: &str) -> Option<&OsStr> {
+        let mut set = self.environment.iter().rev();
+        let found = set.find(|(name, _)| name == variable);
+        found.map(|(_, value)| value.as_os_str())
+    }
+
+    /// What was given last for an option of the command line.
+    pub(crate) fn value_of(&self, option: &str) -> Option<&OsStr> {
+        let values = self.args.iter().zip(self.args.iter().skip(1));
+        let mut values = values.filter(|(name, _)| *name == option);
+        values.next_back().map(|(_, value)| value.as_os_str())
     }
 
     /// Starts this file instead of the daemon's binary, e.g. one of another release.

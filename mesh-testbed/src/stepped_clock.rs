@@ -1,13 +1,20 @@
 //! A wall clock of a process's own, which a test steps while the process runs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use tempfile::TempDir;
+
+use crate::process::DaemonOptions;
+
+/// Names the file that says how far the clock is from the machine's.
+const STEP: &str = "STEPPED_CLOCK";
 
 /// What is preloaded; it has no other words than the kernel's for its own clock.
 const LIBRARY: &str = include_str!("stepped_clock.c");
@@ -77,8 +84,29 @@ impl SteppedClock {
     pub fn environment(&self) -> [(&'static str, PathBuf); 2] {
         [
             ("LD_PRELOAD", self.library()),
-            ("STEPPED_CLOCK", self.folder.path().join("step")),
+            (STEP, self.folder.path().join("step")),
         ]
+    }
+}
+
+/// The clock of a process that was started with these variables, for who checks what it shows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClockOf(Option<PathBuf>);
+
+impl ClockOf {
+    pub(crate) fn process_with(options: &DaemonOptions) -> Self {
+        Self(options.variable(STEP).map(PathBuf::from))
+    }
+}
+
+impl TimeProvider for ClockOf {
+    fn current_time(&self) -> Option<UnixTime> {
+        let step = match &self.0 {
+            Some(file) => i64::from_ne_bytes(fs::read(file).ok()?.try_into().ok()?),
+            None => 0,
+        };
+        let now = u64::try_from(machine_seconds().saturating_add(step)).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(now)))
     }
 }
 

@@ -4,7 +4,10 @@ use std::{
     fs, io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,7 +43,7 @@ const SWITCH_BRIDGE: &str = "br0";
 pub struct Testbed {
     name: String,
     hosts: Vec<Host>,
-    control: ControlPlane,
+    control: Arc<ControlPlane>,
     switch: NetNs,
     dir: TestbedDir,
     registration: Registration,
@@ -286,6 +289,7 @@ impl TestbedBuilder {
         plug(&control_netns, "control", control_address).await?;
         let control_dir = dir.subdirectory("control")?;
         let control = ControlPlane::new(control_netns, control_address.addr(), control_dir);
+        let control = Arc::new(control);
 
         let mut hosts = Vec::with_capacity(self.hosts);
         for (index, octet) in (FIRST_HOST..).take(self.hosts).enumerate() {
@@ -298,7 +302,7 @@ impl TestbedBuilder {
                 name: host_name,
                 namespace: host_netns,
                 address,
-                control_plane_url: control.url(),
+                control: Arc::clone(&control),
                 bpffs: self.bpffs,
             })?);
         }

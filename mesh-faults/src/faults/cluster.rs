@@ -1,7 +1,5 @@
 //! The whole cluster restarted and upgraded, node by node, as operators do.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use mesh_testbed::{Daemon, DaemonOptions, Signal};
 
@@ -37,8 +35,9 @@ pub(super) const FAULTS: &[Fault] = &[
 
 async fn rolling_restart(scene: &mut Scene) -> anyhow::Result<()> {
     scene.strike();
-    roll_control(scene, None).await?;
-    roll_nodes(scene, options(None, false, scene.settings.pace)).await
+    let options = options(None, false, scene.settings.pace);
+    roll_control(scene, &options).await?;
+    roll_nodes(scene, options).await
 }
 
 async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
@@ -47,7 +46,7 @@ async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
     let other = other.context("no other build")?;
     scene.strike();
     let before = scene.victim().status().await?.version;
-    roll_control(scene, None).await?;
+    roll_control(scene, &options(None, true, pace)).await?;
     roll_nodes(scene, options(None, true, pace)).await?;
     let after = scene.victim().status().await?.version;
     // A control plane does not go back: its database may have changed for good.
@@ -62,12 +61,11 @@ async fn rolling_upgrade(scene: &mut Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Restarts the control plane, with the binary of another build if one is given.
-async fn roll_control(scene: &Scene, other_build: Option<&Path>) -> anyhow::Result<()> {
-    let [options, ..] = options(other_build, false, scene.settings.pace);
+/// Restarts the control plane.
+async fn roll_control(scene: &Scene, [options, ..]: &[DaemonOptions; 3]) -> anyhow::Result<()> {
     let control = scene.mesh.testbed.control();
     control.stop(Signal::SIGTERM, SOON).await?;
-    Ok(control.start(&options).await?)
+    Ok(control.start(options).await?)
 }
 
 /// Restarts both daemons of each node in turn.

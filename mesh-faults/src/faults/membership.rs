@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mesh_rest::status::Status;
-use mesh_testbed::{Daemon, Host, Signal, wait_reachable};
+use mesh_rest::{problem_kind::Kind, status::Status};
+use mesh_testbed::{Daemon, Error, Host, Signal, wait_reachable};
 
 use super::SOON;
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 /// How often the fourth node comes and goes.
 const TURNS: usize = 3;
 
-/// How often a stranger deregisters a node that lives.
+/// How often a node that lives is deregistered.
 const DEREGISTRATIONS: usize = 10;
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -31,8 +31,8 @@ pub(super) const FAULTS: &[Fault] = &[
     )
     .in_ci(),
     Fault::scene(
-        "deregistered-by-a-stranger",
-        "somebody who reaches the control plane deregisters a node once a second, ten times over, while it lives",
+        "deregistered-while-alive",
+        "an operator's program deregisters a node once a second, ten times over, while it lives; a stranger is refused",
         Promise::LOSSLESS,
         |scene| Box::pin(deregistered(scene)),
     )
@@ -54,7 +54,7 @@ pub(super) const FAULTS: &[Fault] = &[
     .in_ci(),
     Fault::scene(
         "agent-state-lost",
-        "an agent is killed, its state is deleted, and it starts anew: the node keeps its subnet",
+        "an agent is killed, its state is deleted, and it starts anew with a token for its node, which keeps its subnet",
         Promise::LOSSLESS,
         |scene| Box::pin(state_lost(scene)),
     )
@@ -78,6 +78,14 @@ async fn deregistered(scene: &mut Scene) -> anyhow::Result<()> {
         let node = nodes.iter().find(|node| node.hostname == name);
         let node = node.context("the node is not listed")?;
         let node_id = node.node_id.clone();
+        let refused = {
+            let node_id = node_id.clone();
+            control.call_without_credentials(async move |client| client.deregister(&node_id).await)
+        };
+        match refused.await {
+            Err(Error::Rest(error)) if error.kind() == Some(Kind::Unauthorized) => {}
+            other => anyhow::bail!("whoever has no credentials is answered {other:?}"),
+        }
         control
             .call(async move |client| client.deregister(&node_id).await)
             .await?;
@@ -148,8 +156,11 @@ async fn state_lost(scene: &mut Scene) -> anyhow::Result<()> {
     for file in std::fs::read_dir(host.state_dir())? {
         std::fs::remove_file(file?.path())?;
     }
-    host.spawn(Daemon::Agent, &agent_options(scene.settings.pace))?;
-    // It is let in when its node has been silent for the node timeout.
+    // The key that its certificate was for is lost: only a token that was made for the node makes it that node again.
+    let control = scene.mesh.testbed.control();
+    let token = control.told(&["token", "create", "--node", &name])?;
+    let options = agent_options(scene.settings.pace).env("QUILT_MESH_JOIN", token.trim());
+    host.spawn(Daemon::Agent, &options)?;
     mesh_testbed::wait_until("the node to be up again", SOON, async || {
         let control = scene.mesh.testbed.control();
         let nodes = control.nodes().await.map_err(|error| error.to_string())?;

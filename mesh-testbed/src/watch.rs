@@ -1,4 +1,4 @@
-//! When the kernel of a host says that something has changed, to the microsecond.
+//! When the kernel of a host says that something has changed, to the microsecond, and what became of its routes.
 //!
 //! The time of a repair counts from the first notification after a fault was prepared: the
 //! command that does the damage takes longer to start than the repair.
@@ -14,9 +14,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context as _;
 use ipnet::Ipv4Net;
-use mesh_testbed::Host;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -28,6 +26,11 @@ use nix::sys::{
     time::{TimeVal, TimeValLike as _},
 };
 
+use crate::{
+    error::{Error, Result},
+    host::Host,
+};
+
 /// RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR and RTMGRP_IPV4_ROUTE (linux/rtnetlink.h).
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40;
 /// Room for the notifications of a flush while this thread waits for its turn.
@@ -35,7 +38,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Listens to one host's kernel until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     seen: Arc<Mutex<Seen>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -45,22 +48,26 @@ pub(crate) struct Watch {
 struct Seen {
     first: Option<Instant>,
     routes_removed: Vec<Ipv4Net>,
+    routes_set: Vec<Ipv4Net>,
     overrun: bool,
 }
 
 impl Watch {
     /// Starts to listen. `cluster` tells which routes are those of the mesh.
-    pub(crate) fn start(host: &Host, cluster: Ipv4Net) -> anyhow::Result<Self> {
-        let socket = host
-            .netns()
-            .run(listen)?
-            .with_context(|| format!("cannot listen to the kernel of {}", host.name()))?;
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer.
+    pub fn start(host: &Host, cluster: Ipv4Net) -> Result<Self> {
+        let failed = |error| Error::system("listen to the kernel of", host.name(), error);
+        let socket = host.netns().run(listen)?.map_err(failed)?;
         let seen = Arc::<Mutex<Seen>>::default();
         let stop = Arc::<AtomicBool>::default();
         let thread = thread::Builder::new().name("netlink-watch".into()).spawn({
             let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
             move || receive(&socket, cluster, &seen, &stop)
-        })?;
+        });
+        let thread = thread.map_err(failed)?;
         Ok(Self {
             seen,
             stop,
@@ -69,22 +76,43 @@ impl Watch {
     }
 
     /// Waits for the next first notification.
-    pub(crate) fn arm(&self) {
+    pub fn arm(&self) {
         self.seen().first = None;
     }
 
     /// When the first notification after [`arm`](Self::arm) came.
-    pub(crate) fn first(&self) -> Option<Instant> {
+    pub fn first(&self) -> Option<Instant> {
         self.seen().first
     }
 
     /// The mesh's routes that were removed since the last call.
-    pub(crate) fn take_routes_removed(&self) -> anyhow::Result<Vec<Ipv4Net>> {
+    ///
+    /// # Errors
+    ///
+    /// Some may be missing: the kernel says so.
+    pub fn take_routes_removed(&self) -> Result<Vec<Ipv4Net>> {
+        self.take(|seen| &mut seen.routes_removed)
+    }
+
+    /// The mesh's routes that were added or replaced since the last call.
+    ///
+    /// # Errors
+    ///
+    /// Some may be missing: the kernel says so.
+    pub fn take_routes_set(&self) -> Result<Vec<Ipv4Net>> {
+        self.take(|seen| &mut seen.routes_set)
+    }
+
+    fn take(&self, which: fn(&mut Seen) -> &mut Vec<Ipv4Net>) -> Result<Vec<Ipv4Net>> {
         let mut seen = self.seen();
-        if std::mem::take(&mut seen.overrun) {
-            anyhow::bail!("the kernel dropped notifications: removed routes cannot be counted");
+        match std::mem::take(&mut seen.overrun) {
+            false => Ok(std::mem::take(which(&mut seen))),
+            true => Err(Error::system(
+                "count",
+                "changes of routes",
+                io::Error::from_raw_os_error(libc::ENOBUFS),
+            )),
         }
-        Ok(std::mem::take(&mut seen.routes_removed))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -132,29 +160,35 @@ fn receive(socket: &Socket, cluster: Ipv4Net, seen: &Mutex<Seen>, stop: &AtomicB
             Err(_) => continue,
         }
         let now = Instant::now();
-        let removed = removed_routes(&buffer, cluster);
         let mut seen = lock(seen);
         seen.first.get_or_insert(now);
-        seen.routes_removed.extend(removed);
+        seen.take_in(&buffer, cluster);
     }
 }
 
-/// The destinations inside the cluster of a datagram's RTM_DELROUTE messages.
-fn removed_routes(mut bytes: &[u8], cluster: Ipv4Net) -> Vec<Ipv4Net> {
-    let mut removed = Vec::new();
-    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
-        let length = usize::try_from(message.header.length).unwrap_or(0);
-        if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)) = &message.payload
-        {
-            removed.extend(destination(route).filter(|net| cluster.contains(net)));
-        }
-        // Messages are padded to 4 bytes (NLMSG_ALIGN); one without length would not end.
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        if length == 0 {
-            break;
+impl Seen {
+    /// Takes the routes inside the cluster from a datagram.
+    fn take_in(&mut self, mut bytes: &[u8], cluster: Ipv4Net) {
+        while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
+            let length = usize::try_from(message.header.length).unwrap_or(0);
+            let (route, routes) = match &message.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)) => {
+                    (Some(route), &mut self.routes_removed)
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
+                    (Some(route), &mut self.routes_set)
+                }
+                _ => (None, &mut self.routes_set),
+            };
+            let net = route.and_then(destination);
+            routes.extend(net.filter(|net| cluster.contains(net)));
+            // Messages are padded to 4 bytes (NLMSG_ALIGN); one without length would not end.
+            bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if length == 0 {
+                break;
+            }
         }
     }
-    removed
 }
 
 fn destination(route: &RouteMessage) -> Option<Ipv4Net> {
