@@ -123,6 +123,11 @@ impl Counters {
         }
     }
 
+    /// Whether these are later than `before`. Counters that are less began anew.
+    fn goes_on_from(self, before: Self) -> bool {
+        self.tx_packets >= before.tx_packets && self.rx_packets >= before.rx_packets
+    }
+
     fn packets(self) -> u64 {
         self.tx_packets + self.rx_packets
     }
@@ -141,6 +146,12 @@ impl Carried {
             fast_path: self.fast_path.since(before.fast_path),
             kernel_path: self.kernel_path.since(before.kernel_path),
         }
+    }
+
+    /// Whether these are later than `before`, and of the same entry of a peer.
+    pub(crate) fn goes_on_from(self, before: Self) -> bool {
+        self.fast_path.goes_on_from(before.fast_path)
+            && self.kernel_path.goes_on_from(before.kernel_path)
     }
 
     /// Per mille of the packets that eBPF carried, rounded down; `None` if there were none.

@@ -285,7 +285,8 @@ async fn peer_traffic(hosts: &[Host]) -> anyhow::Result<Vec<PeerTraffic>> {
     Ok(traffic)
 }
 
-/// How the counters have grown; a peer that was not there before started at nothing.
+/// How the counters have grown; a peer that was not there before started at nothing, and so did one that was made anew
+/// meanwhile, whose counters are less than they were.
 fn growth(before: &[PeerTraffic], after: Vec<PeerTraffic>) -> Vec<PeerTraffic> {
     after
         .into_iter()
@@ -293,7 +294,7 @@ fn growth(before: &[PeerTraffic], after: Vec<PeerTraffic>) -> Vec<PeerTraffic> {
             let earlier = before
                 .iter()
                 .find(|then| then.node == now.node && then.peer == now.peer);
-            if let Some(earlier) = earlier {
+            if let Some(earlier) = earlier.filter(|it| now.carried.goes_on_from(it.carried)) {
                 now.carried = now.carried.since(earlier.carried);
             }
             now
@@ -450,4 +451,35 @@ async fn bring_back(
         pings: Vec::new(),
         peers: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Carried, Counters};
+
+    fn traffic(tx_packets: u64) -> PeerTraffic {
+        PeerTraffic {
+            node: "host3".to_owned(),
+            peer: "host1".to_owned(),
+            subnet: "10.42.1.0/24".to_owned(),
+            carried: Carried {
+                fast_path: Counters {
+                    tx_packets,
+                    ..Counters::default()
+                },
+                ..Carried::default()
+            },
+            dropped_packets: 0,
+        }
+    }
+
+    #[test]
+    fn counters_grow_from_what_they_were_and_those_that_began_anew_from_nothing() {
+        let grown = |before: &[PeerTraffic], now| growth(before, vec![traffic(now)])[0].carried;
+        let packets = |before: &[PeerTraffic], now| grown(before, now).fast_path.tx_packets;
+        assert_eq!(packets(&[], 24), 24);
+        assert_eq!(packets(&[traffic(40)], 64), 24);
+        assert_eq!(packets(&[traffic(40)], 24), 24);
+    }
 }
