@@ -18,7 +18,7 @@ use mesh_rest::{
     security::{ChangeRotation, Rotation},
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -37,7 +37,7 @@ use crate::figure::{STYLE, milliseconds, percentile};
 const OF_ONE_NODE: usize = 32;
 
 /// After all questions were sent: they are read, and wait.
-const SETTLES: Duration = Duration::from_secs(2);
+const SETTLES: Duration = Duration::from_secs(5);
 
 /// What one end showed.
 struct Ended {
@@ -57,31 +57,29 @@ pub(crate) async fn run(questions: u32) -> anyhow::Result<()> {
     let ways = joining::join_all(&server, questions).await?;
     let nodes = joining::register(ways, 0..questions).await?;
     let (one, its_way) = nodes.first().context("no node")?;
-    let (_, other) = nodes.get(1).context("one node alone")?;
+    let other = nodes.get(1).context("one node alone")?;
     let mut ends = Vec::new();
 
-    let crowd = Crowd::ask(&vec![its_way.clone(); OF_ONE_NODE], other).await?;
+    let crowd = Crowd::connect(&vec![its_way.clone(); OF_ONE_NODE]).await?;
+    crowd.ask(&server).await?;
     let revoke = format!("/api/nodes/{}/revoke", one.node_id);
     let what = format!("{OF_ONE_NODE} of one node that is revoked");
-    ends.push(
-        crowd
-            .end(what, &server, &nodes[1], &[(&revoke, "{}")])
-            .await?,
-    );
+    ends.push(crowd.end(what, &server, other, (&revoke, "{}")).await?);
 
-    // Without the one that was revoked.
+    // Without the one that was revoked. They connect before the control plane shows another certificate.
     let ways: Vec<Way> = nodes[1..].iter().map(|(_, way)| way.clone()).collect();
-    let crowd = Crowd::ask(&ways, other).await?;
+    let crowd = Crowd::connect(&ways).await?;
     let rotate = |step| text(&ChangeRotation { step, force: true });
     let mut admin = Connection::open_admin(&server.admin_socket()).await?;
     for step in [Rotation::Prepare, Rotation::Activate] {
         let answer = admin.post("/api/ca/rotate", &rotate(step)).await?;
         ensure!(answer.status == 200, "{step:?}: {}", answer.status);
     }
-    // It has a certificate of the authority that stays.
+    // It has a certificate of the authority that stays, and is no news to those that ask afterwards.
     let ways = joining::join_all(&server, 1).await?;
-    let mut stays = joining::register(ways, questions..questions + 1).await?;
-    let stays = stays.pop().context("no node")?;
+    let stays = joining::register(ways, questions..questions + 1).await?;
+    let stays = stays.first().context("no node")?;
+    crowd.ask(&server).await?;
     let what = format!(
         "{} of as many nodes, whose authority is retired",
         crowd.count
@@ -89,7 +87,7 @@ pub(crate) async fn run(questions: u32) -> anyhow::Result<()> {
     let finish = rotate(Rotation::Finish);
     ends.push(
         crowd
-            .end(what, &server, &stays, &[("/api/ca/rotate", &finish)])
+            .end(what, &server, stays, ("/api/ca/rotate", &finish))
             .await?,
     );
     server.stop().await?;
@@ -97,78 +95,74 @@ pub(crate) async fn run(questions: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Questions that wait.
+/// Questions that wait, each over a connection of its own.
 struct Crowd {
     count: usize,
+    /// What they ask, once all are connected.
+    path: watch::Sender<Option<Arc<str>>>,
     /// When each ended, and with which status.
     answers: JoinSet<anyhow::Result<(Instant, u16)>>,
 }
 
 impl Crowd {
-    /// Each asks over a connection of its own. `reader` tells where they begin.
-    async fn ask(ways: &[Way], reader: &Way) -> anyhow::Result<Self> {
-        eprintln!("{} questions", ways.len());
-        let answer = Connection::open(reader.clone())
-            .await?
-            .get("/api/nodes")
-            .await?;
-        let list: NodesAnswer<'_> = answer.json()?;
-        // A node that joins meanwhile is no news to them.
-        let since = list.revision + 1_000;
-        let path: Arc<str> = format!(
-            "/api/nodes?since={since}&wait=60&database={}",
-            list.database
-        )
-        .into();
-        let (opening, asked) = (
+    async fn connect(ways: &[Way]) -> anyhow::Result<Self> {
+        eprintln!("{} connections", ways.len());
+        let (opening, connected) = (
             Arc::new(Semaphore::new(OPENING)),
             Arc::<AtomicUsize>::default(),
         );
-        let all_are_open = Arc::new(tokio::sync::Notify::new());
+        let path = watch::Sender::new(None);
         let mut answers = JoinSet::new();
         for way in ways {
-            let (way, path, opening, asked, open) = (
-                way.clone(),
-                Arc::clone(&path),
-                Arc::clone(&opening),
-                Arc::clone(&asked),
-                Arc::clone(&all_are_open),
-            );
+            let (opening, connected) = (Arc::clone(&opening), Arc::clone(&connected));
+            let (way, mut path) = (way.clone(), path.subscribe());
             answers.spawn(async move {
                 let slot = opening.acquire_owned().await?;
                 let mut connection = Connection::open(way).await?;
                 drop(slot);
-                let open = open.notified();
-                asked.fetch_add(1, Relaxed);
-                open.await;
-                let answer = connection.get(&path).await?;
+                connected.fetch_add(1, Relaxed);
+                let path: Option<Arc<str>> = path.wait_for(Option::is_some).await?.clone();
+                let answer = connection.get(&path.unwrap_or_default()).await?;
                 anyhow::Ok((Instant::now(), answer.status))
             });
         }
         let deadline = Instant::now() + PATIENCE;
-        while asked.load(Relaxed) < ways.len() {
+        while connected.load(Relaxed) < ways.len() {
             if Instant::now() > deadline {
-                bail!("only {} of {} connected", asked.load(Relaxed), ways.len());
+                bail!(
+                    "only {} of {} connected",
+                    connected.load(Relaxed),
+                    ways.len()
+                );
             }
             sleep(Duration::from_millis(20)).await;
         }
-        // The last of them waits to be notified in a moment.
-        sleep(Duration::from_millis(100)).await;
-        all_are_open.notify_waiters();
-        sleep(SETTLES).await;
         Ok(Self {
             count: ways.len(),
+            path,
             answers,
         })
     }
 
-    /// Ends them by these calls, while `other` beats.
+    /// Has all of them ask for what comes after now.
+    async fn ask(&self, server: &Server) -> anyhow::Result<()> {
+        let mut admin = Connection::open_admin(&server.admin_socket()).await?;
+        let answer = admin.get("/api/nodes").await?;
+        let list: NodesAnswer<'_> = answer.json()?;
+        let (since, database) = (list.revision, list.database);
+        let path = format!("/api/nodes?since={since}&wait=60&database={database}");
+        self.path.send_replace(Some(path.into()));
+        sleep(SETTLES).await;
+        Ok(())
+    }
+
+    /// Ends them by this call, while `other` beats.
     async fn end(
         mut self,
         what: String,
         server: &Server,
         (other, way): &(Admitted, Way),
-        calls: &[(&str, &str)],
+        (path, body): (&str, &str),
     ) -> anyhow::Result<Ended> {
         eprintln!("{what}");
         let stop = Arc::<AtomicBool>::default();
@@ -178,10 +172,8 @@ impl Crowd {
             Arc::clone(&stop),
         ));
         let mut admin = Connection::open_admin(&server.admin_socket()).await?;
-        for (path, body) in calls {
-            let answer = admin.post(path, body).await?;
-            ensure!(answer.status == 200, "{path}: {}", answer.status);
-        }
+        let answer = admin.post(path, body).await?;
+        ensure!(answer.status == 200, "{path}: {}", answer.status);
         let ended = Instant::now();
         let (mut statuses, mut waits) = (BTreeMap::new(), Vec::new());
         while let Some(answer) = timeout(PATIENCE, self.answers.join_next())
