@@ -27,6 +27,11 @@ fn chosen(variable: &str, default: impl FnOnce() -> String) -> String {
     std::env::var(variable).unwrap_or_else(|_| default())
 }
 
+/// What counts as refusing what does not fit the description: also that a body is too large, which one is whose text is too
+/// long, and that there were too many of its kind.
+const REFUSALS: &str = "[checks.negative_data_rejection]\n\
+    expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429, \"5xx\"]\n";
+
 /// The calls that need credentials at every stage.
 const OF_OPERATORS: &str =
     "^/api/(tokens|audit|node-credentials|operators|security|ca/|renew)|/revoke$";
@@ -36,6 +41,7 @@ fn fuzz(address: SocketAddr, more: &[&str]) {
     let program = schemathesis::program();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("hooks.py"), include_str!("hooks.py")).unwrap();
+    std::fs::write(folder.path().join("schemathesis.toml"), REFUSALS).unwrap();
     let seed = chosen("QUILT_MESH_FUZZ_SEED", || {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         now.as_secs().to_string()
