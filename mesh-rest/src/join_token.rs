@@ -41,6 +41,10 @@ pub struct CreatedToken {
     pub token: String,
     /// Until when it holds, in Unix seconds.
     pub expires_at: i64,
+    /// The id of the node that it is made for; absent: it is for none, or there is none of that name, and whoever brings it
+    /// is a new node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
 }
 
 /// The answer to `GET /api/tokens`.
@@ -76,4 +80,7 @@ pub struct TokenEntry {
     /// When it was revoked, in Unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<i64>,
+    /// Whether another authority signs than the one that it names: nobody joins by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub worthless: bool,
 }

@@ -215,7 +215,8 @@ pub(crate) fn unknown_by_another_authority() -> Refused {
     Refused::new(
         Kind::JoinAgain,
         "no node with this certificate is known here, and another authority has taken the place of the one that signed it: \
-         join again with a token (quilt-mesh-control token create, with --node where there is a node that this host was)",
+         join again with a token (quilt-mesh-control token create, and the agent's --join; no file has to be removed), made with \
+         --node where there is a node that this host was",
     )
 }
 

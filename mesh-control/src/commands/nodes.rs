@@ -42,6 +42,10 @@ impl Node {
             }
             Self::Revoke { node } => {
                 let id = match find(&list, &node)? {
+                    Some(found) if found.credential == CredentialState::Revoked => {
+                        eprintln!("the node {} was revoked already", found.node_id);
+                        return Ok(());
+                    }
                     Some(found) => found.node_id.as_str(),
                     // What the database has and no list shows is still said by the control plane.
                     None if mesh_credentials::name::is_id(&node) => &node,

@@ -1,7 +1,8 @@
 //! `operator`: who may look, and who may change.
 
+use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
-use mesh_rest::operator::{CreateOperator, CreatedOperator, OperatorList, Role};
+use mesh_rest::operator::{CreateOperator, CreatedOperator, OperatorEntry, OperatorList, Role};
 use mesh_rest::security::Security;
 use serde_json::json;
 
@@ -18,7 +19,7 @@ pub enum Operator {
         /// Who it is
         name: String,
         /// What it may do
-        #[arg(long, value_enum, default_value = "operate")]
+        #[arg(long, value_enum, default_value = "read")]
         role: RoleArg,
         /// Also where it is the first credential, and nodes that are up without a certificate would be shut out by it
         #[arg(long)]
@@ -28,8 +29,9 @@ pub enum Operator {
     List,
     /// Let one do nothing any more
     Revoke {
-        /// Its id
-        id: String,
+        /// The operator's name or id
+        #[arg(value_name = "NAME|ID")]
+        operator: String,
     },
 }
 
@@ -74,10 +76,75 @@ impl Operator {
                 table.print();
                 Ok(())
             }
-            Self::Revoke { id } => {
-                let path = format!("/api/operators/{}/revoke", segment(&id)?);
+            Self::Revoke { operator } => {
+                let list: OperatorList = admin.get("/api/operators").await?;
+                let found = find(&list, &operator)?;
+                if found.revoked_at.is_some() {
+                    eprintln!("the operator {} ({}) was revoked already", found.name, found.id);
+                    return Ok(());
+                }
+                let path = format!("/api/operators/{}/revoke", segment(&found.id)?);
                 admin.post_nothing(&path).await
             }
         }
+    }
+}
+
+/// The operator with this id, or else the one with this name; of several, the one that was not revoked.
+///
+/// # Errors
+///
+/// There is none, or several have that name: which those are.
+fn find<'a>(list: &'a OperatorList, wanted: &str) -> anyhow::Result<&'a OperatorEntry> {
+    if let Some(operator) = list.operators.iter().find(|it| it.id == wanted) {
+        return Ok(operator);
+    }
+    let named = || list.operators.iter().filter(|it| it.name == wanted);
+    let holding: Vec<_> = named().filter(|it| it.revoked_at.is_none()).collect();
+    match holding.as_slice() {
+        [operator] => Ok(operator),
+        [] => named().next().with_context(|| {
+            format!("no operator is called {wanted:?}; see quilt-mesh-control operator list")
+        }),
+        several => {
+            let ids: Vec<&str> = several.iter().map(|it| it.id.as_str()).collect();
+            bail!(
+                "{} operators are called {wanted:?}; say which by the id: {}",
+                several.len(),
+                ids.join(", ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_meant_before_a_name_and_who_holds_before_who_was_revoked() {
+        let operator = |id: &str, name: &str, revoked_at| OperatorEntry {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            role: Role::Read,
+            created_at: 0,
+            revoked_at,
+        };
+        let operators = vec![
+            operator("a1", "ada", Some(7)),
+            operator("a2", "ada", None),
+            operator("b1", "bob", None),
+            operator("b2", "bob", None),
+            operator("c1", "a1", None),
+            operator("d1", "dan", Some(7)),
+        ];
+        let list = OperatorList { operators };
+        let id = |wanted| find(&list, wanted).map(|it| it.id.as_str()).ok();
+        assert_eq!(id("ada"), Some("a2"));
+        assert_eq!(id("a1"), Some("a1"));
+        assert_eq!(id("dan"), Some("d1"));
+        assert_eq!(id("eve"), None);
+        let why = find(&list, "bob").unwrap_err().to_string();
+        assert!(why.contains("b1, b2"), "{why}");
     }
 }

@@ -50,6 +50,7 @@ impl Token {
         match self {
             Self::Create(create) => {
                 let before: Security = admin.get("/api/security").await?;
+                let node = create.node.clone();
                 let create = CreateToken {
                     uses: Some(create.uses),
                     // At least one: less would be none.
@@ -59,6 +60,9 @@ impl Token {
                 };
                 let created: CreatedToken = admin.post("/api/tokens", &json!(create)).await?;
                 println!("{}", created.token);
+                if let (Some(name), None) = (node, created.node_id) {
+                    eprintln!("no node is called {name:?}: whoever brings this token is a new node of that name");
+                }
                 secure::say_effect(&before);
                 Ok(())
             }
@@ -71,6 +75,7 @@ impl Token {
                         _ if token.revoked_at.is_some() => "revoked".to_owned(),
                         _ if token.uses_left == 0 => "used up".to_owned(),
                         _ if token.expires_at <= now => "ended".to_owned(),
+                        _ if token.worthless => "worthless: another authority signs".to_owned(),
                         _ => format!("for {}", table::span(token.expires_at - now)),
                     };
                     table.row([

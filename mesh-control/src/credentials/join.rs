@@ -4,11 +4,15 @@
 //!    is worth nothing from then on. Which node that is was found out when the token was made: names can be taken by others
 //!    since. If there was none of that name, the host is a new one, and may register by that name only; unless there is one
 //!    by now that has no credentials, which it is then.
-//! 2. By any other token, a host that shows the key of a node which has no credentials is that node, as it was before
+//! 2. By any other token, a host whose request is signed by the key by which a node is known is that node: it has the key,
+//!    whatever became of its certificate and of the authority that signed that. One that was revoked needs a token of its
+//!    own.
+//! 3. By any other token, a host that names the node key of a node which has no credentials is that node, as it was before
 //!    there were credentials: it keeps its subnet.
-//! 3. A host that asks again by the token with which it has joined, with the same key, is answered again, and no use of the
+//! 4. A host that asks again by the token with which it has joined, with the same key, is answered again, and no use of the
 //!    token counts: the answer was lost on its way.
-//! 4. Everybody else is a new node. In particular the key of a node that has credentials proves nothing.
+//! 5. Everybody else is a new node. In particular the node key of a node that has credentials proves nothing: it is text,
+//!    which anybody may have copied.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,7 +33,8 @@ use crate::access::mandate::Mandate;
 use crate::cluster::node::random_id;
 use crate::registry::{Registry, unix_seconds};
 use crate::store::{
-    AuditEntry, AuthorityState, CredentialChange, Known, MeantNode, NewCredential, StoredToken,
+    AuditEntry, AuthorityState, CredentialChange, Known, MeantNode, NewCredential, NodeCredential,
+    StoredToken,
 };
 
 /// Which node a host becomes.
@@ -41,15 +46,18 @@ enum Becomes<'a> {
     New,
 }
 
-/// Decides by the rules above. `named` are the nodes of the token's name or id, `keyed` the one with the host's key.
+/// Decides by the rules above. `named` are the nodes of the token's name or id, `known` the one that is known by the key
+/// that signed the request, `keyed` the one with the node key that the host names.
 fn decide<'a>(
     only_hostname: Option<&str>,
     named: &'a [MeantNode],
+    known: Option<&'a NodeCredential>,
     keyed: Option<&'a Known>,
 ) -> Result<Becomes<'a>, CredentialError> {
     let Some(name) = only_hostname else {
-        return Ok(match keyed {
-            Some(node) if !node.has_credentials => Becomes::Node(&node.node_id),
+        return Ok(match (known, keyed) {
+            (Some(node), _) => Becomes::Node(&node.node_id),
+            (None, Some(node)) if !node.has_credentials => Becomes::Node(&node.node_id),
             _ => Becomes::New,
         });
     };
@@ -140,19 +148,22 @@ impl Registry {
             return self.joined(node_id, certificate);
         }
         let (name, named) = named(&mut change, &stored).await?;
-        if name.is_none() {
-            // Or its agent would undo a revocation by what is left of the token that it joined by.
-            let known = change.credentials_of("", request.key).await?;
-            if known.iter().any(|known| known.revoked) {
-                change.roll_back().await?;
-                return Err(CredentialError::NodeRevoked);
-            }
+        let known = match name {
+            Some(_) => Vec::new(),
+            None => change.nodes_of_key(request.key).await?,
+        };
+        // Or its agent would undo a revocation by what is left of the token that it joined by.
+        if known.iter().any(|known| known.revoked) {
+            change.roll_back().await?;
+            return Err(CredentialError::NodeRevoked);
         }
+        // It may have become another node by each of several tokens: it is the last of them.
+        let known = known.first();
         let keyed = match (&join.node_key, &name) {
             (Some(node_key), None) => change.node_with_key(node_key).await?,
             _ => None,
         };
-        let (node_id, is_new) = match decide(name.as_deref(), &named, keyed.as_ref())? {
+        let (node_id, is_new) = match decide(name.as_deref(), &named, known, keyed.as_ref())? {
             Becomes::Node(node_id) => (node_id.to_owned(), false),
             Becomes::New => (random_id().as_str().to_owned(), true),
         };
@@ -171,8 +182,11 @@ impl Registry {
                 issuer,
                 expires_at: now + NODE_LIFE,
                 joined_by: &stored.token_id,
-                // A node that there is goes by the name that it has.
-                only_hostname: name.as_deref().filter(|_| is_new),
+                // A node that there is goes by the name that it has, or by the one that it is bound to.
+                only_hostname: match known {
+                    Some(known) => known.only_hostname.as_deref(),
+                    None => name.as_deref().filter(|_| is_new),
+                },
                 now,
             })
             .await?;
@@ -425,27 +439,55 @@ mod tests {
         }
     }
 
+    fn known(node_id: &str) -> NodeCredential {
+        NodeCredential {
+            node_id: node_id.to_owned(),
+            key: KeyDigest::of(b"key"),
+            issuer: KeyDigest::of(b"issuer"),
+            expires_at: 0,
+            only_hostname: None,
+            revoked: false,
+        }
+    }
+
     #[test]
     fn a_nodes_key_is_worth_something_only_while_it_has_no_credentials() {
         let (with, without) = (node("a", true), node("b", false));
         assert_eq!(
-            decide(None, &[], Some(&without)).unwrap(),
+            decide(None, &[], None, Some(&without)).unwrap(),
             Becomes::Node("b")
         );
-        assert_eq!(decide(None, &[], Some(&with)).unwrap(), Becomes::New);
-        assert_eq!(decide(None, &[], None).unwrap(), Becomes::New);
+        assert_eq!(decide(None, &[], None, Some(&with)).unwrap(), Becomes::New);
+        assert_eq!(decide(None, &[], None, None).unwrap(), Becomes::New);
+    }
+
+    #[test]
+    fn the_key_that_signed_a_request_goes_before_the_node_key_that_it_names_and_after_the_token() {
+        let (known, without) = (known("a"), node("b", false));
+        assert_eq!(
+            decide(None, &[], Some(&known), Some(&without)).unwrap(),
+            Becomes::Node("a")
+        );
+        assert_eq!(
+            decide(Some("gamma"), &[named("c")], Some(&known), None).unwrap(),
+            Becomes::Node("c")
+        );
+        assert_eq!(
+            decide(Some("gamma"), &[], Some(&known), None).unwrap(),
+            Becomes::New
+        );
     }
 
     #[test]
     fn a_token_for_a_node_makes_its_bearer_that_node_whatever_key_it_shows() {
         let other = node("b", false);
         assert_eq!(
-            decide(Some("alpha"), &[named("a")], Some(&other)).unwrap(),
+            decide(Some("alpha"), &[named("a")], None, Some(&other)).unwrap(),
             Becomes::Node("a")
         );
-        assert_eq!(decide(Some("alpha"), &[], None).unwrap(), Becomes::New);
+        assert_eq!(decide(Some("alpha"), &[], None, None).unwrap(), Becomes::New);
         let several = [named("a"), named("b")];
-        let error = decide(Some("alpha"), &several, None).unwrap_err();
+        let error = decide(Some("alpha"), &several, None, None).unwrap_err();
         let listed = "a (192.0.2.1, up), b (192.0.2.1, up)";
         assert!(error.to_string().contains(listed), "{error}");
     }
@@ -466,6 +508,7 @@ mod tests {
                 created_at: 0,
                 created_by: String::new(),
                 revoked_at: revoked.then_some(0),
+                authority: None,
             };
             let holds = !revoked && now < expires_at;
             prop_assert_eq!(check(&token, now).is_ok(), holds);

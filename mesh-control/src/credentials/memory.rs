@@ -69,7 +69,7 @@ pub(crate) struct Lost {
 }
 
 impl State {
-    fn signs(&self) -> Option<KeyDigest> {
+    pub(crate) fn signs(&self) -> Option<KeyDigest> {
         let signs = |it: &&StoredAuthority| it.state == AuthorityState::Signs;
         let authority = self.authorities.iter().find(signs);
         authority.map(|it| it.trusted.key())

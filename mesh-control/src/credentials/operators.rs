@@ -60,6 +60,13 @@ impl Registry {
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&doer.mandate).await?;
         self.check_first(&mut change, create.force).await?;
+        if let Some(id) = change.operator_called(name).await? {
+            change.roll_back().await?;
+            return Err(CredentialError::NotNow(format!(
+                "there is an operator called {name:?} already, {id}; take another name, or let that one do nothing any more \
+                 first: quilt-mesh-control operator revoke {id}"
+            )));
+        }
         change.add_operator(&stored).await?;
         change
             .keep_audit(&doer.did("create operator", &subject))

@@ -81,7 +81,7 @@ impl Registry {
         warn!(authority = %trusted.key(), nodes, kept = kept.map(tracing::field::display),
             "a new certificate authority is in the place of the lost one. The certificates of these nodes hold no longer: they \
              keep the network as it is and hear of no change until they join again (quilt-mesh-control token create --uses N; \
-             there, remove node.pem and ca.pem, and start the agent with --join). Nobody is let in without credentials \
+             there, start the agent with --join, and leave its files as they are). Nobody is let in without credentials \
              meanwhile; join tokens from before are worth nothing, operators' hold");
         Ok(())
     }

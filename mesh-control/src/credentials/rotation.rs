@@ -22,10 +22,10 @@ impl Registry {
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&doer.mandate).await?;
         let mesh = self.signer_in(&mut change).await?.mesh().clone();
-        if change.authorities().await?.len() > 1 {
+        let under_way = Under::way(&mut change).await?;
+        if !matches!(under_way, Under::Nothing) {
             change.roll_back().await?;
-            let why = "one authority is taking the place of another already; see quilt-mesh-control ca show";
-            return Err(CredentialError::NotNow(why.to_owned()));
+            return Err(under_way.out_of_turn());
         }
         let now = unix_seconds();
         let next = Authority::make(mesh, now)?;
@@ -57,10 +57,13 @@ impl Registry {
     ) -> Result<KeyDigest, CredentialError> {
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&doer.mandate).await?;
-        let next = in_state(&mut change, AuthorityState::Next).await?;
-        let next = next.ok_or_else(|| {
-            CredentialError::NotNow("there is none that signs next; prepare one first".to_owned())
-        })?;
+        let next = match Under::way(&mut change).await? {
+            Under::Prepared { next } => next,
+            other => {
+                change.roll_back().await?;
+                return Err(other.out_of_turn());
+            }
+        };
         if self.authorities.find(next).is_none() {
             return Err(CredentialError::NoAuthority(format!(
                 "its file lacks the key of the next authority {next}; see quilt-mesh-control ca import"
@@ -70,8 +73,11 @@ impl Registry {
         if !late.is_empty() && !force {
             change.roll_back().await?;
             return Err(CredentialError::NotNow(format!(
-                "{} that are up do not trust the next authority yet, which takes them up to four heartbeats: {}",
-                nodes(late.len()),
+                "{} not trust the next authority yet, which takes up to four heartbeats: {}",
+                match late.len() {
+                    1 => "1 node that is up does".to_owned(),
+                    count => format!("{count} nodes that are up do"),
+                },
                 named(&late)
             )));
         }
@@ -98,18 +104,25 @@ impl Registry {
     pub async fn finish_rotation(&self, force: bool, doer: &Doer) -> Result<(), CredentialError> {
         let _turn = self.turn.lock().await;
         let mut change = self.begin_credentials(&doer.mandate).await?;
-        let last = in_state(&mut change, AuthorityState::Last).await?;
-        let last = last.ok_or_else(|| {
-            CredentialError::NotNow("no authority was replaced by another".to_owned())
-        })?;
+        let last = match Under::way(&mut change).await? {
+            Under::Activated { last, .. } => last,
+            other => {
+                change.roll_back().await?;
+                return Err(other.out_of_turn());
+            }
+        };
         let now = unix_seconds();
         let late = change.nodes_of_issuer(last, now).await?;
         if !late.is_empty() && !force {
             change.roll_back().await?;
             return Err(CredentialError::NotNow(format!(
-                "{} still have certificates of the last authority, and would be shut out: {}. Those that are up renew \
-                 theirs within four heartbeats; one that is off has to come back first, or to join again by a token",
-                nodes(late.len()),
+                "{} of the last authority, and would be shut out: {}. Those that are up renew theirs within four heartbeats. \
+                 One that is off comes back first, or else (--force) by a token as the node that it was: \
+                 quilt-mesh-control token create, and its agent's --join",
+                match late.len() {
+                    1 => "1 node still has a certificate".to_owned(),
+                    count => format!("{count} nodes still have certificates"),
+                },
                 named(&late)
             )));
         }
@@ -125,19 +138,50 @@ impl Registry {
     }
 }
 
-async fn in_state(
-    change: &mut CredentialChange,
-    wanted: AuthorityState,
-) -> Result<Option<KeyDigest>, CredentialError> {
-    let authorities = change.authorities().await?;
-    let found = authorities.iter().find(|it| it.state == wanted);
-    Ok(found.map(|it| it.trusted.key()))
+/// How far a rotation is.
+enum Under {
+    /// None is under way.
+    Nothing,
+    /// One authority is trusted that does not sign yet.
+    Prepared { next: KeyDigest },
+    /// It signs, and the one before is still trusted.
+    Activated { signs: KeyDigest, last: KeyDigest },
 }
 
-fn nodes(count: usize) -> String {
-    match count {
-        1 => "1 node".to_owned(),
-        _ => format!("{count} nodes"),
+impl Under {
+    async fn way(change: &mut CredentialChange) -> Result<Self, CredentialError> {
+        let authorities = change.authorities().await?;
+        let in_state = |wanted| {
+            let found = authorities.iter().find(|it| it.state == wanted);
+            found.map(|it| it.trusted.key())
+        };
+        let (next, last) = (
+            in_state(AuthorityState::Next),
+            in_state(AuthorityState::Last),
+        );
+        Ok(match (next, last, in_state(AuthorityState::Signs)) {
+            (Some(next), _, _) => Self::Prepared { next },
+            (None, Some(last), Some(signs)) => Self::Activated { signs, last },
+            // One of which none signs never was.
+            _ => Self::Nothing,
+        })
+    }
+
+    /// What is said to whoever wants another step than the next.
+    fn out_of_turn(&self) -> CredentialError {
+        CredentialError::NotNow(match self {
+            Self::Nothing => {
+                "no rotation is under way; one begins with quilt-mesh-control ca rotate prepare".to_owned()
+            }
+            Self::Prepared { next } => format!(
+                "a rotation is under way: the next authority, {next}, is trusted and does not sign yet; what comes next is \
+                 quilt-mesh-control ca rotate activate"
+            ),
+            Self::Activated { signs, .. } => format!(
+                "a rotation is under way: the authority {signs} signs already, and the one before is still trusted; what comes \
+                 next is quilt-mesh-control ca rotate finish"
+            ),
+        })
     }
 }
 

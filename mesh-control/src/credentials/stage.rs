@@ -31,6 +31,18 @@ fn check(from: Stage, to: Stage, shut_out: &[&str]) -> Result<(), String> {
     }
 }
 
+/// Whether the way to a secured cluster may begin: one that is secured would be opened by it, to whoever reaches its port.
+/// While nobody has credentials nothing is secured yet.
+fn check_moving(from: Stage, to: Stage, had_credentials: bool) -> Result<(), String> {
+    match (from, to) {
+        (Stage::Secured, Stage::Moving) if had_credentials => Err(
+            "this cluster is secured already; quilt-mesh-control security shows it; quilt-mesh-control secure --undo opens it"
+                .to_owned(),
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the first credential may be made in a cluster that has none: from then on nobody is let in without, so that
 /// nodes which are up and have none would be shut out in one moment.
 fn check_first(stage: Stage, had_credentials: bool, shut_out: &[&str]) -> Result<(), String> {
@@ -166,6 +178,10 @@ impl Registry {
         let without = change.nodes_without().await?;
         let up = up(&without);
         let from = self.credentials.stage();
+        if let Err(why) = check_moving(from, change_to.stage, self.credentials.any()) {
+            change.roll_back().await?;
+            return Err(CredentialError::NotNow(why));
+        }
         if let Err(why) = check(from, change_to.stage, &up)
             && !change_to.force
         {
@@ -203,6 +219,18 @@ mod tests {
         assert_eq!(check_first(Stage::Secured, true, &names), Ok(()));
         for stage in [Stage::Open, Stage::Moving] {
             assert_eq!(check_first(stage, false, &names), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_secured_cluster_is_opened_by_whoever_says_so_alone() {
+        let why = check_moving(Stage::Secured, Stage::Moving, true).unwrap_err();
+        assert!(why.contains("secured already"), "{why}");
+        // The gentle way of one that has nodes and no credentials.
+        assert_eq!(check_moving(Stage::Secured, Stage::Moving, false), Ok(()));
+        assert_eq!(check_moving(Stage::Secured, Stage::Open, true), Ok(()));
+        for from in [Stage::Open, Stage::Moving] {
+            assert_eq!(check_moving(from, Stage::Moving, true), Ok(()));
         }
     }
 

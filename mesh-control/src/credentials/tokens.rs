@@ -53,6 +53,7 @@ impl Registry {
             created_at: now,
             created_by: doer.who.clone(),
             revoked_at: None,
+            authority: Some(authority),
         };
         if let Some(name) = &create.node {
             stored.only_node_id = match meant(&mut change, name).await {
@@ -80,6 +81,7 @@ impl Registry {
             id: token.id.clone(),
             token: token.to_string(),
             expires_at: stored.expires_at,
+            node_id: stored.only_node_id,
         })
     }
 
@@ -87,6 +89,7 @@ impl Registry {
     #[must_use]
     pub fn tokens(&self) -> TokenList {
         let state = self.credentials.state();
+        let signs = state.signs();
         let mut tokens: Vec<TokenEntry> = state
             .tokens
             .values()
@@ -100,6 +103,7 @@ impl Registry {
                 created_at: token.created_at,
                 created_by: token.created_by.clone(),
                 revoked_at: token.revoked_at,
+                worthless: token.authority.is_some() && token.authority != signs,
             })
             .collect();
         tokens.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));

@@ -51,6 +51,8 @@ pub struct StoredToken {
     pub created_by: String,
     /// When it was revoked, in Unix seconds.
     pub revoked_at: Option<i64>,
+    /// The authority that it names; `None`: an earlier version made it, and did not note which.
+    pub authority: Option<KeyDigest>,
 }
 
 /// A person, or a person's program.
@@ -137,6 +139,7 @@ type TokenRow = (
     String,
     Option<i64>,
     Option<String>,
+    Option<String>,
 );
 
 impl Store {
@@ -177,7 +180,7 @@ impl Store {
         .await?;
         let tokens: Vec<TokenRow> = sqlx::query_as(
             "SELECT token_id, secret_digest, uses, uses_left, expires_at, only_hostname, created_at, \
-             created_by, revoked_at, only_node_id FROM join_tokens WHERE revision > $1",
+             created_by, revoked_at, only_node_id, authority FROM join_tokens WHERE revision > $1",
         )
         .bind(revision)
         .fetch_all(transaction.connection()?)
@@ -281,9 +284,12 @@ fn token(
         created_by,
         revoked_at,
         only_node_id,
+        authority,
     ): TokenRow,
 ) -> Result<StoredToken, StoreError> {
+    let authority = authority.map(|key| read("the authority", &token_id, &key));
     Ok(StoredToken {
+        authority: authority.transpose()?,
         secret: secret
             .parse()
             .map_err(|_| StoreError::Damaged(format!("the digest of token {token_id}")))?,

@@ -101,6 +101,27 @@ impl CredentialChange {
         rows.into_iter().map(node).collect()
     }
 
+    /// The nodes, also revoked ones, that are known by this key, the one first that joined last. Not those that are known by
+    /// certificates of one's own: they have none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn nodes_of_key(
+        &mut self,
+        key: KeyDigest,
+    ) -> Result<Vec<NodeCredential>, StoreError> {
+        let rows: Vec<NodeRow> = sqlx::query_as(
+            "SELECT node_id, key_digest, issuer, expires_at, only_hostname, revoked_at \
+             FROM node_credentials WHERE key_digest = $1 AND issuer <> $2 ORDER BY joined_at DESC, node_id",
+        )
+        .bind(key.to_string())
+        .bind(own_certificate::issuer().to_string())
+        .fetch_all(self.transaction.connection()?)
+        .await?;
+        rows.into_iter().map(node).collect()
+    }
+
     /// Takes note of a new certificate for the key by which a node is known. `false`: it is known by another one, or
     /// revoked.
     ///

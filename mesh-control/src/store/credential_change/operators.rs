@@ -25,6 +25,22 @@ impl CredentialChange {
         self.there_are_credentials().await
     }
 
+    /// The id of an operator with this name that was not revoked.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn operator_called(&mut self, name: &str) -> Result<Option<String>, StoreError> {
+        let operator_id = sqlx::query_scalar(
+            "SELECT operator_id FROM operators WHERE name = $1 AND revoked_at IS NULL \
+             ORDER BY operator_id LIMIT 1",
+        )
+        .bind(name)
+        .fetch_optional(self.transaction.connection()?)
+        .await?;
+        Ok(operator_id)
+    }
+
     /// Lets an operator do nothing any more. `false`: there is none, or it was revoked before.
     ///
     /// # Errors

@@ -30,7 +30,8 @@ impl CredentialChange {
     pub async fn add_token(&mut self, token: &StoredToken) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO join_tokens (token_id, secret_digest, uses, uses_left, expires_at, only_hostname, \
-             created_at, created_by, revision, only_node_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+             created_at, created_by, revision, only_node_id, authority) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(&token.token_id)
         .bind(token.secret.to_string())
@@ -42,6 +43,7 @@ impl CredentialChange {
         .bind(&token.created_by)
         .bind(self.revision)
         .bind(token.only_node_id.as_deref())
+        .bind(token.authority.map(|key| key.to_string()))
         .execute(self.transaction.connection()?)
         .await?;
         self.there_are_credentials().await
