@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, net::Ipv4Addr, sync::Arc, time::Duration};
 use mesh_rest::overlay::Overlay;
 use mesh_ticker::Ticker;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -18,7 +18,7 @@ use crate::{
     feed::{self, FeedSettings, Listed},
     heartbeat,
     host_address::{self, HostAddress},
-    membership::{self, Membership, Surroundings},
+    membership::{self, Membership, MembershipError, Surroundings},
     node::{NodeDescription, Registered},
     peers::PeerSet,
     probe::{self, ProbeSettings},
@@ -77,6 +77,9 @@ pub enum AgentError {
     /// A task ended that should not have.
     #[error("a task of the agent ended unexpectedly: {0}")]
     TaskEnded(String),
+    /// It cannot be the node that it is told to be.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     /// The kernel gives it no clock.
     #[error("cannot make a timer: {0}")]
     Timer(#[from] io::Error),
@@ -86,8 +89,8 @@ pub enum AgentError {
 /// Routes and peers stay with the runtime.
 ///
 /// # Errors
-/// If a task ends before `stop`, which is a bug; the others are stopped, and the node is
-/// left registered, because its data plane still works. If there is no timer to begin with.
+/// If a task ends before `stop`, which is a bug, or this host is told to be a member of another mesh; the (other) tasks are
+/// stopped, and the node is left registered, because its data plane still works. If there is no timer to begin with.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
     let beats = Ticker::every(heartbeat::own_or_told(
         settings.node.heartbeat_interval,
@@ -111,6 +114,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let beat_due = watch::Sender::new(Instant::now());
     let beats_due = beat_due.subscribe();
 
+    let (end, mut cannot_go_on) = oneshot::channel();
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeat::run(
         control_plane.clone(),
@@ -128,6 +132,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         let surroundings = Surroundings {
             registration: registration.subscribe(),
             revocation: revocation.clone(),
+            end,
         };
         tasks.spawn(membership::run(
             control_plane.clone(),
@@ -205,10 +210,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
 
     let ended = tokio::select! {
         () = stop.cancelled() => None,
-        ended = tasks.join_next() => Some(match ended {
+        // Where there is no membership, nobody says it.
+        Ok(error) = &mut cannot_go_on => Some(error.into()),
+        ended = tasks.join_next() => Some(AgentError::TaskEnded(match ended {
             Some(Err(error)) => error.to_string(),
             _ => "it returned".to_owned(),
-        }),
+        })),
     };
     tasks_stop.cancel();
     let all_ended = timeout(STOP_DEADLINE, async {
@@ -217,8 +224,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     if all_ended.await.is_err() {
         tasks.shutdown().await;
     }
-    if let Some(reason) = ended {
-        return Err(AgentError::TaskEnded(reason));
+    if let Some(error) = ended {
+        return Err(error);
     }
 
     let registered = current.borrow().clone();

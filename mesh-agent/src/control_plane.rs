@@ -64,6 +64,8 @@ struct Shared {
     standing: watch::Sender<Standing>,
     /// Told each time that this host's credentials were not taken.
     doubts: watch::Sender<()>,
+    /// Told each time that who was there was signed by nobody who is trusted here.
+    strangers: watch::Sender<()>,
     /// Whose turn it is on the one connection that is kept.
     line: Mutex<()>,
     /// When a question was last taken for a heartbeat.
@@ -122,6 +124,7 @@ impl ControlPlane {
             tls: std::sync::Mutex::new(tls),
             standing: watch::Sender::new(standing),
             doubts: watch::Sender::new(()),
+            strangers: watch::Sender::new(()),
             line: Mutex::default(),
             counted: watch::Sender::new(None),
         };

@@ -2,15 +2,16 @@
 //!
 //! Until the host has joined nothing is said to the control plane as a node. From then on the certificate is made anew at
 //! two thirds of its life, and at once when the control plane says that the mesh has other authorities, or that it does
-//! not take the certificate. Whatever happens here, the data plane stays as it is.
+//! not take the certificate. Where that leads to none, and a join token is at hand, the host joins again, and is the node
+//! that it was. Whatever happens here, the data plane stays as it is.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
-use mesh_credentials::control_plane_check::clock as shown;
+use mesh_credentials::{control_plane_check::clock as shown, join_token::JoinToken};
 use mesh_rest::join::{Joined, Renew};
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     task::spawn_blocking,
     time::{Instant, sleep, sleep_until},
 };
@@ -38,6 +39,7 @@ mod token_source;
 
 use authority_sets::AuthoritySets;
 pub use error::MembershipError;
+use joining::Again;
 use log::MembershipLog;
 pub use settings::Membership;
 pub use token_source::{TokenError, TokenSource};
@@ -48,8 +50,8 @@ const LONGEST_LOOK: Duration = Duration::from_secs(600);
 /// A certificate is used for so many seconds at least before it is made anew because it is time.
 const SHORTEST_LIFE: i64 = 60;
 
-/// A certificate is refused so many times before a token is used that may make this host another node: by a replica that
-/// does not know of it yet it is refused once.
+/// A certificate is refused so many times before the token is used again by which it came: by a replica that does not know
+/// of it yet it is refused once.
 const BEFORE_JOINING_AGAIN: u32 = 3;
 
 /// Renewals for a certificate that is not taken, or for authorities that were heard of before, are so many heartbeats apart at
@@ -63,21 +65,31 @@ pub struct Surroundings {
     pub registration: watch::Receiver<Option<Registered>>,
     /// Told when the host is another node than it registered as.
     pub revocation: Revocation,
+    /// Told why this host cannot be a member as it was told to be.
+    pub end: oneshot::Sender<MembershipError>,
 }
 
-/// Lets the host join, and keeps it a member, until `stop`.
+/// Lets the host join, and keeps it a member, until `stop`, or until it turns out that it is to be one of another mesh.
 pub async fn run(
     control_plane: ControlPlane,
     membership: Membership,
-    surroundings: Surroundings,
+    Surroundings {
+        registration,
+        revocation,
+        end,
+    }: Surroundings,
     stop: CancellationToken,
 ) {
     let member = Member {
         heard: control_plane.heard(),
         doubts: control_plane.doubts(),
+        strangers: control_plane.strangers(),
         control_plane,
         membership,
-        surroundings,
+        registration,
+        revocation,
+        joined_with: None,
+        refused_token: None,
         log: MembershipLog::default(),
         unsaved: None,
         sets: AuthoritySets::default(),
@@ -85,7 +97,11 @@ pub async fn run(
     };
     tokio::select! {
         () = stop.cancelled() => {}
-        () = member.live() => {}
+        error = member.live() => {
+            // Nobody listens any more where the agent ends anyway.
+            let _ends_anyway = end.send(error);
+            stop.cancelled().await;
+        }
     }
 }
 
@@ -98,6 +114,8 @@ enum Cause {
     Authorities(String),
     /// The control plane did not take the certificate.
     Doubt,
+    /// The control plane was signed by nobody who is trusted here, and there is a token that says by whom it may be.
+    Stranger,
 }
 
 impl fmt::Display for Cause {
@@ -106,6 +124,7 @@ impl fmt::Display for Cause {
             Self::Due => "it was due",
             Self::Authorities(_) => "the mesh has other authorities",
             Self::Doubt => "the control plane did not take the last one",
+            Self::Stranger => "the control plane had an authority that is not known here",
         })
     }
 }
@@ -113,9 +132,15 @@ impl fmt::Display for Cause {
 struct Member {
     control_plane: ControlPlane,
     membership: Membership,
-    surroundings: Surroundings,
+    registration: watch::Receiver<Option<Registered>>,
+    revocation: Revocation,
     heard: watch::Receiver<Heard>,
     doubts: watch::Receiver<()>,
+    strangers: watch::Receiver<()>,
+    /// The token by which this agent let the host join, since it started.
+    joined_with: Option<JoinToken>,
+    /// The token that the control plane did not take when the host was to join again.
+    refused_token: Option<JoinToken>,
     log: MembershipLog,
     /// What is not on the disk yet is tried to be written then.
     unsaved: Option<Instant>,
@@ -126,7 +151,15 @@ struct Member {
 }
 
 impl Member {
-    async fn live(mut self) {
+    /// Ends only where the host cannot be what it was told to be.
+    async fn live(mut self) -> MembershipError {
+        match self.stay().await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn stay(&mut self) -> Result<Infallible, MembershipError> {
         let mut current = match self.membership.credentials.take() {
             Some(kept)
                 if schedule::left(&kept.presented, clock::now()) == schedule::Left::Nothing =>
@@ -137,7 +170,7 @@ impl Member {
                     now = shown(clock::now()),
                     "this node's certificate has expired; it is made anew before anything else"
                 );
-                self.renew(kept, &Cause::Due).await
+                self.renew(kept, &Cause::Due).await?
             }
             Some(kept) => {
                 self.use_from_now_on(&kept);
@@ -151,8 +184,15 @@ impl Member {
             debug!(at = shown(at), "the certificate is made anew");
             let cause = self.until_due(&current, at).await;
             if cause != Cause::Due {
-                // A fleet hears of it in one moment.
-                sleep(self.heartbeat_interval().mul_f64(rand::random())).await;
+                // A fleet hears of it in one moment; but no fleet is given a token in one.
+                let given = match cause {
+                    Cause::Doubt => self.new_token().is_some(),
+                    Cause::Stranger => true,
+                    Cause::Due | Cause::Authorities(_) => false,
+                };
+                if !given {
+                    sleep(self.heartbeat_interval().mul_f64(rand::random())).await;
+                }
                 self.apart_until = Instant::now() + self.heartbeat_interval() * BEATS_APART;
             }
             if let Cause::Authorities(digest) = &cause {
@@ -160,14 +200,14 @@ impl Member {
                 self.sets
                     .ask_for(digest, current.authorities_digest.as_deref());
             }
-            current = self.renew(current, &cause).await;
+            current = self.renew(current, &cause).await?;
             // Whoever answers with what is old already is not asked as fast as it answers.
             earliest = self.now().saturating_add(SHORTEST_LIFE);
         }
     }
 
     fn heartbeat_interval(&self) -> Duration {
-        let registered = self.surroundings.registration.borrow();
+        let registered = self.registration.borrow();
         let told = registered
             .as_ref()
             .and_then(|registered| registered.heartbeat_interval);
@@ -209,6 +249,11 @@ impl Member {
                         return Cause::Doubt;
                     }
                 }
+                changed = self.strangers.changed() => {
+                    if changed.is_ok() && self.token_of_other_authority(current).is_some() {
+                        return Cause::Stranger;
+                    }
+                }
                 // Whoever tells is owned by the control plane, which is owned here.
                 _heard = self.heard.changed() => {}
                 () = sleep_until(look) => {}
@@ -216,30 +261,47 @@ impl Member {
         }
     }
 
-    /// Has the certificate made anew, however long it takes.
-    async fn renew(&mut self, current: Credentials, cause: &Cause) -> Credentials {
+    /// Has the certificate made anew, or else joins again, however long it takes.
+    async fn renew(
+        &mut self,
+        current: Credentials,
+        cause: &Cause,
+    ) -> Result<Credentials, MembershipError> {
         let mut pauses = retry::until_renewed().build();
-        let mut refused_token = None;
         let mut refusals = 0;
         loop {
             let error = match self.try_to_renew(&current).await {
                 Ok(renewed) => {
                     self.take_over(&renewed).await;
                     self.log.renewed(&renewed, cause);
-                    return renewed;
+                    return Ok(renewed);
                 }
                 Err(error) => error,
             };
             let refused = error.is_refused_certificate();
             let mut longest = retry::LONGEST_RENEWAL_PAUSE;
-            if refused {
+            let token = if refused {
                 self.control_plane.refused();
-                self.log.refused(&error, &self.membership.hostname);
                 refusals += 1;
-                if refusals >= BEFORE_JOINING_AGAIN
-                    && let Some(joined) = self.join_again(&mut refused_token).await
-                {
-                    return joined;
+                match refusals < BEFORE_JOINING_AGAIN {
+                    true => self.new_token(),
+                    false => self.token(),
+                }
+            } else if error.is_of_a_stranger() {
+                self.token_of_other_authority(&current)
+            } else {
+                None
+            };
+            let again = match token {
+                Some(token) => self.join_again(&current, token).await?,
+                None => Again::Refused,
+            };
+            if let Again::Joined(joined) = again {
+                return Ok(*joined);
+            }
+            if refused {
+                if matches!(again, Again::Refused) {
+                    self.log.refused(&error, &self.membership.hostname);
                 }
             } else {
                 let left = schedule::left(&current.presented, self.now());
@@ -251,14 +313,14 @@ impl Member {
                 if left < schedule::Left::Nothing && self.control_plane.is_waiting() {
                     info!("by the clock as it is now this node's certificate has not expired");
                     self.use_from_now_on(&current);
-                    return current;
+                    return Ok(current);
                 }
             }
             self.save_again(&current).await;
             let pause = pauses.next().unwrap_or(longest).min(longest);
             sleep(error.pause(pause)).await;
             if let Some(other) = self.joined_meanwhile(Some(&current)) {
-                return other;
+                return Ok(other);
             }
         }
     }
@@ -283,8 +345,9 @@ impl Member {
         self.unsaved = Some(Instant::now());
         self.save_again(credentials).await;
         self.use_from_now_on(credentials);
-        // What was doubted is what was shown before.
+        // What was doubted is what was shown and trusted before.
         self.doubts.mark_unchanged();
+        self.strangers.mark_unchanged();
     }
 
     fn use_from_now_on(&self, credentials: &Credentials) {
@@ -296,7 +359,7 @@ impl Member {
         if let Err(error) = used {
             error!(%error, "the certificate cannot be shown; restart the agent");
         }
-        let registered = self.surroundings.registration.borrow().clone();
+        let registered = self.registration.borrow().clone();
         if let Some(registered) = registered
             && registered.node_id != credentials.node_id
         {
@@ -305,7 +368,7 @@ impl Member {
                 now = credentials.node_id,
                 "this host is another node now"
             );
-            self.surroundings.revocation.revoke(registered.epoch);
+            self.revocation.revoke(registered.epoch);
         }
     }
 

@@ -24,6 +24,15 @@ impl ControlPlane {
         self.ask_over(tls, self.shared.bases.len(), call).await
     }
 
+    /// The id of the mesh whose control plane this is, over connections of its own, which check by `tls`.
+    ///
+    /// # Errors
+    /// If every replica fails.
+    pub async fn mesh_id(&self, tls: ClientConfig) -> Result<String, ControlPlaneError> {
+        let call = |replica: Client| async move { Ok(replica.authorities().await?.mesh_id) };
+        self.ask_over(tls, self.shared.bases.len(), call).await
+    }
+
     /// Has the certificate made anew that `tls` shows, over connections of its own: those that stand are not disturbed.
     ///
     /// # Errors
@@ -88,6 +97,12 @@ impl ControlPlane {
             .is_err_and(ControlPlaneError::is_of_credentials)
         {
             self.shared.doubts.send_replace(());
+        }
+        if answer
+            .as_ref()
+            .is_err_and(ControlPlaneError::is_of_a_stranger)
+        {
+            self.shared.strangers.send_replace(());
         }
         answer
     }

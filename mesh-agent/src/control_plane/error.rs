@@ -81,6 +81,12 @@ impl ControlPlaneError {
         self.call().is_some_and(CallError::is_of_credentials)
     }
 
+    /// Whether who is there has a certificate that was signed by nobody who is trusted here.
+    #[must_use]
+    pub fn is_of_a_stranger(&self) -> bool {
+        self.call().is_some_and(CallError::is_of_a_stranger)
+    }
+
     fn call(&self) -> Option<&CallError> {
         match self {
             Self::Call(error) => Some(error),

@@ -35,6 +35,12 @@ impl ControlPlane {
         self.shared.doubts.subscribe()
     }
 
+    /// Changes each time that who was there was signed by nobody who is trusted here.
+    #[must_use]
+    pub fn strangers(&self) -> watch::Receiver<()> {
+        self.shared.strangers.subscribe()
+    }
+
     /// Lets this host ask as the node `node_id`, on new connections, which show its certificate and check by `tls`. A
     /// question that waits is asked again on them; other calls that are under way end as they are.
     ///

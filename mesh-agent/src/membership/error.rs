@@ -1,12 +1,19 @@
 //! Why the host has not joined, or its certificate is not renewed.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use mesh_credentials::node_key_pair::NodeKeyPairError;
 use mesh_rest::problem_kind::Kind;
 
 use super::TokenError;
-use crate::{control_plane::ControlPlaneError, credentials::CredentialsError, retry};
+use crate::{
+    control_plane::ControlPlaneError,
+    credentials::{
+        CredentialsError,
+        files::{AUTHORITIES_FILE, CERTIFICATE_FILE, KEY_FILE},
+    },
+    retry,
+};
 
 /// Why the host has not joined, or its certificate is not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +24,25 @@ pub enum MembershipError {
     /// The control plane.
     #[error(transparent)]
     ControlPlane(#[from] ControlPlaneError),
+    /// The token is of another mesh, which this host is not moved to behind an operator's back.
+    #[error(
+        "the join token is for another authority ({authority}), of the mesh {theirs}, than those of the mesh {ours}, of which \
+         this host is the node {node_id}. To move it to another mesh, or to let it join anew, remove {KEY_FILE}, \
+         {CERTIFICATE_FILE} and {AUTHORITIES_FILE} from {}; to stay in this mesh, take the token away, and let \
+         --control-plane name its control plane", .directory.display()
+    )]
+    OtherMesh {
+        /// The beginning of the authority's key.
+        authority: String,
+        /// The id of the token's mesh.
+        theirs: String,
+        /// That of this host's.
+        ours: String,
+        /// The node that this host is.
+        node_id: String,
+        /// Where its credentials are kept.
+        directory: PathBuf,
+    },
     /// What it answered.
     #[error("what the control plane answered is of no use: {0}")]
     Answer(#[from] CredentialsError),
@@ -56,6 +82,11 @@ impl MembershipError {
     /// Whether no control plane was there.
     pub(super) fn is_silence(&self) -> bool {
         matches!(self, Self::ControlPlane(error) if error.is_silence() && !error.is_of_credentials())
+    }
+
+    /// Whether who is there has a certificate that was signed by nobody who is trusted here.
+    pub(super) fn is_of_a_stranger(&self) -> bool {
+        matches!(self, Self::ControlPlane(error) if error.is_of_a_stranger())
     }
 
     /// Whether the certificate is not taken, now or later. Which time it is may be seen differently later.

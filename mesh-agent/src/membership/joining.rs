@@ -11,6 +11,7 @@ use tracing::info;
 use super::{Member, Membership, MembershipError, TokenError, TokenSource};
 use crate::{
     credentials::{Credentials, Expected},
+    excerpt::Excerpt,
     retry,
 };
 
@@ -18,6 +19,17 @@ use crate::{
 /// same one.
 const LOOK_FOR_TOKEN: Duration = Duration::from_secs(5);
 const SAME_TOKEN: Duration = Duration::from_secs(300);
+
+/// What came of joining again.
+#[derive(Debug)]
+pub(super) enum Again {
+    /// The host has joined.
+    Joined(Box<Credentials>),
+    /// It is not let in so, until an operator does something.
+    Refused,
+    /// Nobody could be asked.
+    NotNow,
+}
 
 impl Member {
     /// Joins, however long it takes.
@@ -29,9 +41,8 @@ impl Member {
             }
             let asked = Instant::now();
             let (token, error) = match self.try_to_join().await {
-                Ok(joined) => {
-                    self.take_over(&joined).await;
-                    self.log.joined(&joined);
+                Ok((token, joined)) => {
+                    self.joined(token, &joined).await;
                     return joined;
                 }
                 Err(failed) => failed,
@@ -76,19 +87,43 @@ impl Member {
     }
 
     /// Asks once, and each replica at most once. With an error comes the token that it was asked with.
-    async fn try_to_join(&self) -> Result<Credentials, (Option<JoinToken>, MembershipError)> {
+    async fn try_to_join(
+        &self,
+    ) -> Result<(JoinToken, Credentials), (Option<JoinToken>, MembershipError)> {
         let token = match &self.membership.token {
             None => Err(TokenError::None),
             Some(source) => source.read(),
         };
         let token = token.map_err(|error| (None, error.into()))?;
-        let joined = self.join_by(&token).await;
-        joined.map_err(|error| (Some(token), error))
+        match self.join_by(&token, None).await {
+            Ok(joined) => Ok((token, joined)),
+            Err(error) => Err((Some(token), error)),
+        }
     }
 
-    async fn join_by(&self, token: &JoinToken) -> Result<Credentials, MembershipError> {
+    /// Takes over what a token led to.
+    async fn joined(&mut self, token: JoinToken, joined: &Credentials) {
+        self.take_over(joined).await;
+        self.log.joined(joined);
+        self.joined_with = Some(token);
+        self.refused_token = None;
+    }
+
+    /// A host that is a node of a mesh joins that one only: `before` is what it has of it.
+    async fn join_by(
+        &self,
+        token: &JoinToken,
+        before: Option<&Credentials>,
+    ) -> Result<Credentials, MembershipError> {
         let Membership { key, node_key, .. } = &self.membership;
         let tls = self.membership.tls(KnownBy::Key(token.authority), None)?;
+        if let Some(before) = before
+            && !before.may_come_from(token.authority)
+        {
+            // Before the token is shown.
+            let theirs = self.control_plane.mesh_id(tls.clone()).await?;
+            self.same_mesh(before, token, &theirs)?;
+        }
         let join = Join {
             token: token.to_string(),
             request: key.request()?,
@@ -96,31 +131,78 @@ impl Member {
         };
         let answer = self.control_plane.join(tls, &join).await?;
         let expected = Expected::Joining(token.authority);
-        Ok(Credentials::answered(Arc::clone(key), &answer, expected)?)
+        let joined = Credentials::answered(Arc::clone(key), &answer, expected)?;
+        if let Some(before) = before {
+            self.same_mesh(before, token, joined.trust.mesh().as_str())?;
+        }
+        Ok(joined)
     }
 
-    /// With a token, if there is one that was not refused yet.
-    pub(super) async fn join_again(
-        &mut self,
-        refused: &mut Option<JoinToken>,
-    ) -> Option<Credentials> {
+    fn same_mesh(
+        &self,
+        before: &Credentials,
+        token: &JoinToken,
+        theirs: &str,
+    ) -> Result<(), MembershipError> {
+        let ours = before.trust.mesh().as_str();
+        if ours == theirs {
+            return Ok(());
+        }
+        Err(MembershipError::OtherMesh {
+            authority: token.authority.short(),
+            theirs: Excerpt(theirs).to_string(),
+            ours: ours.to_owned(),
+            node_id: before.node_id.clone(),
+            directory: self.membership.files.directory().to_owned(),
+        })
+    }
+
+    /// The token, if there is one that was not refused yet.
+    pub(super) fn token(&self) -> Option<JoinToken> {
         let token = self.membership.token.as_ref()?.read().ok()?;
-        if refused.as_ref() == Some(&token) {
+        (self.refused_token.as_ref() != Some(&token)).then_some(token)
+    }
+
+    /// The same, if it is none by which this agent joined: somebody gave it for what is to come.
+    pub(super) fn new_token(&self) -> Option<JoinToken> {
+        let joined_with = self.joined_with.as_ref();
+        self.token().filter(|token| joined_with != Some(token))
+    }
+
+    /// The same, if it names an authority that is not known here, and may be the one that the control plane has now.
+    pub(super) fn token_of_other_authority(&self, current: &Credentials) -> Option<JoinToken> {
+        if self.membership.own_authorities.is_some() {
+            // By those the control plane is known, and by no token.
             return None;
         }
-        match self.join_by(&token).await {
+        let token = self.token()?;
+        (!current.may_come_from(token.authority)).then_some(token)
+    }
+
+    /// Joins with a token where the certificate led to nothing.
+    ///
+    /// # Errors
+    /// [`MembershipError::OtherMesh`] alone: no attempt more is of use.
+    pub(super) async fn join_again(
+        &mut self,
+        current: &Credentials,
+        token: JoinToken,
+    ) -> Result<Again, MembershipError> {
+        let error = match self.join_by(&token, Some(current)).await {
             Ok(joined) => {
-                self.take_over(&joined).await;
-                self.log.joined(&joined);
-                Some(joined)
+                self.joined(token, &joined).await;
+                return Ok(Again::Joined(Box::new(joined)));
             }
-            Err(error) => {
-                self.log.not_joined(&error, &self.membership.hostname);
-                if error.kind() == Some(Kind::TokenRefused) {
-                    *refused = Some(token);
-                }
-                None
-            }
+            Err(error @ MembershipError::OtherMesh { .. }) => return Err(error),
+            Err(error) => error,
+        };
+        self.log.not_joined(&error, &self.membership.hostname);
+        if error.kind() == Some(Kind::TokenRefused) {
+            self.refused_token = Some(token);
         }
+        Ok(match error.is_silence() {
+            true => Again::NotNow,
+            false => Again::Refused,
+        })
     }
 }

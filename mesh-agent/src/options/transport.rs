@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
 use mesh_credentials::{control_plane_check::KnownBy, tls};
 use reqwest::Url;
@@ -16,10 +16,7 @@ use tracing::{info, warn};
 use crate::{
     control_plane::Standing,
     credentials::{
-        Credentials,
-        files::{
-            AUTHORITIES_FILE, CERTIFICATE_FILE, CredentialFileError, CredentialFiles, KEY_FILE,
-        },
+        files::{CredentialFileError, CredentialFiles},
         own::OwnIdentity,
     },
     membership::{Membership, TokenError, TokenSource},
@@ -32,8 +29,9 @@ pub struct TransportOptions {
     ///
     /// The token says by which key the control plane is known, and lets this host have a certificate, which is
     /// kept in the state directory and renewed before it expires. With a certificate the token is not used any more, and may
-    /// stay where it is given; it is used again when the control plane does not take the certificate. Others on this host see a
-    /// command line: see --join-file.
+    /// stay where it is given; it is used again when the control plane does not take the certificate, or is known by nobody
+    /// whom this host trusts: then the token says by whom, if the mesh is the same. Others on this host see a command line:
+    /// see --join-file.
     #[arg(
         long,
         value_name = "TOKEN",
@@ -225,9 +223,6 @@ fn member(
         Some(credentials) => {
             // One that is of no use is not needed.
             let token = token.unwrap_or(None);
-            if let Some(token) = &token {
-                same_mesh(credentials, token, &files)?;
-            }
             (credentials.key.clone(), token)
         }
         None => {
@@ -257,27 +252,4 @@ fn member(
         hostname: String::new(),
         heartbeat_interval: None,
     })
-}
-
-/// A token of another mesh says that the host shall move, which is not done behind an operator's back.
-fn same_mesh(
-    credentials: &Credentials,
-    token: &TokenSource,
-    files: &CredentialFiles,
-) -> anyhow::Result<()> {
-    let Ok(token) = token.read() else {
-        return Ok(());
-    };
-    if !credentials.may_come_from(token.authority) {
-        bail!(
-            "the join token is for another authority ({}) than those of the mesh {}, of which this host is the node {}. To move \
-             it to another mesh, or to let it join anew, remove {KEY_FILE}, {CERTIFICATE_FILE} and {AUTHORITIES_FILE} from {}; \
-             to stay in this mesh, take the token away",
-            token.authority.short(),
-            credentials.trust.mesh(),
-            credentials.node_id,
-            files.directory().display()
-        );
-    }
-    Ok(())
 }

@@ -18,6 +18,7 @@ use crate::{
     process::{Agent, BINARY, HOST_IP},
 };
 
+mod again;
 mod clocks;
 mod impostors;
 mod own;

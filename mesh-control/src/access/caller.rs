@@ -203,7 +203,7 @@ fn node(
     }
     let detail = format!(
         "the certificate has expired at {} ({} days before the control plane's clock), and cannot be renewed any more; \
-         join again with a token made for this node (quilt-mesh-control token create --node NAME)",
+         join again with a token (quilt-mesh-control token create, and the agent's --join)",
         clock(not_after),
         (now - not_after) / (24 * 60 * 60)
     );

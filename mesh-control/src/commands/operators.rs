@@ -80,7 +80,10 @@ impl Operator {
                 let list: OperatorList = admin.get("/api/operators").await?;
                 let found = find(&list, &operator)?;
                 if found.revoked_at.is_some() {
-                    eprintln!("the operator {} ({}) was revoked already", found.name, found.id);
+                    eprintln!(
+                        "the operator {} ({}) was revoked already",
+                        found.name, found.id
+                    );
                     return Ok(());
                 }
                 let path = format!("/api/operators/{}/revoke", segment(&found.id)?);

@@ -61,7 +61,9 @@ impl Token {
                 let created: CreatedToken = admin.post("/api/tokens", &json!(create)).await?;
                 println!("{}", created.token);
                 if let (Some(name), None) = (node, created.node_id) {
-                    eprintln!("no node is called {name:?}: whoever brings this token is a new node of that name");
+                    eprintln!(
+                        "no node is called {name:?}: whoever brings this token is a new node of that name"
+                    );
                 }
                 secure::say_effect(&before);
                 Ok(())

@@ -485,7 +485,10 @@ mod tests {
             decide(Some("alpha"), &[named("a")], None, Some(&other)).unwrap(),
             Becomes::Node("a")
         );
-        assert_eq!(decide(Some("alpha"), &[], None, None).unwrap(), Becomes::New);
+        assert_eq!(
+            decide(Some("alpha"), &[], None, None).unwrap(),
+            Becomes::New
+        );
         let several = [named("a"), named("b")];
         let error = decide(Some("alpha"), &several, None, None).unwrap_err();
         let listed = "a (192.0.2.1, up), b (192.0.2.1, up)";

@@ -171,7 +171,8 @@ impl Under {
     fn out_of_turn(&self) -> CredentialError {
         CredentialError::NotNow(match self {
             Self::Nothing => {
-                "no rotation is under way; one begins with quilt-mesh-control ca rotate prepare".to_owned()
+                "no rotation is under way; one begins with quilt-mesh-control ca rotate prepare"
+                    .to_owned()
             }
             Self::Prepared { next } => format!(
                 "a rotation is under way: the next authority, {next}, is trusted and does not sign yet; what comes next is \

@@ -101,7 +101,14 @@ fn no_request_of_an_operator_is_answered_with_500_or_outside_of_the_description(
     let setup = Setup::new();
     let control_plane = setup.start();
     let made = Command::new(env!("CARGO_BIN_EXE_quilt-mesh-control"))
-        .args(["operator", "create", "ada", "--role", "operate", "--state-dir"])
+        .args([
+            "operator",
+            "create",
+            "ada",
+            "--role",
+            "operate",
+            "--state-dir",
+        ])
         .arg(setup.folder())
         .output()
         .unwrap();

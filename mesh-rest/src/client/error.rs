@@ -30,6 +30,8 @@ pub enum CallError {
         reason: String,
         /// Whether it was the other side that broke off, because of the certificate that it was shown.
         certificate_refused: bool,
+        /// Whether the other side's certificate was signed by nobody who is trusted here.
+        stranger: bool,
     },
     /// No complete answer within the deadline.
     #[error("{call}: no complete answer within {deadline:?}")]
@@ -136,6 +138,12 @@ impl CallError {
         }
     }
 
+    /// Whether who is there has a certificate that was signed by nobody who is trusted here.
+    #[must_use]
+    pub fn is_of_a_stranger(&self) -> bool {
+        matches!(self, Self::Tls { stranger: true, .. })
+    }
+
     /// Whether the control plane took offence at what the request said.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -162,6 +170,7 @@ pub(super) fn unreachable(call: String, error: &reqwest::Error) -> CallError {
             call,
             reason: in_words(tls),
             certificate_refused: is_of_our_certificate(tls),
+            stranger: is_of_a_stranger(tls),
         };
     }
     // reqwest's own line repeats the URL, which is in `call` already.
@@ -193,7 +202,7 @@ fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
 
 fn in_words(error: &rustls::Error) -> String {
     match error {
-        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+        error if is_of_a_stranger(error) => {
             "the certificate that it shows was signed by nobody who is trusted here: is this the mesh's control plane, \
              and does nothing stand between?"
                 .to_owned()
@@ -210,6 +219,11 @@ fn in_words(error: &rustls::Error) -> String {
         }
         error => error.to_string(),
     }
+}
+
+fn is_of_a_stranger(error: &rustls::Error) -> bool {
+    let unknown = rustls::CertificateError::UnknownIssuer;
+    matches!(error, rustls::Error::InvalidCertificate(why) if *why == unknown)
 }
 
 /// Alerts by which a server refuses the certificate of a client (RFC 8446 section 6.2). A client of ours never sees

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderValue, Method, header::DATE},
     middleware::Next,
     response::{IntoResponse as _, Response},
-    routing::post,
+    routing::{get, post},
     serve::{IncomingStream, Listener},
 };
 use mesh_credentials::{
@@ -28,7 +28,7 @@ use mesh_credentials::{
     trust::Trust,
 };
 use mesh_rest::{
-    join::{AUTHORITIES_HEADER, Join, Joined, Renew},
+    join::{AUTHORITIES_HEADER, AuthorityList, Join, Joined, Renew},
     problem::ProblemDocument,
     problem_kind::Kind,
 };
@@ -207,6 +207,7 @@ pub(super) fn guarded(routes: Router, mesh: &SharedMesh) -> Router {
     let words = axum::middleware::from_fn_with_state(Arc::clone(mesh), beside);
     Router::new()
         .route("/api/join", post(join))
+        .route("/api/ca", get(authorities))
         .route("/api/renew", post(renew))
         .with_state(Arc::clone(mesh))
         .merge(routes.layer(admission))
@@ -266,6 +267,13 @@ async fn beside(Shared(mesh): Shared<SharedMesh>, request: Request, next: Next) 
     let date = HeaderValue::from_str(&httpdate::fmt_http_date(at)).unwrap();
     response.headers_mut().insert(DATE, date);
     response
+}
+
+async fn authorities(Shared(mesh): Shared<SharedMesh>) -> Json<AuthorityList> {
+    Json(AuthorityList {
+        mesh_id: lock(&mesh).signing().mesh().to_string(),
+        authorities: Vec::new(),
+    })
 }
 
 async fn join(Shared(mesh): Shared<SharedMesh>, Json(join): Json<Join>) -> Response {

@@ -9,13 +9,13 @@ use super::*;
 use crate::{control::Control, fake_control_plane::server, wait::holds};
 
 /// A control plane that lets nobody in but whom it knows, and what it keeps.
-struct Real {
+pub(super) struct Real {
     control: Control,
     directory: TempDir,
 }
 
 impl Real {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let control = Control::start_secured(directory.path(), None);
         let real = Self { control, directory };
@@ -32,7 +32,16 @@ impl Real {
         self.control = Control::start_secured(self.directory.path(), Some(self.control.port));
     }
 
-    fn post(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
+    /// Has it start without the key of its authority, and make another.
+    pub(super) fn lose_authority(&mut self) {
+        self.control.kill();
+        fs::remove_file(self.directory.path().join("ca.pem")).unwrap();
+        let (folder, port) = (self.directory.path(), Some(self.control.port));
+        self.control = Control::start_secured_with(folder, port, &["--new-authority"]);
+        assert!(holds(|| self.admin().is_there()), "it can be administered");
+    }
+
+    pub(super) fn post(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
         server().block_on(self.admin().post(path, body)).unwrap()
     }
 
@@ -40,7 +49,7 @@ impl Real {
         server().block_on(self.admin().post_nothing(path)).unwrap();
     }
 
-    fn token(&self, body: &serde_json::Value) -> String {
+    pub(super) fn token(&self, body: &serde_json::Value) -> String {
         let created: CreatedToken = serde_json::from_value(self.post("/api/tokens", body)).unwrap();
         created.token
     }
@@ -55,7 +64,7 @@ impl Real {
         command
     }
 
-    fn agent(&self, host: &Host, arguments: &[&str]) -> Agent {
+    pub(super) fn agent(&self, host: &Host, arguments: &[&str]) -> Agent {
         Agent::spawn(self.command(host, arguments))
     }
 
@@ -81,7 +90,7 @@ impl Real {
     }
 }
 
-fn no_failure(agent: &Agent) {
+pub(super) fn no_failure(agent: &Agent) {
     for failure in [
         "heartbeat failed",
         "no node list",

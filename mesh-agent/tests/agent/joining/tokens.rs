@@ -128,6 +128,7 @@ fn a_token_of_another_mesh_is_told_apart_before_it_is_shown() {
             "remove node.key, node.pem and ca.pem",
         ],
     );
+    assert!(other.mesh().joins.is_empty(), "the token was shown");
     for name in ["node.key", "node.pem", "ca.pem"] {
         fs::remove_file(host.path(name)).unwrap();
     }
