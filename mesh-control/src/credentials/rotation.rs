@@ -175,11 +175,11 @@ impl Under {
                     .to_owned()
             }
             Self::Prepared { next } => format!(
-                "a rotation is under way: the next authority, {next}, is trusted and does not sign yet; what comes next is \
+                "a rotation is under way already: the next authority, {next}, is trusted and does not sign yet; what comes next is \
                  quilt-mesh-control ca rotate activate"
             ),
             Self::Activated { signs, .. } => format!(
-                "a rotation is under way: the authority {signs} signs already, and the one before is still trusted; what comes \
+                "a rotation is under way already: the authority {signs} signs already, and the one before is still trusted; what comes \
                  next is quilt-mesh-control ca rotate finish"
             ),
         })

@@ -64,7 +64,7 @@ async fn who_was_revoked_at_another_replica_changes_nothing_at_one_that_has_not_
     let control = shared.setup.start();
     let setup = &shared.setup;
     let reserve = json!({"cidr": "10.42.66.0/24"});
-    let (_, admin) = operator(setup);
+    let (_, admin) = operator(setup, "ada");
     let plain = Api::of(&control);
     let reserve = plain
         .post("/api/subnets/reserve")
@@ -111,7 +111,7 @@ async fn who_was_revoked_at_another_replica_changes_nothing_at_one_that_has_not_
                 &format!("192.0.2.{number}"),
             )
             .await;
-            let (id, operator) = operator(setup);
+            let (id, operator) = operator(setup, &format!("operator-{number}"));
             let left = token(setup, &[]);
             let id_in_path = match entry.path.starts_with("/api/tokens") {
                 true => left.id.as_str(),
@@ -181,8 +181,8 @@ async fn of_a_node_that_was_revoked_meanwhile_no_heartbeat_is_written() {
 }
 
 /// One who may change, with its id.
-fn operator(setup: &Setup) -> (String, String) {
-    let made = told(setup, &["operator", "create", "ada", "--role", "operate"]).unwrap();
+fn operator(setup: &Setup, name: &str) -> (String, String) {
+    let made = told(setup, &["operator", "create", name, "--role", "operate"]).unwrap();
     let operator = made.trim().to_owned();
     let id = operator.split('.').nth(1).unwrap().to_owned();
     (id, operator)

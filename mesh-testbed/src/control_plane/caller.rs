@@ -73,7 +73,9 @@ impl ControlPlane {
         if let Some(token) = lock(&self.operator).clone() {
             return Ok(token);
         }
-        let name = format!("testbed-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        // A database may have those of an earlier process.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("testbed-{}-{number}", std::process::id());
         let token = self.told(&["operator", "create", &name, "--role", "operate"])?;
         let token = token.trim().to_owned();
         *lock(&self.operator) = Some(token.clone());
