@@ -60,7 +60,7 @@ impl Command {
             Self::Token(token) => token.run(&admin).await,
             Self::Operator(operator) => operator.run(&admin).await,
             Self::Node(node) => node.run(&admin).await,
-            Self::Ca(ca) => ca.run(&admin, &options.authority_file()).await,
+            Self::Ca(ca) => ca.run(&admin, &options.state_dir()).await,
             Self::Secure(secure) => secure.run(&admin).await,
             Self::Security => {
                 secure::show(&admin.get("/api/security").await?);

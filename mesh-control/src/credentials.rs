@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `memory` | what is stored, in memory, as every request needs it |
 //! | `authorities` | the mesh's certificate authorities: their keys in a file, their certificates in the database |
+//! | `key_file` | the name of the file of the keys, and what becomes of one that is in the way |
+//! | `key_file_watch` | it, looked after while a control plane runs |
 //! | `lost_database` | what is put back into a database that lost it while a control plane runs |
 //! | `mark` | what a host remembers although the database is lost |
 //! | `credit` | nodes that show a certificate which the database does not know |
@@ -24,6 +26,8 @@ mod credit;
 pub(crate) mod issued;
 pub mod join;
 mod judged;
+pub(crate) mod key_file;
+pub(crate) mod key_file_watch;
 mod lost_database;
 pub(crate) mod mark;
 pub mod memory;

@@ -18,6 +18,8 @@ use crate::access::credentials::Credentials;
 use crate::access::names::Names;
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::SubnetPlan;
+use crate::credentials::key_file;
+use crate::credentials::key_file_watch;
 use crate::credentials::shown::Shown;
 use crate::heap;
 use crate::http::admin_socket::{self, AdminSocket};
@@ -95,6 +97,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tasks.spawn(Arc::clone(&registry).write_audit(options.audit_days, stop.clone()));
     let mut shower = tasks.spawn(shown.follow(Arc::clone(&registry), stop.clone()));
     let mut files = tasks.spawn(files);
+    let mut watcher = tasks.spawn(key_file_watch::follow(Arc::clone(&registry), stop.clone()));
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
     let mut admin = tasks.spawn(admin_socket::keep(
         options.admin_socket(),
@@ -131,6 +134,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut releaser => Some(("the release of subnets", ended)),
         ended = &mut auditor => Some(("the writer of the audit", ended)),
         ended = &mut shower => Some(("the care for certificates", ended)),
+        ended = &mut watcher => Some(("the care for the authority's file", ended)),
         ended = &mut files => Some(("the care for certificates of one's own", ended)),
         ended = &mut admin => Some(("the admin socket", ended)),
         ended = &mut heap => Some(("the watch over the heap", ended)),
@@ -178,11 +182,12 @@ fn check_database(options: &Options, registry: &Registry) -> anyhow::Result<()> 
 /// Takes up the certificate authority, or makes the first. Where there is none, and the cluster does not need it yet,
 /// everything else goes on.
 async fn open_authority(options: &Options, registry: &Registry) -> anyhow::Result<()> {
-    let (directory, file) = (options.state_dir(), options.authority_file());
+    let directory = options.state_dir();
     if Some(directory.as_path()) == Path::new(DEFAULT_DB_PATH).parent() {
         // As for the database: only the default's is made. Who may not hears of it next.
         let _ = std::fs::create_dir_all(&directory);
     }
+    let file = key_file::take_up(&directory);
     if registry.mark.keep_in(&directory) {
         registry.credentials.there_were_some();
     } else if registry.credentials.any() {

@@ -55,7 +55,7 @@ pub struct Options {
         conflicts_with = "db_path", value_parser = database_url)]
     pub database_url: Option<Database>,
 
-    /// Directory of the certificate authority's keys (file "ca.pem") and of the admin socket ("admin.sock") [default:
+    /// Directory of the certificate authority's keys (file "authority.key.pem") and of the admin socket ("admin.sock") [default:
     /// that of the database's file; /var/lib/quilt-mesh with PostgreSQL]
     #[arg(long, value_name = "DIR", env = "QUILT_MESH_STATE_DIR", global = true)]
     pub state_dir: Option<PathBuf>,
@@ -207,11 +207,6 @@ impl Options {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         }
-    }
-
-    /// The file of the authority's keys.
-    pub fn authority_file(&self) -> PathBuf {
-        self.state_dir().join("ca.pem")
     }
 
     /// Where the process that serves is talked to by whoever administers it.

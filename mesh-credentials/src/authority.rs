@@ -62,6 +62,9 @@ pub enum AuthorityError {
         "the request is no certificate request (PKCS #10 in PEM) signed with an ECDSA key on P-256: {0}"
     )]
     Request(String),
+    /// It is no text of an authority.
+    #[error("{0}")]
+    Text(String),
     /// A bug, or the system gives no random numbers.
     #[error("cannot make a certificate: {0}")]
     Make(String),
@@ -140,7 +143,10 @@ impl Authority {
     /// They cannot be read, or do not belong together.
     pub fn read(certificate: CertificateDer<'static>, key: &str) -> Result<Self, AuthorityError> {
         let trusted = Trusted::read(certificate)?;
-        let key = KeyPair::from_pem_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        let key =
+            KeyPair::from_pem_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256).map_err(|error| {
+                AuthorityError::Text(format!("a private key cannot be read: {error}"))
+            })?;
         if KeyDigest::of(&key.subject_public_key_info()) != trusted.key() {
             return Err(AuthorityError::OtherKey(trusted.key()));
         }

@@ -15,6 +15,12 @@ pub enum AuthorityFileError {
     /// The file.
     #[error(transparent)]
     File(#[from] SecretFileError),
+    /// There is no key in it.
+    #[error("{path} holds no private key of an authority")]
+    NoKey {
+        /// The file.
+        path: String,
+    },
     /// What is in it.
     #[error(
         "{path} does not hold authorities, each a certificate and its private key in PEM: {why}"
@@ -33,13 +39,25 @@ pub enum AuthorityFileError {
 ///
 /// [`AuthorityFileError`].
 pub fn read(path: &Path) -> Result<Vec<Authority>, AuthorityFileError> {
-    let Some(text) = secret_file::read(path)? else {
+    let Some(found) = secret_file::look(path)? else {
         return Ok(Vec::new());
     };
+    if !has_key(&found.text) {
+        // Whoever may read it.
+        let path = path.display().to_string();
+        return Err(AuthorityFileError::NoKey { path });
+    }
+    let text = found.only_its_owners(path)?;
     parse(&text).map_err(|error| AuthorityFileError::Damaged {
         path: path.display().to_string(),
         why: error.to_string(),
     })
+}
+
+/// Whether there is a private key in a text, or what is left of one.
+#[must_use]
+pub fn has_key(text: &str) -> bool {
+    text.contains("PRIVATE KEY")
 }
 
 /// Reads authorities from text.
@@ -52,7 +70,7 @@ pub fn parse(text: &str) -> Result<Vec<Authority>, AuthorityError> {
     let mut certificate = None;
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
         let (kind, der) =
-            section.map_err(|error: pem::Error| AuthorityError::Make(error.to_string()))?;
+            section.map_err(|error: pem::Error| AuthorityError::Text(error.to_string()))?;
         match (kind, certificate.take()) {
             (SectionKind::Certificate, None) => certificate = Some(CertificateDer::from(der)),
             (SectionKind::PrivateKey, Some(certificate)) => {
@@ -69,7 +87,7 @@ pub fn parse(text: &str) -> Result<Vec<Authority>, AuthorityError> {
 }
 
 fn unpaired() -> AuthorityError {
-    AuthorityError::Make("a certificate without its private key, or the other way round".to_owned())
+    AuthorityError::Text("a certificate without its private key, or the other way round".to_owned())
 }
 
 /// As they stand in the file.

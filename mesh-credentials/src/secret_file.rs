@@ -47,16 +47,51 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> SecretFileError + '_ {
 ///
 /// [`SecretFileError`], also when others may read it.
 pub fn read(path: &Path) -> Result<Option<String>, SecretFileError> {
+    let Some(found) = look(path)? else {
+        return Ok(None);
+    };
+    found.only_its_owners(path).map(Some)
+}
+
+/// A file as it is found, whoever may read it.
+#[derive(Clone)]
+pub struct Found {
+    /// What is in it.
+    pub text: String,
+    /// Its mode.
+    pub mode: u32,
+}
+
+impl Found {
+    /// What is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretFileError::Open`].
+    pub fn only_its_owners(self, path: &Path) -> Result<String, SecretFileError> {
+        let mode = self.mode;
+        match mode & 0o077 {
+            0 => Ok(self.text),
+            _ => Err(SecretFileError::Open {
+                path: path.to_owned(),
+                mode,
+            }),
+        }
+    }
+}
+
+/// Reads the file, also where others may; `None`: there is none.
+///
+/// # Errors
+///
+/// [`SecretFileError`].
+pub fn look(path: &Path) -> Result<Option<Found>, SecretFileError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(path)(error)),
     };
     let mode = file.metadata().map_err(failed(path))?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        let path = path.to_owned();
-        return Err(SecretFileError::Open { path, mode });
-    }
     let mut text = String::new();
     file.take(LONGEST + 1)
         .read_to_string(&mut text)
@@ -64,7 +99,7 @@ pub fn read(path: &Path) -> Result<Option<String>, SecretFileError> {
     if text.len() as u64 > LONGEST {
         return Err(SecretFileError::TooLong(path.to_owned()));
     }
-    Ok(Some(text))
+    Ok(Some(Found { text, mode }))
 }
 
 /// Writes the file, in the place of one that may be there.

@@ -75,7 +75,7 @@ pub struct AuthorityList {
 /// The longest [`AuthorityKeys::keys`], in bytes: two authorities, of which there are no more at a time, have a third of it.
 pub const LONGEST_KEYS: usize = 8192;
 
-/// The body of `POST /api/ca/import`, and the answer to `POST /api/ca/export`: who has it may sign.
+/// The answer to `POST /api/ca/export`: who has it may sign.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityKeys {
@@ -88,6 +88,23 @@ pub struct AuthorityKeys {
 impl std::fmt::Debug for AuthorityKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AuthorityKeys")
+    }
+}
+
+/// The body of `POST /api/ca/import`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImportAuthorities {
+    /// What was exported: see [`AuthorityKeys::keys`].
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 8192))]
+    pub keys: String,
+}
+
+/// Without the keys.
+impl std::fmt::Debug for ImportAuthorities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ImportAuthorities")
     }
 }
 

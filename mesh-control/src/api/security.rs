@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use mesh_rest::audit::AuditList;
-use mesh_rest::join::AuthorityKeys;
+use mesh_rest::join::{AuthorityKeys, ImportAuthorities};
 use mesh_rest::security::{ChangeRotation, ChangeStage, Rotated, Rotation, Security};
 use serde::Deserialize;
 
@@ -89,13 +89,13 @@ pub(super) async fn export(
 ) -> Result<Json<AuthorityKeys>, Problem> {
     let asker = Asker::of(&request);
     body::bytes(request).await?;
-    let keys = registry.export_authorities(&asker.doer);
+    let keys = registry.export_authorities(&asker.doer)?;
     Ok(Json(AuthorityKeys { keys }))
 }
 
 /// Take the keys of authorities that another replica made
 #[utoipa::path(post, path = "/api/ca/import", tag = "credentials", operation_id = "import_authorities",
-    request_body = AuthorityKeys,
+    request_body = ImportAuthorities,
     responses((status = 200, description = "Taken; the body is empty"), WhenChanging))]
 pub(super) async fn import(
     State(registry): State<Arc<Registry>>,
@@ -103,7 +103,7 @@ pub(super) async fn import(
 ) -> Result<StatusCode, Problem> {
     let asker = Asker::of(&request);
     let json = body::json(request).await?;
-    let given: AuthorityKeys = object(json)?;
+    let given: ImportAuthorities = object(json)?;
     let imported = registry.import_authorities(&given.keys, &asker.doer);
     body::within_deadline(imported).await??;
     Ok(StatusCode::OK)

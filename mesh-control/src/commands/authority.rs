@@ -1,19 +1,21 @@
 //! `ca`: the mesh's certificate authority.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use mesh_credentials::authority::Authority;
+use mesh_credentials::authority_file::{self, AuthorityFileError};
 use mesh_credentials::name::MeshId;
-use mesh_credentials::{authority_file, secret_file};
-use mesh_rest::join::{AuthorityKeys, AuthorityList};
+use mesh_credentials::secret_file;
+use mesh_rest::join::{AuthorityKeys, AuthorityList, ImportAuthorities};
 use mesh_rest::security::{ChangeRotation, Rotated, Rotation};
 use serde_json::json;
 
 use super::table::{self, Table};
 use crate::admin::Admin;
+use crate::credentials::key_file;
 use crate::registry::unix_seconds;
 
 /// `ca`.
@@ -22,7 +24,11 @@ pub enum Ca {
     /// Make the authority of a new mesh, before any control plane of it has started
     Init,
     /// Print the authority with its key, for another replica or a backup: keep it secret
-    Export,
+    Export {
+        /// To this file, which must not exist yet and which its owner alone may read, rather than printed
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
     /// Take the authority that another replica exported; from standard input, if the file is -
     Import {
         /// The file
@@ -57,9 +63,10 @@ pub enum Step {
 }
 
 impl Ca {
-    pub(super) async fn run(self, admin: &Admin, file: &Path) -> anyhow::Result<()> {
+    pub(super) async fn run(self, admin: &Admin, directory: &Path) -> anyhow::Result<()> {
         match self {
             Self::Init => {
+                let file = &key_file::take_up(directory);
                 let authority = Authority::make(MeshId::make(), unix_seconds())?;
                 let key = authority.trusted().key();
                 if !authority_file::create(file, &[authority])? {
@@ -75,52 +82,16 @@ impl Ca {
                 );
                 Ok(())
             }
-            Self::Export => {
-                // Also when nobody serves: it is a backup.
-                let text = match admin.is_there() {
-                    true => admin.ask_for::<AuthorityKeys>("/api/ca/export").await?.keys,
-                    false => secret_file::read(file)?
-                        .with_context(|| format!("there is no {}", file.display()))?,
-                };
-                print!("{text}");
-                Ok(())
-            }
-            Self::Import { file: from } => {
-                let text = match from.as_os_str() == "-" {
-                    true => {
-                        let mut text = String::new();
-                        std::io::stdin()
-                            .read_to_string(&mut text)
-                            .context("cannot read standard input")?;
-                        text
-                    }
-                    false => std::fs::read_to_string(&from)
-                        .with_context(|| format!("cannot read {}", from.display()))?,
-                };
-                let given = authority_file::parse(&text)
-                    .with_context(|| format!("{} cannot be used", from.display()))?;
-                if given.is_empty() {
-                    bail!("{} holds no authority", from.display());
-                }
-                if admin.is_there() {
-                    let keys = json!(AuthorityKeys { keys: text });
-                    return admin.post_json("/api/ca/import", &keys).await;
-                }
-                if !authority_file::create(file, &given)? {
-                    bail!(
-                        "{} is there already; move it away if it is not that of this mesh",
-                        file.display()
-                    );
-                }
-                Ok(())
-            }
+            Self::Export { file: to } => export(admin, directory, to.as_deref()).await,
+            Self::Import { file: from } => import(admin, directory, &from).await,
             Self::Show { pem } => {
                 let list: AuthorityList = admin.get("/api/ca").await?;
+                if list.authorities.is_empty() {
+                    bail!("the control plane trusts no authority");
+                }
                 if pem {
-                    for authority in list.authorities {
-                        print!("{}", authority.certificate);
-                    }
-                    return Ok(());
+                    let certificates = list.authorities.into_iter().map(|it| it.certificate);
+                    return print_all(&certificates.collect::<String>());
                 }
                 let now = unix_seconds();
                 println!("mesh {}", list.mesh_id);
@@ -158,4 +129,87 @@ impl Ca {
             }
         }
     }
+}
+
+async fn export(admin: &Admin, directory: &Path, to: Option<&Path>) -> anyhow::Result<()> {
+    // Also when nobody serves: it is a backup.
+    let text = match admin.is_there() {
+        true => admin.ask_for::<AuthorityKeys>("/api/ca/export").await?.keys,
+        false => {
+            let file = key_file::take_up(directory);
+            let authorities = authority_file::read(&file)?;
+            if authorities.is_empty() {
+                bail!(
+                    "there is no {}, and nothing to export; see --db-path and --state-dir",
+                    file.display()
+                );
+            }
+            authority_file::text(&authorities)
+        }
+    };
+    if text.is_empty() {
+        bail!(
+            "the control plane has no key of an authority, and nothing to export; see quilt-mesh-control ca import"
+        );
+    }
+    let Some(to) = to else {
+        return print_all(&text);
+    };
+    if !secret_file::create(to, &text)? {
+        bail!("{} is there already, and stays as it is", to.display());
+    }
+    Ok(())
+}
+
+async fn import(admin: &Admin, directory: &Path, from: &Path) -> anyhow::Result<()> {
+    let text = match from.as_os_str() == "-" {
+        true => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read standard input")?;
+            text
+        }
+        false => std::fs::read_to_string(from)
+            .with_context(|| format!("cannot read {}", from.display()))?,
+    };
+    let given = authority_file::parse(&text)
+        .with_context(|| format!("{} cannot be used", from.display()))?;
+    if given.is_empty() {
+        bail!("{} holds no authority", from.display());
+    }
+    if admin.is_there() {
+        let keys = json!(ImportAuthorities { keys: text });
+        return admin.post_json("/api/ca/import", &keys).await;
+    }
+    let file = key_file::take_up(directory);
+    if matches!(
+        authority_file::read(&file),
+        Err(AuthorityFileError::NoKey { .. })
+    ) {
+        let kept = key_file::set_aside(&file, unix_seconds())
+            .with_context(|| format!("cannot rename {}", file.display()))?;
+        if let Some(kept) = kept {
+            eprintln!(
+                "{} held no key; it is {} now",
+                file.display(),
+                kept.display()
+            );
+        }
+    }
+    if !authority_file::create(&file, &given)? {
+        bail!(
+            "{} is there already; move it away if it is not that of this mesh",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+/// Prints it, and fails if it cannot be: what is printed is a backup.
+fn print_all(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot print it")
 }

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use mesh_credentials::authority::{Authority, AuthorityError};
 use mesh_credentials::authority_file::{self, AuthorityFileError};
@@ -25,7 +25,10 @@ use crate::store::{AuthorityState, StoreError};
 
 /// The authorities whose keys this host has.
 #[derive(Debug, Default)]
-pub struct Authorities(RwLock<Keys>);
+pub struct Authorities {
+    keys: RwLock<Keys>,
+    writing: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Keys {
@@ -36,15 +39,15 @@ struct Keys {
 /// Why this control plane has no authority that signs.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthoritiesError {
-    /// The file.
-    #[error("the file of the certificate authority: {0}")]
-    File(#[from] AuthorityFileError),
+    /// The file. What is said of it stands here once, and in no cause.
+    #[error("{}{}", .0, instead(.0))]
+    File(AuthorityFileError),
     /// It cannot be written.
     #[error("the file of the certificate authority cannot be written: {0}; see --state-dir")]
-    Write(#[from] SecretFileError),
+    Write(SecretFileError),
     /// None could be made.
     #[error("no certificate authority could be made: {0}")]
-    Make(#[from] AuthorityError),
+    Make(AuthorityError),
     /// The file lacks the key of the one that signs.
     #[error(
         "{} does not have the key of the cluster's certificate authority {signs}{}. Give it the file of another replica, or \
@@ -80,6 +83,40 @@ pub enum AuthoritiesError {
     Store(Arc<StoreError>),
 }
 
+/// What to do about a file that cannot be used.
+fn instead(error: &AuthorityFileError) -> &'static str {
+    match error {
+        // Says so itself.
+        AuthorityFileError::File(_) => "",
+        AuthorityFileError::NoKey { .. } => {
+            ". Give it the file of another replica, or of a backup (quilt-mesh-control ca import FILE, before it starts); if \
+             there is none, start once with --new-authority, which keeps this file under another name"
+        }
+        AuthorityFileError::Damaged { .. } => {
+            ". Move it away, and give it the file of another replica, or of a backup (quilt-mesh-control ca import FILE, before \
+             it starts). If the key is lost for good: start once with --new-authority; every node has to join again then"
+        }
+    }
+}
+
+impl From<AuthorityFileError> for AuthoritiesError {
+    fn from(error: AuthorityFileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<SecretFileError> for AuthoritiesError {
+    fn from(error: SecretFileError) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl From<AuthorityError> for AuthoritiesError {
+    fn from(error: AuthorityError) -> Self {
+        Self::Make(error)
+    }
+}
+
 impl From<StoreError> for AuthoritiesError {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
@@ -93,29 +130,49 @@ impl From<Arc<StoreError>> for AuthoritiesError {
 }
 
 impl Authorities {
+    fn read(&self) -> RwLockReadGuard<'_, Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by whoever writes the file, so that one at a time does.
+    pub(super) fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The one with this key.
     #[must_use]
     pub fn find(&self, key: KeyDigest) -> Option<Arc<Authority>> {
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.read();
         let mut all = keys.authorities.iter();
         all.find(|it| it.trusted().key() == key).cloned()
     }
 
     /// One that it has.
     pub(super) fn any(&self) -> Option<KeyDigest> {
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.read();
         keys.authorities.first().map(|it| it.trusted().key())
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.read().file.clone()
+    }
+
+    /// The file, and what it has to hold; `None`: nothing.
+    pub(super) fn held(&self) -> Option<(PathBuf, Vec<Arc<Authority>>)> {
+        let keys = self.read();
+        let file = keys.file.clone().filter(|_| !keys.authorities.is_empty())?;
+        Some((file, keys.authorities.clone()))
     }
 
     /// Certificates and keys as they stand in the file.
     fn text(&self) -> String {
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        keys.authorities.iter().map(|it| it.pem()).collect()
+        text(&self.read().authorities)
     }
 
     /// Has these, which are in the file.
     pub(super) fn have(&self, file: &Path, authorities: Vec<Authority>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Keys {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Keys {
             file: Some(file.to_owned()),
             authorities: authorities.into_iter().map(Arc::new).collect(),
         };
@@ -123,35 +180,38 @@ impl Authorities {
 
     /// Has these beside those that it has, also in the file.
     pub(super) fn add(&self, more: Vec<Authority>) -> Result<(), SecretFileError> {
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let mut authorities = keys.authorities.clone();
+        let _turn = self.writing();
+        let mut authorities = self.read().authorities.clone();
         authorities.extend(more.into_iter().map(Arc::new));
-        if let Some(file) = &keys.file {
-            let text: String = authorities.iter().map(|it| it.pem()).collect();
-            mesh_credentials::secret_file::replace(file, &text)?;
-        }
-        keys.authorities = authorities;
-        Ok(())
+        self.replace(authorities)
     }
 
     /// Drops those with these keys, also in the file. Returns which it had.
     fn drop(&self, ended: &[KeyDigest]) -> Result<Vec<KeyDigest>, SecretFileError> {
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let (dropped, kept): (Vec<_>, Vec<_>) = keys
-            .authorities
-            .iter()
-            .cloned()
+        let _turn = self.writing();
+        let authorities = self.read().authorities.clone();
+        let (dropped, kept): (Vec<_>, Vec<_>) = authorities
+            .into_iter()
             .partition(|it| ended.contains(&it.trusted().key()));
-        if dropped.is_empty() {
-            return Ok(Vec::new());
+        if !dropped.is_empty() {
+            self.replace(kept)?;
         }
-        if let Some(file) = &keys.file {
-            let text: String = kept.iter().map(|it| it.pem()).collect();
-            mesh_credentials::secret_file::replace(file, &text)?;
-        }
-        keys.authorities = kept;
         Ok(dropped.iter().map(|it| it.trusted().key()).collect())
     }
+
+    /// Has these alone, also in the file.
+    fn replace(&self, authorities: Vec<Arc<Authority>>) -> Result<(), SecretFileError> {
+        if let Some(file) = self.file() {
+            mesh_credentials::secret_file::replace(&file, &text(&authorities))?;
+        }
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.authorities = authorities;
+        Ok(())
+    }
+}
+
+fn text(authorities: &[Arc<Authority>]) -> String {
+    authorities.iter().map(|it| it.pem()).collect()
 }
 
 /// The authorities that somebody brings, with their keys.
@@ -183,7 +243,14 @@ impl Registry {
     ///
     /// [`AuthoritiesError`]; the control plane can do everything else then.
     pub async fn open_authorities(&self, file: &Path) -> Result<(), AuthoritiesError> {
-        self.authorities.have(file, authority_file::read(file)?);
+        let found = match authority_file::read(file) {
+            // Then it is said which key it is that is not there.
+            Err(AuthorityFileError::NoKey { .. }) if self.credentials.signs().is_some() => {
+                Vec::new()
+            }
+            found => found?,
+        };
+        self.authorities.have(file, found);
         self.drop_ended_authorities();
         if self.credentials.signs().is_none() {
             self.make_first(file).await?;
@@ -213,14 +280,7 @@ impl Registry {
             made = authority_file::create(file, &[authority])?;
             self.authorities.have(file, authority_file::read(file)?);
         }
-        let all = {
-            let keys = self
-                .authorities
-                .0
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            keys.authorities.clone()
-        };
+        let all = self.authorities.read().authorities.clone();
         let _turn = self.turn.lock().await;
         let mut change = self.store.begin_credentials().await?;
         if !change.authorities().await?.is_empty() {
@@ -278,10 +338,18 @@ impl Registry {
     }
 
     /// Certificates and keys, for another replica or a backup.
-    #[must_use]
-    pub fn export_authorities(&self, doer: &Doer) -> String {
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::NoAuthority`].
+    pub fn export_authorities(&self, doer: &Doer) -> Result<String, CredentialError> {
+        let keys = self.authorities.text();
+        if keys.is_empty() {
+            let why = "it has no key of an authority; give it that of another replica, or of a backup (quilt-mesh-control ca import FILE)";
+            return Err(CredentialError::NoAuthority(why.to_owned()));
+        }
         self.note(doer.did("export authority", ""));
-        self.authorities.text()
+        Ok(keys)
     }
 
     /// Takes the keys of authorities that another replica made.

@@ -14,7 +14,8 @@ const NAME: &str = "had-credentials";
 /// What stands in it, for whoever finds it.
 const TEXT: &str = "\
 The control plane with this state directory has had credentials. Whatever becomes of its database, it lets nobody in without
-any, not even processes of its own host. Only for a new mesh, remove this file along with ca.pem and the database.
+any, not even processes of its own host. Only for a new mesh, remove this file along with authority.key.pem and the
+database.
 ";
 
 /// See the module.

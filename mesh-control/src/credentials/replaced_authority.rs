@@ -3,26 +3,21 @@
 //! Every node has to join again, so it is done only where the key is nowhere: not in the file, and not at another control
 //! plane that serves on the same database. The file that there was is kept under another name.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mesh_credentials::authority::Authority;
-use mesh_credentials::authority_file;
+use mesh_credentials::authority_file::{self, AuthorityFileError};
 use mesh_credentials::name::MeshId;
 use mesh_credentials::secret_file::SecretFileError;
-use time::OffsetDateTime;
 use tracing::warn;
 
 use super::audit::Doer;
 use super::authorities::AuthoritiesError;
+use super::key_file;
 use crate::access::mandate::Mandate;
 use crate::registry::{Registry, unix_seconds};
 use crate::replica::Others;
 use crate::store::AuthorityState;
-
-/// Names that are tried for the file that there was.
-const MOST_NAMES: u32 = 100;
 
 impl Registry {
     /// Makes an authority in the place of one whose key is lost. No node has a certificate that holds afterwards: each has
@@ -33,7 +28,20 @@ impl Registry {
     ///
     /// [`AuthoritiesError`]; nothing has changed then.
     pub async fn replace_lost_authority(&self, file: &Path) -> Result<(), AuthoritiesError> {
-        self.authorities.have(file, authority_file::read(file)?);
+        let not_kept = |cause| SecretFileError::File {
+            path: file.to_owned(),
+            cause,
+        };
+        let found = match authority_file::read(file) {
+            Err(AuthorityFileError::NoKey { .. }) => {
+                if self.credentials.signs().is_none() {
+                    key_file::set_aside(file, unix_seconds()).map_err(not_kept)?;
+                }
+                Vec::new()
+            }
+            found => found?,
+        };
+        self.authorities.have(file, found);
         let signs = match self.credentials.signs() {
             Some(signs) if self.authorities.find(signs).is_none() => signs,
             _ => {
@@ -53,10 +61,7 @@ impl Registry {
         let now = unix_seconds();
         let authority = Authority::make(mesh, now)?;
         let trusted = authority.trusted().clone();
-        let kept = keep(file, now).map_err(|cause| SecretFileError::File {
-            path: file.to_owned(),
-            cause,
-        })?;
+        let kept = key_file::keep(file, now).map_err(not_kept)?;
         authority_file::replace(file, &[authority])?;
         self.authorities.have(file, authority_file::read(file)?);
         let _turn = self.turn.lock().await;
@@ -84,59 +89,5 @@ impl Registry {
              there, start the agent with --join, and leave its files as they are). Nobody is let in without credentials \
              meanwhile; join tokens from before are worth nothing, operators' hold");
         Ok(())
-    }
-}
-
-/// Gives the file a second name, which says when, and stays when the first is given to another. `None`: there is none.
-fn keep(file: &Path, now: i64) -> io::Result<Option<PathBuf>> {
-    let moment = OffsetDateTime::from_unix_timestamp(now).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let (date, time) = (moment.date(), moment.time());
-    let stamp = format!(
-        "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
-        date.year(),
-        u8::from(date.month()),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second()
-    );
-    let mut name = file.as_os_str().to_owned();
-    name.push(format!(".{stamp}"));
-    for number in 1..=MOST_NAMES {
-        let mut kept = name.clone();
-        if number > 1 {
-            kept.push(format!("-{number}"));
-        }
-        // The same file, so that its mode and its owner are what they were.
-        match fs::hard_link(file, &kept) {
-            Ok(()) => return Ok(Some(kept.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    #[test]
-    fn the_file_that_there_was_stays_under_a_name_that_says_when() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("ca.pem");
-        assert_eq!(keep(&file, 1_800_000_000).unwrap(), None);
-        mesh_credentials::secret_file::create(&file, "one").unwrap();
-        let kept = keep(&file, 1_800_000_000).unwrap().unwrap();
-        assert_eq!(kept, folder.path().join("ca.pem.20270115T080000Z"));
-        let again = keep(&file, 1_800_000_000).unwrap().unwrap();
-        assert_eq!(again, folder.path().join("ca.pem.20270115T080000Z-2"));
-        mesh_credentials::secret_file::replace(&file, "two").unwrap();
-        assert_eq!(fs::read_to_string(&kept).unwrap(), "one");
-        let mode = fs::metadata(&kept).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
     }
 }

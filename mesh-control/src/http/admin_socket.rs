@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::accept::{ACCEPT_PAUSE, finish};
 use super::connection::{self, Site};
 use crate::access::origin::Origin;
+use crate::credentials::key_file;
 
 /// Connections at a time: those of others do not take the place of these.
 const CONNECTIONS: usize = 64;
@@ -50,7 +51,7 @@ pub enum AdminSocketError {
 }
 
 /// A file beside the socket that only the control plane's user may open.
-const OWN_FILE: &str = "ca.pem";
+const OWN_FILE: &str = key_file::NAME;
 
 /// A socket that listens. Dropping it removes the file.
 #[derive(Debug)]

@@ -46,7 +46,7 @@ impl Pair {
     fn files(&self) -> [PathBuf; 2] {
         self.setups
             .each_ref()
-            .map(|setup| setup.folder().join("ca.pem"))
+            .map(|setup| setup.folder().join("authority.key.pem"))
     }
 }
 
@@ -78,7 +78,7 @@ fn backups(setup: &Setup) -> Vec<PathBuf> {
         path.file_name()
             .unwrap()
             .to_string_lossy()
-            .starts_with("ca.pem.")
+            .starts_with("authority.key.pem.")
     };
     paths.filter(is_kept).collect()
 }
@@ -204,8 +204,8 @@ async fn a_new_authority_opens_nothing_and_keeps_the_file_that_there_was() {
     // In its place is the file of another mesh.
     let other = Setup::new();
     drop(other.start());
-    let file = setup.folder().join("ca.pem");
-    std::fs::copy(other.folder().join("ca.pem"), &file).unwrap();
+    let file = setup.folder().join("authority.key.pem");
+    std::fs::copy(other.folder().join("authority.key.pem"), &file).unwrap();
     let wrong = std::fs::read_to_string(&file).unwrap();
     let setup = setup.with_environment("QUILT_MESH_NEW_AUTHORITY", "true");
     let control = setup.start();

@@ -149,7 +149,7 @@ fn sigterm_and_sigint_stop_it_in_order() {
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        let kept = ["ca.pem", "control.db"].map(str::to_owned);
+        let kept = ["authority.key.pem", "control.db"].map(str::to_owned);
         assert_eq!(left, kept.into(), "the log is in the file");
     }
 }

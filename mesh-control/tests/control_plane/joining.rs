@@ -660,7 +660,7 @@ async fn an_authority_that_was_lost_is_named_restored_or_replaced() {
         .await;
     let exported = told(&setup, &["ca", "export"]).unwrap();
     assert!(control.stop().success());
-    let file = setup.folder().join("ca.pem");
+    let file = setup.folder().join("authority.key.pem");
     std::fs::remove_file(&file).unwrap();
     let said = setup.start_refused();
     assert!(
@@ -701,7 +701,7 @@ async fn replicas_that_start_at_once_have_one_authority_and_the_others_are_given
     let url = postgres.create_database().unwrap();
     let setups = [(); 3].map(|()| Setup::new().on(&url));
     let running = Setup::start_all(&setups);
-    let has_one = |setup: &&Setup| setup.folder().join("ca.pem").exists();
+    let has_one = |setup: &&Setup| setup.folder().join("authority.key.pem").exists();
     assert_eq!(setups.iter().filter(has_one).count(), 1);
     let first = setups.iter().position(|setup| has_one(&setup)).unwrap();
     let other = (first + 1) % 3;

@@ -182,7 +182,7 @@ async fn nodes_that_joined_and_nodes_with_certificates_of_ones_own_are_one_clust
     assert_eq!(own.beat(&control, &node).await, 200);
     // And where that is lost, it stays what it is.
     assert!(control.stop().success());
-    std::fs::remove_file(setup.folder().join("ca.pem")).unwrap();
+    std::fs::remove_file(setup.folder().join("authority.key.pem")).unwrap();
     let setup = setup.with_environment("QUILT_MESH_NEW_AUTHORITY", "true");
     let control = setup.start();
     assert_eq!(own.beat(&control, &node).await, 200);

@@ -229,7 +229,7 @@ fn a_request_without_its_key_or_with_another_kind_of_key_is_refused() {
 #[test]
 fn authorities_are_read_from_their_file_as_they_were_written() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ca.pem");
+    let path = directory.path().join("authority.key.pem");
     assert!(authority_file::read(&path).unwrap().is_empty());
     let old = authority();
     let new = Authority::make(old.mesh().clone(), NOW).unwrap();
