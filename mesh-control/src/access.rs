@@ -22,7 +22,7 @@ use credentials::{Credentials, Refusal};
 use decision::Situation;
 use names::{Look, Names};
 use origin::{Certificate, Origin, Way};
-use refusals::{Refusals, Verdict};
+use refusals::{Refusals, Refusing, Verdict, Word};
 
 pub mod caller;
 pub mod credentials;
@@ -161,26 +161,67 @@ impl Access {
         (left > 0 && left <= LONGEST_WAIT_SECONDS).then(|| Duration::from_secs(left))
     }
 
-    /// Notes that something was refused to whoever is at `origin`; what to answer. `who` and `what` are for the log.
-    pub fn refuse(&self, origin: &Origin, who: &str, what: &str, problem: Problem) -> Problem {
+    /// Who it is to whom something is refused, as far as it was shown: that a credential does not do for what is asked does not
+    /// make it another's.
+    pub(crate) fn who(&self, origin: &Origin, shown: &Shown) -> String {
+        let credentials = &*self.credentials;
+        if let Shown::Token(token) = shown {
+            let known = credentials.operator(&token.id);
+            return match known.filter(|known| known.digest.is_of(&token.secret)) {
+                // Also where it was revoked since.
+                Some(known) => format!("operator {} ({})", known.name, token.id),
+                None => "with a token of nobody".to_owned(),
+            };
+        }
+        match (
+            Caller::identify(origin, shown, credentials, (self.clock)(), false),
+            &origin.certificate,
+        ) {
+            (Ok(caller), _) if caller != Caller::Nobody => caller.to_string(),
+            // Of a node that was revoked, or is another one's by now.
+            (_, Some(certificate)) => certificate.to_string(),
+            (_, None) => "without a certificate".to_owned(),
+        }
+    }
+
+    /// Notes that something was refused to whoever is at `origin`; what to answer. `who` and `what` are for the log, and
+    /// `call` is the kind of call, by which what is refused again and again is counted.
+    pub fn refuse(
+        &self,
+        origin: &Origin,
+        who: &str,
+        (call, what): (&str, &str),
+        problem: Problem,
+    ) -> Problem {
         let Some(source) = origin.source() else {
             return problem;
         };
-        match self.refusals.refuse(source) {
-            Verdict::Tell { word } => {
-                if let Some(more) = word {
-                    let what = what.chars().take(LONGEST_WORD).collect::<String>();
-                    let why = problem.kind().slug();
-                    self.credentials.refused(&Refusal {
-                        source,
-                        who: who.to_owned(),
-                        what,
-                        why: why.to_owned(),
-                        more,
-                    });
-                }
-                problem
-            }
+        let refused = Refusing {
+            who: who.chars().take(LONGEST_WORD).collect(),
+            call: call.chars().take(LONGEST_WORD).collect(),
+            why: problem.kind().slug().to_owned(),
+        };
+        let (verdict, words) = self.refusals.refuse(source, refused.clone());
+        for Word {
+            refused: said,
+            times,
+        } in words
+        {
+            // One is named as it was asked; several may have differed in that.
+            let what = match times == 1 && said == refused {
+                true => what.chars().take(LONGEST_WORD).collect(),
+                false => said.call,
+            };
+            self.credentials.refused(&Refusal {
+                source,
+                who: said.who,
+                what,
+                why: said.why,
+                times,
+            });
+        }
+        match verdict {
+            Verdict::Tell => problem,
             Verdict::SlowDown { retry_after } => {
                 let why = format!(
                     "too many requests from {source} were refused, whatever is wrong there"

@@ -24,13 +24,13 @@ use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::cluster::succession::Standing;
 use crate::copy::feed::{Feed, Place};
 use crate::copy::{Copy, Memory, Reads};
-use crate::credentials::audit::Audit;
+use crate::credentials::audit::{Audit, Numbered};
 use crate::credentials::authorities::Authorities;
 use crate::credentials::issued::Issued;
 use crate::credentials::mark::Mark;
 use crate::credentials::memory::Credentials;
 use crate::replica::Replica;
-use crate::store::{AuditEntry, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::traffic::Traffic;
 use crate::write::batch::LONGEST_QUEUE;
 use crate::write::command::Command;
@@ -85,7 +85,7 @@ pub struct Registry {
     pub(crate) insecure: AtomicBool,
     pub(crate) audit: Audit,
     /// For the one who keeps them.
-    pub(crate) audit_entries: tokio::sync::Mutex<Option<mpsc::Receiver<AuditEntry>>>,
+    pub(crate) audit_entries: tokio::sync::Mutex<Option<mpsc::Receiver<Numbered>>>,
     /// If the database is shared with other control planes.
     pub(crate) replica: Option<Replica>,
     /// Makes the changes; a client that hangs up cannot leave one half done.

@@ -42,6 +42,7 @@ use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
 use crate::cluster::succession::Succession;
 
 pub use audit::AuditEntry;
+pub(crate) use audit::number;
 pub use change::{Change, Held, NewReport, NewState, Reservation, Tenant};
 pub use credential_change::{CredentialChange, Known, NewCredential};
 pub use credentials::{

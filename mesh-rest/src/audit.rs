@@ -14,7 +14,7 @@ pub struct AuditList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditLine {
-    /// When, in Unix seconds; of what is counted, when it was counted.
+    /// When, in Unix seconds; of what is counted, when it was first.
     pub at: i64,
     /// `admin`, `operator NAME (ID)`, `node ID`, `token ID` or `nobody`.
     pub who: String,

@@ -43,8 +43,8 @@ pub struct Refusal {
     pub what: String,
     /// The kind of problem that it was answered, or a word of why.
     pub why: String,
-    /// How many more were refused to the same source since the last that was told.
-    pub more: u64,
+    /// How many such there were since the last word of them.
+    pub times: u64,
 }
 
 /// What is known of them, in memory: every request asks, so that no answer may take long.
@@ -79,7 +79,7 @@ pub trait Credentials: Send + Sync {
     /// A request was refused, to be logged, and kept where there is an audit. It must not wait.
     fn refused(&self, refusal: &Refusal) {
         let Refusal { who, what, why, .. } = refusal;
-        let (source, times) = (refusal.source, refusal.more.saturating_add(1));
+        let (source, times) = (refusal.source, refusal.times);
         warn!(%source, who, what, why, times, "refused");
     }
 }

@@ -126,6 +126,14 @@ impl Needs {
         }
     }
 
+    /// The call, as it stands in the table.
+    pub fn call(&self) -> String {
+        match self.entry {
+            Some(entry) => format!("{} {}", entry.method, entry.path),
+            None => "no such call".to_owned(),
+        }
+    }
+
     /// What it needs; `None`: there is no such call.
     pub fn rule(&self) -> Option<Rule> {
         self.entry.map(|entry| entry.rule)

@@ -92,7 +92,11 @@ pub(crate) fn judge_again(doer: &Doer) -> Result<(), Problem> {
 
 fn refuse(doer: &Doer, what: &str, problem: Problem) -> Problem {
     match doer.mandate.judged_by() {
-        Some((access, origin)) => access.refuse(origin, &doer.who, what, problem),
+        Some((access, origin)) => {
+            // What comes after it differs each time.
+            let call = what.split_once(':').map_or(what, |(call, _)| call);
+            access.refuse(origin, &doer.who, (call, what), problem)
+        }
         None => problem,
     }
 }

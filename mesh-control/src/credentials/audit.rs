@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mesh_rest::audit::{AuditLine, AuditList};
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::access::mandate::Mandate;
 use crate::registry::{Registry, unix_seconds};
-use crate::store::{AuditEntry, StoreError};
+use crate::store::{AuditEntry, StoreError, number};
 
 /// Entries that wait to be kept. More are counted and not kept.
 const LONGEST_QUEUE: usize = 4096;
@@ -65,72 +65,71 @@ impl Doer {
     }
 }
 
+/// An entry with its number, as it was made.
+pub(crate) type Numbered = (i64, AuditEntry);
+
 /// The queue's end that is put into.
 #[derive(Debug)]
 pub(crate) struct Audit {
-    queue: mpsc::Sender<AuditEntry>,
+    queue: mpsc::Sender<Numbered>,
     lost: AtomicU64,
-    writer: String,
-    next: AtomicI64,
 }
 
 impl Audit {
     /// One with its queue.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<AuditEntry>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Numbered>) {
         let (queue, entries) = mpsc::channel(LONGEST_QUEUE);
         let audit = Self {
             queue,
             lost: AtomicU64::new(0),
-            writer: uuid::Uuid::new_v4().simple().to_string(),
-            next: AtomicI64::new(0),
         };
         (audit, entries)
     }
 }
 
-/// What came since, each only once.
+/// What came since, each only once, with the moment and the number of the first.
 #[derive(Debug, Default)]
-struct Gathered(HashMap<What, i64>, u64);
+struct Gathered {
+    entries: Vec<Numbered>,
+    places: HashMap<What, usize>,
+    lost: u64,
+}
 
 type What = (String, String, String, String, String);
 
 impl Gathered {
-    fn add(&mut self, entry: AuditEntry) {
-        let key = (
-            entry.who,
-            entry.source,
-            entry.action,
-            entry.subject,
-            entry.outcome,
+    fn add(&mut self, (number, entry): Numbered) {
+        let what = (
+            entry.who.clone(),
+            entry.source.clone(),
+            entry.action.clone(),
+            entry.subject.clone(),
+            entry.outcome.clone(),
         );
-        if self.0.len() >= MOST_DIFFERENT && !self.0.contains_key(&key) {
-            self.1 += 1;
-            return;
+        let place = self.places.get(&what).copied();
+        if let Some((_, first)) = place.and_then(|place| self.entries.get_mut(place)) {
+            first.times = first.times.saturating_add(entry.times);
+        } else if self.entries.len() >= MOST_DIFFERENT {
+            self.lost += 1;
+        } else {
+            self.places.insert(what, self.entries.len());
+            self.entries.push((number, entry));
         }
-        *self.0.entry(key).or_default() += entry.times;
     }
 
-    fn take(&mut self, at: i64) -> (Vec<AuditEntry>, u64) {
-        let entries =
-            self.0.drain().map(
-                |((who, source, action, subject, outcome), times)| AuditEntry {
-                    at,
-                    who,
-                    source,
-                    action,
-                    subject,
-                    outcome,
-                    times,
-                },
-            );
-        (entries.collect(), std::mem::take(&mut self.1))
+    fn take(&mut self) -> (Vec<Numbered>, u64) {
+        self.places.clear();
+        (
+            std::mem::take(&mut self.entries),
+            std::mem::take(&mut self.lost),
+        )
     }
 }
 
 impl Registry {
     /// Has it kept that something was done, or tried.
     pub fn note(&self, entry: AuditEntry) {
-        if self.audit.queue.try_send(entry).is_err() {
+        if self.audit.queue.try_send((number(), entry)).is_err() {
             self.audit.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -169,7 +168,7 @@ impl Registry {
     }
 
     async fn keep(&self, gathered: &mut Gathered, failing: &mut bool) {
-        let (entries, mut lost) = gathered.take(unix_seconds());
+        let (entries, mut lost) = gathered.take();
         lost += self.audit.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             warn!(
@@ -180,7 +179,7 @@ impl Registry {
         if entries.is_empty() {
             return;
         }
-        for entry in &entries {
+        for (_, entry) in &entries {
             let AuditEntry {
                 who,
                 source,
@@ -192,13 +191,9 @@ impl Registry {
             } = entry;
             info!(who, source, action, subject, outcome, times, "audit");
         }
-        let count = i64::try_from(entries.len()).unwrap_or(i64::MAX);
-        let first = self.audit.next.fetch_add(count, Ordering::Relaxed);
         let kept = async {
             let _turn = self.turn.lock().await;
-            self.store
-                .keep_audit(&self.audit.writer, first, &entries)
-                .await
+            self.store.keep_audit(&entries).await
         };
         match kept.await {
             Ok(()) => *failing = false,
@@ -253,19 +248,29 @@ mod tests {
             mandate: Mandate::own(),
         };
         let mut gathered = Gathered::default();
-        for _ in 0..1000 {
-            gathered.add(doer.tried("join", "", "unknown token"));
+        let mut entry = doer.did("release", "10.42.7.0/24");
+        entry.at = 7;
+        gathered.add((1, entry));
+        for number in 2..1002 {
+            let mut entry = doer.tried("join", "", "unknown token");
+            entry.at = 8 + number;
+            gathered.add((number, entry));
         }
-        gathered.add(doer.did("release", "10.42.7.0/24"));
-        let (mut entries, lost) = gathered.take(7);
-        entries.sort_by_key(|entry| entry.times);
-        let seen: Vec<_> = entries.iter().map(|it| (it.at, it.times)).collect();
-        assert_eq!((seen, lost), (vec![(7, 1), (7, 1000)], 0));
+        gathered.add((1002, doer.did("release", "10.42.8.0/24")));
+        let (entries, lost) = gathered.take();
+        let seen: Vec<_> = entries
+            .iter()
+            .map(|(number, it)| (*number, it.at, it.times))
+            .collect();
+        // In the order in which they were made, and each when it was first.
+        let last = entries[2].1.at;
+        let expected = vec![(1, 7, 1), (2, 10, 1000), (1002, last, 1)];
+        assert_eq!((seen, lost), (expected, 0));
         for number in 0..MOST_DIFFERENT + 3 {
-            gathered.add(doer.tried("join", &number.to_string(), "unknown token"));
+            gathered.add((0, doer.tried("join", &number.to_string(), "unknown token")));
         }
-        let (entries, lost) = gathered.take(8);
+        let (entries, lost) = gathered.take();
         assert_eq!((entries.len(), lost), (MOST_DIFFERENT, 3));
-        assert_eq!(gathered.take(9), (Vec::new(), 0));
+        assert_eq!(gathered.take(), (Vec::new(), 0));
     }
 }

@@ -102,9 +102,7 @@ impl Credentials for Registry {
             mandate: Mandate::own(),
         };
         let mut entry = doer.tried("refused", &refusal.what, &refusal.why);
-        entry.times = i64::try_from(refusal.more)
-            .unwrap_or(i64::MAX)
-            .saturating_add(1);
+        entry.times = i64::try_from(refusal.times).unwrap_or(i64::MAX);
         self.note(entry);
     }
 }

@@ -9,7 +9,7 @@ use mesh_rest::problem_kind::Kind;
 
 use super::concurrency::{FOR_NODES, FOR_OTHERS, FOR_QUESTIONS, Room};
 use super::connection::head::Head;
-use crate::access::caller::Caller;
+use crate::access::caller::{Caller, Shown};
 use crate::access::origin::Origin;
 use crate::access::{Access, Asked, Refused};
 use crate::api::access::Needs;
@@ -60,7 +60,8 @@ pub(super) fn admit(
             return refused.into();
         }
         let what = format!("{} {}", head.method, head.uri.path());
-        refuse(access, origin, &what, refused)
+        let who = access.who(origin, &asked.shown);
+        access.refuse(origin, &who, (&asked.needs.call(), &what), refused.into())
     })?;
     let room = match of_node(head) {
         // Where nodes need no credentials, who knows a node's id counts as the node.
@@ -75,13 +76,21 @@ pub(super) fn admit(
     }))
 }
 
-/// What to answer to what is refused.
-pub(super) fn refuse(access: &Access, origin: &Origin, what: &str, refused: Refused) -> Problem {
-    let who = match &origin.certificate {
-        Some(certificate) => certificate.to_string(),
-        None => "without a certificate".to_owned(),
-    };
-    access.refuse(origin, &who, what, refused.into())
+/// What to answer to what is refused before a request, or after it was admitted, to whoever this is.
+pub(super) fn refuse(
+    access: &Access,
+    origin: &Origin,
+    shown: &Shown,
+    what: &str,
+    refused: Refused,
+) -> Problem {
+    let who = access.who(origin, shown);
+    access.refuse(origin, &who, (call_of(what), what), refused.into())
+}
+
+/// What is before a colon: what comes after it differs each time.
+fn call_of(what: &str) -> &str {
+    what.split_once(':').map_or(what, |(call, _)| call)
 }
 
 /// Whose heartbeat or question it is, and where it has room.

@@ -331,7 +331,13 @@ async fn outlawed(access: &Access, origin: &Origin, standing: &Standing) -> Box<
         // Also at the beginning: something may have changed before this watched.
         if let Err(refused) = access.judge(origin, standing) {
             let what = "a question that waited";
-            return Box::new(admission::refuse(access, origin, what, refused));
+            return Box::new(admission::refuse(
+                access,
+                origin,
+                &standing.shown,
+                what,
+                refused,
+            ));
         }
         let expires = access.until_expiry(origin);
         tokio::select! {

@@ -22,6 +22,7 @@ use super::admission;
 use super::connection::{self, Site};
 use super::limits;
 use crate::access::Refused;
+use crate::access::caller::Shown;
 use crate::access::origin::{Certificate, Origin, Source, Way};
 
 /// The content type of a handshake, with which every connection over TLS begins (RFC 8446 section 5.1), and no request.
@@ -141,7 +142,7 @@ fn note(error: &io::Error, peer: SocketAddr, site: &Site) {
             let refused = Refused::new(Kind::Unauthorized, error.to_string());
             let what = format!("a TLS handshake: {error}");
             // There is nobody to answer.
-            let _ = admission::refuse(site.access(), &origin, &what, refused);
+            let _ = admission::refuse(site.access(), &origin, &Shown::Nothing, &what, refused);
         }
         _ => debug!(%peer, %error, "a TLS handshake failed"),
     }

@@ -1,5 +1,9 @@
 //! Who did what, from where, as it is kept.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use sqlx::AnyConnection;
 
 use super::{CredentialChange, Store, StoreError, Transaction};
@@ -27,20 +31,15 @@ pub struct AuditEntry {
 }
 
 impl Store {
-    /// Keeps entries of one writer, who numbers them from `first`.
+    /// Keeps entries, each with its number; see [`number`].
     ///
     /// # Errors
     ///
     /// [`StoreError`]; then none is kept.
-    pub async fn keep_audit(
-        &self,
-        writer: &str,
-        first: i64,
-        entries: &[AuditEntry],
-    ) -> Result<(), StoreError> {
+    pub async fn keep_audit(&self, entries: &[(i64, AuditEntry)]) -> Result<(), StoreError> {
         let mut transaction = Transaction::writing(&self.pool, self.dialect()).await?;
-        for (number, entry) in (first..).zip(entries) {
-            insert(transaction.connection()?, writer, number, entry).await?;
+        for (number, entry) in entries {
+            insert(transaction.connection()?, *number, entry).await?;
         }
         transaction.commit().await
     }
@@ -54,7 +53,7 @@ impl Store {
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
         let rows: Vec<(i64, String, String, String, String, String, i64)> = sqlx::query_as(
             "SELECT at, who, source, action, subject, outcome, times FROM audit WHERE at < $1 \
-             ORDER BY at DESC, writer DESC, entry_id DESC LIMIT $2",
+             ORDER BY at DESC, entry_id DESC, writer DESC LIMIT $2",
         )
         .bind(before)
         .bind(i64::from(most).min(MOST_READ))
@@ -96,14 +95,32 @@ impl CredentialChange {
     ///
     /// [`StoreError`].
     pub async fn keep_audit(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
-        let writer = uuid::Uuid::new_v4().simple().to_string();
-        insert(self.connection()?, &writer, 0, entry).await
+        insert(self.connection()?, number(), entry).await
     }
+}
+
+/// The number of an entry that is made now. Entries of one second are listed by it: those of one process in the order in which
+/// they were made, and those of several as far as their clocks agree, for it is the time in microseconds since 1970, or one
+/// more than the last.
+pub(crate) fn number() -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = i64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(0);
+    let next = |last: i64| now.max(last.saturating_add(1));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+        Some(next(last))
+    });
+    next(last.unwrap_or_else(|last| last))
+}
+
+/// This process, among those that write to the same database.
+fn writer() -> &'static str {
+    static WRITER: OnceLock<String> = OnceLock::new();
+    WRITER.get_or_init(|| uuid::Uuid::new_v4().simple().to_string())
 }
 
 async fn insert(
     connection: &mut AnyConnection,
-    writer: &str,
     number: i64,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
@@ -112,7 +129,7 @@ async fn insert(
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(entry.at)
-    .bind(writer)
+    .bind(writer())
     .bind(number)
     .bind(&entry.who)
     .bind(&entry.source)
