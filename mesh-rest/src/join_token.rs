@@ -11,6 +11,7 @@ pub const MOST_USES: u32 = 100_000;
 /// The body of `POST /api/tokens`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// How many hosts may join by it; one, unless told otherwise.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100_000))]

@@ -30,6 +30,7 @@ impl Role {
 /// The body of `POST /api/operators`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct CreateOperator {
     /// Who it is, for the audit: 1 to 64 characters without control characters.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]

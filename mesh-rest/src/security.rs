@@ -67,6 +67,7 @@ pub struct Security {
 /// The body of `POST /api/security/stage`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct ChangeStage {
     /// How far it shall be.
     pub stage: Stage,
@@ -91,6 +92,7 @@ pub enum Rotation {
 /// The body of `POST /api/ca/rotate`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct ChangeRotation {
     /// Which step.
     pub step: Rotation,
