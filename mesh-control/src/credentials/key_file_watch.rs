@@ -21,7 +21,7 @@ use super::authorities::Authorities;
 use crate::registry::Registry;
 
 /// How often it is looked at. What is found twice in a row counts: whoever copies a file there has not done so at once.
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long a look may take before that is said; a network file system may not answer.
 const DEADLINE: Duration = Duration::from_secs(30);

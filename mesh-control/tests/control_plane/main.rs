@@ -14,6 +14,7 @@ mod refusal;
 mod stepped_clock;
 
 mod admin_socket;
+mod audit;
 mod authority;
 mod bad_database;
 mod bad_requests;
@@ -34,6 +35,7 @@ mod history;
 mod joining;
 mod joining_again;
 mod kept_addresses;
+mod key_file;
 mod liveness;
 mod messages;
 mod node_list;
