@@ -27,7 +27,7 @@ const MOST_SOURCES: usize = 4096;
 /// How often something of a source is spoken of.
 const BETWEEN_WORDS: Duration = Duration::from_secs(60);
 
-/// What differs by who, by the kind of call or by why is spoken of by itself, up to so many for each source; the rest is one
+/// What differs by who or by the kind of call is spoken of by itself, up to so many for each source; the rest is one
 /// sum.
 const MOST_LINES: usize = 6;
 
@@ -53,7 +53,7 @@ pub struct Refusing {
     pub who: String,
     /// The kind of call, of which there are few.
     pub call: String,
-    /// Why, in a word.
+    /// Why, in a word; what is counted together may differ in it.
     pub why: String,
 }
 
@@ -106,8 +106,12 @@ impl Entry {
             call: SEVERAL.to_owned(),
             why: SEVERAL.to_owned(),
         };
-        let place =
-            |lines: &[Line], refused: &Refusing| lines.iter().position(|it| it.refused == *refused);
+        let place = |lines: &[Line], refused: &Refusing| {
+            let is_it = |line: &Line| {
+                (&line.refused.who, &line.refused.call) == (&refused.who, &refused.call)
+            };
+            lines.iter().position(is_it)
+        };
         let mut refused = refused;
         let mut at = place(&self.lines, &refused);
         if at.is_none() && self.lines.len() >= MOST_LINES {
@@ -120,6 +124,11 @@ impl Entry {
             at = place(&self.lines, &refused);
         }
         if let Some(line) = at.and_then(|at| self.lines.get_mut(at)) {
+            if line.since == 0 {
+                line.refused.why = refused.why;
+            } else if line.refused.why != refused.why {
+                SEVERAL.clone_into(&mut line.refused.why);
+            }
             line.since += 1;
             return;
         }
