@@ -87,7 +87,7 @@ impl ControlPlane {
 
     /// The file with its certificate authority: certificate and key, for whoever serves or backs it up.
     pub fn authority(&self) -> PathBuf {
-        self.dir.join("ca.pem")
+        self.dir.join("authority.key.pem")
     }
 
     /// Its log file.

@@ -7,7 +7,7 @@ use mesh_testbed::{ControlPlane, Signal};
 use crate::mesh::{DEADLINE, Mesh, agent_options, control_options};
 
 /// What an operator backs up: the database of a control plane that was stopped, and its authority.
-const BACKED_UP: [&str; 2] = ["mesh.db", "ca.pem"];
+const BACKED_UP: [&str; 2] = ["mesh.db", "authority.key.pem"];
 
 /// Loses the disk: all but the log, which is ours.
 fn lose_disk(control: &ControlPlane) {

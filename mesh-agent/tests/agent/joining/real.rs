@@ -70,7 +70,7 @@ impl Real {
 
     /// Has a host's certificate be one that was signed so many days ago.
     fn age(&self, host: &Host, days: i64) {
-        let file = self.directory.path().join("ca.pem");
+        let file = self.directory.path().join("authority.key.pem");
         let authorities = authority_file::read(&file).unwrap();
         let key = NodeKeyPair::read(&host.path("node.key")).unwrap().unwrap();
         let request = Request::read(&key.request().unwrap()).unwrap();
