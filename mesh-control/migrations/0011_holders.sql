@@ -11,3 +11,7 @@ ALTER TABLE remembered_leases ADD COLUMN has_credentials INTEGER NOT NULL DEFAUL
 
 -- The node that a token was made for, where there was one of that name when it was made. Names can be taken by others.
 ALTER TABLE join_tokens ADD COLUMN only_node_id TEXT;
+-- The rows of nodes are all there is to tell whom those that were made before mean.
+UPDATE join_tokens SET only_node_id =
+    (SELECT node_id FROM nodes WHERE nodes.node_id = only_hostname OR nodes.hostname = only_hostname)
+    WHERE (SELECT COUNT(*) FROM nodes WHERE nodes.node_id = only_hostname OR nodes.hostname = only_hostname) = 1;

@@ -38,4 +38,10 @@ impl Debt {
         self.over = now + debt + rate.interval;
         Ok(())
     }
+
+    /// Takes away what was added last, as if it had not happened.
+    pub(crate) fn give_back(&mut self, rate: Rate) {
+        // No clock reaches back for ever; then nothing is owed that matters.
+        self.over = self.over.checked_sub(rate.interval).unwrap_or(self.over);
+    }
 }

@@ -43,6 +43,14 @@ impl Issued {
         keys.insert(key, debt);
         first
     }
+
+    /// It was given none, for reasons that are not its own.
+    pub(crate) fn give_back(&self, key: KeyDigest) {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(debt) = keys.get_mut(&key) {
+            debt.give_back(EACH);
+        }
+    }
 }
 
 /// Forgets those that owe nothing, and, if that is not enough, the one that owes least.
@@ -73,6 +81,9 @@ mod tests {
         assert_eq!(issued.ask(other, start), Ok(()));
         // Whoever asks meanwhile does not wait longer for it.
         assert!(issued.ask(one, start + wait / 2).is_err());
+        assert_eq!(issued.ask(one, start + wait), Ok(()));
+        assert!(issued.ask(one, start + wait).is_err());
+        issued.give_back(one);
         assert_eq!(issued.ask(one, start + wait), Ok(()));
         assert!(issued.ask(one, start + wait).is_err());
     }

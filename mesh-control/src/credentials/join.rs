@@ -111,14 +111,13 @@ impl Registry {
         self.check_uses(&stored, request.key).await?;
         self.may_have_one(request.key)?;
         let _turn = self.turn.lock().await;
-        let mut change = self.begin_credentials(&Mandate::own()).await?;
+        let (mut change, authority) = self.begin_signing(request.key, &Mandate::own()).await?;
         // It may have been revoked at another replica a moment ago.
         let stored = self.known_token(&stored.token_id).unwrap_or(stored);
         if let Err(error) = check(&stored, now) {
             change.roll_back().await?;
             return Err(error);
         }
-        let authority = self.signer_in(&mut change).await?;
         let issuer = authority.trusted().key();
         let entry = |action: &str, node_id: &str| AuditEntry {
             at: now,
@@ -222,8 +221,7 @@ impl Registry {
         }
         self.may_have_one(key)?;
         let _turn = self.turn.lock().await;
-        let mut change = self.begin_credentials(&doer.mandate).await?;
-        let authority = self.signer_in(&mut change).await?;
+        let (mut change, authority) = self.begin_signing(key, &doer.mandate).await?;
         let (now, issuer) = (unix_seconds(), authority.trusted().key());
         let signed = authority.sign_node(&request, node_id, now)?;
         let expires_at = now + NODE_LIFE;
@@ -299,6 +297,25 @@ impl Registry {
     fn may_have_one(&self, key: KeyDigest) -> Result<(), CredentialError> {
         let asked = self.issued.ask(key, Instant::now());
         asked.map_err(CredentialError::TooOften)
+    }
+
+    /// Starts a change in which this key is given a certificate, with who signs it. Where that cannot be, for no reason of
+    /// the key's, it was not given one.
+    async fn begin_signing(
+        &self,
+        key: KeyDigest,
+        mandate: &Mandate,
+    ) -> Result<(CredentialChange, Arc<Authority>), CredentialError> {
+        let begun = async {
+            let mut change = self.begin_credentials(mandate).await?;
+            let authority = self.signer_in(&mut change).await?;
+            Ok((change, authority))
+        };
+        let begun = begun.await;
+        if let Err(CredentialError::Store(_) | CredentialError::NoAuthority(_)) = begun {
+            self.issued.give_back(key);
+        }
+        begun
     }
 
     /// The stored token that this is.

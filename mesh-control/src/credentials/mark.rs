@@ -1,6 +1,7 @@
 //! What this host remembers although a database is lost: that its control plane has had credentials. Without that, an empty
 //! database would be taken for a new mesh, in which processes of this host may do everything.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,20 +28,23 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Keeps it in this directory. Whether it is there already.
+    /// Keeps it in this directory. Whether it is there already, as far as can be told: what cannot be is not let in.
     pub(crate) fn keep_in(&self, directory: &Path) -> bool {
         let file = directory.join(NAME);
-        let is_made = match file.try_exists() {
-            Ok(is_made) => is_made,
+        // A link that leads nowhere is there as well: nothing that can be made in its place.
+        let (is_made, had_some) = match file.symlink_metadata() {
+            Ok(_) => (true, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (false, false),
             Err(error) => {
-                warn!(%error, file = %file.display(), "cannot tell whether this control plane has had credentials");
-                false
+                warn!(%error, file = %file.display(),
+                    "cannot tell whether this control plane has had credentials: it lets nobody in without");
+                (false, true)
             }
         };
         self.is_made.store(is_made, Ordering::Relaxed);
         // Fails only if it is somewhere already.
         let _ = self.file.set(file);
-        is_made
+        had_some
     }
 
     /// Makes it, unless it is there; without a directory it is not kept. What fails is tried again with every change of
@@ -78,5 +82,16 @@ mod tests {
         assert!(!Mark::default().keep_in(&directory));
         mark.make();
         assert!(Mark::default().keep_in(&directory));
+    }
+
+    #[test]
+    fn what_cannot_be_told_counts_as_having_had_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        // No directory: neither there nor not there.
+        assert!(Mark::default().keep_in(&file));
+        std::os::unix::fs::symlink("nowhere", folder.path().join(NAME)).unwrap();
+        assert!(Mark::default().keep_in(folder.path()));
     }
 }
