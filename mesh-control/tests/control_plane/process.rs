@@ -262,6 +262,20 @@ impl ControlPlane {
         self.running.said.lock().unwrap().clone()
     }
 
+    /// Waits until it has logged a line with this in it: it may answer first. All such lines.
+    pub(crate) async fn until_logged(&self, words: &str) -> Vec<String> {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut lines = self.log();
+            lines.retain(|line| line.contains(words));
+            if !lines.is_empty() {
+                return lines;
+            }
+            assert!(Instant::now() < until, "it does not say {words:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Its resident memory (proc_pid_smaps_rollup(5)).
     pub(crate) fn resident_bytes(&self) -> u64 {
         let smaps = std::fs::read_to_string(self.proc("smaps_rollup")).unwrap();

@@ -216,11 +216,10 @@ async fn a_host_that_lost_its_state_is_its_node_again_once_that_is_silent() {
     };
     assert_eq!(again, first);
     assert_eq!(api.nodes().await.len(), 1);
-    let log = control_plane.log();
-    let said = log
-        .iter()
-        .filter(|it| it.contains("name and address and another key"));
-    assert_eq!(said.count(), 1, "{log:#?}");
+    let said = control_plane
+        .until_logged("name and address and another key")
+        .await;
+    assert_eq!(said.len(), 1, "{said:#?}");
     // The key that it had is nobody's now, and that of today is known everywhere.
     let stranger = api
         .register(keyed("k-1", "a", "192.0.2.2"))

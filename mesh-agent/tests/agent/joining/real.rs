@@ -35,7 +35,7 @@ impl Real {
     /// Has it start without the key of its authority, and make another.
     pub(super) fn lose_authority(&mut self) {
         self.control.kill();
-        fs::remove_file(self.directory.path().join("ca.pem")).unwrap();
+        fs::remove_file(self.directory.path().join("authority.key.pem")).unwrap();
         let (folder, port) = (self.directory.path(), Some(self.control.port));
         self.control = Control::start_secured_with(folder, port, &["--new-authority"]);
         assert!(holds(|| self.admin().is_there()), "it can be administered");
