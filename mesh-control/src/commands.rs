@@ -11,6 +11,7 @@ mod audit;
 mod authority;
 mod nodes;
 mod operators;
+mod output;
 mod secure;
 mod table;
 mod tokens;
@@ -62,10 +63,7 @@ impl Command {
             Self::Node(node) => node.run(&admin).await,
             Self::Ca(ca) => ca.run(&admin, &options.state_dir()).await,
             Self::Secure(secure) => secure.run(&admin).await,
-            Self::Security => {
-                secure::show(&admin.get("/api/security").await?);
-                Ok(())
-            }
+            Self::Security => secure::show(&admin.get("/api/security").await?),
             Self::Audit(audit) => audit.run(&admin).await,
         }
     }

@@ -62,7 +62,7 @@ pub struct Options {
 
     /// Speak plain HTTP with everybody, and let everybody do everything as long as the cluster has no credentials
     ///
-    /// Without it plain HTTP is spoken with processes of this host alone, and everybody else needs TLS. Shown in the log,
+    /// Without it plain HTTP is spoken with processes of this host alone (over loopback), and everybody else needs TLS. Shown in the log,
     /// in every answer, and wherever status is shown.
     #[arg(long, env = "QUILT_MESH_INSECURE", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub insecure: bool,

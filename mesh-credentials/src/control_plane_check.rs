@@ -39,7 +39,7 @@ pub enum NotTheControlPlane {
     /// No certificate with the key that the token names is among those that were shown.
     #[error(
         "it does not have the authority that the join token is for: is this the mesh that the token was made in, and \
-         does nothing stand between?"
+         does nothing stand between? Or the mesh has another authority since: make a new token"
     )]
     OtherAuthority,
     /// There is no authority to check with.

@@ -35,6 +35,8 @@ pub enum CredentialState {
     Valid,
     /// One that has expired; the node renews it when it comes back in time.
     Expired,
+    /// One of an authority that is trusted no more: the node joins again by a token.
+    Untrusted,
     /// A certificate of an authority of one's own, by the name in it.
     Own,
     /// Nothing any more: it was revoked.

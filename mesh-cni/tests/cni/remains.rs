@@ -42,7 +42,15 @@ impl Remains {
         })
         .await
         .unwrap();
-        Self::now(host).await
+        wait_until("files that nobody writes", SOON, async || {
+            let now = Self::now(host).await;
+            match now.files.iter().find(|it| it.ends_with(".new")) {
+                None => Ok(now),
+                Some(file) => Err(file.clone()),
+            }
+        })
+        .await
+        .unwrap()
     }
 
     async fn now(host: &Host) -> Self {

@@ -42,7 +42,7 @@ pub fn judge_way(situation: &Situation) -> Result<(), Refused> {
         true => Ok(()),
         false => Err(Refused::new(
             Kind::TlsRequired,
-            "plain HTTP is taken from this host alone; use https:// and the same port, and let hosts join with a token \
+            "plain HTTP is taken over loopback alone (127.0.0.1); use https:// and the same port, and let hosts join with a token \
              (quilt-mesh-control token create, quilt-mesh-agent --join)",
         )),
     }

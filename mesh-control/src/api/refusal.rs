@@ -120,8 +120,9 @@ impl From<ChangeError> for Problem {
                 warn!(%holder.node_id, holder.hostname, %holder.host_ip, ?clash, "registration refused: in use");
                 let advice = match clash {
                     Clash::Address | Clash::AddressUnproven => {
-                        "give this host another address; if it is that node and lost its state, it is let in once that has been \
-                         silent for the node timeout"
+                        "give this host another address. If it is that node and lost its state, it is let in once that has been \
+                         silent for the node timeout; in a mesh with certificates, by a token for that node \
+                         (quilt-mesh-control token create --node)"
                     }
                     Clash::Key => {
                         "if this host's disk is a copy of that one's, delete the key file of the agent here"

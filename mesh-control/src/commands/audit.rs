@@ -6,6 +6,7 @@ use clap::Args;
 use mesh_rest::audit::AuditList;
 use mesh_rest::node_credential::{NodeCredentialEntry, NodeCredentialList};
 
+use super::output::print_line;
 use super::table::{self, Table};
 use crate::admin::Admin;
 
@@ -25,7 +26,7 @@ impl Audit {
         let path = format!("/api/audit?most={}", self.most);
         let list: AuditList = admin.get(&path).await?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&list)?);
+            print_line(&serde_json::to_string_pretty(&list)?)?;
             return Ok(());
         }
         // Without them ids say less, but enough.
@@ -43,7 +44,7 @@ impl Audit {
                 entry.times.to_string(),
             ]);
         }
-        table.print();
+        table.print()?;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `ca`: the mesh's certificate authority.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -13,6 +13,7 @@ use mesh_rest::join::{AuthorityKeys, AuthorityList, ImportAuthorities};
 use mesh_rest::security::{ChangeRotation, Rotated, Rotation};
 use serde_json::json;
 
+use super::output::{print_all, print_line};
 use super::table::{self, Table};
 use crate::admin::Admin;
 use crate::credentials::key_file;
@@ -75,7 +76,7 @@ impl Ca {
                         file.display()
                     );
                 }
-                println!("{key}");
+                print_line(&key.to_string())?;
                 eprintln!(
                     "made {}; keep a copy where nobody else can read it",
                     file.display()
@@ -94,7 +95,7 @@ impl Ca {
                     return print_all(&certificates.collect::<String>());
                 }
                 let now = unix_seconds();
-                println!("mesh {}", list.mesh_id);
+                print_line(&format!("mesh {}", list.mesh_id))?;
                 let mut table = Table::new(["KEY", "SIGNS", "HOLDS FOR"]);
                 for authority in list.authorities {
                     table.row([
@@ -103,7 +104,7 @@ impl Ca {
                         table::span(authority.not_after - now),
                     ]);
                 }
-                table.print();
+                table.print()?;
                 Ok(())
             }
             Self::Rotate { step, force } => {
@@ -115,15 +116,15 @@ impl Ca {
                 let change = json!(ChangeRotation { step, force });
                 let rotated: Rotated = admin.post("/api/ca/rotate", &change).await?;
                 match (step, rotated.key) {
-                    (Rotation::Prepare, Some(key)) => println!(
+                    (Rotation::Prepare, Some(key)) => print_line(&format!(
                         "{key} is trusted from now on. Give its key to the other replicas (ca export here, ca import there), \
                          and activate it when all nodes have heard of it, which takes them up to four heartbeats"
-                    ),
-                    (Rotation::Activate, Some(key)) => println!(
+                    ))?,
+                    (Rotation::Activate, Some(key)) => print_line(&format!(
                         "{key} signs from now on. Finish when all nodes have a certificate of it, which takes them up to four \
                          heartbeats; join tokens that were made before are worth nothing any more"
-                    ),
-                    _ => println!("the authority before is trusted no longer"),
+                    ))?,
+                    _ => print_line("the authority before is trusted no longer")?,
                 }
                 Ok(())
             }
@@ -204,12 +205,4 @@ async fn import(admin: &Admin, directory: &Path, from: &Path) -> anyhow::Result<
         );
     }
     Ok(())
-}
-
-/// Prints it, and fails if it cannot be: what is printed is a backup.
-fn print_all(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("cannot print it")
 }

@@ -6,6 +6,7 @@ use mesh_rest::node_credential::{
     CredentialState, MembershipState, NodeCredentialEntry, NodeCredentialList,
 };
 
+use super::output::print_line;
 use super::segment;
 use super::table::{self, Table, ago};
 use crate::admin::Admin;
@@ -33,13 +34,10 @@ impl Node {
         let list: NodeCredentialList = admin.get("/api/node-credentials").await?;
         match self {
             Self::List { json: true } => {
-                println!("{}", serde_json::to_string_pretty(&list)?);
+                print_line(&serde_json::to_string_pretty(&list)?)?;
                 Ok(())
             }
-            Self::List { json: false } => {
-                show(&list);
-                Ok(())
-            }
+            Self::List { json: false } => show(&list),
             Self::Revoke { node } => {
                 let id = match find(&list, &node)? {
                     Some(found) if found.credential == CredentialState::Revoked => {
@@ -58,7 +56,7 @@ impl Node {
     }
 }
 
-fn show(list: &NodeCredentialList) {
+fn show(list: &NodeCredentialList) -> anyhow::Result<()> {
     let now = unix_seconds();
     let mut table = Table::new([
         "ID",
@@ -85,7 +83,7 @@ fn show(list: &NodeCredentialList) {
             seen.unwrap_or_default(),
         ]);
     }
-    table.print();
+    table.print()
 }
 
 fn state(state: MembershipState) -> &'static str {
@@ -103,6 +101,7 @@ fn credential(credential: CredentialState) -> &'static str {
         CredentialState::None => "none",
         CredentialState::Valid => "certificate",
         CredentialState::Expired => "expired",
+        CredentialState::Untrusted => "of no authority",
         CredentialState::Own => "own certificate",
         CredentialState::Revoked => "revoked",
     }

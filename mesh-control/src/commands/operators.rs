@@ -6,6 +6,7 @@ use mesh_rest::operator::{CreateOperator, CreatedOperator, OperatorEntry, Operat
 use mesh_rest::security::Security;
 use serde_json::json;
 
+use super::output::print_line;
 use super::table::{Table, ago};
 use super::{secure, segment};
 use crate::admin::Admin;
@@ -55,7 +56,7 @@ impl Operator {
                 };
                 let create = json!(CreateOperator { name, role, force });
                 let created: CreatedOperator = admin.post("/api/operators", &create).await?;
-                println!("{}", created.token);
+                print_line(&created.token)?;
                 secure::say_effect(&before);
                 Ok(())
             }
@@ -73,7 +74,7 @@ impl Operator {
                         revoked.unwrap_or_default(),
                     ]);
                 }
-                table.print();
+                table.print()?;
                 Ok(())
             }
             Self::Revoke { operator } => {

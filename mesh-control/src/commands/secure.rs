@@ -4,6 +4,7 @@ use clap::Args;
 use mesh_rest::security::{ChangeStage, Security, Stage};
 use serde_json::json;
 
+use super::output::print_line;
 use crate::admin::Admin;
 
 /// `secure`.
@@ -31,14 +32,14 @@ impl Secure {
         let change = json!(ChangeStage { stage, force });
         let before: Security = admin.get("/api/security").await?;
         admin.post_json("/api/security/stage", &change).await?;
-        show(&admin.get("/api/security").await?);
+        show(&admin.get("/api/security").await?)?;
         say(stage_effect(&before, stage));
         Ok(())
     }
 }
 
 /// How far it is, for people.
-pub(super) fn show(security: &Security) {
+pub(super) fn show(security: &Security) -> anyhow::Result<()> {
     let stage = match security.stage {
         Stage::Open => "open: nobody needs credentials",
         Stage::Moving => "moving: nodes from before need no credentials yet",
@@ -47,25 +48,31 @@ pub(super) fn show(security: &Security) {
         }
         Stage::Secured => "secured: nobody is let in without credentials",
     };
-    println!("{stage}");
+    print_line(stage)?;
     if let Some(why) = &security.insecure {
-        println!("insecure: {why}");
+        print_line(&format!("insecure: {why}"))?;
     }
     let (with, without) = (
         security.nodes_with_credentials,
         security.nodes_without_credentials_count,
     );
-    println!("nodes with a certificate: {with}, without: {without}");
+    print_line(&format!(
+        "nodes with a certificate: {with}, without: {without}"
+    ))?;
     if without > 0 {
-        println!("without: {}", security.nodes_without_credentials.join(", "));
+        print_line(&format!(
+            "without: {}",
+            security.nodes_without_credentials.join(", ")
+        ))?;
     }
     let credited = security.nodes_by_certificate_alone_count;
     if credited > 0 {
-        println!(
+        print_line(&format!(
             "known by their certificate alone, which this database had lost; revoke those that nobody knows: {credited}: {}",
             security.nodes_by_certificate_alone.join(", ")
-        );
+        ))?;
     }
+    Ok(())
 }
 
 /// What a credential that was made changes, given how it was before, and said beside it.

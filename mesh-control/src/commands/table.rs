@@ -4,6 +4,8 @@ use comfy_table::{Table as Cells, TableStyle};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::output::print_list;
+
 /// Rows under a head, as wide as what is in them.
 pub(super) struct Table(Cells);
 
@@ -21,10 +23,12 @@ impl Table {
         self.0.add_row(shown);
     }
 
-    pub(super) fn print(&self) {
-        for line in self.0.lines() {
-            println!("{}", line.trim_end());
-        }
+    /// # Errors
+    ///
+    /// As [`print_list`].
+    pub(super) fn print(&self) -> anyhow::Result<()> {
+        let lines = self.0.lines().map(|it| format!("{}\n", it.trim_end()));
+        print_list(&lines.collect::<String>())
     }
 }
 

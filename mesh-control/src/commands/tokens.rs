@@ -7,6 +7,7 @@ use mesh_rest::join_token::{CreateToken, CreatedToken, TokenList};
 use mesh_rest::security::Security;
 use serde_json::json;
 
+use super::output::print_line;
 use super::table::{self, Table, ago};
 use super::{secure, segment};
 use crate::admin::Admin;
@@ -59,7 +60,7 @@ impl Token {
                     force: create.force,
                 };
                 let created: CreatedToken = admin.post("/api/tokens", &json!(create)).await?;
-                println!("{}", created.token);
+                print_line(&created.token)?;
                 if let (Some(name), None) = (node, created.node_id) {
                     eprintln!(
                         "no node is called {name:?}: whoever brings this token is a new node of that name"
@@ -93,7 +94,7 @@ impl Token {
                         token.created_by,
                     ]);
                 }
-                table.print();
+                table.print()?;
                 Ok(())
             }
             Self::Revoke { id } => {

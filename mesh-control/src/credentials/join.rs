@@ -151,13 +151,13 @@ impl Registry {
             Some(_) => Vec::new(),
             None => change.nodes_of_key(request.key).await?,
         };
+        // It may have become another node by each of several tokens: it is the last of them.
+        let known = known.first();
         // Or its agent would undo a revocation by what is left of the token that it joined by.
-        if known.iter().any(|known| known.revoked) {
+        if known.is_some_and(|known| known.revoked) {
             change.roll_back().await?;
             return Err(CredentialError::NodeRevoked);
         }
-        // It may have become another node by each of several tokens: it is the last of them.
-        let known = known.first();
         let keyed = match (&join.node_key, &name) {
             (Some(node_key), None) => change.node_with_key(node_key).await?,
             _ => None,

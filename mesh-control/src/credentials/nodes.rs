@@ -1,5 +1,6 @@
 //! Nodes with what they are known by: listed, revoked.
 
+use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::own_certificate;
 use mesh_rest::node_credential::{
     CredentialState, MembershipState, NodeCredentialEntry, NodeCredentialList,
@@ -18,6 +19,8 @@ impl Registry {
         let now = unix_seconds();
         let memory = self.copy.memory();
         let state = self.credentials.state();
+        let authorities = state.authorities.iter();
+        let trusted: Vec<KeyDigest> = authorities.map(|it| it.trusted.key()).collect();
         let registered = memory.roster.nodes().map(|node| {
             let node_id = node.node_id.as_str();
             let (status, last_heartbeat) = match memory.liveness.look_up(&node.node_id) {
@@ -38,7 +41,7 @@ impl Registry {
                 subnet: Some(node.subnet),
                 state: membership,
                 last_heartbeat: Some(last_heartbeat),
-                credential: credential(known, now),
+                credential: credential(known, &trusted, now),
                 expires_at: expires_at(known),
                 issuer: issuer(known),
             }
@@ -55,7 +58,7 @@ impl Registry {
                 subnet: None,
                 state: MembershipState::Unregistered,
                 last_heartbeat: None,
-                credential: credential(Some(known), now),
+                credential: credential(Some(known), &trusted, now),
                 expires_at: expires_at(Some(known)),
                 issuer: issuer(Some(known)),
             })
@@ -91,11 +94,12 @@ impl Registry {
     }
 }
 
-fn credential(known: Option<&NodeCredential>, now: i64) -> CredentialState {
+fn credential(known: Option<&NodeCredential>, trusted: &[KeyDigest], now: i64) -> CredentialState {
     match known {
         None => CredentialState::None,
         Some(known) if known.revoked => CredentialState::Revoked,
         Some(known) if known.issuer == own_certificate::issuer() => CredentialState::Own,
+        Some(known) if !trusted.contains(&known.issuer) => CredentialState::Untrusted,
         Some(known) if known.expires_at <= now => CredentialState::Expired,
         Some(_) => CredentialState::Valid,
     }

@@ -46,6 +46,32 @@ async fn a_host_that_was_off_during_a_rotation_is_its_node_again_by_any_token_an
 }
 
 #[tokio::test]
+async fn a_host_is_the_node_that_it_became_last_also_where_it_was_another_that_is_revoked() {
+    let setup = Setup::new();
+    let control = setup.start();
+    let lost = Host::join(&control, &token(&setup, &[])).await;
+    lost.register(&control, "alpha", "192.0.2.1").await;
+    // Without its disk the host comes by a plain token, and is another node, which is a mistake.
+    let mut host = Host::join(&control, &token(&setup, &[])).await;
+    told(&setup, &["node", "revoke", host.node_id()]).unwrap();
+    let made = token(&setup, &["--node", "alpha"]);
+    host.try_join(&control, &made, None).await.unwrap();
+    assert_eq!(host.node_id(), lost.node_id());
+    rotate(&setup);
+    let shown = told(&setup, &["node", "list"]).unwrap();
+    assert!(shown.contains("of no authority"), "{shown}");
+    host.try_join(&control, &token(&setup, &[]), None)
+        .await
+        .unwrap();
+    assert_eq!(host.node_id(), lost.node_id());
+    assert_eq!(host.beat(&control).await.status, 200);
+    // That one revoked, the host is none of them.
+    told(&setup, &["node", "revoke", host.node_id()]).unwrap();
+    let refused = host.try_join(&control, &token(&setup, &[]), None).await;
+    assert_eq!(refused.unwrap_err().kind(), "unauthorized");
+}
+
+#[tokio::test]
 async fn a_node_that_is_bound_to_a_name_is_so_when_it_joins_again() {
     let setup = Setup::new();
     let control = setup.start();

@@ -1,5 +1,8 @@
 //! What the commands say to an operator who errs, or may not know what comes next.
 
+use std::fs::File;
+use std::process::{Command, Stdio};
+
 use serde_json::json;
 
 use crate::answer::Api;
@@ -144,4 +147,44 @@ async fn a_node_that_is_revoked_already_is_said_to_be() {
         assert!(again.contains("revoked already"), "{again}");
     }
     assert_eq!(host.beat(&control).await.status, 401);
+}
+
+#[test]
+fn what_cannot_be_printed_is_an_error_and_who_reads_no_further_is_none() {
+    let setup = Setup::new();
+    let _control = setup.start();
+    let run = |words: &[&str], out: Stdio| {
+        let output = Command::new(env!("CARGO_BIN_EXE_quilt-mesh-control"))
+            .args(words)
+            .arg("--state-dir")
+            .arg(setup.folder())
+            .stdout(out)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("panicked"), "{said}");
+        (output.status.code(), said)
+    };
+    let full = || Stdio::from(File::create("/dev/full").unwrap());
+    for words in [
+        &["token", "create"][..],
+        &["node", "list"],
+        &["ca", "export"],
+        &["security"],
+    ] {
+        let (code, said) = run(words, full());
+        assert_eq!(code, Some(1), "{words:?}");
+        assert!(
+            said.contains("cannot print it") && said.contains("No space left"),
+            "{said}"
+        );
+    }
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    assert_eq!(run(&["token", "list"], closed()), (Some(0), String::new()));
+    let (code, said) = run(&["ca", "export"], closed());
+    assert_eq!(code, Some(1), "{said}");
 }

@@ -204,7 +204,8 @@ fn in_words(error: &rustls::Error) -> String {
     match error {
         error if is_of_a_stranger(error) => {
             "the certificate that it shows was signed by nobody who is trusted here: is this the mesh's control plane, \
-             and does nothing stand between?"
+             and does nothing stand between? If the mesh has another authority since this host was here, start its agent with \
+             a new join token (--join; quilt-mesh-control token create)"
                 .to_owned()
         }
         rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {

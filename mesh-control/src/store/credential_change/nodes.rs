@@ -113,7 +113,7 @@ impl CredentialChange {
     ) -> Result<Vec<NodeCredential>, StoreError> {
         let rows: Vec<NodeRow> = sqlx::query_as(
             "SELECT node_id, key_digest, issuer, expires_at, only_hostname, revoked_at \
-             FROM node_credentials WHERE key_digest = $1 AND issuer <> $2 ORDER BY joined_at DESC, node_id",
+             FROM node_credentials WHERE key_digest = $1 AND issuer <> $2 ORDER BY joined_at DESC, revision DESC",
         )
         .bind(key.to_string())
         .bind(own_certificate::issuer().to_string())
