@@ -15,6 +15,7 @@
 //! | `join` | which node a host becomes that brings a token, and the certificate that it gets |
 //! | `issued` | how often one key is given a certificate |
 //! | `tokens`, `operators` | what lets hosts join, and people ask |
+//! | `committed` | a change of them, in the database and then in memory, whatever becomes of who asked for it |
 //! | `judged` | it, as requests are judged by it |
 //! | `shown` | the certificate that is shown to others |
 //! | `stage` | how far a cluster is secured |
@@ -22,6 +23,7 @@
 
 pub mod audit;
 pub mod authorities;
+mod committed;
 mod credit;
 pub(crate) mod issued;
 pub mod join;

@@ -95,6 +95,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tasks.spawn(Arc::clone(&registry).release_in_time(options.release_after, stop.clone()));
     let mut auditor =
         tasks.spawn(Arc::clone(&registry).write_audit(options.audit_days, stop.clone()));
+    let mut knower = tasks.spawn(Arc::clone(&registry).keep_credentials_known(stop.clone()));
     let mut shower = tasks.spawn(shown.follow(Arc::clone(&registry), stop.clone()));
     let mut files = tasks.spawn(files);
     let mut watcher = tasks.spawn(key_file_watch::follow(Arc::clone(&registry), stop.clone()));
@@ -133,6 +134,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut publisher => Some(("the change feed", ended)),
         ended = &mut releaser => Some(("the release of subnets", ended)),
         ended = &mut auditor => Some(("the writer of the audit", ended)),
+        ended = &mut knower => Some(("the reader of credentials", ended)),
         ended = &mut shower => Some(("the care for certificates", ended)),
         ended = &mut watcher => Some(("the care for the authority's file", ended)),
         ended = &mut files => Some(("the care for certificates of one's own", ended)),

@@ -4,8 +4,8 @@
 //! and in which who is alive is ahead of the store by what was not written yet. The change feed and the node list tell
 //! what is in memory; neither needs the database to answer.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
@@ -62,6 +62,8 @@ pub(crate) enum Sign {
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
+    /// For tasks of its own.
+    pub(crate) itself: Weak<Self>,
     pub(crate) plan: SubnetPlan,
     pub(crate) store: Store,
     /// Whose turn it is to change the store.
@@ -112,7 +114,8 @@ impl Registry {
         let shared = store.is_shared();
         let (queue, asked) = mpsc::channel(LONGEST_QUEUE);
         let (audit, audit_entries) = Audit::new();
-        let registry = Arc::new(Self {
+        let registry = Arc::new_cyclic(|itself| Self {
+            itself: Weak::clone(itself),
             plan,
             store,
             turn: tokio::sync::Mutex::default(),

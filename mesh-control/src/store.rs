@@ -44,9 +44,10 @@ use crate::cluster::succession::Succession;
 pub use audit::AuditEntry;
 pub(crate) use audit::number;
 pub use change::{Change, Held, NewReport, NewState, Reservation, Tenant};
-pub use credential_change::{CredentialChange, Known, NewCredential};
+pub use credential_change::{CredentialChange, Known, NewCredential, WithoutJoining};
 pub use credentials::{
-    AuthorityState, CredentialChanges, NodeCredential, StoredAuthority, StoredOperator, StoredToken,
+    AuthorityState, CredentialChanges, CredentialsBefore, NodeCredential, StoredAuthority,
+    StoredOperator, StoredToken,
 };
 use database_file::DatabaseFile;
 pub use error::StoreError;
@@ -269,6 +270,19 @@ impl Store {
             Home::File(_) => Dialect::Sqlite,
             Home::Server(_) => Dialect::Postgres,
         }
+    }
+
+    /// Takes connections as others do that have something to do at the same time.
+    #[cfg(test)]
+    pub(crate) async fn all_connections_but_one(
+        &self,
+    ) -> Vec<sqlx::pool::PoolConnection<sqlx::Any>> {
+        let mut taken = Vec::new();
+        for _ in 1..self.pool.options().get_max_connections() {
+            let connection = self.pool.acquire().await;
+            taken.extend(connection);
+        }
+        taken
     }
 
     /// Closes the database; SQLite moves what is in the write-ahead log into the file.

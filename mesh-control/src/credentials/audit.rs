@@ -211,7 +211,9 @@ impl Registry {
         self.store.forget_audit(before).await?;
         let mut change = self.store.begin_credentials().await?;
         change.forget_ended(now.saturating_sub(ENDED_FOR)).await?;
-        change.finish().await
+        self.finish_credentials(change)
+            .await
+            .map_err(StoreError::Shared)
     }
 
     /// What was done before a moment, in Unix seconds, the latest first.

@@ -308,8 +308,7 @@ impl Registry {
             let trusted = authority.trusted();
             change.add_authority(trusted, state, now).await?;
         }
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         if let Some(signs) = self.credentials.signs() {
             info!(authority = %signs, file = %file.display(), "this mesh has a certificate authority of its own; keep its file");
         }

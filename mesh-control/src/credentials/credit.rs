@@ -93,8 +93,7 @@ impl Registry {
                 times: 1,
             })
             .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         info!(node_id = %node, %certificate, source = doer.source, "a node is known by its certificate from now on");
         Ok(node)
     }

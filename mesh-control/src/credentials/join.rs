@@ -136,8 +136,7 @@ impl Registry {
                 .await?;
             let again = entry("join again", &node_id);
             change.keep_audit(&again).await?;
-            change.finish().await?;
-            self.read_credentials().await?;
+            self.finish_credentials(change).await?;
             info!(
                 node_id,
                 token = stored.token_id,
@@ -190,8 +189,7 @@ impl Registry {
             })
             .await?;
         change.keep_audit(&entry("join", &node_id)).await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         info!(
             node_id,
             is_new,
@@ -252,8 +250,7 @@ impl Registry {
                 .keep_audit(&doer.did(CREDITED, &format!("node {node_id}")))
                 .await?;
         }
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         info!(
             node_id,
             source = doer.source,

@@ -1,18 +1,17 @@
 //! What is stored of credentials, as requests are judged by it.
 
-use std::sync::Arc;
-
 use mesh_credentials::certificate::Presented;
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_rest::security::Stage;
 use tokio::sync::watch;
 
 use super::audit::Doer;
+use super::memory::MOST_READINGS;
 use super::refusal::CredentialError;
 use crate::access::credentials::{Credentials, NodeCredential, OperatorCredential, Refusal};
 use crate::access::mandate::Mandate;
 use crate::registry::Registry;
-use crate::store::{AuthorityState, CredentialChange, StoreError};
+use crate::store::{AuthorityState, CredentialChange, CredentialsBefore, StoreError};
 
 impl Registry {
     /// Starts a change of credentials that somebody asks for, and judges again whether they may: by what the database has of
@@ -25,8 +24,8 @@ impl Registry {
         &self,
         mandate: &Mandate,
     ) -> Result<CredentialChange, CredentialError> {
-        let change = self.store.begin_credentials().await?;
-        self.know_credentials(change.revision_before()).await?;
+        let mut change = self.store.begin_credentials().await?;
+        self.know_credentials(change.credentials_before()).await?;
         if let Err(refused) = mandate.judge() {
             change.roll_back().await?;
             return Err(CredentialError::NotAnyMore(refused));
@@ -34,13 +33,29 @@ impl Registry {
         Ok(change)
     }
 
-    /// Reads credentials unless what is known of them is of this revision: another replica may have changed some a moment
-    /// ago. Whoever holds the lock of a change knows afterwards what holds until that ends.
-    pub(crate) async fn know_credentials(&self, revision: i64) -> Result<(), Arc<StoreError>> {
-        match self.credentials.revision() == revision {
-            true => Ok(()),
-            false => self.read_credentials().await,
+    /// Reads what is not known of credentials when a change begins: another replica may have changed some a moment ago.
+    /// Whoever holds the lock of a change knows afterwards what holds until that ends.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub(crate) async fn know_credentials(
+        &self,
+        mut before: CredentialsBefore<'_>,
+    ) -> Result<(), StoreError> {
+        for _ in 0..MOST_READINGS {
+            let known = self.credentials.known();
+            if known.revision == before.revision() {
+                return Ok(());
+            }
+            let Some(changes) = before.since(known.revision).await? else {
+                return Ok(());
+            };
+            if self.take_in_credentials(known, changes).is_ok() {
+                return Ok(());
+            }
         }
+        Err(StoreError::OtherHistory)
     }
 }
 

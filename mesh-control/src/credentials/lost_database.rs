@@ -66,7 +66,9 @@ impl Registry {
             change
                 .keep_audit(&doer.did("put back authority", "a database that had lost it"))
                 .await?;
-            change.finish().await?;
+            self.finish_credentials(change)
+                .await
+                .map_err(StoreError::Shared)?;
             Ok(true)
         };
         let is_put_back = within(BATCH_DEADLINE, put_back).await?;
@@ -93,9 +95,10 @@ impl Registry {
         let note = async {
             let mut change = self.store.begin_credentials().await?;
             change.there_are_credentials().await?;
-            change.finish().await
+            self.finish_credentials(change)
+                .await
+                .map_err(StoreError::Shared)
         };
-        within(BATCH_DEADLINE, note).await?;
-        self.read_credentials().await
+        Ok(within(BATCH_DEADLINE, note).await?)
     }
 }

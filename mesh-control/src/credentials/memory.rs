@@ -1,14 +1,14 @@
 //! What is stored of credentials, in memory: every request is judged by it, and none waits for the database.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::own_certificate;
 use mesh_credentials::trust::Trust;
 use mesh_rest::security::Stage;
 use mesh_rest::status::Status;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::info;
 
 use crate::registry::Registry;
@@ -17,10 +17,17 @@ use crate::store::{
     StoredToken,
 };
 
+/// How often something is read that is outdated by then: each time the database has gone back meanwhile.
+pub(super) const MOST_READINGS: usize = 3;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Credentials {
     state: RwLock<State>,
+    /// Which history the revision is one of: more with every reading of everything, and whenever that is due.
+    history: Mutex<u64>,
+    /// Something may be stored that is not known here.
+    doubt: Notify,
     /// Counts changes.
     changed: watch::Sender<u64>,
     /// Counts those by which somebody who was let in may not be any more.
@@ -56,6 +63,17 @@ pub(crate) struct State {
     /// What tells nodes of a change of them.
     digest: Option<Arc<str>>,
 }
+
+/// What is known when something is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) revision: i64,
+    history: u64,
+}
+
+/// What was read came too late: since then everything was read anew, or is to be.
+#[derive(Debug)]
+pub(super) struct Outdated;
 
 /// What a database lost while this process ran.
 #[derive(Debug)]
@@ -164,6 +182,8 @@ impl Default for Credentials {
                 trust: None,
                 digest: None,
             }),
+            history: Mutex::default(),
+            doubt: Notify::new(),
             changed: watch::Sender::new(0),
             narrowed: watch::Sender::new(0),
         }
@@ -188,8 +208,39 @@ impl Credentials {
         self.narrowed.subscribe()
     }
 
-    pub(super) fn revision(&self) -> i64 {
-        self.state().revision
+    /// What is known, for a read that begins now.
+    pub(super) fn known(&self) -> Known {
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        Known {
+            revision: self.state().revision,
+            history: *history,
+        }
+    }
+
+    /// Takes in what changed after what was known when it was read. Whether these are the first there are, in a cluster
+    /// that lets nobody in without from then on.
+    fn take_in_since(&self, known: Known, changes: CredentialChanges) -> Result<bool, Outdated> {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.history != *history {
+            return Err(Outdated);
+        }
+        if changes.is_whole {
+            *history += 1;
+        } else if changes.revision <= self.state().revision {
+            // Two read at once, and the other one later.
+            return Ok(false);
+        }
+        Ok(self.take_in(changes))
+    }
+
+    /// Has what is stored read soon, whoever needs it; see [`Registry::keep_credentials_known`].
+    pub(super) fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Ends when there is doubt.
+    pub(super) async fn doubted(&self) {
+        self.doubt.notified().await;
     }
 
     /// Whether these are the first there are, in a cluster that lets nobody in without from then on.
@@ -254,6 +305,9 @@ impl Credentials {
 
     /// Has all of it read next. Until then what was known counts.
     pub(crate) fn read_anew(&self) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is being read now is of what was known before.
+        *history += 1;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.revision = -1;
     }
@@ -343,21 +397,28 @@ impl Credentials {
 impl Registry {
     /// Reads all there is.
     pub(crate) async fn fill_credentials(&self) -> Result<(), StoreError> {
+        let known = self.credentials.known();
         if let Some(changes) = self.store.credentials_since(-1).await? {
-            self.take_in_credentials(changes);
+            // Nobody else has begun yet.
+            let _only = self.take_in_credentials(known, changes);
         }
         Ok(())
     }
 
     /// Takes in what was read, and does on this host what follows from it.
-    fn take_in_credentials(&self, changes: CredentialChanges) {
-        if self.credentials.take_in(changes) {
+    pub(super) fn take_in_credentials(
+        &self,
+        known: Known,
+        changes: CredentialChanges,
+    ) -> Result<(), Outdated> {
+        if self.credentials.take_in_since(known, changes)? {
             self.say_who_is_shut_out();
         }
         if self.credentials.any() {
             self.mark.make();
         }
         self.drop_ended_authorities();
+        Ok(())
     }
 
     fn say_who_is_shut_out(&self) {
@@ -385,11 +446,16 @@ impl Registry {
     /// [`StoreError`], when the store cannot be read.
     pub(crate) async fn read_credentials(&self) -> Result<(), Arc<StoreError>> {
         let read = async {
-            let known = self.credentials.revision();
-            if let Some(changes) = self.store.credentials_since(known).await? {
-                self.take_in_credentials(changes);
+            for _ in 0..MOST_READINGS {
+                let known = self.credentials.known();
+                let Some(changes) = self.store.credentials_since(known.revision).await? else {
+                    return Ok(());
+                };
+                if self.take_in_credentials(known, changes).is_ok() {
+                    return Ok(());
+                }
             }
-            Ok(())
+            Err(StoreError::OtherHistory)
         };
         self.credential_reads.share(read).await
     }
@@ -508,6 +574,41 @@ mod tests {
                 state: AuthorityState::Signs,
             }];
         }));
+    }
+
+    #[test]
+    fn what_is_to_be_read_anew_is_not_overtaken_by_what_was_being_read_then() {
+        let credentials = Credentials::default();
+        let take_in = |known, changes| credentials.take_in_since(known, changes);
+        take_in(credentials.known(), changes(1, &["a"])).unwrap();
+        take_in(credentials.known(), changes(50, &["b"])).unwrap();
+        let known = credentials.known();
+        // Its database is another one by the time that it is taken in.
+        credentials.read_anew();
+        take_in(known, changes(51, &["c"])).unwrap_err();
+        assert_eq!(credentials.known().revision, -1);
+        assert!(credentials.node("c").is_none());
+        take_in(credentials.known(), changes(1, &["d"])).unwrap();
+        assert!(credentials.node("d").is_some() && credentials.node("b").is_none());
+        // Of two that read everything, the later one reads again.
+        let known = credentials.known();
+        take_in(known, changes(1, &["e"])).unwrap();
+        take_in(known, changes(1, &["d"])).unwrap_err();
+        assert!(credentials.node("e").is_some());
+    }
+
+    #[test]
+    fn who_reads_beside_a_change_does_not_take_back_what_that_did() {
+        let credentials = Credentials::default();
+        let take_in = |known, changes| credentials.take_in_since(known, changes).unwrap();
+        take_in(credentials.known(), changes(1, &["a"]));
+        let known = credentials.known();
+        let mut revoked = changes(3, &["a"]);
+        revoked.nodes[0].revoked = true;
+        take_in(known, revoked);
+        take_in(known, changes(2, &["a"]));
+        assert!(credentials.node("a").is_some_and(|node| node.revoked));
+        assert_eq!(credentials.known().revision, 3);
     }
 
     #[test]

@@ -88,8 +88,7 @@ impl Registry {
         change
             .keep_audit(&doer.did("revoke node", &subject))
             .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         Ok(())
     }
 }

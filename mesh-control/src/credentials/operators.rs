@@ -71,8 +71,7 @@ impl Registry {
         change
             .keep_audit(&doer.did("create operator", &subject))
             .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         Ok(CreatedOperator {
             id: token.id.clone(),
             token: token.to_string(),
@@ -115,8 +114,7 @@ impl Registry {
         change
             .keep_audit(&doer.did("revoke operator", &subject))
             .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         Ok(())
     }
 

@@ -79,9 +79,7 @@ impl Registry {
         change
             .keep_audit(&doer.did("replace lost authority", &subject))
             .await?;
-        change.finish().await?;
-        self.credentials.read_anew();
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         let kept = kept.as_deref().map(Path::display);
         warn!(authority = %trusted.key(), nodes, kept = kept.map(tracing::field::display),
             "a new certificate authority is in the place of the lost one. The certificates of these nodes hold no longer: they \

@@ -40,8 +40,7 @@ impl Registry {
         change
             .keep_audit(&doer.did("prepare rotation", &subject))
             .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         Ok(trusted.key())
     }
 
@@ -91,8 +90,7 @@ impl Registry {
         change
             .keep_audit(&doer.did("activate rotation", &subject))
             .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         Ok(next)
     }
 
@@ -131,9 +129,8 @@ impl Registry {
         change
             .keep_audit(&doer.did("finish rotation", &subject))
             .await?;
-        change.finish().await?;
         // Which drops its key, here as at every other replica.
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::audit::Doer;
 use super::refusal::CredentialError;
 use crate::access::why_insecure;
 use crate::registry::Registry;
-use crate::store::CredentialChange;
+use crate::store::{CredentialChange, WithoutJoining};
 
 /// Names that are shown of those without credentials.
 const MOST_SHOWN: usize = 100;
@@ -119,10 +119,8 @@ impl Registry {
     ///
     /// [`CredentialError::Store`].
     pub async fn security(&self, insecure: Option<String>) -> Result<Security, CredentialError> {
-        let mut change = self.store.begin_credentials().await?;
-        let without = change.nodes_without().await?;
-        let credited = change.credited().await?;
-        change.roll_back().await?;
+        // Without the lock of changes: whoever looks does not wait for who changes, nor the other way round.
+        let WithoutJoining { without, credited } = self.store.without_joining().await?;
         let credited_count = u32::try_from(credited.len()).unwrap_or(u32::MAX);
         let credited = credited
             .into_iter()
@@ -191,8 +189,7 @@ impl Registry {
         change.set_stage(change_to.stage).await?;
         let subject = format!("{} to {}", from.as_str(), change_to.stage.as_str());
         change.keep_audit(&doer.did("stage", &subject)).await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         warn!(
             from = from.as_str(),
             to = change_to.stage.as_str(),

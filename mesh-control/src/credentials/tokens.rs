@@ -75,8 +75,7 @@ impl Registry {
         change
             .keep_audit(&doer.did("create token", &subject))
             .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         Ok(CreatedToken {
             id: token.id.clone(),
             token: token.to_string(),
@@ -130,8 +129,7 @@ impl Registry {
         change
             .keep_audit(&doer.did("revoke token", &subject))
             .await?;
-        change.finish().await?;
-        self.read_credentials().await?;
+        self.finish_credentials(change).await?;
         Ok(())
     }
 }

@@ -95,7 +95,8 @@ pub(crate) async fn json(request: Request) -> Result<Value, Problem> {
         .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))
 }
 
-/// Runs what a request waits for. It goes on after the deadline; only the client stops waiting.
+/// Runs what a request waits for, until the deadline. A change goes on after it if it was queued, or is being made last by
+/// then: only the client stops waiting.
 pub(crate) async fn within_deadline<T>(answer: impl Future<Output = T>) -> Result<T, Problem> {
     tokio::time::timeout(limits::ANSWER, answer)
         .await

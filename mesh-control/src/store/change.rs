@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{AnyPool, AssertSqlSafe};
 
 use super::transaction::{Dialect, Transaction};
-use super::{Server, StoreError, history};
+use super::{CredentialsBefore, Server, StoreError, history};
 use crate::cluster::history::{Mark, Position, Shown};
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::{SubnetIndex, SubnetPlan};
@@ -154,9 +154,13 @@ impl Change {
         self.revision
     }
 
-    /// The revision of credentials, which nobody raises until the change ends.
-    pub fn credentials_revision(&self) -> i64 {
-        self.credentials_revision
+    /// Credentials, which nobody changes until this change ends.
+    pub fn credentials_before(&mut self) -> CredentialsBefore<'_> {
+        CredentialsBefore {
+            transaction: &mut self.transaction,
+            revision: self.credentials_revision,
+            raised_by: 0,
+        }
     }
 
     /// The server that makes it.

@@ -5,19 +5,21 @@ use sqlx::AnyConnection;
 
 use super::change::CHANGED_CHANNEL;
 use super::transaction::{Dialect, Transaction};
-use super::{Home, Store, StoreError};
+use super::{CredentialChanges, CredentialsBefore, Home, Store, StoreError};
 
 mod authorities;
 mod nodes;
 mod operators;
 mod tokens;
 
-pub use nodes::{Known, NewCredential};
+pub use nodes::{Known, NewCredential, WithoutJoining};
 
 /// A change that has the lock. Dropped without [`CredentialChange::finish`], it never was.
 pub struct CredentialChange {
     transaction: Transaction,
     revision: i64,
+    /// Whether nodes' are gone, of which those that are left say nothing.
+    removes: bool,
 }
 
 impl Store {
@@ -41,6 +43,7 @@ impl Store {
             Some(revision) => Ok(CredentialChange {
                 transaction,
                 revision,
+                removes: false,
             }),
             None => Err(super::history::emptied(self.dialect())),
         }
@@ -48,9 +51,26 @@ impl Store {
 }
 
 impl CredentialChange {
-    /// The revision of credentials that the change is made on.
-    pub fn revision_before(&self) -> i64 {
-        self.revision - 1
+    /// Credentials as they were before this change, which has changed nothing yet.
+    pub fn credentials_before(&mut self) -> CredentialsBefore<'_> {
+        CredentialsBefore {
+            transaction: &mut self.transaction,
+            revision: self.revision - 1,
+            raised_by: 1,
+        }
+    }
+
+    /// What changed after `revision` once this change is made; all there is, if that is not told by what changed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn changes_with_it(
+        &mut self,
+        revision: i64,
+    ) -> Result<Option<CredentialChanges>, StoreError> {
+        let revision = if self.removes { -1 } else { revision };
+        self.transaction.credentials_since(revision, 0).await
     }
 
     pub(super) fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {

@@ -153,46 +153,87 @@ impl Store {
         revision: i64,
     ) -> Result<Option<CredentialChanges>, StoreError> {
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
+        let changes = transaction.credentials_since(revision, 0).await?;
+        transaction.roll_back().await?;
+        Ok(changes)
+    }
+}
+
+/// Credentials as they are when a change begins, read on its own connection: who has the lock of changes and waits for
+/// another connection may wait for those who wait for the lock.
+pub struct CredentialsBefore<'a> {
+    pub(super) transaction: &'a mut Transaction,
+    pub(super) revision: i64,
+    /// By how much the change has raised it.
+    pub(super) raised_by: i64,
+}
+
+impl CredentialsBefore<'_> {
+    /// Of them; nobody else raises it until the change ends.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// See [`Store::credentials_since`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn since(&mut self, revision: i64) -> Result<Option<CredentialChanges>, StoreError> {
+        let raised_by = self.raised_by;
+        self.transaction
+            .credentials_since(revision, raised_by)
+            .await
+    }
+}
+
+impl Transaction {
+    /// What [`Store::credentials_since`] reads, as this transaction sees it. `raised_by` is by how much it has raised the
+    /// revision itself, and changed nothing of credentials yet.
+    pub(super) async fn credentials_since(
+        &mut self,
+        revision: i64,
+        raised_by: i64,
+    ) -> Result<Option<CredentialChanges>, StoreError> {
         let row: Option<(i64, String, i64)> = sqlx::query_as(
             "SELECT credentials_revision, stage, had_credentials FROM cluster WHERE id = 1",
         )
-        .fetch_optional(transaction.connection()?)
+        .fetch_optional(self.connection()?)
         .await?;
         let Some((current, stage, had_credentials)) = row else {
             return Err(super::history::emptied(self.dialect()));
         };
+        let current = current - raised_by;
         if current == revision {
-            transaction.roll_back().await?;
             return Ok(None);
         }
         // It went back: what is known is of another history.
         let revision = if current < revision { -1 } else { revision };
-        let authorities = authorities(transaction.connection()?).await?;
+        let authorities = authorities(self.connection()?).await?;
         let ended: Vec<String> = sqlx::query_scalar("SELECT key_digest FROM ended_authorities")
-            .fetch_all(transaction.connection()?)
+            .fetch_all(self.connection()?)
             .await?;
         let nodes: Vec<NodeRow> = sqlx::query_as(
             "SELECT node_id, key_digest, issuer, expires_at, only_hostname, revoked_at \
              FROM node_credentials WHERE revision > $1",
         )
         .bind(revision)
-        .fetch_all(transaction.connection()?)
+        .fetch_all(self.connection()?)
         .await?;
         let tokens: Vec<TokenRow> = sqlx::query_as(
             "SELECT token_id, secret_digest, uses, uses_left, expires_at, only_hostname, created_at, \
              created_by, revoked_at, only_node_id, authority FROM join_tokens WHERE revision > $1",
         )
         .bind(revision)
-        .fetch_all(transaction.connection()?)
+        .fetch_all(self.connection()?)
         .await?;
         let operators: Vec<(String, String, String, String, i64, Option<i64>)> = sqlx::query_as(
             "SELECT operator_id, name, role, secret_digest, created_at, revoked_at \
              FROM operators WHERE revision > $1",
         )
         .bind(revision)
-        .fetch_all(transaction.connection()?)
+        .fetch_all(self.connection()?)
         .await?;
-        transaction.roll_back().await?;
         Ok(Some(CredentialChanges {
             revision: current,
             is_whole: revision == -1,

@@ -130,8 +130,7 @@ impl Registry {
         }
         let made = async {
             let mut change = self.begin_change().await?;
-            let credentials = self.know_credentials(change.credentials_revision());
-            credentials.await.map_err(StoreError::Shared)?;
+            self.know_credentials(change.credentials_before()).await?;
             let began = Instant::now();
             let mut made = 0;
             while let Some(command) = batch.get_mut(made)

@@ -2,10 +2,11 @@
 
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::own_certificate;
+use sqlx::AnyConnection;
 
 use super::CredentialChange;
 use crate::store::credentials::{NodeRow, node};
-use crate::store::{NodeCredential, Status, StoreError};
+use crate::store::{NodeCredential, Status, Store, StoreError, Transaction};
 
 /// A node that somebody may mean by its name or key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +175,7 @@ impl CredentialChange {
     ///
     /// [`StoreError`].
     pub async fn forget_nodes(&mut self) -> Result<u64, StoreError> {
+        self.removes = true;
         let forgotten =
             sqlx::query("DELETE FROM node_credentials WHERE revoked_at IS NULL AND issuer <> $1")
                 .bind(own_certificate::issuer().to_string())
@@ -203,43 +205,59 @@ impl CredentialChange {
         Ok(node_id)
     }
 
-    /// The nodes that are known by a certificate of the mesh alone, which the database had not: their ids, each with its
-    /// hostname if it registered.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub async fn credited(&mut self) -> Result<Vec<(String, Option<String>)>, StoreError> {
-        let rows = sqlx::query_as(
-            "SELECT node_credentials.node_id, hostname FROM node_credentials \
-             LEFT JOIN nodes ON nodes.node_id = node_credentials.node_id \
-             WHERE joined_by = '' AND issuer <> $1 AND revoked_at IS NULL ORDER BY joined_at, node_credentials.node_id",
-        )
-        .bind(own_certificate::issuer().to_string())
-        .fetch_all(self.transaction.connection()?)
-        .await?;
-        Ok(rows)
-    }
-
-    /// Hostnames of the nodes that have no credentials, each with whether it is up: nodes that left, or that were stopped,
-    /// are no longer of interest.
+    /// See [`Store::without_joining`].
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     pub async fn nodes_without(&mut self) -> Result<Vec<(String, bool)>, StoreError> {
-        let rows: Vec<(String, String)> = sqlx::query_as(
-            "SELECT hostname, status FROM nodes WHERE left_at IS NULL AND NOT EXISTS \
-             (SELECT 1 FROM node_credentials WHERE node_credentials.node_id = nodes.node_id) ORDER BY hostname",
-        )
-        .fetch_all(self.transaction.connection()?)
-        .await?;
-        let up = Status::Up.as_str();
-        Ok(rows
-            .into_iter()
-            .map(|(hostname, status)| (hostname, status == up))
-            .collect())
+        nodes_without(self.transaction.connection()?).await
     }
+}
+
+/// Nodes that came in another way than by a join token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithoutJoining {
+    /// Hostnames of the nodes that have no credentials, each with whether it is up: nodes that left, or that were stopped,
+    /// are no longer of interest.
+    pub without: Vec<(String, bool)>,
+    /// The nodes that are known by a certificate of the mesh alone, which the database had not: their ids, each with its
+    /// hostname if it registered.
+    pub credited: Vec<(String, Option<String>)>,
+}
+
+impl Store {
+    /// Reads which nodes came in another way than by a join token. It takes no lock.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn without_joining(&self) -> Result<WithoutJoining, StoreError> {
+        let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
+        let without = nodes_without(transaction.connection()?).await?;
+        let credited = sqlx::query_as(
+            "SELECT node_credentials.node_id, hostname FROM node_credentials \
+             LEFT JOIN nodes ON nodes.node_id = node_credentials.node_id \
+             WHERE joined_by = '' AND issuer <> $1 AND revoked_at IS NULL ORDER BY joined_at, node_credentials.node_id",
+        )
+        .bind(own_certificate::issuer().to_string())
+        .fetch_all(transaction.connection()?)
+        .await?;
+        transaction.roll_back().await?;
+        Ok(WithoutJoining { without, credited })
+    }
+}
+
+async fn nodes_without(connection: &mut AnyConnection) -> Result<Vec<(String, bool)>, StoreError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT hostname, status FROM nodes WHERE left_at IS NULL AND NOT EXISTS \
+         (SELECT 1 FROM node_credentials WHERE node_credentials.node_id = nodes.node_id) ORDER BY hostname",
+    )
+    .fetch_all(connection)
+    .await?;
+    let up = Status::Up.as_str();
+    let named = |(hostname, status): (String, String)| (hostname, status == up);
+    Ok(rows.into_iter().map(named).collect())
 }
 
 fn known((node_id, has_credentials, up): (String, i64, i64)) -> Known {
