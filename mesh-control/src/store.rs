@@ -13,6 +13,7 @@
 //!   messages between them and the reports that they share, is PostgreSQL's own.
 
 mod audit;
+mod beside;
 mod change;
 mod credential_change;
 mod credentials;
@@ -114,6 +115,7 @@ pub struct Changes {
 #[derive(Debug)]
 pub struct Store {
     pool: AnyPool,
+    beside: beside::Beside,
     home: Home,
     plan: SubnetPlan,
     settings: Settings,

@@ -50,6 +50,7 @@ impl Store {
     ///
     /// [`StoreError`].
     pub async fn audit(&self, before: i64, most: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        let _turn = self.beside.look().await;
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
         let rows: Vec<(i64, String, String, String, String, String, i64)> = sqlx::query_as(
             "SELECT at, who, source, action, subject, outcome, times FROM audit WHERE at < $1 \

@@ -12,6 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{AnyPool, ConnectOptions, Connection, SqliteConnection};
 use thiserror::Error;
 
+use super::beside::Beside;
 use super::database_file::DatabaseFile;
 use super::{Dialect, Home, Store, StoreError, file_header, schema};
 use crate::cluster::settings::Settings;
@@ -148,6 +149,7 @@ impl Store {
         match at.set_up(&file, plan, settings).await {
             Ok(pool) => Ok(Self {
                 pool,
+                beside: Beside::default(),
                 home: Home::File(file),
                 plan: *plan,
                 settings,

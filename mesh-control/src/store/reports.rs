@@ -44,6 +44,7 @@ impl Store {
     ///
     /// [`StoreError`], when the database does not answer.
     pub async fn reports(&self) -> Result<StoredReports, StoreError> {
+        let _turn = self.beside.report().await;
         let rows: Vec<(String, i64, i64, i64)> =
             sqlx::query_as("SELECT node_id, reported_at, flow_count, left_out FROM reports")
                 .fetch_all(&self.pool)
@@ -76,6 +77,7 @@ impl Store {
         &self,
         of: &[&NodeId],
     ) -> Result<HashMap<NodeId, DataPlane>, StoreError> {
+        let _turn = self.beside.report().await;
         let mut query = sqlx::query_as(AssertSqlSafe(format!(
             "SELECT node_id, data_plane FROM reports WHERE data_plane IS NOT NULL AND node_id IN ({})",
             places(of.len())
@@ -97,6 +99,7 @@ impl Store {
     ///
     /// [`StoreError`], when the database does not answer.
     pub async fn flows(&self, of: &[&NodeId]) -> Result<HashMap<NodeId, Peers>, StoreError> {
+        let _turn = self.beside.report().await;
         let mut query = sqlx::query_as(AssertSqlSafe(format!(
             "SELECT node_id, flows, reported_at - counted_at FROM reports WHERE node_id IN ({})",
             places(of.len())

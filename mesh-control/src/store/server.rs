@@ -8,6 +8,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
+use super::beside::Beside;
 use super::change::CHANGED_CHANNEL;
 use super::open::OpenError;
 use super::{Home, Store, StoreError};
@@ -115,6 +116,7 @@ impl Store {
             .await
             .map_err(|error| OpenError::store(&name, error.into()))?;
         let store = Self {
+            beside: Beside::default(),
             pool,
             home: Home::Server(Address {
                 options: Box::new(options),

@@ -36,6 +36,7 @@ impl Store {
     ///
     /// [`StoreError`], when the database does not answer or holds what cannot be.
     pub async fn subnets(&self) -> Result<Subnets, StoreError> {
+        let _turn = self.beside.look().await;
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
         let leases: Vec<LeaseRow> = sqlx::query_as(
             "SELECT subnet_index, leased_at, nodes.node_id, hostname, status \

@@ -157,6 +157,20 @@ async fn a_change_needs_one_connection_also_where_somebody_else_has_changed_cred
 }
 
 #[tokio::test]
+async fn whoever_looks_leaves_connections_for_changes() {
+    let control = Control::new().await;
+    let store = &control.registry.store;
+    // More than an operator may ask for at a time, and none gets further than this.
+    let mut looking: Vec<_> = (0..300)
+        .map(|_| Box::pin(store.audit(i64::MAX, 10_000)))
+        .collect();
+    for look in &mut looking {
+        assert!(futures_util::poll!(look.as_mut()).is_pending());
+    }
+    control.operator("ada").await;
+}
+
+#[tokio::test]
 async fn whoever_looks_does_not_wait_for_a_change() {
     let control = Control::new().await;
     let mut other = control.database().await;

@@ -233,6 +233,7 @@ impl Store {
     ///
     /// [`StoreError`].
     pub async fn without_joining(&self) -> Result<WithoutJoining, StoreError> {
+        let _turn = self.beside.look().await;
         let mut transaction = Transaction::reading(&self.pool, self.dialect()).await?;
         let without = nodes_without(transaction.connection()?).await?;
         let credited = sqlx::query_as(
