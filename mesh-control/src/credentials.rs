@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `memory` | what is stored, in memory, as every request needs it |
 //! | `authorities` | the mesh's certificate authorities: their keys in a file, their certificates in the database |
+//! | `filed_states` | what the authorities in that file do, where no database says it |
 //! | `key_file` | the name of the file of the keys, and what becomes of one that is in the way |
 //! | `key_file_watch` | it, looked after while a control plane runs |
 //! | `lost_database` | what is put back into a database that lost it while a control plane runs |
+//! | `signer_of_before` | the authority that signs, put back into a database that went back to before it |
 //! | `mark` | what a host remembers although the database is lost |
 //! | `credit` | nodes that show a certificate which the database does not know |
 //! | `rotation` | how one authority takes the place of another |
@@ -25,6 +27,7 @@ pub mod audit;
 pub mod authorities;
 mod committed;
 mod credit;
+mod filed_states;
 pub(crate) mod issued;
 pub mod join;
 mod judged;
@@ -39,6 +42,7 @@ pub mod refusal;
 mod replaced_authority;
 mod rotation;
 pub mod shown;
+pub(crate) mod signer_of_before;
 pub mod stage;
 pub mod tokens;
 

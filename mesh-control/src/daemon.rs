@@ -21,6 +21,7 @@ use crate::cluster::subnet_plan::SubnetPlan;
 use crate::credentials::key_file;
 use crate::credentials::key_file_watch;
 use crate::credentials::shown::Shown;
+use crate::credentials::signer_of_before;
 use crate::heap;
 use crate::http::admin_socket::{self, AdminSocket};
 use crate::http::tls::Tls;
@@ -99,6 +100,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut shower = tasks.spawn(shown.follow(Arc::clone(&registry), stop.clone()));
     let mut files = tasks.spawn(files);
     let mut watcher = tasks.spawn(key_file_watch::follow(Arc::clone(&registry), stop.clone()));
+    let mut signer = tasks.spawn(signer_of_before::follow(
+        Arc::clone(&registry),
+        stop.clone(),
+    ));
     let mut heap = tasks.spawn(heap::give_back(stop.clone()));
     let mut admin = tasks.spawn(admin_socket::keep(
         options.admin_socket(),
@@ -137,6 +142,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut knower => Some(("the reader of credentials", ended)),
         ended = &mut shower => Some(("the care for certificates", ended)),
         ended = &mut watcher => Some(("the care for the authority's file", ended)),
+        ended = &mut signer => Some(("the care for the authority that signs", ended)),
         ended = &mut files => Some(("the care for certificates of one's own", ended)),
         ended = &mut admin => Some(("the admin socket", ended)),
         ended = &mut heap => Some(("the watch over the heap", ended)),

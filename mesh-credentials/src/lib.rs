@@ -11,6 +11,7 @@
 
 pub mod authority;
 pub mod authority_file;
+pub mod authority_state;
 pub mod certificate;
 mod chain;
 pub mod control_plane_check;

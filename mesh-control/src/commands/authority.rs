@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use mesh_credentials::authority::Authority;
-use mesh_credentials::authority_file::{self, AuthorityFileError};
+use mesh_credentials::authority_file::{self, AuthorityFileError, FiledAuthority};
+use mesh_credentials::authority_state::AuthorityState;
 use mesh_credentials::name::MeshId;
 use mesh_credentials::secret_file;
 use mesh_rest::join::{AuthorityKeys, AuthorityList, ImportAuthorities};
@@ -70,7 +71,10 @@ impl Ca {
                 let file = &key_file::take_up(directory);
                 let authority = Authority::make(MeshId::make(), unix_seconds())?;
                 let key = authority.trusted().key();
-                if !authority_file::create(file, &[authority])? {
+                if !authority_file::create(
+                    file,
+                    &[FiledAuthority::new(authority, AuthorityState::Signs)],
+                )? {
                     bail!(
                         "{} is there already: the mesh has an authority",
                         file.display()

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use mesh_credentials::authority::{Authority, AuthorityError};
-use mesh_credentials::authority_file::{self, AuthorityFileError};
+use mesh_credentials::authority_file::{self, AuthorityFileError, FiledAuthority};
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::name::MeshId;
 use mesh_credentials::secret_file::SecretFileError;
@@ -19,9 +19,10 @@ use mesh_rest::join::{AuthorityEntry, AuthorityList, LONGEST_KEYS};
 use tracing::{info, warn};
 
 use super::audit::Doer;
+use super::filed_states::states_in;
 use super::refusal::CredentialError;
 use crate::registry::{Registry, unix_seconds};
-use crate::store::{AuthorityState, StoreError};
+use crate::store::{AuthorityState, StoreError, StoredAuthority};
 
 /// The authorities whose keys this host has.
 #[derive(Debug, Default)]
@@ -33,7 +34,11 @@ pub struct Authorities {
 #[derive(Debug, Default)]
 struct Keys {
     file: Option<PathBuf>,
-    authorities: Vec<Arc<Authority>>,
+    authorities: Vec<FiledAuthority>,
+    /// Those that were dropped here, and may still be in the file.
+    dropped: Vec<KeyDigest>,
+    /// Whether the file could not be written, and holds what was before.
+    is_behind: bool,
 }
 
 /// Why this control plane has no authority that signs.
@@ -70,6 +75,20 @@ pub enum AuthoritiesError {
     )]
     NotLost {
         /// The key of the one that signs.
+        signs: KeyDigest,
+    },
+    /// It is not lost: this host has the one that took its place before the database went back.
+    #[error(
+        "{} has the key of the authority {newer}, which took the place of the database's ({signs}) before the database went \
+         back. Start without --new-authority: it is put back then, and nodes' certificates go on",
+        .file.display()
+    )]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// The key that it has.
+        newer: KeyDigest,
+        /// The key of the one that signs by the database.
         signs: KeyDigest,
     },
     /// Others run, and may have it.
@@ -144,7 +163,13 @@ impl Authorities {
     pub fn find(&self, key: KeyDigest) -> Option<Arc<Authority>> {
         let keys = self.read();
         let mut all = keys.authorities.iter();
-        all.find(|it| it.trusted().key() == key).cloned()
+        let found = all.find(|it| it.trusted().key() == key);
+        found.map(|it| Arc::clone(&it.authority))
+    }
+
+    /// All that it has, each with what it does as far as that is known.
+    pub(super) fn all(&self) -> Vec<FiledAuthority> {
+        self.read().authorities.clone()
     }
 
     /// One that it has.
@@ -159,7 +184,7 @@ impl Authorities {
     }
 
     /// The file, and what it has to hold; `None`: nothing.
-    pub(super) fn held(&self) -> Option<(PathBuf, Vec<Arc<Authority>>)> {
+    pub(super) fn held(&self) -> Option<(PathBuf, Vec<FiledAuthority>)> {
         let keys = self.read();
         let file = keys.file.clone().filter(|_| !keys.authorities.is_empty())?;
         Some((file, keys.authorities.clone()))
@@ -167,55 +192,99 @@ impl Authorities {
 
     /// Certificates and keys as they stand in the file.
     fn text(&self) -> String {
-        text(&self.read().authorities)
+        authority_file::text(&self.read().authorities)
     }
 
     /// Has these, which are in the file.
-    pub(super) fn have(&self, file: &Path, authorities: Vec<Authority>) {
+    pub(super) fn have(&self, file: &Path, authorities: Vec<FiledAuthority>) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Keys {
             file: Some(file.to_owned()),
-            authorities: authorities.into_iter().map(Arc::new).collect(),
+            authorities,
+            ..Keys::default()
         };
     }
 
     /// Has these beside those that it has, also in the file.
-    pub(super) fn add(&self, more: Vec<Authority>) -> Result<(), SecretFileError> {
+    pub(super) fn add(&self, more: Vec<FiledAuthority>) -> Result<(), SecretFileError> {
         let _turn = self.writing();
-        let mut authorities = self.read().authorities.clone();
-        authorities.extend(more.into_iter().map(Arc::new));
-        self.replace(authorities)
-    }
-
-    /// Drops those with these keys, also in the file. Returns which it had.
-    fn drop(&self, ended: &[KeyDigest]) -> Result<Vec<KeyDigest>, SecretFileError> {
-        let _turn = self.writing();
-        let authorities = self.read().authorities.clone();
-        let (dropped, kept): (Vec<_>, Vec<_>) = authorities
-            .into_iter()
-            .partition(|it| ended.contains(&it.trusted().key()));
-        if !dropped.is_empty() {
-            self.replace(kept)?;
-        }
-        Ok(dropped.iter().map(|it| it.trusted().key()).collect())
-    }
-
-    /// Has these alone, also in the file.
-    fn replace(&self, authorities: Vec<Arc<Authority>>) -> Result<(), SecretFileError> {
+        let mut authorities = self.all();
+        authorities.extend(more);
         if let Some(file) = self.file() {
-            mesh_credentials::secret_file::replace(&file, &text(&authorities))?;
+            authority_file::replace(&file, &authorities)?;
         }
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.authorities = authorities;
+        keys.is_behind = false;
         Ok(())
+    }
+
+    /// Drops those with the keys in `ended`, and takes note of what the others do as far as `stored` says it; also in the
+    /// file. Returns which it had, and what came of writing: it has dropped them in any case, and the file is written later,
+    /// when it can be.
+    fn settle(
+        &self,
+        ended: &[KeyDigest],
+        stored: &[StoredAuthority],
+    ) -> (Vec<KeyDigest>, Result<(), SecretFileError>) {
+        let settled = |mut it: FiledAuthority| {
+            let key = it.trusted().key();
+            let said = stored.iter().find(|stored| stored.trusted.key() == key);
+            it.state = said.map(|said| said.state).or(it.state);
+            it
+        };
+        let is_settled = self.read().authorities.iter().all(|it| {
+            !ended.contains(&it.trusted().key()) && settled(it.clone()).state == it.state
+        });
+        // Whoever writes may wait for a disk, and this follows every change of credentials.
+        if is_settled {
+            return (Vec::new(), Ok(()));
+        }
+        let _turn = self.writing();
+        let (dropped, kept): (Vec<_>, Vec<_>) = self
+            .all()
+            .into_iter()
+            .partition(|it| ended.contains(&it.trusted().key()));
+        let dropped: Vec<KeyDigest> = dropped.iter().map(|it| it.trusted().key()).collect();
+        {
+            let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+            keys.authorities = kept.into_iter().map(settled).collect();
+            keys.dropped.extend(&dropped);
+        }
+        (dropped, self.write())
+    }
+
+    /// Writes the file, which has to be whole again whatever failed before. By whoever holds [`Authorities::writing`].
+    fn write(&self) -> Result<(), SecretFileError> {
+        let (file, authorities) = {
+            let keys = self.read();
+            (keys.file.clone(), keys.authorities.clone())
+        };
+        let written = match file {
+            Some(file) => authority_file::replace(&file, &authorities),
+            None => Ok(()),
+        };
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.is_behind = written.is_err();
+        written
+    }
+
+    /// Writes the file if it could not be written before, and holds these keys: unless one of them is known neither as held
+    /// nor as dropped, and may be nowhere else. Whether it did. By whoever holds [`Authorities::writing`].
+    pub(super) fn catch_up(&self, in_file: &[KeyDigest]) -> bool {
+        let is_wanted = {
+            let keys = self.read();
+            let is_known = |key: &KeyDigest| {
+                keys.dropped.contains(key)
+                    || keys.authorities.iter().any(|it| it.trusted().key() == *key)
+            };
+            keys.is_behind && in_file.iter().all(is_known)
+        };
+        is_wanted && self.write().is_ok()
     }
 }
 
-fn text(authorities: &[Arc<Authority>]) -> String {
-    authorities.iter().map(|it| it.pem()).collect()
-}
-
 /// The authorities that somebody brings, with their keys.
-fn read_given(pem: &str) -> Result<Vec<Authority>, CredentialError> {
+fn read_given(pem: &str) -> Result<Vec<FiledAuthority>, CredentialError> {
     let wrong = |rule: String| CredentialError::Field {
         field: "keys",
         rule,
@@ -251,7 +320,12 @@ impl Registry {
             found => found?,
         };
         self.authorities.have(file, found);
+        self.take_up_unfinished(file)?;
         self.drop_ended_authorities();
+        if let Some(before) = self.signer_of_before() {
+            self.put_back_at_start(file, before).await?;
+        }
+        self.settle_authorities();
         if self.credentials.signs().is_none() {
             self.make_first(file).await?;
         }
@@ -277,10 +351,13 @@ impl Registry {
         let mut made = false;
         if self.authorities.any().is_none() {
             let authority = Authority::make(MeshId::make(), now)?;
-            made = authority_file::create(file, &[authority])?;
+            made = authority_file::create(
+                file,
+                &[FiledAuthority::new(authority, AuthorityState::Signs)],
+            )?;
             self.authorities.have(file, authority_file::read(file)?);
         }
-        let all = self.authorities.read().authorities.clone();
+        let all = states_in(&self.authorities.all());
         let _turn = self.turn.lock().await;
         let mut change = self.store.begin_credentials().await?;
         if !change.authorities().await?.is_empty() {
@@ -299,14 +376,8 @@ impl Registry {
             }
             return Ok(());
         }
-        // The one that was made last is the one that took the place of the others.
-        for (number, authority) in all.iter().enumerate() {
-            let state = match number + 1 == all.len() {
-                true => AuthorityState::Signs,
-                false => AuthorityState::Last,
-            };
-            let trusted = authority.trusted();
-            change.add_authority(trusted, state, now).await?;
+        for StoredAuthority { trusted, state } in &all {
+            change.add_authority(trusted, *state, now).await?;
         }
         self.finish_credentials(change).await?;
         if let Some(signs) = self.credentials.signs() {
@@ -374,6 +445,8 @@ impl Registry {
         self.authorities
             .add(given)
             .map_err(|error| CredentialError::NoAuthority(error.to_string()))?;
+        // The file that was brought may be from another step of a rotation.
+        self.settle_authorities();
         self.note(doer.did("import authority", &names.join(" ")));
         // What shows certificates looks again which it can sign.
         self.credentials.tell();
@@ -381,7 +454,17 @@ impl Registry {
     }
 
     /// Drops the keys of authorities whose place another has taken, wherever that was said.
-    pub(super) fn drop_ended_authorities(&self) {
+    fn drop_ended_authorities(&self) {
+        self.settle_by(&[]);
+    }
+
+    /// Does so, and has the file say what each of the others does.
+    pub(super) fn settle_authorities(&self) {
+        let stored = self.credentials.state().authorities.clone();
+        self.settle_by(&stored);
+    }
+
+    fn settle_by(&self, stored: &[StoredAuthority]) {
         let ended: Vec<KeyDigest> = {
             let state = self.credentials.state();
             let is_trusted =
@@ -389,15 +472,15 @@ impl Registry {
             let ended = state.ended.iter().filter(|key| !is_trusted(key));
             ended.copied().collect()
         };
-        match self.authorities.drop(&ended) {
-            Ok(dropped) => {
-                for authority in dropped {
-                    info!(%authority, "dropped the key of an authority that is trusted no longer");
-                }
-            }
-            Err(error) => {
-                warn!(%error, "the key of an authority that is trusted no longer stays in its file");
-            }
+        let (dropped, written) = self.authorities.settle(&ended, stored);
+        for authority in &dropped {
+            info!(%authority, "dropped the key of an authority that is trusted no longer");
+        }
+        // Once for each change: what is in memory is settled then.
+        if let Err(error) = written {
+            warn!(%error, dropped = dropped.len(),
+                "the file of the certificate authority cannot be written, and is as it was before a step of a rotation, with \
+                 the keys that were dropped here; it is written when it can be");
         }
     }
 

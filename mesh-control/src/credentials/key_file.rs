@@ -58,6 +58,13 @@ pub(crate) fn take_up(directory: &Path) -> PathBuf {
     }
 }
 
+/// Where a new one lies until it is trusted.
+pub(super) fn unfinished(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
 /// Gives the file a second name, which says when, and stays when the first is given to another. `None`: there is none.
 pub(super) fn keep(file: &Path, now: i64) -> io::Result<Option<PathBuf>> {
     let moment = OffsetDateTime::from_unix_timestamp(now).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -146,7 +153,7 @@ mod tests {
         assert_eq!(names(folder.path()), [NAME]);
         assert_eq!(fs::read_to_string(&file).unwrap(), kept.pem());
         // Never in the place of another.
-        authority_file::replace(&old, &[authority()]).unwrap();
+        authority_file::replace(&old, &[authority().into()]).unwrap();
         assert_eq!(take_up(folder.path()), file);
         assert_eq!(names(folder.path()), [NAME, OLD_NAME]);
         assert_eq!(fs::read_to_string(&file).unwrap(), kept.pem());

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_credentials::authority::Authority;
-use mesh_credentials::authority_file;
+use mesh_credentials::authority_file::{self, FiledAuthority};
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::secret_file::{self, Found, SecretFileError};
 use tokio::sync::oneshot;
@@ -116,10 +115,21 @@ fn begin(registry: Arc<Registry>, last: Option<Fault>) -> Option<oneshot::Receiv
 fn look(authorities: &Authorities, last: Option<&Fault>) -> Option<Look> {
     let _turn = authorities.writing();
     let (file, held) = authorities.held()?;
-    let fault = judge(secret_file::look(&file), &file, &held);
+    let found = secret_file::look(&file);
+    let in_file = found.as_ref().ok().and_then(Option::as_ref);
+    let in_file = in_file.and_then(|found| authority_file::parse(&found.text).ok());
+    let in_file: Option<Vec<KeyDigest>> =
+        in_file.map(|all| all.iter().map(|it| it.trusted().key()).collect());
+    let fault = judge(found, &file, &held);
+    if fault.is_none()
+        && let Some(in_file) = in_file
+        && authorities.catch_up(&in_file)
+    {
+        info!(file = %file.display(), "the file of the certificate authority could be written");
+    }
     let is_wanted = |fault: &Fault| Some(fault) == last && fault.loses_nothing();
     let written = fault.as_ref().filter(|it| is_wanted(it)).map(|fault| {
-        let text: String = held.iter().map(|it| it.pem()).collect();
+        let text = authority_file::text(&held);
         let written = match fault {
             // Somebody may put one there right now.
             Fault::Missing => secret_file::create(&file, &text).map(drop),
@@ -138,7 +148,7 @@ fn look(authorities: &Authorities, last: Option<&Fault>) -> Option<Look> {
 fn judge(
     found: Result<Option<Found>, SecretFileError>,
     file: &Path,
-    held: &[Arc<Authority>],
+    held: &[FiledAuthority],
 ) -> Option<Fault> {
     let found = match found {
         Err(error) => return Some(Fault::Unreadable(error.to_string())),
@@ -228,6 +238,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
+    use mesh_credentials::authority::Authority;
     use mesh_credentials::name::MeshId;
 
     use super::*;
@@ -248,7 +259,7 @@ mod tests {
         ];
         let certificate = ours.trusted().pem();
         let authorities = Authorities::default();
-        authorities.have(&file, vec![ours, next]);
+        authorities.have(&file, vec![ours.into(), next.into()]);
         let cut = &both[..both.len() - 40];
         for (text, is_right, is_written) in [
             (None, false, true),
@@ -289,7 +300,7 @@ mod tests {
         let ours = authority();
         fs::write(&file, ours.pem()).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        authorities.have(&file, vec![ours]);
+        authorities.have(&file, vec![ours.into()]);
         let found = look(&authorities, None).unwrap();
         assert!(
             matches!(found.fault, Some(Fault::OpenToOthers(_))),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::own_certificate;
-use mesh_credentials::trust::Trust;
+use mesh_credentials::trust::{Trust, Trusted};
 use mesh_rest::security::Stage;
 use mesh_rest::status::Status;
 use tokio::sync::{Notify, watch};
@@ -46,6 +46,8 @@ pub(crate) struct State {
     /// The database lost its authorities while this process ran: those below, and the stage, are from before, and are to be
     /// put back.
     is_lost: bool,
+    /// Those of a database that went back to before the one of `authorities` that signs: not taken in yet.
+    gone_back: Option<Vec<StoredAuthority>>,
     pub(crate) authorities: Vec<StoredAuthority>,
     pub(crate) nodes: HashMap<String, NodeCredential>,
     /// Nodes that had some by what was read before, of a database that went back.
@@ -84,6 +86,41 @@ pub(crate) struct Lost {
     pub(crate) authorities: Vec<StoredAuthority>,
     /// Nodes that may do nothing.
     pub(crate) revoked: Vec<NodeCredential>,
+}
+
+/// What a database says that went back to before the authority that signs, and what held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GoneBack {
+    /// The key of the one that signs by the database.
+    pub(crate) in_database: KeyDigest,
+    /// The authorities that were trusted, the one that signs first.
+    pub(crate) before: Vec<StoredAuthority>,
+}
+
+/// The one that signs.
+pub(super) fn signer(authorities: &[StoredAuthority]) -> Option<&StoredAuthority> {
+    let mut all = authorities.iter();
+    all.find(|it| it.state == AuthorityState::Signs)
+}
+
+/// Whether an authority that signed took the place of the one that signs by the database, which does not know it: the
+/// database went back. One that was made later than it took its place, as does one of another mesh.
+pub(super) fn is_from_before(
+    signed: &Trusted,
+    database: &[StoredAuthority],
+    ended: &[KeyDigest],
+) -> bool {
+    let Some(signs) = signer(database).map(|it| &it.trusted) else {
+        return false;
+    };
+    let mut of_it = database
+        .iter()
+        .filter(|it| it.trusted.key() == signed.key());
+    signs.key() != signed.key()
+        && signs.presented.name.mesh() == signed.presented.name.mesh()
+        && signs.presented.not_after <= signed.presented.not_after
+        && !ended.contains(&signed.key())
+        && of_it.all(|it| it.state == AuthorityState::Next)
 }
 
 impl State {
@@ -171,6 +208,7 @@ impl Default for Credentials {
                 had_credentials: false,
                 is_noted: false,
                 is_lost: false,
+                gone_back: None,
                 authorities: Vec::new(),
                 ended: Vec::new(),
                 nodes: HashMap::new(),
@@ -275,7 +313,16 @@ impl Credentials {
             // A database that lost them is about to get them back: nobody is shut out, or let in, meanwhile.
             if !state.is_lost {
                 state.stage = changes.stage;
-                state.trusts(changes.authorities);
+                let went_back = signer(&state.authorities).is_some_and(|it| {
+                    is_from_before(&it.trusted, &changes.authorities, &state.ended)
+                });
+                match went_back {
+                    true => state.gone_back = Some(changes.authorities),
+                    false => {
+                        state.gone_back = None;
+                        state.trusts(changes.authorities);
+                    }
+                }
             }
             for node in changes.nodes {
                 state.take_in(node);
@@ -351,6 +398,36 @@ impl Credentials {
         })
     }
 
+    /// What is to be put right in a database that went back.
+    pub(crate) fn gone_back(&self) -> Option<GoneBack> {
+        let state = self.state();
+        let database = state.gone_back.as_deref()?;
+        Some(GoneBack {
+            in_database: signer(database)?.trusted.key(),
+            before: state.authorities.clone(),
+        })
+    }
+
+    /// Takes the authorities of a database that went back, because what held before cannot be put back.
+    pub(crate) fn take_those_of_the_database(&self) {
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(authorities) = state.gone_back.take() {
+                state.trusts(authorities);
+            }
+        }
+        self.tell();
+    }
+
+    /// The key of the authority that signs by the database, also where that went back.
+    pub(crate) fn signs_in_database(&self) -> Option<KeyDigest> {
+        let state = self.state();
+        match &state.gone_back {
+            Some(authorities) => signer(authorities).map(|it| it.trusted.key()),
+            None => state.signs(),
+        }
+    }
+
     /// Whether a node, also one that was revoked, has this key.
     pub(crate) fn knows_key(&self, key: KeyDigest) -> bool {
         self.state().keys.contains_key(&key)
@@ -417,7 +494,7 @@ impl Registry {
         if self.credentials.any() {
             self.mark.make();
         }
-        self.drop_ended_authorities();
+        self.settle_authorities();
         Ok(())
     }
 

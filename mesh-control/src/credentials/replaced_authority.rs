@@ -3,17 +3,21 @@
 //! Every node has to join again, so it is done only where the key is nowhere: not in the file, and not at another control
 //! plane that serves on the same database. The file that there was is kept under another name.
 
+use std::io;
 use std::path::Path;
 
 use mesh_credentials::authority::Authority;
-use mesh_credentials::authority_file::{self, AuthorityFileError};
+use mesh_credentials::authority_file::{self, AuthorityFileError, FiledAuthority};
+use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::name::MeshId;
 use mesh_credentials::secret_file::SecretFileError;
+use mesh_credentials::trust::Trusted;
 use tracing::warn;
 
 use super::audit::Doer;
 use super::authorities::AuthoritiesError;
 use super::key_file;
+use super::memory::signer;
 use crate::access::mandate::Mandate;
 use crate::registry::{Registry, unix_seconds};
 use crate::replica::Others;
@@ -42,6 +46,16 @@ impl Registry {
             found => found?,
         };
         self.authorities.have(file, found);
+        self.take_up_unfinished(file)?;
+        if let Some(before) = self.signer_of_before()
+            && let Some(newer) = signer(&before.before)
+        {
+            return Err(AuthoritiesError::Newer {
+                file: file.to_owned(),
+                newer: newer.trusted.key(),
+                signs: before.in_database,
+            });
+        }
         let signs = match self.credentials.signs() {
             Some(signs) if self.authorities.find(signs).is_none() => signs,
             _ => {
@@ -54,21 +68,61 @@ impl Registry {
         match self.others_that_sign().await? {
             Others::None => {}
             Others::Sign => return Err(AuthoritiesError::NotLost { signs }),
-            Others::Silent(count) => return Err(AuthoritiesError::OthersRun(count)),
+            Others::Silent(count) | Others::Ask(count) => {
+                return Err(AuthoritiesError::OthersRun(count));
+            }
         }
         let trust = self.credentials.trust();
         let mesh = trust.map_or_else(MeshId::make, |trust| trust.mesh().clone());
         let now = unix_seconds();
         let authority = Authority::make(mesh, now)?;
         let trusted = authority.trusted().clone();
+        // Before it is trusted, or it might be so without a key; and beside what there is, until it is.
+        let new = key_file::unfinished(file);
+        let filed = FiledAuthority::new(authority, AuthorityState::Signs);
+        authority_file::replace(&new, &[filed])?;
+        let replaced = self.replace_in_database(signs, &trusted, now).await;
+        self.credentials.read_anew();
+        let read = self.read_credentials().await;
+        if replaced.is_err() && read.is_ok() && self.credentials.signs() != Some(trusted.key()) {
+            // It never was. Where that cannot be told, the next start looks at it.
+            remove(&new);
+        }
+        let nodes = replaced?;
+        read?;
         let kept = key_file::keep(file, now).map_err(not_kept)?;
-        authority_file::replace(file, &[authority])?;
+        std::fs::rename(&new, file).map_err(not_kept)?;
         self.authorities.have(file, authority_file::read(file)?);
+        let kept = kept.as_deref().map(Path::display);
+        warn!(authority = %trusted.key(), nodes, kept = kept.map(tracing::field::display),
+            "a new certificate authority is in the place of the lost one. The certificates of these nodes hold no longer: they \
+             keep the network as it is and hear of no change until they join again (quilt-mesh-control token create --uses N; \
+             there, start the agent with --join, and leave its files as they are). Nobody is let in without credentials \
+             meanwhile; join tokens from before are worth nothing, operators' hold");
+        Ok(())
+    }
+
+    /// Trusts it in the place of the `lost` one, unless another control plane has put one there. How many nodes have to join
+    /// again.
+    async fn replace_in_database(
+        &self,
+        lost: KeyDigest,
+        trusted: &Trusted,
+        now: i64,
+    ) -> Result<u64, AuthoritiesError> {
         let _turn = self.turn.lock().await;
         let mut change = self.store.begin_credentials().await?;
+        let stored = change.authorities().await?;
+        let signs = signer(&stored).map(|it| it.trusted.key());
+        if signs != Some(lost) {
+            change.roll_back().await?;
+            return Err(AuthoritiesError::NotLost {
+                signs: signs.unwrap_or(lost),
+            });
+        }
         change.remove_authorities().await?;
         let state = AuthorityState::Signs;
-        change.add_authority(&trusted, state, now).await?;
+        change.add_authority(trusted, state, now).await?;
         let nodes = change.forget_nodes().await?;
         let doer = Doer {
             who: "admin".to_owned(),
@@ -80,12 +134,36 @@ impl Registry {
             .keep_audit(&doer.did("replace lost authority", &subject))
             .await?;
         self.finish_credentials(change).await?;
-        let kept = kept.as_deref().map(Path::display);
-        warn!(authority = %trusted.key(), nodes, kept = kept.map(tracing::field::display),
-            "a new certificate authority is in the place of the lost one. The certificates of these nodes hold no longer: they \
-             keep the network as it is and hear of no change until they join again (quilt-mesh-control token create --uses N; \
-             there, start the agent with --join, and leave its files as they are). Nobody is let in without credentials \
-             meanwhile; join tokens from before are worth nothing, operators' hold");
+        Ok(nodes)
+    }
+
+    /// Takes up the file that a replacement left which ended before its last step: if it holds the authority that signs.
+    pub(super) fn take_up_unfinished(&self, file: &Path) -> Result<(), AuthoritiesError> {
+        let new = key_file::unfinished(file);
+        let left = authority_file::read(&new).unwrap_or_default();
+        let Some(signs) = self.credentials.signs() else {
+            return Ok(());
+        };
+        let is_it = left.iter().any(|it| it.trusted().key() == signs);
+        if !is_it || self.authorities.find(signs).is_some() {
+            return Ok(());
+        }
+        let failed = |cause| SecretFileError::File {
+            path: file.to_owned(),
+            cause,
+        };
+        key_file::keep(file, unix_seconds()).map_err(failed)?;
+        std::fs::rename(&new, file).map_err(failed)?;
+        self.authorities.have(file, left);
+        warn!(authority = %signs, "a replacement of the certificate authority had ended before its last step, which is done now");
         Ok(())
+    }
+}
+
+fn remove(file: &Path) {
+    if let Err(error) = std::fs::remove_file(file)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(%error, file = %file.display(), "cannot remove the file of an authority that is not used");
     }
 }

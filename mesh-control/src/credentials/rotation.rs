@@ -2,6 +2,7 @@
 //! until nothing that it signed is in use.
 
 use mesh_credentials::authority::Authority;
+use mesh_credentials::authority_file::FiledAuthority;
 use mesh_credentials::key_digest::KeyDigest;
 
 use super::audit::Doer;
@@ -32,7 +33,7 @@ impl Registry {
         let trusted = next.trusted().clone();
         // First, or the key might be lost of what is trusted.
         self.authorities
-            .add(vec![next])
+            .add(vec![FiledAuthority::new(next, AuthorityState::Next)])
             .map_err(|error| CredentialError::NoAuthority(error.to_string()))?;
         let state = AuthorityState::Next;
         change.add_authority(&trusted, state, now).await?;

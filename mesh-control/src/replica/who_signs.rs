@@ -1,6 +1,6 @@
 //! Whether another replica has the key of the authority that signs: asked by one that is about to take it for lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(crate) enum Others {
     Sign,
     /// So many run, and do not say.
     Silent(usize),
+    /// Nobody has it, and so many ask as well: they lack it, and may be about to do what this one is.
+    Ask(usize),
 }
 
 impl Registry {
@@ -45,6 +47,7 @@ impl Registry {
         let until = Instant::now() + AWAITED;
         // Whether each that was heard has said that it does not have it.
         let mut heard: HashMap<String, bool> = HashMap::new();
+        let mut asking: HashSet<String> = HashSet::new();
         while let Ok(message) = tokio::time::timeout_at(until, listener.next()).await {
             let payload = match message {
                 Some(Message::Beats(payload)) => payload,
@@ -60,23 +63,32 @@ impl Registry {
                 Some((sender, Told::Signs(false))) => {
                     heard.insert(sender.to_owned(), true);
                 }
-                // As this one, it has only started.
-                Some((_, Told::WhoSigns)) | None => {}
+                Some((sender, Told::WhoSigns)) => {
+                    asking.insert(sender.to_owned());
+                }
+                None => {}
                 Some((sender, _)) => {
                     heard.entry(sender.to_owned()).or_default();
                 }
             }
         }
-        Ok(
-            match heard.values().filter(|has_said| !**has_said).count() {
-                0 => Others::None,
-                silent => Others::Silent(silent),
-            },
-        )
+        let silent = heard.iter().filter(|(sender, has_said)| {
+            // Who asks lacks it.
+            !**has_said && !asking.contains(*sender)
+        });
+        Ok(match (silent.count(), asking.len()) {
+            (0, 0) => Others::None,
+            (0, asking) => Others::Ask(asking),
+            (silent, _) => Others::Silent(silent),
+        })
     }
 
     pub(super) async fn say_whether_it_signs(&self, replica: &Replica) {
-        let signs = self.credentials.signs();
+        // Of the database as it is now, which may have gone back a moment ago. Who asks takes silence for the worse.
+        if self.read_credentials().await.is_err() {
+            return;
+        }
+        let signs = self.credentials.signs_in_database();
         let word = match signs.is_some_and(|signs| self.authorities.find(signs).is_some()) {
             true => "signs",
             false => "cannot-sign",

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+pub use mesh_credentials::authority_state::AuthorityState;
 use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::secret::SecretDigest;
 use mesh_credentials::trust::{Trust, Trusted};
@@ -70,29 +71,6 @@ pub struct StoredOperator {
     pub created_at: i64,
     /// When it was revoked, in Unix seconds.
     pub revoked_at: Option<i64>,
-}
-
-/// What an authority does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthorityState {
-    /// It is trusted, and signs next.
-    Next,
-    /// It signs.
-    Signs,
-    /// It is still trusted, and signed before.
-    Last,
-}
-
-impl AuthorityState {
-    /// As it is stored.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Next => "next",
-            Self::Signs => "signs",
-            Self::Last => "last",
-        }
-    }
 }
 
 /// An authority as it is stored: without its key.
@@ -289,14 +267,9 @@ fn authority((certificate, state): (String, String)) -> Result<StoredAuthority, 
     let trust = Trust::from_pem(&certificate).map_err(|error| damaged(error.to_string()))?;
     let trusted = trust.iter().next().cloned();
     let trusted = trusted.ok_or_else(|| damaged("it is empty".to_owned()))?;
-    let state = [
-        AuthorityState::Next,
-        AuthorityState::Signs,
-        AuthorityState::Last,
-    ]
-    .into_iter()
-    .find(|it| it.as_str() == state)
-    .ok_or_else(|| damaged(format!("its state is {state:?}")))?;
+    let state = state
+        .parse()
+        .map_err(|_| damaged(format!("its state is {state:?}")))?;
     Ok(StoredAuthority { trusted, state })
 }
 

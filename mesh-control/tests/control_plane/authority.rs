@@ -19,16 +19,16 @@ use crate::process::{ControlPlane, Setup};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two replicas that share an authority, on a database of their own.
-struct Pair {
+pub(crate) struct Pair {
     // Dropped first.
-    running: Vec<ControlPlane>,
-    setups: [Setup; 2],
-    url: String,
-    postgres: Postgres,
+    pub(crate) running: Vec<ControlPlane>,
+    pub(crate) setups: [Setup; 2],
+    pub(crate) url: String,
+    pub(crate) postgres: Postgres,
 }
 
 impl Pair {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let postgres = Postgres::new(&PostgresOptions::new()).await.unwrap();
         let url = postgres.create_database().unwrap();
         let setups = [(); 2].map(|()| Setup::new().on(&url));
@@ -43,7 +43,7 @@ impl Pair {
         }
     }
 
-    fn files(&self) -> [PathBuf; 2] {
+    pub(crate) fn files(&self) -> [PathBuf; 2] {
         self.setups
             .each_ref()
             .map(|setup| setup.folder().join("authority.key.pem"))
@@ -51,14 +51,14 @@ impl Pair {
 }
 
 /// Gives the authority with its key to another replica.
-fn give(from: &Setup, to: &Setup) {
+pub(crate) fn give(from: &Setup, to: &Setup) {
     let exported = told(from, &["ca", "export"]).unwrap();
     let file = to.folder().join("given.pem");
     std::fs::write(&file, exported).unwrap();
     told(to, &["ca", "import", file.to_str().unwrap()]).unwrap();
 }
 
-fn keys_in(file: &PathBuf) -> usize {
+pub(crate) fn keys_in(file: &PathBuf) -> usize {
     let text = std::fs::read_to_string(file).unwrap();
     text.matches("BEGIN PRIVATE KEY").count()
 }

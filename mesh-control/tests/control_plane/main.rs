@@ -16,6 +16,7 @@ mod stepped_clock;
 mod admin_socket;
 mod audit;
 mod authority;
+mod authority_gone_back;
 mod bad_database;
 mod bad_requests;
 mod change_feed;

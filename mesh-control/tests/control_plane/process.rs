@@ -172,7 +172,17 @@ impl Setup {
         all.map(|(setup, running)| setup.serving(running)).collect()
     }
 
-    fn serving(&self, mut running: Running) -> ControlPlane {
+    /// Starts a control plane and waits until it serves, or has ended: what it said then.
+    pub(crate) fn start_or_refused(&self) -> Result<ControlPlane, String> {
+        self.settled(self.spawn())
+    }
+
+    fn serving(&self, running: Running) -> ControlPlane {
+        self.settled(running)
+            .unwrap_or_else(|said| panic!("the control plane ended: {said}"))
+    }
+
+    fn settled(&self, mut running: Running) -> Result<ControlPlane, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match running
@@ -185,16 +195,18 @@ impl Setup {
                         .find_map(|word| word.strip_prefix("address="))
                         .and_then(|address| address.parse().ok())
                         .unwrap_or_else(|| panic!("no address in {line:?}"));
-                    return ControlPlane {
+                    return Ok(ControlPlane {
                         running,
                         address,
                         _folder: Arc::clone(&self.folder),
-                    };
+                    });
                 }
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => panic!("the control plane did not start in time"),
                 Err(RecvTimeoutError::Disconnected) => {
-                    panic!("the control plane ended: {:?}", running.child.wait())
+                    let status = running.child.wait();
+                    let said = running.said.lock().unwrap().join("\n");
+                    return Err(format!("{status:?}: {said}"));
                 }
             }
         }

@@ -8,7 +8,8 @@ use rustls::server::danger::ClientCertVerifier as _;
 use std::time::Duration;
 
 use super::*;
-use crate::authority_file;
+use crate::authority_file::{self, FiledAuthority};
+use crate::authority_state::AuthorityState;
 use crate::certificate::Presented;
 use crate::control_plane_check::{ControlPlaneCheck, KnownBy};
 use crate::node_check::NodeCheck;
@@ -234,11 +235,17 @@ fn authorities_are_read_from_their_file_as_they_were_written() {
     let old = authority();
     let new = Authority::make(old.mesh().clone(), NOW).unwrap();
     let keys = [old.trusted().key(), new.trusted().key()];
-    let text = authority_file::text(&[old, new]);
+    let text = authority_file::text(&[
+        FiledAuthority::new(old, AuthorityState::Last),
+        FiledAuthority::from(new),
+    ]);
+    assert!(text.starts_with("# state: last\n-----BEGIN CERTIFICATE-----"));
     authority_file::replace(&path, &authority_file::parse(&text).unwrap()).unwrap();
     let read = authority_file::read(&path).unwrap();
     let read_keys: Vec<KeyDigest> = read.iter().map(|it| it.trusted().key()).collect();
     assert_eq!(read_keys, keys);
+    let states: Vec<_> = read.iter().map(|it| it.state).collect();
+    assert_eq!(states, [Some(AuthorityState::Last), None]);
     for damaged in [&text[..text.len() / 3], &text[text.len() / 3..], "x"] {
         if let Ok(authorities) = authority_file::parse(damaged) {
             assert!(authorities.is_empty(), "{damaged}");

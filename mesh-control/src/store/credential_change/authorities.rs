@@ -85,6 +85,23 @@ impl CredentialChange {
         Ok(())
     }
 
+    /// Notes that an authority is trusted no longer, because another has taken its place: every replica drops its key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn note_ended(&mut self, key: KeyDigest, now: i64) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO ended_authorities (key_digest, ended_at) VALUES ($1, $2) \
+             ON CONFLICT (key_digest) DO NOTHING",
+        )
+        .bind(key.to_string())
+        .bind(now)
+        .execute(self.transaction.connection()?)
+        .await?;
+        Ok(())
+    }
+
     /// Trusts none any more, because the key of the one that signed is lost. A key that turns up again is not dropped.
     ///
     /// # Errors
