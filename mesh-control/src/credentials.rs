@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `memory` | what is stored, in memory, as every request needs it |
 //! | `authorities` | the mesh's certificate authorities: their keys in a file, their certificates in the database |
+//! | `authorities_error` | why there is none that signs, and what to do |
 //! | `filed_states` | what the authorities in that file do, where no database says it |
 //! | `key_file` | the name of the file of the keys, and what becomes of one that is in the way |
 //! | `key_file_watch` | it, looked after while a control plane runs |
@@ -25,6 +26,7 @@
 
 pub mod audit;
 pub mod authorities;
+pub mod authorities_error;
 mod committed;
 mod credit;
 mod filed_states;

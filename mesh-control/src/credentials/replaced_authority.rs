@@ -15,7 +15,7 @@ use mesh_credentials::trust::Trusted;
 use tracing::warn;
 
 use super::audit::Doer;
-use super::authorities::AuthoritiesError;
+use super::authorities_error::AuthoritiesError;
 use super::key_file;
 use super::memory::signer;
 use crate::access::mandate::Mandate;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::audit::Doer;
-use super::authorities::AuthoritiesError;
+use super::authorities_error::AuthoritiesError;
 use super::filed_states::states_in;
 use super::memory::{GoneBack, is_from_before, signer};
 use crate::access::mandate::Mandate;
@@ -202,7 +202,9 @@ impl Registry {
             change
                 .keep_audit(&doer.did("put back authority", subject))
                 .await?;
-            change.finish().await?;
+            self.finish_credentials(change)
+                .await
+                .map_err(StoreError::Shared)?;
             Ok(true)
         };
         let is_put_back = within(BATCH_DEADLINE, put_back).await?;

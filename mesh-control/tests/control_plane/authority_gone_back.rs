@@ -144,8 +144,8 @@ async fn nothing_is_put_back_where_another_replica_has_the_key_of_the_one_that_s
     pair.postgres
         .replace_database(&pair.url, Some(&dump))
         .unwrap();
-    let _second = pair.setups[1].start();
-    Host::join(&_second, &token(&pair.setups[1], &[])).await;
+    let second = pair.setups[1].start();
+    Host::join(&second, &token(&pair.setups[1], &[])).await;
     let said = pair.setups[0].start_refused();
     assert!(
         said.contains(&older) && said.contains("ca import"),
