@@ -206,6 +206,7 @@ async fn a_flood_of_bad_join_tokens_is_slowed_down_and_a_good_one_passes() {
     let key = NodeKeyPair::make().unwrap();
     let mut worst = Duration::ZERO;
     let mut kinds = Vec::new();
+    let begun = Instant::now();
     for _ in 0..200 {
         kinds.push(served.join(&bad, &key).await.kind());
         let asked = Instant::now();
@@ -213,7 +214,10 @@ async fn a_flood_of_bad_join_tokens_is_slowed_down_and_a_good_one_passes() {
         worst = worst.max(asked.elapsed());
     }
     assert_eq!(kinds[0], "token-refused");
-    assert_eq!(kinds[199], "slow-down");
+    // Thirty at once, and one every two seconds from then on: how many those are, this machine decides.
+    let granted = kinds.iter().filter(|kind| *kind != "slow-down").count();
+    let most = 31 + usize::try_from(begun.elapsed().as_secs()).unwrap() / 2;
+    assert!(granted <= most, "{granted} of 200, not {most}");
     eprintln!("heartbeats beside 200 bad tokens are answered within {worst:?}");
     // The same source, with what is valid.
     served.joined().await;
