@@ -18,6 +18,7 @@
 //! | `join` | which node a host becomes that brings a token, and the certificate that it gets |
 //! | `issued` | how often one key is given a certificate |
 //! | `tokens`, `operators` | what lets hosts join, and people ask |
+//! | `reading` | it is read, all of it or what changed |
 //! | `committed` | a change of them, in the database and then in memory, whatever becomes of who asked for it |
 //! | `judged` | it, as requests are judged by it |
 //! | `shown` | the certificate that is shown to others |
@@ -40,6 +41,7 @@ pub(crate) mod mark;
 pub mod memory;
 pub mod nodes;
 pub mod operators;
+mod reading;
 pub mod refusal;
 mod replaced_authority;
 mod rotation;

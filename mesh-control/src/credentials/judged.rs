@@ -6,7 +6,7 @@ use mesh_rest::security::Stage;
 use tokio::sync::watch;
 
 use super::audit::Doer;
-use super::memory::MOST_READINGS;
+use super::reading::MOST_READINGS;
 use super::refusal::CredentialError;
 use crate::access::credentials::{Credentials, NodeCredential, OperatorCredential, Refusal};
 use crate::access::mandate::Mandate;

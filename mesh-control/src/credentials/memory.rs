@@ -7,18 +7,13 @@ use mesh_credentials::key_digest::KeyDigest;
 use mesh_credentials::own_certificate;
 use mesh_credentials::trust::{Trust, Trusted};
 use mesh_rest::security::Stage;
-use mesh_rest::status::Status;
 use tokio::sync::{Notify, watch};
-use tracing::info;
 
-use crate::registry::Registry;
+use narrowed::brings_some;
+
 use crate::store::{
-    AuthorityState, CredentialChanges, NodeCredential, StoreError, StoredAuthority, StoredOperator,
-    StoredToken,
+    AuthorityState, CredentialChanges, NodeCredential, StoredAuthority, StoredOperator, StoredToken,
 };
-
-/// How often something is read that is outdated by then: each time the database has gone back meanwhile.
-pub(super) const MOST_READINGS: usize = 3;
 
 /// See the module.
 #[derive(Debug)]
@@ -138,40 +133,6 @@ impl State {
         self.digest = trust.map(|(trust, signs)| trust.digest(signs).into());
     }
 
-    /// Whether somebody who is let in may not be any more once this is taken in.
-    fn is_narrowed_by(&self, changes: &CredentialChanges) -> bool {
-        let first = brings_some(changes) && !self.had_credentials;
-        let shared = changes.is_whole
-            || first
-            || changes.stage != self.stage
-            || changes.authorities != self.authorities;
-        shared
-            || changes.nodes.iter().any(|node| self.narrows(node))
-            || changes.operators.iter().any(|operator| {
-                let before = self.operators.get(&operator.operator_id);
-                before.is_some_and(|before| {
-                    let of = |it: &StoredOperator| (it.role, it.revoked_at.is_some());
-                    of(before) != of(operator)
-                })
-            })
-    }
-
-    fn narrows(&self, node: &NodeCredential) -> bool {
-        match self.nodes.get(&node.node_id) {
-            // A renewal changes neither.
-            Some(before) => (before.key, before.revoked) != (node.key, node.revoked),
-            // A new node, as which nobody asked before. Not so one that had no credentials, which there may be at the other
-            // stages, nor one that a certificate of one's own calls so. (Where the database was lost, a certificate for a
-            // key that this node had even before may have been let in. Its question ends with what it waits for, within a
-            // minute.)
-            None => {
-                node.revoked
-                    || self.stage != Stage::Secured
-                    || node.issuer == own_certificate::issuer()
-            }
-        }
-    }
-
     fn take_in(&mut self, node: NodeCredential) {
         let node_id = &node.node_id;
         if let Some(before) = self.nodes.get(node_id) {
@@ -191,11 +152,6 @@ impl State {
         }
         self.nodes.insert(node_id.clone(), node);
     }
-}
-
-/// Whether these say that somebody has credentials, or had some.
-fn brings_some(changes: &CredentialChanges) -> bool {
-    changes.had_credentials || !changes.nodes.is_empty() || !changes.operators.is_empty()
 }
 
 impl Default for Credentials {
@@ -257,7 +213,11 @@ impl Credentials {
 
     /// Takes in what changed after what was known when it was read. Whether these are the first there are, in a cluster
     /// that lets nobody in without from then on.
-    fn take_in_since(&self, known: Known, changes: CredentialChanges) -> Result<bool, Outdated> {
+    pub(super) fn take_in_since(
+        &self,
+        known: Known,
+        changes: CredentialChanges,
+    ) -> Result<bool, Outdated> {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         if known.history != *history {
             return Err(Outdated);
@@ -471,72 +431,6 @@ impl Credentials {
     }
 }
 
-impl Registry {
-    /// Reads all there is.
-    pub(crate) async fn fill_credentials(&self) -> Result<(), StoreError> {
-        let known = self.credentials.known();
-        if let Some(changes) = self.store.credentials_since(-1).await? {
-            // Nobody else has begun yet.
-            let _only = self.take_in_credentials(known, changes);
-        }
-        Ok(())
-    }
-
-    /// Takes in what was read, and does on this host what follows from it.
-    pub(super) fn take_in_credentials(
-        &self,
-        known: Known,
-        changes: CredentialChanges,
-    ) -> Result<(), Outdated> {
-        if self.credentials.take_in_since(known, changes)? {
-            self.say_who_is_shut_out();
-        }
-        if self.credentials.any() {
-            self.mark.make();
-        }
-        self.settle_authorities();
-        Ok(())
-    }
-
-    fn say_who_is_shut_out(&self) {
-        const MOST_NAMED: usize = 5;
-        let names: Vec<String> = {
-            let memory = self.copy.memory();
-            let state = self.credentials.state();
-            let without = memory.roster.nodes().filter(|node| {
-                let status = memory.liveness.status(node.node_id.as_str());
-                status == Some(Status::Up) && !state.nodes.contains_key(node.node_id.as_str())
-            });
-            without.map(|node| node.hostname.clone()).collect()
-        };
-        let shown = names[..names.len().min(MOST_NAMED)].join(", ");
-        info!(
-            shut_out = names.len(),
-            shown, "the first credential was made: from now on nobody is let in without"
-        );
-    }
-
-    /// Reads what changed of credentials.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`], when the store cannot be read.
-    pub(crate) async fn read_credentials(&self) -> Result<(), Arc<StoreError>> {
-        let read = async {
-            for _ in 0..MOST_READINGS {
-                let known = self.credentials.known();
-                let Some(changes) = self.store.credentials_since(known.revision).await? else {
-                    return Ok(());
-                };
-                if self.take_in_credentials(known, changes).is_ok() {
-                    return Ok(());
-                }
-            }
-            Err(StoreError::OtherHistory)
-        };
-        self.credential_reads.share(read).await
-    }
-}
-
+mod narrowed;
 #[cfg(test)]
 mod tests;

@@ -84,6 +84,8 @@ impl Registry {
         let replaced = self.replace_in_database(signs, &trusted, now).await;
         self.credentials.read_anew();
         let read = self.read_credentials().await;
+        // Made within one second, the new one may look like one from before the lost one.
+        self.credentials.take_those_of_the_database();
         if replaced.is_err() && read.is_ok() && self.credentials.signs() != Some(trusted.key()) {
             // It never was. Where that cannot be told, the next start looks at it.
             remove(&new);

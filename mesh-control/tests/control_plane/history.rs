@@ -30,7 +30,7 @@ struct Node {
 
 impl Node {
     async fn join(api: &Api, name: &'static str, host: u8) -> Self {
-        let (node_id, subnet) = api.register(body(name, host)).await.admitted();
+        let (node_id, subnet) = let_in(api, body(name, host)).await;
         Self {
             name,
             host,
