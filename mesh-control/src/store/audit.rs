@@ -31,7 +31,7 @@ pub struct AuditEntry {
 }
 
 impl Store {
-    /// Keeps entries, each with its number; see [`number`].
+    /// Keeps entries, each with its number.
     ///
     /// # Errors
     ///
