@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use mesh_credentials::join_token::JoinToken;
 use mesh_rest::join::{AuthorityList, Join, Joined, Renew};
 use mesh_rest::problem_kind::Kind;
 
@@ -12,6 +13,7 @@ use super::openapi::{WhenJoining, WhenListingAuthorities, WhenRenewing};
 use super::problem::Problem;
 use super::refusal::object;
 use crate::access::origin::Certificate;
+use crate::credentials::refusal::CredentialError;
 use crate::http::body;
 use crate::registry::Registry;
 
@@ -25,13 +27,19 @@ pub(super) async fn join(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Result<Json<Joined>, Problem> {
-    let asker = Asker::of(&request);
+    let mut asker = Asker::of(&request);
     let json = body::json(request).await?;
     let join: Join = object(json)?;
     let joined = body::within_deadline(registry.join(&join, &asker.doer.source)).await?;
     match joined {
         Ok(joined) => Ok(Json(joined)),
         Err(error) => {
+            // Its secret was right, or it would have been refused for that.
+            if let CredentialError::NodeRevoked | CredentialError::TooOften(_) = error
+                && let Ok(token) = join.token.parse::<JoinToken>()
+            {
+                asker.doer.who = format!("token {}", token.id);
+            }
             let outcome = error.to_string();
             let problem = Problem::from(error);
             let what = format!("join: {outcome}");

@@ -276,6 +276,12 @@ impl Registry {
         self.finish_credentials(change).await?;
         if let Some(signs) = self.credentials.signs() {
             info!(authority = %signs, file = %file.display(), "this mesh has a certificate authority of its own; keep its file");
+            if self.credentials.any() {
+                warn!(authority = %signs,
+                    "this control plane has had credentials, and its database has none: it was lost, or is another one. Nodes with \
+                     certificates of this authority come back by themselves; others join again by tokens \
+                     (quilt-mesh-control token create)");
+            }
         }
         Ok(())
     }

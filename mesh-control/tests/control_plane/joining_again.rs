@@ -1,5 +1,7 @@
 //! A host that joins again, with the key by which its node is known.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::joining::{Host, token, told};
@@ -67,8 +69,20 @@ async fn a_host_is_the_node_that_it_became_last_also_where_it_was_another_that_i
     assert_eq!(host.beat(&control).await.status, 200);
     // That one revoked, the host is none of them.
     told(&setup, &["node", "revoke", host.node_id()]).unwrap();
-    let refused = host.try_join(&control, &token(&setup, &[]), None).await;
+    let made = token(&setup, &[]);
+    let refused = host.try_join(&control, &made, None).await;
     assert_eq!(refused.unwrap_err().kind(), "unauthorized");
+    // Who came with it is known by that.
+    let until = Instant::now() + Duration::from_secs(60);
+    let by = format!("token {}", made.id);
+    let is_noted = |audit: &str| {
+        let mut lines = audit.lines();
+        lines.any(|line| line.contains(&by) && line.contains("refused"))
+    };
+    while !is_noted(&told(&setup, &["audit"]).unwrap()) {
+        assert!(Instant::now() < until, "nothing of {by} in the audit");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
