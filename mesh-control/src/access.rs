@@ -114,14 +114,14 @@ impl Access {
         let credentials = &*self.credentials;
         let node = asked.needs.node.as_deref();
         let is_loopback = origin.is_loopback();
-        let situation = Situation {
+        let mut situation = Situation {
             way: origin.way,
             is_local: is_loopback && !asked.is_forwarded,
             is_loopback,
             stage: credentials.stage(),
             has_credentials: credentials.has_credentials(),
             insecure: self.insecure,
-            node_has_credentials: node.is_some_and(|node| credentials.node(node).is_some()),
+            node_has_credentials: false,
         };
         decision::judge_way(&situation)?;
         let renews = asked.needs.rule() == Some(Rule::Renewal);
@@ -132,6 +132,11 @@ impl Access {
             return Ok(caller.unwrap_or(Caller::Nobody));
         }
         let caller = caller?;
+        if caller == Caller::Nobody {
+            // For anybody else it makes no difference.
+            situation.node_has_credentials =
+                node.is_some_and(|node| credentials.node(node).is_some());
+        }
         match decision::decide(&asked.needs, &caller, &situation) {
             Err(_) if node.is_some() && self.has_to_register(origin) => Err(Refused::new(
                 Kind::UnknownNode,
@@ -154,11 +159,17 @@ impl Access {
     }
 
     /// How long the certificate on a connection holds, as far as its end is in sight of a question that waits.
-    pub(crate) fn until_expiry(&self, origin: &Origin) -> Option<Duration> {
-        let last = origin.certificate.as_ref()?.not_after();
-        // It holds in that second, too. One that has expired was taken for another reason.
-        let left = u64::try_from(last.saturating_add(1).checked_sub((self.clock)())?).ok()?;
-        (left > 0 && left <= LONGEST_WAIT_SECONDS).then(|| Duration::from_secs(left))
+    pub(crate) fn until_expiry(&self, origin: &Origin) -> Expiry {
+        let Some(certificate) = &origin.certificate else {
+            return Expiry::NotInSight;
+        };
+        // It holds in its last second, too.
+        let end = certificate.not_after().saturating_add(1);
+        match u64::try_from(end.saturating_sub((self.clock)())) {
+            Err(_) | Ok(0) => Expiry::Over,
+            Ok(left) if left <= LONGEST_WAIT_SECONDS => Expiry::In(Duration::from_secs(left)),
+            Ok(_) => Expiry::NotInSight,
+        }
     }
 
     /// Who it is to whom something is refused, as far as it was shown: that a credential does not do for what is asked does not
@@ -235,6 +246,17 @@ impl Access {
     pub fn why_insecure(&self) -> Option<&'static str> {
         why_insecure(self.credentials.stage(), self.insecure)
     }
+}
+
+/// When a certificate ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// Not before a question that waits is answered, or there is none that could.
+    NotInSight,
+    /// After so long.
+    In(Duration),
+    /// It has.
+    Over,
 }
 
 /// Why somebody is let in without credentials; `None`: nobody is, but for a process of this host as long as the cluster

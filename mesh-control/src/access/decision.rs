@@ -24,7 +24,7 @@ pub struct Situation {
     pub has_credentials: bool,
     /// `--insecure`.
     pub insecure: bool,
-    /// Whether the node that the request acts for has credentials, also ones that were revoked.
+    /// Whether the node that the request acts for has credentials, also ones that were revoked. It counts for nobody alone.
     pub node_has_credentials: bool,
 }
 

@@ -13,7 +13,58 @@ use crate::access::origin::{Certificate, Origin};
 use crate::access::{Access, Asked};
 use crate::credentials::audit::Doer;
 
-/// Goes with every request that was admitted.
+/// Goes with every request that was admitted, and has all of who asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    caller: Caller,
+    origin: Arc<Origin>,
+    mandate: Mandate,
+}
+
+impl Admitted {
+    /// Who asks, as it was judged, and by what.
+    pub(crate) fn new(
+        caller: Caller,
+        access: Arc<Access>,
+        origin: Arc<Origin>,
+        asked: Asked,
+    ) -> Self {
+        Self {
+            caller,
+            mandate: Mandate::new(access, Arc::clone(&origin), asked),
+            origin,
+        }
+    }
+
+    /// For the audit.
+    fn doer(&self) -> Doer {
+        let source = match self.origin.peer {
+            Some(peer) => peer.ip().to_canonical().to_string(),
+            None => "admin socket".to_owned(),
+        };
+        Doer {
+            who: self.caller.to_string(),
+            source,
+            mandate: self.mandate.clone(),
+        }
+    }
+
+    /// Judges again whether this may be asked: time has passed since the head was read.
+    ///
+    /// # Errors
+    ///
+    /// What to answer instead.
+    pub(crate) fn judge_again(&self) -> Result<(), Problem> {
+        match self.mandate.judge() {
+            Ok(_) => Ok(()),
+            // It is no failure to have to register.
+            Err(refused) if refused.kind == Kind::UnknownNode => Err(refused.into()),
+            Err(refused) => Err(refuse(&self.doer(), &self.mandate.what(), refused.into())),
+        }
+    }
+}
+
+/// Who asks, as a handler needs it that changes something.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     /// For the audit.
@@ -25,34 +76,6 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    /// Who asks, as it was judged.
-    pub(crate) fn new(
-        caller: &Caller,
-        access: Arc<Access>,
-        origin: Arc<Origin>,
-        asked: Asked,
-    ) -> Self {
-        let source = match origin.peer {
-            Some(peer) => peer.ip().to_canonical().to_string(),
-            None => "admin socket".to_owned(),
-        };
-        let node = match caller {
-            Caller::Node(node_id) | Caller::Renewing(node_id) => Some(node_id.clone()),
-            _ => None,
-        };
-        let certificate = origin.certificate.as_ref();
-        let certificate = certificate.filter(|_| node.is_some()).cloned();
-        Self {
-            doer: Doer {
-                who: caller.to_string(),
-                source,
-                mandate: Mandate::new(access, origin, asked),
-            },
-            node,
-            certificate,
-        }
-    }
-
     /// What to answer where a handler finds that a credential is not valid: it costs its source, as everywhere.
     pub(super) fn refuse(&self, what: &str, problem: Problem) -> Problem {
         refuse(&self.doer, what, problem)
@@ -60,32 +83,27 @@ impl Asker {
 
     /// Of a request.
     pub(crate) fn of(request: &Request) -> Self {
-        let asker = request.extensions().get::<Self>().cloned();
-        asker.unwrap_or_else(|| Self {
-            doer: Doer {
-                who: "nobody".to_owned(),
-                source: String::new(),
-                mandate: Mandate::own(),
-            },
-            node: None,
-            certificate: None,
-        })
-    }
-}
-
-/// Judges again whether this may be asked: time has passed since the head was read.
-///
-/// # Errors
-///
-/// What to answer instead.
-pub(crate) fn judge_again(doer: &Doer) -> Result<(), Problem> {
-    match doer.mandate.judge() {
-        Ok(_) => Ok(()),
-        // It is no failure to have to register.
-        Err(refused) if refused.kind == Kind::UnknownNode => Err(refused.into()),
-        Err(refused) => {
-            let what = doer.mandate.what();
-            Err(refuse(doer, &what, refused.into()))
+        let Some(admitted) = request.extensions().get::<Admitted>() else {
+            return Self {
+                doer: Doer {
+                    who: "nobody".to_owned(),
+                    source: String::new(),
+                    mandate: Mandate::own(),
+                },
+                node: None,
+                certificate: None,
+            };
+        };
+        let node = match &admitted.caller {
+            Caller::Node(node_id) | Caller::Renewing(node_id) => Some(node_id.clone()),
+            _ => None,
+        };
+        let certificate = admitted.origin.certificate.as_ref();
+        let certificate = certificate.filter(|_| node.is_some()).cloned();
+        Self {
+            doer: admitted.doer(),
+            node,
+            certificate,
         }
     }
 }

@@ -17,10 +17,11 @@ use hyper_util::rt::TokioTimer;
 use mesh_rest::feed_query::FeedQuery;
 use mesh_rest::heartbeat_token::HeartbeatToken;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{self, Admitted, admit};
+use super::admission::{Admitted, admit};
 use super::concurrency::{FOR_OTHERS, Place};
 use super::handshakes::Handshakes;
 use super::limits;
@@ -34,10 +35,12 @@ use crate::registry::{ChangeError, Registry};
 use exchange::{Asked, exchange};
 use head::{Head, Length};
 use line::Line;
+use outlawed::outlawed;
 
 mod exchange;
 pub(super) mod head;
 mod line;
+mod outlawed;
 mod question;
 mod request_end;
 mod wire;
@@ -132,22 +135,22 @@ impl Site {
     }
 }
 
-/// How often questions that wait are looked at again while credentials change, at most. With what the answer takes it is
-/// below a second.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(400);
-
 /// Serves a connection until it ends, or is idle for too long, or the site stops.
 pub(crate) async fn live<S>(stream: S, origin: Arc<Origin>, site: &Site)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut line = Line::new(stream);
-    let _connection = match site.shares.connection(&origin) {
+    let mut changes = site.access.changes();
+    let connection = match site.shares.connection(&origin) {
         Ok(part) => part,
         Err(problem) => return Box::pin(refuse_first(line, problem, site)).await,
     };
     loop {
-        let (head, admitted) = match next_head(&mut line, site).await {
+        let next = next_head(&mut line, site).await;
+        // What changes from here on may not be seen by the look that follows.
+        changes.mark_unchanged();
+        let (head, admitted) = match next {
             Next::Head(head) => match admit(&site.registry, &site.access, &origin, &head) {
                 Ok(admitted) => (head, admitted),
                 Err(problem) => return refuse(line, problem, site).await,
@@ -155,7 +158,7 @@ where
             Next::None(problem) => return refuse(line, problem, site).await,
             Next::Over => return,
         };
-        let _request = match site.shares.request(&admitted.caller) {
+        let _request = match site.shares.request(&admitted.caller, connection.as_ref()) {
             Ok(part) => part,
             Err(problem) => return refuse(line, problem, site).await,
         };
@@ -192,7 +195,8 @@ where
                 drop(head);
                 let Admitted { room, asked, .. } = *admitted;
                 let standing = Box::new(asked);
-                match wait_for_news(&mut line, site, &query, &origin, &standing).await {
+                let whose = (&*origin, &*standing, &mut changes);
+                match wait_for_news(&mut line, site, &query, whose).await {
                     Waiting::News => {}
                     Waiting::Gone => return,
                     Waiting::Refused(problem) => return refuse(line, *problem, site).await,
@@ -303,8 +307,7 @@ async fn wait_for_news<S: AsyncRead + Unpin>(
     line: &mut Line<S>,
     site: &Site,
     query: &FeedQuery,
-    origin: &Origin,
-    standing: &Standing,
+    (origin, standing, changes): (&Origin, &Standing, &mut watch::Receiver<u64>),
 ) -> Waiting {
     let gone = async {
         // What the client sends meanwhile is its next request.
@@ -320,45 +323,7 @@ async fn wait_for_news<S: AsyncRead + Unpin>(
         // Why it cannot be answered is found out again by the one who answers.
         _ = site.registry.wait_for_news(query) => Waiting::News,
         () = gone => Waiting::Gone,
-        problem = outlawed(&site.access, origin, standing) => Waiting::Refused(problem),
-    }
-}
-
-/// Waits until what was let in may not ask any more.
-async fn outlawed(access: &Access, origin: &Origin, standing: &Standing) -> Box<Problem> {
-    let mut changes = access.changes();
-    loop {
-        // Also at the beginning: something may have changed before this watched.
-        if let Err(refused) = access.judge(origin, standing) {
-            let what = "a question that waited";
-            return Box::new(admission::refuse(
-                access,
-                origin,
-                &standing.shown,
-                what,
-                refused,
-            ));
-        }
-        let expires = access.until_expiry(origin);
-        tokio::select! {
-            changed = changes.changed() => {
-                if changed.is_err() {
-                    // Nobody changes them any more.
-                    return std::future::pending().await;
-                }
-            }
-            () = sleep_until_expiry(expires) => {}
-        }
-        // Ten thousand that wait do not all look at once, nor at each of a thousand changes.
-        tokio::time::sleep(rand::random_range(Duration::ZERO..BETWEEN_LOOKS)).await;
-        changes.mark_unchanged();
-    }
-}
-
-async fn sleep_until_expiry(expires: Option<Duration>) {
-    match expires {
-        Some(expires) => tokio::time::sleep(expires).await,
-        None => std::future::pending().await,
+        problem = outlawed(&site.access, origin, standing, changes) => Waiting::Refused(problem),
     }
 }
 

@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_credentials::key_digest::KeyDigest;
@@ -23,58 +24,83 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// The shares of all credentials.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
-    connections: Counts<KeyDigest>,
-    requests: Counts<Who>,
+    /// The connections of each certificate, and beside them the requests on all of these: a request then takes no lock.
+    nodes: Counts<KeyDigest, Arc<AtomicUsize>>,
+    /// The requests of each operator, by the token's id.
+    operators: Counts<Box<str>, ()>,
 }
 
-/// Whose request it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Who {
-    /// A node's, by its id.
-    Node(Box<str>),
-    /// An operator's, by the id of the token.
-    Operator(Box<str>),
+/// A node's connection.
+pub(super) type OfNode<'a> = Part<'a, KeyDigest, Arc<AtomicUsize>>;
+
+/// A request, until it is dropped: of a node, of an operator, or of somebody who has no share.
+#[derive(Debug, Default)]
+pub(super) struct Request<'a> {
+    _of_node: Option<UnderWay<'a>>,
+    _of_operator: Option<Part<'a, Box<str>, ()>>,
 }
 
-/// Part of a share, until it is dropped. Who has no share has parts of nothing.
+/// One of so many, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Part<'a, K: Eq + Hash>(Option<(&'a Counts<K>, K)>);
+pub(super) struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Shares {
-    /// Takes a connection of the certificate's that was shown on it.
+    /// Takes a connection of the certificate's that was shown on it, if one was.
     ///
     /// # Errors
     ///
     /// It has its share already.
-    pub(super) fn connection(&self, origin: &Origin) -> Result<Part<'_, KeyDigest>, Problem> {
+    pub(super) fn connection(&self, origin: &Origin) -> Result<Option<OfNode<'_>>, Problem> {
         let Some(certificate) = &origin.certificate else {
-            return Ok(Part(None));
+            return Ok(None);
         };
         let most = limits::CONNECTIONS_OF_A_NODE;
-        self.connections
-            .take(certificate.key(), most)
-            .ok_or_else(|| too_many("connections", most))
+        let taken = self.nodes.take(certificate.key(), most);
+        taken.map(Some).ok_or_else(|| too_many("connections", most))
     }
 
-    /// Takes a request of who asks.
+    /// Takes a request of who asks, on this connection.
     ///
     /// # Errors
     ///
     /// It has its share already.
-    pub(super) fn request(&self, caller: &Caller) -> Result<Part<'_, Who>, Problem> {
-        let (who, most) = match caller {
-            Caller::Node(node_id) | Caller::Renewing(node_id) => (
-                Who::Node(node_id.as_str().into()),
-                limits::REQUESTS_OF_A_NODE,
-            ),
-            Caller::Operator { id, .. } => (
-                Who::Operator(id.as_str().into()),
-                limits::REQUESTS_OF_AN_OPERATOR,
-            ),
-            Caller::Admin | Caller::Nobody => return Ok(Part(None)),
-        };
-        let taken = self.requests.take(who, most);
-        taken.ok_or_else(|| too_many("requests that are not answered yet", most))
+    pub(super) fn request<'a>(
+        &'a self,
+        caller: &Caller,
+        connection: Option<&'a OfNode<'a>>,
+    ) -> Result<Request<'a>, Problem> {
+        let refused = |most| too_many("requests that are not answered yet", most);
+        let mut request = Request::default();
+        match (caller, connection) {
+            // A node is one by the certificate of its connection.
+            (Caller::Node(_) | Caller::Renewing(_), Some(connection)) => {
+                let most = limits::REQUESTS_OF_A_NODE;
+                let taken = UnderWay::take(&connection.beside, most);
+                request._of_node = Some(taken.ok_or_else(|| refused(most))?);
+            }
+            (Caller::Operator { id, .. }, _) => {
+                let most = limits::REQUESTS_OF_AN_OPERATOR;
+                let taken = self.operators.take(id.as_str().into(), most);
+                request._of_operator = Some(taken.ok_or_else(|| refused(most))?);
+            }
+            (Caller::Node(_) | Caller::Renewing(_), None) | (Caller::Admin | Caller::Nobody, _) => {
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl<'a> UnderWay<'a> {
+    fn take(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let more = |count| (count < most).then_some(count + 1);
+        count.fetch_update(Relaxed, Relaxed, more).ok()?;
+        Some(Self(count))
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -83,45 +109,56 @@ fn too_many(what: &str, most: usize) -> Problem {
     Problem::slow_down(&why, AGAIN)
 }
 
-/// How much each has.
+/// How much each has, and what else there is as long as it has any.
 #[derive(Debug)]
-struct Counts<K>(Mutex<HashMap<K, usize>>);
+struct Counts<K, B>(Mutex<HashMap<K, (usize, B)>>);
 
-impl<K> Default for Counts<K> {
+/// Part of a share, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Part<'a, K: Eq + Hash, B> {
+    of: &'a Counts<K, B>,
+    key: K,
+    beside: B,
+}
+
+impl<K, B> Default for Counts<K, B> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Eq + Hash> Counts<K> {
-    fn take(&self, key: K, most: usize) -> Option<Part<'_, K>>
-    where
-        K: Clone,
-    {
+impl<K: Eq + Hash + Clone, B: Clone + Default> Counts<K, B> {
+    fn take(&self, key: K, most: usize) -> Option<Part<'_, K, B>> {
         let mut counts = self.counts();
-        let count = counts.entry(key.clone()).or_default();
+        let (count, beside) = counts.entry(key.clone()).or_default();
         // One that is not there has nothing, and may have something.
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Part(Some((self, key))))
+        let beside = beside.clone();
+        Some(Part {
+            of: self,
+            key,
+            beside,
+        })
     }
+}
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<K, usize>> {
+impl<K, B> Counts<K, B> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<K, (usize, B)>> {
         // Nothing that it is locked for panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Eq + Hash> Drop for Part<'_, K> {
+impl<K: Eq + Hash, B> Drop for Part<'_, K, B> {
     fn drop(&mut self) {
-        let Some((of, key)) = &self.0 else { return };
-        let mut counts = of.counts();
-        match counts.get_mut(key) {
-            Some(count) if *count > 1 => *count -= 1,
+        let mut counts = self.of.counts();
+        match counts.get_mut(&self.key) {
+            Some((count, _)) if *count > 1 => *count -= 1,
             _ => {
-                counts.remove(key);
+                counts.remove(&self.key);
             }
         }
     }
@@ -138,7 +175,7 @@ mod tests {
         #[test]
         fn everybody_has_its_share_and_no_more(steps in prop::collection::vec((0u8..3, 0usize..9, any::<bool>()), 1..200)) {
             const MOST: usize = 4;
-            let counts = Counts::default();
+            let counts = Counts::<u8, ()>::default();
             let mut parts = Vec::new();
             for (key, at, takes) in steps {
                 let had = parts.iter().filter(|(other, _)| *other == key).count();
@@ -152,6 +189,30 @@ mod tests {
             }
             drop(parts);
             prop_assert!(counts.counts().is_empty());
+        }
+
+        /// The same of requests, over however many connections of one certificate.
+        #[test]
+        fn a_certificate_has_one_share_of_requests_over_all_its_connections(
+            steps in prop::collection::vec((0usize..3, 0usize..9, any::<bool>()), 1..200)
+        ) {
+            const MOST: usize = 4;
+            let nodes = Counts::<u8, Arc<AtomicUsize>>::default();
+            let connections: Vec<_> = (0..3).map(|_| nodes.take(7, 3).unwrap()).collect();
+            let mut under_way = Vec::new();
+            for (on, at, takes) in steps {
+                if takes {
+                    let taken = UnderWay::take(&connections[on].beside, MOST);
+                    prop_assert_eq!(taken.is_some(), under_way.len() < MOST);
+                    under_way.extend(taken);
+                } else if !under_way.is_empty() {
+                    drop(under_way.swap_remove(at % under_way.len()));
+                }
+            }
+            drop(under_way);
+            prop_assert_eq!(connections[0].beside.load(Relaxed), 0);
+            drop(connections);
+            prop_assert!(nodes.counts().is_empty());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mesh_rest::node_id::NodeId;
 use sqlx::AssertSqlSafe;
 
-use super::change::rows::rows;
+use super::change::rows::Places;
 use super::reports::NOW;
 use super::transaction::{Dialect, Transaction};
 use super::{Home, OpenError, Store, StoreError, schema};
@@ -230,7 +230,7 @@ async fn keep(
     let types = [
         "INTEGER", "TEXT", "TEXT", "TEXT", "TEXT", "INTEGER", "BIGINT",
     ];
-    let rows = rows(leases.len(), 1, &types);
+    let rows = Places::in_order(transaction.dialect()).rows(leases.len(), &types);
     let mut query = sqlx::query(AssertSqlSafe(format!(
         "INSERT INTO remembered_leases (subnet_index, node_id, node_key, hostname, host_ip, has_credentials, until) \
          VALUES {rows} ON CONFLICT (subnet_index, node_id) DO UPDATE SET until = excluded.until, \

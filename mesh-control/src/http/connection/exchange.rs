@@ -34,7 +34,7 @@ use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
 use crate::access::caller::Caller;
 use crate::access::origin::Origin;
 use crate::access::{Access, Asked as Standing};
-use crate::api::asker::Asker;
+use crate::api::asker::Admitted as WhoAsks;
 use crate::api::guard::LetIn;
 use crate::api::no_route::panicked;
 use crate::api::nodes::after_waiting;
@@ -270,13 +270,12 @@ impl Service<Request<Incoming>> for OneRequest {
                 extensions.insert(self.room);
                 extensions.insert(admitted.let_in);
                 let access = Arc::clone(&self.access);
-                extensions.insert(Asker::new(
-                    &admitted.caller,
+                extensions.insert(WhoAsks::new(
+                    admitted.caller,
                     access,
                     admitted.origin,
                     admitted.asked,
                 ));
-                extensions.insert(admitted.caller);
                 let answer = self.app.call(request);
                 answer.map(|answer| answer.and_then(whole)).boxed()
             }

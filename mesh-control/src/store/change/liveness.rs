@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 
 use super::Change;
 use super::not_revoked;
-use super::rows::rows;
+use super::rows::Places;
 use crate::cluster::liveness::Unwritten;
 use crate::store::StoreError;
 
@@ -22,17 +22,18 @@ impl Change {
         if unwritten.is_empty() {
             return Ok(());
         }
+        let mut places = Places::in_order(self.transaction.dialect());
+        let revision = places.take();
         // Both databases call the columns of VALUES so.
-        let rows = rows(
+        let rows = places.rows(
             unwritten.len(),
-            2,
             &["TEXT", "BIGINT", "TEXT", "BIGINT", "TEXT"],
         );
         let mut query = sqlx::query(AssertSqlSafe(format!(
             "UPDATE nodes SET last_heartbeat = column2, status = COALESCE(column3, status), \
              overlay_mtu = COALESCE(column4, overlay_mtu), succession = COALESCE(column5, succession), \
              revision = CASE WHEN column3 IS NULL \
-             AND COALESCE(column4, overlay_mtu) IS NOT DISTINCT FROM overlay_mtu THEN revision ELSE $1 END \
+             AND COALESCE(column4, overlay_mtu) IS NOT DISTINCT FROM overlay_mtu THEN revision ELSE {revision} END \
              FROM (VALUES {rows}) AS unwritten WHERE nodes.node_id = column1 AND must_register = 0 \
              AND (column3 = 'down' OR {})",
             not_revoked("column1")

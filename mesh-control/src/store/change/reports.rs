@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 
 use super::Change;
 use super::not_revoked;
-use super::rows::rows;
+use super::rows::Places;
 use crate::store::StoreError;
 use crate::store::reports::NOW;
 use crate::traffic::packed::Packed;
@@ -86,7 +86,7 @@ impl Change {
         reports: &[NewReport],
         clock: Clock,
     ) -> Result<HashSet<String>, StoreError> {
-        let rows = rows(reports.len(), 2, &["TEXT", "BIGINT", "BIGINT"]);
+        let rows = Places::Numbered(2).rows(reports.len(), &["TEXT", "BIGINT", "BIGINT"]);
         // As many statements as there are numbers of rows: none is worth keeping.
         let mut query = sqlx::query_scalar(AssertSqlSafe(format!(
             "UPDATE reports SET reported_at = new.reported_at \
@@ -108,9 +108,8 @@ impl Change {
     }
 
     async fn tell_anew(&mut self, reports: &[&NewReport], clock: Clock) -> Result<(), StoreError> {
-        let rows = rows(
+        let rows = Places::Numbered(2).rows(
             reports.len(),
-            2,
             &[
                 "TEXT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BYTEA",
             ],

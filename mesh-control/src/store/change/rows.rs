@@ -1,16 +1,48 @@
 //! Statements with many rows.
 
-/// As many rows of placeholders, numbered on from `first`, with the types of their columns: PostgreSQL has to be
-/// told in VALUES.
-pub(in crate::store) fn rows(count: usize, first: usize, types: &[&str]) -> String {
-    let row = |row: usize| {
-        let cells = types.iter().enumerate().map(|(column, kind)| {
-            let place = first + row * types.len() + column;
-            format!("CAST(${place} AS {kind})")
-        });
-        format!("({})", cells.collect::<Vec<_>>().join(", "))
-    };
-    (0..count).map(row).collect::<Vec<_>>().join(", ")
+use crate::store::transaction::Dialect;
+
+/// How a statement names what is bound to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Places {
+    /// `$1`, `$2`, …, from this one on: in whatever order, and each as often as one likes.
+    Numbered(usize),
+    /// `?`, in the order in which they are bound.
+    InOrder,
+}
+
+impl Places {
+    /// The places of a statement that names each once and in the order in which they are bound. SQLite searches a name of
+    /// its own among all those before it, each time: of thousands in a statement that is most of what it costs.
+    pub(in crate::store) fn in_order(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Sqlite => Self::InOrder,
+            Dialect::Postgres => Self::Numbered(1),
+        }
+    }
+
+    /// The next one.
+    pub(in crate::store) fn take(&mut self) -> String {
+        match self {
+            Self::InOrder => "?".to_owned(),
+            Self::Numbered(next) => {
+                let place = format!("${next}");
+                *next += 1;
+                place
+            }
+        }
+    }
+
+    /// As many rows of places, with the types of their columns: PostgreSQL has to be told in VALUES.
+    pub(in crate::store) fn rows(&mut self, count: usize, types: &[&str]) -> String {
+        let mut row = || {
+            let cells = types
+                .iter()
+                .map(|kind| format!("CAST({} AS {kind})", self.take()));
+            format!("({})", cells.collect::<Vec<_>>().join(", "))
+        };
+        (0..count).map(|_| row()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -18,10 +50,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_placeholders_are_numbered_on() {
+    fn rows_of_places_are_numbered_on_or_in_order() {
+        let rows = |mut places: Places| (places.take(), places.rows(2, &["TEXT", "BIGINT"]));
+        let numbered = rows(Places::in_order(Dialect::Postgres));
+        assert_eq!(numbered.0, "$1");
         assert_eq!(
-            rows(2, 2, &["TEXT", "BIGINT"]),
+            numbered.1,
             "(CAST($2 AS TEXT), CAST($3 AS BIGINT)), (CAST($4 AS TEXT), CAST($5 AS BIGINT))"
+        );
+        let in_order = rows(Places::in_order(Dialect::Sqlite));
+        assert_eq!(in_order.0, "?");
+        assert_eq!(
+            in_order.1,
+            "(CAST(? AS TEXT), CAST(? AS BIGINT)), (CAST(? AS TEXT), CAST(? AS BIGINT))"
         );
     }
 }
