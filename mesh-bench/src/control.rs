@@ -74,11 +74,15 @@ pub(crate) struct ControlOptions {
           conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers", "emptied"])]
     unknown: Option<u32>,
 
-    /// Measure something else: so many agents plain and over TLS, in turns: what they cost while nothing happens, and how
-    /// soon they are back when the control plane was killed and starts again
+    /// Measure something else: so many agents plain and as many over TLS: what they cost while nothing happens, side by
+    /// side, and how soon they are back when the control plane was killed and starts again
     #[arg(long, env = "QUILT_MESH_TLS", value_name = "AGENTS", value_parser = clap::value_parser!(u32).range(1..=65_535),
           conflicts_with_all = ["agents", "json", "svg", "markdown", "strangers", "emptied", "unknown"])]
     tls: Option<u32>,
+
+    /// What --tls starts beside itself
+    #[arg(long, hide = true)]
+    companion: bool,
 
     /// Measure something else: so many hosts a second try to join, good ones and bad, from many addresses: what becomes of
     /// them, and how long a node's heartbeats take meanwhile
@@ -121,6 +125,10 @@ impl Setting {
 
 /// Measures, prints the figures and writes the files that were asked for.
 pub(crate) async fn run(options: &ControlOptions) -> anyhow::Result<()> {
+    if options.companion {
+        server::raise_open_files().context("cannot raise the limit of open files")?;
+        return over_tls::companion::run().await;
+    }
     let mut machine = Machine::here()?;
     let files = server::raise_open_files().context("cannot raise the limit of open files")?;
     if let Some(nodes) = options.strangers {
