@@ -265,6 +265,20 @@ mod tests {
             }
         }
 
+        /// It is looked up for nobody alone.
+        #[test]
+        fn whether_a_node_has_credentials_makes_a_difference_for_nobody_alone(
+            needs in needs(), caller in caller(), situation in situation()
+        ) {
+            let with = |node_has_credentials| {
+                let situation = Situation { node_has_credentials, ..situation };
+                decide(&needs, &caller, &situation)
+            };
+            if caller != Caller::Nobody {
+                prop_assert_eq!(with(false), with(true));
+            }
+        }
+
         #[test]
         fn the_admin_socket_may_everything(needs in needs(), situation in situation()) {
             prop_assert!(decide(&needs, &Caller::Admin, &situation).is_ok());

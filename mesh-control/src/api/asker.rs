@@ -15,13 +15,13 @@ use crate::credentials::audit::Doer;
 
 /// Goes with every request that was admitted, and has all of who asks.
 #[derive(Debug, Clone)]
-pub(crate) struct Admitted {
+pub(crate) struct WhoAsks {
     caller: Caller,
     origin: Arc<Origin>,
     mandate: Mandate,
 }
 
-impl Admitted {
+impl WhoAsks {
     /// Who asks, as it was judged, and by what.
     pub(crate) fn new(
         caller: Caller,
@@ -64,7 +64,7 @@ impl Admitted {
     }
 }
 
-/// Who asks, as a handler needs it that changes something.
+/// Who asks, as a handler needs it whose call is for the audit.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     /// For the audit.
@@ -83,7 +83,7 @@ impl Asker {
 
     /// Of a request.
     pub(crate) fn of(request: &Request) -> Self {
-        let Some(admitted) = request.extensions().get::<Admitted>() else {
+        let Some(who_asks) = request.extensions().get::<WhoAsks>() else {
             return Self {
                 doer: Doer {
                     who: "nobody".to_owned(),
@@ -94,14 +94,14 @@ impl Asker {
                 certificate: None,
             };
         };
-        let node = match &admitted.caller {
+        let node = match &who_asks.caller {
             Caller::Node(node_id) | Caller::Renewing(node_id) => Some(node_id.clone()),
             _ => None,
         };
-        let certificate = admitted.origin.certificate.as_ref();
+        let certificate = who_asks.origin.certificate.as_ref();
         let certificate = certificate.filter(|_| node.is_some()).cloned();
         Self {
-            doer: admitted.doer(),
+            doer: who_asks.doer(),
             node,
             certificate,
         }

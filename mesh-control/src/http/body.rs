@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::concurrency::{FOR_OTHERS, Patience, Place, Room};
 use super::limits;
-use crate::api::asker::Admitted;
+use crate::api::asker::WhoAsks;
 use crate::api::problem::Problem;
 
 /// A body over the limit is read on up to this much and thrown away: were the connection closed while
@@ -64,11 +64,11 @@ impl Collected {
 /// Whoever sent the head may not ask any more when the body is there, which may be seconds later; see
 /// [`crate::access::mandate`].
 async fn in_time(mut request: Request, limit: usize) -> Result<Collected, Problem> {
-    let admitted = request.extensions_mut().remove::<Admitted>();
+    let who_asks = request.extensions_mut().remove::<WhoAsks>();
     match tokio::time::timeout(limits::BODY_ARRIVES, collect(request, limit)).await {
         Ok(collected) => {
             let collected = collected?;
-            admitted.map_or(Ok(()), |it| it.judge_again())?;
+            who_asks.map_or(Ok(()), |it| it.judge_again())?;
             Ok(collected)
         }
         Err(_) => {

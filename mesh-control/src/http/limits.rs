@@ -14,7 +14,7 @@ pub(super) const CONNECTIONS_OF_A_NODE: usize = 64;
 /// How long a connection beyond that is kept for what it asks.
 pub(super) const ONE_TOO_MANY: Duration = Duration::from_secs(2);
 
-/// Requests of a node at a time, also those that wait for news.
+/// Requests at a time over all connections on which one certificate's key is shown, also those that wait for news.
 pub(super) const REQUESTS_OF_A_NODE: usize = 32;
 
 /// The same of an operator, whose token many programs may have.

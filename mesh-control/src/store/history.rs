@@ -230,7 +230,7 @@ async fn keep(
     let types = [
         "INTEGER", "TEXT", "TEXT", "TEXT", "TEXT", "INTEGER", "BIGINT",
     ];
-    let rows = Places::in_order(transaction.dialect()).rows(leases.len(), &types);
+    let rows = Places::Numbered(1).rows(leases.len(), &types);
     let mut query = sqlx::query(AssertSqlSafe(format!(
         "INSERT INTO remembered_leases (subnet_index, node_id, node_key, hostname, host_ip, has_credentials, until) \
          VALUES {rows} ON CONFLICT (subnet_index, node_id) DO UPDATE SET until = excluded.until, \

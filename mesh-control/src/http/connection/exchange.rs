@@ -34,7 +34,7 @@ use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
 use crate::access::caller::Caller;
 use crate::access::origin::Origin;
 use crate::access::{Access, Asked as Standing};
-use crate::api::asker::Admitted as WhoAsks;
+use crate::api::asker::WhoAsks;
 use crate::api::guard::LetIn;
 use crate::api::no_route::panicked;
 use crate::api::nodes::after_waiting;

@@ -22,7 +22,8 @@ impl Change {
         if unwritten.is_empty() {
             return Ok(());
         }
-        let mut places = Places::in_order(self.transaction.dialect());
+        let dialect = self.transaction.dialect();
+        let mut places = Places::in_order(dialect);
         let revision = places.take();
         // Both databases call the columns of VALUES so.
         let rows = places.rows(
@@ -36,7 +37,7 @@ impl Change {
              AND COALESCE(column4, overlay_mtu) IS NOT DISTINCT FROM overlay_mtu THEN revision ELSE {revision} END \
              FROM (VALUES {rows}) AS unwritten WHERE nodes.node_id = column1 AND must_register = 0 \
              AND (column3 = 'down' OR {})",
-            not_revoked("column1")
+            not_revoked(dialect, "column1")
         )))
         .persistent(false)
         .bind(self.revision);

@@ -93,7 +93,7 @@ impl Change {
              FROM (VALUES {rows}) AS new (node_id, reported_at, digest) \
              WHERE reports.node_id = new.node_id AND reports.digest = new.digest AND {IS_NEWER} \
              AND {} RETURNING reports.node_id",
-            not_revoked("new.node_id")
+            not_revoked(self.transaction.dialect(), "new.node_id")
         )))
         .persistent(false)
         .bind(clock.now);
@@ -125,7 +125,7 @@ impl Change {
              counted_at = excluded.counted_at, digest = excluded.digest, data_plane = excluded.data_plane, \
              flow_count = excluded.flow_count, left_out = excluded.left_out, flows = excluded.flows \
              WHERE {}",
-            not_revoked("told.node_id"),
+            not_revoked(self.transaction.dialect(), "told.node_id"),
             IS_NEWER.replace("new.", "excluded.")
         )))
         .persistent(false)

@@ -3,7 +3,7 @@
 use crate::store::transaction::Dialect;
 
 /// How a statement names what is bound to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::store) enum Places {
     /// `$1`, `$2`, …, from this one on: in whatever order, and each as often as one likes.
     Numbered(usize),
@@ -12,8 +12,9 @@ pub(in crate::store) enum Places {
 }
 
 impl Places {
-    /// The places of a statement that names each once and in the order in which they are bound. SQLite searches a name of
-    /// its own among all those before it, each time: of thousands in a statement that is most of what it costs.
+    /// The places of a statement that names each once and in the order in which they are bound. SQLite searches what has a
+    /// name among all names before it, when it reads the statement and again when sqlx binds to it: where there are a
+    /// thousand that costs as much as what the statement does.
     pub(in crate::store) fn in_order(dialect: Dialect) -> Self {
         match dialect {
             Dialect::Sqlite => Self::InOrder,
