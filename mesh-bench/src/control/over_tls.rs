@@ -33,6 +33,8 @@ struct Cluster {
     empty: u64,
     /// And with all nodes, and no connection.
     without_agents: u64,
+    /// With nothing beside it.
+    alone: Option<Idle>,
     idle: Vec<Idle>,
     back: Vec<Back>,
 }
@@ -71,6 +73,7 @@ impl Cluster {
             nodes,
             empty,
             without_agents: 0,
+            alone: None,
             idle: Vec::new(),
             back: Vec::new(),
         }

@@ -290,9 +290,10 @@ async fn a_certificate_is_signed_by_the_authority_that_signs_when_it_is_noted() 
     give(&pair.setups[0], &pair.setups[1]);
     // It hears of the next one.
     assert_eq!(renewing.renew(&pair.running[1]).await.status, 200);
-    // Whoever changes credentials waits for this.
+    // Whoever changes credentials waits for this, and goes on in the order in which it came: that of an update would have all
+    // of them begin anew.
     let mut locking = PgConnection::connect(&pair.url).await.unwrap();
-    sqlx::raw_sql("BEGIN; UPDATE cluster SET revision = revision WHERE id = 1")
+    sqlx::raw_sql("BEGIN; SELECT 1 FROM cluster WHERE id = 1 FOR UPDATE")
         .execute(&mut locking)
         .await
         .unwrap();

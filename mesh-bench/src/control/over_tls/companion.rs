@@ -1,9 +1,17 @@
 //! Plain agents in a process of their own, beside those of this one.
 
-use std::{env, io::Read as _, net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    env,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::process::CommandExt as _,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use mesh_rest::admitted::Admitted;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -11,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::agents_of;
+use super::{agents_of, idle::Activity};
 use crate::control::{
     connection::Way,
     measure::{PATIENCE, all_wait},
@@ -27,7 +35,8 @@ const ENDS: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
     address: SocketAddr,
-    nodes: Vec<Admitted>,
+    /// Each with its host's address.
+    nodes: Vec<(Ipv4Addr, Admitted)>,
 }
 
 /// The process. Dropping it ends it.
@@ -44,16 +53,27 @@ impl Companion {
         address: SocketAddr,
         nodes: &[(Admitted, Way)],
     ) -> anyhow::Result<Self> {
-        let mut child = Command::new(env::current_exe()?)
+        let mut command = std::process::Command::new(env::current_exe()?);
+        command
             .args(["control", "--companion"])
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::piped());
+        // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
+        unsafe {
+            command
+                .pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+        }
+        let mut child = Command::from(command)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start the plain agents")?;
         let mut stdin = child.stdin.take().context("no standard input")?;
         let stdout = child.stdout.take().context("no standard output")?;
-        let nodes = nodes.iter().map(|(node, _)| node.clone()).collect();
+        let nodes = nodes.iter().map(|(node, way)| {
+            let from = way.from.context("a node without an address")?;
+            Ok((from, node.clone()))
+        });
+        let nodes = nodes.collect::<anyhow::Result<_>>()?;
         let mut told = serde_json::to_vec(&Told { address, nodes })?;
         told.push(b'\n');
         stdin.write_all(&told).await?;
@@ -69,28 +89,23 @@ impl Companion {
         })
     }
 
-    /// Ends it.
-    ///
-    /// # Errors
-    ///
-    /// Requests have failed.
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
+    /// Ends it. What its agents did since they all waited.
+    pub(super) async fn stop(self) -> anyhow::Result<Activity> {
         let Self {
             mut child,
             stdin,
             mut stdout,
         } = self;
         drop(stdin);
-        let failed = timeout(ENDS, stdout.next_line())
+        let ended = async {
+            let told = stdout.next_line().await?;
+            let status = child.wait().await?;
+            let told = told.with_context(|| format!("the plain agents ended: {status}"))?;
+            anyhow::Ok(serde_json::from_str(&told)?)
+        };
+        timeout(ENDS, ended)
             .await
-            .context("the plain agents do not end")??;
-        match failed.as_deref() {
-            Some("0") => {}
-            Some(failed) => bail!("{failed} plain requests failed"),
-            None => bail!("the plain agents ended before they were told to"),
-        }
-        child.wait().await?;
-        Ok(())
+            .context("the plain agents do not end")?
     }
 }
 
@@ -99,14 +114,26 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let mut told = String::new();
     std::io::stdin().read_line(&mut told)?;
     let told: Told = serde_json::from_str(&told).context("this is started by --tls alone")?;
-    let ways = (0..).map(|number| Way::from(told.address).of_host(number));
-    let nodes: Vec<_> = told.nodes.into_iter().zip(ways).collect();
+    let way = Way::from(told.address);
+    let nodes: Vec<_> = (told.nodes.into_iter())
+        .map(|(from, node)| {
+            let from = Some(from);
+            (
+                node,
+                Way {
+                    from,
+                    ..way.clone()
+                },
+            )
+        })
+        .collect();
     let agents = agents_of(&nodes).await?;
     all_wait(&agents, nodes.len()).await?;
     println!("{WAITING}");
-    let failed = agents.counts().1;
+    let (began, before) = (Instant::now(), agents.counts());
     // Until it is closed.
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
-    println!("{}", agents.counts().1 - failed);
+    let activity = Activity::since(began, before, agents.counts());
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&activity)?)?;
     Ok(())
 }

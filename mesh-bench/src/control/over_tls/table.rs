@@ -76,6 +76,15 @@ pub(super) fn text(plain: &Cluster, over_tls: &Cluster) -> String {
             format!("{:.digits$}", of(over_tls)),
         ]);
     }
+    let alone = |it: &Cluster| {
+        let cores = it.alone.as_ref().map(|alone| alone.cores);
+        cores.map_or_else(String::new, |cores| format!("{cores:.3}"))
+    };
+    figures.add_row([
+        "idle with nothing beside it, cores".to_owned(),
+        alone(plain),
+        alone(over_tls),
+    ]);
     let attempts = |it: &Cluster| it.back.iter().map(|round| round.attempts).sum::<u64>();
     figures.add_row([
         "failed attempts until all are back".to_owned(),
@@ -95,7 +104,7 @@ pub(super) fn text(plain: &Cluster, over_tls: &Cluster) -> String {
         (
             "idle CPU over TLS, more than plain",
             format!("≤ {:.0} %", MOST_MORE * 100.0),
-            format!("{:.0} % (rounds: {})", more * 100.0, each.join(", ")),
+            format!("{:.1} % (rounds: {})", more * 100.0, each.join(", ")),
             more <= MOST_MORE,
         ),
         (
