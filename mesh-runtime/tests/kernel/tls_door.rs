@@ -262,8 +262,9 @@ async fn handshakes_that_stop_half_way_are_bounded_end_and_keep_nobody_out() {
         assert!(status.is_ok(), "round {round}: {status:?}");
         most = most.max(door.callers());
     }
-    // 128 that shake hands, and a few that have and have gone.
-    assert!((100..150).contains(&most), "{most}");
+    // 128 that shake hands, and those that have made room for others and are not taken down yet: the one that accepts pauses
+    // after 128 (a task's budget in Tokio). And a few that have and have gone.
+    assert!((100..280).contains(&most), "{most}");
     // They end by themselves.
     let until = Instant::now() + DEADLINE;
     while door.callers() > 0 {
