@@ -168,13 +168,7 @@ impl Arguments {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
-        unsafe {
-            command
-                .pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
-        }
-        let mut child = Command::from(command)
-            .kill_on_drop(true)
+        let mut child = ends_with_us(command)
             .spawn()
             .context("cannot start the control plane")?;
         let pid = child.id().context("the control plane ended at once")?;
@@ -204,6 +198,17 @@ impl Arguments {
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
         Ok((child, pid, address))
     }
+}
+
+/// Has a process that is yet to be started end when its handle is dropped, and when this process ends, however it does.
+pub(crate) fn ends_with_us(mut command: std::process::Command) -> Command {
+    // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+    }
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
+    command
 }
 
 /// In the directory that QUILT_MESH_BIN_DIR names, else beside this program.

@@ -4,18 +4,16 @@ use std::{
     env,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
-    os::unix::process::CommandExt as _,
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use mesh_rest::admitted::Admitted;
-use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    process::{Child, ChildStdin, ChildStdout},
     time::timeout,
 };
 
@@ -23,6 +21,7 @@ use super::{agents_of, idle::Activity};
 use crate::control::{
     connection::Way,
     measure::{PATIENCE, all_wait},
+    server::ends_with_us,
 };
 
 /// What it says when all its agents wait.
@@ -58,13 +57,7 @@ impl Companion {
             .args(["control", "--companion"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
-        unsafe {
-            command
-                .pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
-        }
-        let mut child = Command::from(command)
-            .kill_on_drop(true)
+        let mut child = ends_with_us(command)
             .spawn()
             .context("cannot start the plain agents")?;
         let mut stdin = child.stdin.take().context("no standard input")?;
@@ -117,14 +110,9 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let way = Way::from(told.address);
     let nodes: Vec<_> = (told.nodes.into_iter())
         .map(|(from, node)| {
-            let from = Some(from);
-            (
-                node,
-                Way {
-                    from,
-                    ..way.clone()
-                },
-            )
+            let mut way = way.clone();
+            way.from = Some(from);
+            (node, way)
         })
         .collect();
     let agents = agents_of(&nodes).await?;
