@@ -17,18 +17,46 @@ use mesh_client::Client;
 
 use options::{Command, Options};
 
+/// What a command came to, as its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// What was asked for is done, or what was looked at is as it should be: 0.
+    Fine,
+    /// What was looked at is not as it should be: 1.
+    #[expect(dead_code, reason = "no command that judges yet")]
+    Wrong,
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        Self::from(match verdict {
+            Verdict::Fine => 0,
+            Verdict::Wrong => 1,
+        })
+    }
+}
+
+/// What was asked for could not be done.
+const NOT_DONE: u8 = 1;
+/// It cannot be told how things are.
+const CANNOT_TELL: u8 = 2;
+
 fn main() -> ExitCode {
     let options = Options::parse();
+    let failed = match options.command.judges() {
+        true => CANNOT_TELL,
+        false => NOT_DONE,
+    };
     match run(options) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(verdict) => verdict.into(),
         Err(error) => {
             eprintln!("meshctl: {error:#}");
-            ExitCode::FAILURE
+            failed.into()
         }
     }
 }
 
-fn run(options: Options) -> anyhow::Result<()> {
+fn run(options: Options) -> anyhow::Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -36,11 +64,12 @@ fn run(options: Options) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut client = Client::connect(&options.socket).await?;
         match options.command {
-            Command::Attach(attach) => attach::attach(&mut client, attach).await,
-            Command::Detach(detach) => Ok(client.detach(detach.whose.owner()).await?),
-            Command::Addresses(list) => addresses::list(&mut client, list).await,
-            Command::Release(release) => Ok(client.release(release.whose.owner()).await?),
+            Command::Attach(attach) => attach::attach(&mut client, attach).await?,
+            Command::Detach(detach) => client.detach(detach.whose.owner()).await?,
+            Command::Addresses(list) => addresses::list(&mut client, list).await?,
+            Command::Release(release) => client.release(release.whose.owner()).await?,
         }
+        Ok(Verdict::Fine)
     })
 }
 

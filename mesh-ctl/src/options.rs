@@ -36,6 +36,15 @@ pub(crate) enum Command {
     Release(Release),
 }
 
+impl Command {
+    /// Whether its exit code says how something is, and not whether something was done.
+    pub(crate) fn judges(&self) -> bool {
+        match self {
+            Self::Attach(_) | Self::Detach(_) | Self::Addresses(_) | Self::Release(_) => false,
+        }
+    }
+}
+
 /// One interface of one container.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Whose {

@@ -45,7 +45,10 @@ mod runtime;
 mod settings;
 mod wanted;
 
-pub use api::{dataplane::DataplaneService, quilt::QuiltService, tcp_address::TcpAddress};
+pub use api::{
+    dataplane::DataplaneService, inspect::InspectService, quilt::QuiltService,
+    tcp_address::TcpAddress,
+};
 pub use cleanup::{CleanupError, CleanupReport, cleanup};
 pub use instance_lock::LockError;
 pub use mesh_ipam::Tombstones;

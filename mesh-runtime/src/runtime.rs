@@ -10,7 +10,7 @@ use std::{
 
 use mesh_ipam::Ipam;
 use mesh_proto::{
-    mesh::mesh_dataplane_server::MeshDataplaneServer,
+    mesh::{mesh_dataplane_server::MeshDataplaneServer, mesh_inspect_server::MeshInspectServer},
     quilt::quilt_runtime_server::QuiltRuntimeServer,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +21,7 @@ use crate::{
     api::{
         command::{Command, Commands},
         dataplane::DataplaneService,
+        inspect::InspectService,
         quilt::QuiltService,
         tcp_address::TcpAddress,
     },
@@ -202,6 +203,12 @@ impl MeshRuntime {
     pub fn local_dataplane(&self) -> MeshDataplaneServer<DataplaneService> {
         let registry = self.registry.clone();
         self.dataplane(registry.map_err(Status::failed_precondition))
+    }
+
+    /// The service `mesh.MeshInspect`: what `meshctl` asks of a node. It tells what containers send to each other: serve it
+    /// where [`local_dataplane`](Self::local_dataplane) is served.
+    pub fn inspect(&self) -> MeshInspectServer<InspectService> {
+        MeshInspectServer::new(InspectService::new(self.commands.clone()))
     }
 
     fn dataplane(

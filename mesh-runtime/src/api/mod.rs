@@ -4,6 +4,7 @@ pub(crate) mod ask;
 mod capabilities;
 pub(crate) mod command;
 pub(crate) mod dataplane;
+pub(crate) mod inspect;
 pub(crate) mod quilt;
 mod registry;
 pub(crate) mod tcp_address;

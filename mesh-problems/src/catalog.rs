@@ -1,0 +1,82 @@
+//! Every problem there is, by who finds it.
+
+use crate::Kind;
+
+/// Defines kinds, and lists them.
+macro_rules! kinds {
+    ($($name:ident = $code:literal, $severity:ident, $title:literal, breaks $breaks:literal, remedy $remedy:literal;)*) => {
+        $(
+            #[doc = $title]
+            pub static $name: Kind = Kind {
+                code: $code,
+                severity: Severity::$severity,
+                title: $title,
+                breaks: $breaks,
+                remedy: $remedy,
+            };
+        )*
+
+        /// All of these, in this order.
+        pub static ALL: &[&Kind] = &[$(&$name),*];
+    };
+}
+
+pub mod dataplane;
+
+/// Kinds that one part of the product finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Chapter {
+    /// What these are about, as a heading.
+    pub title: &'static str,
+    /// Who finds them, and where they are shown.
+    pub about: &'static str,
+    /// The kinds.
+    pub kinds: &'static [&'static Kind],
+}
+
+/// All kinds.
+pub static CHAPTERS: &[Chapter] = &[Chapter {
+    title: "The data plane",
+    about: "The runtime finds these whenever it compares the kernel with what is wanted, at once after a change and every \
+            few seconds besides.",
+    kinds: dataplane::ALL,
+}];
+
+/// The kind with that code, if this version knows it.
+#[must_use]
+pub fn find(code: &str) -> Option<&'static Kind> {
+    let mut kinds = CHAPTERS.iter().flat_map(|chapter| chapter.kinds);
+    kinds.find(|kind| kind.code == code).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_words_of_their_own_and_every_kind_says_what_it_breaks_and_what_to_do() {
+        let mut codes = BTreeSet::new();
+        for kind in CHAPTERS.iter().flat_map(|chapter| chapter.kinds) {
+            let Kind { code, title, .. } = kind;
+            assert!(codes.insert(code), "{code} is there twice");
+            let well_formed = code
+                .split('-')
+                .all(|word| !word.is_empty() && word.chars().all(|it| it.is_ascii_lowercase()));
+            assert!(well_formed && code.len() <= 32, "{code}");
+            for text in [title, &kind.breaks, &kind.remedy] {
+                assert!(!text.is_empty(), "{code}");
+                assert!(!text.ends_with(['.', ';', ':']), "{code}: {text}");
+                // They stand one behind the other in one line.
+                assert_eq!(text.trim(), *text, "{code}");
+                assert!(
+                    !text.contains(['\n', '\t']) && !text.contains("  "),
+                    "{code}: {text}"
+                );
+            }
+            assert_eq!(find(code), Some(*kind));
+        }
+        assert_eq!(find("none"), None);
+    }
+}
