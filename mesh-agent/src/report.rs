@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use mesh_problems::Finding;
 use mesh_proto::mesh::{
     GetStatusResponse, ListPeersResponse, PeerStatus, TrafficCounters, fast_path_status::State,
 };
@@ -16,8 +17,8 @@ use crate::runtime_client::{CallError, RuntimeAddress, RuntimeConnection};
 /// the data plane has room for, and the control plane takes.
 const PEERS_LIMIT: usize = 65_536;
 
-/// Most problems that it tells about, and of each so many characters.
-const PROBLEMS_LIMIT: (usize, usize) = (16, 200);
+/// Most findings that it tells about, the gravest first.
+const FINDINGS_LIMIT: usize = 64;
 
 /// Asks the runtime what to report. It has a connection of its own, so that a runtime that
 /// hangs keeps nothing else waiting.
@@ -89,15 +90,14 @@ fn data_plane(status: GetStatusResponse) -> DataPlane {
         Ok(State::Off) => "off",
         Ok(State::Unspecified) | Err(_) => "unknown",
     };
-    let (most, characters) = PROBLEMS_LIMIT;
-    let short = |text: &String| text.chars().take(characters).collect();
+    let findings = status.findings.into_iter().take(FINDINGS_LIMIT);
     DataPlane {
         version: status.version,
         fast_path: word.to_owned(),
         reason: fast_path.reason,
         host_address: status.host_address.parse().ok(),
         generation: countable(status.generation),
-        problems: status.problems.iter().take(most).map(short).collect(),
+        findings: findings.map(Finding::from).collect(),
         drops: status
             .drops
             .into_iter()
@@ -153,6 +153,7 @@ fn bytes(peer: &PeerTraffic) -> u64 {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use mesh_problems::{Problem, catalog::dataplane::VXLAN_TAKEN};
     use mesh_proto::mesh::{FastPathStatus, Peer};
 
     use super::*;
@@ -177,6 +178,7 @@ mod tests {
 
     #[test]
     fn status_and_counters_are_carried_as_they_are() {
+        let finding = Finding::of(&Problem::new(&VXLAN_TAKEN, "port 4789 is taken"), 7);
         let status = GetStatusResponse {
             version: "1.2.3".to_owned(),
             host_address: "192.0.2.1".to_owned(),
@@ -187,7 +189,7 @@ mod tests {
                 reason: "no tcx".to_owned(),
                 ..FastPathStatus::default()
             }),
-            problems: vec!["port 4789 is taken".to_owned()],
+            findings: vec![finding.clone().into()],
             drops: [("stranger".to_owned(), 3)].into(),
             ..GetStatusResponse::default()
         };
@@ -202,7 +204,7 @@ mod tests {
         assert_eq!(data_plane.reason, "no tcx");
         assert_eq!(data_plane.host_address, Some([192, 0, 2, 1].into()));
         assert_eq!(data_plane.drops["stranger"], 3);
-        assert_eq!(data_plane.problems, ["port 4789 is taken"]);
+        assert_eq!(data_plane.findings, [finding]);
         assert_eq!(report.peers.len(), 1, "who exchanges nothing is left out");
         assert_eq!(report.peers[0].subnet, "10.42.2.0/24");
         assert_eq!(report.peers[0].tx_packets, 10);

@@ -24,7 +24,7 @@ pub(crate) async fn status(network: &Network) -> Result<(), Failure> {
                 .to_owned(),
         ));
     }
-    let problems = status.problems.join("; ");
+    let problems = status.problems().join("; ");
     if status.host_address.is_empty() {
         return Err(unavailable(format!(
             "this node's address on the underlay is not known yet: {problems}"

@@ -137,7 +137,7 @@ async fn nodes(testbed: &Testbed) -> anyhow::Result<Vec<Node>> {
     let mut nodes = Vec::new();
     for host in testbed.hosts() {
         let status = host.status().await?;
-        let fast_path = status.fast_path.unwrap_or_default();
+        let fast_path = status.fast_path.clone().unwrap_or_default();
         let node = registered
             .iter()
             .find(|node| node.hostname == host.name())
@@ -150,7 +150,7 @@ async fn nodes(testbed: &Testbed) -> anyhow::Result<Vec<Node>> {
             fast_path: fast_path.state().as_str_name().to_owned(),
             fast_path_reason: fast_path.reason,
             attach_mode: fast_path.attach_mode,
-            problems: status.problems,
+            problems: status.problems(),
         });
     }
     Ok(nodes)

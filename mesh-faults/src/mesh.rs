@@ -251,7 +251,7 @@ impl Mesh {
                     continue;
                 }
             };
-            unready.extend(status.problems.iter().map(|it| format!("{name}: {it}")));
+            unready.extend(status.problems().iter().map(|it| format!("{name}: {it}")));
             if status.suspect_peers > 0 {
                 unready.push(format!("{name}: {} suspect peers", status.suspect_peers));
             }

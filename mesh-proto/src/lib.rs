@@ -3,6 +3,8 @@
 //! [`quilt`] is the frozen contract with container runtimes, [`mesh`] what this project
 //! adds to it. The comments of the `.proto` files are the documentation of both.
 
+mod finding;
+
 /// Package `quilt`: the three calls every runtime serves.
 #[allow(
     missing_docs,

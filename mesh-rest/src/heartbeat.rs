@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use mesh_problems::Finding;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 /// The body of `POST /api/nodes/{id}/heartbeat`.
@@ -50,9 +51,9 @@ pub struct DataPlane {
     /// Generation of the peer set that the kernel shows.
     #[serde(deserialize_with = "count")]
     pub generation: u64,
-    /// What keeps the kernel from the wanted state; empty when all is well.
+    /// What is not as it should be on the node, the gravest first; empty when all is well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<String>,
+    pub findings: Vec<Finding>,
     /// Dropped packets by reason.
     #[serde(
         skip_serializing_if = "BTreeMap::is_empty",

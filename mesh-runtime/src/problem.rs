@@ -1,8 +1,18 @@
 //! What keeps the kernel from the wanted state.
 
-use std::net::Ipv4Addr;
+use std::{fmt, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use mesh_problems::{
+    Problem as Told,
+    catalog::dataplane::{
+        ADDRESS_CONTESTED, DEVICE_NAME_TAKEN, FAST_PATH_REFUSED, FOREIGN_ADDRESS, FOREIGN_FIREWALL,
+        FOREIGN_MASQUERADE, FOREIGN_ROUTE, FOREIGN_ROUTE_TO_PART, HOST_ADDRESS_NOT_HERE,
+        IPSEC_POLICY, KERNEL_REFUSES, KERNEL_UNREADABLE, NARROW_PEERS, NO_ADDRESS_TRANSLATION,
+        NO_GUARD_PROGRAMS, NO_GUARD_RULES, NO_HOST_ADDRESS, NO_ROUTE_TO_PEERS, POLICY_RULE,
+        SMALL_MTU, STATE_NOT_KEPT, UNDERLAY_NOT_ETHERNET, VXLAN_SWALLOWED, VXLAN_TAKEN,
+    },
+};
 
 use crate::{
     desired::{firewall::Passage, holders::Contest, underlay::EXPECTED_MTU},
@@ -13,22 +23,13 @@ use crate::{
 
 /// What keeps the kernel from the wanted state. It is reported until it is gone, and what
 /// it stands in the way of is tried again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
     /// Nothing says which address is the node's.
-    #[error(
-        "this node's underlay address is not known: there is no default route, and {candidates}; \
-         start with --host-ip ADDRESS"
-    )]
     NoHostAddress { candidates: String },
     /// The node's address is not on any interface.
-    #[error(
-        "host address {0} is on no interface of this host: give an interface that address, or \
-         correct --host-ip on runtime and agent"
-    )]
     HostAddressNotHere(Ipv4Addr),
     /// A device of ours cannot have its name.
-    #[error("{name} exists and is {what}: rename or delete it, or choose another name ({option})")]
     NameTaken {
         device: Device,
         name: String,
@@ -36,119 +37,51 @@ pub(crate) enum Problem {
         option: &'static str,
     },
     /// A policy rule decides before our routes.
-    #[error(
-        "a policy rule before that of table main (ip rule) sends what is for {} {}: let our routes decide first \
-         (ip rule add priority {} to {cluster} lookup main), or delete that rule", .diversion.subnet,
-        elsewhere(.over.as_deref()), .diversion.before
-    )]
     Diverted {
         diversion: Diversion,
         over: Option<String>,
         cluster: Ipv4Net,
     },
     /// Policies of IPsec are about VXLAN to or from some peers.
-    #[error(
-        "an IPsec policy is about VXLAN to or from {} (ip xfrm policy): what these peers exchange takes the kernel path, \
-         which heeds it; have the policy leave out UDP port 4789 if they shall use the fast path", name_some(.0)
-    )]
     Transformed(Vec<Ipv4Addr>),
     /// The underlay leaves containers less than everybody counts on.
-    #[error(
-        "containers have an MTU of {overlay_mtu} only, because that of {interface} is so small: raise it (ip link set \
-         {interface} mtu 1500), or have peers reached over another interface"
-    )]
     SmallMtu { interface: String, overlay_mtu: u32 },
     /// An address within the cluster's network that is none of ours.
-    #[error(
-        "{interface} has the address {address}, which lies within the cluster's network: what is for the containers \
-         of its subnet may not reach them; take it away (ip address delete {address} dev {interface})"
-    )]
     ForeignAddress { address: Ipv4Net, interface: String },
     /// A route of somebody else to a part of a peer's subnet.
-    #[error(
-        "the route to a part of {destination} belongs to somebody else ({description}): what is for those containers \
-         goes there; delete it (ip route delete {part}) if they shall be reached over the overlay"
-    )]
     PartOfPeer {
         destination: Ipv4Net,
         part: Ipv4Net,
         description: String,
     },
     /// Another VXLAN device has our VNI and port.
-    #[error(
-        "UDP port {port} with VNI {vni} is taken by the vxlan device {name}, which is not ours: \
-         delete it (ip link delete {name}) or stop what made it"
-    )]
     PortTakenByVxlan { name: String, vni: u32, port: u16 },
     /// A route of somebody else is in the way.
-    #[error(
-        "the route to {destination} belongs to somebody else ({description}): it is left alone; \
-         delete it (ip route delete {destination}) if the peer shall be reached over the overlay"
-    )]
     ForeignRoute {
         destination: Ipv4Net,
         description: String,
     },
     /// The kernel refused a change.
-    #[error("cannot {change}: {reason}")]
     ChangeFailed { change: Change, reason: String },
     /// Reading the kernel's state failed.
-    #[error("cannot read the kernel's network state: {0}")]
     Observe(String),
     /// No way to the hosts of some peers.
-    #[error("this host has no route to {}: check its interfaces and default route", name_some(.0))]
     NoRoute(Vec<Ipv4Addr>),
     /// Peers that take smaller packets than everybody counts on.
-    #[error(
-        "containers behind {} get packets of less than {EXPECTED_MTU} bytes alone, on which programs rely: there, ip link set the interface \
-         of the underlay to an MTU of 1330 or more", count_some(.0)
-    )]
     NarrowPeers(Vec<Ipv4Addr>),
     /// The disk does not take the wanted state.
-    #[error(
-        "the wanted state is not kept on disk ({0}): packets pass, but after a reboot the overlay waits \
-         for the agent, and addresses are neither leased nor given back; make room or permit writing, or \
-         choose --state-dir"
-    )]
     StateNotKept(String),
     /// Underlay interfaces that the fast path cannot use.
-    #[error(
-        "no fast path over {}: packets have no Ethernet header there; those to and from peers \
-         behind it go over the kernel path", .0.join(", ")
-    )]
     NotEthernet(Vec<String>),
     /// More than one container holds an address.
-    #[error(
-        "address {} is held by several containers: the one behind {} has it, because {}, and \
-         not {}; take it from all but one", .0.address, .0.holder, .0.reason(), .0.others.join(", ")
-    )]
     Contested(Contest),
     /// The packet filter does not guard.
-    #[error(
-        "the guards' nftables rules are not in place ({0}): no port is published, VXLAN from strangers is taken where no eBPF \
-         program guards, and the underlay can reach into containers"
-    )]
     NoFirewall(String),
     /// The kernel cannot translate addresses.
-    #[error(
-        "the kernel refuses the nftables rules that translate addresses ({0}): the guards stand, but containers do \
-         not go out under their host's address, and published ports lead nowhere; load its modules (modprobe -a \
-         nft_chain_nat nft_nat nft_masq nft_objref), and it is tried again within five minutes"
-    )]
     NoTranslation(String),
     /// Somebody else's rule gives what containers send to other nodes another source.
-    #[error(
-        "a rule of somebody else masquerades what containers send to other nodes, which drop it there \
-         (foreign_source): have it leave out the cluster (ip daddr != {cluster}; `nft list ruleset` and \
-         `iptables-save -t nat` show it), and end what it has begun: conntrack -D -s {subnet} -d {cluster}"
-    )]
     Masqueraded { subnet: Ipv4Net, cluster: Ipv4Net },
     /// Somebody else's rules drop all that takes a way over this host.
-    #[error(
-        "none of the last connections {} has passed the packet filter of somebody else on this host, which no rule \
-         of ours overrules: unless that is meant, {}", traffic(*.passage),
-        door(*.passage, .bridge, .overlay, *.subnet, *.port)
-    )]
     Blocked {
         passage: Passage,
         bridge: String,
@@ -158,22 +91,151 @@ pub(crate) enum Problem {
         port: u16,
     },
     /// Somebody between the hosts drops VXLAN, and neither host sees it.
-    #[error(
-        "something on the way swallows UDP port {port} (VXLAN) to or from {}: let it through, or have all nodes use \
-         another port (--vxlan-port of the control plane). Their hosts answer otherwise, and nothing comes over the \
-         overlay: a hypervisor, a security group, or a packet filter on the way or there drops it; or the agents there \
-         have not heard of this node yet", count_some(.peers)
-    )]
     Swallowed { peers: Vec<Ipv4Addr>, port: u16 },
     /// No eBPF program guards.
-    #[error(
-        "no eBPF program guards what containers send ({0}): one may speak from another's address; the \
-         nftables rules hold the rest"
-    )]
     Unguarded(String),
     /// The fast path refused its state.
-    #[error("fast path: {0}")]
     FastPath(String),
+}
+
+impl Problem {
+    /// As operators are told of it: which of the catalogue it is, with what was observed.
+    #[must_use]
+    pub(crate) fn told(&self) -> Told {
+        match self {
+            Self::NoHostAddress { candidates } => Told::new(
+                &NO_HOST_ADDRESS,
+                format!("this node's underlay address is not known: there is no default route, and {candidates}"),
+            )
+            .remedied_by("start with --host-ip ADDRESS"),
+            Self::HostAddressNotHere(address) => Told::new(
+                &HOST_ADDRESS_NOT_HERE,
+                format!("host address {address} is on no interface of this host"),
+            ),
+            Self::NameTaken { name, what, option, .. } => {
+                Told::new(&DEVICE_NAME_TAKEN, format!("{name} exists and is {what}"))
+                    .remedied_by(format!("rename or delete it, or choose another name ({option})"))
+            }
+            Self::Diverted { diversion, over, cluster } => Told::new(
+                &POLICY_RULE,
+                format!(
+                    "a policy rule before that of table main (ip rule) sends what is for {} {}",
+                    diversion.subnet,
+                    elsewhere(over.as_deref())
+                ),
+            )
+            .remedied_by(format!(
+                "let our routes decide first (ip rule add priority {} to {cluster} lookup main), or delete that rule",
+                diversion.before
+            )),
+            Self::Transformed(peers) => Told::new(
+                &IPSEC_POLICY,
+                format!("an IPsec policy is about VXLAN to or from {} (ip xfrm policy)", name_some(peers)),
+            ),
+            Self::SmallMtu { interface, overlay_mtu } => Told::new(
+                &SMALL_MTU,
+                format!("containers have an MTU of {overlay_mtu} only, because that of {interface} is so small"),
+            )
+            .remedied_by(format!(
+                "raise it (ip link set {interface} mtu 1500), or have peers reached over another interface"
+            )),
+            Self::ForeignAddress { address, interface } => Told::new(
+                &FOREIGN_ADDRESS,
+                format!("{interface} has the address {address}, which lies within the cluster's network"),
+            )
+            .remedied_by(format!("take it away (ip address delete {address} dev {interface})")),
+            Self::PartOfPeer { destination, part, description } => Told::new(
+                &FOREIGN_ROUTE_TO_PART,
+                format!("the route to a part of {destination} belongs to somebody else ({description})"),
+            )
+            .remedied_by(format!(
+                "delete it (ip route delete {part}) if they shall be reached over the overlay"
+            )),
+            Self::PortTakenByVxlan { name, vni, port } => Told::new(
+                &VXLAN_TAKEN,
+                format!("UDP port {port} with VNI {vni} is taken by the vxlan device {name}, which is not ours"),
+            )
+            .remedied_by(format!("delete it (ip link delete {name}) or stop what made it")),
+            Self::ForeignRoute { destination, description } => Told::new(
+                &FOREIGN_ROUTE,
+                format!("the route to {destination} belongs to somebody else ({description})"),
+            )
+            .remedied_by(format!(
+                "delete it (ip route delete {destination}) if the peer shall be reached over the overlay"
+            )),
+            Self::ChangeFailed { change, reason } => {
+                Told::new(&KERNEL_REFUSES, format!("cannot {change}: {reason}"))
+            }
+            Self::Observe(reason) => {
+                Told::new(&KERNEL_UNREADABLE, format!("cannot read the kernel's network state: {reason}"))
+            }
+            Self::NoRoute(peers) => Told::new(
+                &NO_ROUTE_TO_PEERS,
+                format!("this host has no route to {}", name_some(peers)),
+            )
+            .remedied_by("check its interfaces and default route"),
+            Self::NarrowPeers(peers) => Told::new(
+                &NARROW_PEERS,
+                format!("containers behind {} get packets of less than {EXPECTED_MTU} bytes alone", count_some(peers)),
+            ),
+            Self::StateNotKept(reason) => {
+                Told::new(&STATE_NOT_KEPT, format!("the wanted state is not kept on disk ({reason})"))
+            }
+            Self::NotEthernet(interfaces) => Told::new(
+                &UNDERLAY_NOT_ETHERNET,
+                format!("no fast path over {}: packets have no Ethernet header there", interfaces.join(", ")),
+            ),
+            Self::Contested(contest) => Told::new(
+                &ADDRESS_CONTESTED,
+                format!(
+                    "address {} is held by several containers: the one behind {} has it, because {}, and not {}",
+                    contest.address,
+                    contest.holder,
+                    contest.reason(),
+                    contest.others.join(", ")
+                ),
+            ),
+            Self::NoFirewall(reason) => {
+                Told::new(&NO_GUARD_RULES, format!("the guards' nftables rules are not in place ({reason})"))
+            }
+            Self::NoTranslation(reason) => Told::new(
+                &NO_ADDRESS_TRANSLATION,
+                format!("the kernel refuses the nftables rules that translate addresses ({reason})"),
+            ),
+            Self::Masqueraded { subnet, cluster } => Told::new(
+                &FOREIGN_MASQUERADE,
+                "a rule of somebody else masquerades what containers send to other nodes",
+            )
+            .remedied_by(format!(
+                "have it leave out the cluster (ip daddr != {cluster}; `nft list ruleset` and `iptables-save -t nat` \
+                 show it), and end what it has begun: conntrack -D -s {subnet} -d {cluster}"
+            )),
+            Self::Blocked { passage, bridge, overlay, subnet, port } => Told::new(
+                &FOREIGN_FIREWALL,
+                format!(
+                    "none of the last connections {} has passed the packet filter of somebody else on this host",
+                    traffic(*passage)
+                ),
+            )
+            .remedied_by(format!("unless that is meant, {}", door(*passage, bridge, overlay, *subnet, *port))),
+            Self::Swallowed { peers, port } => Told::new(
+                &VXLAN_SWALLOWED,
+                format!("something on the way swallows UDP port {port} (VXLAN) to or from {}", count_some(peers)),
+            ),
+            Self::Unguarded(reason) => Told::new(
+                &NO_GUARD_PROGRAMS,
+                format!("no eBPF program guards what containers send ({reason})"),
+            ),
+            Self::FastPath(reason) => Told::new(&FAST_PATH_REFUSED, format!("fast path: {reason}")),
+        }
+    }
+}
+
+/// In one line: what was observed, what it breaks, what to do.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.told().fmt(f)
+    }
 }
 
 fn elsewhere(over: Option<&str>) -> String {

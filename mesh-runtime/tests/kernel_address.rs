@@ -115,7 +115,7 @@ async fn a_node_that_moves_keeps_its_subnet_and_its_peers_follow_without_a_trace
     let status = b.status().await.unwrap();
     assert_eq!(status.subnet, SUBNET_B);
     assert_eq!(status.host_address, moved.to_string());
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

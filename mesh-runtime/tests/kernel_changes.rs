@@ -346,7 +346,7 @@ async fn a_policy_that_blocks_is_heeded(runtimes: Runtimes) {
         })
         .await
         .unwrap();
-        let problems = host.status().await.unwrap().problems;
+        let problems = host.status().await.unwrap().problems();
         let named = problems
             .iter()
             .any(|it| it.contains(&format!("to or from {other}")));
@@ -354,7 +354,7 @@ async fn a_policy_that_blocks_is_heeded(runtimes: Runtimes) {
         ip(host.netns(), &format!("xfrm policy delete {selector}"));
         all_arrive(&pair, runtimes, 56).await;
         wait_until("no problem any more", SOON, || async {
-            let problems = host.status().await.unwrap().problems;
+            let problems = host.status().await.unwrap().problems();
             problems
                 .is_empty()
                 .then_some(())

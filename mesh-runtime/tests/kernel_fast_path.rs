@@ -553,6 +553,6 @@ async fn both_paths_use_the_port_and_the_vni_that_were_told() {
         let status = a.status().await.unwrap();
         assert_eq!((status.vxlan_port, status.vni), (8472, 7));
         // Nothing else than what was told is taken for the mesh's.
-        assert_eq!(status.problems, [""; 0]);
+        assert_eq!(status.problems(), [""; 0]);
     }
 }

@@ -297,7 +297,7 @@ async fn a_peer_with_a_narrow_card(pair: &Pair) {
     assert!(command.args(words.split(' ')).status().unwrap().success());
     takes_no_more_than(pair, LESS).await;
     mesh_testbed::wait_until("the problem that names it", pair::SOON, || async {
-        let problems = pair.host_a().status().await.unwrap().problems;
+        let problems = pair.host_a().status().await.unwrap().problems();
         let names = |problem: &String| problem.contains("an MTU of 1330 or more");
         match problems.iter().any(names) {
             true => Ok(()),

@@ -125,7 +125,7 @@ async fn a_container_that_just_came_is_limited(mode: &str) {
     wait_left_to_the_kernel(host, &limited, true).await;
     assert!(has_program(host, &limited).await, "there is room for it");
     let status = host.status().await.unwrap();
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
     let log = std::fs::read_to_string(host.log(Daemon::Runtime)).unwrap();
     let complaints = log.lines().filter(|line| line.contains("WARN"));
     let about_it: Vec<_> = complaints.filter(|line| line.contains(port)).collect();

@@ -41,7 +41,7 @@ fn swallow(switch: &NetNs, port: u16) {
 /// What the host says of the port.
 async fn said(host: &Host) -> Result<Option<String>, String> {
     let status = host.status().await.map_err(|error| error.to_string())?;
-    let mut problems = status.problems.into_iter();
+    let mut problems = status.problems().into_iter();
     Ok(problems.find(|it| it.contains("swallows")))
 }
 
@@ -60,14 +60,14 @@ async fn both_say_so(a: &Host, b: &Host, port: u32) {
             assert!(problem.contains(words), "no {words:?} in {problem}");
         }
         // There is no other, as that this host itself drops something.
-        assert_eq!(host.status().await.unwrap().problems, [problem]);
+        assert_eq!(host.status().await.unwrap().problems(), [problem]);
     }
 }
 
 async fn nobody_says_so_any_more(hosts: [&Host; 2]) {
     for host in hosts {
         wait_until("no problem any more", NOTICED, || async {
-            let problems = host.status().await.unwrap().problems;
+            let problems = host.status().await.unwrap().problems();
             problems.is_empty().then_some(()).ok_or(problems.join("; "))
         })
         .await
@@ -209,7 +209,7 @@ async fn a_host_that_drops_it_itself_blames_nobody_else() {
         nft(a.netns(), words);
     }
     let own = wait_until("the host's own problem", NOTICED, || async {
-        let problems = a.status().await.unwrap().problems;
+        let problems = a.status().await.unwrap().problems();
         match problems.iter().any(|it| it.contains("by VXLAN from other")) {
             true => Ok(problems),
             false => Err(problems.join("; ")),

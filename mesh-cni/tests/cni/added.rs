@@ -48,7 +48,7 @@ async fn containers_of_two_hosts_hear_of_each_other_and_their_first_packets_take
     there.check(&alone(second), &db_is).await.unwrap();
     here.status(&alone(first)).await.unwrap();
     for host in testbed.hosts() {
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
 
     here.del(&alone(first), &web_is).await.unwrap();

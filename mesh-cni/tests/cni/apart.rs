@@ -49,7 +49,7 @@ async fn a_second_interface_has_an_address_of_its_own_and_takes_nothing_from_the
         five_of_five(&web, to).await;
     }
     let status = host.status().await.unwrap();
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
 
     // Each goes for itself.
     engine.del(&alone(host), &two).await.unwrap();

@@ -93,7 +93,7 @@ async fn a_port_that_portmap_publishes_answers_and_goes_with_its_container() {
     // That of portmap 1.1.1 looks for the rules in the tables of IPv6 too, where it made none.
     let failed = failure(engine.check(&list, &attachment).await);
     assert_eq!(failed.plugin, "portmap", "{failed}");
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 
     engine.del(&list, &attachment).await.unwrap();
     connect(second.netns(), door).unwrap_err();
@@ -125,7 +125,7 @@ async fn a_container_of_firewall_gets_through_a_closed_forward_chain_and_its_rul
     // A host whose bridges are filtered has also siblings go through that chain.
     five_of_five(&web, address(&beside, 0)).await;
     engine.check(&list, &attachment).await.unwrap();
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 
     engine.del(&list, &attachment).await.unwrap();
     engine.del(&alone(first), &closed).await.unwrap();

@@ -37,7 +37,7 @@ async fn two_hundred_containers_that_come_and_go_sixteen_at_a_time_leave_nothing
     let addresses: BTreeSet<_> = added.iter().map(|result| address(result, 0)).collect();
     assert_eq!(addresses.len(), CONTAINERS);
     assert_eq!(leases(host).await.len(), CONTAINERS);
-    assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     five_of_five(&places[0], *addresses.last().unwrap()).await;
     five_of_five(&places[CONTAINERS - 1], *addresses.first().unwrap()).await;
 

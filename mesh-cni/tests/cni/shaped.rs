@@ -70,7 +70,7 @@ async fn bandwidth_holds_a_container_back(mode: &str) {
     assert!(fast(&counted, &counters(first).await).0 >= 5);
     let its = endpoint(first, beside.address()).await.unwrap();
     assert_eq!(its.kernel_path, "");
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
     let owner = Owner {
         engine: "testbed".to_owned(),
         network: "quilt".to_owned(),

@@ -117,7 +117,7 @@ async fn all_at_once(ports_by: &str) {
     engine.check(&list, &attachment).await.unwrap();
     engine.gc(&list, &[(web.name(), "eth0")]).await.unwrap();
     wait_connected(second.netns(), door).await;
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 
     engine.del(&list, &attachment).await.unwrap();
     connect(second.netns(), door).unwrap_err();

@@ -1,6 +1,6 @@
 //! What a heartbeat carries, read from JSON and bounded.
 //!
-//! What a client gets wrong is refused; what is merely long (a text, a list of problems) is cut, because
+//! What a client gets wrong is refused; what is merely long (a text, a list of findings) is cut, because
 //! a node must not go down for having much to tell.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use ipnet::Ipv4Net;
+use mesh_problems::Finding;
 use mesh_rest::heartbeat::{DataPlane, PeerTraffic};
 use mesh_rest::mtu::{MTU_RANGE, mtu};
 use mesh_rest::problem::FieldError;
@@ -25,8 +26,10 @@ use crate::http::body::Collected;
 pub const MOST_PEERS: usize = 65_536;
 /// The longest text that is kept of each that a report has, in characters.
 const LONGEST_TEXT: usize = 1024;
-/// How many problems, and how many reasons of drops, are kept.
-const MOST_LINES: usize = 256;
+/// How many findings are kept.
+const MOST_FINDINGS: usize = 64;
+/// How many reasons of drops are kept.
+const MOST_REASONS: usize = 256;
 
 /// What a node told with a heartbeat.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -149,7 +152,7 @@ fn bounded(data_plane: DataPlane) -> DataPlane {
         reason,
         host_address,
         generation,
-        problems,
+        findings,
         drops,
     } = data_plane;
     DataPlane {
@@ -158,12 +161,28 @@ fn bounded(data_plane: DataPlane) -> DataPlane {
         reason: cut(reason),
         host_address,
         generation,
-        problems: problems.into_iter().take(MOST_LINES).map(cut).collect(),
+        findings: findings
+            .into_iter()
+            .take(MOST_FINDINGS)
+            .map(short)
+            .collect(),
         drops: drops
             .into_iter()
-            .take(MOST_LINES)
+            .take(MOST_REASONS)
             .map(|(reason, packets)| (cut(reason), packets))
             .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn short(finding: Finding) -> Finding {
+    Finding {
+        code: cut(finding.code),
+        severity: finding.severity,
+        title: cut(finding.title),
+        observed: cut(finding.observed),
+        breaks: cut(finding.breaks),
+        remedy: cut(finding.remedy),
+        since: finding.since,
     }
 }
 

@@ -157,7 +157,7 @@ async fn foreign_device(scene: &mut Scene) -> anyhow::Result<()> {
     newcomer.spawn(Daemon::Agent, &visitor_options(scene.settings.pace))?;
     mesh_testbed::wait_until("a word about foreign0", SOON, async || {
         let status = newcomer.status().await.map_err(|error| error.to_string())?;
-        let problems = status.problems;
+        let problems = status.problems();
         match problems.iter().any(|problem| problem.contains("foreign0")) {
             true => Ok(()),
             false => Err(format!("the problems are {problems:?}")),

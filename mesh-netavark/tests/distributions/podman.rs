@@ -75,7 +75,7 @@ async fn containers_reach_each_other_by_the_fast_path_and_leave_nothing() {
         assert_eq!(leases(host).await, []);
         assert_eq!(container_links(host).await, [""; 0]);
         wait_no_endpoint(host, address).await;
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
     assert_eq!([bridge(first).await, bridge(second).await], before);
 }
@@ -353,7 +353,7 @@ async fn what_podman_prunes_or_refuses_leaves_the_mesh_as_it_was() {
         "Podman removes the network: {pruned}"
     );
     assert_eq!(bridge(first).await, before);
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
     engine
         .run(&["network", "create", "--driver", "quilt", "quilt"])
         .unwrap();

@@ -67,7 +67,7 @@ kinds! {
         breaks "the other nodes drop it (foreign_source)",
         remedy "have that rule leave out the cluster; `nft list ruleset` and `iptables-save -t nat` show it";
     FOREIGN_FIREWALL = "foreign-firewall", Error, "A packet filter of somebody else lets nothing through",
-        breaks "none of the last connections has passed, and no rule of ours overrules it",
+        breaks "no rule of ours overrules it, and what it drops arrives nowhere",
         remedy "have it let through what belongs to the mesh, unless that is meant";
     VXLAN_SWALLOWED = "vxlan-swallowed", Error, "Something on the way swallows VXLAN",
         breaks "their hosts answer otherwise, and nothing comes over the overlay: a hypervisor, a security group, or a packet \

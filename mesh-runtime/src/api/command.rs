@@ -8,6 +8,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use mesh_ipam::Lease;
+use mesh_problems::Finding;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -213,7 +214,7 @@ pub(crate) struct Status {
     pub(crate) routes: usize,
     pub(crate) fast_path: FastPathView,
     pub(crate) endpoints: Vec<EndpointView>,
-    pub(crate) problems: Vec<String>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// The state of the fast path.

@@ -152,7 +152,7 @@ impl MeshDataplane for DataplaneService {
             endpoints: status.endpoints.into_iter().map(endpoint).collect(),
             drops,
             passes,
-            problems: status.problems,
+            findings: status.findings.into_iter().map(Into::into).collect(),
             suspect_peers: count(status.suspect_peers),
             vxlan_port: status.node_settings.vxlan_port.into(),
             vni: status.node_settings.vni,

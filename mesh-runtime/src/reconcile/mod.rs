@@ -25,6 +25,7 @@ mod waiting;
 use std::{io, sync::Arc, time::Duration};
 
 use mesh_ipam::Ipam;
+use mesh_problems::Standing;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +73,8 @@ pub(crate) struct Reconciler {
     /// The entries that are as they are to be.
     settled: Settled,
     problems: Vec<Problem>,
+    /// The same as operators are told of them, and since when.
+    standing: Standing,
     /// Parts of `observed` that a change of our own has outdated.
     outdated: Dirty,
     /// Whether `observed` was read after the last plan: a reading takes the notifications
@@ -119,6 +122,7 @@ impl Reconciler {
             desired: Desired::default(),
             settled: Settled::default(),
             problems: Vec::new(),
+            standing: Standing::default(),
             outdated: Dirty::all(),
             unplanned: false,
             fast_path,

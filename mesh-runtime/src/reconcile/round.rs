@@ -1,5 +1,8 @@
 //! A round: reads the kernel, computes what is missing, makes the changes, and keeps what went wrong.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mesh_problems::{Changes, Severity};
 use tokio::time::Instant;
 
 use super::Reconciler;
@@ -95,15 +98,9 @@ impl Reconciler {
 
     /// Keeps what went wrong for the status, tells it once, and plans the next attempt.
     pub(super) fn note_problems(&mut self, problems: Vec<Problem>) {
-        for problem in &problems {
-            if !self.problems.contains(problem) {
-                tracing::warn!("{problem}");
-            }
-        }
-        for problem in &self.problems {
-            if !problems.contains(problem) {
-                tracing::info!("no longer: {problem}");
-            }
+        if problems != self.problems {
+            let told = problems.iter().map(Problem::told).collect();
+            log(&self.standing.note(told, unix_seconds()));
         }
         self.schedule
             .round_done(Instant::now(), problems.iter().any(Problem::may_pass));
@@ -112,4 +109,26 @@ impl Reconciler {
             self.reconnect(&NetlinkError::Closed);
         }
     }
+}
+
+/// Says what is new among the problems, and what is over.
+fn log(changes: &Changes) {
+    for problem in &changes.new {
+        let code = problem.kind.code;
+        match problem.kind.severity {
+            Severity::Notice => tracing::info!(code, "{problem}"),
+            Severity::Warning => tracing::warn!(code, "{problem}"),
+            Severity::Error => tracing::error!(code, "{problem}"),
+        }
+    }
+    for problem in &changes.gone {
+        tracing::info!(code = problem.kind.code, "no longer: {}", problem.observed);
+    }
+}
+
+/// The wall clock, in Unix seconds; 0 for one that stands before 1970.
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

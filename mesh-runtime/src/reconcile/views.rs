@@ -106,7 +106,7 @@ impl Reconciler {
                 .count(),
             fast_path: self.fast_path_view(),
             endpoints: self.endpoint_views(),
-            problems: self.problems.iter().map(ToString::to_string).collect(),
+            findings: self.standing.findings(),
         }
     }
 

@@ -188,7 +188,7 @@ async fn a_host_with_two_addresses_and_no_default_route_asks_for_the_option() {
     host.ip("address add 198.51.100.1/24 dev eth0");
     let daemon = host.start().await;
     daemon.configure("10.42.1.0/24").await.unwrap();
-    let problems = daemon.status().await.problems;
+    let problems = daemon.status().await.problems();
     assert!(problems[0].contains("--host-ip"), "{problems:?}");
     let error = daemon.inject("10.42.2.0/24", "vxlan100").await.unwrap_err();
     assert!(
@@ -198,7 +198,7 @@ async fn a_host_with_two_addresses_and_no_default_route_asks_for_the_option() {
     // The agent's word settles it, and the injected route follows.
     daemon.sync(1, &[]).await;
     assert_eq!(host.own_routes().len(), 1);
-    assert!(daemon.status().await.problems.is_empty());
+    assert!(daemon.status().await.problems().is_empty());
 }
 
 #[tokio::test]
@@ -226,11 +226,11 @@ async fn a_peer_without_a_way_to_its_host_is_reported_until_there_is_one() {
     daemon.configure("10.42.1.0/24").await.unwrap();
     let answer = daemon.sync(1, &[("10.42.2.0/24", "203.0.113.2")]).await;
     assert!(answer.success && answer.added == 1);
-    let problems = daemon.status().await.problems;
+    let problems = daemon.status().await.problems();
     assert!(
         problems[0].contains("no route to 203.0.113.2"),
         "{problems:?}"
     );
     host.ip("route add 203.0.113.0/24 via 192.0.2.254");
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }

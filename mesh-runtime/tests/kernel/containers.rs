@@ -44,7 +44,7 @@ async fn the_fast_path_is_active_once_subnet_and_underlay_are_known_and_outlives
     daemon.sync(1, &[("10.42.2.0/24", "192.0.2.2")]).await;
     let _inside = container(&host, "c1", "10.42.1.9").await;
     let status = daemon.status().await;
-    let fast_path = status.fast_path.unwrap();
+    let fast_path = status.fast_path.clone().unwrap();
     assert_eq!(fast_path.state(), State::Active, "{}", fast_path.reason);
     for attachment in [
         "eth0: decapsulate",
@@ -57,7 +57,7 @@ async fn the_fast_path_is_active_once_subnet_and_underlay_are_known_and_outlives
             fast_path.attachments
         );
     }
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
 
     daemon.end(Signal::SIGKILL).await;
     let daemon = host.start_with("required", &[]).await;

@@ -99,7 +99,7 @@ async fn the_device_costs_the_bridge_nothing_else() {
     // It is nobody's container.
     let status = daemon.status().await;
     assert!(status.endpoints.is_empty(), "{:?}", status.endpoints);
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
 }
 
 async fn is_put_right(label: &str, damage: &[&str]) {
@@ -156,5 +156,5 @@ async fn an_interface_that_has_the_headroom_devices_name_is_left_alone() {
         shown.contains("bridge") && !shown.contains("master"),
         "{shown}"
     );
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }

@@ -15,13 +15,13 @@ async fn node(label: &str, fast_path: &str) -> (Host, Daemon) {
 /// Waits until a problem with that cure is there, does what it says, and waits until there is none.
 async fn is_cured(host: &Host, daemon: &Daemon, cure: &str) {
     host.eventually_async(&format!("a problem that says {cure:?}"), async || {
-        let problems = daemon.status().await.problems;
+        let problems = daemon.status().await.problems();
         problems.iter().any(|problem| problem.contains(cure))
     })
     .await;
     host.ip(cure.strip_prefix("ip ").unwrap());
     host.eventually_async("no problem", async || {
-        daemon.status().await.problems.is_empty()
+        daemon.status().await.problems().is_empty()
     })
     .await;
 }

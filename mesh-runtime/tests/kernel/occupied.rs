@@ -55,7 +55,7 @@ async fn a_udp_socket_on_the_port_is_named_and_waited_for() {
         daemon
             .status()
             .await
-            .problems
+            .problems()
             .iter()
             .any(|it| it.contains("4789"))
     );
@@ -64,7 +64,7 @@ async fn a_udp_socket_on_the_port_is_named_and_waited_for() {
     host.eventually("the route", |host| host.own_routes().len() == 1)
         .await;
     daemon.configure("10.42.1.0/24").await.unwrap();
-    assert!(daemon.status().await.problems.is_empty());
+    assert!(daemon.status().await.problems().is_empty());
 }
 
 #[tokio::test]

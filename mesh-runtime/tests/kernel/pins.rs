@@ -63,7 +63,7 @@ async fn a_containers_mac_address_is_pinned_to_its_port_and_follows_it() {
     // The kernel forgets it with its port.
     drop(second);
     pinned(&host, MAC, "first").await;
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }
 
 /// Somebody who removes it, or has the bridge learn it elsewhere, has it back where it was.

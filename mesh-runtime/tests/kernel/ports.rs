@@ -93,7 +93,7 @@ async fn every_port_gets_its_program_one_by_one_and_fifty_at_once() {
     show("all at once, from port to program", delays);
     println!("a route that was removed at that moment was back after {repaired:.1?}");
     let status = daemon.status().await;
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
     assert_eq!(status.fast_path.unwrap().attachments.len(), 104);
 }
 
@@ -197,7 +197,7 @@ async fn filters_of_an_earlier_run_go_also_where_its_marks_are_lost() {
         })
         .await;
     }
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }
 
 #[tokio::test]
@@ -237,6 +237,6 @@ async fn filters_and_qdiscs_that_somebody_removes_come_back() {
         );
     }
     let status = daemon.status().await;
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
     assert_eq!(status.fast_path.unwrap().attachments.len(), 5);
 }

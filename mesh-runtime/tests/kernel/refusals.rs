@@ -230,7 +230,7 @@ async fn a_foreign_route_is_refused_whatever_its_metric_and_never_touched() {
     assert!(answer.success);
     assert_eq!((answer.added, answer.rejected.len()), (1, 1));
     assert!(answer.rejected[0].reason.contains("somebody else"));
-    assert!(!daemon.status().await.problems.is_empty());
+    assert!(!daemon.status().await.problems().is_empty());
     daemon.remove("10.42.3.0/24").await.unwrap();
     assert_eq!(foreign(&host), before);
     assert_eq!(host.own_routes().len(), 1);
@@ -239,7 +239,7 @@ async fn a_foreign_route_is_refused_whatever_its_metric_and_never_touched() {
     host.ip("route del 10.42.2.0/24");
     host.eventually("the peer's route", |host| host.own_routes().len() == 2)
         .await;
-    assert!(daemon.status().await.problems.is_empty());
+    assert!(daemon.status().await.problems().is_empty());
 }
 
 #[tokio::test]

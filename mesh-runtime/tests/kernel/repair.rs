@@ -54,7 +54,7 @@ async fn is_repaired(label: &str, damage: &[&str]) {
     assert!(!is_whole(&host), "the damage left no mark");
     daemon.signal(Signal::SIGCONT);
     host.eventually("the repair", is_whole).await;
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_deleted_bridge_gets_back_the_ports_that_it_had_and_no_other() {
     host.ip("link del quilt0");
     host.eventually("the bridge", is_whole).await;
     assert!(!host.ip("link show port0").contains("master"));
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn forwarding_that_somebody_switched_off_is_switched_on_again() {
         })
         .await;
     }
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }
 
 /// What the kernel tells nobody is looked at along with peers that are sent again, and not only when its own time comes.
@@ -219,7 +219,7 @@ async fn a_lost_underlay_is_reported_and_everything_is_there_when_it_returns() {
     let (host, daemon) = node("underlay").await;
     host.ip("address del 192.0.2.1/24 dev eth0");
     host.ip("link set eth0 down");
-    let problems = daemon.status().await.problems;
+    let problems = daemon.status().await.problems();
     assert!(
         problems[0].contains("192.0.2.1 is on no interface"),
         "{problems:?}"
@@ -228,7 +228,7 @@ async fn a_lost_underlay_is_reported_and_everything_is_there_when_it_returns() {
     host.ip("link set eth0 up");
     host.ip("address add 192.0.2.1/24 dev eth0");
     host.eventually("the underlay", is_whole).await;
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }
 
 #[tokio::test]
@@ -297,5 +297,5 @@ async fn a_deleted_route_comes_back_beside_more_callers_than_a_process_usually_h
     assert_eq!(callers.len(), CALLERS);
     host.ip("route del 10.42.2.0/24");
     host.eventually("the repair", is_whole).await;
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }

@@ -40,7 +40,7 @@ async fn survives(signal: Signal) {
     assert_eq!(status.subnet, "10.42.1.0/24");
     assert_eq!(status.host_address, "192.0.2.1");
     assert_eq!((status.peers, status.routes), (2, 3));
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
 
     // It takes care of what it found, before anybody has called it.
     host.ip("route flush proto 81");

@@ -75,7 +75,7 @@ async fn after_a_reboot_everything_is_there_before_the_agent_has_spoken() {
     assert_eq!(status.subnet, "10.42.1.0/24");
     assert_eq!((status.peers, status.routes), (2, 3));
     assert_eq!(status.generation, 7);
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
     let forwarding = host.bridge("fdb show dev vxlan100");
     assert!(
         forwarding.contains("02:51:0a:2a:03:00 dst 192.0.2.3"),
@@ -241,7 +241,7 @@ async fn without_a_place_to_keep_it_everything_works_and_the_problem_is_told_onc
     let daemon = host.start_with("off", &args).await;
     set_up(&daemon).await;
     assert_eq!(host.own_routes(), ROUTES);
-    let problems = daemon.status().await.problems;
+    let problems = daemon.status().await.problems();
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].contains("not kept on disk"), "{problems:?}");
     assert_eq!(daemon.log().matches("not kept on disk").count(), 1);
@@ -276,7 +276,7 @@ impl Drop for Tiny {
 /// Waits until the daemon has so many problems.
 async fn problems(daemon: &Daemon, count: usize) {
     let until = Instant::now() + DEADLINE;
-    while daemon.status().await.problems.len() != count {
+    while daemon.status().await.problems().len() != count {
         assert!(Instant::now() < until, "{}", daemon.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

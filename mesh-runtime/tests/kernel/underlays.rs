@@ -160,7 +160,7 @@ async fn an_underlay_without_ethernet_is_left_to_the_kernel_path_and_named() {
     let status = daemon.status().await;
     assert!(
         status
-            .problems
+            .problems()
             .iter()
             .any(|it| it.contains("no fast path over tun0")),
         "{status:?}"
@@ -174,7 +174,7 @@ async fn an_underlay_without_ethernet_is_left_to_the_kernel_path_and_named() {
 
     host.ip("route replace 203.0.113.0/24 via 198.51.100.9");
     becomes_way(&host, &daemon, "eth1", "eth1").await;
-    assert_eq!(daemon.status().await.problems, [""; 0]);
+    assert_eq!(daemon.status().await.problems(), [""; 0]);
 }
 
 /// A DHCP client may give the host's address to every interface there is, and a card that was plugged in later has the
@@ -196,7 +196,7 @@ async fn the_hosts_address_on_our_devices(label: &str, fast_path: &str) {
         for _ in 0..20 {
             let status = daemon.status().await;
             assert_eq!(status.overlay_mtu, 1450, "{device}");
-            assert_eq!(status.problems, [""; 0], "{device}");
+            assert_eq!(status.problems(), [""; 0], "{device}");
         }
     }
     for device in ["vxlan100", "quilt0"] {

@@ -293,7 +293,7 @@ async fn what_a_container_forges_is_counted_with_its_reason() {
 async fn a_quiet_node_has_no_problem() {
     in_modes(ALIVE, Plan::default(), async |scene| {
         for host in [scene.home(), scene.away()] {
-            let problems = host.status().await.unwrap().problems;
+            let problems = host.status().await.unwrap().problems();
             assert_eq!(problems, [""; 0], "{}", host.name());
         }
     })

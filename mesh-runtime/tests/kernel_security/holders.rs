@@ -56,7 +56,7 @@ async fn arrives_at(scene: &Scene, address: Ipv4Addr, holder: &NetNs) {
 async fn contested(scene: &Scene, address: Ipv4Addr) {
     wait_until("one problem of the contested address", SOON, || async {
         let status = scene.home().status().await;
-        let problems = status.map_err(|error| error.to_string())?.problems;
+        let problems = status.map_err(|error| error.to_string())?.problems();
         match problems.as_slice() {
             [problem] if problem.contains(&address.to_string()) => Ok(()),
             _ => Err(format!("{problems:?}")),
@@ -69,7 +69,7 @@ async fn contested(scene: &Scene, address: Ipv4Addr) {
 async fn uncontested(scene: &Scene) {
     wait_until("no problem", SOON, || async {
         let status = scene.home().status().await;
-        let problems = status.map_err(|error| error.to_string())?.problems;
+        let problems = status.map_err(|error| error.to_string())?.problems();
         problems
             .is_empty()
             .then_some(())

@@ -114,7 +114,7 @@ async fn a_host_without_the_nft_program_works_and_says_so() {
     }
     wait_until("a problem that names nftables", SOON, || async {
         let status = pair.host_a().status().await;
-        let problems = status.map_err(|error| error.to_string())?.problems;
+        let problems = status.map_err(|error| error.to_string())?.problems();
         let named = problems.iter().filter(|it| it.contains("nftables"));
         match named.count() {
             1 => Ok(()),
@@ -135,7 +135,7 @@ async fn a_kernel_that_cannot_translate_addresses_has_the_guards_and_says_so() {
     pair.wait_fast().await;
     wait_until("a problem that names the modules", SOON, || async {
         let status = pair.host_a().status().await;
-        let problems = status.map_err(|error| error.to_string())?.problems;
+        let problems = status.map_err(|error| error.to_string())?.problems();
         let named = problems.iter().filter(|it| it.contains("nft_masq"));
         match named.count() == 1 && problems.len() == 1 {
             true => Ok(()),

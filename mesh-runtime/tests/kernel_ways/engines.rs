@@ -102,7 +102,7 @@ async fn what_is_masqueraded_inside_the_mesh_all_the_same_is_a_problem_that_name
         wait_until("a problem that names the cure", SOON, || async {
             let to = SocketAddrV4::new(far.address(), PORT);
             client(from).send_to(b"masqueraded", to).unwrap();
-            let problems = scene.home().status().await.unwrap().problems;
+            let problems = scene.home().status().await.unwrap().problems();
             let cure = "conntrack -D -s 10.42.1.0/24 -d 10.42.0.0/16";
             let named = problems.iter().any(|problem| {
                 problem.contains("ip daddr != 10.42.0.0/16") && problem.contains(cure)
@@ -112,7 +112,7 @@ async fn what_is_masqueraded_inside_the_mesh_all_the_same_is_a_problem_that_name
         .await
         .unwrap();
         // Not about what is allowed: the other node has nothing to complain about.
-        let problems = scene.away().status().await.unwrap().problems;
+        let problems = scene.away().status().await.unwrap().problems();
         assert_eq!(problems, [""; 0]);
     })
     .await;

@@ -35,7 +35,7 @@ async fn problem(host: &Host, from: &NetNs, to: SocketAddrV4, words: &str) -> St
             // A firewall that says no is one.
             let _ = client.send_to(b"anybody?", to);
         }
-        let problems = host.status().await.unwrap().problems;
+        let problems = host.status().await.unwrap().problems();
         let named = problems.iter().find(|problem| problem.contains(words));
         named.cloned().ok_or(format!("{problems:?}"))
     })
@@ -84,7 +84,7 @@ async fn where_dockers_policy_drops_what_comes_from_other_nodes_the_problem_name
 /// Once something passes, nothing is said any more.
 async fn gone(host: &Host) {
     wait_until("no problem", SOON, || async {
-        let problems = host.status().await.unwrap().problems;
+        let problems = host.status().await.unwrap().problems();
         problems.is_empty().then_some(()).ok_or(problems.join("; "))
     })
     .await
@@ -242,7 +242,7 @@ async fn a_filter_that_lets_some_through_is_no_problem() {
             }
             server.sees(from, stranger.address(), 8000).await;
         }
-        assert_eq!(home.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(home.status().await.unwrap().problems(), [""; 0]);
     })
     .await;
 }

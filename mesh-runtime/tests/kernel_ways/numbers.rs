@@ -77,7 +77,7 @@ async fn an_interface_whose_name_is_the_number_of_a_port_keeps_no_container_from
         is_reached(&web, stranger.netns(), home.address()).await;
         let again = Web::attach(home, &[port("tcp", 8081, 80, 1)]).await;
         again.detach(home).await;
-        assert_eq!(home.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(home.status().await.unwrap().problems(), [""; 0]);
     })
     .await;
 }

@@ -60,7 +60,7 @@ async fn containers_of_docker_podman_and_containerd_on_two_hosts_all_reach_each_
         }
     }
     for host in testbed.hosts() {
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
 }
 
@@ -105,7 +105,7 @@ async fn a_hundred_containers_of_docker_and_of_podman_at_once_share_no_address_a
         assert_eq!(leased, addresses);
         let status = host.status().await.unwrap();
         assert_eq!(status.endpoints.len(), 2 * CROWD);
-        assert_eq!(status.problems, [""; 0]);
+        assert_eq!(status.problems(), [""; 0]);
         engines[1].shell(&remove).unwrap();
         wait_until("the end of all", SOON, async || {
             let (leases, links) = (leases(host).await, container_links(host).await);

@@ -70,7 +70,7 @@ async fn containers_of_ctr_reach_each_other_by_the_fast_path_and_leave_nothing()
         // `ctr` tells no plugin of it.
         wait_nothing_left(host).await;
         wait_no_endpoint(host, address).await;
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
     assert_eq!(calls::noted(&engines[0]), ["ADD NETNS"]);
     assert_eq!([bridge(first).await, bridge(second).await], before);

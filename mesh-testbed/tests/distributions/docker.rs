@@ -105,7 +105,7 @@ async fn without_a_special_option_containers_of_docker_reach_each_other_by_the_f
         engine.remove(container).unwrap();
         wait_no_endpoint(host, address).await;
         engine.run(&["network", "rm", "quilt"]).unwrap();
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
     assert_eq!([bridge(first).await, bridge(second).await], before);
 }
@@ -255,6 +255,6 @@ async fn with_the_network_that_operators_are_told_to_make_everything_works_on_bo
     scene.way_out().await;
     scene.strangers_stay_out();
     for host in scene.hosts() {
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
 }

@@ -351,7 +351,7 @@ async fn the_runtime_names_one_door_after_the_other_until_docker_lets_other_node
         wait_until(door, SOON, async || {
             let to = SocketAddrV4::new(web.address, PORT);
             assert!(connect(&scene.far, to).is_err(), "before {door}");
-            let problems = host.status().await.unwrap().problems;
+            let problems = host.status().await.unwrap().problems();
             let named = problems.iter().any(|it| it.contains(door));
             named.then_some(()).ok_or(problems.join("; "))
         })
@@ -361,7 +361,7 @@ async fn the_runtime_names_one_door_after_the_other_until_docker_lets_other_node
     }
     server.sees(&scene.far, (web.address, PORT)).await;
     wait_until("no problem", SOON, async || {
-        let problems = host.status().await.unwrap().problems;
+        let problems = host.status().await.unwrap().problems();
         problems.is_empty().then_some(()).ok_or(problems.join("; "))
     })
     .await

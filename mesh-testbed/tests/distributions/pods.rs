@@ -46,7 +46,7 @@ async fn sandboxes_reach_each_other_by_the_fast_path_and_leave_nothing() {
         assert_eq!(pod.cri.shown(&pod.sandbox).await.address, None);
         pod.cri.remove(&pod.sandbox).await.unwrap();
         wait_no_endpoint(pod.host, pod.address).await;
-        assert_eq!(pod.host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(pod.host.status().await.unwrap().problems(), [""; 0]);
     }
     // Once when it is stopped, and once without a namespace when it is removed.
     assert_eq!(
@@ -119,7 +119,7 @@ async fn stock_plugins_after_ours_publish_shape_tune_and_let_a_sandbox_through()
     wait_reachable(far.netns(), web.address, SOON)
         .await
         .unwrap();
-    assert_eq!(status.problems, [""; 0]);
+    assert_eq!(status.problems(), [""; 0]);
 
     cri.stop(&web.sandbox).await.unwrap();
     cri.remove(&web.sandbox).await.unwrap();

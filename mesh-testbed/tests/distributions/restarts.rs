@@ -134,7 +134,7 @@ async fn a_sandbox_whose_namespace_is_gone_is_removed_and_leaves_nothing() {
     }
     let noted = calls::noted(&engine);
     assert_eq!(noted[..3], ["ADD NETNS", "DEL ", "DEL "], "{noted:?}");
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,7 +56,7 @@ async fn no_address_to_two(
     let beggar = NetNs::new("beggar").await.unwrap();
     let refusal = Attached::refusal(first, &beggar.path(), theirs.address).await;
     assert!(refusal.to_string().contains("in use"), "{refusal}");
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 }
 
 /// An engine that has the whole subnet knows no leases.
@@ -88,7 +88,7 @@ async fn an_address_that_podman_gives_although_it_is_leased_stays_with_its_owner
     assert!(report.await.unwrap().is_complete());
     engine.remove(theirs).unwrap();
     wait_until("no problem", SOON, async || {
-        let problems = first.status().await.unwrap().problems;
+        let problems = first.status().await.unwrap().problems();
         problems.is_empty().then_some(()).ok_or(problems.join("; "))
     })
     .await
@@ -98,7 +98,7 @@ async fn an_address_that_podman_gives_although_it_is_leased_stays_with_its_owner
 
 async fn wait_problem(host: &Host, words: &str) {
     wait_until(words, SOON, async || {
-        let problems = host.status().await.unwrap().problems;
+        let problems = host.status().await.unwrap().problems();
         let named = problems.iter().any(|problem| problem.contains(words));
         named.then_some(()).ok_or(problems.join("; "))
     })

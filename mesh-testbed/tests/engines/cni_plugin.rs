@@ -53,7 +53,7 @@ async fn containers_of_podman_over_quilt_cni_reach_each_other_by_the_fast_path_a
         assert_eq!(leases(host).await, []);
         assert_eq!(container_links(host).await, [""; 0]);
         wait_no_endpoint(host, address).await;
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
     assert_eq!([bridge(first).await, bridge(second).await], before);
 }
@@ -86,7 +86,7 @@ async fn containers_of_containerd_over_quilt_cni_reach_podmans_by_the_fast_path_
         // `ctr` tells no plugin of it.
         wait_nothing_left(host).await;
         wait_no_endpoint(host, address).await;
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
     assert_eq!([bridge(first).await, bridge(second).await], before);
 }
@@ -125,7 +125,7 @@ async fn a_port_that_podman_publishes_over_quilt_cni_is_reached_as_over_bridge()
     let rules = first.netns().command("iptables-save").output().unwrap();
     let rules = String::from_utf8(rules.stdout).unwrap();
     assert!(!rules.contains("8081"), "{rules}");
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +171,7 @@ async fn podman_over_quilt_cni_and_meshctl_give_no_address_to_two() {
             .unwrap();
     }
     assert_eq!(leases(first).await.len(), given.len());
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 }
 
 /// Attaches a container without a network by `meshctl` and returns its address.
@@ -211,7 +211,7 @@ async fn pruning_podmans_networks_takes_no_bridge_from_containers_that_run() {
     );
     assert_eq!(bridge(first).await, before);
     wait_reachable(far.netns(), shop, SOON).await.unwrap();
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 }
 
 /// As podman-compose does without pods: one container after the other, each with the names of its service.

@@ -113,7 +113,7 @@ async fn containers_get_the_fast_path(engine: impl AsyncFn(&Host) -> Engine) {
             !attachments.iter().any(|it| it.ends_with(": encapsulate")),
             "no container, no program: {attachments:?}"
         );
-        assert_eq!(status.problems, [""; 0]);
+        assert_eq!(status.problems(), [""; 0]);
     }
     assert_eq!([bridge(first).await, bridge(second).await], before);
 }

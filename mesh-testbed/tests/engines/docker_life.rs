@@ -132,7 +132,7 @@ pub(crate) async fn reach_each_other_and_leave_nothing(docker: impl AsyncFn(&Hos
             (leases(host).await, container_links(host).await),
             (vec![], vec![])
         );
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
     assert_eq!([bridge(first).await, bridge(second).await], before);
 }
@@ -180,7 +180,7 @@ pub(crate) async fn ports_are_reached(docker: impl AsyncFn(&Host) -> Engine) {
     let seen = server.sees(&client, (first.address(), 8081)).await;
     assert_eq!(seen, outside.address());
     assert_eq!(leases(first).await.len(), 2);
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 }
 
 /// Docker moves its ports to the network with the default route, and there is one mesh whatever its networks are called.

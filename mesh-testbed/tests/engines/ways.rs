@@ -63,7 +63,7 @@ async fn reach_the_outside(
     let seen = server.sees(&inside[1], (web.address, PORT)).await;
     assert_eq!(seen, db.address);
     for host in testbed.hosts() {
-        assert_eq!(host.status().await.unwrap().problems, [""; 0]);
+        assert_eq!(host.status().await.unwrap().problems(), [""; 0]);
     }
 }
 
@@ -118,5 +118,5 @@ async fn ports_beside_ours(engine: impl AsyncFn(&Host) -> Engine) {
     let far = db.netns().entrance();
     let seen = ours.sees(&far, (gateway.addr(), 8080)).await;
     assert_eq!(seen, gateway.addr());
-    assert_eq!(first.status().await.unwrap().problems, [""; 0]);
+    assert_eq!(first.status().await.unwrap().problems(), [""; 0]);
 }

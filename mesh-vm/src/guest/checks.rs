@@ -97,7 +97,7 @@ async fn wait_programs(pair: &Pair, underlay: &str, state: State) -> anyhow::Res
         ];
         wait_until("the programs' attachment", PATIENCE, async || {
             let status = host.status().await.map_err(|error| error.to_string())?;
-            let fast_path = status.fast_path.unwrap_or_default();
+            let fast_path = status.fast_path.clone().unwrap_or_default();
             let attached = wanted.iter().all(|it| fast_path.attachments.contains(it));
             let known = status.endpoints.iter().any(|it| it.address == address);
             match fast_path.state() == state && attached && known {
@@ -106,7 +106,7 @@ async fn wait_programs(pair: &Pair, underlay: &str, state: State) -> anyhow::Res
                     "{} shows {fast_path:?}, endpoints {:?}, problems {:?}",
                     host.name(),
                     status.endpoints,
-                    status.problems
+                    status.problems()
                 )),
             }
         })

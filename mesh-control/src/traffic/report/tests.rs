@@ -103,13 +103,14 @@ fn more_peers_than_a_data_plane_can_have_are_refused_and_as_many_as_it_can_have_
 #[test]
 fn long_texts_are_cut_between_characters() {
     let long = "ü".repeat(5000);
-    let problems = vec![long.as_str(); 1000];
-    let json = json!({"data_plane": {"reason": long, "problems": problems, "drops": {&long: 1}}});
+    let findings = vec![json!({"code": "x", "observed": long, "since": 7}); 1000];
+    let json = json!({"data_plane": {"reason": long, "findings": findings, "drops": {&long: 1}}});
     let report = Report::from_json(json.to_string().as_bytes()).unwrap();
     let data_plane = report.data_plane.unwrap();
     assert_eq!(data_plane.reason, "ü".repeat(LONGEST_TEXT));
-    assert_eq!(data_plane.problems.len(), MOST_LINES);
-    assert_eq!(data_plane.problems[0].chars().count(), LONGEST_TEXT);
+    assert_eq!(data_plane.findings.len(), MOST_FINDINGS);
+    let observed = &data_plane.findings[0].observed;
+    assert_eq!(observed.chars().count(), LONGEST_TEXT);
     assert_eq!(data_plane.drops["ü".repeat(LONGEST_TEXT).as_str()], 1);
 }
 

@@ -50,10 +50,10 @@ pub(super) async fn says_why(pair: &Pair) -> anyhow::Result<()> {
         );
         ensure!(fast_path.attachments.is_empty(), "{fast_path:?}");
         ensure!(
-            status.problems.iter().any(|it| is_of_the_kernel(it)),
+            status.problems().iter().any(|it| is_of_the_kernel(it)),
             "{} has no problem with it: {:?}",
             host.name(),
-            status.problems
+            status.problems()
         );
     }
     Ok(())
@@ -68,7 +68,7 @@ pub(super) fn release() -> anyhow::Result<String> {
 
 /// Problems beside that which the kernel's age is.
 pub(super) fn others(status: GetStatusResponse) -> Vec<String> {
-    let problems = status.problems.into_iter();
+    let problems = status.problems().into_iter();
     problems.filter(|it| !is_of_the_kernel(it)).collect()
 }
 
