@@ -108,7 +108,7 @@ async fn containers_get_the_fast_path(engine: impl AsyncFn(&Host) -> Engine) {
         engine.remove(container).unwrap();
         wait_no_endpoint(host, address).await;
         let status = host.status().await.unwrap();
-        let attachments = status.fast_path.unwrap().attachments;
+        let attachments = status.fast_path.clone().unwrap().attachments;
         assert!(
             !attachments.iter().any(|it| it.ends_with(": encapsulate")),
             "no container, no program: {attachments:?}"
