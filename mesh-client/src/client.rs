@@ -27,13 +27,13 @@ use crate::inside::{self, InsideError};
 pub const DEFAULT_SOCKET: &str = "/run/quilt-mesh/runtime.sock";
 
 /// The longest it takes to connect: the runtime accepts at once.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The longest a call takes; the runtime's own deadline is shorter and says more.
-const CALL_DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The largest answer: a list of 65,534 leases with names and labels.
-const ANSWER_LIMIT: usize = 64 << 20;
+pub(crate) const ANSWER_LIMIT: usize = 64 << 20;
 
 /// Why a call did not do what it asks.
 #[derive(Debug, thiserror::Error)]
@@ -126,32 +126,7 @@ impl Client {
     ///
     /// [`ClientError::Connect`], with what to do.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
-        // The first time by hand: of an error of the channel little is left.
-        let failed = |reason: io::Error| ClientError::Connect {
-            path: socket.to_owned(),
-            hint: hint(&reason),
-            reason,
-        };
-        let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
-        let path = socket.to_owned();
-        let connect = move |_: Uri| {
-            let (first, path) = (first.take(), path.clone());
-            async move {
-                let stream = match first {
-                    Some(first) => first,
-                    None => UnixStream::connect(path).await?,
-                };
-                Ok::<_, io::Error>(TokioIo::new(stream))
-            }
-        };
-        // The name is for the protocol's header; nobody looks it up.
-        let channel = transport::Endpoint::from_static("http://runtime")
-            .connect_timeout(CONNECT_DEADLINE)
-            .timeout(CALL_DEADLINE)
-            .connect_with_connector(tower::service_fn(connect))
-            .await
-            .map_err(|error| failed(io::Error::other(error)))?;
-        Ok(Self::new(channel))
+        Ok(Self::new(channel(socket).await?))
     }
 }
 
@@ -351,6 +326,35 @@ where
         let mut leases = leases.into_iter();
         Ok(leases.find(|lease| lease.owner.as_ref() == Some(owner)))
     }
+}
+
+/// A channel to whoever serves on that socket.
+pub(crate) async fn channel(socket: &Path) -> Result<Channel, ClientError> {
+    // The first time by hand: of an error of the channel little is left.
+    let failed = |reason: io::Error| ClientError::Connect {
+        path: socket.to_owned(),
+        hint: hint(&reason),
+        reason,
+    };
+    let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
+    let path = socket.to_owned();
+    let connect = move |_: Uri| {
+        let (first, path) = (first.take(), path.clone());
+        async move {
+            let stream = match first {
+                Some(first) => first,
+                None => UnixStream::connect(path).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    };
+    // The name is for the protocol's header; nobody looks it up.
+    transport::Endpoint::from_static("http://runtime")
+        .connect_timeout(CONNECT_DEADLINE)
+        .timeout(CALL_DEADLINE)
+        .connect_with_connector(tower::service_fn(connect))
+        .await
+        .map_err(|error| failed(io::Error::other(error)))
 }
 
 fn refused(try_again: bool, error: String) -> ClientError {

@@ -1,15 +1,16 @@
 //! `meshctl addresses`.
 
-use std::time::{Duration, SystemTime};
-
-use comfy_table::{Table, TableStyle};
 use mesh_client::{
     Client,
     mesh::{AddressLease, ListAddressesRequest, ListAddressesResponse},
 };
 use serde_json::json;
 
-use crate::{options::Addresses, port::show, say};
+use crate::{
+    options::Addresses,
+    output::{Table, age, now, say},
+    port::show,
+};
 
 /// Prints the leased addresses.
 pub(crate) async fn list(client: &mut Client, options: Addresses) -> anyhow::Result<()> {
@@ -22,8 +23,6 @@ pub(crate) async fn list(client: &mut Client, options: Addresses) -> anyhow::Res
     if options.json {
         return say(format_args!("{:#}", document(&list)));
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.as_ref().map_or(0, Duration::as_secs);
     if list.subnet.is_empty() {
         return say("this node has no subnet yet");
     }
@@ -33,7 +32,7 @@ pub(crate) async fn list(client: &mut Client, options: Addresses) -> anyhow::Res
     ))?;
     match list.leases.is_empty() {
         true => Ok(()),
-        false => say(table(&list.leases, now)),
+        false => say(table(&list.leases, now())),
     }
 }
 
@@ -49,13 +48,11 @@ fn owner(lease: &AddressLease) -> String {
 }
 
 fn table(leases: &[AddressLease], now: u64) -> String {
-    let mut table = Table::new();
-    table.load_style(TableStyle::new());
-    table.set_header(["ADDRESS", "OWNER", "NAMES", "SINCE", "BEHIND", "PORTS", ""]);
+    let mut table = Table::new(["ADDRESS", "OWNER", "NAMES", "SINCE", "BEHIND", "PORTS", ""]);
     for lease in leases {
         let endpoint = lease.endpoint.as_ref();
         let ports: Vec<String> = lease.ports.iter().map(show).collect();
-        table.add_row([
+        table.row([
             lease.address.clone(),
             owner(lease),
             lease.names.join(" "),
@@ -65,17 +62,7 @@ fn table(leases: &[AddressLease], now: u64) -> String {
             lease.leaked.clone(),
         ]);
     }
-    table.trim_fmt()
-}
-
-/// How long ago, in the largest unit that fits.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86400 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86400),
-    }
+    table.text()
 }
 
 fn document(list: &ListAddressesResponse) -> serde_json::Value {

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use mesh_client::{Client, mesh::AttachEndpointRequest};
 use serde_json::json;
 
-use crate::{options::Attach, port::show, say};
+use crate::{options::Attach, output::say, port::show};
 
 /// Attaches a container, and prints what it has.
 pub(crate) async fn attach(client: &mut Client, options: Attach) -> anyhow::Result<()> {

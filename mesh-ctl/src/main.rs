@@ -1,15 +1,18 @@
-//! `meshctl`: what a person does on a node of the mesh.
+//! `meshctl`: what a person does on a node of the mesh, and sees of it.
 
 mod addresses;
 mod attach;
+mod endpoints;
+mod findings;
 mod options;
+mod output;
+mod peers;
+mod place;
 mod port;
+mod routes;
+mod status;
 
-use std::{
-    fmt::Display,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -23,7 +26,6 @@ enum Verdict {
     /// What was asked for is done, or what was looked at is as it should be: 0.
     Fine,
     /// What was looked at is not as it should be: 1.
-    #[expect(dead_code, reason = "no command that judges yet")]
     Wrong,
 }
 
@@ -62,21 +64,18 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
         .build()
         .context("cannot start the Tokio runtime")?;
     runtime.block_on(async {
-        let mut client = Client::connect(&options.socket).await?;
+        let place = &options.place;
+        let client = async || Client::connect(&place.socket).await;
         match options.command {
-            Command::Attach(attach) => attach::attach(&mut client, attach).await?,
-            Command::Detach(detach) => client.detach(detach.whose.owner()).await?,
-            Command::Addresses(list) => addresses::list(&mut client, list).await?,
-            Command::Release(release) => client.release(release.whose.owner()).await?,
+            Command::Status(options) => return status::run(place, &options).await,
+            Command::Peers(options) => return peers::run(place, &options).await,
+            Command::Endpoints(options) => return endpoints::run(place, &options).await,
+            Command::Routes(options) => return routes::run(place, &options).await,
+            Command::Attach(attach) => attach::attach(&mut client().await?, attach).await?,
+            Command::Detach(detach) => client().await?.detach(detach.whose.owner()).await?,
+            Command::Addresses(list) => addresses::list(&mut client().await?, list).await?,
+            Command::Release(release) => client().await?.release(release.whose.owner()).await?,
         }
         Ok(Verdict::Fine)
     })
-}
-
-/// Prints a line. Whoever closes our output has read enough.
-fn say(line: impl Display) -> anyhow::Result<()> {
-    match writeln!(io::stdout().lock(), "{line}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
-    }
 }

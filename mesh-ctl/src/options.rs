@@ -2,23 +2,18 @@
 
 use std::path::PathBuf;
 
-use mesh_client::{DEFAULT_SOCKET, mesh::Owner};
+use mesh_client::mesh::Owner;
 
-use crate::port::Port;
+use crate::{endpoints, peers, place::Place, port::Port, routes, status};
 
-/// Attaches containers of this host to the mesh, and shows its addresses.
+/// Looks into a node of the mesh, and attaches containers to it.
+///
+/// Commands that look end with 0 if all is well, with 1 if something is not, and with 2 if that cannot be told.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "meshctl", version)]
 pub(crate) struct Options {
-    /// The runtime's Unix socket.
-    #[arg(
-        long,
-        env = "QUILT_MESH_SOCKET",
-        value_name = "PATH",
-        default_value = DEFAULT_SOCKET,
-        global = true
-    )]
-    pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -26,6 +21,14 @@ pub(crate) struct Options {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Is this node fine, and if not, why not?
+    Status(status::Options),
+    /// The other nodes, and how this one reaches them.
+    Peers(peers::Options),
+    /// The containers of this node, and the path that their packets take.
+    Endpoints(endpoints::Options),
+    /// The routes over the overlay, and what is in their place where one is missing.
+    Routes(routes::Options),
     /// Gives a container an interface on the mesh: address, routes, guards. Repeating it is success.
     Attach(Attach),
     /// Takes a container off the mesh, and its address back. One that is not on it is success.
@@ -40,6 +43,7 @@ impl Command {
     /// Whether its exit code says how something is, and not whether something was done.
     pub(crate) fn judges(&self) -> bool {
         match self {
+            Self::Status(_) | Self::Peers(_) | Self::Endpoints(_) | Self::Routes(_) => true,
             Self::Attach(_) | Self::Detach(_) | Self::Addresses(_) | Self::Release(_) => false,
         }
     }

@@ -216,7 +216,8 @@ impl MeshRuntime {
         registry: Result<Registry, Status>,
     ) -> MeshDataplaneServer<DataplaneService> {
         let (commands, tcp_address) = (self.commands.clone(), self.tcp_address.clone());
-        MeshDataplaneServer::new(DataplaneService::new(commands, registry, tcp_address))
+        let pool = self.addresses().ok().cloned();
+        MeshDataplaneServer::new(DataplaneService::new(commands, registry, pool, tcp_address))
             .max_decoding_message_size(DATAPLANE_MESSAGE_LIMIT)
     }
 

@@ -78,6 +78,9 @@ pub(crate) enum Command {
     GetStatus {
         reply: oneshot::Sender<Status>,
     },
+    ListRoutes {
+        reply: oneshot::Sender<Vec<RouteView>>,
+    },
     /// The first half of a probe, which itself does not hold up anybody.
     StartProbe {
         /// As the caller wrote them; empty for all peers.
@@ -238,6 +241,22 @@ pub(crate) struct EndpointView {
     pub(crate) interface: String,
     /// Whether somebody shapes or polices its packets, so that they take the kernel path.
     pub(crate) shaped: bool,
+}
+
+/// A route over the overlay that somebody wants.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteView {
+    pub(crate) destination: Ipv4Net,
+    /// Name of the overlay device.
+    pub(crate) interface: String,
+    /// `None`: a call asked for it alone.
+    pub(crate) peer: Option<Peer>,
+    /// The largest packet that the peer takes, in bytes, where that is less than the overlay's MTU.
+    pub(crate) mtu: Option<u32>,
+    pub(crate) injected: bool,
+    pub(crate) in_place: bool,
+    /// What the kernel shows that is not ours; empty if nothing is.
+    pub(crate) instead: String,
 }
 
 /// Where the services send their commands.

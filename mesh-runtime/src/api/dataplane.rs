@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ipnet::Ipv4Net;
+use mesh_ipam::Ipam;
 use mesh_layout::LAYOUT_VERSION;
 use mesh_proto::mesh::{
     AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest, AttachEndpointResponse,
@@ -38,6 +39,8 @@ pub struct DataplaneService {
     commands: Commands,
     /// Or why its calls are refused here.
     registry: Result<Registry, Status>,
+    /// Of which everybody may know how full it is.
+    pool: Option<Ipam>,
     probes: Arc<Semaphore>,
     tcp_address: TcpAddress,
 }
@@ -46,11 +49,13 @@ impl DataplaneService {
     pub(crate) fn new(
         commands: Commands,
         registry: Result<Registry, Status>,
+        pool: Option<Ipam>,
         tcp_address: TcpAddress,
     ) -> Self {
         Self {
             commands,
             registry,
+            pool,
             tcp_address,
             probes: Arc::new(Semaphore::new(PROBES_AT_A_TIME)),
         }
@@ -139,6 +144,7 @@ impl MeshDataplane for DataplaneService {
             } => (names(&report.drops), names(&report.passes)),
             _ => Default::default(),
         };
+        let usage = self.pool.as_ref().map(Ipam::usage);
         Ok(Response::new(GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             subnet: text(status.subnet),
@@ -157,6 +163,8 @@ impl MeshDataplane for DataplaneService {
             vxlan_port: status.node_settings.vxlan_port.into(),
             vni: status.node_settings.vni,
             grpc_address: self.tcp_address.get(),
+            leased_addresses: usage.map_or(0, |usage| usage.leased),
+            address_capacity: usage.map_or(0, |usage| usage.capacity),
         }))
     }
 

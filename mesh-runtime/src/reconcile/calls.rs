@@ -69,6 +69,10 @@ impl Reconciler {
             Command::ListPeers { reply } => {
                 self.answer(Waiting::for_peers(reply)).await;
             }
+            Command::ListRoutes { reply } => {
+                self.look().await;
+                let _ = reply.send(self.list_routes());
+            }
             Command::GetStatus { reply } => {
                 self.answer(Waiting::for_status(reply)).await;
             }

@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 
 use super::{Reconciler, fast_path::FastPathSlot};
 use crate::{
-    api::command::{EndpointView, FastPathView, PeerList, PeerShown, Status},
-    desired::fast_path::may_carry,
+    api::command::{EndpointView, FastPathView, PeerList, PeerShown, RouteView, Status},
+    desired::{entries::describe, fast_path::may_carry},
     diff::{change::DisplayMac, missing},
     observed::{LinkKind, dirty::Dirty},
 };
@@ -61,6 +61,29 @@ impl Reconciler {
             generation: self.wanted.generation,
             peers,
         }
+    }
+
+    pub(super) fn list_routes(&self) -> Vec<RouteView> {
+        let unready = self.unready();
+        let view = |destination: Ipv4Net| {
+            let route = self.desired.entries.routes.get(&destination);
+            let shown = self.observed.routes.to(destination);
+            let foreign = shown.iter().find(|route| !route.is_ours());
+            RouteView {
+                destination,
+                interface: self.settings.overlay.clone(),
+                peer: self.wanted.peers.get(&destination).cloned(),
+                mtu: route.and_then(|route| route.mtu),
+                injected: self.wanted.injected.contains(&destination),
+                in_place: unready
+                    .as_ref()
+                    .is_some_and(|unready| !unready.contains(&destination)),
+                instead: foreign
+                    .map(|route| describe(route, &self.observed))
+                    .unwrap_or_default(),
+            }
+        };
+        self.wanted.destinations().into_iter().map(view).collect()
     }
 
     /// Peers whose entries the kernel does not show; `None` if it shows no overlay device.

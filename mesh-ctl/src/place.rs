@@ -1,0 +1,79 @@
+//! Where the daemons of this host are.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::Context as _;
+use mesh_client::{ClientError, DEFAULT_SOCKET, Inspector};
+
+/// Where the daemons of this host are.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Place {
+    /// The runtime's Unix socket.
+    #[arg(
+        long,
+        env = "QUILT_MESH_SOCKET",
+        value_name = "PATH",
+        default_value = DEFAULT_SOCKET,
+        global = true
+    )]
+    pub(crate) socket: PathBuf,
+
+    /// The runtime's TCP port (its --grpc-addr), by which those are told its state and peers who may not use the socket.
+    #[arg(
+        long,
+        env = "QUILT_MESH_GRPC_ADDR",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:50051",
+        global = true
+    )]
+    pub(crate) grpc_addr: SocketAddr,
+}
+
+/// What keeps a look at the runtime from being one.
+#[derive(Debug)]
+pub(crate) enum NoRuntime {
+    /// Nobody serves there.
+    Down(ClientError),
+    /// It may be there, and cannot be asked.
+    CannotTell(anyhow::Error),
+}
+
+impl NoRuntime {
+    /// For whoever needs it.
+    pub(crate) fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Down(error) => error.into(),
+            Self::CannotTell(error) => error,
+        }
+    }
+}
+
+impl Place {
+    /// The runtime: by its socket, or where there is none for this user by its TCP port.
+    pub(crate) async fn runtime(&self) -> Result<Inspector, NoRuntime> {
+        let error = match Inspector::connect(&self.socket).await {
+            Ok(inspector) => return Ok(inspector),
+            Err(error) => error,
+        };
+        let ClientError::Connect { reason, .. } = &error else {
+            return Err(NoRuntime::CannotTell(error.into()));
+        };
+        let denied = reason.kind() == std::io::ErrorKind::PermissionDenied;
+        match Inspector::connect_tcp(self.grpc_addr).await {
+            Ok(inspector) => Ok(inspector),
+            Err(_) if denied => {
+                let why = "only root is told, because its TCP port cannot be used instead";
+                Err(NoRuntime::CannotTell(
+                    anyhow::Error::from(error).context(why),
+                ))
+            }
+            Err(_) => Err(NoRuntime::Down(error)),
+        }
+    }
+
+    /// The runtime, which has to be there, by its socket.
+    pub(crate) async fn runtime_socket(&self) -> anyhow::Result<Inspector> {
+        let connected = Inspector::connect(&self.socket).await;
+        connected.context("cannot look into this node")
+    }
+}

@@ -1,0 +1,397 @@
+//! `meshctl status`: is it fine, and if not, why not.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use mesh_client::mesh::{
+    GetStatusResponse, ListPeersResponse, PeerStatus, fast_path_status::State as FastPathState,
+};
+use mesh_problems::{Finding, Problem, catalog::local::RUNTIME_DOWN};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    Verdict, findings,
+    output::{GOOD, now, printable, say, say_json, styled},
+    place::{NoRuntime, Place},
+};
+
+/// How often `--wait` looks.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Is this node fine, and if not, why not?
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Wait until nothing is wrong.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
+    timeout: u64,
+    /// One line.
+    #[arg(long)]
+    brief: bool,
+    /// Print a document for a machine.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the state of this node.
+pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Verdict> {
+    let end = Instant::now() + Duration::from_secs(options.timeout);
+    let status = loop {
+        let status = look(place).await?;
+        if status.healthy || !options.wait || Instant::now() >= end {
+            break status;
+        }
+        sleep(AGAIN).await;
+    };
+    match (options.json, options.brief) {
+        (true, _) => say_json(&status)?,
+        (false, true) => say(brief(&status))?,
+        (false, false) => say(text(&status, now()))?,
+    }
+    Ok(match status.healthy {
+        true => Verdict::Fine,
+        false => Verdict::Wrong,
+    })
+}
+
+/// The state of a node, as a document. Fields are added to it, and never taken away or changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct Status {
+    /// Whether everything works: no finding is an error.
+    healthy: bool,
+    /// `None`: there is no runtime.
+    runtime: Option<Runtime>,
+    /// What is not as it should be, the gravest first.
+    findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct Runtime {
+    version: String,
+    /// Empty until the node has joined.
+    subnet: String,
+    host_address: String,
+    underlay_interface: String,
+    fast_path: FastPath,
+    /// In bytes; 0 while there is no overlay.
+    overlay_mtu: u32,
+    vxlan_port: u32,
+    vni: u32,
+    generation: u64,
+    peers: Peers,
+    routes: u32,
+    endpoints: usize,
+    addresses: Addresses,
+    /// Packets dropped by guards, by reason.
+    drops: BTreeMap<String, u64>,
+    grpc_address: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct FastPath {
+    /// `active`, `waiting`, `unavailable` or `off`.
+    state: String,
+    /// Why it is not active.
+    reason: String,
+    /// `tcx` or `clsact`.
+    attach_mode: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Peers {
+    total: usize,
+    /// With route, neighbour and forwarding entry.
+    reachable: usize,
+    /// By the fast path.
+    fast: usize,
+    /// The control plane calls them down, and their packets arrive.
+    suspect: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Addresses {
+    leased: u32,
+    capacity: u32,
+}
+
+async fn look(place: &Place) -> anyhow::Result<Status> {
+    let mut inspector = match place.runtime().await {
+        Ok(inspector) => inspector,
+        Err(NoRuntime::Down(error)) => {
+            let problem = Problem::new(&RUNTIME_DOWN, error.to_string());
+            return Ok(status(None, vec![Finding::of(&problem, now())]));
+        }
+        Err(NoRuntime::CannotTell(error)) => return Err(error),
+    };
+    let mut other = inspector.clone();
+    let (told, peers) = tokio::join!(inspector.status(), other.peers());
+    let told = told?;
+    let findings = told.findings.iter().cloned().map(Finding::from).collect();
+    Ok(status(Some(runtime(told, &peers?)), findings))
+}
+
+fn status(runtime: Option<Runtime>, findings: Vec<Finding>) -> Status {
+    Status {
+        healthy: runtime.is_some() && !findings::is_wrong(&findings),
+        runtime,
+        findings,
+    }
+}
+
+/// The word for where the fast path stands.
+fn word(state: FastPathState) -> &'static str {
+    match state {
+        FastPathState::Active => "active",
+        FastPathState::Waiting => "waiting",
+        FastPathState::Unavailable => "unavailable",
+        FastPathState::Off => "off",
+        FastPathState::Unspecified => "unknown",
+    }
+}
+
+fn runtime(told: GetStatusResponse, peers: &ListPeersResponse) -> Runtime {
+    let fast_path = told.fast_path.unwrap_or_default();
+    let count = |fits: fn(&&PeerStatus) -> bool| peers.peers.iter().filter(fits).count();
+    Runtime {
+        fast_path: FastPath {
+            state: word(fast_path.state()).to_owned(),
+            reason: fast_path.reason,
+            attach_mode: fast_path.attach_mode,
+        },
+        version: told.version,
+        subnet: told.subnet,
+        host_address: told.host_address,
+        underlay_interface: told.underlay_interface,
+        overlay_mtu: told.overlay_mtu,
+        vxlan_port: told.vxlan_port,
+        vni: told.vni,
+        generation: told.generation,
+        peers: Peers {
+            total: peers.peers.len(),
+            reachable: count(|peer| peer.kernel_path_ready),
+            fast: count(|peer| peer.fast_path_ready),
+            suspect: count(|peer| peer.peer.as_ref().is_some_and(|it| it.suspect)),
+        },
+        routes: told.routes,
+        endpoints: told.endpoints.len(),
+        addresses: Addresses {
+            leased: told.leased_addresses,
+            capacity: told.address_capacity,
+        },
+        drops: told.drops.into_iter().collect(),
+        grpc_address: told.grpc_address,
+    }
+}
+
+fn brief(status: &Status) -> String {
+    let word = match status.healthy {
+        true => styled(GOOD, "ok"),
+        false => styled(findings::style_of_worst(&status.findings), "not ok"),
+    };
+    let findings = findings::count(&status.findings);
+    match &status.runtime {
+        None => format!("{word}: the runtime is down"),
+        Some(runtime) => {
+            let Peers {
+                total, reachable, ..
+            } = runtime.peers;
+            let path = &runtime.fast_path.state;
+            let subnet = or(&runtime.subnet, "no subnet");
+            format!(
+                "{word}: {subnet}, {reachable} of {total} peers, fast path {path}, findings: {findings}"
+            )
+        }
+    }
+}
+
+/// The text, or what stands for none.
+fn or<'a>(text: &'a str, none: &'a str) -> &'a str {
+    if text.is_empty() { none } else { text }
+}
+
+fn text(status: &Status, now: u64) -> String {
+    let mut lines = Vec::new();
+    match &status.runtime {
+        None => lines.push(line("Runtime", "down")),
+        Some(runtime) => lines.extend(lines_of(runtime)),
+    }
+    lines.push(line("Findings", &findings::count(&status.findings)));
+    if !status.findings.is_empty() {
+        lines.push(String::new());
+        lines.push(findings::text(&status.findings, now));
+    }
+    lines.join("\n")
+}
+
+fn line(label: &str, words: &str) -> String {
+    format!("{label:<11} {}", printable(words))
+}
+
+fn lines_of(runtime: &Runtime) -> Vec<String> {
+    let Runtime {
+        version,
+        subnet,
+        host_address,
+        underlay_interface,
+        fast_path,
+        overlay_mtu,
+        peers,
+        endpoints,
+        addresses,
+        ..
+    } = runtime;
+    let node = match host_address.is_empty() {
+        true => or(
+            subnet,
+            "no subnet yet: it gets one when its agent has joined",
+        )
+        .to_owned(),
+        false => format!(
+            "{}, {host_address} on {}",
+            or(subnet, "no subnet yet"),
+            or(underlay_interface, "no interface")
+        ),
+    };
+    let mut path = fast_path.state.clone();
+    if !fast_path.attach_mode.is_empty() {
+        path = format!("{path} ({})", fast_path.attach_mode);
+    }
+    if !fast_path.reason.is_empty() {
+        path = format!("{path}: {}", fast_path.reason);
+    }
+    let overlay = match overlay_mtu {
+        0 => "none yet".to_owned(),
+        mtu => format!(
+            "MTU {mtu}, UDP port {}, VNI {}",
+            runtime.vxlan_port, runtime.vni
+        ),
+    };
+    let mut reached = format!(
+        "{} of {} reachable, {} by the fast path",
+        peers.reachable, peers.total, peers.fast
+    );
+    if peers.suspect > 0 {
+        reached = format!("{reached}, {} suspect", peers.suspect);
+    }
+    let leased = match addresses.capacity {
+        0 => "not leased here".to_owned(),
+        capacity => format!("{} of {capacity} leased", addresses.leased),
+    };
+    vec![
+        line("Node", &node),
+        line("Runtime", version),
+        line("Fast path", &path),
+        line("Overlay", &overlay),
+        line("Peers", &reached),
+        line("Containers", &format!("{endpoints}; addresses: {leased}")),
+        line("Dropped", &dropped(&runtime.drops)),
+    ]
+}
+
+/// The most frequent reason first.
+fn dropped(drops: &BTreeMap<String, u64>) -> String {
+    if drops.is_empty() {
+        return "nothing".to_owned();
+    }
+    let mut reasons: Vec<_> = drops.iter().collect();
+    reasons.sort_by(|a, b| b.1.cmp(a.1));
+    let reasons: Vec<String> = reasons
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    reasons.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_client::mesh::{Endpoint, FastPathStatus, Peer};
+    use mesh_problems::catalog::dataplane::FOREIGN_ROUTE;
+
+    use super::*;
+    use crate::output::held;
+
+    fn told() -> Runtime {
+        let status = GetStatusResponse {
+            version: "0.1.0".to_owned(),
+            subnet: "10.42.1.0/24".to_owned(),
+            host_address: "192.0.2.11".to_owned(),
+            underlay_interface: "eth0".to_owned(),
+            overlay_mtu: 1450,
+            vxlan_port: 4789,
+            vni: 100,
+            generation: 7,
+            peers: 2,
+            routes: 2,
+            fast_path: Some(FastPathStatus {
+                state: FastPathState::Active.into(),
+                attach_mode: "tcx".to_owned(),
+                ..FastPathStatus::default()
+            }),
+            endpoints: vec![Endpoint::default(); 3],
+            drops: [("foreign_source".to_owned(), 3), ("mtu".to_owned(), 20)].into(),
+            leased_addresses: 3,
+            address_capacity: 253,
+            grpc_address: "127.0.0.1:50051".to_owned(),
+            ..GetStatusResponse::default()
+        };
+        let peer = |suspect, ready| PeerStatus {
+            peer: Some(Peer {
+                suspect,
+                ..Peer::default()
+            }),
+            kernel_path_ready: ready,
+            fast_path_ready: ready,
+            ..PeerStatus::default()
+        };
+        let peers = ListPeersResponse {
+            generation: 7,
+            peers: vec![peer(false, true), peer(true, false)],
+        };
+        runtime(status, &peers)
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn a_node_that_is_fine_is_a_screen_of_few_lines() {
+        let status = status(Some(told()), Vec::new());
+        assert!(status.healthy);
+        let expected = "\
+Node        10.42.1.0/24, 192.0.2.11 on eth0
+Runtime     0.1.0
+Fast path   active (tcx)
+Overlay     MTU 1450, UDP port 4789, VNI 100
+Peers       1 of 2 reachable, 1 by the fast path, 1 suspect
+Containers  3; addresses: 3 of 253 leased
+Dropped     20 mtu, 3 foreign_source
+Findings    none";
+        assert_eq!(plain(&text(&status, 0)), expected);
+        assert_eq!(
+            plain(&brief(&status)),
+            "ok: 10.42.1.0/24, 1 of 2 peers, fast path active, findings: none"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_stands_below_with_what_to_do_and_no_runtime_is_wrong() {
+        let finding = Finding::of(&Problem::new(&FOREIGN_ROUTE, "to 10.42.2.0/24"), 100);
+        let wrong = status(Some(told()), vec![finding]);
+        assert!(!wrong.healthy);
+        let shown = plain(&text(&wrong, 160));
+        assert!(shown.contains("Findings    1 error\n\nerror  "), "{shown}");
+        let down = status(None, Vec::new());
+        assert!(!down.healthy);
+        assert_eq!(plain(&brief(&down)), "not ok: the runtime is down");
+    }
+
+    #[test]
+    fn the_document_for_machines_is_as_it_was() {
+        let finding = Finding::of(&Problem::new(&FOREIGN_ROUTE, "to 10.42.2.0/24"), 100);
+        let status = status(Some(told()), vec![finding]);
+        held::is_as_it_was("status", &status);
+    }
+}
