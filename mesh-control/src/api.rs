@@ -13,6 +13,7 @@ use crate::registry::Registry;
 pub mod access;
 pub(crate) mod asker;
 pub mod feed_query;
+mod findings;
 pub(crate) mod guard;
 mod health;
 mod heartbeat;
@@ -49,6 +50,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(membership::deregister))
         .routes(routes!(membership::leave))
         .routes(routes!(traffic::matrix))
+        .routes(routes!(findings::list))
         .routes(routes!(subnets::list))
         .routes(routes!(subnets::release))
         .routes(routes!(subnets::release_departed))

@@ -22,7 +22,7 @@ use whole_list::WholeList;
 pub mod feed;
 mod history;
 pub mod list;
-mod list_text;
+pub(crate) mod list_text;
 pub mod listed_node;
 pub mod roster;
 mod whole_list;

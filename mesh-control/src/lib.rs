@@ -13,6 +13,7 @@
 //! | [`credentials`] | who may join, as whom a node is known, who may ask; the certificate authority |
 //! | [`copy`] | the node list in memory, the only way it changes, and who waits for news of it |
 //! | [`replica`] | what several control planes on one database tell each other |
+//! | `findings` | what is not as it should be, here and on the nodes |
 //! | [`traffic`] | what nodes report with their heartbeats, and the matrix of it |
 //!
 //! [`registry`] holds one of each and is what [`api`] talks to; [`daemon`] is the process, [`options`] its
@@ -27,6 +28,7 @@ pub mod copy;
 pub mod credentials;
 pub mod daemon;
 pub mod duration_text;
+mod findings;
 mod heap;
 pub mod http;
 pub mod options;

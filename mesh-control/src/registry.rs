@@ -5,7 +5,7 @@
 //! what is in memory; neither needs the database to answer.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
@@ -86,6 +86,8 @@ pub struct Registry {
     /// See [`Registry::let_everybody_in`].
     pub(crate) insecure: AtomicBool,
     pub(crate) audit: Audit,
+    /// Since when what is not as it should be is so.
+    pub(crate) problems: Mutex<mesh_problems::Standing>,
     /// For the one who keeps them.
     pub(crate) audit_entries: tokio::sync::Mutex<Option<mpsc::Receiver<Numbered>>>,
     /// If the database is shared with other control planes.
@@ -133,6 +135,7 @@ impl Registry {
             authorities: Authorities::default(),
             insecure: AtomicBool::new(false),
             audit,
+            problems: Mutex::default(),
             audit_entries: tokio::sync::Mutex::new(Some(audit_entries)),
             replica: shared.then(Replica::new),
             changes: TaskTracker::new(),

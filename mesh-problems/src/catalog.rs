@@ -21,6 +21,7 @@ macro_rules! kinds {
     };
 }
 
+pub mod cluster;
 pub mod dataplane;
 pub mod local;
 
@@ -42,6 +43,11 @@ pub static CHAPTERS: &[Chapter] = &[
         about: "The runtime finds these whenever it compares the kernel with what is wanted, at once after a change and every \
             few seconds besides.",
         kinds: dataplane::ALL,
+    },
+    Chapter {
+        title: "The cluster",
+        about: "The control plane finds these; GET /api/findings tells them, and what each node reported last.",
+        kinds: cluster::ALL,
     },
     Chapter {
         title: "The daemons of a host",

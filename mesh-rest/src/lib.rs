@@ -30,6 +30,7 @@ pub mod audit;
 pub mod client;
 pub mod digest;
 pub mod feed_query;
+pub mod findings;
 pub mod health;
 pub mod heartbeat;
 pub mod heartbeat_token;

@@ -63,6 +63,7 @@ pub static TABLE: &[Entry] = &[
     entry("POST", "/api/nodes/{id}/deregister", Rule::OwnNodeOrOperate),
     entry("POST", "/api/nodes/{id}/revoke", Rule::Credentials),
     entry("GET", "/api/traffic", Rule::Read),
+    entry("GET", "/api/findings", Rule::Read),
     entry("GET", "/api/subnets", Rule::Read),
     entry("POST", "/api/subnets/release", Rule::Operate),
     entry("POST", "/api/subnets/release-departed", Rule::Operate),

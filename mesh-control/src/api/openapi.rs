@@ -48,6 +48,7 @@ beside that, because it is older than credentials or was told to, every answer s
         (name = "subnets", description = "Leases and reservations, for operators"),
         (name = "credentials", description = "Who may join, and who may ask"),
         (name = "traffic", description = "Who sends how much to whom"),
+        (name = "findings", description = "What is not as it should be"),
         (name = "service", description = "The control plane itself")
     ),
     components(schemas(ProblemDocument, NodesAnswer<'_>, NodeChanges))

@@ -67,6 +67,13 @@ impl Registry {
         nodes
     }
 
+    /// All nodes as they are by now, ordered by subnet.
+    pub(crate) fn shown(&self) -> Vec<Shown> {
+        let mut nodes = shown(&self.copy.memory(), Instant::now());
+        nodes.sort_unstable_by_key(|shown| shown.node.subnet);
+        nodes
+    }
+
     /// The list of all nodes as JSON, as they are by now: a change of status that is yet to be written is shown. All who
     /// ask share one text. Serialising to memory is not expected to fail.
     ///
@@ -86,26 +93,13 @@ impl Registry {
     }
 
     fn gather_list(&self, memory: &Memory, now: Instant) -> Gathered {
-        let Memory {
-            roster, liveness, ..
-        } = memory;
-        let nodes = roster.nodes().map(|node| {
-            let (status, last_heartbeat) = liveness
-                .look_up(&node.node_id)
-                .unwrap_or((node.status, node.last_heartbeat));
-            Shown {
-                node: Arc::clone(node),
-                status,
-                last_heartbeat,
-                copy_held_off_at: liveness.held_off_at(&node.node_id, now),
-            }
-        });
+        let roster = &memory.roster;
         Gathered {
             revision: roster.revision(),
             database: memory.database().to_owned(),
             proofs: roster.proofs(),
             overlay: self.store.overlay(),
-            nodes: nodes.collect(),
+            nodes: shown(memory, now),
             kind: Kind::List,
         }
     }
@@ -331,4 +325,23 @@ impl Registry {
         let place = || self.copy.memory().place();
         self.copy.feed.publish(place, stop).await;
     }
+}
+
+/// All nodes as they are by now.
+fn shown(memory: &Memory, now: Instant) -> Vec<Shown> {
+    let Memory {
+        roster, liveness, ..
+    } = memory;
+    let nodes = roster.nodes().map(|node| {
+        let (status, last_heartbeat) = liveness
+            .look_up(&node.node_id)
+            .unwrap_or((node.status, node.last_heartbeat));
+        Shown {
+            node: Arc::clone(node),
+            status,
+            last_heartbeat,
+            copy_held_off_at: liveness.held_off_at(&node.node_id, now),
+        }
+    });
+    nodes.collect()
 }

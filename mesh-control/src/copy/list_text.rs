@@ -38,12 +38,12 @@ pub(super) enum Kind {
 
 /// An entry as it is shown.
 #[derive(Debug)]
-pub(super) struct Shown {
-    pub(super) node: Arc<ListedNode>,
+pub(crate) struct Shown {
+    pub(crate) node: Arc<ListedNode>,
     /// What it is by now, which may be yet to be written.
-    pub(super) status: Status,
-    pub(super) last_heartbeat: i64,
-    pub(super) copy_held_off_at: Option<i64>,
+    pub(crate) status: Status,
+    pub(crate) last_heartbeat: i64,
+    pub(crate) copy_held_off_at: Option<i64>,
 }
 
 impl Gathered {

@@ -30,6 +30,7 @@ mod departures;
 mod durability;
 mod earlier_database;
 mod etags;
+mod findings;
 mod first_credential;
 mod health;
 mod history;

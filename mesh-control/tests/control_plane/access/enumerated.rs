@@ -29,6 +29,7 @@ const OF_AN_EXPIRED_NODE: &[&str] = &["POST /api/renew"];
 const OF_A_READER: &[&str] = &[
     "GET /api/nodes",
     "GET /api/traffic",
+    "GET /api/findings",
     "GET /api/subnets",
     "GET /api/openapi.json",
     "GET /api/docs",
