@@ -3,6 +3,7 @@
 mod addresses;
 mod attach;
 mod endpoints;
+mod explain;
 mod findings;
 mod options;
 mod output;
@@ -71,6 +72,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Peers(options) => return peers::run(place, &options).await,
             Command::Endpoints(options) => return endpoints::run(place, &options).await,
             Command::Routes(options) => return routes::run(place, &options).await,
+            Command::Explain(options) => explain::run(&options)?,
             Command::Attach(attach) => attach::attach(&mut client().await?, attach).await?,
             Command::Detach(detach) => client().await?.detach(detach.whose.owner()).await?,
             Command::Addresses(list) => addresses::list(&mut client().await?, list).await?,

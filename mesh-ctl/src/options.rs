@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mesh_client::mesh::Owner;
 
-use crate::{endpoints, peers, place::Place, port::Port, routes, status};
+use crate::{endpoints, explain, peers, place::Place, port::Port, routes, status};
 
 /// Looks into a node of the mesh, and attaches containers to it.
 ///
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Peers(peers::Options),
     /// The containers of this node, and the path that their packets take.
     Endpoints(endpoints::Options),
+    /// What a problem's code means; without one, all codes.
+    Explain(explain::Options),
     /// The routes over the overlay, and what is in their place where one is missing.
     Routes(routes::Options),
     /// Gives a container an interface on the mesh: address, routes, guards. Repeating it is success.
@@ -44,7 +46,11 @@ impl Command {
     pub(crate) fn judges(&self) -> bool {
         match self {
             Self::Status(_) | Self::Peers(_) | Self::Endpoints(_) | Self::Routes(_) => true,
-            Self::Attach(_) | Self::Detach(_) | Self::Addresses(_) | Self::Release(_) => false,
+            Self::Explain(_)
+            | Self::Attach(_)
+            | Self::Detach(_)
+            | Self::Addresses(_)
+            | Self::Release(_) => false,
         }
     }
 }

@@ -7,10 +7,12 @@
 pub mod catalog;
 mod finding;
 mod kind;
+mod page;
 mod problem;
 mod standing;
 
 pub use finding::Finding;
 pub use kind::{Kind, Severity};
+pub use page::page;
 pub use problem::Problem;
 pub use standing::{Changes, Standing};
