@@ -21,6 +21,7 @@ macro_rules! kinds {
     };
 }
 
+pub mod agent;
 pub mod dataplane;
 
 /// Kinds that one part of the product finds.
@@ -35,12 +36,20 @@ pub struct Chapter {
 }
 
 /// All kinds.
-pub static CHAPTERS: &[Chapter] = &[Chapter {
-    title: "The data plane",
-    about: "The runtime finds these whenever it compares the kernel with what is wanted, at once after a change and every \
-            few seconds besides.",
-    kinds: dataplane::ALL,
-}];
+pub static CHAPTERS: &[Chapter] = &[
+    Chapter {
+        title: "The data plane",
+        about: "The runtime finds these whenever it compares the kernel with what is wanted, at once after a change and every \
+                few seconds besides.",
+        kinds: dataplane::ALL,
+    },
+    Chapter {
+        title: "The agent",
+        about: "The agent finds these in what it does anyway: calling the control plane and the runtime, and keeping its files. \
+                It tells them on its socket, and the control plane with its heartbeats.",
+        kinds: agent::ALL,
+    },
+];
 
 /// The kind with that code, if this version knows it.
 #[must_use]
