@@ -79,7 +79,7 @@ pub async fn run(
         problems,
         failure: Reasons::default(),
         silent_beats: 0,
-        told: Vec::new(),
+        told: Some(Vec::new()),
     };
     let mut last = Instant::now();
     loop {
@@ -95,7 +95,7 @@ pub async fn run(
                     .and_then(|registration| registration.heartbeat_interval);
                 interval = own_or_told(own_interval, told);
                 // It may be another node now, of which nothing was told yet.
-                heart.told = Vec::new();
+                heart.told = heart.told.filter(Vec::is_empty);
                 last = Instant::now();
                 due.send_replace(last + interval);
                 longest_report = LONGEST_REPORT.min(interval / 2);
@@ -147,8 +147,8 @@ struct Heart {
     failure: Reasons<()>,
     /// So many beats carry nothing yet.
     silent_beats: u32,
-    /// The findings of this agent's that the control plane was told last.
-    told: Vec<Finding>,
+    /// The findings of this agent's that the control plane was told last, unless it may have forgotten them.
+    told: Option<Vec<Finding>>,
 }
 
 /// What is over as soon as a heartbeat arrives that tells it.
@@ -165,7 +165,7 @@ impl Heart {
         self.silent_beats = self.silent_beats.saturating_sub(1);
         let mut findings = self.problems.findings();
         findings.retain(|finding| !DISPROVED.contains(&&*finding.code));
-        let is_news = runtime.is_some() || findings != self.told;
+        let is_news = runtime.is_some() || self.told.as_ref() != Some(&findings);
         let report =
             (is_news && self.silent_beats == 0).then(|| with_findings(runtime, findings.clone()));
         (report, findings)
@@ -212,7 +212,7 @@ impl Heart {
             Ok(()) => {
                 debug!("heartbeat");
                 if carries && self.silent_beats == 0 {
-                    self.told = findings;
+                    self.told = Some(findings);
                 }
                 self.lives();
             }

@@ -49,6 +49,9 @@ const LONGEST_CONNECTION: Duration = Duration::from_secs(30);
 const CALLS_PER_CONNECTION: usize = 4;
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Calls that may wait on one connection, those under way among them.
+const STREAMS: u32 = 8;
+
 /// A question is empty, and a caller that sends much more than that is none.
 const LARGEST_QUESTION: usize = 1024;
 
@@ -93,6 +96,7 @@ pub async fn run(socket: AgentSocket, sources: StatusSources, stop: Cancellation
     let server = Server::builder()
         .timeout(CALL_DEADLINE)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS)
         .add_service(
             MeshAgentServer::new(Service(sources.clone()))
                 .max_decoding_message_size(LARGEST_QUESTION),

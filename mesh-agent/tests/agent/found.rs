@@ -52,8 +52,8 @@ fn heartbeats_that_fail_are_over_when_a_question_counts_as_one() {
     // Nothing is told any more, but that.
     runtime.stop();
     agent.until("that it is told", || {
-        let carried = control.state().carried.clone().unwrap_or_default();
-        carried["data_plane"]["findings"][0]["code"] == "runtime-lost"
+        let told = control.state().told.clone();
+        told["data_plane"]["findings"][0]["code"] == "runtime-lost"
     });
     control.stop();
     agent.until_found(&HEARTBEAT_FAILED);
@@ -125,7 +125,7 @@ fn listed_nodes_that_are_no_peers_are_found_by_the_rule_they_break() {
     let agent = well(&control, &runtime, &[]);
     for (n, kind, field, value) in [
         (3, &LISTED_SUBNET_UNUSABLE, "subnet", "10.42.3.7/24"),
-        (4, &LISTED_ADDRESS_UNUSABLE, "host_ip", "127.0.0.1"),
+        (4, &LISTED_ADDRESS_UNUSABLE, "host_ip", "0.0.0.0"),
         (5, &LISTED_STATUS_UNKNOWN, "status", "asleep"),
         (6, &OWN_SUBNET_CLAIMED, "subnet", "10.42.1.128/25"),
         (7, &OWN_ADDRESS_CLAIMED, "host_ip", HOST_IP),
@@ -235,8 +235,8 @@ fn an_agent_without_a_socket_says_so_to_the_control_plane_and_goes_on() {
     let agent = Agent::start(&control, &runtime, &["--socket", below.to_str().unwrap()]);
     agent.until("its subnet", || runtime.state().subnet == subnet(1));
     agent.until("the finding", || {
-        let carried = control.state().carried.clone().unwrap_or_default();
-        let finding = &carried["data_plane"]["findings"][0];
+        let told = control.state().told.clone();
+        let finding = &told["data_plane"]["findings"][0];
         finding["code"] == NO_AGENT_SOCKET.code && finding["severity"] == "notice"
     });
     assert_eq!(agent.logged(" WARN "), 0, "{:#?}", agent.log());

@@ -50,6 +50,8 @@ pub(crate) struct State {
     pub(crate) heartbeats: usize,
     /// What the last heartbeat carried.
     pub(crate) carried: Option<Value>,
+    /// What the last one that carried something did.
+    pub(crate) told: Value,
     /// The status that refuses heartbeats which carry something.
     pub(crate) refuse_carried: Option<u16>,
     /// What it says to the heartbeats of a host that is held off as a copy.
@@ -143,6 +145,7 @@ impl FakeControlPlane {
             registrations: Vec::new(),
             heartbeats: 0,
             carried: None,
+            told: Value::Null,
             refuse_carried: None,
             held_off: None,
             deregistered: Vec::new(),
@@ -478,6 +481,9 @@ fn beat(state: &Mutex<State>, id: &str, body: &[u8]) -> StatusCode {
     if state.nodes.iter().any(|node| node["node_id"] == *id) {
         state.heartbeats += 1;
         state.carried = serde_json::from_slice(body).ok();
+        if let Some(carried) = &state.carried {
+            state.told = carried.clone();
+        }
         StatusCode::OK
     } else {
         StatusCode::NOT_FOUND

@@ -23,8 +23,8 @@ fn command(control: &FakeControlPlane, runtime: &FakeRuntime, state: &Path) -> (
 #[test]
 fn an_agent_tells_how_it_fares() {
     let (mut control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
-    control.add_peer(3);
     let agent = well(&control, &runtime, &[]);
+    control.add_peer(3);
     agent.until("both peers", || runtime.peers() == [2, 3]);
     let status = agent.status();
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
@@ -97,8 +97,8 @@ fn an_agent_that_is_told_off_serves_none() {
     let agent = Agent::spawn(command);
     agent.until("heartbeats", || control.heartbeats() >= 2);
     assert!(!state.path().join("agent.sock").exists() && !Path::new("off").exists());
-    let carried = control.state().carried.clone().unwrap();
-    assert!(carried["data_plane"]["findings"].is_null(), "{carried}");
+    let told = control.state().told.clone();
+    assert!(told["data_plane"]["findings"].is_null(), "{told}");
 }
 
 #[test]
