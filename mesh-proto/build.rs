@@ -9,7 +9,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     println!("cargo::rerun-if-changed={}", proto.display());
 
-    let descriptors = protox::compile(["quilt.proto", "mesh.proto", "inspect.proto"], [&proto])?;
+    let descriptors = protox::compile(
+        ["quilt.proto", "mesh.proto", "inspect.proto", "agent.proto"],
+        [&proto],
+    )?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())

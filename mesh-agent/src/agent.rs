@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError},
+    credentials::own::OwnIdentity,
     dataplane::{self, DataplaneSettings},
     feed::{self, FeedSettings, Listed},
     heartbeat,
@@ -22,8 +23,11 @@ use crate::{
     node::{NodeDescription, Registered},
     peers::PeerSet,
     probe::{self, ProbeSettings},
+    problems::Problems,
     register::{self, Revocation},
     report::Reporter,
+    socket::{self, AgentSocket},
+    status::{MeshCertificate, StatusSources},
     sync,
 };
 
@@ -44,6 +48,12 @@ pub struct Settings {
     pub control_plane: ControlPlane,
     /// How this node is a member of a mesh; none: it shows no certificate of one.
     pub membership: Option<Membership>,
+    /// A certificate that the operator keeps for it.
+    pub own_certificate: Option<Arc<OwnIdentity>>,
+    /// What is wrong, as far as that is known already.
+    pub problems: Problems,
+    /// Where it says how it fares.
+    pub socket: AgentSocket,
     /// This node.
     pub node: NodeDescription,
     /// Where its address comes from.
@@ -114,17 +124,37 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let beat_due = watch::Sender::new(Instant::now());
     let beats_due = beat_due.subscribe();
 
+    let certificate = watch::Sender::<Option<MeshCertificate>>::new(None);
+    let problems = settings.problems;
     let (end, mut cannot_go_on) = oneshot::channel();
     let mut tasks = JoinSet::new();
+    tasks.spawn(socket::run(
+        settings.socket,
+        StatusSources {
+            hostname: settings.node.hostname.clone(),
+            control_plane: control_plane.clone(),
+            own_certificate: settings.own_certificate.clone(),
+            certificate: certificate.subscribe(),
+            registration: registration.subscribe(),
+            host_address: host_address.subscribe(),
+            listed: listed.subscribe(),
+            peers: peers.subscribe(),
+            doubtful: doubtful.subscribe(),
+            runtime: settings.dataplane.runtime.place.clone(),
+            problems: problems.clone(),
+        },
+        tasks_stop.clone(),
+    ));
     tasks.spawn(heartbeat::run(
         control_plane.clone(),
         settings.node.heartbeat_interval,
         beats,
-        Reporter::new(settings.dataplane.runtime.clone()),
+        Reporter::new(settings.dataplane.runtime.clone(), settings.own_certificate),
         registration.subscribe(),
         heartbeat::Results {
             revocation: revocation.clone(),
             due: beat_due,
+            problems: problems.clone(),
         },
         tasks_stop.clone(),
     ));
@@ -133,6 +163,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             registration: registration.subscribe(),
             revocation: revocation.clone(),
             end,
+            certificate,
+            problems: problems.clone(),
         };
         tasks.spawn(membership::run(
             control_plane.clone(),
@@ -151,12 +183,14 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             overlay: overlay.subscribe(),
             peers: peers.subscribe(),
         },
+        problems.clone(),
         tasks_stop.clone(),
     ));
     tasks.spawn(probe::run(
         settings.probe,
         doubtful.subscribe(),
         reports,
+        problems.clone(),
         tasks_stop.clone(),
     ));
     tasks.spawn(sync::run(
@@ -171,6 +205,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             peers,
             doubtful,
             revocation: revocation.clone(),
+            problems: problems.clone(),
         },
         tasks_stop.clone(),
     ));
@@ -185,6 +220,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             revocation: revocation.clone(),
             overlay: overlay.clone(),
             listed,
+            problems: problems.clone(),
         },
         tasks_stop.clone(),
     ));
@@ -197,6 +233,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         register::Results {
             registration,
             overlay,
+            problems: problems.clone(),
         },
         tasks_stop.clone(),
     ));
@@ -205,6 +242,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         settings.host_address,
         looks,
         host_address,
+        problems,
         tasks_stop.clone(),
     ));
 

@@ -28,7 +28,8 @@ use tokio::{
 };
 
 use crate::{
-    excerpt::Excerpt, heard::Ears, node::parse_subnet, node_list::Question, token::TokenKeeper,
+    excerpt::Excerpt, heard::Ears, node::parse_subnet, node_list::Question, problems::Problems,
+    token::TokenKeeper,
 };
 
 mod asking;
@@ -70,6 +71,16 @@ struct Shared {
     line: Mutex<()>,
     /// When a question was last taken for a heartbeat.
     counted: watch::Sender<Option<Instant>>,
+    contact: std::sync::Mutex<Contact>,
+}
+
+/// What became of the last calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// Whether the last one succeeded.
+    pub connected: bool,
+    /// When anything was answered last, be it a refusal.
+    pub heard: Option<Instant>,
 }
 
 /// Where calls go, and over which connections.
@@ -97,7 +108,8 @@ impl ControlPlane {
     /// Makes a client for the control plane with replicas at `bases`: at least one, all of http or all of
     /// https, checked by [`crate::options`]. `deadline` bounds each attempt of a call, body
     /// included; `connect_deadline` the time until the connection stands. `token` is what this
-    /// host shows itself by, `tls` how it speaks TLS, and `standing` whether it has what it needs for that.
+    /// host shows itself by, `tls` how it speaks TLS, and `standing` whether it has what it needs for that. What answers say
+    /// that is wrong is said there.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up.
@@ -108,6 +120,7 @@ impl ControlPlane {
         token: TokenKeeper,
         tls: Option<ClientConfig>,
         standing: Standing,
+        problems: Problems,
     ) -> Result<Self, reqwest::Error> {
         let current = Current {
             index: 0,
@@ -120,17 +133,36 @@ impl ControlPlane {
             deadline,
             connect_deadline,
             token: Arc::new(token),
-            ears: Arc::default(),
+            ears: Arc::new(Ears::new(problems)),
             tls: std::sync::Mutex::new(tls),
             standing: watch::Sender::new(standing),
             doubts: watch::Sender::new(()),
             strangers: watch::Sender::new(()),
             line: Mutex::default(),
             counted: watch::Sender::new(None),
+            contact: std::sync::Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// The base URL of each replica, and which of them is used.
+    #[must_use]
+    pub fn replicas(&self) -> (&[Url], usize) {
+        (&self.shared.bases, self.shared.current.borrow().index)
+    }
+
+    /// What became of the last calls.
+    #[must_use]
+    pub fn contact(&self) -> Contact {
+        *self.lock_contact()
+    }
+
+    fn lock_contact(&self) -> std::sync::MutexGuard<'_, Contact> {
+        // Nobody panics while holding it.
+        let contact = self.shared.contact.lock();
+        contact.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes when a question that waits is to be given up: calls go to another replica than before, or over new

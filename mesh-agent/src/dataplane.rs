@@ -18,6 +18,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
 use ipnet::Ipv4Net;
+use mesh_problems::catalog::agent::{RUNTIME_LOST, SUBNET_REFUSED};
 use mesh_rest::overlay::Overlay;
 use mesh_ticker::Ticker;
 use tokio::{
@@ -31,6 +32,7 @@ use crate::{
     generation::Generation,
     node::Registered,
     peers::{PeerSet, without_own},
+    problems::Problems,
     reasons::Reasons,
     retry,
     routes::Routes,
@@ -38,6 +40,7 @@ use crate::{
 };
 
 mod capabilities;
+mod findings;
 mod log;
 mod peer_set;
 
@@ -118,9 +121,10 @@ pub async fn run(
     settings: DataplaneSettings,
     mut passes: Ticker,
     mut sources: Sources,
+    problems: Problems,
     stop: CancellationToken,
 ) {
-    let mut dataplane = Dataplane::new(settings);
+    let mut dataplane = Dataplane::new(settings, problems);
     // Registrations count from 1.
     let mut last_epoch = 0;
     loop {
@@ -154,7 +158,10 @@ enum Subject {
     OwnSubnet,
     PeerSet,
     Peer(Ipv4Net),
+    /// That is wanted.
     Route(Ipv4Net),
+    /// That is not.
+    KeptRoute(Ipv4Net),
 }
 
 /// This node, as the runtime is told.
@@ -178,10 +185,11 @@ struct Dataplane {
     routes: Routes,
     reasons: Reasons<Subject>,
     log: PassLog,
+    problems: Problems,
 }
 
 impl Dataplane {
-    fn new(settings: DataplaneSettings) -> Self {
+    fn new(settings: DataplaneSettings, problems: Problems) -> Self {
         Self {
             settings,
             overlay: Overlay::default(),
@@ -194,6 +202,7 @@ impl Dataplane {
             routes: Routes::default(),
             reasons: Reasons::default(),
             log: PassLog::default(),
+            problems,
         }
     }
 
@@ -206,8 +215,12 @@ impl Dataplane {
             let Err(lost) = passed else { break };
             self.connection = None;
             if self.reasons.note(Subject::Runtime, &lost.to_string()) {
-                warn!(reason = %lost, "runtime lost; when it is back it is sent everything again");
+                warn!(
+                    code = RUNTIME_LOST.code, reason = %lost,
+                    "runtime lost; when it is back it is sent everything again"
+                );
             }
+            self.show_findings();
             match pauses.next() {
                 Some(pause) => sleep(pause).await,
                 None => return,
@@ -216,6 +229,7 @@ impl Dataplane {
         if self.reasons.resolve(&Subject::Runtime) {
             info!(routes = self.routes.acknowledged_count(), "runtime is back");
         }
+        self.show_findings();
     }
 
     async fn pass(&mut self, own: Own, peers: Option<&PeerSet>) -> Result<(), RuntimeLost> {
@@ -229,7 +243,8 @@ impl Dataplane {
         };
         let wanted: BTreeSet<Ipv4Net> = peers.keys().copied().collect();
         self.reasons.retain(|subject| match subject {
-            Subject::Peer(subnet) => wanted.contains(subnet),
+            Subject::Peer(subnet) | Subject::Route(subnet) => wanted.contains(subnet),
+            Subject::KeptRoute(subnet) => !wanted.contains(subnet),
             _ => true,
         });
 
@@ -284,6 +299,7 @@ impl Dataplane {
         self.capabilities = None;
         self.routes.doubt_all();
         let connection = self.settings.runtime.connect().await?;
+        self.show_way();
         Ok(self.connection.insert(connection).clone())
     }
 
@@ -315,7 +331,7 @@ impl Dataplane {
                     .note(Subject::OwnSubnet, &format!("{own}: {reason}"))
                 {
                     error!(
-                        subnet = %own, reason,
+                        code = SUBNET_REFUSED.code, subnet = %own, reason,
                         "the runtime does not take the node's subnet: containers here are not \
                          reachable from other nodes until it does; trying again at every sync"
                     );
@@ -334,12 +350,12 @@ impl Dataplane {
         match unless_lost(runtime.remove_route(destination).await)? {
             Ok(()) => {
                 self.routes.gone(destination);
-                self.reasons.resolve(&Subject::Route(destination));
+                self.reasons.resolve(&Subject::KeptRoute(destination));
                 debug!(%destination, "route removed");
             }
             Err(failure) => {
                 let reason = failure.to_string();
-                if self.reasons.note(Subject::Route(destination), &reason) {
+                if self.reasons.note(Subject::KeptRoute(destination), &reason) {
                     let kept = &mut self.log.routes_kept;
                     kept.add(|| format!("{destination}: {reason}"));
                 }

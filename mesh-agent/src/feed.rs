@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_problems::catalog::agent::{NO_NODE_LIST, NODE_LIST_DIVERGES};
 use mesh_rest::{
     client::CallError, feed_query::LONGEST_WAIT_SECONDS, node_list::NodesAnswer, overlay::Overlay,
     timing::pause_after_news,
@@ -26,6 +27,7 @@ use crate::{
     control_plane::{ControlPlane, ControlPlaneError, LINE_PATIENCE},
     node::{Node, Registered},
     node_list::{NodeList, Outcome, Question},
+    problems::Problems,
     reasons::Reasons,
     register::{Revocation, note},
     retry,
@@ -52,7 +54,7 @@ pub struct FeedSettings {
 }
 
 /// The node list as the control plane said last.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// The latest registration of this node that the control plane knew of when it answered.
     pub epoch: u64,
@@ -60,6 +62,10 @@ pub struct Listed {
     pub nodes: Arc<BTreeMap<String, Node>>,
     /// The ids of nodes that were taken out of the cluster.
     pub removed: Arc<BTreeSet<String>>,
+    /// Where it stands in the control plane's feed, if there is one.
+    pub revision: Option<i64>,
+    /// When the control plane said so.
+    pub at: Instant,
 }
 
 /// What the feed task learns from others.
@@ -80,6 +86,8 @@ pub struct Results {
     pub overlay: watch::Sender<Overlay>,
     /// The node list.
     pub listed: watch::Sender<Option<Listed>>,
+    /// What is wrong.
+    pub problems: Problems,
 }
 
 /// What woke the task up.
@@ -240,7 +248,10 @@ impl Feed {
             settings,
             list: NodeList::default(),
             pace: Pace::default(),
-            log: FeedLog::default(),
+            log: FeedLog {
+                problems: results.problems.clone(),
+                ..FeedLog::default()
+            },
             results,
         }
     }
@@ -279,6 +290,8 @@ impl Feed {
                 epoch: asked.epoch,
                 nodes: self.list.nodes(),
                 removed: self.list.removed(),
+                revision: self.list.revision(),
+                at: now,
             }));
         }
         let regular = match asked.question {
@@ -336,6 +349,7 @@ impl Pace {
 /// Writes a line when the feed fails, works again, or makes a difference.
 #[derive(Debug, Default)]
 struct FeedLog {
+    problems: Problems,
     failure: Reasons<()>,
     lagging: bool,
     diverged: bool,
@@ -344,7 +358,11 @@ struct FeedLog {
 impl FeedLog {
     fn failed(&mut self, error: &str) {
         if self.failure.note((), error) {
-            warn!(error, "no node list; the peers stay as they are");
+            warn!(
+                code = NO_NODE_LIST.code,
+                error, "no node list; the peers stay as they are"
+            );
+            self.problems.raise(&NO_NODE_LIST, error);
         }
     }
 
@@ -352,12 +370,22 @@ impl FeedLog {
         if self.failure.resolve(&()) {
             info!("node lists arrive again");
         }
+        self.problems.clear(&NO_NODE_LIST);
         match outcome {
             Outcome::Current { changed } => debug!(?question, changed, "node list"),
             Outcome::Diverged if !self.diverged => {
                 warn!("the copy of the node list is not the control plane's; fetching all of it");
             }
-            Outcome::Diverged => debug!("the copy of the node list diverged again"),
+            // Once may be: a replica that is behind, or an answer that was lost.
+            Outcome::Diverged => {
+                debug!(
+                    code = NODE_LIST_DIVERGES.code,
+                    "the copy of the node list diverged again"
+                );
+                let observed =
+                    "changes did not lead to what the list is proved to be, several times in a row";
+                self.problems.raise(&NODE_LIST_DIVERGES, observed);
+            }
             Outcome::Lagging if !self.lagging => info!(
                 "this control plane replica has an older node list than was seen already; \
                  waiting for it to catch up"
@@ -368,6 +396,9 @@ impl FeedLog {
         // A whole list alone does not show that changes add up again.
         let followed = matches!(question, Question::News { .. });
         self.diverged = outcome == Outcome::Diverged || self.diverged && !followed;
+        if !self.diverged {
+            self.problems.clear(&NODE_LIST_DIVERGES);
+        }
     }
 }
 
@@ -410,6 +441,7 @@ mod tests {
             revocation: Revocation::new(),
             overlay: watch::Sender::new(Overlay::default()),
             listed: watch::Sender::new(None),
+            problems: Problems::default(),
         };
         let settings = FeedSettings {
             interval: INTERVAL,

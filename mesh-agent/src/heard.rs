@@ -5,11 +5,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mesh_credentials::control_plane_check::clock as shown;
+use mesh_problems::catalog::agent::{CLOCKS_DIFFER, INSECURE_CONTROL_PLANE};
 use mesh_rest::client::{Notice, Notices};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::clock::{self, Clocks, News};
+use crate::{
+    clock::{self, Clocks, News},
+    problems::Problems,
+};
 
 /// Replicas may differ in it; so often it is said at most.
 const SAY_INSECURE: Duration = Duration::from_secs(600);
@@ -24,6 +28,8 @@ pub struct Heard {
     pub authorities: Option<String>,
     /// By how much its clock is ahead of this host's, in seconds: 0 while they show about the same.
     pub clock_ahead: i64,
+    /// Why it lets in whoever reaches it; empty where it does not.
+    pub insecure: String,
 }
 
 /// Hears it.
@@ -32,9 +38,19 @@ pub struct Ears {
     clocks: Mutex<Clocks>,
     doors: Mutex<Doors>,
     heard: watch::Sender<Heard>,
+    problems: Problems,
 }
 
 impl Ears {
+    /// What it hears that is wrong it says there.
+    #[must_use]
+    pub fn new(problems: Problems) -> Self {
+        Self {
+            problems,
+            ..Self::default()
+        }
+    }
+
     /// Changes with each answer.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Heard> {
@@ -47,6 +63,7 @@ impl Ears {
         let news = clocks.compare(ours, theirs);
         match news {
             Some(News::Differ) => warn!(
+                code = CLOCKS_DIFFER.code,
                 ours = shown(ours),
                 theirs = shown(theirs),
                 difference_s = ours.abs_diff(theirs),
@@ -59,6 +76,18 @@ impl Ears {
                 "this host's clock and the control plane's show the same time again"
             ),
             None => {}
+        }
+        match (clocks.differ(), news) {
+            (true, Some(_)) => {
+                let (here, there) = (shown(ours), shown(theirs));
+                let observed = format!(
+                    "here it was {here} when it was {there} there, which is {} s",
+                    ours.abs_diff(theirs)
+                );
+                self.problems.raise(&CLOCKS_DIFFER, observed);
+            }
+            (true, None) => {}
+            (false, _) => self.problems.clear(&CLOCKS_DIFFER),
         }
         match clocks.differ() {
             true => theirs.saturating_sub(ours),
@@ -97,9 +126,20 @@ impl Notices for Ears {
             let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
             doors.compare(insecure)
         };
-        match insecure {
+        let why = insecure.map(|why| {
+            why.chars()
+                .filter(|it| !it.is_control())
+                .take(LONGEST_REASON)
+                .collect::<String>()
+        });
+        match &why {
+            Some(why) => self.problems.raise(&INSECURE_CONTROL_PLANE, why),
+            None => self.problems.clear(&INSECURE_CONTROL_PLANE),
+        }
+        match &why {
             Some(why) if is_news => warn!(
-                why = %why.chars().take(LONGEST_REASON).collect::<String>(),
+                code = INSECURE_CONTROL_PLANE.code,
+                why,
                 "the control plane lets in whoever reaches it: anybody there can change this network"
             ),
             None if is_news => info!("the control plane lets nobody in without credentials"),
@@ -108,6 +148,7 @@ impl Notices for Ears {
         let ahead = notice.date.map(|theirs| self.compare(theirs));
         self.heard.send_modify(|heard| {
             heard.clock_ahead = ahead.unwrap_or(heard.clock_ahead);
+            heard.insecure = why.unwrap_or_default();
             if notice.authorities.is_some() {
                 heard.authorities = notice.authorities;
             }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use mesh_problems::{
+    Finding,
+    catalog::agent::{HEARTBEAT_FAILED, HELD_OFF_AS_COPY, REPORT_REFUSED},
+};
 use mesh_rest::{client::CallError, heartbeat::Heartbeat};
 use mesh_ticker::Ticker;
 use tokio::{
@@ -14,9 +18,10 @@ use tracing::{debug, error, info, warn};
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError},
     node::Registered,
+    problems::Problems,
     reasons::Reasons,
     register::Revocation,
-    report::Reporter,
+    report::{Reporter, with_findings},
 };
 
 /// Time between two heartbeats where the control plane does not tell and the operator neither.
@@ -43,6 +48,8 @@ pub struct Results {
     pub revocation: Revocation,
     /// When the next heartbeat is due.
     pub due: watch::Sender<Instant>,
+    /// What is wrong, which heartbeats tell.
+    pub problems: Problems,
 }
 
 /// Beats every `own_interval`, or as often as the control plane told where there is none, while
@@ -57,7 +64,11 @@ pub async fn run(
     mut ticker: Ticker,
     mut reporter: Reporter,
     mut registration: watch::Receiver<Option<Registered>>,
-    Results { revocation, due }: Results,
+    Results {
+        revocation,
+        due,
+        problems,
+    }: Results,
     stop: CancellationToken,
 ) {
     let mut longest_report = LONGEST_REPORT;
@@ -65,8 +76,10 @@ pub async fn run(
     let mut heart = Heart {
         control_plane,
         revocation,
+        problems,
         failure: Reasons::default(),
         silent_beats: 0,
+        told: Some(Vec::new()),
     };
     let mut last = Instant::now();
     loop {
@@ -81,6 +94,8 @@ pub async fn run(
                     .as_ref()
                     .and_then(|registration| registration.heartbeat_interval);
                 interval = own_or_told(own_interval, told);
+                // It may be another node now, of which nothing was told yet.
+                heart.told = heart.told.filter(Vec::is_empty);
                 last = Instant::now();
                 due.send_replace(last + interval);
                 longest_report = LONGEST_REPORT.min(interval / 2);
@@ -100,15 +115,18 @@ pub async fn run(
         let Some(current) = registration.borrow().clone() else {
             continue;
         };
+        reporter.look_again();
+        let (report, findings) = heart.to_tell(report);
         // Not since an interval ago: this moment may be late, and the question have been asked right after the last beat.
         if report.is_none() && heart.control_plane.counted_since(before).await {
             debug!("nothing to tell; the question counted as the heartbeat");
+            heart.lives();
             due.send_replace(next);
             continue;
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = heart.beat(&current, report) => {}
+            () = heart.beat(&current, report, findings) => {}
         }
         // Not before: until then a question would be in its way.
         due.send_replace(next);
@@ -125,14 +143,53 @@ pub fn own_or_told(own: Option<Duration>, told: Option<Duration>) -> Duration {
 struct Heart {
     control_plane: ControlPlane,
     revocation: Revocation,
+    problems: Problems,
     failure: Reasons<()>,
+    /// So many beats carry nothing yet.
     silent_beats: u32,
+    /// The findings of this agent's that the control plane was told last, unless it may have forgotten them.
+    told: Option<Vec<Finding>>,
 }
 
+/// What is over as soon as a heartbeat arrives that tells it.
+const DISPROVED: [&str; 3] = [
+    HEARTBEAT_FAILED.code,
+    HELD_OFF_AS_COPY.code,
+    REPORT_REFUSED.code,
+];
+
 impl Heart {
-    async fn beat(&mut self, current: &Registered, report: Option<Heartbeat>) {
+    /// What the beat that is due is to tell, given what the runtime said, and which findings of this agent's are in that.
+    /// Nothing, if the runtime said nothing and the findings were told already.
+    fn to_tell(&mut self, runtime: Option<Heartbeat>) -> (Option<Heartbeat>, Vec<Finding>) {
         self.silent_beats = self.silent_beats.saturating_sub(1);
-        let report = report.filter(|_| self.silent_beats == 0);
+        let mut findings = self.problems.findings();
+        findings.retain(|finding| !DISPROVED.contains(&&*finding.code));
+        let is_news = runtime.is_some() || self.told.as_ref() != Some(&findings);
+        let report =
+            (is_news && self.silent_beats == 0).then(|| with_findings(runtime, findings.clone()));
+        (report, findings)
+    }
+
+    /// The control plane knows that this node lives.
+    fn lives(&mut self) {
+        if self.failure.resolve(&()) {
+            info!("heartbeats arrive again");
+        }
+        self.problems.clear(&HEARTBEAT_FAILED);
+        self.problems.clear(&HELD_OFF_AS_COPY);
+        if self.silent_beats == 0 {
+            self.problems.clear(&REPORT_REFUSED);
+        }
+    }
+
+    async fn beat(
+        &mut self,
+        current: &Registered,
+        report: Option<Heartbeat>,
+        findings: Vec<Finding>,
+    ) {
+        let carries = report.is_some();
         let node_id = &current.node_id;
         let mut beat = self.control_plane.heartbeat(node_id, report.as_ref()).await;
         if let (Err(error), Some(report)) = (&beat, report)
@@ -141,9 +198,12 @@ impl Heart {
             let bare = self.control_plane.heartbeat(node_id, None).await;
             if bare.is_ok() {
                 warn!(
-                    %error, peers = report.peers.len(), beats = REFUSED_BEATS,
+                    code = REPORT_REFUSED.code, %error, peers = report.peers.len(), beats = REFUSED_BEATS,
                     "the control plane does not take what the heartbeat carries; the next ones carry nothing"
                 );
+                let peers = report.peers.len();
+                self.problems
+                    .raise(&REPORT_REFUSED, format!("with {peers} peers: {error}"));
                 self.silent_beats = REFUSED_BEATS;
             }
             beat = bare;
@@ -151,33 +211,53 @@ impl Heart {
         match beat {
             Ok(()) => {
                 debug!("heartbeat");
-                if self.failure.resolve(&()) {
-                    info!("heartbeats arrive again");
+                if carries && self.silent_beats == 0 {
+                    self.told = Some(findings);
                 }
+                self.lives();
             }
             Err(ControlPlaneError::Call(CallError::UnknownNode { .. })) => {
                 warn!(
                     node_id,
                     "the control plane does not know this node any more"
                 );
+                // That was an answer.
+                self.problems.clear(&HEARTBEAT_FAILED);
+                self.problems.clear(&HELD_OFF_AS_COPY);
                 self.revocation.revoke(current.epoch);
             }
             Err(ControlPlaneError::Call(CallError::Copy { detail, .. })) => {
                 if self.failure.note((), &detail) {
                     error!(
+                        code = HELD_OFF_AS_COPY.code,
                         reason = detail.trim(),
                         "this host is held off: another one is this node; its peers stay as they are"
                     );
+                    self.problems.raise(&HELD_OFF_AS_COPY, said(&detail));
+                    self.problems.clear(&HEARTBEAT_FAILED);
                 }
             }
             Err(error) => {
                 let error = error.to_string();
                 if self.failure.note((), &error) {
-                    warn!(error, "heartbeat failed; the next one follows");
+                    warn!(
+                        code = HEARTBEAT_FAILED.code,
+                        error, "heartbeat failed; the next one follows"
+                    );
+                    self.problems.raise(&HEARTBEAT_FAILED, error);
                 }
             }
         }
     }
+}
+
+/// What was answered, without what leads over to it.
+fn said(detail: &str) -> &str {
+    let detail = detail.trim();
+    let inside = detail
+        .strip_prefix('(')
+        .and_then(|rest| rest.strip_suffix(')'));
+    inside.unwrap_or(detail)
 }
 
 #[cfg(test)]

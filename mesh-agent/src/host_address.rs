@@ -2,6 +2,9 @@
 
 use std::{fmt, io, net::Ipv4Addr, time::Duration};
 
+use mesh_problems::catalog::agent::{
+    CONNECTIONS_NOT_RENEWED, LOOPBACK_ADDRESS, NODE_ADDRESS_UNKNOWN,
+};
 use mesh_ticker::Ticker;
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_ROUTE};
 use tokio::{
@@ -11,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::{control_plane::ControlPlane, reasons::Reasons, retry};
+use crate::{control_plane::ControlPlane, problems::Problems, reasons::Reasons, retry};
 
 mod interfaces;
 mod look;
@@ -73,12 +76,13 @@ pub async fn run(
     address: HostAddress,
     mut looks: Ticker,
     published: watch::Sender<Option<Ipv4Addr>>,
+    problems: Problems,
     stop: CancellationToken,
 ) {
     let name = match address {
         HostAddress::Towards(name) => name,
         HostAddress::Fixed(address) => {
-            comment_on(address);
+            comment_on(address, &problems);
             published.send_replace(Some(address));
             return stop.cancelled().await;
         }
@@ -88,6 +92,7 @@ pub async fn run(
         published,
         last: None,
         missing: Reasons::default(),
+        problems,
     };
     let mut look = Look::towards(name);
     let mut unreachable = control_plane.unreachable();
@@ -141,6 +146,7 @@ struct Seen {
     published: watch::Sender<Option<Ipv4Addr>>,
     last: Option<Found>,
     missing: Reasons<()>,
+    problems: Problems,
 }
 
 impl Seen {
@@ -157,10 +163,12 @@ impl Seen {
                 let reason = reason.to_string();
                 if self.missing.note((), &reason) {
                     warn!(
+                        code = NODE_ADDRESS_UNKNOWN.code,
                         reason,
                         "waiting for this node's address, which is found out by the way to the control plane; \
                          --host-ip gives it"
                     );
+                    self.problems.raise(&NODE_ADDRESS_UNKNOWN, reason);
                 }
                 return false;
             }
@@ -177,26 +185,41 @@ impl Seen {
             Some(_) => return false,
             None => {
                 info!(address = %now, %control_plane, "this node's address is found");
-                comment_on(now);
+                self.problems.clear(&NODE_ADDRESS_UNKNOWN);
+                comment_on(now, &self.problems);
                 self.published.send_replace(Some(now));
                 return false;
             }
         }
         // What is connected from an address, or to a host, that is gone only runs into deadlines.
-        if let Err(error) = self.control_plane.renew_connections() {
-            error!(%error, "cannot make new connections to the control plane; restart the agent");
+        match self.control_plane.renew_connections() {
+            Ok(()) => self.problems.clear(&CONNECTIONS_NOT_RENEWED),
+            Err(error) => {
+                error!(
+                    code = CONNECTIONS_NOT_RENEWED.code, %error,
+                    "cannot make new connections to the control plane; restart the agent"
+                );
+                let observed = error.to_string();
+                self.problems.raise(&CONNECTIONS_NOT_RENEWED, observed);
+            }
         }
         if before != Some(now) {
+            comment_on(now, &self.problems);
             self.published.send_replace(Some(now));
         }
         true
     }
 }
 
-fn comment_on(address: Ipv4Addr) {
-    if address.is_loopback() {
-        warn!(host_address = %address, "other hosts cannot reach this node at a loopback address; give one with --host-ip");
+fn comment_on(address: Ipv4Addr, problems: &Problems) {
+    if !address.is_loopback() {
+        return problems.clear(&LOOPBACK_ADDRESS);
     }
+    warn!(
+        code = LOOPBACK_ADDRESS.code, host_address = %address,
+        "other hosts cannot reach this node at a loopback address; give one with --host-ip"
+    );
+    problems.raise(&LOOPBACK_ADDRESS, address.to_string());
 }
 
 /// Hears when any address of this host comes or goes, which takes no privilege.

@@ -17,6 +17,9 @@
 //! | data plane | [`dataplane`] | runtime |
 //! | host address | [`host_address`] | none, but the resolver for the control plane's name |
 //! | membership | [`membership`] | control plane, for the certificate by which it knows this node |
+//! | socket | [`socket`] | none: whoever asks on this host how the agent fares |
+//!
+//! What one of them finds wrong it puts on one board, [`problems::Problems`].
 //!
 //! What they decide is computed by pure functions: [`node_list::NodeList`] follows the
 //! control plane's list, [`peers::assess`] makes the peers out of it, [`peers::judge`] ends
@@ -42,6 +45,7 @@ pub mod node_list;
 pub mod options;
 pub mod peers;
 pub mod probe;
+pub mod problems;
 pub mod reasons;
 pub mod register;
 pub mod report;
@@ -49,6 +53,8 @@ pub mod retry;
 pub mod routes;
 pub mod runtime_client;
 pub mod runtime_place;
+pub mod socket;
+pub mod status;
 pub mod sync;
 pub mod tally;
 pub mod token;

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     clock,
@@ -25,8 +25,10 @@ use crate::{
     heard::Heard,
     heartbeat::own_or_told,
     node::Registered,
+    problems::Problems,
     register::Revocation,
     retry,
+    status::MeshCertificate,
 };
 
 mod authority_sets;
@@ -67,6 +69,10 @@ pub struct Surroundings {
     pub revocation: Revocation,
     /// Told why this host cannot be a member as it was told to be.
     pub end: oneshot::Sender<MembershipError>,
+    /// Told by what the node shows who it is.
+    pub certificate: watch::Sender<Option<MeshCertificate>>,
+    /// What is wrong.
+    pub problems: Problems,
 }
 
 /// Lets the host join, and keeps it a member, until `stop`, or until it turns out that it is to be one of another mesh.
@@ -77,6 +83,8 @@ pub async fn run(
         registration,
         revocation,
         end,
+        certificate,
+        problems,
     }: Surroundings,
     stop: CancellationToken,
 ) {
@@ -90,7 +98,8 @@ pub async fn run(
         revocation,
         joined_with: None,
         refused_token: None,
-        log: MembershipLog::default(),
+        log: MembershipLog::new(problems),
+        certificate,
         unsaved: None,
         sets: AuthoritySets::default(),
         apart_until: Instant::now(),
@@ -142,6 +151,7 @@ struct Member {
     /// The token that the control plane did not take when the host was to join again.
     refused_token: Option<JoinToken>,
     log: MembershipLog,
+    certificate: watch::Sender<Option<MeshCertificate>>,
     /// What is not on the disk yet is tried to be written then.
     unsaved: Option<Instant>,
     /// Those that were heard of.
@@ -164,12 +174,8 @@ impl Member {
             Some(kept)
                 if schedule::left(&kept.presented, clock::now()) == schedule::Left::Nothing =>
             {
-                warn!(
-                    node_id = kept.node_id,
-                    expired = shown(kept.presented.not_after),
-                    now = shown(clock::now()),
-                    "this node's certificate has expired; it is made anew before anything else"
-                );
+                self.log.expired(&kept, clock::now());
+                self.show(&kept, clock::now());
                 self.renew(kept, &Cause::Due).await?
             }
             Some(kept) => {
@@ -182,6 +188,7 @@ impl Member {
         loop {
             let at = schedule::renewal(&current.presented, rand::random()).max(earliest);
             debug!(at = shown(at), "the certificate is made anew");
+            self.show(&current, at);
             let cause = self.until_due(&current, at).await;
             if cause != Cause::Due {
                 // A fleet hears of it in one moment; but no fleet is given a token in one.
@@ -204,6 +211,12 @@ impl Member {
             // Whoever answers with what is old already is not asked as fast as it answers.
             earliest = self.now().saturating_add(SHORTEST_LIFE);
         }
+    }
+
+    /// Tells by what the node shows who it is, and when that is made anew, in Unix seconds.
+    fn show(&self, current: &Credentials, renewal_at: i64) {
+        let certificate = MeshCertificate::of(current, renewal_at);
+        self.certificate.send_replace(Some(certificate));
     }
 
     fn heartbeat_interval(&self) -> Duration {
@@ -312,6 +325,7 @@ impl Member {
                 }
                 if left < schedule::Left::Nothing && self.control_plane.is_waiting() {
                     info!("by the clock as it is now this node's certificate has not expired");
+                    self.log.well();
                     self.use_from_now_on(&current);
                     return Ok(current);
                 }
@@ -356,9 +370,7 @@ impl Member {
             .tls_of(credentials)
             .map_err(MembershipError::from)
             .and_then(|tls| Ok(self.control_plane.admit(tls, &credentials.node_id)?));
-        if let Err(error) = used {
-            error!(%error, "the certificate cannot be shown; restart the agent");
-        }
+        self.log.shown(used.as_ref().map(|&()| ()));
         let registered = self.registration.borrow().clone();
         if let Some(registered) = registered
             && registered.node_id != credentials.node_id

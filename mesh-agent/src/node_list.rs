@@ -77,6 +77,12 @@ impl NodeList {
         Arc::clone(&self.removed)
     }
 
+    /// Where it stands in the control plane's feed, if there is one.
+    #[must_use]
+    pub fn revision(&self) -> Option<i64> {
+        self.position.as_ref().map(|position| position.revision)
+    }
+
     /// What to ask for next.
     #[must_use]
     pub fn question(&self) -> Question {

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Parser, builder::BoolishValueParser};
+use mesh_problems::catalog::agent::NO_NODE_KEY;
 use reqwest::Url;
 use tracing::warn;
 use tracing_subscriber::{
@@ -25,7 +26,10 @@ use crate::{
     membership::Membership,
     node::NodeDescription,
     probe::ProbeSettings,
+    problems::Problems,
     runtime_client::RuntimeAddress,
+    socket,
+    socket::AgentSocket,
     token::TokenKeeper,
 };
 
@@ -89,6 +93,20 @@ pub struct Options {
     /// told the agent waits until it is given here.
     #[arg(long, value_name = "IP", env = "QUILT_MESH_HOST_IP", value_parser = values::underlay_address)]
     pub host_ip: Option<Ipv4Addr>,
+
+    /// Unix socket on which the agent tells how it fares, e.g. to meshctl; "off" for none
+    ///
+    /// Every user of this host may ask: it only tells, and neither the token, a key nor anything else by which somebody could
+    /// pass for this node. Its directory is made if the agent's user may; where there can be no socket the agent goes on
+    /// without.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "QUILT_MESH_AGENT_SOCKET",
+        default_value = socket::DEFAULT,
+        value_parser = values::agent_socket
+    )]
+    pub socket: AgentSocket,
 
     /// This node's name, for people [default: the system's host name]
     #[arg(long, value_name = "NAME", env = "QUILT_MESH_HOSTNAME", value_parser = values::hostname)]
@@ -305,16 +323,24 @@ impl Options {
             (None, Some(control_plane)) => HostAddress::Towards(values::authority(control_plane)),
             (None, None) => bail!("no control plane is given; give one with --control-plane"),
         };
+        let problems = Problems::default();
         let (node_key, token) = match identity::load_or_create(&self.state_dir) {
-            Ok(key) => (Some(key.to_string()), TokenKeeper::open(&self.state_dir)),
+            Ok(key) => {
+                let token = TokenKeeper::open(&self.state_dir, problems.clone());
+                (Some(key.to_string()), token)
+            }
             Err(error) => {
-                warn!(error = %error, "no node key; this node is known by its host_ip");
+                warn!(
+                    code = NO_NODE_KEY.code, %error,
+                    "no node key; this node is known by its host_ip"
+                );
+                problems.raise(&NO_NODE_KEY, error.to_string());
                 (None, TokenKeeper::in_memory())
             }
         };
-        let transport = self
-            .transport
-            .transport(&self.control_plane, &self.state_dir)?;
+        let transport =
+            self.transport
+                .transport(&self.control_plane, &self.state_dir, &problems)?;
         let membership = transport.membership.map(|start| Membership {
             node_key: node_key.clone(),
             hostname: hostname.clone(),
@@ -328,6 +354,7 @@ impl Options {
             token,
             transport.tls,
             transport.standing,
+            problems.clone(),
         )
         .context("cannot set up the HTTP client")?;
         let runtime = RuntimeAddress {
@@ -338,6 +365,9 @@ impl Options {
         Ok(Settings {
             control_plane,
             membership,
+            own_certificate: transport.own_certificate,
+            problems,
+            socket: self.socket,
             node: NodeDescription {
                 hostname,
                 cpu_cores: machine::cpu_cores(),

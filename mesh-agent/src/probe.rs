@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use mesh_problems::catalog::agent::PEERS_NOT_PROBED;
 use mesh_proto::mesh;
 use mesh_rest::mtu::mtu;
 use tokio::{
@@ -21,6 +22,7 @@ use tracing::{debug, info, warn};
 use crate::{
     node::parse_subnet,
     peers::{KnownPeer, KnownPeers, Peer, Verdict},
+    problems::Problems,
     reasons::Reasons,
     runtime_client::{CallError, RuntimeAddress, RuntimeConnection, RuntimeLost, unless_lost},
     underlay::parse_underlay_address,
@@ -63,6 +65,7 @@ pub async fn run(
     settings: ProbeSettings,
     mut doubtful: watch::Receiver<BTreeSet<Ipv4Net>>,
     reports: mpsc::Sender<Report>,
+    problems: Problems,
     stop: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(settings.interval);
@@ -71,6 +74,7 @@ pub async fn run(
         settings,
         connection: None,
         reasons: Reasons::default(),
+        problems,
     };
     let mut report = tokio::select! {
         () = stop.cancelled() => return,
@@ -90,6 +94,8 @@ pub async fn run(
             }
             let subnets = doubtful.borrow_and_update().clone();
             if subnets.is_empty() {
+                // Nobody is asked about any more.
+                prober.can_tell();
                 continue;
             }
             let asked = Instant::now();
@@ -112,9 +118,16 @@ struct Prober {
     settings: ProbeSettings,
     connection: Option<RuntimeConnection>,
     reasons: Reasons<()>,
+    problems: Problems,
 }
 
 impl Prober {
+    /// As far as is known the runtime can tell which peers are alive. Whether it could not before.
+    fn can_tell(&mut self) -> bool {
+        self.problems.clear(&PEERS_NOT_PROBED);
+        self.reasons.resolve(&())
+    }
+
     /// The peers in place, asked until the runtime is there.
     async fn present(&mut self) -> KnownPeers {
         let mut refusals = 0;
@@ -163,18 +176,23 @@ impl Prober {
             let request = request(&open, self.settings.timeout);
             match self.keep(unless_lost(runtime.probe_peers(request).await))? {
                 Ok(answer) => {
-                    if self.reasons.resolve(&()) {
+                    if self.can_tell() {
                         info!("the runtime can tell again which peers are alive");
                     }
                     take(&mut verdicts, &mut open, &answer);
                 }
                 Err(CallError::Unimplemented { .. }) => {
+                    self.can_tell();
                     verdicts.extend(open.iter().map(|subnet| (*subnet, Verdict::CannotTell)));
                     return Ok(verdicts);
                 }
                 Err(failure) => {
                     if self.reasons.note((), &failure.to_string()) {
-                        warn!(reason = %failure, "the runtime does not tell which peers are alive; they are kept for the grace");
+                        warn!(
+                            code = PEERS_NOT_PROBED.code, reason = %failure,
+                            "the runtime does not tell which peers are alive; they are kept for the grace"
+                        );
+                        self.problems.raise(&PEERS_NOT_PROBED, failure.to_string());
                     }
                     take(
                         &mut verdicts,

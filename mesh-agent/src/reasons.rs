@@ -5,7 +5,14 @@ use std::collections::BTreeMap;
 /// The current reason of each subject that has one.
 #[derive(Debug)]
 pub struct Reasons<K> {
-    current: BTreeMap<K, String>,
+    current: BTreeMap<K, Reason>,
+}
+
+#[derive(Debug)]
+struct Reason {
+    /// As it was when it was news.
+    text: String,
+    compared: String,
 }
 
 impl<K> Default for Reasons<K> {
@@ -20,14 +27,28 @@ impl<K: Ord> Reasons<K> {
     /// Records why `subject` fails. True if that is news, and therefore worth a log line. That it is another time by now
     /// is none.
     pub fn note(&mut self, subject: K, reason: &str) -> bool {
-        let reason = without_times(reason);
+        let compared = without_times(reason);
         match self.current.get(&subject) {
-            Some(known) if *known == reason => false,
+            Some(known) if known.compared == compared => false,
             _ => {
-                self.current.insert(subject, reason);
+                let text = reason.to_owned();
+                self.current.insert(subject, Reason { text, compared });
                 true
             }
         }
+    }
+
+    /// Why `subject` fails, if it does.
+    #[must_use]
+    pub fn of(&self, subject: &K) -> Option<&str> {
+        self.current.get(subject).map(|reason| &*reason.text)
+    }
+
+    /// All that fail, each with its reason.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &str)> {
+        self.current
+            .iter()
+            .map(|(subject, reason)| (subject, &*reason.text))
     }
 
     /// Records that `subject` is well. True if it was not before.
@@ -89,6 +110,8 @@ mod tests {
         };
         assert!(reasons.note((), &reason("2026-11-30T06:00:01Z")));
         assert!(!reasons.note((), &reason("2026-12-30T07:30:41Z")));
+        let first = reason("2026-11-30T06:00:01Z");
+        assert_eq!(reasons.of(&()), Some(&*first));
         assert!(reasons.note((), &reason("later")));
     }
 
@@ -98,6 +121,7 @@ mod tests {
         reasons.note(1, "refused");
         reasons.note(2, "refused");
         reasons.retain(|subject| *subject != 1);
+        assert_eq!(reasons.iter().collect::<Vec<_>>(), [(&2, "refused")]);
         assert!(reasons.note(1, "refused"));
         assert!(!reasons.note(2, "refused"));
     }

@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use mesh_problems::catalog::agent::NOT_REGISTERED;
 use mesh_rest::{overlay::Overlay, registration::Registration};
 use tokio::{
     sync::watch,
@@ -14,6 +15,7 @@ use crate::{
     control_plane::{ControlPlane, Lease},
     held_subnet::held,
     node::{NodeDescription, Registered},
+    problems::Problems,
     reasons::Reasons,
     retry,
     runtime_client::RuntimeAddress,
@@ -68,6 +70,8 @@ pub struct Results {
     pub registration: watch::Sender<Option<Registered>>,
     /// What all nodes have in common.
     pub overlay: watch::Sender<Overlay>,
+    /// What is wrong.
+    pub problems: Problems,
 }
 
 /// Notes what the control plane told last that all nodes have in common.
@@ -112,12 +116,13 @@ pub async fn run(
         let node = node.at(host_ip, before);
         let lease = tokio::select! {
             () = stop.cancelled() => return,
-            lease = register(&control_plane, &runtime, &node) => lease,
+            lease = register(&control_plane, &runtime, &node, &results.problems) => lease,
             changed = host_address.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
             },
         };
+        results.problems.clear(&NOT_REGISTERED);
         let registered = Instant::now();
         epoch += 1;
         info!(node_id = lease.node_id, subnet = %lease.subnet, %host_ip, "registered");
@@ -155,6 +160,7 @@ async fn register(
     control_plane: &ControlPlane,
     runtime: &RuntimeAddress,
     node: &Registration,
+    problems: &Problems,
 ) -> Lease {
     let mut pauses = backon::BackoffBuilder::build(retry::until_registered());
     let mut reasons = Reasons::default();
@@ -170,7 +176,11 @@ async fn register(
             Err(error) => error.to_string(),
         };
         if reasons.note((), &error) {
-            warn!(error, "cannot register; trying again until it succeeds");
+            warn!(
+                code = NOT_REGISTERED.code,
+                error, "cannot register; trying again until it succeeds"
+            );
+            problems.raise(&NOT_REGISTERED, error);
         }
         sleep(pauses.next().unwrap_or(retry::LONGEST_REGISTER_PAUSE)).await;
     }

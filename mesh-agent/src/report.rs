@@ -1,6 +1,6 @@
 //! What a heartbeat carries: how the node's data plane fares, as the runtime tells.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use mesh_problems::Finding;
 use mesh_proto::mesh::{
@@ -11,7 +11,11 @@ use mesh_rest::{
     mtu::mtu,
 };
 
-use crate::runtime_client::{CallError, RuntimeAddress, RuntimeConnection};
+use crate::{
+    credentials::own::OwnIdentity,
+    problems::together,
+    runtime_client::{CallError, RuntimeAddress, RuntimeConnection},
+};
 
 /// Most peers that one heartbeat tells about, those with the most traffic first: as many as
 /// the data plane has room for, and the control plane takes.
@@ -20,21 +24,33 @@ const PEERS_LIMIT: usize = 65_536;
 /// Most findings that it tells about, the gravest first.
 const FINDINGS_LIMIT: usize = 64;
 
+/// Where the fast path stands, of a runtime that does not tell.
+const UNKNOWN: &str = "unknown";
+
 /// Asks the runtime what to report. It has a connection of its own, so that a runtime that
 /// hangs keeps nothing else waiting.
 #[derive(Debug)]
 pub struct Reporter {
     runtime: RuntimeAddress,
     connection: Option<RuntimeConnection>,
+    own_certificate: Option<Arc<OwnIdentity>>,
 }
 
 impl Reporter {
     /// Nothing is asked yet.
     #[must_use]
-    pub fn new(runtime: RuntimeAddress) -> Self {
+    pub fn new(runtime: RuntimeAddress, own_certificate: Option<Arc<OwnIdentity>>) -> Self {
         Self {
             runtime,
             connection: None,
+            own_certificate,
+        }
+    }
+
+    /// Looks again at what is found wrong only when it is used, and may not be used for long.
+    pub fn look_again(&self) {
+        if let Some(own) = &self.own_certificate {
+            own.look_again();
         }
     }
 
@@ -53,6 +69,19 @@ impl Reporter {
         }
         report(status.ok(), peers.ok())
     }
+}
+
+/// What to tell: what the runtime says, if it says anything, and what this agent finds itself.
+#[must_use]
+pub fn with_findings(report: Option<Heartbeat>, findings: Vec<Finding>) -> Heartbeat {
+    let mut report = report.unwrap_or_default();
+    let data_plane = report.data_plane.get_or_insert_with(|| DataPlane {
+        fast_path: UNKNOWN.to_owned(),
+        ..DataPlane::default()
+    });
+    let of_runtime = std::mem::take(&mut data_plane.findings);
+    data_plane.findings = together(findings, of_runtime, FINDINGS_LIMIT);
+    report
 }
 
 /// What is known of status and peers as a report; none if nothing is.
@@ -88,9 +117,9 @@ fn data_plane(status: GetStatusResponse) -> DataPlane {
         Ok(State::Waiting) => "waiting",
         Ok(State::Unavailable) => "unavailable",
         Ok(State::Off) => "off",
-        Ok(State::Unspecified) | Err(_) => "unknown",
+        Ok(State::Unspecified) | Err(_) => UNKNOWN,
     };
-    let findings = status.findings.into_iter().take(FINDINGS_LIMIT);
+    let findings = status.findings.into_iter();
     DataPlane {
         version: status.version,
         fast_path: word.to_owned(),
@@ -153,7 +182,13 @@ fn bytes(peer: &PeerTraffic) -> u64 {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use mesh_problems::{Problem, catalog::dataplane::VXLAN_TAKEN};
+    use mesh_problems::{
+        Problem,
+        catalog::{
+            agent::{NO_AGENT_SOCKET, RUNTIME_LOST},
+            dataplane::VXLAN_TAKEN,
+        },
+    };
     use mesh_proto::mesh::{FastPathStatus, Peer};
 
     use super::*;
@@ -240,6 +275,34 @@ mod tests {
         assert!(body.len() < 28 << 20, "{} bytes", body.len());
         let taken = mesh_control::traffic::report::Report::from_json(&body).unwrap();
         assert_eq!(taken.peers.len(), PEERS_LIMIT);
+    }
+
+    #[test]
+    fn what_the_agent_finds_is_told_beside_what_the_runtime_finds_or_alone() {
+        let of = |kind, since| Finding::of(&Problem::new(kind, "it"), since);
+        let codes = |report: &Heartbeat| -> Vec<String> {
+            let findings = &report.data_plane.as_ref().unwrap().findings;
+            findings.iter().map(|it| it.code.clone()).collect()
+        };
+        let runtime = Heartbeat {
+            overlay_mtu: Some(1450),
+            data_plane: Some(DataPlane {
+                fast_path: "active".to_owned(),
+                findings: vec![of(&VXLAN_TAKEN, 7); FINDINGS_LIMIT],
+                ..DataPlane::default()
+            }),
+            peers: Vec::new(),
+        };
+        let own = vec![of(&RUNTIME_LOST, 5), of(&NO_AGENT_SOCKET, 1)];
+        let both = with_findings(Some(runtime), own.clone());
+        assert_eq!(codes(&both)[..2], ["runtime-lost", "vxlan-taken"]);
+        assert_eq!(codes(&both).len(), FINDINGS_LIMIT, "the gravest");
+        assert_eq!(both.overlay_mtu, Some(1450));
+        assert_eq!(both.data_plane.unwrap().fast_path, "active");
+        let alone = with_findings(None, own);
+        assert_eq!(codes(&alone), ["runtime-lost", "no-agent-socket"]);
+        assert_eq!(alone.data_plane.unwrap().fast_path, "unknown");
+        assert_eq!(codes(&with_findings(None, Vec::new())), [""; 0]);
     }
 
     #[test]

@@ -88,6 +88,26 @@ impl RuntimePlace {
         }
     }
 
+    /// By what the runtime is reached, as a URL; nothing while one that is to be found was not yet.
+    #[must_use]
+    pub fn reached_by(&self) -> Option<String> {
+        match self {
+            Self::Found(found) => found.reached_by(),
+            Self::Tcp(authority) => Some(format!("http://{authority}")),
+            Self::Tls(place) => Some(place.to_string()),
+            Self::Unix(path) => Some(format!("unix:{}", path.display())),
+        }
+    }
+
+    /// Why the runtime was reached otherwise than by its socket although that is there, if it was.
+    #[must_use]
+    pub fn closed_socket(&self) -> Option<String> {
+        match self {
+            Self::Found(found) => found.closed_socket(),
+            Self::Tcp(_) | Self::Tls(_) | Self::Unix(_) => None,
+        }
+    }
+
     /// Whether there is another place than that of such a connection, at which this agent is not served. It is gone to from
     /// now on.
     pub(crate) fn give_up(&self, way: Way) -> bool {

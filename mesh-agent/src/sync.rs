@@ -17,6 +17,7 @@ use crate::{
     node::{Node, Registered},
     peers::{KnownPeers, OwnNode, PeerSet, assess, judge, peer_set},
     probe::Report,
+    problems::Problems,
     register::Revocation,
 };
 
@@ -48,6 +49,8 @@ pub struct Results {
     pub doubtful: watch::Sender<BTreeSet<Ipv4Net>>,
     /// Whether the control plane forgot this node.
     pub revocation: Revocation,
+    /// What is wrong.
+    pub problems: Problems,
 }
 
 /// What woke the task up.
@@ -73,7 +76,7 @@ pub async fn run(
     let mut peers = Peers {
         known: KnownPeers::new(),
         absent_peer_grace,
-        log: SyncLog::default(),
+        log: SyncLog::new(results.problems.clone()),
     };
     let Some(Report::Present(present)) = (tokio::select! {
         () = stop.cancelled() => return,

@@ -10,8 +10,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use mesh_problems::catalog::agent::TOKEN_NOT_KEPT;
 use mesh_rest::{client::Tokens, heartbeat_token::HeartbeatToken};
 use tracing::{info, warn};
+
+use crate::problems::Problems;
 
 /// Name of the token's file in the state directory.
 pub const FILE_NAME: &str = "node-token";
@@ -24,6 +27,7 @@ const LONGEST: u64 = 64;
 pub struct TokenKeeper {
     path: Option<PathBuf>,
     kept: Mutex<Kept>,
+    problems: Problems,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +40,7 @@ impl TokenKeeper {
     /// The token that is kept in `directory`. One that cannot be read counts as none: the control
     /// plane then takes this host for the node, as it does an agent of an earlier version.
     #[must_use]
-    pub fn open(directory: &Path) -> Self {
+    pub fn open(directory: &Path, problems: Problems) -> Self {
         let path = directory.join(FILE_NAME);
         let token = read(&path);
         Self {
@@ -45,6 +49,7 @@ impl TokenKeeper {
                 token,
                 is_failing: false,
             }),
+            problems,
         }
     }
 
@@ -54,6 +59,7 @@ impl TokenKeeper {
         Self {
             path: None,
             kept: Mutex::default(),
+            problems: Problems::default(),
         }
     }
 }
@@ -80,7 +86,7 @@ impl Tokens for TokenKeeper {
         let written = write(path, token);
         match &written {
             Err(error) if !kept.is_failing => warn!(
-                %error, path = %path.display(),
+                code = TOKEN_NOT_KEPT.code, %error, path = %path.display(),
                 "the token cannot be kept: an agent that starts again may be taken for a copy until \
                  the node timeout has passed"
             ),
@@ -88,6 +94,13 @@ impl Tokens for TokenKeeper {
             _ => {}
         }
         kept.is_failing = written.is_err();
+        match written {
+            Err(error) => {
+                let observed = format!("{}: {error}", path.display());
+                self.problems.raise(&TOKEN_NOT_KEPT, observed);
+            }
+            Ok(()) => self.problems.clear(&TOKEN_NOT_KEPT),
+        }
     }
 }
 
@@ -126,15 +139,30 @@ mod tests {
     #[test]
     fn the_token_of_an_earlier_life_is_gone_on_with() {
         let directory = tempfile::tempdir().unwrap();
-        let keeper = TokenKeeper::open(directory.path());
+        let keeper = TokenKeeper::open(directory.path(), Problems::default());
         assert_eq!(keeper.token(), None);
         keeper.keep(token(1));
         keeper.keep(token(2));
-        assert_eq!(TokenKeeper::open(directory.path()).token(), Some(token(2)));
+        assert_eq!(
+            TokenKeeper::open(directory.path(), Problems::default()).token(),
+            Some(token(2))
+        );
         let path = directory.path().join(FILE_NAME);
         let mode = fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn that_it_cannot_be_kept_is_a_problem_until_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (problems, state) = (Problems::default(), directory.path().join("state"));
+        let keeper = TokenKeeper::open(&state, problems.clone());
+        keeper.keep(token(1));
+        assert!(problems.has(&TOKEN_NOT_KEPT));
+        fs::create_dir(&state).unwrap();
+        keeper.keep(token(2));
+        assert!(!problems.has(&TOKEN_NOT_KEPT));
     }
 
     #[test]
@@ -155,17 +183,20 @@ mod tests {
         let path = directory.path().join(FILE_NAME);
         for damage in [&b""[..], b"\xff\xfe", b"1.2", &[b'1'; 100_000]] {
             fs::write(&path, damage).unwrap();
-            let keeper = TokenKeeper::open(directory.path());
+            let keeper = TokenKeeper::open(directory.path(), Problems::default());
             assert_eq!(keeper.token(), None);
             keeper.keep(token(3));
-            assert_eq!(TokenKeeper::open(directory.path()).token(), Some(token(3)));
+            assert_eq!(
+                TokenKeeper::open(directory.path(), Problems::default()).token(),
+                Some(token(3))
+            );
         }
     }
 
     #[test]
     fn a_token_that_cannot_be_kept_is_come_with_all_the_same() {
         for keeper in [
-            TokenKeeper::open(Path::new("/nonexistent")),
+            TokenKeeper::open(Path::new("/nonexistent"), Problems::default()),
             TokenKeeper::in_memory(),
         ] {
             keeper.keep(token(1));

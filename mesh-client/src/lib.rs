@@ -25,11 +25,13 @@
 //! # }
 //! ```
 
+mod agent;
 mod client;
 mod inside;
 mod inspector;
 mod seen;
 
+pub use agent::{AgentClient, AgentClientError, DEFAULT_AGENT_SOCKET};
 pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET, HandedOver};
 pub use inside::{InsideError, configure};
 pub use inspector::Inspector;

@@ -21,6 +21,7 @@ macro_rules! kinds {
     };
 }
 
+pub mod agent;
 pub mod cluster;
 pub mod dataplane;
 pub mod local;
@@ -43,6 +44,12 @@ pub static CHAPTERS: &[Chapter] = &[
         about: "The runtime finds these whenever it compares the kernel with what is wanted, at once after a change and every \
             few seconds besides.",
         kinds: dataplane::ALL,
+    },
+    Chapter {
+        title: "The agent",
+        about: "The agent finds these in what it does anyway: calling the control plane and the runtime, and keeping its files. \
+                It tells them on its socket, and the control plane with its heartbeats.",
+        kinds: agent::ALL,
     },
     Chapter {
         title: "The cluster",

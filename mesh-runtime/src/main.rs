@@ -13,7 +13,7 @@ use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
-use daemon::{options::DaemonOptions, serve, socket};
+use daemon::{options::DaemonOptions, serve};
 
 /// How long the end waits for threads that are at files.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ fn run(options: &DaemonOptions) -> anyhow::Result<()> {
     if options.cleanup {
         let report = runtime.block_on(mesh_runtime::cleanup(&options.runtime_options()))?;
         // What a killed daemon left; one that lives would have refused the rest.
-        socket::remove_leftover(&options.socket)?;
+        mesh_socket::remove_leftover(&options.socket)?;
         return print_report(&report).context("cannot write to standard output");
     }
     let served = runtime.block_on(serve::serve(options));

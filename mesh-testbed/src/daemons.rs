@@ -106,7 +106,8 @@ impl Host {
         // Not by option: earlier releases, which are upgraded from, know none.
         let mut options = options
             .clone()
-            .env("QUILT_MESH_SOCKET", self.runtime_socket());
+            .env("QUILT_MESH_SOCKET", self.runtime_socket())
+            .env("QUILT_MESH_AGENT_SOCKET", self.agent_socket());
         if daemon == Daemon::Agent && self.has_to_join(&options) {
             let token = self.control.told(&["token", "create"])?;
             options = options.env(TOKEN, token.trim());

@@ -9,8 +9,9 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use mesh_client::{AgentClient, AgentClientError};
 use mesh_proto::mesh::{
-    GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse,
+    AgentStatus, GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse,
     mesh_dataplane_client::MeshDataplaneClient,
 };
 use mesh_rest::client::with_causes;
@@ -140,6 +141,11 @@ impl Host {
         self.dir.join("runtime.sock")
     }
 
+    /// The agent's Unix socket.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.dir.join("agent.sock")
+    }
+
     /// A daemon's log, over all its starts.
     pub fn log(&self, daemon: Daemon) -> PathBuf {
         self.dir.join(format!("{}.log", daemon.binary()))
@@ -200,6 +206,20 @@ impl Host {
             .await
             .map(tonic::Response::into_inner)
             .map_err(|error| self.grpc("ListPeers", error.to_string()))
+    }
+
+    /// The agent's `GetStatus`, over a new connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Grpc`].
+    pub async fn agent_status(&self) -> Result<AgentStatus> {
+        let failed =
+            |error: AgentClientError| self.grpc("GetStatus of the agent", error.to_string());
+        let mut agent = AgentClient::connect(&self.agent_socket())
+            .await
+            .map_err(failed)?;
+        agent.status().await.map_err(failed)
     }
 
     /// The kernel's IPv4 routes, read over netlink.

@@ -8,7 +8,7 @@ use mesh_rest::{
     join::{Join, Joined, Renew},
 };
 use rustls::ClientConfig;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::{ControlPlane, ControlPlaneError};
@@ -89,6 +89,7 @@ impl ControlPlane {
         F: Future<Output = Result<T, ControlPlaneError>>,
     {
         if !self.is_admitted() {
+            self.lock_contact().connected = false;
             return Err(ControlPlaneError::NotAdmitted);
         }
         let answer = self.ask(attempts, call).await;
@@ -124,6 +125,13 @@ impl ControlPlane {
         let mut reason = None;
         loop {
             let result = call(self.replica(index)).await;
+            {
+                let mut contact = self.lock_contact();
+                contact.connected = result.is_ok();
+                if !result.as_ref().is_err_and(ControlPlaneError::is_silence) {
+                    contact.heard = Some(Instant::now());
+                }
+            }
             if index == 0 && result.as_ref().is_err_and(ControlPlaneError::is_silence) {
                 self.shared.unreachable.send_replace(());
             }

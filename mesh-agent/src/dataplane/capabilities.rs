@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use mesh_problems::catalog::agent::SETTINGS_NOT_FOLLOWED;
 use mesh_proto::mesh;
 use mesh_rest::overlay::Overlay;
 use tracing::{error, info};
@@ -109,10 +110,11 @@ impl Dataplane {
     fn refuse(&mut self, reason: &str) {
         if self.reasons.note(Subject::Overlay, reason) {
             error!(
-                reason,
-                "no peers are set up on this node; trying again at every sync"
+                code = SETTINGS_NOT_FOLLOWED.code,
+                reason, "no peers are set up on this node; trying again at every sync"
             );
         }
+        self.forget_peers();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use mesh_problems::catalog::agent::{PEERS_REJECTED, ROUTES_MISSING, ROUTES_NOT_REMOVED};
 use tracing::{info, warn};
 
 use crate::tally::{Line, Tally};
@@ -23,15 +24,21 @@ impl PassLog {
     pub(super) fn say(&mut self, now: Instant) {
         if let Some(Line { count, examples }) = self.rejected.line(now) {
             warn!(
+                code = PEERS_REJECTED.code,
                 count,
                 %examples, "the runtime rejected peers; trying again at every sync"
             );
         }
         if let Some(Line { count, examples }) = self.routes_missing.line(now) {
-            warn!(count, %examples, "no route; trying again at every sync");
+            warn!(
+                code = ROUTES_MISSING.code,
+                count,
+                %examples, "no route; trying again at every sync"
+            );
         }
         if let Some(Line { count, examples }) = self.routes_kept.line(now) {
             warn!(
+                code = ROUTES_NOT_REMOVED.code,
                 count,
                 %examples, "route not removed; trying again at every sync"
             );

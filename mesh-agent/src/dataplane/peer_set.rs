@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use ipnet::Ipv4Net;
+use mesh_problems::catalog::agent::{PEERS_REFUSED, THREE_CALL_RUNTIME};
 use mesh_proto::mesh;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -170,6 +171,7 @@ impl Dataplane {
     fn peer_set_failed(&mut self, failure: &CallError) {
         if self.reasons.note(Subject::PeerSet, &failure.to_string()) {
             warn!(
+                code = PEERS_REFUSED.code,
                 reason = %failure,
                 "the runtime did not take the peer set; new peers get no route until it does; \
                  trying again at every sync"
@@ -198,9 +200,11 @@ impl Dataplane {
             ask_again: now + ASK_AGAIN,
             reinject,
         };
+        self.forget_peer_set();
         if !self.said_no_fast_path {
             self.said_no_fast_path = true;
             warn!(
+                code = THREE_CALL_RUNTIME.code,
                 "no fast path: this runtime serves only the three calls of quilt.QuiltRuntime; \
                  routes are injected one by one, and routes of an earlier life of this agent \
                  whose nodes are gone stay until they are removed by hand"

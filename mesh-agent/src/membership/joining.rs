@@ -78,6 +78,7 @@ impl Member {
             return None;
         }
         self.membership.key = Arc::clone(&kept.key);
+        self.log.well();
         self.use_from_now_on(&kept);
         info!(
             node_id = kept.node_id,

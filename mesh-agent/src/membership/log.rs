@@ -1,11 +1,28 @@
 //! What is said of the membership: each thing once, until it is another.
 
 use mesh_credentials::control_plane_check::clock as shown;
+use mesh_problems::{
+    Problem,
+    catalog::agent::{
+        CANNOT_JOIN, CERTIFICATE_ENDS_SOON, CERTIFICATE_EXPIRED, CERTIFICATE_NOT_KEPT,
+        CERTIFICATE_NOT_RENEWED, CERTIFICATE_REFUSED, CERTIFICATE_UNUSABLE, JOIN_TOKEN_REFUSED,
+    },
+};
 use mesh_rest::problem_kind::Kind;
 use tracing::{debug, error, info, warn};
 
 use super::{Cause, MembershipError, schedule::Left};
-use crate::{credentials::Credentials, reasons::Reasons};
+use crate::{credentials::Credentials, problems::Problems, reasons::Reasons};
+
+/// What is over once this host has a certificate that is taken.
+const OF_MEMBERSHIP: [&mesh_problems::Kind; 6] = [
+    &CANNOT_JOIN,
+    &JOIN_TOKEN_REFUSED,
+    &CERTIFICATE_REFUSED,
+    &CERTIFICATE_NOT_RENEWED,
+    &CERTIFICATE_ENDS_SOON,
+    &CERTIFICATE_EXPIRED,
+];
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -14,9 +31,17 @@ pub(super) struct MembershipLog {
     renewing: Reasons<Left>,
     refused: Reasons<()>,
     saving: Reasons<()>,
+    problems: Problems,
 }
 
 impl MembershipLog {
+    pub(super) fn new(problems: Problems) -> Self {
+        Self {
+            problems,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn joined(&mut self, joined: &Credentials) {
         self.well();
         info!(
@@ -35,12 +60,46 @@ impl MembershipLog {
         );
     }
 
-    fn well(&mut self) {
+    /// The host has a certificate, which is not known not to be taken.
+    pub(super) fn well(&mut self) {
         let saving = std::mem::take(&mut self.saving);
+        let problems = std::mem::take(&mut self.problems);
+        for kind in OF_MEMBERSHIP {
+            problems.clear(kind);
+        }
         *self = Self {
             saving,
+            problems,
             ..Self::default()
         };
+    }
+
+    /// The certificate can be shown to the control plane, or cannot.
+    pub(super) fn shown(&self, shown: Result<(), &MembershipError>) {
+        match shown {
+            Ok(()) => self.problems.clear(&CERTIFICATE_UNUSABLE),
+            Err(error) => {
+                error!(
+                    code = CERTIFICATE_UNUSABLE.code, %error,
+                    "the certificate cannot be shown; restart the agent"
+                );
+                let observed = error.to_string();
+                self.problems.raise(&CERTIFICATE_UNUSABLE, observed);
+            }
+        }
+    }
+
+    /// The agent starts with a certificate that has expired.
+    pub(super) fn expired(&self, kept: &Credentials, now: i64) {
+        warn!(
+            code = CERTIFICATE_EXPIRED.code,
+            node_id = kept.node_id,
+            expired = shown(kept.presented.not_after),
+            now = shown(now),
+            "this node's certificate has expired; it is made anew before anything else"
+        );
+        let observed = format!("it expired {}", shown(kept.presented.not_after));
+        self.problems.raise(&CERTIFICATE_EXPIRED, observed);
     }
 
     pub(super) fn not_joined(&mut self, error: &MembershipError, hostname: &str) {
@@ -48,12 +107,20 @@ impl MembershipLog {
             return;
         }
         match error.kind() {
-            Some(Kind::TokenRefused) => error!(
-                %error, hostname,
-                "the control plane does not take the join token; make another there (quilt-mesh-control token create) and start \
-                 the agent with it"
-            ),
-            _ => warn!(%error, "cannot join; trying again until it succeeds"),
+            Some(Kind::TokenRefused) => {
+                error!(
+                    code = JOIN_TOKEN_REFUSED.code, %error, hostname,
+                    "the control plane does not take the join token; make another there (quilt-mesh-control token create) and \
+                     start the agent with it"
+                );
+                self.problems.raise(&JOIN_TOKEN_REFUSED, error.to_string());
+                self.problems.clear(&CANNOT_JOIN);
+            }
+            _ => {
+                warn!(code = CANNOT_JOIN.code, %error, "cannot join; trying again until it succeeds");
+                self.problems.raise(&CANNOT_JOIN, error.to_string());
+                self.problems.clear(&JOIN_TOKEN_REFUSED);
+            }
         }
     }
 
@@ -69,19 +136,38 @@ impl MembershipLog {
         }
         let expires = shown(of.presented.not_after);
         let is_clock = error.kind() == Some(Kind::Clock);
+        let found = match left {
+            Left::Plenty if !is_clock => None,
+            Left::Plenty | Left::Third => Some(&CERTIFICATE_NOT_RENEWED),
+            Left::Day => Some(&CERTIFICATE_ENDS_SOON),
+            Left::Nothing => Some(&CERTIFICATE_EXPIRED),
+        };
+        for kind in [
+            &CERTIFICATE_NOT_RENEWED,
+            &CERTIFICATE_ENDS_SOON,
+            &CERTIFICATE_EXPIRED,
+        ] {
+            if Some(kind) == found {
+                let observed = format!("it expires {expires}: {error}");
+                self.problems.raise(kind, observed);
+            } else {
+                self.problems.clear(kind);
+            }
+        }
+        let code = found.map(|kind| kind.code);
         match left {
             Left::Plenty if !is_clock => {
                 info!(%error, expires, "cannot renew the certificate yet; trying again")
             }
             Left::Plenty | Left::Third => {
-                warn!(%error, expires, "cannot renew the certificate; trying again until it succeeds");
+                warn!(code, %error, expires, "cannot renew the certificate; trying again until it succeeds");
             }
             Left::Day => error!(
-                %error, expires,
+                code, %error, expires,
                 "cannot renew the certificate, which expires within a day; trying again until it succeeds"
             ),
             Left::Nothing => error!(
-                %error, expires,
+                code, %error, expires,
                 "cannot renew the certificate, which has expired: the control plane takes nothing else from this node; trying \
                  again until it succeeds"
             ),
@@ -92,8 +178,12 @@ impl MembershipLog {
         if !self.refused.note((), &error.to_string()) {
             return;
         }
+        let problem = Problem::new(&CERTIFICATE_REFUSED, error.to_string());
+        self.problems.raise_problem(problem.remedied_by(format!(
+            "make a token for it there (quilt-mesh-control token create --node {hostname}) and start this agent with --join TOKEN"
+        )));
         error!(
-            %error,
+            code = CERTIFICATE_REFUSED.code, %error,
             "the control plane does not take this node's certificate; the data plane stays as it is. To let the node in \
              again, make a token for it there (quilt-mesh-control token create --node {hostname}) and start this agent with \
              --join TOKEN"
@@ -106,14 +196,17 @@ impl MembershipLog {
                 if self.saving.resolve(&()) {
                     info!("the certificate is kept again");
                 }
+                self.problems.clear(&CERTIFICATE_NOT_KEPT);
             }
             Err(error) => {
                 if self.saving.note((), error) {
                     error!(
+                        code = CERTIFICATE_NOT_KEPT.code,
                         error,
                         "the certificate cannot be kept: until it is, an agent that starts again goes on with what was kept \
                          before, or has to join again; trying again until it is"
                     );
+                    self.problems.raise(&CERTIFICATE_NOT_KEPT, error);
                 }
             }
         }

@@ -75,9 +75,24 @@ fn every_option_has_an_environment_variable() {
     use clap::CommandFactory as _;
     for argument in Options::command().get_arguments() {
         let long = argument.get_long().unwrap();
-        let name = format!("QUILT_MESH_{}", long.to_uppercase().replace('-', "_"));
+        let name = match long {
+            // The runtime's socket has the name that would follow.
+            "socket" => "QUILT_MESH_AGENT_SOCKET".to_owned(),
+            _ => format!("QUILT_MESH_{}", long.to_uppercase().replace('-', "_")),
+        };
         assert_eq!(argument.get_env().unwrap(), name.as_str());
     }
+}
+
+#[test]
+fn the_socket_is_a_path_or_off() {
+    let socket = |arguments: &[&str]| parse(arguments).map(|options| options.socket);
+    let default = AgentSocket::At("/run/quilt-mesh-agent/agent.sock".into());
+    assert_eq!(socket(&[]).unwrap(), default);
+    let given = socket(&["--socket", "/run/mine.sock"]).unwrap();
+    assert_eq!(given, AgentSocket::At("/run/mine.sock".into()));
+    assert_eq!(socket(&["--socket", "off"]).unwrap(), AgentSocket::Off);
+    assert!(socket(&["--socket", ""]).is_err());
 }
 
 #[test]

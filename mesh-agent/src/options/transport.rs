@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
 use mesh_credentials::{control_plane_check::KnownBy, tls};
+use mesh_problems::catalog::agent::CERTIFICATE_NOT_SHOWN;
 use reqwest::Url;
 use rustls::ClientConfig;
 use tracing::{info, warn};
@@ -20,6 +21,7 @@ use crate::{
         own::OwnIdentity,
     },
     membership::{Membership, TokenError, TokenSource},
+    problems::Problems,
 };
 
 /// How the control plane is known, and this node to it.
@@ -103,14 +105,21 @@ pub(super) struct Transport {
     pub(super) standing: Standing,
     /// The beginning of a membership, without what other options say.
     pub(super) membership: Option<Membership>,
+    /// A certificate that the operator keeps.
+    pub(super) own_certificate: Option<Arc<OwnIdentity>>,
 }
 
 impl TransportOptions {
-    /// Sees to it that there is what is needed.
+    /// Sees to it that there is what is needed, and says what is not as it should be there.
     ///
     /// # Errors
     /// In words, with what to do.
-    pub(super) fn transport(self, urls: &[Url], state: &Path) -> anyhow::Result<Transport> {
+    pub(super) fn transport(
+        self,
+        urls: &[Url],
+        state: &Path,
+        problems: &Problems,
+    ) -> anyhow::Result<Transport> {
         let encrypted = urls.iter().filter(|url| url.scheme() == "https").count();
         ensure!(
             encrypted == 0 || encrypted == urls.len(),
@@ -118,15 +127,15 @@ impl TransportOptions {
         );
         let files = CredentialFiles::in_directory(state);
         if encrypted == 0 {
-            return self.plain(&files);
+            return self.plain(&files, problems);
         }
         let own_authorities = self.tls_ca.as_deref().map(|ca| pem("--tls-ca", ca));
         let own_authorities = own_authorities.transpose()?;
         if let (Some(roots), Some(certificate), Some(key)) =
             (&own_authorities, &self.tls_cert, &self.tls_key)
         {
-            let identity = OwnIdentity::open(certificate.clone(), key.clone())?;
-            return own(roots, Some(identity));
+            let identity = OwnIdentity::open(certificate.clone(), key.clone(), problems.clone())?;
+            return own(roots, Some(Arc::new(identity)));
         }
         let given = self.given();
         if given.is_none() && !files.have_certificate() {
@@ -150,10 +159,11 @@ impl TransportOptions {
             },
             standing: Standing::Waiting,
             membership: Some(membership),
+            own_certificate: None,
         })
     }
 
-    fn plain(&self, files: &CredentialFiles) -> anyhow::Result<Transport> {
+    fn plain(&self, files: &CredentialFiles, problems: &Problems) -> anyhow::Result<Transport> {
         ensure!(
             self.given().is_none(),
             "a host joins over TLS; write https:// in --control-plane"
@@ -163,15 +173,18 @@ impl TransportOptions {
             "--tls-ca is for https://; write that in --control-plane"
         );
         if files.have_certificate() {
+            let directory = files.directory().display();
             warn!(
-                directory = %files.directory().display(),
+                code = CERTIFICATE_NOT_SHOWN.code, %directory,
                 "this node has a certificate, which is not shown over http://; write https:// in --control-plane"
             );
+            problems.raise(&CERTIFICATE_NOT_SHOWN, format!("it is in {directory}"));
         }
         Ok(Transport {
             tls: None,
             standing: Standing::Admitted(None),
             membership: None,
+            own_certificate: None,
         })
     }
 
@@ -188,15 +201,16 @@ impl TransportOptions {
     }
 }
 
-fn own(roots: &str, identity: Option<OwnIdentity>) -> anyhow::Result<Transport> {
+fn own(roots: &str, identity: Option<Arc<OwnIdentity>>) -> anyhow::Result<Transport> {
     let mut tls = tls::client_of_own_authority(roots, None).context("--tls-ca")?;
-    if let Some(identity) = identity {
-        tls.client_auth_cert_resolver = Arc::new(identity);
+    if let Some(identity) = &identity {
+        tls.client_auth_cert_resolver = Arc::clone(identity) as _;
     }
     Ok(Transport {
         tls: Some(tls),
         standing: Standing::Admitted(None),
         membership: None,
+        own_certificate: identity,
     })
 }
 

@@ -7,7 +7,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
-use crate::underlay::parse_underlay_address;
+use crate::{socket::AgentSocket, underlay::parse_underlay_address};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -71,6 +71,15 @@ pub(super) fn runtime_url(text: &str) -> Result<RuntimeUrl, String> {
         authority: authority(&url),
         name: name.map_err(|_| format!("{host} is no name that a certificate could have"))?,
     })
+}
+
+/// Where the agent itself serves.
+pub(super) fn agent_socket(text: &str) -> Result<AgentSocket, String> {
+    match text {
+        "" => Err("write the path of a socket, or off".to_owned()),
+        "off" => Ok(AgentSocket::Off),
+        path => Ok(AgentSocket::At(path.into())),
+    }
 }
 
 /// "host:port" of a URL that [`control_plane_url`] accepted.

@@ -3,6 +3,13 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use mesh_problems::{
+    Kind,
+    catalog::agent::{
+        ADDRESS_OF_TWO_NODES, LISTED_ADDRESS_UNUSABLE, LISTED_STATUS_UNKNOWN,
+        LISTED_SUBNET_UNUSABLE, OWN_ADDRESS_CLAIMED, OWN_SUBNET_CLAIMED, SUBNET_OF_TWO_NODES,
+    },
+};
 
 use crate::{excerpt::Excerpt, node::SubnetError, underlay::UnderlayAddressError};
 
@@ -60,6 +67,31 @@ pub enum Skip {
 }
 
 impl Skip {
+    /// What each of these is to an operator.
+    pub const KINDS: [&'static Kind; 7] = [
+        &LISTED_SUBNET_UNUSABLE,
+        &LISTED_ADDRESS_UNUSABLE,
+        &LISTED_STATUS_UNKNOWN,
+        &OWN_SUBNET_CLAIMED,
+        &OWN_ADDRESS_CLAIMED,
+        &SUBNET_OF_TWO_NODES,
+        &ADDRESS_OF_TWO_NODES,
+    ];
+
+    /// Which of [`Self::KINDS`] it is.
+    #[must_use]
+    pub fn kind(&self) -> &'static Kind {
+        match self {
+            Self::Subnet { .. } => &LISTED_SUBNET_UNUSABLE,
+            Self::Address { .. } => &LISTED_ADDRESS_UNUSABLE,
+            Self::Status => &LISTED_STATUS_UNKNOWN,
+            Self::OwnSubnet { .. } => &OWN_SUBNET_CLAIMED,
+            Self::OwnAddress(_) => &OWN_ADDRESS_CLAIMED,
+            Self::SubnetTaken { .. } => &SUBNET_OF_TWO_NODES,
+            Self::AddressTaken { .. } => &ADDRESS_OF_TWO_NODES,
+        }
+    }
+
     /// The rule that it breaks, without what breaks it.
     #[must_use]
     pub fn rule(&self) -> &'static str {

@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use mesh_problems::catalog::agent::RUNTIME_BY_LOOPBACK;
 use tracing::{info, warn};
 
 use tokio::net::TcpStream;
@@ -134,6 +135,20 @@ impl Found {
         }
     }
 
+    pub(super) fn reached_by(&self) -> Option<String> {
+        Some(match self.known().said? {
+            Said::Socket => format!("unix:{SOCKET}"),
+            Said::Loopback(_) => format!("http://{LOOPBACK}"),
+        })
+    }
+
+    pub(super) fn closed_socket(&self) -> Option<String> {
+        match self.known().said? {
+            Said::Loopback(reason @ NoSocket::Forbidden) => Some(format!("{SOCKET}: {reason}")),
+            Said::Loopback(_) | Said::Socket => None,
+        }
+    }
+
     /// Whether the socket can be called by now, or need no longer be.
     pub(super) async fn has_better_than(&self, way: Way) -> bool {
         match way {
@@ -165,7 +180,7 @@ impl Found {
         match now {
             Said::Socket => info!(socket = SOCKET, "the runtime is called by its socket"),
             Said::Loopback(reason @ NoSocket::Forbidden) => warn!(
-                address = LOOPBACK, socket = SOCKET, %reason,
+                code = RUNTIME_BY_LOOPBACK.code, address = LOOPBACK, socket = SOCKET, %reason,
                 "the runtime is called over loopback, and not by its socket"
             ),
             Said::Loopback(reason) => info!(

@@ -1,13 +1,15 @@
 //! One log line per change of the peers.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, time::Instant};
 
 use ipnet::Ipv4Net;
+use mesh_problems::catalog::agent::FOREIGN_NODE_LIST;
 use tracing::{debug, info, warn};
 
 use crate::{
     excerpt::Excerpt,
     peers::{Cause, KnownPeer, KnownPeers, Skip, UnusableList},
+    problems::Problems,
     reasons::Reasons,
     tally::{Line, Tally},
 };
@@ -16,27 +18,40 @@ use crate::{
 const LOGGED_CHANGES: usize = 16;
 
 /// What the sync task said already.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SyncLog {
+    problems: Problems,
     unusable: Reasons<()>,
     skipped: BTreeMap<String, Skip>,
     /// Those among them that were not said yet, by the rule that they break.
-    broken: BTreeMap<&'static str, Tally>,
+    broken: BTreeMap<&'static str, (&'static str, Tally)>,
 }
 
 impl SyncLog {
+    pub(super) fn new(problems: Problems) -> Self {
+        Self {
+            problems,
+            unusable: Reasons::default(),
+            skipped: BTreeMap::new(),
+            broken: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn usable(&mut self) {
         if self.unusable.resolve(&()) {
             info!("the node list is about this cluster again");
         }
+        self.problems.clear(&FOREIGN_NODE_LIST);
     }
 
     pub(super) fn unusable(&mut self, list: &UnusableList) {
         if self.unusable.note((), &list.to_string()) {
             warn!(
+                code = FOREIGN_NODE_LIST.code,
                 reason = %list,
                 "the node list is not about this cluster; the peers stay as they are, registering again"
             );
+            self.problems.raise(&FOREIGN_NODE_LIST, list.to_string());
         }
     }
 
@@ -53,14 +68,24 @@ impl SyncLog {
             .iter()
             .filter(|(node_id, skip)| self.skipped.get(*node_id) != Some(skip));
         for (node_id, skip) in news {
-            let tally = self.broken.entry(skip.rule()).or_default();
+            let (_, tally) = self
+                .broken
+                .entry(skip.rule())
+                .or_insert_with(|| (skip.kind().code, Tally::default()));
             tally.add(|| format!("{}: {skip}", Excerpt(node_id)));
         }
         let now = Instant::now();
-        for (rule, tally) in &mut self.broken {
+        for (rule, (code, tally)) in &mut self.broken {
             if let Some(Line { count, examples }) = tally.line(now) {
-                warn!(rule, count, %examples, "listed nodes are no peers");
+                warn!(code, rule, count, %examples, "listed nodes are no peers");
             }
+        }
+        for kind in Skip::KINDS {
+            let of_kind = skipped.iter().filter(|(_, skip)| skip.kind() == kind);
+            let having_it = of_kind.map(|(node_id, skip)| {
+                fmt::from_fn(move |f| write!(f, "{}: {skip}", Excerpt(node_id)))
+            });
+            self.problems.set(kind, having_it);
         }
         self.skipped = skipped;
     }

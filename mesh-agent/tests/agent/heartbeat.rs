@@ -7,6 +7,19 @@ use serde_json::Value;
 
 use crate::{fake_control_plane::FakeControlPlane, fake_runtime::FakeRuntime, process::Agent};
 
+/// What was told last that is wrong, by code.
+fn codes(control: &FakeControlPlane) -> Vec<String> {
+    let findings = told(control)["data_plane"]["findings"].clone();
+    let findings = findings.as_array().cloned().unwrap_or_default();
+    let code = |it: &Value| it["code"].as_str().unwrap().to_owned();
+    findings.iter().map(code).collect()
+}
+
+/// What the last heartbeat carried that carried something.
+fn told(control: &FakeControlPlane) -> Value {
+    control.state().told.clone()
+}
+
 fn carried(control: &FakeControlPlane) -> Value {
     control.state().carried.clone().unwrap_or(Value::Null)
 }
@@ -30,28 +43,83 @@ fn a_heartbeat_waits_neither_for_a_runtime_that_hangs_nor_for_one_that_is_away()
     let (control, mut runtime) = (FakeControlPlane::start(), FakeRuntime::start());
     let agent = Agent::start(&control, &runtime, &["--request-timeout", "1h"]);
     agent.until("a payload", || !carried(&control).is_null());
+    // What the agent finds itself is told all the same, once.
     let beat_on = |what: &str| {
         let beats = control.heartbeats();
         agent.until(what, || {
-            control.heartbeats() >= beats + 5 && carried(&control).is_null()
+            control.heartbeats() >= beats + 5 && carried(&control)["overlay_mtu"].is_null()
         });
     };
     runtime.state().hangs = true;
     beat_on("beats beside a hanging runtime");
     runtime.state().hangs = false;
-    agent.until("a payload again", || !carried(&control).is_null());
+    let tells = || carried(&control)["overlay_mtu"] == 1450;
+    agent.until("a payload again", tells);
     runtime.stop();
     beat_on("beats without a runtime");
     runtime.resume();
-    agent.until("a payload again", || !carried(&control).is_null());
+    agent.until("a payload again", tells);
 }
 
 #[test]
-fn a_runtime_with_three_calls_has_nothing_to_carry() {
+fn of_a_runtime_with_three_calls_that_alone_is_told_and_once() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::with_three_calls());
+    control.add_peer(2);
     let agent = Agent::start(&control, &runtime, &[]);
-    agent.until("heartbeats", || control.heartbeats() >= 3);
-    assert!(carried(&control).is_null());
+    agent.until("what the agent finds", || {
+        codes(&control) == ["three-call-runtime"]
+    });
+    let told = told(&control);
+    assert_eq!(told["data_plane"]["fast_path"], "unknown");
+    assert!(told["peers"].is_null(), "{told}");
+    let beats = control.heartbeats();
+    agent.until("heartbeats", || control.heartbeats() >= beats + 3);
+    assert!(carried(&control).is_null(), "it was told");
+}
+
+#[test]
+fn what_the_agent_finds_is_told_when_it_changes_and_costs_no_heartbeat_otherwise() {
+    let (control, mut runtime) = (FakeControlPlane::start(), FakeRuntime::start());
+    control.state().tokens = Some(0);
+    let agent = Agent::start(&control, &runtime, &[]);
+    agent.until("a payload", || told(&control)["overlay_mtu"] == 1450);
+    assert_eq!(codes(&control), [""; 0]);
+    runtime.stop();
+    agent.until("what is wrong", || codes(&control) == ["runtime-lost"]);
+    let told = told(&control);
+    assert_eq!(told["data_plane"]["fast_path"], "unknown");
+    let finding = &told["data_plane"]["findings"][0];
+    assert!(finding["since"].as_u64().unwrap() > 0);
+    agent.until("how", || {
+        let finding = told(&control)["data_plane"]["findings"][0].clone();
+        let observed = finding["observed"].as_str().unwrap_or_default();
+        observed.contains("no connection to the runtime")
+    });
+    // How it is lost may be another thing the next time it is called; then nothing changes any more.
+    let counted = || agent.logged("the question counted as the heartbeat");
+    let before = counted();
+    agent.until("questions that count", || counted() >= before + 5);
+    let (beats, before) = (control.heartbeats(), counted());
+    agent.until("more of them", || counted() >= before + 10);
+    assert_eq!(control.heartbeats(), beats, "{:#?}", agent.log());
+    runtime.resume();
+    agent.until("that it is over", || {
+        told(&control)["overlay_mtu"] == 1450 && codes(&control).is_empty()
+    });
+}
+
+#[test]
+fn that_something_is_over_is_told_also_where_nothing_else_is_to_tell() {
+    let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::with_three_calls());
+    control.state().tokens = Some(0);
+    control.add_peer(2);
+    control.add_peer(3);
+    control.set(3, "host_ip", "192.0.2.2");
+    let agent = Agent::start(&control, &runtime, &[]);
+    let both = ["address-of-two-nodes", "three-call-runtime"];
+    agent.until("both", || codes(&control) == both);
+    control.set(3, "host_ip", "192.0.2.3");
+    agent.until("one of them", || codes(&control) == both[1..]);
 }
 
 #[test]
@@ -108,5 +176,6 @@ fn a_question_counts_as_the_heartbeat_also_where_the_agent_was_held_up_when_that
     }
     let before = counted();
     agent.until("the ones after", || counted() > before + 1);
-    assert_eq!(control.heartbeats(), 0, "{:#?}", agent.log());
+    // That the runtime is lost was told.
+    assert!(control.heartbeats() <= 1, "{:#?}", agent.log());
 }

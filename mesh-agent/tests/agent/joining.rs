@@ -20,6 +20,7 @@ use crate::{
 
 mod again;
 mod clocks;
+mod found;
 mod impostors;
 mod own;
 mod real;
@@ -34,6 +35,8 @@ const DAY: i64 = 24 * 60 * 60;
 struct Host {
     runtime: FakeRuntime,
     state: TempDir,
+    /// Beside it, for where that is another one to the agent.
+    run: TempDir,
 }
 
 impl Host {
@@ -41,6 +44,7 @@ impl Host {
         Self {
             runtime: FakeRuntime::start(),
             state: tempfile::tempdir().unwrap(),
+            run: tempfile::tempdir().unwrap(),
         }
     }
 

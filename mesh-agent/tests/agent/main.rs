@@ -13,6 +13,7 @@ mod doubt;
 mod fake_control_plane;
 mod fake_runtime;
 mod feed;
+mod found;
 mod frozen_replica;
 mod heartbeat;
 mod held_subnet;

@@ -1,16 +1,19 @@
 //! The agent's binary as a child process.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs,
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
 };
 
+use mesh_client::{AgentClient, AgentClientError};
+use mesh_problems::{Finding, Kind};
+use mesh_proto::mesh::AgentStatus;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -18,7 +21,7 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
-    fake_control_plane::FakeControlPlane,
+    fake_control_plane::{FakeControlPlane, server},
     fake_runtime::FakeRuntime,
     wait::{DEADLINE, holds},
 };
@@ -30,6 +33,8 @@ pub(crate) const HOST_IP: &str = "192.0.2.1";
 
 pub(crate) struct Agent {
     child: Child,
+    /// Where it says how it fares.
+    socket: Option<PathBuf>,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
     _state: Option<TempDir>,
@@ -85,6 +90,8 @@ impl Agent {
             .args(["--hostname", "node1", "--log-level", "debug"])
             .arg("--state-dir")
             .arg(state)
+            .arg("--socket")
+            .arg(state.join("agent.sock"))
             .args(["--heartbeat-interval", "100ms", "--sync-interval", "100ms"])
             .args(["--request-timeout", "500ms", "--reinject-interval", "300ms"])
             .args(["--probe-timeout", "50ms", "--probe-attempts", "2"])
@@ -103,6 +110,12 @@ impl Agent {
     }
 
     pub(crate) fn spawn(mut command: Command) -> Self {
+        let arguments: Vec<_> = command.get_args().collect();
+        let given = arguments.windows(2).rev();
+        let socket = given
+            .filter(|pair| pair[0] == "--socket")
+            .map(|pair| PathBuf::from(pair[1]))
+            .next();
         let mut child = command.spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -114,6 +127,7 @@ impl Agent {
         });
         Self {
             child,
+            socket,
             log,
             reader: Some(reader),
             _state: None,
@@ -169,6 +183,44 @@ impl Agent {
     pub(crate) fn logged(&self, text: &str) -> usize {
         let log = self.log.lock().unwrap();
         log.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Asks it how it fares.
+    pub(crate) fn asked(&self) -> Result<AgentStatus, AgentClientError> {
+        let socket = self.socket.as_deref().unwrap();
+        server().block_on(async { AgentClient::connect(socket).await?.status().await })
+    }
+
+    /// How it fares, once it tells.
+    #[track_caller]
+    pub(crate) fn status(&self) -> AgentStatus {
+        self.until("an answer on its socket", || self.asked().is_ok());
+        self.asked().unwrap()
+    }
+
+    /// What it finds wrong, by code.
+    #[track_caller]
+    pub(crate) fn findings(&self) -> BTreeMap<String, Finding> {
+        let findings = self.status().findings.into_iter().map(Finding::from);
+        findings.map(|it| (it.code.clone(), it)).collect()
+    }
+
+    /// Waits until it finds this wrong, and says what is observed.
+    #[track_caller]
+    pub(crate) fn until_found(&self, kind: &Kind) -> String {
+        let what = format!("the finding {}", kind.code);
+        self.until(&what, || self.findings().contains_key(kind.code));
+        let finding = self.findings().remove(kind.code).unwrap();
+        assert_eq!(finding.severity, kind.severity);
+        assert!(finding.since > 0 && !finding.observed.is_empty());
+        finding.observed
+    }
+
+    /// Waits until it does not find this wrong.
+    #[track_caller]
+    pub(crate) fn until_over(&self, kind: &Kind) {
+        let what = format!("the end of {}", kind.code);
+        self.until(&what, || !self.findings().contains_key(kind.code));
     }
 
     /// A field of /proc/PID/status.

@@ -147,7 +147,7 @@ fn an_agent_beats_as_often_as_the_control_plane_tells_and_one_that_beats_too_sel
             ])
             .args(["--quilt-runtime", &node.runtime.url()])
             .args(["--host-ip", &node.address, "--hostname", "alpha"])
-            .args(["--log-level", "debug", "--state-dir"])
+            .args(["--log-level", "debug", "--socket", "off", "--state-dir"])
             .arg(node.state())
             .args(arguments)
             .stdin(Stdio::null())
@@ -162,6 +162,38 @@ fn an_agent_beats_as_often_as_the_control_plane_tells_and_one_that_beats_too_sel
     let agent = start(&[]);
     agent.until("heartbeats", || agent.logged("heartbeat") >= 12);
     assert_eq!(agent.logged("registered"), 1, "{:#?}", agent.log());
+}
+
+#[test]
+fn what_the_agent_finds_is_shown_by_the_control_plane_until_it_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::start(directory.path(), None);
+    let mut node = Node::new(1);
+    let agent = node.agent(&control, &["--heartbeat-interval", "200ms"]);
+    let url = format!("http://127.0.0.1:{}/api/traffic", control.port);
+    let shown = || -> serde_json::Value {
+        let asked = server().block_on(async { reqwest::get(&url).await?.json().await });
+        let asked: serde_json::Value = asked.unwrap();
+        asked["nodes"][0]["data_plane"].clone()
+    };
+    let codes = || -> Vec<String> {
+        let findings = shown()["findings"].as_array().cloned().unwrap_or_default();
+        let code = |it: &serde_json::Value| it["code"].as_str().unwrap().to_owned();
+        findings.iter().map(code).collect()
+    };
+    // It was started with --insecure.
+    agent.until("that everybody is let in", || {
+        codes() == ["insecure-control-plane"] && shown()["version"] == "0.0.0-fake"
+    });
+    node.runtime.stop();
+    agent.until("that the runtime is away", || {
+        codes() == ["runtime-lost", "insecure-control-plane"]
+    });
+    assert_eq!(shown()["fast_path"], "unknown");
+    node.runtime.resume();
+    agent.until("that it is back", || {
+        codes() == ["insecure-control-plane"] && shown()["version"] == "0.0.0-fake"
+    });
 }
 
 #[test]
@@ -193,7 +225,12 @@ fn an_agent_that_has_nothing_to_tell_is_kept_up_by_its_questions_alone() {
     );
     agent.until_logged("registered node_id");
     let counted = "the question counted as the heartbeat";
+    let beats = || agent.logged("DEBUG mesh_agent::heartbeat: heartbeat");
+    // What the agent finds wrong itself is told, and nothing else: that the runtime is away, and that everybody is let in.
     agent.until("ten of them", || agent.logged(counted) >= 10);
-    assert_eq!(agent.logged("DEBUG mesh_agent::heartbeat: heartbeat"), 0);
+    let before = beats();
+    assert!(before <= 2, "{:#?}", agent.log());
+    agent.until("ten more", || agent.logged(counted) >= 20);
+    assert_eq!(beats(), before, "{:#?}", agent.log());
     assert_eq!(agent.logged("registered node_id"), 1, "{:#?}", agent.log());
 }

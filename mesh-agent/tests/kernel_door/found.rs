@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::fs::chown};
 
+use mesh_problems::catalog::agent::RUNTIME_BY_LOOPBACK;
+
 use crate::{
     fake_runtime::{Call, FakeRuntime, inject, subnet},
     host::{Host, NOBODY, set_mode},
@@ -83,6 +85,9 @@ fn an_agent_that_may_not_call_the_socket_goes_on_over_loopback_and_says_once_wha
     alone(&host, &agent, &port, &socket);
     assert_eq!(agent.logged("--socket-group"), 1, "{:#?}", agent.log());
     assert_eq!(agent.logged(" WARN "), 1, "{:#?}", agent.log());
+    let observed = agent.until_found(&RUNTIME_BY_LOOPBACK);
+    assert!(observed.contains("--socket-group"), "{observed}");
+    assert_eq!(agent.status().runtime, "http://127.0.0.1:50051");
     // The runtime is started with a group that the agent is of.
     chown(host.socket(), None, Some(NOBODY)).unwrap();
     set_mode(&host.socket(), 0o660);
@@ -91,6 +96,8 @@ fn an_agent_that_may_not_call_the_socket_goes_on_over_loopback_and_says_once_wha
     host.control.add_peer(4);
     agent.until("another peer", || socket.peers() == [2, 3, 4]);
     assert_eq!(port.calls(), mark);
+    agent.until_over(&RUNTIME_BY_LOOPBACK);
+    assert_eq!(agent.status().runtime, "unix:/run/quilt-mesh/runtime.sock");
 }
 
 #[test]

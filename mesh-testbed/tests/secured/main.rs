@@ -11,3 +11,4 @@ mod moved_over;
 mod renewed;
 mod restarted;
 mod rotated;
+mod told;

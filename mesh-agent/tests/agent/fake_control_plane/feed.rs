@@ -17,6 +17,8 @@ pub(crate) struct Feed {
     pub(crate) served: bool,
     /// Whether it waits for news.
     pub(crate) waits: bool,
+    /// Whether what it tells as news does not lead to its list.
+    pub(crate) diverges: bool,
     /// Whether it makes etags, as earlier versions do not.
     pub(crate) etags: bool,
     /// How often it told the whole list.
@@ -31,6 +33,7 @@ impl Feed {
         Self {
             served: true,
             waits: true,
+            diverges: false,
             etags: true,
             whole_lists: 0,
             database: Uuid::new_v4().to_string(),
@@ -109,6 +112,9 @@ impl Feed {
             let mut proof = Proof::default();
             for node in self.at(revision) {
                 proof.add(node["node_id"].as_str().unwrap(), &etag(node));
+            }
+            if self.diverges && answer["full"] == false {
+                proof.add("somebody", "else");
             }
             answer["proof"] = json!(proof.to_string());
         }

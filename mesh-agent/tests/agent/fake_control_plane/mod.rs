@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use mesh_rest::{join::INSECURE_HEADER, problem::ProblemDocument, problem_kind::Kind};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -49,8 +50,12 @@ pub(crate) struct State {
     pub(crate) heartbeats: usize,
     /// What the last heartbeat carried.
     pub(crate) carried: Option<Value>,
+    /// What the last one that carried something did.
+    pub(crate) told: Value,
     /// The status that refuses heartbeats which carry something.
     pub(crate) refuse_carried: Option<u16>,
+    /// What it says to the heartbeats of a host that is held off as a copy.
+    pub(crate) held_off: Option<&'static str>,
     pub(crate) deregistered: Vec<String>,
     /// Ids of nodes that left, each with the key it gave.
     pub(crate) left: Vec<(String, String)>,
@@ -96,6 +101,8 @@ pub(crate) struct Replica {
     pub(crate) calls: usize,
     /// The revision that it does not get beyond.
     pub(crate) stuck_at: Option<i64>,
+    /// Why it says that it lets everybody in.
+    pub(crate) insecure: Option<&'static str>,
     /// Whether it answers everything with 503.
     pub(crate) broken: bool,
 }
@@ -138,7 +145,9 @@ impl FakeControlPlane {
             registrations: Vec::new(),
             heartbeats: 0,
             carried: None,
+            told: Value::Null,
             refuse_carried: None,
+            held_off: None,
             deregistered: Vec::new(),
             left: Vec::new(),
             lists: 0,
@@ -355,10 +364,15 @@ async fn called(
         replica.calls += 1;
         replica.broken
     };
-    match broken {
+    let mut response = match broken {
         true => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         false => next.run(request).await,
+    };
+    if let Some(why) = replica.lock().unwrap().insecure {
+        let why = header::HeaderValue::from_static(why);
+        response.headers_mut().insert(INSECURE_HEADER, why);
     }
+    response
 }
 
 fn with_overlay(mut answer: Value, overlay: Option<(u16, u32)>) -> Value {
@@ -451,14 +465,25 @@ async fn list(
     }
 }
 
-async fn heartbeat(Shared((state, _)): States, Path(id): Path<String>, body: Bytes) -> StatusCode {
+async fn heartbeat(Shared((state, _)): States, Path(id): Path<String>, body: Bytes) -> Response {
+    if let Some(detail) = state.lock().unwrap().held_off {
+        let problem = ProblemDocument::new(Kind::Copy, detail);
+        return (StatusCode::CONFLICT, Json(problem)).into_response();
+    }
+    beat(&state, &id, &body).into_response()
+}
+
+fn beat(state: &Mutex<State>, id: &str, body: &[u8]) -> StatusCode {
     let mut state = state.lock().unwrap();
     if let (Some(status), false) = (state.refuse_carried, body.is_empty()) {
         return StatusCode::from_u16(status).unwrap();
     }
     if state.nodes.iter().any(|node| node["node_id"] == *id) {
         state.heartbeats += 1;
-        state.carried = serde_json::from_slice(&body).ok();
+        state.carried = serde_json::from_slice(body).ok();
+        if let Some(carried) = &state.carried {
+            state.told = carried.clone();
+        }
         StatusCode::OK
     } else {
         StatusCode::NOT_FOUND

@@ -34,6 +34,12 @@ impl MeshDataplane for Service {
         })
         .await;
         let mut state = self.0.lock().unwrap();
+        if state.refuse_sync {
+            return Ok(Response::new(SyncPeersResponse {
+                error: "no room".to_owned(),
+                ..SyncPeersResponse::default()
+            }));
+        }
         if request.generation < state.generation {
             return Ok(Response::new(SyncPeersResponse {
                 success: false,
@@ -140,6 +146,9 @@ impl MeshDataplane for Service {
             return Err(Status::unimplemented("an older runtime"));
         }
         state.probes += 1;
+        if state.fail_probes {
+            return Err(Status::internal("the fake cannot probe"));
+        }
         let probe = |subnet: String| PeerProbe {
             alive: state.alive.contains(&subnet),
             error: match state.peers.contains(&subnet) {

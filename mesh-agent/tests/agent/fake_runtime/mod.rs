@@ -56,6 +56,12 @@ pub(crate) struct State {
     pub(crate) refuse_subnets: BTreeSet<String>,
     pub(crate) refuse_routes: BTreeSet<String>,
     pub(crate) reject_peers: BTreeSet<String>,
+    /// Whether it refuses whole peer sets.
+    pub(crate) refuse_sync: bool,
+    /// Whether it refuses to remove routes.
+    pub(crate) keep_routes: bool,
+    /// Whether probes fail.
+    pub(crate) fail_probes: bool,
     pub(crate) serves_sync: bool,
     /// What the last sync that was taken said.
     pub(crate) entries: Vec<Peer>,

@@ -58,6 +58,12 @@ impl QuiltRuntime for Service {
         let destination = request.into_inner().destination;
         self.record(Call::Remove(destination.clone())).await;
         let mut state = self.0.lock().unwrap();
+        if state.keep_routes {
+            return Ok(Response::new(RemoveRouteResponse {
+                success: false,
+                error: "busy".to_owned(),
+            }));
+        }
         state.injected.remove(&destination);
         state.routes.remove(&destination);
         Ok(Response::new(RemoveRouteResponse {

@@ -1,6 +1,7 @@
 //! A node with a certificate of one's own, at the real control plane.
 
 use mesh_credentials::{authority::Authority, name::MeshId, secret_file};
+use mesh_problems::catalog::agent::OWN_CERTIFICATE_UNUSABLE;
 
 use super::*;
 use crate::control::Control;
@@ -98,6 +99,29 @@ fn a_node_moves_over_to_a_certificate_of_ones_own_and_shows_the_next_without_a_r
     agent.until("more heartbeats", || {
         agent.logged("DEBUG mesh_agent::heartbeat") >= beats + 5
     });
+
+    // What it shows is told. A file that is of no use is found at the next connection, and is mended without one.
+    let end = || {
+        agent
+            .status()
+            .certificate
+            .map(|it| (it.source, it.not_after))
+    };
+    let (source, before) = end().unwrap();
+    assert_eq!(source, "own");
+    assert!(
+        before > now() + 6 * DAY && before <= now() + 7 * DAY,
+        "{before}"
+    );
+    fs::write(&own, "nonsense").unwrap();
+    let port = control.port;
+    drop(control);
+    let control = Control::start_secured_with(directory.path(), Some(port), &options);
+    let observed = agent.until_found(&OWN_CERTIFICATE_UNUSABLE);
+    assert!(observed.contains("--tls-cert"), "{observed}");
+    assert_eq!(end().unwrap().1, before);
+    give(&host, &ours, "host-1");
+    agent.until_over(&OWN_CERTIFICATE_UNUSABLE);
     drop(agent);
     drop(control);
 }

@@ -1,5 +1,7 @@
 //! What is kept, and what becomes of a host whose files are damaged.
 
+use mesh_problems::catalog::agent::CERTIFICATE_NOT_KEPT;
+
 use super::*;
 
 #[test]
@@ -50,14 +52,23 @@ fn a_disk_that_is_full_when_the_certificate_comes_does_not_keep_the_host_from_it
     );
     agent.until("its subnet", || host.runtime.state().subnet == subnet(1));
     agent.until_logged("the certificate cannot be kept: until it is");
+    let observed = agent.until_found(&CERTIFICATE_NOT_KEPT);
+    assert!(observed.contains("No space left on device"), "{observed}");
     let beats = control.heartbeats();
     agent.until("heartbeats", || control.heartbeats() > beats + 5);
     assert_eq!(control.mesh().refusals, 0);
 }
 
 /// An agent with other mounts, which end with it.
-fn in_mounts(host: &Host, control: &FakeControlPlane, mount: &str, token: &str) -> Agent {
-    let inner = host.command(control, &["--join", token]);
+pub(super) fn in_mounts(
+    host: &Host,
+    control: &FakeControlPlane,
+    mount: &str,
+    token: &str,
+) -> Agent {
+    let socket = host.run.path().join("agent.sock");
+    let socket = socket.to_str().unwrap();
+    let inner = host.command(control, &["--join", token, "--socket", socket]);
     let mut command = Command::new("/usr/bin/unshare");
     command
         .env_clear()

@@ -1,0 +1,293 @@
+//! The socket task: tells whoever asks on this host how the agent fares.
+//!
+//! The socket is for every user: what it tells is no secret ([`crate::status`]), and nothing can be changed there. So that
+//! nobody keeps others from asking, connections are bounded in number, by user and in time.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use mesh_problems::catalog::agent::NO_AGENT_SOCKET;
+use mesh_proto::mesh::{
+    AgentStatus, AgentStatusRequest,
+    mesh_agent_server::{MeshAgent, MeshAgentServer},
+};
+use mesh_socket::{OpenTo, Socket};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream},
+    sync::mpsc,
+    time::{Instant, Sleep, sleep, sleep_until},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status,
+    transport::{Server, server::Connected},
+};
+use tracing::{debug, info};
+
+use crate::status::StatusSources;
+
+/// Where the agent serves unless it is told otherwise.
+pub(crate) const DEFAULT: &str = "/run/quilt-mesh-agent/agent.sock";
+
+/// Connections at a time, and those of one user among them.
+const CONNECTIONS: usize = 32;
+const OF_ONE_USER: usize = 8;
+
+/// The longest that a connection stands. Who asks for longer connects anew.
+const LONGEST_CONNECTION: Duration = Duration::from_secs(30);
+
+/// Calls at a time on one connection, and the longest that one may take.
+const CALLS_PER_CONNECTION: usize = 4;
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Calls that may wait on one connection, those under way among them.
+const STREAMS: u32 = 8;
+
+/// A question is empty, and a caller that sends much more than that is none.
+const LARGEST_QUESTION: usize = 1024;
+
+/// How long nothing is accepted where the system has no descriptor left.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the agent serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentSocket {
+    /// Nowhere.
+    Off,
+    /// On a Unix socket with this path.
+    At(PathBuf),
+}
+
+impl fmt::Display for AgentSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Serves until `stop`. Where there can be no socket that is found wrong, and nothing else comes of it.
+pub async fn run(socket: AgentSocket, sources: StatusSources, stop: CancellationToken) {
+    let AgentSocket::At(path) = socket else {
+        return stop.cancelled().await;
+    };
+    let (bound, listener) = match Socket::bind(&path, OpenTo::Everyone) {
+        Ok(bound) => bound,
+        Err(error) => {
+            info!(
+                code = NO_AGENT_SOCKET.code, %error,
+                "no socket on which this agent could be asked; it goes on without"
+            );
+            sources.problems.raise(&NO_AGENT_SOCKET, error.to_string());
+            return stop.cancelled().await;
+        }
+    };
+    let (accepted, callers) = mpsc::channel(1);
+    let server = Server::builder()
+        .timeout(CALL_DEADLINE)
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS)
+        .add_service(
+            MeshAgentServer::new(Service(sources.clone()))
+                .max_decoding_message_size(LARGEST_QUESTION),
+        )
+        .serve_with_incoming(ReceiverStream::new(callers));
+    // Calls are answered at once: nobody is waited for at the end.
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = accept(&listener, &accepted) => {}
+        ended = server => {
+            let error = ended.err().map(|error| error.to_string());
+            let observed = error.unwrap_or_else(|| "the server ended".to_owned());
+            info!(
+                code = NO_AGENT_SOCKET.code, error = observed,
+                "this agent cannot be asked on its socket any more; it goes on without"
+            );
+            sources.problems.raise(&NO_AGENT_SOCKET, observed);
+            drop((bound, listener));
+            stop.cancelled().await;
+        }
+    }
+}
+
+/// Hands callers on for as long as somebody takes them.
+async fn accept(listener: &UnixListener, accepted: &mpsc::Sender<io::Result<Caller>>) {
+    let places = Places::default();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                debug!(%error, "cannot accept a caller");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // Who has no user cannot be told apart from others without.
+        let user = stream.peer_cred().ok().map(|caller| caller.uid());
+        // One too many finds its connection closed.
+        let Some(place) = places.take(user) else {
+            debug!(user, "too many callers");
+            continue;
+        };
+        if accepted.send(Ok(Caller::new(stream, place))).await.is_err() {
+            // The server has ended, which is said where it is waited for.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// How many connections each user has.
+#[derive(Debug, Clone, Default)]
+struct Places(Arc<Mutex<HashMap<Option<u32>, usize>>>);
+
+impl Places {
+    /// One for another connection of this user, if there is one.
+    fn take(&self, user: Option<u32>) -> Option<Place> {
+        let mut taken = self.lock();
+        let all: usize = taken.values().sum();
+        let of_user = taken.entry(user).or_default();
+        if *of_user >= OF_ONE_USER || all >= CONNECTIONS {
+            if *of_user == 0 {
+                taken.remove(&user);
+            }
+            return None;
+        }
+        *of_user += 1;
+        Some(Place {
+            places: self.clone(),
+            user,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<u32>, usize>> {
+        // Nobody panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place. Dropping it gives it back.
+#[derive(Debug)]
+struct Place {
+    places: Places,
+    user: Option<u32>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        if let Some(of_user) = taken.get_mut(&self.user) {
+            *of_user -= 1;
+            if *of_user == 0 {
+                taken.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// A connection, which ends by itself.
+#[derive(Debug)]
+struct Caller {
+    stream: UnixStream,
+    end: Pin<Box<Sleep>>,
+    _place: Place,
+}
+
+impl Caller {
+    fn new(stream: UnixStream, place: Place) -> Self {
+        Self {
+            stream,
+            end: Box::pin(sleep_until(Instant::now() + LONGEST_CONNECTION)),
+            _place: place,
+        }
+    }
+
+    fn over(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.end.as_mut().poll(context) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+impl Connected for Caller {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) -> Self::ConnectInfo {}
+}
+
+impl AsyncRead for Caller {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.over(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Caller {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.over(context)?;
+        Pin::new(&mut self.stream).poll_write(context, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Service(StatusSources);
+
+#[tonic::async_trait]
+impl MeshAgent for Service {
+    async fn get_status(
+        &self,
+        _: Request<AgentStatusRequest>,
+    ) -> Result<Response<AgentStatus>, Status> {
+        Ok(Response::new(self.0.status()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_user_keeps_the_others_from_asking_and_a_place_is_given_back() {
+        let places = Places::default();
+        let of = |user| {
+            let taken: Vec<_> = std::iter::from_fn(|| places.take(user)).take(100).collect();
+            taken
+        };
+        let greedy = of(Some(1));
+        assert_eq!(greedy.len(), OF_ONE_USER);
+        let others: Vec<_> = (2..20).flat_map(|user| of(Some(user))).collect();
+        assert_eq!(greedy.len() + others.len(), CONNECTIONS);
+        assert!(places.take(Some(20)).is_none());
+        drop(greedy);
+        assert!(places.take(None).is_some());
+        drop(others);
+        assert!(places.lock().is_empty());
+    }
+}

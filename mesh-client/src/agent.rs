@@ -1,0 +1,155 @@
+//! The agent's Unix socket, on which it tells how it fares.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use mesh_proto::mesh::{AgentStatus, AgentStatusRequest, mesh_agent_client::MeshAgentClient};
+use tokio::{net::UnixStream, time::timeout};
+use tonic::{
+    Code, Status,
+    transport::{self, Channel, Uri},
+};
+
+/// Where the agent serves unless it is told otherwise.
+pub const DEFAULT_AGENT_SOCKET: &str = "/run/quilt-mesh-agent/agent.sock";
+
+/// The longest that connecting and a call may take each: the agent answers from what it knows.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why the agent did not tell.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentClientError {
+    /// No connection.
+    #[error("no connection to the agent's socket {}: {reason}; {hint}", .path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What to do.
+        hint: &'static str,
+        /// The kernel's reason.
+        reason: io::Error,
+    },
+    /// The call failed.
+    #[error("the agent failed ({}): {}", .0.code(), .0.message())]
+    Failed(Status),
+    /// No answer in the time that it was waited for: it hangs, or was stopped.
+    #[error("the agent does not answer within {} s: see whether it runs, and what its log says last", .0.as_secs())]
+    Silent(Duration),
+}
+
+/// The agent of this host, behind its socket, to which it connects anew by itself.
+#[derive(Clone, Debug)]
+pub struct AgentClient {
+    agent: MeshAgentClient<Channel>,
+}
+
+impl AgentClient {
+    /// Connects to the agent's socket, which takes no privilege.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentClientError::Connect`], with what to do.
+    pub async fn connect(socket: &Path) -> Result<Self, AgentClientError> {
+        let failed = |reason: io::Error| AgentClientError::Connect {
+            path: socket.to_owned(),
+            hint: hint(&reason),
+            reason,
+        };
+        // The first time by hand: of an error of the channel little is left.
+        let first = match timeout(DEADLINE, UnixStream::connect(socket)).await {
+            Ok(connected) => connected.map_err(failed)?,
+            Err(_) => return Err(AgentClientError::Silent(DEADLINE)),
+        };
+        let (mut first, path) = (Some(first), socket.to_owned());
+        let connect = move |_: Uri| {
+            let (first, path) = (first.take(), path.clone());
+            async move {
+                let stream = match first {
+                    Some(first) => first,
+                    None => UnixStream::connect(path).await?,
+                };
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
+        };
+        // The name is for the protocol's header; nobody looks it up.
+        let channel = transport::Endpoint::from_static("http://agent")
+            .connect_timeout(DEADLINE)
+            .timeout(DEADLINE)
+            .connect_with_connector(tower::service_fn(connect))
+            .await
+            .map_err(|error| failed(io::Error::other(error)))?;
+        Ok(Self {
+            agent: MeshAgentClient::new(channel),
+        })
+    }
+
+    /// How the agent fares.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentClientError`].
+    pub async fn status(&mut self) -> Result<AgentStatus, AgentClientError> {
+        let answer = self.agent.get_status(AgentStatusRequest {}).await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| match status.code() {
+                // What the deadline of the connection makes of a call.
+                Code::Cancelled if status.message().contains("Timeout expired") => {
+                    AgentClientError::Silent(DEADLINE)
+                }
+                _ => AgentClientError::Failed(status),
+            })
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "is quilt-mesh-agent running, and with this --socket? Where it may not make the socket's directory, make it \
+             for the agent's user and restart the agent"
+        }
+        io::ErrorKind::ConnectionRefused => "quilt-mesh-agent is not running: start it",
+        io::ErrorKind::PermissionDenied => {
+            "the socket is for every user: let them into its directory (chmod o+x)"
+        }
+        _ => "is it the agent's?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_finds_no_agent_is_told_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let error = async || AgentClient::connect(&path).await.unwrap_err().to_string();
+        let missing = error().await;
+        assert!(missing.contains("agent.sock"), "{missing}");
+        assert!(missing.contains("with this --socket?"), "{missing}");
+        drop(UnixListener::bind(&path).unwrap());
+        let left_behind = error().await;
+        assert!(left_behind.contains("is not running"), "{left_behind}");
+    }
+
+    /// It waits for the deadline.
+    #[tokio::test]
+    async fn an_agent_that_hangs_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let _hangs = UnixListener::bind(&path).unwrap();
+        let asked = async {
+            let mut agent = AgentClient::connect(&path).await?;
+            agent.status().await
+        };
+        let error = asked.await.unwrap_err().to_string();
+        assert!(error.contains("does not answer within 5 s"), "{error}");
+    }
+}
