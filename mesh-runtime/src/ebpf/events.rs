@@ -7,7 +7,7 @@ use aya::{
     maps::{MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
-use mesh_layout::{DropEvent, DropReason, EVENT_VERSION, EventProgram};
+use mesh_layout::{DropReason, EVENT_VERSION, EventProgram, PacketEvent};
 use tokio::{io::unix::AsyncFd, sync::Notify, task::JoinSet, time::Instant};
 
 use super::FastPathError;
@@ -79,17 +79,17 @@ async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>, dropped: Arc<Notify>)
 }
 
 /// The event in a ring buffer entry, or `None` if the entry is of another length or version.
-fn parse(bytes: &[u8]) -> Option<DropEvent> {
-    if bytes.len() != size_of::<DropEvent>() {
+fn parse(bytes: &[u8]) -> Option<PacketEvent> {
+    if bytes.len() != size_of::<PacketEvent>() {
         return None;
     }
-    // SAFETY: the length was checked, every byte pattern is a DropEvent, and an unaligned read
+    // SAFETY: the length was checked, every byte pattern is a PacketEvent, and an unaligned read
     // asks for no alignment.
-    let event: DropEvent = unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
+    let event: PacketEvent = unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
     (event.version == EVENT_VERSION).then_some(event)
 }
 
-fn log_drop(event: &DropEvent) {
+fn log_drop(event: &PacketEvent) {
     let reason = DropReason::ALL
         .iter()
         .find(|reason| **reason as u32 == event.reason)
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_event_survives_the_way_through_bytes_and_other_lengths_are_refused() {
-        let event = DropEvent {
+        let event = PacketEvent {
             time_ns: 7,
             version: EVENT_VERSION,
             kind: EVENT_DROP,
@@ -144,15 +144,15 @@ mod tests {
             inner_destination: mapped([10, 42, 1, 5]),
         };
         // SAFETY: repr(C) without padding (checked in mesh-layout).
-        let bytes: [u8; size_of::<DropEvent>()] = unsafe { std::mem::transmute(event) };
+        let bytes: [u8; size_of::<PacketEvent>()] = unsafe { std::mem::transmute(event) };
         assert_eq!(parse(&bytes), Some(event));
         assert_eq!(parse(&bytes[1..]), None);
-        let later = DropEvent {
+        let later = PacketEvent {
             version: EVENT_VERSION + 1,
             ..event
         };
         // SAFETY: as above.
-        let bytes: [u8; size_of::<DropEvent>()] = unsafe { std::mem::transmute(later) };
+        let bytes: [u8; size_of::<PacketEvent>()] = unsafe { std::mem::transmute(later) };
         assert_eq!(parse(&bytes), None, "of another version");
     }
 }
