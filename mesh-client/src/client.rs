@@ -12,6 +12,7 @@ use mesh_proto::mesh::{
     DetachEndpointRequest, Endpoint, GetStatusRequest, GetStatusResponse, InsideContainer,
     ListAddressesRequest, ListAddressesResponse, Owner, PublishPortsRequest, PublishedPort,
     ReleaseAddressRequest, mesh_dataplane_client::MeshDataplaneClient,
+    mesh_inspect_client::MeshInspectClient,
 };
 use tokio::net::UnixStream;
 use tonic::{
@@ -126,33 +127,49 @@ impl Client {
     ///
     /// [`ClientError::Connect`], with what to do.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
-        // The first time by hand: of an error of the channel little is left.
-        let failed = |reason: io::Error| ClientError::Connect {
-            path: socket.to_owned(),
-            hint: hint(&reason),
-            reason,
-        };
-        let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
-        let path = socket.to_owned();
-        let connect = move |_: Uri| {
-            let (first, path) = (first.take(), path.clone());
-            async move {
-                let stream = match first {
-                    Some(first) => first,
-                    None => UnixStream::connect(path).await?,
-                };
-                Ok::<_, io::Error>(TokioIo::new(stream))
-            }
-        };
-        // The name is for the protocol's header; nobody looks it up.
-        let channel = transport::Endpoint::from_static("http://runtime")
-            .connect_timeout(CONNECT_DEADLINE)
-            .timeout(CALL_DEADLINE)
-            .connect_with_connector(tower::service_fn(connect))
-            .await
-            .map_err(|error| failed(io::Error::other(error)))?;
-        Ok(Self::new(channel))
+        let endpoint = runtime().timeout(CALL_DEADLINE);
+        Ok(Self::new(channel(socket, endpoint).await?))
     }
+}
+
+/// What a person asks of a node. Its calls have no deadline of their own: some go on as long as the caller likes.
+///
+/// # Errors
+///
+/// [`ClientError::Connect`], with what to do.
+pub async fn inspect(socket: &Path) -> Result<MeshInspectClient<Channel>, ClientError> {
+    let channel = channel(socket, runtime()).await?;
+    Ok(MeshInspectClient::new(channel).max_decoding_message_size(ANSWER_LIMIT))
+}
+
+/// The runtime's name is for the protocol's header; nobody looks it up.
+fn runtime() -> transport::Endpoint {
+    transport::Endpoint::from_static("http://runtime").connect_timeout(CONNECT_DEADLINE)
+}
+
+async fn channel(socket: &Path, endpoint: transport::Endpoint) -> Result<Channel, ClientError> {
+    // The first time by hand: of an error of the channel little is left.
+    let failed = |reason: io::Error| ClientError::Connect {
+        path: socket.to_owned(),
+        hint: hint(&reason),
+        reason,
+    };
+    let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
+    let path = socket.to_owned();
+    let connect = move |_: Uri| {
+        let (first, path) = (first.take(), path.clone());
+        async move {
+            let stream = match first {
+                Some(first) => first,
+                None => UnixStream::connect(path).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    };
+    endpoint
+        .connect_with_connector(tower::service_fn(connect))
+        .await
+        .map_err(|error| failed(io::Error::other(error)))
 }
 
 impl<T> Client<T>

@@ -29,7 +29,7 @@ mod client;
 mod inside;
 mod seen;
 
-pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET, HandedOver};
+pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET, HandedOver, inspect};
 pub use inside::{InsideError, configure};
 pub use mesh_proto::mesh;
 pub use seen::{Seen, SeenInterface, SeenRoute, look};

@@ -2,6 +2,8 @@
 
 mod addresses;
 mod attach;
+mod moment;
+mod monitor;
 mod options;
 mod port;
 
@@ -64,6 +66,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
     runtime.block_on(async {
         let mut client = Client::connect(&options.socket).await?;
         match options.command {
+            Command::Monitor(monitor) => monitor::monitor(&options.socket, monitor).await?,
             Command::Attach(attach) => attach::attach(&mut client, attach).await?,
             Command::Detach(detach) => client.detach(detach.whose.owner()).await?,
             Command::Addresses(list) => addresses::list(&mut client, list).await?,

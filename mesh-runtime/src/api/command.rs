@@ -14,6 +14,7 @@ use crate::{
     ebpf::{FastPathReport, PeerCounters},
     observed::namespace::Namespace,
     probe::ProbeStart,
+    reconcile::monitor::{Look, Looking},
     wanted::{endpoint_request::EndpointRequest, node_settings::NodeSettings, peer::Peer},
 };
 
@@ -82,6 +83,11 @@ pub(crate) enum Command {
         /// As the caller wrote them; empty for all peers.
         subnets: Vec<String>,
         reply: oneshot::Sender<ProbeStart>,
+    },
+    /// Lets somebody look at what becomes of packets, until what is answered is dropped.
+    Monitor {
+        look: Look,
+        reply: oneshot::Sender<Result<Looking, Refusal>>,
     },
     /// When each of these peers was heard last, as far as the programs counted.
     LastSeen {

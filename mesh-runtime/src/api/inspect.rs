@@ -1,21 +1,52 @@
 //! `mesh.MeshInspect`: what a person asks a node about its network.
 
-use mesh_proto::mesh::mesh_inspect_server::MeshInspect;
+use std::sync::Arc;
 
-use super::command::Commands;
+use mesh_proto::mesh::{MonitorRequest, mesh_inspect_server::MeshInspect};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{
+    command::Commands,
+    monitor::{self, MONITORS, Monitored},
+};
 
 /// Looking into this node.
 #[derive(Clone, Debug)]
 pub struct InspectService {
-    #[expect(dead_code, reason = "no call yet")]
     commands: Commands,
+    monitors: Arc<Semaphore>,
+    /// Ends those who look.
+    ending: CancellationToken,
 }
 
 impl InspectService {
-    pub(crate) fn new(commands: Commands) -> Self {
-        Self { commands }
+    pub(crate) fn new(commands: Commands, ending: CancellationToken) -> Self {
+        Self {
+            commands,
+            monitors: Arc::new(Semaphore::new(MONITORS)),
+            ending,
+        }
     }
 }
 
 #[tonic::async_trait]
-impl MeshInspect for InspectService {}
+impl MeshInspect for InspectService {
+    type MonitorStream = Monitored;
+
+    async fn monitor(
+        &self,
+        request: Request<MonitorRequest>,
+    ) -> Result<Response<Self::MonitorStream>, Status> {
+        let permit = Arc::clone(&self.monitors).try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{MONITORS} look already: end one of them (meshctl monitor) first"
+            ))
+        })?;
+        let while_served = (permit, self.ending.clone());
+        let monitored = monitor::begin(&self.commands, request.into_inner(), while_served).await?;
+        Ok(Response::new(monitored))
+    }
+}

@@ -5,6 +5,8 @@ mod capabilities;
 pub(crate) mod command;
 pub(crate) mod dataplane;
 pub(crate) mod inspect;
+pub(crate) mod monitor;
+pub(crate) mod monitor_event;
 pub(crate) mod quilt;
 mod registry;
 pub(crate) mod tcp_address;

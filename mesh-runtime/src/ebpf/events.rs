@@ -1,4 +1,4 @@
-//! What the programs have to say: sampled drops, and their log where it is switched on.
+//! What the programs have to say: sampled drops, what whoever looks asked for, and their log where it is switched on.
 
 use std::{net::Ipv6Addr, os::fd::AsFd, ptr, sync::Arc, time::Duration};
 
@@ -7,10 +7,13 @@ use aya::{
     maps::{MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
-use mesh_layout::{DropReason, EVENT_VERSION, EventProgram, PacketEvent};
+use mesh_layout::{DropReason, EVENT_DROP, EVENT_VERSION, EventProgram, PacketEvent, VERDICT_DROP};
 use tokio::{io::unix::AsyncFd, sync::Notify, task::JoinSet, time::Instant};
 
-use super::FastPathError;
+use super::{
+    FastPathError,
+    listeners::{Listeners, Told},
+};
 
 /// At most so many drops become log lines per [`LOG_PERIOD`]; the counters have them all.
 const LOG_BUDGET: u32 = 10;
@@ -25,16 +28,16 @@ pub(super) struct EventReader {
 impl EventReader {
     /// Starts reading. Must be called within a Tokio runtime with I/O and time enabled.
     ///
-    /// Whoever waits for `dropped` is woken by every drop that is reported.
+    /// Whoever waits for the first of `whom` is woken by every drop that is reported; the others are told of everything.
     pub(super) fn start(
         ebpf: &mut Ebpf,
         drops: RingBuf<MapData>,
-        dropped: Arc<Notify>,
+        whom: (Arc<Notify>, Listeners),
         log_programs: bool,
     ) -> Result<Self, FastPathError> {
         let mut tasks = JoinSet::new();
         let drops = register(drops)?;
-        tasks.spawn(read_drops(drops, dropped));
+        tasks.spawn(read_events(drops, whom));
         if log_programs {
             let logger =
                 EbpfLogger::init(ebpf).map_err(|error| FastPathError::Events(error.to_string()))?;
@@ -57,7 +60,10 @@ async fn read_log(mut logger: AsyncFd<EbpfLogger<&'static dyn log::Log>>) {
     }
 }
 
-async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>, dropped: Arc<Notify>) {
+async fn read_events(
+    mut events: AsyncFd<RingBuf<MapData>>,
+    (dropped, listeners): (Arc<Notify>, Listeners),
+) {
     let mut period = Instant::now();
     let mut budget = LOG_BUDGET;
     while let Ok(mut guard) = events.readable_mut().await {
@@ -65,16 +71,21 @@ async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>, dropped: Arc<Notify>)
             period = Instant::now();
             budget = LOG_BUDGET;
         }
+        let mut drops = false;
         while let Some(item) = guard.get_inner_mut().next() {
-            if let Some(event) = parse(&item)
-                && budget > 0
-            {
+            let Some(event) = parse(&item) else { continue };
+            drops |= event.verdict == VERDICT_DROP;
+            // The others were asked for, and not for the log.
+            if event.kind == EVENT_DROP && budget > 0 {
                 budget -= 1;
                 log_drop(&event);
             }
+            listeners.tell(&Told::Packet(event));
         }
         guard.clear_ready();
-        dropped.notify_one();
+        if drops {
+            dropped.notify_one();
+        }
     }
 }
 
@@ -118,7 +129,7 @@ fn log_drop(event: &PacketEvent) {
 
 #[cfg(test)]
 mod tests {
-    use mesh_layout::{EVENT_DROP, VERDICT_DROP, mapped};
+    use mesh_layout::mapped;
 
     use super::*;
 

@@ -75,6 +75,9 @@ impl Reconciler {
             Command::StartProbe { subnets, reply } => {
                 let _ = reply.send(self.start_probe(subnets));
             }
+            Command::Monitor { look, reply } => {
+                let _ = reply.send(self.begin_monitor(&look));
+            }
             Command::LastSeen { peers, reply } => {
                 let _ = reply.send(self.last_seen(&peers));
             }

@@ -129,6 +129,20 @@ impl PacketFilter {
         Ok(Some(tables))
     }
 
+    /// Gives `take` the attributes of each rule of a family, in their order. Kernels that do not know the filter tell of all
+    /// tables' rules. Returns whether nothing changed meanwhile.
+    pub(super) fn rules(
+        &self,
+        family: &str,
+        mut take: impl FnMut(&[u8]) -> Option<()>,
+    ) -> io::Result<bool> {
+        let number = FAMILIES.iter().find(|(name, _)| *name == family);
+        let number = number.map_or(0, |(_, number)| *number);
+        let table = [(NFTA_RULE_TABLE, TABLE)];
+        let question = request(NFT_MSG_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, number, &table);
+        self.ask(&question, |message| take(body(message)?))
+    }
+
     fn elements(&self, family: u8, set: &str) -> io::Result<Option<BTreeSet<Vec<u8>>>> {
         let names = [
             (NFTA_SET_ELEM_LIST_TABLE, TABLE),
