@@ -10,9 +10,9 @@ use hyper_util::rt::TokioIo;
 use mesh_proto::mesh::{
     AddressLease, AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest,
     DetachEndpointRequest, Endpoint, GetStatusRequest, GetStatusResponse, InsideContainer,
-    ListAddressesRequest, ListAddressesResponse, Owner, PublishPortsRequest, PublishedPort,
-    ReleaseAddressRequest, mesh_dataplane_client::MeshDataplaneClient,
-    mesh_inspect_client::MeshInspectClient,
+    ListAddressesRequest, ListAddressesResponse, ListPeersRequest, ListPeersResponse, Owner,
+    PublishPortsRequest, PublishedPort, ReleaseAddressRequest,
+    mesh_dataplane_client::MeshDataplaneClient, mesh_inspect_client::MeshInspectClient,
 };
 use tokio::net::UnixStream;
 use tonic::{
@@ -340,6 +340,19 @@ where
     pub async fn status(&mut self) -> Result<GetStatusResponse, ClientError> {
         let status = self.runtime.get_status(GetStatusRequest {}).await?;
         Ok(status.into_inner())
+    }
+
+    /// The other nodes, as the kernel shows them.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn peers(&mut self) -> Result<ListPeersResponse, ClientError> {
+        Ok(self
+            .runtime
+            .list_peers(ListPeersRequest {})
+            .await?
+            .into_inner())
     }
 
     /// The leased addresses.

@@ -2,9 +2,11 @@
 
 mod addresses;
 mod attach;
+mod capture;
 mod moment;
 mod monitor;
 mod options;
+mod peer_named;
 mod port;
 
 use std::{
@@ -66,6 +68,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
     runtime.block_on(async {
         let mut client = Client::connect(&options.socket).await?;
         match options.command {
+            Command::Capture(capture) => capture::capture(&mut client, capture).await?,
             Command::Monitor(monitor) => monitor::monitor(&options.socket, monitor).await?,
             Command::Attach(attach) => attach::attach(&mut client, attach).await?,
             Command::Detach(detach) => client.detach(detach.whose.owner()).await?,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mesh_client::{DEFAULT_SOCKET, mesh::Owner};
 
-use crate::{monitor::Monitor, port::Port};
+use crate::{capture::Capture, monitor::Monitor, port::Port};
 
 /// Attaches containers of this host to the mesh, and shows its addresses.
 #[derive(Clone, Debug, clap::Parser)]
@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Release(Release),
     /// Shows what becomes of packets on this node: what the programs decide, sampled, and what our rules drop.
     Monitor(Monitor),
+    /// Captures what goes to and comes from one peer, fast path included, for tcpdump or Wireshark.
+    Capture(Capture),
 }
 
 impl Command {
@@ -43,7 +45,7 @@ impl Command {
     pub(crate) fn judges(&self) -> bool {
         match self {
             Self::Attach(_) | Self::Detach(_) | Self::Addresses(_) | Self::Release(_) => false,
-            Self::Monitor(_) => false,
+            Self::Monitor(_) | Self::Capture(_) => false,
         }
     }
 }

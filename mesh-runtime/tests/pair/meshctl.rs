@@ -19,7 +19,7 @@ use nix::{
 use super::SOON;
 
 /// The program, which lies where the runtime does.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let runtime = PathBuf::from(env!("CARGO_BIN_EXE_quilt-runtime"));
     let program = runtime.with_file_name("meshctl");
     assert!(
