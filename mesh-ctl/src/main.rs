@@ -8,6 +8,7 @@ mod monitor;
 mod options;
 mod peer_named;
 mod port;
+mod trace;
 
 use std::{
     fmt::Display,
@@ -27,8 +28,9 @@ enum Verdict {
     /// What was asked for is done, or what was looked at is as it should be: 0.
     Fine,
     /// What was looked at is not as it should be: 1.
-    #[expect(dead_code, reason = "no command that judges yet")]
     Wrong,
+    /// How it is cannot be told: 2.
+    Unknown,
 }
 
 impl From<Verdict> for ExitCode {
@@ -36,6 +38,7 @@ impl From<Verdict> for ExitCode {
         Self::from(match verdict {
             Verdict::Fine => 0,
             Verdict::Wrong => 1,
+            Verdict::Unknown => CANNOT_TELL,
         })
     }
 }
@@ -69,6 +72,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
         let mut client = Client::connect(&options.socket).await?;
         match options.command {
             Command::Capture(capture) => capture::capture(&mut client, capture).await?,
+            Command::Trace(trace) => return trace::trace(&options.socket, trace).await,
             Command::Monitor(monitor) => monitor::monitor(&options.socket, monitor).await?,
             Command::Attach(attach) => attach::attach(&mut client, attach).await?,
             Command::Detach(detach) => client.detach(detach.whose.owner()).await?,

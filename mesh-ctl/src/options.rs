@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mesh_client::{DEFAULT_SOCKET, mesh::Owner};
 
-use crate::{capture::Capture, monitor::Monitor, port::Port};
+use crate::{capture::Capture, monitor::Monitor, port::Port, trace::Trace};
 
 /// Attaches containers of this host to the mesh, and shows its addresses.
 #[derive(Clone, Debug, clap::Parser)]
@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Monitor(Monitor),
     /// Captures what goes to and comes from one peer, fast path included, for tcpdump or Wireshark.
     Capture(Capture),
+    /// Says what would become of a packet on this node, place by place, without sending it: 0 it passes, 1 it is dropped, 2 it
+    /// cannot be told.
+    Trace(Trace),
 }
 
 impl Command {
@@ -46,6 +49,7 @@ impl Command {
         match self {
             Self::Attach(_) | Self::Detach(_) | Self::Addresses(_) | Self::Release(_) => false,
             Self::Monitor(_) | Self::Capture(_) => false,
+            Self::Trace(_) => true,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     observed::namespace::Namespace,
     probe::ProbeStart,
     reconcile::monitor::{Look, Looking},
+    trace::{Question, Trace},
     wanted::{endpoint_request::EndpointRequest, node_settings::NodeSettings, peer::Peer},
 };
 
@@ -83,6 +84,11 @@ pub(crate) enum Command {
         /// As the caller wrote them; empty for all peers.
         subnets: Vec<String>,
         reply: oneshot::Sender<ProbeStart>,
+    },
+    /// What would become of a packet.
+    Trace {
+        question: Question,
+        reply: oneshot::Sender<Result<Trace, Refusal>>,
     },
     /// Lets somebody look at what becomes of packets, until what is answered is dropped.
     Monitor {

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use mesh_proto::mesh::{MonitorRequest, mesh_inspect_server::MeshInspect};
+use mesh_proto::mesh::{
+    MonitorRequest, TraceRequest, TraceResponse, mesh_inspect_server::MeshInspect,
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    command::Commands,
+    ask::ask,
+    command::{Command, Commands},
     monitor::{self, MONITORS, Monitored},
+    trace,
 };
 
 /// Looking into this node.
@@ -48,5 +52,18 @@ impl MeshInspect for InspectService {
         let while_served = (permit, self.ending.clone());
         let monitored = monitor::begin(&self.commands, request.into_inner(), while_served).await?;
         Ok(Response::new(monitored))
+    }
+
+    async fn trace(
+        &self,
+        request: Request<TraceRequest>,
+    ) -> Result<Response<TraceResponse>, Status> {
+        let question = trace::read(request.get_ref());
+        let question = question.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let traced = ask(&self.commands, |reply| Command::Trace { question, reply }).await?;
+        match traced {
+            Ok(traced) => Ok(Response::new(trace::write(traced))),
+            Err(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+        }
     }
 }

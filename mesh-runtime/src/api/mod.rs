@@ -10,3 +10,4 @@ pub(crate) mod monitor_event;
 pub(crate) mod quilt;
 mod registry;
 pub(crate) mod tcp_address;
+mod trace;

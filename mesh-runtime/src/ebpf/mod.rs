@@ -12,6 +12,7 @@ mod hook;
 mod job;
 mod link;
 pub(crate) mod listeners;
+pub(crate) mod live;
 mod maps;
 mod migrate;
 mod peers;

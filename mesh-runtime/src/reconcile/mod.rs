@@ -20,6 +20,7 @@ mod schedule;
 mod silent_containers;
 mod start;
 mod state_writer;
+mod trace;
 mod views;
 mod waiting;
 

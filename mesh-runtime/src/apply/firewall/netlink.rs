@@ -237,6 +237,11 @@ fn request(kind: u16, flags: u16, family: u8, attributes: &[(u16, &str)]) -> Vec
     )
 }
 
+/// A request for everything of a kind, of all families.
+pub(super) fn request_all(kind: u16) -> Vec<u8> {
+    request(kind, NLM_F_REQUEST | NLM_F_DUMP, 0, &[])
+}
+
 /// The beginning or the end of a transaction.
 fn batch_mark(kind: u16) -> Vec<u8> {
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
