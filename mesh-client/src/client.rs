@@ -10,8 +10,9 @@ use hyper_util::rt::TokioIo;
 use mesh_proto::mesh::{
     AddressLease, AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest,
     DetachEndpointRequest, Endpoint, GetStatusRequest, GetStatusResponse, InsideContainer,
-    ListAddressesRequest, ListAddressesResponse, Owner, PublishPortsRequest, PublishedPort,
-    ReleaseAddressRequest, mesh_dataplane_client::MeshDataplaneClient,
+    ListAddressesRequest, ListAddressesResponse, ListPeersRequest, ListPeersResponse, Owner,
+    PublishPortsRequest, PublishedPort, ReleaseAddressRequest,
+    mesh_dataplane_client::MeshDataplaneClient, mesh_inspect_client::MeshInspectClient,
 };
 use tokio::net::UnixStream;
 use tonic::{
@@ -126,8 +127,53 @@ impl Client {
     ///
     /// [`ClientError::Connect`], with what to do.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
-        Ok(Self::new(channel(socket).await?))
+        let endpoint = runtime().timeout(CALL_DEADLINE);
+        Ok(Self::new(channel(socket, endpoint).await?))
     }
+}
+
+/// What a person asks of a node. Its calls have no deadline of their own: some go on as long as the caller likes.
+///
+/// # Errors
+///
+/// [`ClientError::Connect`], with what to do.
+pub async fn inspect(socket: &Path) -> Result<MeshInspectClient<Channel>, ClientError> {
+    let channel = channel(socket, runtime()).await?;
+    Ok(MeshInspectClient::new(channel).max_decoding_message_size(ANSWER_LIMIT))
+}
+
+/// The runtime's name is for the protocol's header; nobody looks it up.
+pub(crate) fn runtime() -> transport::Endpoint {
+    transport::Endpoint::from_static("http://runtime").connect_timeout(CONNECT_DEADLINE)
+}
+
+/// A channel to whoever serves on that socket.
+pub(crate) async fn channel(
+    socket: &Path,
+    endpoint: transport::Endpoint,
+) -> Result<Channel, ClientError> {
+    // The first time by hand: of an error of the channel little is left.
+    let failed = |reason: io::Error| ClientError::Connect {
+        path: socket.to_owned(),
+        hint: hint(&reason),
+        reason,
+    };
+    let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
+    let path = socket.to_owned();
+    let connect = move |_: Uri| {
+        let (first, path) = (first.take(), path.clone());
+        async move {
+            let stream = match first {
+                Some(first) => first,
+                None => UnixStream::connect(path).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    };
+    endpoint
+        .connect_with_connector(tower::service_fn(connect))
+        .await
+        .map_err(|error| failed(io::Error::other(error)))
 }
 
 impl<T> Client<T>
@@ -300,6 +346,19 @@ where
         Ok(status.into_inner())
     }
 
+    /// The other nodes, as the kernel shows them.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn peers(&mut self) -> Result<ListPeersResponse, ClientError> {
+        Ok(self
+            .runtime
+            .list_peers(ListPeersRequest {})
+            .await?
+            .into_inner())
+    }
+
     /// The leased addresses.
     ///
     /// # Errors
@@ -326,35 +385,6 @@ where
         let mut leases = leases.into_iter();
         Ok(leases.find(|lease| lease.owner.as_ref() == Some(owner)))
     }
-}
-
-/// A channel to whoever serves on that socket.
-pub(crate) async fn channel(socket: &Path) -> Result<Channel, ClientError> {
-    // The first time by hand: of an error of the channel little is left.
-    let failed = |reason: io::Error| ClientError::Connect {
-        path: socket.to_owned(),
-        hint: hint(&reason),
-        reason,
-    };
-    let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
-    let path = socket.to_owned();
-    let connect = move |_: Uri| {
-        let (first, path) = (first.take(), path.clone());
-        async move {
-            let stream = match first {
-                Some(first) => first,
-                None => UnixStream::connect(path).await?,
-            };
-            Ok::<_, io::Error>(TokioIo::new(stream))
-        }
-    };
-    // The name is for the protocol's header; nobody looks it up.
-    transport::Endpoint::from_static("http://runtime")
-        .connect_timeout(CONNECT_DEADLINE)
-        .timeout(CALL_DEADLINE)
-        .connect_with_connector(tower::service_fn(connect))
-        .await
-        .map_err(|error| failed(io::Error::other(error)))
 }
 
 fn refused(try_again: bool, error: String) -> ClientError {

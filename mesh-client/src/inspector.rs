@@ -9,7 +9,7 @@ use mesh_proto::mesh::{
 };
 use tonic::transport::{self, Channel};
 
-use crate::client::{ANSWER_LIMIT, CALL_DEADLINE, CONNECT_DEADLINE, ClientError, channel};
+use crate::client::{ANSWER_LIMIT, CALL_DEADLINE, CONNECT_DEADLINE, ClientError, channel, runtime};
 
 /// Looks at the runtime of this host. None of its calls changes anything.
 #[derive(Clone, Debug)]
@@ -25,7 +25,8 @@ impl Inspector {
     ///
     /// [`ClientError::Connect`], with what to do.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
-        Ok(Self::over(channel(socket).await?))
+        let endpoint = runtime().timeout(CALL_DEADLINE);
+        Ok(Self::over(channel(socket, endpoint).await?))
     }
 
     /// Looks through the runtime's TCP port, by which [`Self::status`] and [`Self::peers`] are told to everybody on this

@@ -32,7 +32,7 @@ mod inspector;
 mod seen;
 
 pub use agent::{AgentClient, AgentClientError, DEFAULT_AGENT_SOCKET};
-pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET, HandedOver};
+pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET, HandedOver, inspect};
 pub use inside::{InsideError, configure};
 pub use inspector::Inspector;
 pub use mesh_proto::mesh;

@@ -2,16 +2,21 @@
 
 mod addresses;
 mod attach;
+mod capture;
 mod endpoints;
 mod explain;
 mod findings;
+mod moment;
+mod monitor;
 mod options;
 mod output;
+mod peer_named;
 mod peers;
 mod place;
 mod port;
 mod routes;
 mod status;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -28,6 +33,8 @@ enum Verdict {
     Fine,
     /// What was looked at is not as it should be: 1.
     Wrong,
+    /// How it is cannot be told: 2.
+    Unknown,
 }
 
 impl From<Verdict> for ExitCode {
@@ -35,6 +42,7 @@ impl From<Verdict> for ExitCode {
         Self::from(match verdict {
             Verdict::Fine => 0,
             Verdict::Wrong => 1,
+            Verdict::Unknown => CANNOT_TELL,
         })
     }
 }
@@ -72,7 +80,10 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Peers(options) => return peers::run(place, &options).await,
             Command::Endpoints(options) => return endpoints::run(place, &options).await,
             Command::Routes(options) => return routes::run(place, &options).await,
+            Command::Trace(trace) => return trace::trace(&place.socket, trace).await,
             Command::Explain(options) => explain::run(&options)?,
+            Command::Monitor(monitor) => monitor::monitor(&place.socket, monitor).await?,
+            Command::Capture(capture) => capture::capture(&mut client().await?, capture).await?,
             Command::Attach(attach) => attach::attach(&mut client().await?, attach).await?,
             Command::Detach(detach) => client().await?.detach(detach.whose.owner()).await?,
             Command::Addresses(list) => addresses::list(&mut client().await?, list).await?,

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use mesh_client::mesh::Owner;
 
-use crate::{endpoints, explain, peers, place::Place, port::Port, routes, status};
+use crate::{
+    capture::Capture, endpoints, explain, monitor::Monitor, peers, place::Place, port::Port,
+    routes, status, trace::Trace,
+};
 
 /// Looks into a node of the mesh, and attaches containers to it.
 ///
@@ -39,14 +42,27 @@ pub(crate) enum Command {
     Addresses(Addresses),
     /// Gives back an address whose container is gone. What is attached is detached instead.
     Release(Release),
+    /// Shows what becomes of packets on this node: what the programs decide, sampled, and what our rules drop.
+    Monitor(Monitor),
+    /// Captures what goes to and comes from one peer, fast path included, for tcpdump or Wireshark.
+    Capture(Capture),
+    /// Says what would become of a packet on this node, place by place, without sending it: 0 it passes, 1 it is dropped, 2 it
+    /// cannot be told.
+    Trace(Trace),
 }
 
 impl Command {
     /// Whether its exit code says how something is, and not whether something was done.
     pub(crate) fn judges(&self) -> bool {
         match self {
-            Self::Status(_) | Self::Peers(_) | Self::Endpoints(_) | Self::Routes(_) => true,
+            Self::Status(_)
+            | Self::Peers(_)
+            | Self::Endpoints(_)
+            | Self::Routes(_)
+            | Self::Trace(_) => true,
             Self::Explain(_)
+            | Self::Monitor(_)
+            | Self::Capture(_)
             | Self::Attach(_)
             | Self::Detach(_)
             | Self::Addresses(_)

@@ -10,6 +10,7 @@ use crate::{
     maps::{CONFIG, PEER_STATS, PEERS},
     packet::{Ethernet, Ipv4, OUTER_IP, Packet},
     verdict::{Dropped, Verdict},
+    watch,
 };
 
 /// Runs `add` on this CPU's counters of the peer with this index.
@@ -34,9 +35,14 @@ pub(crate) fn now() -> u64 {
 /// to it, unless its source was changed since the guard of its container's port has seen it.
 #[classifier]
 fn count_egress(context: TcContext) -> i32 {
-    match try_count(Packet::new(&context)) {
+    let packet = Packet::new(&context);
+    match try_count(packet) {
         Err(dropped) => Verdict::Drop(dropped).conclude(&context, EventProgram::CountEgress),
-        Ok(_) => TC_ACT_UNSPEC,
+        Ok(Some(())) => {
+            watch::sent_by_kernel(packet);
+            TC_ACT_UNSPEC
+        }
+        Ok(None) => TC_ACT_UNSPEC,
     }
 }
 

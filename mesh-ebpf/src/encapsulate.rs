@@ -77,7 +77,7 @@ fn catch_all(context: TcContext) -> i32 {
     // Of a fragment it is not known: there is one mark alone.
     let may_be_translated = translated || mark == PRIORITY_UNKNOWN_FRAGMENT;
     match try_encapsulate(packet, port, !translated, may_be_translated) {
-        Ok(action) => action,
+        Ok(action) => Verdict::Redirect(action).conclude(&context, EventProgram::CatchAll),
         Err(Verdict::Pass(_)) => TC_ACT_UNSPEC,
         Err(verdict) => verdict.conclude(&context, EventProgram::CatchAll),
     }

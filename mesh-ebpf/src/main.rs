@@ -14,7 +14,7 @@
 //!
 //! What they share: `port_guard` is what a container may send at its port of the bridge, and `offers` what it must not offer to
 //! others; `path` the way to a peer, `deliver` the last step to a container; `packet` the headers and their bounds, `unfinished`
-//! what of a packet is left for others to do; `verdict` and `count` count; `maps` are the maps.
+//! what of a packet is left for others to do; `verdict` and `count` count, and `watch` tells whoever looks; `maps` are the maps.
 //!
 //! `cargo xtask build-ebpf` builds the object. For any other target this is an empty program,
 //! so that the workspace builds, checks and formats as a whole.
@@ -44,6 +44,8 @@ mod safety_net;
 mod unfinished;
 #[cfg(target_arch = "bpf")]
 mod verdict;
+#[cfg(target_arch = "bpf")]
+mod watch;
 
 /// The kernel lets programs that call its helpers in only under a licence it knows.
 #[cfg(target_arch = "bpf")]

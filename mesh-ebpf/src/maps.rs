@@ -6,8 +6,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_layout::{
-    Config, DropEvent, Drops, Endpoint, EndpointKey, MacHolder, MacKey, Passes, Path, Peer,
-    PeerKey, PeerStats, PortKey, StrictPort, Underlay, UnderlayKey, Vtep, VtepKey,
+    Config, Drops, Endpoint, EndpointKey, MacHolder, MacKey, PacketEvent, Passes, Path, Peer,
+    PeerKey, PeerStats, PortKey, StrictPort, Underlay, UnderlayKey, Vtep, VtepKey, Watch,
+    WatchStats,
 };
 
 /// Peer subnet → where its packets go. A hash with a masked key, because every subnet of a
@@ -57,6 +58,14 @@ pub(crate) static PASSES: PerCpuArray<Passes, 1> = PerCpuArray::new();
 #[btf_map(name = "config")]
 pub(crate) static CONFIG: Array<Config, 1> = Array::new();
 
-/// Sampled drops.
+/// Sampled drops, and while somebody looks what becomes of other packets.
 #[btf_map(name = "events")]
-pub(crate) static EVENTS: RingBuf<DropEvent, 65536> = RingBuf::new();
+pub(crate) static EVENTS: RingBuf<PacketEvent, 65536> = RingBuf::new();
+
+/// Whether somebody looks, and at what.
+#[btf_map(name = "watch")]
+pub(crate) static WATCH: Array<Watch, 1> = Array::new();
+
+/// What was told to whoever looks.
+#[btf_map(name = "watch_stats")]
+pub(crate) static WATCH_STATS: PerCpuArray<WatchStats, 1> = PerCpuArray::new();

@@ -7,13 +7,14 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use mesh_layout::{
-    DropEvent, DropReason, EVENT_DROP, EVENT_VERSION, EventProgram, IPV4_LEN, PROTOCOL_UDP,
-    PassReason, VERDICT_DROP, mapped,
+    DropReason, EVENT_DROP, EVENT_VERSION, EVENT_WATCHED, EventProgram, IPV4_LEN, PROTOCOL_UDP,
+    PacketEvent, PassReason, VERDICT_DROP, mapped,
 };
 
 use crate::{
     maps::{DROPS, EVENTS, PASSES, PEER_STATS},
     packet::{PROTOCOL_TCP, Packet},
+    watch,
 };
 
 /// What a program decided about a packet.
@@ -72,13 +73,17 @@ impl Verdict {
     #[inline(always)]
     pub(crate) fn conclude(self, context: &TcContext, program: EventProgram) -> i32 {
         match self {
-            Self::Redirect(action) => action,
+            Self::Redirect(action) => {
+                watch::carried(Packet::new(context), program, action);
+                action
+            }
             Self::Pass(reason) => {
                 if let Some(passes) = PASSES.get_ptr_mut(0) {
                     // SAFETY: this CPU's own slot; programs on a hook are not interrupted by
                     // others of their kind.
                     unsafe { *(*passes).get_mut(reason) += 1 };
                 }
+                watch::passed(Packet::new(context), program, reason);
                 // The next program on the hook, or the kernel; the same value for tcx
                 // (TCX_NEXT) and for a clsact filter.
                 TC_ACT_UNSPEC
@@ -107,8 +112,13 @@ fn record(dropped: &Dropped, context: &TcContext, program: EventProgram) {
         // SAFETY: this CPU's own slot, see above.
         unsafe { (*stats).drops += 1 };
     }
-    if seen <= FIRST_EVENTS || seen & (EVENT_EVERY - 1) == 0 {
-        sample(dropped, Packet::new(context), program);
+    let kind = match seen <= FIRST_EVENTS || seen & (EVENT_EVERY - 1) == 0 {
+        true => EVENT_DROP,
+        false if watch::wants_drop() => EVENT_WATCHED,
+        false => 0,
+    };
+    if kind != 0 {
+        sample(dropped, Packet::new(context), program, kind);
     }
     debug!(
         context,
@@ -123,17 +133,18 @@ fn record(dropped: &Dropped, context: &TcContext, program: EventProgram) {
 
 /// Reports a drop in the ring buffer.
 #[inline(always)]
-fn sample(dropped: &Dropped, packet: Packet, program: EventProgram) {
+fn sample(dropped: &Dropped, packet: Packet, program: EventProgram, kind: u8) {
     let (protocol, [source_port, destination_port]) = transport(dropped, packet);
     // A full buffer loses the sample; the counter has the drop.
     let Some(mut event) = EVENTS.reserve(0) else {
+        watch::count_lost();
         return;
     };
-    event.write(DropEvent {
+    event.write(PacketEvent {
         // SAFETY: the helper has no preconditions.
         time_ns: unsafe { bpf_ktime_get_coarse_ns() },
         version: EVENT_VERSION,
-        kind: EVENT_DROP,
+        kind,
         program: program as u8,
         verdict: VERDICT_DROP,
         reason: dropped.reason as u32,

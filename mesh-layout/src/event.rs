@@ -2,26 +2,27 @@
 
 use crate::program_names;
 
-/// A sampled drop: what the packet was and why it was dropped.
+/// What became of a packet: what it was, what was decided and why.
 ///
 /// Addresses are IPv6 ones, IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2); those that the program
 /// did not get to read are `::`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DropEvent {
+pub struct PacketEvent {
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
     /// [`EVENT_VERSION`]: a reader takes no other.
     pub version: u8,
-    /// [`EVENT_DROP`].
+    /// [`EVENT_DROP`] or [`EVENT_WATCHED`].
     pub kind: u8,
     /// Which [`EventProgram`] saw the packet.
     pub program: u8,
-    /// [`VERDICT_DROP`].
+    /// [`VERDICT_DROP`] and the like.
     pub verdict: u8,
-    /// A [`DropReason`](crate::DropReason).
+    /// A [`DropReason`](crate::DropReason) of a drop, a [`PassReason`](crate::PassReason) of what is left to the
+    /// kernel; 0 of what is carried.
     pub reason: u32,
-    /// Interface on which the packet arrived.
+    /// Interface on which the packet arrived; of what the kernel is about to encapsulate the overlay device.
     pub link: u32,
     /// Length of the packet with its Ethernet header.
     pub length: u32,
@@ -35,7 +36,8 @@ pub struct DropEvent {
     pub protocol: u8,
     /// Zero.
     pub pad: [u8; 7],
-    /// Outer source.
+    /// Outer source; `::` where the packet had no outer header when it was told of: before it is encapsulated, and
+    /// once that is taken off.
     pub outer_source: [u8; 16],
     /// Outer destination.
     pub outer_destination: [u8; 16],
@@ -45,14 +47,22 @@ pub struct DropEvent {
     pub inner_destination: [u8; 16],
 }
 
-/// Version of [`DropEvent`].
-pub const EVENT_VERSION: u8 = 1;
-/// [`DropEvent::kind`]: a guard's verdict.
+/// Version of [`PacketEvent`]. The first knew drops alone.
+pub const EVENT_VERSION: u8 = 2;
+/// [`PacketEvent::kind`]: a guard's drop, one of those that are told whether anybody looks or not.
 pub const EVENT_DROP: u8 = 1;
-/// [`DropEvent::verdict`]: dropped.
+/// [`PacketEvent::kind`]: told because somebody looks ([`Watch`](crate::Watch)).
+pub const EVENT_WATCHED: u8 = 2;
+/// [`PacketEvent::verdict`]: dropped.
 pub const VERDICT_DROP: u8 = 1;
+/// [`PacketEvent::verdict`]: left to the kernel path.
+pub const VERDICT_PASS: u8 = 2;
+/// [`PacketEvent::verdict`]: on its way to a peer.
+pub const VERDICT_FORWARD: u8 = 3;
+/// [`PacketEvent::verdict`]: handed to a container of this node.
+pub const VERDICT_DELIVER: u8 = 4;
 
-/// [`DropEvent::program`].
+/// [`PacketEvent::program`].
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventProgram {
@@ -90,7 +100,7 @@ impl EventProgram {
     }
 }
 
-/// An IPv4 address, in the bytes of the packet, as [`DropEvent`] has it.
+/// An IPv4 address, in the bytes of the packet, as [`PacketEvent`] has it.
 #[inline(always)]
 pub const fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]

@@ -7,14 +7,14 @@
 //! the compiler adds is uninitialised memory, which the verifier refuses in keys and which
 //! would leak into values.
 //!
-//! A change of any layout here needs a new [`LAYOUT_VERSION`]. Fields keep their places; new
+//! A change of any layout here needs a new [`LAYOUT_VERSION`]; a map that is added does not. Fields keep their places; new
 //! ones come at the end, or take the place of padding or of a field that is gone: a runtime takes
 //! over the entries of another layout as far as both know them, and one of an earlier release
 //! knows no more of ours than where its own fields were.
 //!
 //! What is asked for every packet has keys of four bytes, because IPv4 is what is carried, and
 //! a short key is the cheaper one to hash and compare. Another family, of containers or
-//! of the underlay, gets maps of its own beside these; [`Path`] and [`DropEvent`], which are not
+//! of the underlay, gets maps of its own beside these; [`Path`] and [`PacketEvent`], which are not
 //! looked up by an address, have room for it already.
 #![no_std]
 
@@ -25,6 +25,7 @@ mod event;
 mod names;
 mod pass_reason;
 mod peer;
+mod watch;
 mod wire;
 
 pub use config::*;
@@ -34,6 +35,7 @@ pub use event::*;
 pub use names::{map_names, program_names};
 pub use pass_reason::{PassReason, Passes};
 pub use peer::*;
+pub use watch::*;
 pub use wire::*;
 
 /// Version of the layouts in this crate. It is part of the pin directory's path, because a
@@ -69,6 +71,8 @@ mod pod {
         Config,
         Drops,
         Passes,
+        Watch,
+        WatchStats,
     );
 }
 
@@ -87,7 +91,9 @@ const _: () = {
     assert!(size_of::<PortKey>() == 4);
     assert!(size_of::<StrictPort>() == 4);
     assert!(size_of::<Config>() == 56);
-    assert!(size_of::<DropEvent>() == 104);
+    assert!(size_of::<PacketEvent>() == 104);
+    assert!(size_of::<Watch>() == 24);
+    assert!(size_of::<WatchStats>() == 32);
     assert!(size_of::<Drops>() == 8 * DropReason::ALL.len());
     assert!(size_of::<Passes>() == 8 * PassReason::ALL.len());
 };

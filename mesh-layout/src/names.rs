@@ -26,10 +26,14 @@ pub mod map_names {
     pub const PASSES: &str = "passes";
     /// One [`Config`](crate::Config). Array.
     pub const CONFIG: &str = "config";
-    /// Sampled [`DropEvent`](crate::DropEvent)s. Ring buffer.
+    /// Sampled [`PacketEvent`](crate::PacketEvent)s. Ring buffer.
     pub const EVENTS: &str = "events";
+    /// One [`Watch`](crate::Watch). Array.
+    pub const WATCH: &str = "watch";
+    /// One [`WatchStats`](crate::WatchStats). Per-CPU array.
+    pub const WATCH_STATS: &str = "watch_stats";
     /// All of them, in the order a reader of `bpftool` meets them in the documentation.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 14] = [
         PEERS,
         VTEPS,
         PEER_STATS,
@@ -42,6 +46,8 @@ pub mod map_names {
         PASSES,
         CONFIG,
         EVENTS,
+        WATCH,
+        WATCH_STATS,
     ];
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_layout::{DropEvent, DropReason, Drops, PassReason, Passes, PeerStats};
+use mesh_layout::{DropReason, Drops, PacketEvent, PassReason, Passes, PeerStats};
 
 use crate::{Outcome, Verdict};
 
@@ -26,7 +26,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Adds what a packet came to. Returns the event that is reported of it.
-    pub fn add(&mut self, outcome: &Outcome) -> Option<DropEvent> {
+    pub fn add(&mut self, outcome: &Outcome) -> Option<PacketEvent> {
         if let Some(counted) = outcome.counted {
             let stats = self.peers.entry(counted.index).or_default();
             *stats = sum(stats, &counted.add);

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use mesh_layout::{
-    DropEvent, DropReason, EVENT_DROP, EVENT_VERSION, IPV4_LEN, PROTOCOL_UDP, PassReason,
+    DropReason, EVENT_DROP, EVENT_VERSION, IPV4_LEN, PROTOCOL_UDP, PacketEvent, PassReason,
     PeerStats, VERDICT_DROP, mapped,
 };
 
@@ -100,7 +100,7 @@ pub struct Outcome {
     /// What is counted for a peer.
     pub counted: Option<Counted>,
     /// What is reported of a drop, if this one is sampled. The time is zero.
-    pub event: Option<DropEvent>,
+    pub event: Option<PacketEvent>,
 }
 
 impl Outcome {
@@ -188,7 +188,7 @@ impl Dropped {
                 },
                 heard: false,
             }),
-            event: Some(DropEvent {
+            event: Some(PacketEvent {
                 time_ns: 0,
                 version: EVENT_VERSION,
                 kind: EVENT_DROP,

@@ -1,6 +1,6 @@
 //! The programs by name.
 
-use mesh_layout::{DropEvent, EventProgram, program_names};
+use mesh_layout::{EventProgram, PacketEvent, program_names};
 
 use crate::{
     Arrival, Node, Outcome, Verdict, catch_all, count_egress, decapsulate, encapsulate, safety_net,
@@ -52,7 +52,7 @@ impl Program {
             Self::CountEgress => count_egress(node, arrival),
         };
         Outcome {
-            event: outcome.event.map(|event| DropEvent {
+            event: outcome.event.map(|event| PacketEvent {
                 program: self.number() as u8,
                 ..event
             }),

@@ -43,6 +43,7 @@ mod problem;
 mod reconcile;
 mod runtime;
 mod settings;
+pub mod trace;
 mod wanted;
 
 pub use api::{

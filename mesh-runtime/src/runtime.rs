@@ -106,6 +106,8 @@ pub struct MeshRuntime {
     commands: Commands,
     registry: Result<Registry, String>,
     tcp_address: TcpAddress,
+    /// Cancelled when nobody is to look any more.
+    looking: CancellationToken,
     /// Ends with it.
     _sweeper: Option<Sweeper>,
     /// Cancelled when its thread has ended.
@@ -154,6 +156,7 @@ impl MeshRuntime {
             commands,
             registry,
             tcp_address: TcpAddress::default(),
+            looking: CancellationToken::new(),
             _sweeper: sweeper,
             ended,
             stop,
@@ -208,7 +211,14 @@ impl MeshRuntime {
     /// The service `mesh.MeshInspect`: what `meshctl` asks of a node. It tells what containers send to each other: serve it
     /// where [`local_dataplane`](Self::local_dataplane) is served.
     pub fn inspect(&self) -> MeshInspectServer<InspectService> {
-        MeshInspectServer::new(InspectService::new(self.commands.clone()))
+        let looking = self.looking.clone();
+        MeshInspectServer::new(InspectService::new(self.commands.clone(), looking))
+    }
+
+    /// Ends the calls of [`inspect`](Self::inspect) that go on until their caller ends: whoever waits for calls that are
+    /// under way ends these first.
+    pub fn end_looking(&self) {
+        self.looking.cancel();
     }
 
     fn dataplane(

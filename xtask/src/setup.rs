@@ -47,6 +47,7 @@ pub(crate) const KERNEL_TESTS: &[Tool] = &[
     Tool::Iproute,
     Tool::Nftables,
     Tool::Iptables,
+    Tool::Tcpdump,
     Tool::Ext4,
     Tool::Podman,
     Tool::Runc,
@@ -71,6 +72,8 @@ pub(crate) enum Tool {
     Iptables,
     /// Keeps a runtime's rules, and drops packets between hosts of a test.
     Nftables,
+    /// Reads what meshctl captures.
+    Tcpdump,
     /// Makes the small disks that a test fills.
     Ext4,
     /// Keeps what the control plane stores, in tests of several replicas.
@@ -104,6 +107,7 @@ impl Tool {
             Self::Iproute => "tc",
             Self::Iptables => "iptables-restore",
             Self::Nftables => "nft",
+            Self::Tcpdump => "tcpdump",
             Self::Ext4 => "mkfs.ext4",
             Self::Postgres => "initdb",
             Self::Pgbouncer => "pgbouncer",
@@ -127,6 +131,7 @@ impl Tool {
             Self::Iproute => &["iproute2"],
             Self::Iptables => &["iptables"],
             Self::Nftables => &["nftables"],
+            Self::Tcpdump => &["tcpdump"],
             Self::Ext4 => &["e2fsprogs"],
             Self::Postgres => &["postgresql"],
             Self::Pgbouncer => &["pgbouncer"],

@@ -8,9 +8,9 @@ use aya::{
     programs::SchedClassifier,
 };
 use mesh_layout::{
-    Config, DropEvent, DropReason, Drops, Endpoint, EndpointKey, MacHolder, MacKey,
-    PRIORITY_ANOTHERS_CLAIM, PassReason, Passes, Peer, PeerKey, PeerStats, PortKey, StrictPort,
-    Underlay, UnderlayKey, Vtep, VtepKey, map_names,
+    Config, DropReason, Drops, Endpoint, EndpointKey, MacHolder, MacKey, PRIORITY_ANOTHERS_CLAIM,
+    PacketEvent, PassReason, Passes, Peer, PeerKey, PeerStats, PortKey, StrictPort, Underlay,
+    UnderlayKey, Vtep, VtepKey, map_names,
 };
 use mesh_model::{Arrival, Ledger, Node, Program};
 use nix::{
@@ -170,12 +170,12 @@ impl Programs {
     }
 
     /// Takes the sampled drops out of the ring buffer. Their time is checked and set to zero.
-    pub(crate) fn events(&mut self) -> Vec<DropEvent> {
+    pub(crate) fn events(&mut self) -> Vec<PacketEvent> {
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
             let event = drop_event(&item);
             assert!((1..=coarse_now()).contains(&event.time_ns), "{event:?}");
-            events.push(DropEvent {
+            events.push(PacketEvent {
                 time_ns: 0,
                 ..event
             });
@@ -218,12 +218,12 @@ fn skb_context(arrival: &Arrival<'_>) -> [u8; 192] {
     context
 }
 
-fn drop_event(bytes: &[u8]) -> DropEvent {
-    assert_eq!(bytes.len(), size_of::<DropEvent>());
+fn drop_event(bytes: &[u8]) -> PacketEvent {
+    assert_eq!(bytes.len(), size_of::<PacketEvent>());
     let four = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
     let two = |at: usize| u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap());
     let address = |number: usize| bytes[40 + number * 16..][..16].try_into().unwrap();
-    DropEvent {
+    PacketEvent {
         time_ns: u64::from_ne_bytes(bytes[..8].try_into().unwrap()),
         version: bytes[8],
         kind: bytes[9],

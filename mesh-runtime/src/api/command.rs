@@ -15,6 +15,8 @@ use crate::{
     ebpf::{FastPathReport, PeerCounters},
     observed::namespace::Namespace,
     probe::ProbeStart,
+    reconcile::monitor::{Look, Looking},
+    trace::{Question, Trace},
     wanted::{endpoint_request::EndpointRequest, node_settings::NodeSettings, peer::Peer},
 };
 
@@ -86,6 +88,16 @@ pub(crate) enum Command {
         /// As the caller wrote them; empty for all peers.
         subnets: Vec<String>,
         reply: oneshot::Sender<ProbeStart>,
+    },
+    /// What would become of a packet.
+    Trace {
+        question: Question,
+        reply: oneshot::Sender<Result<Trace, Refusal>>,
+    },
+    /// Lets somebody look at what becomes of packets, until what is answered is dropped.
+    Monitor {
+        look: Look,
+        reply: oneshot::Sender<Result<Looking, Refusal>>,
     },
     /// When each of these peers was heard last, as far as the programs counted.
     LastSeen {

@@ -100,6 +100,7 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
         bail!("a gRPC server ended by itself");
     }
     stop.cancel();
+    mesh.end_looking();
     let drained = async { while servers.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
         tracing::warn!("calls under way did not come to an end in time and are given up");

@@ -1,4 +1,4 @@
-//! What the programs have to say: sampled drops, and their log where it is switched on.
+//! What the programs have to say: sampled drops, what whoever looks asked for, and their log where it is switched on.
 
 use std::{net::Ipv6Addr, os::fd::AsFd, ptr, sync::Arc, time::Duration};
 
@@ -7,10 +7,13 @@ use aya::{
     maps::{MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
-use mesh_layout::{DropEvent, DropReason, EVENT_VERSION, EventProgram};
+use mesh_layout::{DropReason, EVENT_DROP, EVENT_VERSION, EventProgram, PacketEvent, VERDICT_DROP};
 use tokio::{io::unix::AsyncFd, sync::Notify, task::JoinSet, time::Instant};
 
-use super::FastPathError;
+use super::{
+    FastPathError,
+    listeners::{Listeners, Told},
+};
 
 /// At most so many drops become log lines per [`LOG_PERIOD`]; the counters have them all.
 const LOG_BUDGET: u32 = 10;
@@ -25,16 +28,16 @@ pub(super) struct EventReader {
 impl EventReader {
     /// Starts reading. Must be called within a Tokio runtime with I/O and time enabled.
     ///
-    /// Whoever waits for `dropped` is woken by every drop that is reported.
+    /// Whoever waits for the first of `whom` is woken by every drop that is reported; the others are told of everything.
     pub(super) fn start(
         ebpf: &mut Ebpf,
         drops: RingBuf<MapData>,
-        dropped: Arc<Notify>,
+        whom: (Arc<Notify>, Listeners),
         log_programs: bool,
     ) -> Result<Self, FastPathError> {
         let mut tasks = JoinSet::new();
         let drops = register(drops)?;
-        tasks.spawn(read_drops(drops, dropped));
+        tasks.spawn(read_events(drops, whom));
         if log_programs {
             let logger =
                 EbpfLogger::init(ebpf).map_err(|error| FastPathError::Events(error.to_string()))?;
@@ -57,7 +60,10 @@ async fn read_log(mut logger: AsyncFd<EbpfLogger<&'static dyn log::Log>>) {
     }
 }
 
-async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>, dropped: Arc<Notify>) {
+async fn read_events(
+    mut events: AsyncFd<RingBuf<MapData>>,
+    (dropped, listeners): (Arc<Notify>, Listeners),
+) {
     let mut period = Instant::now();
     let mut budget = LOG_BUDGET;
     while let Ok(mut guard) = events.readable_mut().await {
@@ -65,31 +71,36 @@ async fn read_drops(mut events: AsyncFd<RingBuf<MapData>>, dropped: Arc<Notify>)
             period = Instant::now();
             budget = LOG_BUDGET;
         }
+        let mut drops = false;
         while let Some(item) = guard.get_inner_mut().next() {
-            if let Some(event) = parse(&item)
-                && budget > 0
-            {
+            let Some(event) = parse(&item) else { continue };
+            drops |= event.verdict == VERDICT_DROP;
+            // The others were asked for, and not for the log.
+            if event.kind == EVENT_DROP && budget > 0 {
                 budget -= 1;
                 log_drop(&event);
             }
+            listeners.tell(&Told::Packet(event));
         }
         guard.clear_ready();
-        dropped.notify_one();
+        if drops {
+            dropped.notify_one();
+        }
     }
 }
 
 /// The event in a ring buffer entry, or `None` if the entry is of another length or version.
-fn parse(bytes: &[u8]) -> Option<DropEvent> {
-    if bytes.len() != size_of::<DropEvent>() {
+fn parse(bytes: &[u8]) -> Option<PacketEvent> {
+    if bytes.len() != size_of::<PacketEvent>() {
         return None;
     }
-    // SAFETY: the length was checked, every byte pattern is a DropEvent, and an unaligned read
+    // SAFETY: the length was checked, every byte pattern is a PacketEvent, and an unaligned read
     // asks for no alignment.
-    let event: DropEvent = unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
+    let event: PacketEvent = unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
     (event.version == EVENT_VERSION).then_some(event)
 }
 
-fn log_drop(event: &DropEvent) {
+fn log_drop(event: &PacketEvent) {
     let reason = DropReason::ALL
         .iter()
         .find(|reason| **reason as u32 == event.reason)
@@ -118,13 +129,13 @@ fn log_drop(event: &DropEvent) {
 
 #[cfg(test)]
 mod tests {
-    use mesh_layout::{EVENT_DROP, VERDICT_DROP, mapped};
+    use mesh_layout::mapped;
 
     use super::*;
 
     #[test]
     fn an_event_survives_the_way_through_bytes_and_other_lengths_are_refused() {
-        let event = DropEvent {
+        let event = PacketEvent {
             time_ns: 7,
             version: EVENT_VERSION,
             kind: EVENT_DROP,
@@ -144,15 +155,15 @@ mod tests {
             inner_destination: mapped([10, 42, 1, 5]),
         };
         // SAFETY: repr(C) without padding (checked in mesh-layout).
-        let bytes: [u8; size_of::<DropEvent>()] = unsafe { std::mem::transmute(event) };
+        let bytes: [u8; size_of::<PacketEvent>()] = unsafe { std::mem::transmute(event) };
         assert_eq!(parse(&bytes), Some(event));
         assert_eq!(parse(&bytes[1..]), None);
-        let later = DropEvent {
+        let later = PacketEvent {
             version: EVENT_VERSION + 1,
             ..event
         };
         // SAFETY: as above.
-        let bytes: [u8; size_of::<DropEvent>()] = unsafe { std::mem::transmute(later) };
+        let bytes: [u8; size_of::<PacketEvent>()] = unsafe { std::mem::transmute(later) };
         assert_eq!(parse(&bytes), None, "of another version");
     }
 }

@@ -24,6 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::{
     EndpointPath, FastPathError, FastPathState, Mac, PeerCounters,
     bpf::{self, RawMap},
+    watch::WatchMaps,
 };
 use crate::desired::holders::Holders;
 
@@ -39,6 +40,7 @@ pub(super) struct Maps {
     drops: PerCpuArray<MapData, Drops>,
     passes: PerCpuArray<MapData, Passes>,
     config: Array<MapData, Config>,
+    pub(super) watch: WatchMaps,
 }
 
 /// A hash map and its name, for errors.
@@ -78,6 +80,10 @@ impl Maps {
             drops: take(ebpf, map_names::DROPS)?,
             passes: take(ebpf, map_names::PASSES)?,
             config: take(ebpf, map_names::CONFIG)?,
+            watch: WatchMaps {
+                watch: take(ebpf, map_names::WATCH)?,
+                stats: take(ebpf, map_names::WATCH_STATS)?,
+            },
         };
         Ok((maps, events))
     }

@@ -134,8 +134,14 @@ pub(super) fn share_counters(from: &Path, pins: &PinDirectory, max_peers: u32) {
 /// anew from the wanted state, except for counters, which begin anew.
 pub(super) fn copy(from: &Path, pins: &PinDirectory) -> Result<(), FastPathError> {
     for name in map_names::ALL {
-        // What was said of ways is asked anew, and events are of the past.
-        if [map_names::EVENTS, map_names::PATHS].contains(&name) {
+        // What was said of ways is asked anew, events are of the past, and who looks at them asks again.
+        let fresh = [
+            map_names::EVENTS,
+            map_names::PATHS,
+            map_names::WATCH,
+            map_names::WATCH_STATS,
+        ];
+        if fresh.contains(&name) {
             continue;
         }
         match copy_map(name, from, pins) {

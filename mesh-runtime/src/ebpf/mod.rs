@@ -11,12 +11,15 @@ mod events;
 mod hook;
 mod job;
 mod link;
+pub(crate) mod listeners;
+pub(crate) mod live;
 mod maps;
 mod migrate;
 mod peers;
 mod pins;
 mod sequence;
 mod state;
+pub(crate) mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +40,7 @@ pub use error::FastPathError;
 use events::EventReader;
 use hook::Role;
 pub use job::{AttachDone, AttachJob, AttachOutcome, Hooks};
+use listeners::Listeners;
 use maps::Maps;
 use pins::PinnedMaps;
 pub use state::{
@@ -94,6 +98,7 @@ pub struct FastPath {
     shown: Option<FastPathState>,
     max_peers: u32,
     dropped: Arc<Notify>,
+    listeners: Listeners,
     _events: EventReader,
 }
 
@@ -136,8 +141,9 @@ impl FastPath {
         }
         let (maps, drops) = Maps::take(&mut ebpf)?;
         let dropped = Arc::new(Notify::new());
-        let events =
-            EventReader::start(&mut ebpf, drops, Arc::clone(&dropped), options.log_programs)?;
+        let listeners = Listeners::default();
+        let whom = (Arc::clone(&dropped), listeners.clone());
+        let events = EventReader::start(&mut ebpf, drops, whom, options.log_programs)?;
         let attachments = Attachments::new(options.attach, pins.links())?;
         Ok(Self {
             attach_mode: attachments.mode(),
@@ -149,6 +155,7 @@ impl FastPath {
             shown: None,
             max_peers: options.max_peers,
             dropped,
+            listeners,
             _events: events,
         })
     }

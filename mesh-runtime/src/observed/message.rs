@@ -41,7 +41,7 @@ fn destination(message: &RouteMessage) -> Option<Ipv4Net> {
     Ipv4Net::new(address, message.header.destination_prefix_length).ok()
 }
 
-pub(super) fn read_link(message: &LinkMessage) -> Link {
+pub(crate) fn read_link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
@@ -141,7 +141,7 @@ fn read_vxlan(infos: &[LinkInfo]) -> Vxlan {
     vxlan
 }
 
-pub(super) fn read_address(message: &AddressMessage) -> Option<Address> {
+pub(crate) fn read_address(message: &AddressMessage) -> Option<Address> {
     // IFA_LOCAL is the interface's own; IFA_ADDRESS is the other end on point-to-point links.
     let own = |attribute: &AddressAttribute| match attribute {
         AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
@@ -208,7 +208,7 @@ pub(super) fn read_next_hop(message: &RouteMessage, address: Ipv4Addr) -> Option
 }
 
 /// The MTU among a route's metrics.
-fn mtu(attributes: &[RouteAttribute]) -> Option<u32> {
+pub(crate) fn mtu(attributes: &[RouteAttribute]) -> Option<u32> {
     let metrics = attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Metrics(metrics) => Some(metrics),
         _ => None,
@@ -219,7 +219,7 @@ fn mtu(attributes: &[RouteAttribute]) -> Option<u32> {
     })
 }
 
-pub(super) fn read_neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+pub(crate) fn read_neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     let mut address = None;
     let mut mac = None;
     for attribute in &message.attributes {
@@ -256,7 +256,7 @@ fn read_state(state: u16) -> NeighbourState {
     }
 }
 
-pub(super) fn read_forwarding(message: &NeighbourMessage) -> Option<Forwarding> {
+pub(crate) fn read_forwarding(message: &NeighbourMessage) -> Option<Forwarding> {
     let mut mac = None;
     let mut remote = None;
     let mut bridge = None;

@@ -5,7 +5,7 @@ pub(crate) mod dirty;
 pub(crate) mod events;
 pub(crate) mod ipsec;
 pub(crate) mod listeners;
-mod message;
+pub(crate) mod message;
 pub(crate) mod namespace;
 pub(crate) mod namespace_events;
 mod next_hops;

@@ -79,6 +79,10 @@ impl Reconciler {
             Command::StartProbe { subnets, reply } => {
                 let _ = reply.send(self.start_probe(subnets));
             }
+            Command::Trace { question, reply } => self.trace(question, reply),
+            Command::Monitor { look, reply } => {
+                let _ = reply.send(self.begin_monitor(&look));
+            }
             Command::LastSeen { peers, reply } => {
                 let _ = reply.send(self.last_seen(&peers));
             }

@@ -213,6 +213,17 @@ impl Firewall {
         self.failed.is_some() || shown.is_some_and(|rules| rules.is_strict(port))
     }
 
+    /// How many rules the kernel shows, if they are the ones that are wanted.
+    pub(super) fn rules(&self) -> Option<usize> {
+        let shown = self.shown.as_ref().filter(|_| !self.lags())?;
+        Some(shown.content().rules)
+    }
+
+    /// A rule that the kernel shows, by its place in its chain.
+    pub(super) fn rule(&self, family: &str, chain: &str, place: usize) -> Option<String> {
+        self.shown.as_ref()?.rule(family, chain, place)
+    }
+
     /// Lets what is under way come to its end.
     pub(super) async fn finish(&mut self) {
         if let Some(turn) = self.turn.take() {

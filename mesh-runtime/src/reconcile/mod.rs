@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+pub(crate) mod monitor;
 mod new_ports;
 mod port_watch;
 mod probe;
@@ -19,6 +20,7 @@ mod schedule;
 mod silent_containers;
 mod start;
 mod state_writer;
+mod trace;
 mod views;
 mod waiting;
 
@@ -48,6 +50,7 @@ use crate::{
 use fast_path::Progress;
 pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 use firewall::Firewall;
+use monitor::Monitors;
 use new_ports::NewPorts;
 use port_watch::PortWatch;
 use registered::Registered;
@@ -94,6 +97,7 @@ pub(crate) struct Reconciler {
     silent_containers: SilentContainers,
     new_ports: NewPorts,
     port_watch: PortWatch,
+    monitors: Monitors,
 }
 
 impl Reconciler {
@@ -134,6 +138,7 @@ impl Reconciler {
             silent_containers: SilentContainers::default(),
             new_ports: NewPorts::default(),
             port_watch: PortWatch::default(),
+            monitors: Monitors::default(),
         })
     }
 
@@ -161,6 +166,7 @@ impl Reconciler {
             let occupy_at = self.next_to_occupy().map(|at| at.max(read_at));
             let compare_maps_from = self.compare_maps_from;
             let dropped = self.fast_path.dropped();
+            let (monitor_at, monitor_ended) = (self.monitors.due(), self.monitors.ended());
             tokio::select! {
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
@@ -213,6 +219,8 @@ impl Reconciler {
                 () = until(occupy_at) => {
                     self.round(Dirty::default()).await;
                 }
+                () = until(monitor_at) => self.go_on_monitoring(),
+                () = monitor_ended.notified() => self.go_on_monitoring(),
                 () = until(write_at) => {
                     self.state_writer.begin(&self.wanted);
                 }
@@ -225,6 +233,7 @@ impl Reconciler {
                 },
             }
         }
+        self.end_monitoring();
         let end = async {
             self.state_writer.flush(&self.wanted).await;
             self.occupy_all().await;

@@ -7,6 +7,7 @@ pub(crate) mod endpoint_request;
 pub(crate) mod interface;
 pub(crate) mod node_settings;
 pub(crate) mod peer;
+pub(crate) mod peer_named;
 pub(crate) mod registry;
 pub(crate) mod state;
 pub(crate) mod subnet;

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod meshctl;
 pub(crate) mod runtimes;
 
 use std::{net::Ipv4Addr, time::Duration};

@@ -5,15 +5,17 @@
 //! should hold (pure). [`nft`] writes them, whole and in one transaction; peers and ports that come
 //! and go change elements of their sets, which [`netlink`] does in microseconds. [`connections`] has the kernel forget what a port that leads elsewhere leaves
 //! astray, of flows to what [`local`] knows for this host's addresses. [`fingerprint`] tells whether the kernel still shows what
-//! was written; [`loopback`] has our bridge route loopback while they stand; [`writer`] puts it together. Nobody else's table is read for its meaning, or changed.
+//! was written; [`loopback`] has our bridge route loopback while they stand; [`writer`] puts it together; [`rule_drops`] reads what our rules have dropped, and [`look`] what there is. Nobody else's table is read for its meaning, or changed.
 
 mod connections;
 mod counters;
 mod fingerprint;
 mod local;
+pub(crate) mod look;
 mod loopback;
 mod netlink;
 mod nft;
+pub(crate) mod rule_drops;
 mod writer;
 
 pub(crate) use counters::Counters;

@@ -129,6 +129,20 @@ impl PacketFilter {
         Ok(Some(tables))
     }
 
+    /// Gives `take` the attributes of each rule of a family, in their order. Kernels that do not know the filter tell of all
+    /// tables' rules. Returns whether nothing changed meanwhile.
+    pub(super) fn rules(
+        &self,
+        family: &str,
+        mut take: impl FnMut(&[u8]) -> Option<()>,
+    ) -> io::Result<bool> {
+        let number = FAMILIES.iter().find(|(name, _)| *name == family);
+        let number = number.map_or(0, |(_, number)| *number);
+        let table = [(NFTA_RULE_TABLE, TABLE)];
+        let question = request(NFT_MSG_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, number, &table);
+        self.ask(&question, |message| take(body(message)?))
+    }
+
     fn elements(&self, family: u8, set: &str) -> io::Result<Option<BTreeSet<Vec<u8>>>> {
         let names = [
             (NFTA_SET_ELEM_LIST_TABLE, TABLE),
@@ -221,6 +235,11 @@ fn request(kind: u16, flags: u16, family: u8, attributes: &[(u16, &str)]) -> Vec
         &[family, 0, 0, 0],
         &attributes,
     )
+}
+
+/// A request for everything of a kind, of all families.
+pub(super) fn request_all(kind: u16) -> Vec<u8> {
+    request(kind, NLM_F_REQUEST | NLM_F_DUMP, 0, &[])
 }
 
 /// The beginning or the end of a transaction.

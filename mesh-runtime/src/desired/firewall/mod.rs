@@ -4,6 +4,7 @@ mod datagrams;
 mod element;
 mod passages;
 mod published;
+mod rule_text;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -68,7 +68,7 @@ impl Ruleset {
     /// Whether VXLAN comes from where the way to its sender leads is asked last of all before it is routed, when
     /// whoever translates addresses has done so: in the input hook the kernel answers that from 5.19 on only
     /// (commit be8be04e5ddb), and an older one refuses the whole table.
-    fn inet_table(&self) -> String {
+    pub(super) fn inet_table(&self) -> String {
         let Frame {
             bridge,
             overlay,
@@ -238,7 +238,7 @@ impl Ruleset {
     ///
     /// What a registered container may not send is dropped before the bridge learns anything from it. It
     /// takes no program to judge that: whose port it is, the port itself says.
-    fn bridge_table(&self) -> String {
+    pub(super) fn bridge_table(&self) -> String {
         let Frame {
             subnet,
             bridge_mac,
