@@ -165,6 +165,12 @@ pub(crate) enum Problem {
          have not heard of this node yet", count_some(.peers)
     )]
     Swallowed { peers: Vec<Ipv4Addr>, port: u16 },
+    /// Nothing of this node's answers probes.
+    #[error(
+        "this node has no endpoint for probes ({0}): meshctl ping here sends by the kernel path alone, and from elsewhere \
+         asks whoever has its address; free the address or the name, and it is made by itself"
+    )]
+    NoProbeEndpoint(String),
     /// No eBPF program guards.
     #[error(
         "no eBPF program guards what containers send ({0}): one may speak from another's address; the \

@@ -12,6 +12,7 @@ mod firewall;
 mod new_ports;
 mod port_watch;
 mod probe;
+mod probe_endpoint;
 mod reading;
 mod registered;
 mod round;
@@ -49,6 +50,7 @@ pub(crate) use fast_path::{FastPathSlot, fast_path_options};
 use firewall::Firewall;
 use new_ports::NewPorts;
 use port_watch::PortWatch;
+use probe_endpoint::ProbeEndpoint;
 use registered::Registered;
 use schedule::{Comparisons, Schedule, until};
 use silent_containers::SilentContainers;
@@ -91,6 +93,7 @@ pub(crate) struct Reconciler {
     silent_containers: SilentContainers,
     new_ports: NewPorts,
     port_watch: PortWatch,
+    probe_endpoint: ProbeEndpoint,
 }
 
 impl Reconciler {
@@ -130,6 +133,7 @@ impl Reconciler {
             silent_containers: SilentContainers::default(),
             new_ports: NewPorts::default(),
             port_watch: PortWatch::default(),
+            probe_endpoint: ProbeEndpoint::default(),
         })
     }
 
@@ -196,6 +200,7 @@ impl Reconciler {
                 }
                 outcome = self.firewall.done() => self.note_firewall(outcome),
                 found = self.port_watch.done() => self.note_port_look(found),
+                made = self.probe_endpoint.done() => self.note_probe_endpoint(made).await,
                 () = until(patience_ends) => {
                     self.answer_waiting();
                 }
