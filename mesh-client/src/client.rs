@@ -126,33 +126,37 @@ impl Client {
     ///
     /// [`ClientError::Connect`], with what to do.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
-        // The first time by hand: of an error of the channel little is left.
-        let failed = |reason: io::Error| ClientError::Connect {
-            path: socket.to_owned(),
-            hint: hint(&reason),
-            reason,
-        };
-        let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
-        let path = socket.to_owned();
-        let connect = move |_: Uri| {
-            let (first, path) = (first.take(), path.clone());
-            async move {
-                let stream = match first {
-                    Some(first) => first,
-                    None => UnixStream::connect(path).await?,
-                };
-                Ok::<_, io::Error>(TokioIo::new(stream))
-            }
-        };
-        // The name is for the protocol's header; nobody looks it up.
-        let channel = transport::Endpoint::from_static("http://runtime")
-            .connect_timeout(CONNECT_DEADLINE)
-            .timeout(CALL_DEADLINE)
-            .connect_with_connector(tower::service_fn(connect))
-            .await
-            .map_err(|error| failed(io::Error::other(error)))?;
-        Ok(Self::new(channel))
+        Ok(Self::new(channel(socket, CALL_DEADLINE).await?))
     }
+}
+
+/// A connection to the runtime's socket, on which calls take `deadline` at most until they are answered or begin to be.
+pub(crate) async fn channel(socket: &Path, deadline: Duration) -> Result<Channel, ClientError> {
+    // The first time by hand: of an error of the channel little is left.
+    let failed = |reason: io::Error| ClientError::Connect {
+        path: socket.to_owned(),
+        hint: hint(&reason),
+        reason,
+    };
+    let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
+    let path = socket.to_owned();
+    let connect = move |_: Uri| {
+        let (first, path) = (first.take(), path.clone());
+        async move {
+            let stream = match first {
+                Some(first) => first,
+                None => UnixStream::connect(path).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    };
+    // The name is for the protocol's header; nobody looks it up.
+    transport::Endpoint::from_static("http://runtime")
+        .connect_timeout(CONNECT_DEADLINE)
+        .timeout(deadline)
+        .connect_with_connector(tower::service_fn(connect))
+        .await
+        .map_err(|error| failed(io::Error::other(error)))
 }
 
 impl<T> Client<T>

@@ -27,10 +27,12 @@
 
 mod client;
 mod inside;
+mod pinging;
 mod seen;
 
 pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET, HandedOver};
 pub use inside::{InsideError, configure};
 pub use mesh_proto::mesh;
+pub use pinging::{Pinger, Pings};
 pub use seen::{Seen, SeenInterface, SeenRoute, look};
 pub use tonic::Code as StatusCode;

@@ -3,6 +3,7 @@
 mod addresses;
 mod attach;
 mod options;
+mod ping;
 mod port;
 
 use std::{
@@ -23,7 +24,6 @@ enum Verdict {
     /// What was asked for is done, or what was looked at is as it should be: 0.
     Fine,
     /// What was looked at is not as it should be: 1.
-    #[expect(dead_code, reason = "no command that judges yet")]
     Wrong,
 }
 
@@ -68,6 +68,8 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Detach(detach) => client.detach(detach.whose.owner()).await?,
             Command::Addresses(list) => addresses::list(&mut client, list).await?,
             Command::Release(release) => client.release(release.whose.owner()).await?,
+            // It has a connection of its own.
+            Command::Ping(ping) => return ping::ping(&options.socket, ping).await,
         }
         Ok(Verdict::Fine)
     })

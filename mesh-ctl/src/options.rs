@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mesh_client::{DEFAULT_SOCKET, mesh::Owner};
 
-use crate::port::Port;
+use crate::{ping::Ping, port::Port};
 
 /// Attaches containers of this host to the mesh, and shows its addresses.
 #[derive(Clone, Debug, clap::Parser)]
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Addresses(Addresses),
     /// Gives back an address whose container is gone. What is attached is detached instead.
     Release(Release),
+    /// Asks a peer or an address of the overlay: which path answers how fast, and what does not come through.
+    Ping(Ping),
 }
 
 impl Command {
@@ -41,6 +43,7 @@ impl Command {
     pub(crate) fn judges(&self) -> bool {
         match self {
             Self::Attach(_) | Self::Detach(_) | Self::Addresses(_) | Self::Release(_) => false,
+            Self::Ping(_) => true,
         }
     }
 }

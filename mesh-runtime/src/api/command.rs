@@ -13,7 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     ebpf::{FastPathReport, PeerCounters},
     observed::namespace::Namespace,
-    probe::ProbeStart,
+    probe::{
+        ProbeStart,
+        path::{Ground as PathGround, ask::FastCounts},
+    },
     wanted::{endpoint_request::EndpointRequest, node_settings::NodeSettings, peer::Peer},
 };
 
@@ -87,6 +90,17 @@ pub(crate) enum Command {
     LastSeen {
         peers: Vec<Ipv4Net>,
         reply: oneshot::Sender<BTreeMap<Ipv4Net, Instant>>,
+    },
+    /// What asking along the way to a target begins with, or why nobody is meant.
+    PathGround {
+        /// As the caller wrote it.
+        target: String,
+        reply: oneshot::Sender<Result<Box<PathGround>, String>>,
+    },
+    /// What the programs have counted of a peer.
+    FastCounts {
+        peer: Ipv4Net,
+        reply: oneshot::Sender<FastCounts>,
     },
 }
 

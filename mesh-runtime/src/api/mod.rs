@@ -5,6 +5,7 @@ mod capabilities;
 pub(crate) mod command;
 pub(crate) mod dataplane;
 pub(crate) mod inspect;
+mod path;
 pub(crate) mod quilt;
 mod registry;
 pub(crate) mod tcp_address;

@@ -79,6 +79,12 @@ impl Reconciler {
             Command::LastSeen { peers, reply } => {
                 let _ = reply.send(self.last_seen(&peers));
             }
+            Command::PathGround { target, reply } => {
+                let _ = reply.send(self.path_ground(&target));
+            }
+            Command::FastCounts { peer, reply } => {
+                let _ = reply.send(self.fast_counts(peer));
+            }
         }
     }
 

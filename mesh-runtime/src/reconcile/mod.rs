@@ -10,6 +10,7 @@ mod endpoints;
 mod fast_path;
 mod firewall;
 mod new_ports;
+mod path;
 mod port_watch;
 mod probe;
 mod probe_endpoint;
