@@ -4,7 +4,10 @@ use std::{path::Path, time::Duration};
 
 use mesh_client::{
     Pinger,
-    mesh::{CarriedBy, PathFinding, PathLeg, PathResult, PathSubject, PingRequest, Pong, ping_event::Event},
+    mesh::{
+        CarriedBy, PathFinding, PathLeg, PathResult, PathSubject, PingRequest, Pong,
+        ping_event::Event,
+    },
 };
 use serde_json::{Value, json};
 
@@ -149,7 +152,12 @@ fn summary(subject: &PathSubject, pongs: &[Pong], result: &PathResult) -> String
     let answered = answered(pongs);
     let mut lines = vec![String::new()];
     let times = round_trips(pongs).map_or_else(String::new, |[min, median, max]| {
-        format!(", min {}, median {}, max {}", time(min), time(median), time(max))
+        format!(
+            ", min {}, median {}, max {}",
+            time(min),
+            time(median),
+            time(max)
+        )
     });
     lines.push(format!(
         "{} of {} answered ({} % lost){times}",
@@ -164,9 +172,16 @@ fn summary(subject: &PathSubject, pongs: &[Pong], result: &PathResult) -> String
         true => vec![("this node", &container)],
         false => vec![("as containers", &container), ("kernel path", &kernel)],
     };
-    lines.extend(legs.into_iter().map(|(name, leg)| format!("  {name:<14}{}", about(leg))));
+    lines.extend(
+        legs.into_iter()
+            .map(|(name, leg)| format!("  {name:<14}{}", about(leg))),
+    );
     if let Some(underlay) = &result.underlay {
-        lines.push(format!("  {:<14}{}", "underlay", about_underlay(subject, underlay)));
+        lines.push(format!(
+            "  {:<14}{}",
+            "underlay",
+            about_underlay(subject, underlay)
+        ));
     }
     if !local {
         lines.push(format!("  {:<14}{}", "overlay MTU", mtu(result)));
@@ -177,7 +192,10 @@ fn summary(subject: &PathSubject, pongs: &[Pong], result: &PathResult) -> String
 }
 
 fn told(finding: &PathFinding) -> String {
-    format!("{}: {}; {}", finding.observed, finding.breaks, finding.remedy)
+    format!(
+        "{}: {}; {}",
+        finding.observed, finding.breaks, finding.remedy
+    )
 }
 
 fn about(leg: &PathLeg) -> String {
@@ -214,7 +232,10 @@ fn about_underlay(subject: &PathSubject, underlay: &mesh_client::mesh::Underlay)
         0 => String::new(),
         bytes => format!(", up to {bytes} bytes pass with DF"),
     };
-    format!("{host}{over} answers in {}{largest}", time(underlay.round_trip_ns))
+    format!(
+        "{host}{over} answers in {}{largest}",
+        time(underlay.round_trip_ns)
+    )
 }
 
 fn mtu(result: &PathResult) -> String {
@@ -234,7 +255,11 @@ fn answered(pongs: &[Pong]) -> Vec<u64> {
 /// The shortest, the median and the longest.
 fn round_trips(pongs: &[Pong]) -> Option<[u64; 3]> {
     let times = answered(pongs);
-    Some([*times.first()?, *times.get(times.len() / 2)?, *times.last()?])
+    Some([
+        *times.first()?,
+        *times.get(times.len() / 2)?,
+        *times.last()?,
+    ])
 }
 
 fn word(carried_by: CarriedBy) -> &'static str {
@@ -363,18 +388,27 @@ mod tests {
     fn each_answer_is_a_line_that_tells_path_and_time() {
         let line = |pong: &Pong| line(&subject(), pong, Millis(1000));
         let fast = pong(CarriedBy::FastPath, CarriedBy::FastPath, 210_000);
-        assert_eq!(line(&fast), "pong from host2 (10.42.2.254) by the fast path in 0.21 ms");
+        assert_eq!(
+            line(&fast),
+            "pong from host2 (10.42.2.254) by the fast path in 0.21 ms"
+        );
         let mixed = pong(CarriedBy::FastPath, CarriedBy::KernelPath, 1_000_000);
         assert_eq!(
             line(&mixed),
             "pong from host2 (10.42.2.254) by the fast path and back by the kernel path in 1.00 ms"
         );
-        assert_eq!(line(&Pong::default()), "nothing from host2 (10.42.2.254) within 1 s");
+        assert_eq!(
+            line(&Pong::default()),
+            "nothing from host2 (10.42.2.254) within 1 s"
+        );
         let error = Pong {
             error: "Network is unreachable".to_owned(),
             ..Pong::default()
         };
-        assert_eq!(line(&error), "cannot ask host2 (10.42.2.254): Network is unreachable");
+        assert_eq!(
+            line(&error),
+            "cannot ask host2 (10.42.2.254): Network is unreachable"
+        );
     }
 
     #[test]
@@ -383,7 +417,10 @@ mod tests {
         assert_eq!(interval("0.1"), Ok(Millis(100)));
         assert_eq!(interval("60"), Ok(Millis(60_000)));
         for bad in ["0.09", "61", "x", "-1", "NaN", "inf"] {
-            assert!(interval(bad).unwrap_err().contains("between 0.1 and 60"), "{bad}");
+            assert!(
+                interval(bad).unwrap_err().contains("between 0.1 and 60"),
+                "{bad}"
+            );
         }
     }
 
@@ -399,7 +436,10 @@ mod tests {
         };
         assert_eq!(verdict(&pongs, &finding("error")), Verdict::Wrong);
         assert_eq!(verdict(&pongs, &finding("warning")), Verdict::Fine);
-        assert_eq!(verdict(&[Pong::default()], &PathResult::default()), Verdict::Wrong);
+        assert_eq!(
+            verdict(&[Pong::default()], &PathResult::default()),
+            Verdict::Wrong
+        );
     }
 
     #[test]

@@ -196,12 +196,19 @@ pub(super) fn result_of(result: &PathResult) -> mesh::PathResult {
     };
     let of_peer = result.peer.is_some();
     mesh::PathResult {
-        subject: Some(subject(&result.subject, result.peer.as_ref(), result.source)),
+        subject: Some(subject(
+            &result.subject,
+            result.peer.as_ref(),
+            result.source,
+        )),
         error: String::new(),
         ok: is_fine(&result.findings),
         container: Some(leg(&result.container)),
         kernel: of_peer.then(|| leg(&result.kernel)),
-        underlay: result.peer.as_ref().map(|peer| underlay(&result.host, peer)),
+        underlay: result
+            .peer
+            .as_ref()
+            .map(|peer| underlay(&result.host, peer)),
         without_fast_path: without_fast_path.unwrap_or_default(),
         mtu: result.mtu,
         peer_mtu: peer_mtu.unwrap_or_default(),
@@ -224,7 +231,10 @@ pub(super) fn unknown(target: String, error: String) -> mesh::PathResult {
 fn subject(subject: &Subject, peer: Option<&PeerFacts>, source: Ipv4Addr) -> PathSubject {
     let text = |value: Option<String>| value.unwrap_or_default();
     let subnet = text(subject.peer.map(|subnet| subnet.to_string()));
-    let hostname = text(peer.map(|peer| peer.name.clone()).filter(|name| *name != subnet));
+    let hostname = text(
+        peer.map(|peer| peer.name.clone())
+            .filter(|name| *name != subnet),
+    );
     PathSubject {
         target: subject.target.clone(),
         address: subject.address.to_string(),
@@ -314,10 +324,16 @@ mod tests {
         };
         assert_eq!(terms(|_| ()).unwrap(), expected);
         for (change, words) in [
-            ((|it| it.target.clear()) as fn(&mut PingRequest), "target is empty"),
+            (
+                (|it| it.target.clear()) as fn(&mut PingRequest),
+                "target is empty",
+            ),
             (|it| it.target = "x".repeat(254), "at most 253"),
             (|it| it.count = 10_001, "between 1 and 10000"),
-            (|it| it.interval_ms = 99, "interval_ms 99 is not between 100 and 60000"),
+            (
+                |it| it.interval_ms = 99,
+                "interval_ms 99 is not between 100 and 60000",
+            ),
             (|it| it.timeout_ms = 10_001, "between 10 and 10000"),
             (|it| it.size = 43, "size 43 is not between 44 and 1450"),
             (|it| it.size = 1451, "the overlay's MTU is 1450"),

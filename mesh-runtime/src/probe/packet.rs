@@ -78,7 +78,9 @@ pub(super) fn echo(packet: &[u8], mark: Mark) -> Option<Echo> {
 
 /// Who answered, if an IPv4 packet answers a question with this mark.
 pub(super) fn answered_by(packet: &[u8], mark: Mark) -> Option<Ipv4Addr> {
-    echo(packet, mark).filter(|it| it.is_reply).map(|it| it.source)
+    echo(packet, mark)
+        .filter(|it| it.is_reply)
+        .map(|it| it.source)
 }
 
 /// The Internet checksum (RFC 1071) of at most 64 KiB. An odd byte counts as if a zero followed.

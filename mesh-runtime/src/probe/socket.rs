@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt,
+    ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendto, setsockopt,
     sockopt::{Ipv4RecvErr, RcvBufForce},
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -189,16 +189,19 @@ fn into_tokio(socket: Socket) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-fn send(socket: &UdpSocket, bytes: &[u8], to: Ipv4Addr, port: u16) -> io::Result<()> {
-    let to = SocketAddr::V4(SocketAddrV4::new(to, port));
+/// Sends by the system call itself: Tokio sends nothing on a socket of which it has not yet heard that it may, as it
+/// has of none that was registered just now.
+pub(super) fn send(socket: &UdpSocket, bytes: &[u8], to: Ipv4Addr, port: u16) -> io::Result<()> {
+    let to = SockaddrIn::from(SocketAddrV4::new(to, port));
+    let send = || sendto(socket.as_raw_fd(), bytes, &to, MsgFlags::MSG_DONTWAIT);
     // The kernel reports the refusal of an earlier question to whoever sends next, once.
     for _ in 0..2 {
-        match socket.try_send_to(bytes, to) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            other => return other.map(|_| ()),
+        match send() {
+            Err(nix::errno::Errno::ECONNREFUSED) => {}
+            other => return Ok(other.map(|_| ())?),
         }
     }
-    socket.try_send_to(bytes, to).map(|_| ())
+    Ok(send().map(|_| ())?)
 }
 
 /// Takes one message off the error queue, or a datagram nobody asked for. Whoever refused is

@@ -146,9 +146,8 @@ pub(crate) fn plan(
         return Ok(existing.map_or(Plan::Nothing, |link| Plan::Delete(link.index)));
     };
     let delete = existing.map(|link| link.index);
-    let right = made.is_some_and(|made| {
-        existing.is_some_and(|link| is_right(observed, made, link, &wish))
-    });
+    let right =
+        made.is_some_and(|made| existing.is_some_and(|link| is_right(observed, made, link, &wish)));
     Ok(match right {
         true => Plan::Nothing,
         false => Plan::Make { wish, delete },
@@ -250,7 +249,10 @@ mod tests {
     #[test]
     fn what_is_right_is_left_alone_and_what_is_missing_is_made() {
         let made = made();
-        assert_eq!(plan(&shown(link()), Some(&made), Ok(wish())), Ok(Plan::Nothing));
+        assert_eq!(
+            plan(&shown(link()), Some(&made), Ok(wish())),
+            Ok(Plan::Nothing)
+        );
         let none = Observed::default();
         assert_eq!(plan(&none, None, Ok(wish())), anew(None));
         assert_eq!(plan(&none, Some(&made), Ok(wish())), anew(None));
@@ -261,8 +263,14 @@ mod tests {
         let again = anew(Some(INDEX));
         assert_eq!(plan(&shown(link()), None, Ok(wish())), again);
         let made = made();
-        let down = Link { up: false, ..link() };
-        let elsewhere = Link { master: None, ..link() };
+        let down = Link {
+            up: false,
+            ..link()
+        };
+        let elsewhere = Link {
+            master: None,
+            ..link()
+        };
         for changed in [down, elsewhere] {
             assert_eq!(plan(&shown(changed), Some(&made), Ok(wish())), again);
         }
@@ -271,27 +279,51 @@ mod tests {
             container.interface.as_mut().unwrap().addresses.clear();
         }
         assert_eq!(plan(&bare, Some(&made), Ok(wish())), again);
-        let smaller = Wish { mtu: 1400, ..wish() };
+        let smaller = Wish {
+            mtu: 1400,
+            ..wish()
+        };
         let planned = plan(&shown(link()), Some(&made), Ok(smaller));
         let delete = Some(INDEX);
-        assert_eq!(planned, Ok(Plan::Make { wish: smaller, delete }));
+        assert_eq!(
+            planned,
+            Ok(Plan::Make {
+                wish: smaller,
+                delete
+            })
+        );
     }
 
     #[test]
     fn where_there_is_to_be_none_it_goes() {
         let why = WhyNone::TurnedOff;
         let made = made();
-        assert_eq!(plan(&shown(link()), Some(&made), Err(&why)), Ok(Plan::Delete(INDEX)));
-        assert_eq!(plan(&Observed::default(), None, Err(&why)), Ok(Plan::Nothing));
+        assert_eq!(
+            plan(&shown(link()), Some(&made), Err(&why)),
+            Ok(Plan::Delete(INDEX))
+        );
+        assert_eq!(
+            plan(&Observed::default(), None, Err(&why)),
+            Ok(Plan::Nothing)
+        );
     }
 
     #[test]
     fn an_interface_of_that_name_that_is_not_ours_is_left_alone() {
-        let foreign = Link { mac: Some([2, 0, 0, 0, 0, 7]), ..link() };
-        let kind = Link { kind: LinkKind::Bridge, ..link() };
+        let foreign = Link {
+            mac: Some([2, 0, 0, 0, 0, 7]),
+            ..link()
+        };
+        let kind = Link {
+            kind: LinkKind::Bridge,
+            ..link()
+        };
         for other in [foreign, kind] {
             let planned = plan(&shown(other), None, Ok(wish()));
-            assert!(matches!(planned, Err(WhyNone::NameTaken { .. })), "{planned:?}");
+            assert!(
+                matches!(planned, Err(WhyNone::NameTaken { .. })),
+                "{planned:?}"
+            );
         }
     }
 }

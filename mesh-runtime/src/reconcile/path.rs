@@ -15,6 +15,7 @@ use crate::{
             ask::FastCounts,
             echo::OpenEcho,
             judge::PeerFacts,
+            refusals::Refusals,
             target::{Known, Subject},
             witness::Witness,
         },
@@ -104,7 +105,10 @@ impl Reconciler {
 
     fn why_unready(&self, subnet: Ipv4Net) -> String {
         let problem = self.problems.iter().find(|it| it.of_destination(subnet));
-        let outside = self.problems.iter().find(|it| matches!(it, Problem::NoFirewall(_)));
+        let outside = self
+            .problems
+            .iter()
+            .find(|it| matches!(it, Problem::NoFirewall(_)));
         match problem.or(outside) {
             Some(problem) => problem.to_string(),
             None => "route, neighbour or forwarding entry are missing at the moment".to_owned(),
@@ -115,10 +119,14 @@ impl Reconciler {
     fn why_not_fast(&self, subnet: Ipv4Net) -> Option<String> {
         match self.fast_path_view() {
             FastPathView::Off(_) => Some("the runtime was started with --fast-path off".to_owned()),
-            FastPathView::Unavailable(reason) | FastPathView::Waiting { reason, .. } => Some(reason),
+            FastPathView::Unavailable(reason) | FastPathView::Waiting { reason, .. } => {
+                Some(reason)
+            }
             FastPathView::Active(_) => {
                 let peers = self.list_peers().peers;
-                let ready = peers.get(&subnet).is_some_and(|(_, shown)| shown.fast_path_ready);
+                let ready = peers
+                    .get(&subnet)
+                    .is_some_and(|(_, shown)| shown.fast_path_ready);
                 (!ready).then(|| {
                     "an IPsec policy is about it, its way leads over an interface without Ethernet headers, or there is no \
                      way (meshctl status)"
@@ -155,7 +163,8 @@ impl Reconciler {
         let host = self.desired.underlay.as_ref().map(|it| it.address);
         let unknown = || "this node's address on the underlay is not known".to_owned();
         let from_host = |open: &dyn Fn(Ipv4Addr) -> io::Result<OpenEcho>| {
-            host.ok_or_else(unknown).and_then(|host| open(host).map_err(said))
+            host.ok_or_else(unknown)
+                .and_then(|host| open(host).map_err(said))
         };
         OpenSockets {
             container,
@@ -165,6 +174,12 @@ impl Reconciler {
             port: host.ok_or_else(unknown).and_then(|host| {
                 OpenProbeSocket::to_port(host, self.wanted.node_settings.vxlan_port).map_err(said)
             }),
+            refusals: subject
+                .peer
+                .and_then(|peer| self.wanted.peers.get(&peer))
+                .and_then(|peer| {
+                    Refusals::listen(peer.address, self.wanted.node_settings.vxlan_port).ok()
+                }),
         }
     }
 }

@@ -156,7 +156,11 @@ impl Reconciler {
 
     /// Who else has an address: by a lease, or behind another port.
     fn holder_of(&self, address: Ipv4Addr) -> Option<String> {
-        if let Some(lease) = self.registered.ipam().and_then(|ipam| ipam.lease_at(address)) {
+        if let Some(lease) = self
+            .registered
+            .ipam()
+            .and_then(|ipam| ipam.lease_at(address))
+        {
             return Some(lease.owner.to_string());
         }
         let own = self.observed.link_named(NAME).map(|link| link.index);
@@ -165,9 +169,15 @@ impl Reconciler {
             let interface = container.interface.as_ref();
             interface.is_some_and(|it| it.addresses.contains(&address))
         });
-        let ports: BTreeSet<u32> = told.into_iter().chain(found.map(|(&port, _)| port)).collect();
+        let ports: BTreeSet<u32> = told
+            .into_iter()
+            .chain(found.map(|(&port, _)| port))
+            .collect();
         let other = ports.into_iter().find(|&port| Some(port) != own)?;
-        Some(format!("the container behind {}", self.observed.name_of(other)))
+        Some(format!(
+            "the container behind {}",
+            self.observed.name_of(other)
+        ))
     }
 
     /// Whether nothing but the endpoint for probes answers at an address of this node's subnet.

@@ -9,6 +9,7 @@ use super::{
     Ground, PathResult, Terms,
     echo::{Echo, Outcome, Question},
     judge::{ENCAPSULATION, PeerFacts, SMALLEST, Way, judge},
+    refusals::Refusals,
     search::Search,
     seen::{Answer, CarriedBy, HostSeen, Leg},
     target::Subject,
@@ -55,6 +56,7 @@ pub(crate) struct Asker {
     kernel: Result<Echo, String>,
     host: Result<Echo, String>,
     port: Option<OpenProbeSocket>,
+    refusals: Option<Refusals>,
     /// As of the last question.
     counts: FastCounts,
 }
@@ -85,6 +87,7 @@ impl Asker {
             kernel: register(sockets.kernel),
             host: register(sockets.host),
             port: sockets.port.ok(),
+            refusals: sockets.refusals,
             counts: FastCounts::default(),
         }
     }
@@ -110,7 +113,11 @@ impl Asker {
     /// # Errors
     ///
     /// Why it could not be sent.
-    pub(crate) async fn ping(&mut self, size: u32, wait: Duration) -> Result<Option<Answer>, String> {
+    pub(crate) async fn ping(
+        &mut self,
+        size: u32,
+        wait: Duration,
+    ) -> Result<Option<Answer>, String> {
         let question = Question {
             to: self.subject.address,
             size,
@@ -143,6 +150,7 @@ impl Asker {
         let gateway = self.subject.peer.map(gateway);
         self.counts = self.count().await;
         let host = self.peer.as_ref().and_then(|peer| peer.host);
+        let port = ask_port(self.port.take(), host);
         let (container, kernel, host_seen) = tokio::join!(
             ask_overlay(&mut self.container, address, gateway, terms.timeout),
             async {
@@ -164,9 +172,12 @@ impl Asker {
         }
         let mut host_seen = host_seen;
         let legs = [&container_leg, &kernel_leg];
-        let silent = legs.iter().all(|leg| leg.answers.is_empty() && !leg.gateway);
-        if silent && let (Some(host), Some(port)) = (host, self.port.take()) {
-            host_seen.unserved = is_unserved(port, host, terms.timeout / 2).await;
+        let silent = legs
+            .iter()
+            .all(|leg| leg.answers.is_empty() && !leg.gateway);
+        if silent && let Some(host) = host {
+            let heard = self.refusals.as_ref().is_some_and(Refusals::heard);
+            host_seen.unserved = heard || is_unserved(port, host, terms.timeout / 4).await;
         }
         let mut way = Way {
             address: Some(address),
@@ -340,7 +351,9 @@ async fn ask_host(
         }
     };
     let size = USUAL_SIZE;
-    let outcomes = echo.ask(&[Question { to, size }], patience / ATTEMPTS, ATTEMPTS).await;
+    let outcomes = echo
+        .ask(&[Question { to, size }], patience / ATTEMPTS, ATTEMPTS)
+        .await;
     let outcome: Outcome = outcomes.into_iter().next().unwrap_or_default();
     HostSeen {
         round_trip: outcome.answer.map(|(time, _)| time),
@@ -349,17 +362,21 @@ async fn ask_host(
     }
 }
 
-/// Whether a host says that nobody serves its port for VXLAN.
-async fn is_unserved(port: OpenProbeSocket, host: Ipv4Addr, patience: Duration) -> bool {
-    let Ok(socket): Result<ProbeSocket, _> = port.register() else {
+/// Sends something to a host's port for VXLAN, which only one where nobody serves it answers. Before anything is sent
+/// over the overlay: each answer of that kind may be the last for a while.
+fn ask_port(port: Option<OpenProbeSocket>, host: Option<Ipv4Addr>) -> Option<ProbeSocket> {
+    let socket = port?.register().ok()?;
+    socket.send(host?, 0).ok()?;
+    Some(socket)
+}
+
+/// Whether it was answered, or is now.
+async fn is_unserved(port: Option<ProbeSocket>, host: Ipv4Addr, patience: Duration) -> bool {
+    let Some(socket) = port else {
         return false;
     };
-    if socket.send(host, 0).is_err() {
-        return false;
-    }
-    timeout(patience, async { while socket.answer().await != host {} })
-        .await
-        .is_ok()
+    let answer = async { while socket.answer().await != host {} };
+    timeout(patience, answer).await.is_ok()
 }
 
 /// The largest packet that passes by a way that has answered.
@@ -391,7 +408,10 @@ async fn search(
         }
         let questions: Vec<Question> = tried.iter().map(|&size| Question { to, size }).collect();
         let outcomes = echo.ask(&questions, wait, SEARCH_ATTEMPTS).await;
-        let answered = tried.iter().zip(&outcomes).filter(|(_, it)| it.answer.is_some());
+        let answered = tried
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, it)| it.answer.is_some());
         let passed: Vec<u32> = answered.map(|(&size, _)| size).collect();
         search.note(&tried, &passed);
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr},
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::probe::{
     packet::{self, Mark},
-    socket::echo_replies,
+    socket::{echo_replies, send},
 };
 
 /// Room for the largest reply.
@@ -162,9 +162,7 @@ impl Echo {
     }
 
     fn send(&self, packet: &[u8], to: Ipv4Addr) -> Result<(), String> {
-        let to = SocketAddr::V4(SocketAddrV4::new(to, 0));
-        let sent = self.socket.try_send_to(packet, to);
-        sent.map(|_| ()).map_err(|error| error.to_string())
+        send(&self.socket, packet, to, 0).map_err(|error| error.to_string())
     }
 
     /// Waits for a reply. Cancel safe.

@@ -115,7 +115,10 @@ fn of_peer(way: &Way, peer: &PeerFacts) -> Vec<Problem> {
     if let Some(why) = &peer.unready {
         problems.push(Problem::new(
             &PEER_NOT_SET_UP,
-            format!("{} is a peer, and this node has no way there yet: {why}", way.name()),
+            format!(
+                "{} is a peer, and this node has no way there yet: {why}",
+                way.name()
+            ),
         ));
     }
     if !there && !gateway {
@@ -141,7 +144,10 @@ fn of_peer(way: &Way, peer: &PeerFacts) -> Vec<Problem> {
     if kernel.error.is_none() && (!by_kernel || kernel.answers.is_empty() && there) {
         problems.push(Problem::new(
             &KERNEL_PATH_SILENT,
-            format!("{} does not answer what this host sends by the kernel path", way.name()),
+            format!(
+                "{} does not answer what this host sends by the kernel path",
+                way.name()
+            ),
         ));
     }
     if let Some(why) = &peer.without_fast_path {
@@ -165,7 +171,10 @@ fn silent(way: &Way, peer: &PeerFacts) -> Problem {
     if way.host.unserved {
         return Problem::new(
             &PEER_PORT_UNSERVED,
-            format!("the host of {} ({host}) says that nobody serves UDP port {port} there", way.name()),
+            format!(
+                "the host of {} ({host}) says that nobody serves UDP port {port} there",
+                way.name()
+            ),
         );
     }
     match (way.host.round_trip, &way.host.error) {
@@ -223,12 +232,17 @@ fn mtu(way: &Way, peer: &PeerFacts) -> Vec<Problem> {
         "" => "the underlay's interface",
         interface => interface,
     };
-    for (leg, how) in [(&way.container, "as containers send"), (&way.kernel, "by the kernel path")] {
+    for (leg, how) in [
+        (&way.container, "as containers send"),
+        (&way.kernel, "by the kernel path"),
+    ] {
         if leg.answers.is_empty() || leg.largest.is_some_and(|largest| largest >= expected) {
             continue;
         }
         let found = match leg.largest {
-            Some(largest) => format!("packets of more than {largest} bytes do not get there and back"),
+            Some(largest) => {
+                format!("packets of more than {largest} bytes do not get there and back")
+            }
             None => format!("packets of {SMALLEST} bytes and more do not get there and back"),
         };
         let outer = leg.largest.map_or(SMALLEST, |largest| largest) + ENCAPSULATION;
@@ -281,7 +295,10 @@ fn loss(way: &Way) -> Option<Problem> {
     (lost > 0 && (answered > 0 || now)).then(|| {
         Problem::new(
             &PATH_LOSSY,
-            format!("{lost} of {asked} questions to {} were not answered in time", way.name()),
+            format!(
+                "{lost} of {asked} questions to {} were not answered in time",
+                way.name()
+            ),
         )
     })
 }

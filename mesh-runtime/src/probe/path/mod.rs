@@ -1,12 +1,13 @@
 //! Asks along the way to one peer or address, by every way there is: as containers send, from the node's own endpoint for
 //! probes; by the kernel path, from the host itself; and the peer's host on the underlay.
 //!
-//! [`target`] tells whom a caller means, [`echo`] asks, [`witness`] tells which path carried a packet, [`search`] finds the largest
-//! that passes, [`ask`] puts them together, [`seen`] is what came of it, and [`judge`] what is wrong. [`run`] is what callers ask for.
+//! [`target`] tells whom a caller means, [`echo`] asks, [`witness`] tells which path carried a packet, [`refusals`]
+//! hears whether the port of VXLAN is served, [`search`] finds the largest packet that passes, [`ask`] puts them together, [`seen`] is what came of it, and [`judge`] what is wrong. [`run`] is what callers ask for.
 
 pub(crate) mod ask;
 pub(crate) mod echo;
 pub(crate) mod judge;
+pub(crate) mod refusals;
 pub(crate) mod run;
 mod search;
 pub(crate) mod seen;
@@ -20,6 +21,7 @@ use mesh_problems::Problem;
 use super::OpenProbeSocket;
 use echo::OpenEcho;
 use judge::PeerFacts;
+use refusals::Refusals;
 use seen::{HostSeen, Leg};
 use target::Subject;
 use witness::Witness;
@@ -51,6 +53,8 @@ pub(crate) struct OpenSockets {
     pub(crate) host: Result<OpenEcho, String>,
     /// To its port for VXLAN.
     pub(crate) port: Result<OpenProbeSocket, String>,
+    /// What it says of that port, whoever asks.
+    pub(crate) refusals: Option<Refusals>,
 }
 
 impl std::fmt::Debug for OpenSockets {

@@ -6,11 +6,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::Status;
 
-use super::{
-    PathResult, Terms,
-    ask::Asker,
-    seen::Answer,
-};
+use super::{PathResult, Terms, ask::Asker, seen::Answer};
 use crate::api::{
     ask::ask,
     command::{Command, Commands},
@@ -46,7 +42,10 @@ pub(crate) enum PingEvent {
 /// # Errors
 ///
 /// That nobody is meant, in the inner result, or a runtime that is shutting down.
-pub(crate) async fn open(commands: &Commands, target: String) -> Result<Result<Asker, String>, Status> {
+pub(crate) async fn open(
+    commands: &Commands,
+    target: String,
+) -> Result<Result<Asker, String>, Status> {
     let command = |reply| Command::PathGround { target, reply };
     let ground = ask(commands, command).await?;
     Ok(ground.map(|ground| Asker::new(commands.clone(), *ground)))

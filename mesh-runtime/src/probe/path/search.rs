@@ -56,7 +56,8 @@ impl Search {
     pub(super) fn note(&mut self, tried: &[u32], passed: &[u32]) {
         self.begun = true;
         self.passed = passed.iter().copied().chain(self.passed).max();
-        let too_large = |size: &&u32| !passed.contains(size) && self.passed.is_none_or(|it| **size > it);
+        let too_large =
+            |size: &&u32| !passed.contains(size) && self.passed.is_none_or(|it| **size > it);
         let failed = tried.iter().filter(too_large).min().copied();
         self.failed = failed.map_or(self.failed, |failed| failed.min(self.failed));
     }
@@ -84,7 +85,11 @@ mod tests {
             }
             rounds += 1;
             assert!(rounds <= 20, "{search:?}");
-            let passed: Vec<u32> = tried.iter().copied().filter(|&size| size <= limit).collect();
+            let passed: Vec<u32> = tried
+                .iter()
+                .copied()
+                .filter(|&size| size <= limit)
+                .collect();
             search.note(&tried, &passed);
         }
     }

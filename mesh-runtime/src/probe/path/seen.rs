@@ -62,7 +62,6 @@ pub(crate) struct Leg {
 }
 
 impl Leg {
-
     pub(crate) fn answered(&self) -> u32 {
         u32::try_from(self.answers.len()).unwrap_or(u32::MAX)
     }
@@ -116,7 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn what_one_path_carried_both_ways_every_time_it_carried_and_anything_else_is_mixed_or_not_known() {
+    fn what_one_path_carried_both_ways_every_time_it_carried_and_anything_else_is_mixed_or_not_known()
+     {
         use CarriedBy::{Both, FastPath, KernelPath, Unknown};
         assert_eq!(carried(&[]), Unknown);
         assert_eq!(carried(&[(FastPath, FastPath); 3]), FastPath);
@@ -124,7 +124,10 @@ mod tests {
         assert_eq!(carried(&[(FastPath, KernelPath)]), Both);
         let once = [(FastPath, FastPath), (KernelPath, KernelPath)];
         assert_eq!(carried(&once), Both);
-        assert_eq!(carried(&[(FastPath, FastPath), (Unknown, FastPath)]), Unknown);
+        assert_eq!(
+            carried(&[(FastPath, FastPath), (Unknown, FastPath)]),
+            Unknown
+        );
     }
 
     #[test]

@@ -6,7 +6,10 @@ use ipnet::Ipv4Net;
 
 use crate::{
     probe_endpoint::address_in,
-    wanted::{peer::Peer, subnet::{Cluster, gateway}},
+    wanted::{
+        peer::Peer,
+        subnet::{Cluster, gateway},
+    },
 };
 
 /// Names that a refusal lists.
@@ -50,7 +53,10 @@ impl Known<'_> {
                 false if subnet == self.own => Err(format!(
                     "{subnet} is this node's own subnet: name a peer, or an address in it"
                 )),
-                false => Err(format!("{subnet} is no peer's subnet; {}", self.peers_there_are())),
+                false => Err(format!(
+                    "{subnet} is no peer's subnet; {}",
+                    self.peers_there_are()
+                )),
             };
         }
         let named = |peer: &&Peer| peer.hostname.eq_ignore_ascii_case(target);
@@ -61,7 +67,10 @@ impl Known<'_> {
             (Some((one, _)), Some((another, _))) => Err(format!(
                 "several peers are named {shown:?}: name one by its subnet ({one}, {another})"
             )),
-            _ => Err(format!("no peer is named {shown:?}; {}", self.peers_there_are())),
+            _ => Err(format!(
+                "no peer is named {shown:?}; {}",
+                self.peers_there_are()
+            )),
         }
     }
 
@@ -71,7 +80,9 @@ impl Known<'_> {
             return Ok(self.probed(target, subnet));
         }
         if self.host == Some(address) {
-            return Err(format!("{address} is this node's own address on the underlay: name a peer"));
+            return Err(format!(
+                "{address} is this node's own address on the underlay: name a peer"
+            ));
         }
         let subnet = self.cluster.subnet_of(address).ok_or_else(|| {
             format!(
@@ -80,7 +91,9 @@ impl Known<'_> {
             )
         })?;
         if address == subnet.network() || address == subnet.broadcast() {
-            return Err(format!("{address} names the subnet {subnet}, and nobody in it"));
+            return Err(format!(
+                "{address} names the subnet {subnet}, and nobody in it"
+            ));
         }
         let peer = (subnet != self.own).then_some(subnet);
         if let Some(peer) = peer
@@ -179,7 +192,11 @@ mod tests {
 
     #[test]
     fn an_address_of_the_overlay_is_asked_itself() {
-        for (target, peer) in [("10.42.2.17", Some("10.42.2.0/24")), ("10.42.1.2", None), ("10.42.1.1", None)] {
+        for (target, peer) in [
+            ("10.42.2.17", Some("10.42.2.0/24")),
+            ("10.42.1.2", None),
+            ("10.42.1.1", None),
+        ] {
             let expected = Subject {
                 target: target.to_owned(),
                 address: target.parse().unwrap(),
@@ -193,11 +210,20 @@ mod tests {
     #[test]
     fn who_is_nobody_is_told_why_and_which_there_are() {
         for (target, words) in [
-            ("host9", "no peer is named \"host9\"; peers are host2, twin, twin"),
-            ("twin", "several peers are named \"twin\": name one by its subnet (10.42.3.0/24, 10.42.4.0/24)"),
+            (
+                "host9",
+                "no peer is named \"host9\"; peers are host2, twin, twin",
+            ),
+            (
+                "twin",
+                "several peers are named \"twin\": name one by its subnet (10.42.3.0/24, 10.42.4.0/24)",
+            ),
             ("10.42.9.0/24", "10.42.9.0/24 is no peer's subnet"),
             ("10.42.1.0/24", "this node's own subnet"),
-            ("10.42.9.7", "10.42.9.7 is of 10.42.9.0/24, which is no peer's subnet"),
+            (
+                "10.42.9.7",
+                "10.42.9.7 is of 10.42.9.0/24, which is no peer's subnet",
+            ),
             ("10.42.2.0", "names the subnet"),
             ("10.42.2.255", "names the subnet"),
             ("192.0.2.1", "this node's own address on the underlay"),

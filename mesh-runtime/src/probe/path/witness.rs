@@ -7,11 +7,7 @@
 //!
 //! It is there while a probe is, and lets in the probe's own echoes alone.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    os::fd::AsRawFd as _,
-};
+use std::{collections::BTreeSet, io, os::fd::AsRawFd as _};
 
 use nix::{
     errno::Errno,
