@@ -135,6 +135,8 @@ pub(crate) struct Shown {
     pub(crate) handed_over: BTreeMap<String, Duration>,
     /// Addresses that containers at the bridge hold.
     pub(crate) held: BTreeSet<Ipv4Addr>,
+    /// The address that this node itself has for probes, or is to have.
+    pub(crate) probe_address: Option<Ipv4Addr>,
 }
 
 /// The whole peer set.

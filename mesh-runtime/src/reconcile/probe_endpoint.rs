@@ -131,6 +131,13 @@ impl Reconciler {
         self.round(Parts::CONTAINERS.into()).await;
     }
 
+    /// The address that it has or is to have.
+    pub(super) fn probe_address(&self) -> Option<Ipv4Addr> {
+        let address = address_in(self.wanted.subnet?)?;
+        let is_free = self.holder_of(address).is_none();
+        (self.options.probe_endpoint && is_free).then_some(address)
+    }
+
     /// What it is to be, or why there is to be none.
     fn wished_probe_endpoint(&self) -> Result<Wish, WhyNone> {
         if !self.options.probe_endpoint {

@@ -432,6 +432,7 @@ impl Reconciler {
                 .flat_map(|interface| interface.addresses.iter().copied())
                 .chain(self.wanted.endpoints.keys().copied())
                 .collect(),
+            probe_address: self.probe_address(),
         }
     }
 }
