@@ -92,12 +92,12 @@ async fn ping_three(host: &Host, target: &str) -> Pinged {
 async fn wait_endpoint(host: &Host, address: &str, fast: bool) {
     wait_until("the endpoint for probes", SOON, || async {
         let status = host.status().await.map_err(|error| error.to_string())?;
-        let known = status.endpoints.iter().any(|it| it.address == address);
+        let known = status.probe_endpoint == address;
         let attached = status.fast_path.unwrap_or_default().attachments;
         let carries = attached.contains(&"quilt-probe: encapsulate".to_owned());
         match known && (carries || !fast) {
             true => Ok(()),
-            false => Err(format!("{:?} {attached:?}", status.endpoints)),
+            false => Err(format!("{:?} {attached:?}", status.probe_endpoint)),
         }
     })
     .await

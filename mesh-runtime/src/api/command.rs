@@ -229,6 +229,8 @@ pub(crate) struct Status {
     pub(crate) routes: usize,
     pub(crate) fast_path: FastPathView,
     pub(crate) endpoints: Vec<EndpointView>,
+    /// The address of the endpoint for probes, while it is there.
+    pub(crate) probe_endpoint: Option<Ipv4Addr>,
     pub(crate) problems: Vec<String>,
 }
 

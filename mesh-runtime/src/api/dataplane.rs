@@ -157,6 +157,7 @@ impl MeshDataplane for DataplaneService {
             vxlan_port: status.node_settings.vxlan_port.into(),
             vni: status.node_settings.vni,
             grpc_address: self.tcp_address.get(),
+            probe_endpoint: text(status.probe_endpoint),
         }))
     }
 

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use super::{FastPathSlot, Reconciler};
 use crate::{
     api::command::FastPathView,
+    desired::fast_path::may_carry,
     probe::{
         OpenProbeSocket,
         path::{
@@ -122,18 +123,26 @@ impl Reconciler {
             FastPathView::Unavailable(reason) | FastPathView::Waiting { reason, .. } => {
                 Some(reason)
             }
-            FastPathView::Active(_) => {
-                let peers = self.list_peers().peers;
-                let ready = peers
-                    .get(&subnet)
-                    .is_some_and(|(_, shown)| shown.fast_path_ready);
-                (!ready).then(|| {
-                    "an IPsec policy is about it, its way leads over an interface without Ethernet headers, or there is no \
-                     way (meshctl status)"
-                        .to_owned()
-                })
-            }
+            FastPathView::Active(_) => (!self.may_be_carried(subnet)).then(|| {
+                "an IPsec policy is about it, its way leads over an interface without Ethernet headers, or there is no \
+                 way (meshctl status)"
+                    .to_owned()
+            }),
         }
+    }
+
+    /// Whether the programs, which are attached, know a peer and may carry what is for it.
+    fn may_be_carried(&self, subnet: Ipv4Net) -> bool {
+        let FastPathSlot::Open(open) = &self.fast_path else {
+            return false;
+        };
+        let shown = open
+            .shown
+            .as_ref()
+            .and_then(|state| state.peers.get(&subnet));
+        let peer = self.wanted.peers.get(&subnet);
+        shown.is_some_and(|path| !path.kernel)
+            && peer.is_some_and(|peer| may_carry(&self.settings, &self.observed, peer.address))
     }
 
     fn open_sockets(&self, subject: &Subject, own: Ipv4Net) -> OpenSockets {

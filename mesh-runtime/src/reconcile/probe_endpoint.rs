@@ -131,6 +131,13 @@ impl Reconciler {
         self.round(Parts::CONTAINERS.into()).await;
     }
 
+    /// Its address, if it is there and programs and rules know it.
+    pub(super) fn shown_probe_endpoint(&self) -> Option<Ipv4Addr> {
+        let made = self.probe_endpoint.made.as_ref()?;
+        let path = self.desired.containers.endpoints.get(&made.wish.address)?;
+        (path.link == made.index).then_some(made.wish.address)
+    }
+
     /// The address that it has or is to have.
     pub(super) fn probe_address(&self) -> Option<Ipv4Addr> {
         let address = address_in(self.wanted.subnet?)?;

@@ -299,6 +299,7 @@ mod tests {
             links: links.iter().map(|&name| name.to_owned()).collect(),
             held: held.iter().map(|&address| address.into()).collect(),
             handed_over: BTreeMap::new(),
+            probe_address: None,
         }
     }
 
