@@ -29,6 +29,7 @@ mod agent;
 mod client;
 mod inside;
 mod inspector;
+mod pinging;
 mod seen;
 
 pub use agent::{AgentClient, AgentClientError, DEFAULT_AGENT_SOCKET};
@@ -36,5 +37,6 @@ pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET, HandedOver, insp
 pub use inside::{InsideError, configure};
 pub use inspector::Inspector;
 pub use mesh_proto::mesh;
+pub use pinging::{Pinger, Pings};
 pub use seen::{Seen, SeenInterface, SeenRoute, look};
 pub use tonic::Code as StatusCode;

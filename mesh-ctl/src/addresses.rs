@@ -92,6 +92,7 @@ fn document(list: &ListAddressesResponse) -> serde_json::Value {
         "gateway": list.gateway,
         "capacity": list.capacity,
         "leased": list.leased,
+        "probe_address": (!list.probe_address.is_empty()).then_some(&list.probe_address),
         "leases": leases.collect::<Vec<_>>(),
     })
 }

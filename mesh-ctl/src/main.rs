@@ -12,6 +12,7 @@ mod options;
 mod output;
 mod peer_named;
 mod peers;
+mod ping;
 mod place;
 mod port;
 mod routes;
@@ -81,6 +82,8 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Endpoints(options) => return endpoints::run(place, &options).await,
             Command::Routes(options) => return routes::run(place, &options).await,
             Command::Trace(trace) => return trace::trace(&place.socket, trace).await,
+            // It has a connection of its own.
+            Command::Ping(ping) => return ping::ping(&place.socket, ping).await,
             Command::Explain(options) => explain::run(&options)?,
             Command::Monitor(monitor) => monitor::monitor(&place.socket, monitor).await?,
             Command::Capture(capture) => capture::capture(&mut client().await?, capture).await?,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    capture::Capture, endpoints, explain, monitor::Monitor, peers, place::Place, port::Port,
-    routes, status, trace::Trace,
+    capture::Capture, endpoints, explain, monitor::Monitor, peers, ping::Ping, place::Place,
+    port::Port, routes, status, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     /// Says what would become of a packet on this node, place by place, without sending it: 0 it passes, 1 it is dropped, 2 it
     /// cannot be told.
     Trace(Trace),
+    /// Asks a peer or an address of the overlay: which path answers how fast, and what does not come through.
+    Ping(Ping),
 }
 
 impl Command {
@@ -59,6 +61,7 @@ impl Command {
             | Self::Peers(_)
             | Self::Endpoints(_)
             | Self::Routes(_)
+            | Self::Ping(_)
             | Self::Trace(_) => true,
             Self::Explain(_)
             | Self::Monitor(_)

@@ -11,7 +11,7 @@ use mesh_client::{
 };
 use serde_json::json;
 
-use crate::{Verdict, say};
+use crate::{Verdict, output::say};
 
 /// What would become of a packet on this node.
 #[derive(Clone, Debug, clap::Args)]

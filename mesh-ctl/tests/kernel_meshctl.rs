@@ -57,7 +57,7 @@ async fn a_container_is_put_on_the_mesh_shown_and_taken_off() {
     let host = &testbed.hosts()[0];
     assert_eq!(
         prints(host, "addresses"),
-        "10.42.1.0/24: 0 of 253 addresses leased\n"
+        "10.42.1.0/24: 0 of 252 addresses leased\n"
     );
     let web = NetNs::new("web").await.unwrap();
     let netns = web.path().display().to_string();

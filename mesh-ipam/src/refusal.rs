@@ -173,7 +173,7 @@ impl fmt::Display for Exhausted {
         }
         if leased < capacity {
             let rest = capacity - leased;
-            write!(f, ", and {rest} are in use by containers without a lease")?;
+            write!(f, ", and {rest} {} in use without a lease", are(rest))?;
         }
         f.write_str("; release some, or give the node a larger subnet")
     }

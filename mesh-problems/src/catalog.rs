@@ -25,6 +25,7 @@ pub mod agent;
 pub mod cluster;
 pub mod dataplane;
 pub mod local;
+pub mod path;
 
 /// Kinds that one part of the product finds.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,11 @@ pub static CHAPTERS: &[Chapter] = &[
         title: "The daemons of a host",
         about: "meshctl finds these when it looks at a host.",
         kinds: local::ALL,
+    },
+    Chapter {
+        title: "The way to a peer",
+        about: "`meshctl ping` finds these when it is run, by sending probes along the way.",
+        kinds: path::ALL,
     },
 ];
 

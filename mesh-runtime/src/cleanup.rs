@@ -16,6 +16,7 @@ use crate::{
     },
     options::{OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
+    probe_endpoint,
     settings::Settings,
     wanted::{node_settings::NodeSettings, state, subnet::Cluster},
 };
@@ -67,6 +68,7 @@ pub async fn cleanup(options: &RuntimeOptions) -> Result<CleanupReport, CleanupE
     let mut removed = Vec::new();
     let observed = look(&netlink, options).await?;
     delete_endpoints(options, &observed, &mut removed, &mut left).await;
+    delete_probe_endpoint(&observed, &mut removed, &mut left).await;
     let observed = look(&netlink, options).await?;
     // Programs first: they would carry on with what the maps say.
     match detach(options, &observed).await {
@@ -176,6 +178,22 @@ async fn delete_endpoints(
                 link.name, lease.owner
             )),
         }
+    }
+}
+
+/// Deletes the endpoint for probes of a runtime that has ended just now: the kernel takes its time with the namespace.
+async fn delete_probe_endpoint(
+    observed: &Observed,
+    removed: &mut Vec<String>,
+    left: &mut Vec<String>,
+) {
+    let link = observed.link_named(probe_endpoint::NAME);
+    let Some(link) = link.filter(|link| probe_endpoint::is_ours(link)) else {
+        return;
+    };
+    match veth::delete(link.index).await {
+        Ok(()) => removed.push(format!("delete interface {}", link.name)),
+        Err(error) => left.push(format!("interface {}: {error}", link.name)),
     }
 }
 

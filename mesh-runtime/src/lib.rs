@@ -22,7 +22,8 @@
 //! Beside them: `runtime`, which starts and stops it; `options`, what a runtime is started with, and `settings`, what of it
 //! holds for its life; `privileges`, what it may do; `instance_lock`, so that there is one to a network namespace;
 //! `problem`, everything that is not as it should be, with what mends it; `headroom`, a device by which the kernel leaves
-//! room for outer headers; `cleanup`, which removes all that was made.
+//! room for outer headers; `probe_endpoint/`, a container with nobody in it, from which probes are sent as containers send;
+//! `cleanup`, which removes all that was made.
 //!
 //! Times, counts and limits stand beside what they are for, texts of refusals beside the rule.
 
@@ -39,6 +40,7 @@ mod observed;
 mod options;
 mod privileges;
 mod probe;
+mod probe_endpoint;
 mod problem;
 mod reconcile;
 mod runtime;

@@ -38,6 +38,9 @@ pub struct RuntimeOptions {
     /// Whether containers go out under the address of their host: to whatever is neither of the
     /// cluster nor of a network of [`routed_from`](Self::routed_from).
     pub masquerade: bool,
+    /// Whether the node has an endpoint for probes, which takes the last address of its subnet: from it
+    /// other nodes are asked, and it answers them.
+    pub probe_endpoint: bool,
     /// Whether traffic is carried by eBPF programs.
     pub fast_path: FastPathMode,
     /// How eBPF programs are attached.
@@ -69,6 +72,7 @@ impl Default for RuntimeOptions {
             tombstones: None,
             routed_from: Vec::new(),
             masquerade: true,
+            probe_endpoint: true,
             fast_path: FastPathMode::Auto,
             attach: AttachMode::Auto,
         }

@@ -12,6 +12,7 @@ use mesh_problems::{
         NO_GUARD_PROGRAMS, NO_GUARD_RULES, NO_HOST_ADDRESS, NO_ROUTE_TO_PEERS, POLICY_RULE,
         SMALL_MTU, STATE_NOT_KEPT, UNDERLAY_NOT_ETHERNET, VXLAN_SWALLOWED, VXLAN_TAKEN,
     },
+    catalog::path::NO_PROBE_ENDPOINT,
 };
 
 use crate::{
@@ -92,6 +93,8 @@ pub(crate) enum Problem {
     },
     /// Somebody between the hosts drops VXLAN, and neither host sees it.
     Swallowed { peers: Vec<Ipv4Addr>, port: u16 },
+    /// Nothing of this node's answers probes.
+    NoProbeEndpoint(String),
     /// No eBPF program guards.
     Unguarded(String),
     /// The fast path refused its state.
@@ -222,6 +225,11 @@ impl Problem {
                 &VXLAN_SWALLOWED,
                 format!("something on the way swallows UDP port {port} (VXLAN) to or from {}", count_some(peers)),
             ),
+            Self::NoProbeEndpoint(reason) => Told::new(
+                &NO_PROBE_ENDPOINT,
+                format!("this node has no endpoint for probes ({reason})"),
+            )
+            .remedied_by("free the address or the name, and it is made by itself"),
             Self::Unguarded(reason) => Told::new(
                 &NO_GUARD_PROGRAMS,
                 format!("no eBPF program guards what containers send ({reason})"),

@@ -14,7 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     ebpf::{FastPathReport, PeerCounters},
     observed::namespace::Namespace,
-    probe::ProbeStart,
+    probe::{
+        ProbeStart,
+        path::{Ground as PathGround, ask::FastCounts},
+    },
     reconcile::monitor::{Look, Looking},
     trace::{Question, Trace},
     wanted::{endpoint_request::EndpointRequest, node_settings::NodeSettings, peer::Peer},
@@ -104,6 +107,17 @@ pub(crate) enum Command {
         peers: Vec<Ipv4Net>,
         reply: oneshot::Sender<BTreeMap<Ipv4Net, Instant>>,
     },
+    /// What asking along the way to a target begins with, or why nobody is meant.
+    PathGround {
+        /// As the caller wrote it.
+        target: String,
+        reply: oneshot::Sender<Result<Box<PathGround>, String>>,
+    },
+    /// What the programs have counted of a peer.
+    FastCounts {
+        peer: Ipv4Net,
+        reply: oneshot::Sender<FastCounts>,
+    },
 }
 
 /// What a container's interface is made on.
@@ -137,6 +151,8 @@ pub(crate) struct Shown {
     pub(crate) handed_over: BTreeMap<String, Duration>,
     /// Addresses that containers at the bridge hold.
     pub(crate) held: BTreeSet<Ipv4Addr>,
+    /// The address that this node itself has for probes, or is to have.
+    pub(crate) probe_address: Option<Ipv4Addr>,
 }
 
 /// The whole peer set.
@@ -229,6 +245,8 @@ pub(crate) struct Status {
     pub(crate) routes: usize,
     pub(crate) fast_path: FastPathView,
     pub(crate) endpoints: Vec<EndpointView>,
+    /// The address of the endpoint for probes, while it is there.
+    pub(crate) probe_endpoint: Option<Ipv4Addr>,
     pub(crate) findings: Vec<Finding>,
 }
 

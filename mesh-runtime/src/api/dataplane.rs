@@ -165,6 +165,7 @@ impl MeshDataplane for DataplaneService {
             grpc_address: self.tcp_address.get(),
             leased_addresses: usage.map_or(0, |usage| usage.leased),
             address_capacity: usage.map_or(0, |usage| usage.capacity),
+            probe_endpoint: text(status.probe_endpoint),
         }))
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod dataplane;
 pub(crate) mod inspect;
 pub(crate) mod monitor;
 pub(crate) mod monitor_event;
+mod path;
 pub(crate) mod quilt;
 mod registry;
 mod routes;

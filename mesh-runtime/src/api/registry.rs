@@ -131,7 +131,7 @@ impl Registry {
         &self,
         request: ListAddressesRequest,
     ) -> Result<Response<ListAddressesResponse>, Status> {
-        let leaks = self.leaks().await?;
+        let (leaks, shown) = self.leaks_and_shown().await?;
         let usage = self.ipam().usage();
         let fits = |wanted: &str, part: &str| wanted.is_empty() || wanted == part;
         let mut leases = self.ipam().leases();
@@ -147,10 +147,13 @@ impl Registry {
         Ok(Response::new(ListAddressesResponse {
             subnet: text(usage.subnet.map(|subnet| subnet.to_string())),
             gateway: text(usage.subnet.map(|subnet| gateway(subnet).to_string())),
-            capacity: usage.capacity,
+            capacity: usage
+                .capacity
+                .saturating_sub(shown.probe_address.is_some().into()),
             leased: usage.leased,
             leases: listed.collect(),
             cluster: self.cluster().to_string(),
+            probe_address: text(shown.probe_address.map(|address| address.to_string())),
         }))
     }
 }

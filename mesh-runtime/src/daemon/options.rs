@@ -168,6 +168,17 @@ pub(crate) struct DaemonOptions {
     )]
     masquerade: Masquerade,
 
+    /// Whether this node has an endpoint for probes (meshctl ping), which takes the last address of its subnet. Without it
+    /// pings from here say nothing of the fast path, and those from elsewhere find nobody at that address.
+    #[arg(
+        long,
+        env = "QUILT_MESH_PROBE_ENDPOINT",
+        value_name = "MODE",
+        value_enum,
+        default_value_t
+    )]
+    probe_endpoint: ProbeEndpoint,
+
     /// Whether eBPF programs carry the traffic.
     #[arg(
         long,
@@ -225,6 +236,14 @@ impl FromStr for GrpcAddress {
             address => address.parse().map(Self::At),
         }
     }
+}
+
+/// Whether this node has an endpoint for probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ProbeEndpoint {
+    #[default]
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -289,6 +308,7 @@ impl DaemonOptions {
             tombstones: Some(Tombstones::beside(&self.socket)),
             routed_from: self.routed_from.clone(),
             masquerade: self.masquerade == Masquerade::On,
+            probe_endpoint: self.probe_endpoint == ProbeEndpoint::On,
             fast_path: match self.fast_path {
                 FastPath::Auto => FastPathMode::Auto,
                 FastPath::Off => FastPathMode::Off,

@@ -349,6 +349,19 @@ impl FastPath {
             .collect()
     }
 
+    /// What was counted of one peer; `None` if it is not in the map.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    pub fn counters_of(&self, peer: Ipv4Net) -> Result<Option<PeerCounters>, FastPathError> {
+        let Some(entry) = self.maps.peers.get(peers::peer_key(peer))? else {
+            return Ok(None);
+        };
+        let counters = self.maps.counters(entry.counters, maps::monotonic_now())?;
+        Ok(Some(counters))
+    }
+
     /// How long ago the last packet of each of `peers` came; those that are not in the map, or
     /// were never heard, are left out.
     ///

@@ -7,10 +7,11 @@
 //! [`round`] decides whom to ask when (pure), [`packet`] is what is sent, [`socket`] sends.
 //!
 //! Beside the call, peers are asked now and then whether VXLAN gets there and back: [`look`] asks, [`swallowed`]
-//! decides (pure).
+//! decides (pure). And [`path`] asks a peer or an address by every way there is, for whoever wants to know which it takes.
 
 pub(crate) mod look;
 mod packet;
+pub(crate) mod path;
 mod round;
 mod socket;
 pub(crate) mod swallowed;

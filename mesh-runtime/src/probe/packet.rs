@@ -7,6 +7,10 @@ const ECHO_REQUEST: u8 = 8;
 const PROTOCOL_ICMP: u8 = 1;
 /// Header and token.
 const ECHO_LEN: usize = 8 + size_of::<u64>();
+/// Of a header without options.
+const IPV4_LEN: usize = 20;
+/// The shortest IPv4 packet with an echo.
+pub(super) const SHORTEST: usize = IPV4_LEN + ECHO_LEN;
 
 /// What makes a probe's questions its own: other processes ping as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,43 +19,80 @@ pub(super) struct Mark {
     pub(super) token: u64,
 }
 
+impl Mark {
+    /// One that nobody else has.
+    pub(super) fn random() -> Self {
+        Self {
+            id: rand::random(),
+            token: rand::random(),
+        }
+    }
+}
+
+/// An echo that bears a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Echo {
+    pub(super) source: Ipv4Addr,
+    /// Whether it is the reply, or else the request.
+    pub(super) is_reply: bool,
+    pub(super) sequence: u16,
+}
+
 /// An echo request. `sequence` is that of the attempt.
-pub(super) fn request(mark: Mark, sequence: u16) -> [u8; ECHO_LEN] {
-    let mut packet = [0; ECHO_LEN];
+pub(super) fn request(mark: Mark, sequence: u16) -> Vec<u8> {
+    request_of(mark, sequence, SHORTEST)
+}
+
+/// An echo request that makes an IPv4 packet of `length` bytes, but at least [`SHORTEST`].
+pub(super) fn request_of(mark: Mark, sequence: u16, length: usize) -> Vec<u8> {
+    let mut packet = vec![0; length.max(SHORTEST) - IPV4_LEN];
     packet[0] = ECHO_REQUEST;
     packet[4..6].copy_from_slice(&mark.id.to_be_bytes());
     packet[6..8].copy_from_slice(&sequence.to_be_bytes());
-    packet[8..].copy_from_slice(&mark.token.to_be_bytes());
+    packet[8..ECHO_LEN].copy_from_slice(&mark.token.to_be_bytes());
     let checksum = checksum(&packet);
     packet[2..4].copy_from_slice(&checksum.to_be_bytes());
     packet
 }
 
-/// Who answered, if an IPv4 packet answers a question with this mark. The kernel has checked
-/// its checksums (`icmp_rcv` does before raw sockets see a reply).
-pub(super) fn answered_by(packet: &[u8], mark: Mark) -> Option<Ipv4Addr> {
+/// The echo in an IPv4 packet, if it bears this mark. The kernel has checked the checksums of a reply (`icmp_rcv` does
+/// before raw sockets see it).
+pub(super) fn echo(packet: &[u8], mark: Mark) -> Option<Echo> {
     let first = *packet.first()?;
     let header = usize::from(first & 0x0f) * 4;
-    if first >> 4 != 4 || header < 20 || *packet.get(9)? != PROTOCOL_ICMP {
+    if first >> 4 != 4 || header < IPV4_LEN || *packet.get(9)? != PROTOCOL_ICMP {
         return None;
     }
     let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
     let echo: &[u8; ECHO_LEN] = packet.get(header..header + ECHO_LEN)?.try_into().ok()?;
-    let ours = echo[0] == ECHO_REPLY
+    let ours = [ECHO_REPLY, ECHO_REQUEST].contains(&echo[0])
         && echo[1] == 0
         && echo[4..6] == mark.id.to_be_bytes()
         && echo[8..] == mark.token.to_be_bytes();
-    ours.then(|| source.into())
+    ours.then(|| Echo {
+        source: source.into(),
+        is_reply: echo[0] == ECHO_REPLY,
+        sequence: u16::from_be_bytes([echo[6], echo[7]]),
+    })
 }
 
-/// The Internet checksum (RFC 1071) of an even number of bytes.
-fn checksum(bytes: &[u8; ECHO_LEN]) -> u16 {
-    let sum: u32 = bytes
-        .chunks_exact(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
+/// Who answered, if an IPv4 packet answers a question with this mark.
+pub(super) fn answered_by(packet: &[u8], mark: Mark) -> Option<Ipv4Addr> {
+    echo(packet, mark)
+        .filter(|it| it.is_reply)
+        .map(|it| it.source)
+}
+
+/// The Internet checksum (RFC 1071) of at most 64 KiB. An odd byte counts as if a zero followed.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|word| match *word {
+        [high, low] => u16::from_be_bytes([high, low]),
+        [high] => u16::from_be_bytes([high, 0]),
+        _ => 0,
+    });
+    let sum: u32 = words.map(u32::from).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
-    // Eight words carry at most once more.
+    // So many words carry at most once more.
     !(((folded & 0xffff) + (folded >> 16)) as u16)
 }
 
@@ -102,11 +143,13 @@ mod tests {
     proptest! {
         #[test]
         fn the_checksum_makes_the_words_of_a_request_sum_up_to_all_ones(
-            id: u16, token: u64, sequence: u16,
+            id: u16, token: u64, sequence: u16, length in 0..3000_usize,
         ) {
-            let sum: u64 = request(Mark { id, token }, sequence)
+            let request = request_of(Mark { id, token }, sequence, length);
+            prop_assert_eq!(request.len(), length.max(SHORTEST) - IPV4_LEN);
+            let sum: u64 = request
                 .chunks(2)
-                .map(|word| u64::from(u16::from_be_bytes([word[0], word[1]])))
+                .map(|word| u64::from(u16::from_be_bytes([word[0], *word.get(1).unwrap_or(&0)])))
                 .sum();
             prop_assert_eq!(sum % 0xffff, 0);
             prop_assert_ne!(sum, 0);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt,
+    ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendto, setsockopt,
     sockopt::{Ipv4RecvErr, RcvBufForce},
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -70,10 +70,7 @@ impl OpenProbeSocket {
     /// Opens the sockets in the network namespace of this thread. Without an interface, questions
     /// go where the host's routes lead.
     pub(crate) fn open(source: Ipv4Addr, interface: Option<&str>) -> io::Result<Self> {
-        let mark = Mark {
-            id: rand::random(),
-            token: rand::random(),
-        };
+        let mark = Mark::random();
         let echo = match open(Type::RAW, Some(Protocol::ICMPV4), source, interface) {
             Ok(socket) => {
                 socket.attach_filter(&echo_replies(mark.id))?;
@@ -92,7 +89,7 @@ impl OpenProbeSocket {
 
     /// Opens a socket that sends nothing but datagrams, to the port of VXLAN: whoever refuses them does
     /// not serve it. In the network namespace of this thread.
-    pub(super) fn to_port(source: Ipv4Addr, port: u16) -> io::Result<Self> {
+    pub(crate) fn to_port(source: Ipv4Addr, port: u16) -> io::Result<Self> {
         Ok(Self {
             echo: None,
             datagram: open_datagram(source, None)?,
@@ -192,16 +189,19 @@ fn into_tokio(socket: Socket) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-fn send(socket: &UdpSocket, bytes: &[u8], to: Ipv4Addr, port: u16) -> io::Result<()> {
-    let to = SocketAddr::V4(SocketAddrV4::new(to, port));
+/// Sends by the system call itself: Tokio sends nothing on a socket of which it has not yet heard that it may, as it
+/// has of none that was registered just now.
+pub(super) fn send(socket: &UdpSocket, bytes: &[u8], to: Ipv4Addr, port: u16) -> io::Result<()> {
+    let to = SockaddrIn::from(SocketAddrV4::new(to, port));
+    let send = || sendto(socket.as_raw_fd(), bytes, &to, MsgFlags::MSG_DONTWAIT);
     // The kernel reports the refusal of an earlier question to whoever sends next, once.
     for _ in 0..2 {
-        match socket.try_send_to(bytes, to) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            other => return other.map(|_| ()),
+        match send() {
+            Err(nix::errno::Errno::ECONNREFUSED) => {}
+            other => return Ok(other.map(|_| ())?),
         }
     }
-    socket.try_send_to(bytes, to).map(|_| ())
+    Ok(send().map(|_| ())?)
 }
 
 /// Takes one message off the error queue, or a datagram nobody asked for. Whoever refused is
@@ -235,7 +235,7 @@ fn read_refusal(socket: &UdpSocket) -> io::Result<Option<Ipv4Addr>> {
 /// A filter (classic BPF over the IPv4 packet) that lets in echo replies with this identifier
 /// alone: a raw socket gets a copy of every ICMP packet otherwise, such as all the questions
 /// of peers that probe this node.
-fn echo_replies(id: u16) -> [SockFilter; 7] {
+pub(super) fn echo_replies(id: u16) -> [SockFilter; 7] {
     // BPF_LDX|BPF_B|BPF_MSH, BPF_LD|BPF_H|BPF_IND, BPF_JMP|BPF_JEQ|BPF_K and BPF_RET|BPF_K of
     // linux/bpf_common.h. Type and code are one half word, which is zero in a reply.
     const LOAD_HEADER_LENGTH: u16 = 0xb1;

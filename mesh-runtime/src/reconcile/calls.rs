@@ -10,6 +10,7 @@ use crate::{
         NeighbourState,
         dirty::{Dirty, Parts},
     },
+    probe_endpoint,
     problem::Problem,
     wanted::{
         interface::check_via,
@@ -86,6 +87,12 @@ impl Reconciler {
             Command::LastSeen { peers, reply } => {
                 let _ = reply.send(self.last_seen(&peers));
             }
+            Command::PathGround { target, reply } => {
+                let _ = reply.send(self.path_ground(&target));
+            }
+            Command::FastCounts { peer, reply } => {
+                let _ = reply.send(self.fast_counts(peer));
+            }
         }
     }
 
@@ -126,6 +133,7 @@ impl Reconciler {
         let ports = self
             .observed
             .ports_of(bridge.index)
+            .filter(|port| !probe_endpoint::is_ours(port))
             .map(|port| format!("{} is a port of {}", port.name, bridge.name));
         let neighbours = self
             .observed
@@ -135,6 +143,7 @@ impl Reconciler {
                 neighbour.link == bridge.index
                     && neighbour.state != NeighbourState::Unusable
                     && subnet.contains(&neighbour.address)
+                    && !self.is_probe_endpoint(neighbour.address)
             })
             .map(|neighbour| format!("{} answers on {}", neighbour.address, bridge.name));
         ports.chain(neighbours).collect()

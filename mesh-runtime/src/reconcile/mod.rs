@@ -11,8 +11,10 @@ mod fast_path;
 mod firewall;
 pub(crate) mod monitor;
 mod new_ports;
+mod path;
 mod port_watch;
 mod probe;
+mod probe_endpoint;
 mod reading;
 mod registered;
 mod round;
@@ -53,6 +55,7 @@ use firewall::Firewall;
 use monitor::Monitors;
 use new_ports::NewPorts;
 use port_watch::PortWatch;
+use probe_endpoint::ProbeEndpoint;
 use registered::Registered;
 use schedule::{Comparisons, Schedule, until};
 use silent_containers::SilentContainers;
@@ -98,6 +101,7 @@ pub(crate) struct Reconciler {
     new_ports: NewPorts,
     port_watch: PortWatch,
     monitors: Monitors,
+    probe_endpoint: ProbeEndpoint,
 }
 
 impl Reconciler {
@@ -139,6 +143,7 @@ impl Reconciler {
             new_ports: NewPorts::default(),
             port_watch: PortWatch::default(),
             monitors: Monitors::default(),
+            probe_endpoint: ProbeEndpoint::default(),
         })
     }
 
@@ -206,6 +211,7 @@ impl Reconciler {
                 }
                 outcome = self.firewall.done() => self.note_firewall(outcome),
                 found = self.port_watch.done() => self.note_port_look(found),
+                made = self.probe_endpoint.done() => self.note_probe_endpoint(made).await,
                 () = until(patience_ends) => {
                     self.answer_waiting();
                 }

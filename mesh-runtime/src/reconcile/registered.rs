@@ -16,13 +16,14 @@ use ipnet::Ipv4Net;
 use mesh_ipam::{Ipam, IpamError, Lease, Published};
 use tokio::sync::{oneshot, watch};
 
-use super::{Reconciler, waiting::Waiting};
+use super::{Reconciler, probe_endpoint::OCCUPANT, waiting::Waiting};
 use crate::{
     api::command::{Ground, Made, Refusal, Shown},
     apply::veth::{self, VethPair},
     ebpf::Mac,
     netlink::NetlinkError,
     observed::{Link, LinkKind, Observed, dirty::Dirty, namespace::Namespace},
+    probe_endpoint,
     wanted::{Wanted, attachment::inside_name, endpoint::AttachedEndpoint},
 };
 
@@ -227,6 +228,10 @@ fn occupied(
         .chain(told)
         .map(|(address, port)| (address, observed.name_of(port)))
         .filter(|(_, name)| !own.contains(name.as_str()))
+        .map(|(address, name)| match name.as_str() {
+            probe_endpoint::NAME => (address, OCCUPANT.to_owned()),
+            _ => (address, name),
+        })
         .collect()
 }
 
@@ -427,6 +432,7 @@ impl Reconciler {
                 .flat_map(|interface| interface.addresses.iter().copied())
                 .chain(self.wanted.endpoints.keys().copied())
                 .collect(),
+            probe_address: self.probe_address(),
         }
     }
 }

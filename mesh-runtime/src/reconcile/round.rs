@@ -30,6 +30,8 @@ impl Reconciler {
                 problems.extend(self.show_fast_path(anew));
                 self.show_firewall();
                 problems.extend(self.unguarded());
+                self.keep_probe_endpoint().await;
+                problems.extend(self.probe_endpoint.problem());
                 problems
             }
             Err(error) => {

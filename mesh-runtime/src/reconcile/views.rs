@@ -10,6 +10,7 @@ use crate::{
     desired::{entries::describe, fast_path::may_carry},
     diff::{change::DisplayMac, missing},
     observed::{LinkKind, dirty::Dirty},
+    probe_endpoint,
 };
 
 impl Reconciler {
@@ -129,11 +130,12 @@ impl Reconciler {
                 .count(),
             fast_path: self.fast_path_view(),
             endpoints: self.endpoint_views(),
+            probe_endpoint: self.shown_probe_endpoint(),
             findings: self.standing.findings(),
         }
     }
 
-    fn fast_path_view(&self) -> FastPathView {
+    pub(super) fn fast_path_view(&self) -> FastPathView {
         if !self.settings.forwarding {
             let report = match &self.fast_path {
                 FastPathSlot::Open(open) => open.fast_path.report().ok(),
@@ -178,7 +180,11 @@ impl Reconciler {
 
     fn endpoint_views(&self) -> Vec<EndpointView> {
         let endpoints = self.desired.containers.endpoints.iter();
+        let probes = self.observed.link_named(probe_endpoint::NAME);
+        let probes = probes.filter(|link| probe_endpoint::is_ours(link));
         endpoints
+            // Nobody's container.
+            .filter(|(_, path)| probes.is_none_or(|link| link.index != path.link))
             .map(|(&address, path)| EndpointView {
                 address,
                 mac: DisplayMac(path.mac).to_string(),

@@ -107,6 +107,11 @@ pub(crate) fn bound_to(lease: &Lease) -> Option<&NetworkNamespace> {
 impl Registry {
     /// What is the matter with the leases at the moment.
     pub(crate) async fn leaks(&self) -> Result<Leaks, Status> {
+        Ok(self.leaks_and_shown().await?.0)
+    }
+
+    /// The same, with what it was judged by.
+    pub(crate) async fn leaks_and_shown(&self) -> Result<(Leaks, Shown), Status> {
         let shown = ask(&self.commands, |reply| Command::Shown { reply }).await?;
         // After the kernel was asked: a lease that is newer is not judged by what was older.
         let leases = self.ipam.leases();
@@ -127,7 +132,8 @@ impl Registry {
             let leak = judge(lease, &shown, namespace, now)?;
             Some((lease.owner.clone(), (lease.clone(), leak)))
         });
-        Ok(judged.collect())
+        let judged = judged.collect();
+        Ok((judged, shown))
     }
 
     /// Reclaims what is gone and was `gone` at the last look, and undoes what was never finished. Returns
@@ -293,6 +299,7 @@ mod tests {
             links: links.iter().map(|&name| name.to_owned()).collect(),
             held: held.iter().map(|&address| address.into()).collect(),
             handed_over: BTreeMap::new(),
+            probe_address: None,
         }
     }
 
