@@ -22,6 +22,7 @@ macro_rules! kinds {
 }
 
 pub mod dataplane;
+pub mod metrics;
 
 /// Kinds that one part of the product finds.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +36,19 @@ pub struct Chapter {
 }
 
 /// All kinds.
-pub static CHAPTERS: &[Chapter] = &[Chapter {
-    title: "The data plane",
-    about: "The runtime finds these whenever it compares the kernel with what is wanted, at once after a change and every \
+pub static CHAPTERS: &[Chapter] = &[
+    Chapter {
+        title: "The data plane",
+        about: "The runtime finds these whenever it compares the kernel with what is wanted, at once after a change and every \
             few seconds besides.",
-    kinds: dataplane::ALL,
-}];
+        kinds: dataplane::ALL,
+    },
+    Chapter {
+        title: "Metrics",
+        about: "Each daemon finds these when it starts, and says so in its log.",
+        kinds: metrics::ALL,
+    },
+];
 
 /// The kind with that code, if this version knows it.
 #[must_use]
