@@ -1,5 +1,7 @@
 //! What keeps the kernel from the wanted state.
 
+mod kind;
+
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;

@@ -27,6 +27,7 @@ use crate::{
     },
     ebpf::{FastPath, FastPathError},
     instance_lock::{InstanceLock, LockError},
+    metrics::RuntimeMetrics,
     options::{FastPathMode, OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
     reconcile::{FastPathSlot, Reconciler, StateWriter, fast_path_options},
@@ -209,6 +210,11 @@ impl MeshRuntime {
     /// where [`local_dataplane`](Self::local_dataplane) is served.
     pub fn inspect(&self) -> MeshInspectServer<InspectService> {
         MeshInspectServer::new(InspectService::new(self.commands.clone()))
+    }
+
+    /// What the runtime measures, and whether it does its work: for whoever serves that.
+    pub fn metrics(&self) -> RuntimeMetrics {
+        RuntimeMetrics::new(self.commands.clone())
     }
 
     fn dataplane(

@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+mod measure;
 mod new_ports;
 mod port_watch;
 mod probe;
@@ -19,6 +20,7 @@ mod schedule;
 mod silent_containers;
 mod start;
 mod state_writer;
+mod tally;
 mod views;
 mod waiting;
 
@@ -53,6 +55,8 @@ use registered::Registered;
 use schedule::{Comparisons, Schedule, until};
 use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
+use tally::Account;
+pub(crate) use tally::Tally;
 use waiting::Waiting;
 
 /// How long the end waits for what is under way.
@@ -91,6 +95,7 @@ pub(crate) struct Reconciler {
     silent_containers: SilentContainers,
     new_ports: NewPorts,
     port_watch: PortWatch,
+    account: Account,
 }
 
 impl Reconciler {
@@ -130,6 +135,7 @@ impl Reconciler {
             silent_containers: SilentContainers::default(),
             new_ports: NewPorts::default(),
             port_watch: PortWatch::default(),
+            account: Account::default(),
         })
     }
 

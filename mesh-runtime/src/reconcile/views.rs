@@ -110,7 +110,7 @@ impl Reconciler {
         }
     }
 
-    fn fast_path_view(&self) -> FastPathView {
+    pub(super) fn fast_path_view(&self) -> FastPathView {
         if !self.settings.forwarding {
             let report = match &self.fast_path {
                 FastPathSlot::Open(open) => open.fast_path.report().ok(),
