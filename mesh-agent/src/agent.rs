@@ -18,6 +18,7 @@ use crate::{
     feed::{self, FeedSettings, Listed},
     heartbeat,
     host_address::{self, HostAddress},
+    measured::Measured,
     membership::{self, Membership, MembershipError, Surroundings},
     node::{NodeDescription, Registered},
     peers::PeerSet,
@@ -58,6 +59,8 @@ pub struct Settings {
     pub dataplane: DataplaneSettings,
     /// What is said when the agent ends.
     pub at_end: AtEnd,
+    /// Where its tasks note what is measured.
+    pub measured: Measured,
 }
 
 /// What the control plane is told when the agent ends.
@@ -106,6 +109,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let doubtful = watch::Sender::new(BTreeSet::new());
     let (reports, reported) = mpsc::channel(WAITING_REPORTS);
     let revocation = Revocation::new();
+    let measured = settings.measured;
+    measured.follow(registration.subscribe());
     let tasks_stop = stop.child_token();
     let current = registration.subscribe();
     let control_plane = &settings.control_plane;
@@ -125,6 +130,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         heartbeat::Results {
             revocation: revocation.clone(),
             due: beat_due,
+            measured: measured.clone(),
         },
         tasks_stop.clone(),
     ));
@@ -133,6 +139,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             registration: registration.subscribe(),
             revocation: revocation.clone(),
             end,
+            measured: measured.clone(),
         };
         tasks.spawn(membership::run(
             control_plane.clone(),
@@ -151,6 +158,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             overlay: overlay.subscribe(),
             peers: peers.subscribe(),
         },
+        measured.clone(),
         tasks_stop.clone(),
     ));
     tasks.spawn(probe::run(
@@ -171,6 +179,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             peers,
             doubtful,
             revocation: revocation.clone(),
+            measured: measured.clone(),
         },
         tasks_stop.clone(),
     ));
@@ -185,6 +194,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             revocation: revocation.clone(),
             overlay: overlay.clone(),
             listed,
+            measured,
         },
         tasks_stop.clone(),
     ));

@@ -29,6 +29,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     generation::Generation,
+    measured::Measured,
     node::Registered,
     peers::{PeerSet, without_own},
     reasons::Reasons,
@@ -118,9 +119,10 @@ pub async fn run(
     settings: DataplaneSettings,
     mut passes: Ticker,
     mut sources: Sources,
+    measured: Measured,
     stop: CancellationToken,
 ) {
-    let mut dataplane = Dataplane::new(settings);
+    let mut dataplane = Dataplane::new(settings, measured);
     // Registrations count from 1.
     let mut last_epoch = 0;
     loop {
@@ -178,12 +180,14 @@ struct Dataplane {
     routes: Routes,
     reasons: Reasons<Subject>,
     log: PassLog,
+    measured: Measured,
 }
 
 impl Dataplane {
-    fn new(settings: DataplaneSettings) -> Self {
+    fn new(settings: DataplaneSettings, measured: Measured) -> Self {
         Self {
             settings,
+            measured,
             overlay: Overlay::default(),
             capabilities: None,
             connection: None,
@@ -205,6 +209,7 @@ impl Dataplane {
             self.log.say(std::time::Instant::now());
             let Err(lost) = passed else { break };
             self.connection = None;
+            self.measured.not_synced();
             if self.reasons.note(Subject::Runtime, &lost.to_string()) {
                 warn!(reason = %lost, "runtime lost; when it is back it is sent everything again");
             }
@@ -244,8 +249,11 @@ impl Dataplane {
             .sync_peers(&mut runtime, own, peers, node_settings)
             .await?
         {
-            Placed::WithRoutes { rejected } => self.take_routes(&wanted, &rejected),
-            Placed::Nothing => {}
+            Placed::WithRoutes { rejected } => {
+                self.take_routes(&wanted, &rejected);
+                self.measured.synced(self.generation.last());
+            }
+            Placed::Nothing => self.measured.not_synced(),
             Placed::RoutesMissing => {
                 for destination in self.routes.joining(&wanted) {
                     if Instant::now() >= end {
@@ -254,6 +262,7 @@ impl Dataplane {
                     }
                     self.inject(&mut runtime, destination).await?;
                 }
+                self.measured.synced(self.generation.last());
             }
         }
         Ok(())

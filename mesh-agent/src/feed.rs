@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError, LINE_PATIENCE},
+    measured::Measured,
     node::{Node, Registered},
     node_list::{NodeList, Outcome, Question},
     reasons::Reasons,
@@ -80,6 +81,8 @@ pub struct Results {
     pub overlay: watch::Sender<Overlay>,
     /// The node list.
     pub listed: watch::Sender<Option<Listed>>,
+    /// What is measured.
+    pub measured: Measured,
 }
 
 /// What woke the task up.
@@ -275,6 +278,7 @@ impl Feed {
         self.log.answered(&asked.question, outcome);
         if let Outcome::Current { .. } = outcome {
             note(&self.results.overlay, told);
+            self.results.measured.listed();
             self.results.listed.send_replace(Some(Listed {
                 epoch: asked.epoch,
                 nodes: self.list.nodes(),
@@ -410,6 +414,7 @@ mod tests {
             revocation: Revocation::new(),
             overlay: watch::Sender::new(Overlay::default()),
             listed: watch::Sender::new(None),
+            measured: Measured::default(),
         };
         let settings = FeedSettings {
             interval: INTERVAL,

@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError},
+    measured::Measured,
     node::Registered,
     reasons::Reasons,
     register::Revocation,
@@ -43,6 +44,8 @@ pub struct Results {
     pub revocation: Revocation,
     /// When the next heartbeat is due.
     pub due: watch::Sender<Instant>,
+    /// What is measured.
+    pub measured: Measured,
 }
 
 /// Beats every `own_interval`, or as often as the control plane told where there is none, while
@@ -57,7 +60,11 @@ pub async fn run(
     mut ticker: Ticker,
     mut reporter: Reporter,
     mut registration: watch::Receiver<Option<Registered>>,
-    Results { revocation, due }: Results,
+    Results {
+        revocation,
+        due,
+        measured,
+    }: Results,
     stop: CancellationToken,
 ) {
     let mut longest_report = LONGEST_REPORT;
@@ -65,6 +72,7 @@ pub async fn run(
     let mut heart = Heart {
         control_plane,
         revocation,
+        measured,
         failure: Reasons::default(),
         silent_beats: 0,
     };
@@ -125,6 +133,7 @@ pub fn own_or_told(own: Option<Duration>, told: Option<Duration>) -> Duration {
 struct Heart {
     control_plane: ControlPlane,
     revocation: Revocation,
+    measured: Measured,
     failure: Reasons<()>,
     silent_beats: u32,
 }
@@ -148,6 +157,7 @@ impl Heart {
             }
             beat = bare;
         }
+        self.measured.beat(beat.is_ok());
         match beat {
             Ok(()) => {
                 debug!("heartbeat");

@@ -24,6 +24,7 @@ use crate::{
     credentials::{Credentials, Expected},
     heard::Heard,
     heartbeat::own_or_told,
+    measured::Measured,
     node::Registered,
     register::Revocation,
     retry,
@@ -67,6 +68,8 @@ pub struct Surroundings {
     pub revocation: Revocation,
     /// Told why this host cannot be a member as it was told to be.
     pub end: oneshot::Sender<MembershipError>,
+    /// What is measured.
+    pub measured: Measured,
 }
 
 /// Lets the host join, and keeps it a member, until `stop`, or until it turns out that it is to be one of another mesh.
@@ -77,6 +80,7 @@ pub async fn run(
         registration,
         revocation,
         end,
+        measured,
     }: Surroundings,
     stop: CancellationToken,
 ) {
@@ -88,6 +92,7 @@ pub async fn run(
         membership,
         registration,
         revocation,
+        measured,
         joined_with: None,
         refused_token: None,
         log: MembershipLog::default(),
@@ -134,6 +139,7 @@ struct Member {
     membership: Membership,
     registration: watch::Receiver<Option<Registered>>,
     revocation: Revocation,
+    measured: Measured,
     heard: watch::Receiver<Heard>,
     doubts: watch::Receiver<()>,
     strangers: watch::Receiver<()>,
@@ -351,6 +357,7 @@ impl Member {
     }
 
     fn use_from_now_on(&self, credentials: &Credentials) {
+        self.measured.certificate(credentials.presented.not_after);
         let used = self
             .membership
             .tls_of(credentials)

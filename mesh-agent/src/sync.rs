@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::Listed,
+    measured::Measured,
     node::{Node, Registered},
     peers::{KnownPeers, OwnNode, PeerSet, assess, judge, peer_set},
     probe::Report,
@@ -48,6 +49,8 @@ pub struct Results {
     pub doubtful: watch::Sender<BTreeSet<Ipv4Net>>,
     /// Whether the control plane forgot this node.
     pub revocation: Revocation,
+    /// What is measured.
+    pub measured: Measured,
 }
 
 /// What woke the task up.
@@ -159,6 +162,7 @@ impl Sources {
 
 impl Results {
     fn publish(&self, known: &KnownPeers) {
+        self.measured.peers(known);
         let doubtful: BTreeSet<_> = known
             .iter()
             .filter(|(_, peer)| peer.doubt.is_some())

@@ -14,7 +14,7 @@ pub mod access;
 pub(crate) mod asker;
 pub mod feed_query;
 pub(crate) mod guard;
-mod health;
+pub(crate) mod health;
 mod heartbeat;
 mod join;
 mod membership;

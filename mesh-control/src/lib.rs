@@ -15,6 +15,8 @@
 //! | [`replica`] | what several control planes on one database tell each other |
 //! | [`traffic`] | what nodes report with their heartbeats, and the matrix of it |
 //!
+//! [`measured`] is what Prometheus reads of it.
+//!
 //! [`registry`] holds one of each and is what [`api`] talks to; [`daemon`] is the process, [`options`] its
 //! command line, [`commands`] what it can be told beside serving, over the socket that [`admin`] asks.
 
@@ -29,6 +31,7 @@ pub mod daemon;
 pub mod duration_text;
 mod heap;
 pub mod http;
+pub mod measured;
 pub mod options;
 pub mod registry;
 pub mod replica;

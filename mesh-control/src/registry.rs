@@ -29,6 +29,7 @@ use crate::credentials::authorities::Authorities;
 use crate::credentials::issued::Issued;
 use crate::credentials::mark::Mark;
 use crate::credentials::memory::Credentials;
+use crate::measured::Tally;
 use crate::replica::Replica;
 use crate::store::{Store, StoreError};
 use crate::traffic::Traffic;
@@ -86,6 +87,8 @@ pub struct Registry {
     /// See [`Registry::let_everybody_in`].
     pub(crate) insecure: AtomicBool,
     pub(crate) audit: Audit,
+    /// What is counted for Prometheus.
+    pub(crate) tally: Tally,
     /// For the one who keeps them.
     pub(crate) audit_entries: tokio::sync::Mutex<Option<mpsc::Receiver<Numbered>>>,
     /// If the database is shared with other control planes.
@@ -133,6 +136,7 @@ impl Registry {
             authorities: Authorities::default(),
             insecure: AtomicBool::new(false),
             audit,
+            tally: Tally::default(),
             audit_entries: tokio::sync::Mutex::new(Some(audit_entries)),
             replica: shared.then(Replica::new),
             changes: TaskTracker::new(),

@@ -36,6 +36,13 @@ pub enum CertificateError {
     Name,
 }
 
+/// The last second of any certificate, in Unix seconds; `None`: it is none.
+#[must_use]
+pub fn not_after(der: &CertificateDer<'_>) -> Option<i64> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    Some(parsed.validity().not_after.timestamp())
+}
+
 impl Presented {
     /// Reads a certificate.
     ///

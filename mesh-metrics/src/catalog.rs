@@ -20,7 +20,9 @@ macro_rules! metrics {
     };
 }
 
+pub mod agent;
 pub mod common;
+pub mod control;
 pub mod runtime;
 
 /// The metrics of one daemon.
@@ -41,6 +43,14 @@ pub static CHAPTERS: &[Chapter] = &[
     Chapter {
         title: "quilt-runtime",
         metrics: runtime::ALL,
+    },
+    Chapter {
+        title: "quilt-mesh-agent",
+        metrics: agent::ALL,
+    },
+    Chapter {
+        title: "quilt-mesh-control",
+        metrics: control::ALL,
     },
 ];
 
