@@ -41,9 +41,9 @@ metrics! {
     PEER_DROPS = Kind::Counter, "quilt_mesh_peer_drops_total" [peer],
         "Packets from the peer that the programs dropped; those beyond 1024 are summed as the peer other";
     DROPS = Kind::Counter, "quilt_mesh_drops_total" [reason],
-        "Packets that the programs dropped, by reason (docs/DATAPLANE.md)";
+        "Packets that the programs dropped, by reason (docs/BPFTOOL.md)";
     PASSES = Kind::Counter, "quilt_mesh_passes_total" [reason],
-        "Packets that the programs left to the kernel path, by reason (docs/DATAPLANE.md)";
+        "Packets that the programs left to the kernel path, by reason (docs/BPFTOOL.md)";
     ENDPOINTS = Kind::Gauge, "quilt_mesh_endpoints" [],
         "How many addresses of containers of this node are known";
     LEASED_ADDRESSES = Kind::Gauge, "quilt_mesh_leased_addresses" [],
@@ -51,7 +51,7 @@ metrics! {
     POOL_ADDRESSES = Kind::Gauge, "quilt_mesh_pool_addresses" [],
         "How many addresses this node's pool has in all, leased and free";
     FAST_PATH_ACTIVE = Kind::Gauge, "quilt_mesh_fast_path_active" [mode],
-        "Whether eBPF programs carry traffic: 1 or 0, with how they are attached (tcx, clsact, or none)";
+        "Whether eBPF programs carry traffic: 1 or 0, with how they are attached (tcx, clsact, none, or off where they only guard)";
     REPAIRS = Kind::Counter, "quilt_mesh_repairs_total" [what],
         "Changes that the runtime made to the kernel although nobody had asked for one, because something there was not as it is wanted";
     RECONCILE_DURATION = Kind::Histogram(ROUNDS), "quilt_mesh_reconcile_duration_seconds" [],

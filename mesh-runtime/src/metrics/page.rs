@@ -59,7 +59,11 @@ fn show_fast_path(scrape: &mut Scrape, view: &FastPathView) {
         }
         FastPathView::Unavailable(_) => (false, None),
     };
-    let mode = report.map_or("none", |report| report.attach_mode);
+    let mode = match (view, report) {
+        (FastPathView::Off(_), _) => "off",
+        (_, Some(report)) => report.attach_mode,
+        (_, None) => "none",
+    };
     scrape.set(&FAST_PATH_ACTIVE, &[mode], active.into());
     let Some(report) = report else { return };
     let FastPathReport { drops, passes, .. } = &**report;
