@@ -376,8 +376,7 @@ impl Reconciler {
                 }
                 if open.attached.as_ref() == Some(&outcome.wanted) && open.unattached.is_none() {
                     let tally = self.account.tally();
-                    let attached = u64::try_from(outcome.attached).unwrap_or(u64::MAX);
-                    tally.repaired(Repaired::Program, attached);
+                    tally.repaired(Repaired::Program, outcome.attached.into());
                 }
                 open.attached = Some(outcome.wanted);
                 open.missing = outcome.missing;

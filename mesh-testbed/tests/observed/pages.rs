@@ -176,14 +176,11 @@ async fn an_address_beyond_loopback_is_refused_with_what_to_do() {
     for daemon in [Daemon::Runtime, Daemon::Agent] {
         let options = DaemonOptions::new().args(["--metrics-addr", "0.0.0.0:9400"]);
         host.spawn(daemon, &options).unwrap();
-        wait_until("its end", DEADLINE, async || {
-            match host.exit_status(daemon).unwrap() {
-                Some(status) => Ok(assert!(!status.success())),
-                None => Err("it runs".to_owned()),
-            }
-        })
-        .await
-        .unwrap();
+        let ended = wait_until("its end", DEADLINE, async || {
+            let ended = host.exit_status(daemon).unwrap();
+            ended.ok_or_else(|| "it runs".to_owned())
+        });
+        assert!(!ended.await.unwrap().success());
         let log = std::fs::read_to_string(host.log(daemon)).unwrap();
         assert!(log.contains("--metrics-token-file"), "{log}");
     }
