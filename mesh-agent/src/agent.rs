@@ -19,6 +19,7 @@ use crate::{
     feed::{self, FeedSettings, Listed},
     heartbeat,
     host_address::{self, HostAddress},
+    measured::Measured,
     membership::{self, Membership, MembershipError, Surroundings},
     node::{NodeDescription, Registered},
     peers::PeerSet,
@@ -68,6 +69,8 @@ pub struct Settings {
     pub dataplane: DataplaneSettings,
     /// What is said when the agent ends.
     pub at_end: AtEnd,
+    /// Where its tasks note what is measured.
+    pub measured: Measured,
 }
 
 /// What the control plane is told when the agent ends.
@@ -116,6 +119,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let doubtful = watch::Sender::new(BTreeSet::new());
     let (reports, reported) = mpsc::channel(WAITING_REPORTS);
     let revocation = Revocation::new();
+    let measured = settings.measured;
+    measured.follow(registration.subscribe());
     let tasks_stop = stop.child_token();
     let current = registration.subscribe();
     let control_plane = &settings.control_plane;
@@ -155,6 +160,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             revocation: revocation.clone(),
             due: beat_due,
             problems: problems.clone(),
+            measured: measured.clone(),
         },
         tasks_stop.clone(),
     ));
@@ -165,6 +171,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             end,
             certificate,
             problems: problems.clone(),
+            measured: measured.clone(),
         };
         tasks.spawn(membership::run(
             control_plane.clone(),
@@ -184,6 +191,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             peers: peers.subscribe(),
         },
         problems.clone(),
+        measured.clone(),
         tasks_stop.clone(),
     ));
     tasks.spawn(probe::run(
@@ -206,6 +214,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             doubtful,
             revocation: revocation.clone(),
             problems: problems.clone(),
+            measured: measured.clone(),
         },
         tasks_stop.clone(),
     ));
@@ -221,6 +230,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             overlay: overlay.clone(),
             listed,
             problems: problems.clone(),
+            measured,
         },
         tasks_stop.clone(),
     ));

@@ -30,6 +30,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     generation::Generation,
+    measured::Measured,
     node::Registered,
     peers::{PeerSet, without_own},
     problems::Problems,
@@ -122,9 +123,10 @@ pub async fn run(
     mut passes: Ticker,
     mut sources: Sources,
     problems: Problems,
+    measured: Measured,
     stop: CancellationToken,
 ) {
-    let mut dataplane = Dataplane::new(settings, problems);
+    let mut dataplane = Dataplane::new(settings, problems, measured);
     // Registrations count from 1.
     let mut last_epoch = 0;
     loop {
@@ -186,12 +188,14 @@ struct Dataplane {
     reasons: Reasons<Subject>,
     log: PassLog,
     problems: Problems,
+    measured: Measured,
 }
 
 impl Dataplane {
-    fn new(settings: DataplaneSettings, problems: Problems) -> Self {
+    fn new(settings: DataplaneSettings, problems: Problems, measured: Measured) -> Self {
         Self {
             settings,
+            measured,
             overlay: Overlay::default(),
             capabilities: None,
             connection: None,
@@ -214,6 +218,7 @@ impl Dataplane {
             self.log.say(std::time::Instant::now());
             let Err(lost) = passed else { break };
             self.connection = None;
+            self.measured.not_synced();
             if self.reasons.note(Subject::Runtime, &lost.to_string()) {
                 warn!(
                     code = RUNTIME_LOST.code, reason = %lost,
@@ -259,8 +264,11 @@ impl Dataplane {
             .sync_peers(&mut runtime, own, peers, node_settings)
             .await?
         {
-            Placed::WithRoutes { rejected } => self.take_routes(&wanted, &rejected),
-            Placed::Nothing => {}
+            Placed::WithRoutes { rejected } => {
+                self.take_routes(&wanted, &rejected);
+                self.measured.synced(self.generation.last());
+            }
+            Placed::Nothing => self.measured.not_synced(),
             Placed::RoutesMissing => {
                 for destination in self.routes.joining(&wanted) {
                     if Instant::now() >= end {
@@ -269,6 +277,7 @@ impl Dataplane {
                     }
                     self.inject(&mut runtime, destination).await?;
                 }
+                self.measured.synced(self.generation.last());
             }
         }
         Ok(())

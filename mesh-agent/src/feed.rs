@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError, LINE_PATIENCE},
+    measured::Measured,
     node::{Node, Registered},
     node_list::{NodeList, Outcome, Question},
     problems::Problems,
@@ -88,6 +89,8 @@ pub struct Results {
     pub listed: watch::Sender<Option<Listed>>,
     /// What is wrong.
     pub problems: Problems,
+    /// What is measured.
+    pub measured: Measured,
 }
 
 /// What woke the task up.
@@ -286,6 +289,7 @@ impl Feed {
         self.log.answered(&asked.question, outcome);
         if let Outcome::Current { .. } = outcome {
             note(&self.results.overlay, told);
+            self.results.measured.listed();
             self.results.listed.send_replace(Some(Listed {
                 epoch: asked.epoch,
                 nodes: self.list.nodes(),
@@ -442,6 +446,7 @@ mod tests {
             overlay: watch::Sender::new(Overlay::default()),
             listed: watch::Sender::new(None),
             problems: Problems::default(),
+            measured: Measured::default(),
         };
         let settings = FeedSettings {
             interval: INTERVAL,

@@ -29,6 +29,12 @@ impl Generation {
         Self { last }
     }
 
+    /// The generation of the last sync.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// The generation of the next sync. At the end of the number range it stays there,
     /// which a runtime takes: only a *lower* generation is refused.
     pub fn advance(&mut self) -> u64 {

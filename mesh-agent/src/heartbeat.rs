@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     control_plane::{ControlPlane, ControlPlaneError},
+    measured::Measured,
     node::Registered,
     problems::Problems,
     reasons::Reasons,
@@ -50,6 +51,8 @@ pub struct Results {
     pub due: watch::Sender<Instant>,
     /// What is wrong, which heartbeats tell.
     pub problems: Problems,
+    /// What is measured.
+    pub measured: Measured,
 }
 
 /// Beats every `own_interval`, or as often as the control plane told where there is none, while
@@ -68,6 +71,7 @@ pub async fn run(
         revocation,
         due,
         problems,
+        measured,
     }: Results,
     stop: CancellationToken,
 ) {
@@ -77,6 +81,7 @@ pub async fn run(
         control_plane,
         revocation,
         problems,
+        measured,
         failure: Reasons::default(),
         silent_beats: 0,
         told: Some(Vec::new()),
@@ -144,6 +149,7 @@ struct Heart {
     control_plane: ControlPlane,
     revocation: Revocation,
     problems: Problems,
+    measured: Measured,
     failure: Reasons<()>,
     /// So many beats carry nothing yet.
     silent_beats: u32,
@@ -208,6 +214,7 @@ impl Heart {
             }
             beat = bare;
         }
+        self.measured.beat(beat.is_ok());
         match beat {
             Ok(()) => {
                 debug!("heartbeat");

@@ -21,6 +21,8 @@
 //!
 //! What one of them finds wrong it puts on one board, [`problems::Problems`].
 //!
+//! What they know of how it goes they note in [`measured::Measured`], which Prometheus reads.
+//!
 //! What they decide is computed by pure functions: [`node_list::NodeList`] follows the
 //! control plane's list, [`peers::assess`] makes the peers out of it, [`peers::judge`] ends
 //! the doubt about those it does not call up, and [`routes::Routes`] makes the calls.
@@ -39,6 +41,7 @@ pub mod held_subnet;
 pub mod host_address;
 pub mod identity;
 pub mod machine;
+pub mod measured;
 pub mod membership;
 pub mod node;
 pub mod node_list;

@@ -1,9 +1,13 @@
 //! `quilt-mesh-agent`: the unprivileged part of a Quilt Mesh node.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use clap::Parser as _;
 use mesh_agent::{agent, options::Options};
+use mesh_metrics::Opened;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -21,11 +25,15 @@ fn main() -> anyhow::Result<()> {
     ended
 }
 
+/// Where metrics are served on loopback unless told otherwise.
+const METRICS_PORT: u16 = 9472;
+
 async fn run(options: Options) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
+    let door = options.metrics.door(METRICS_PORT)?;
     let settings = options.settings()?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -34,6 +42,13 @@ async fn run(options: Options) -> anyhow::Result<()> {
         runtime = %settings.dataplane.runtime.place,
         "agent started"
     );
+    let mut beside = JoinSet::new();
+    if let Some(door) = door
+        && let Opened::At(door, listener) = door.open().await?
+    {
+        let source = Arc::new(settings.measured.clone());
+        beside.spawn(mesh_metrics::serve(door, listener, source, stop.clone()));
+    }
     let agent = agent::run(settings, stop.clone());
     tokio::pin!(agent);
     tokio::select! {

@@ -24,6 +24,7 @@ use crate::{
     credentials::{Credentials, Expected},
     heard::Heard,
     heartbeat::own_or_told,
+    measured::Measured,
     node::Registered,
     problems::Problems,
     register::Revocation,
@@ -73,6 +74,8 @@ pub struct Surroundings {
     pub certificate: watch::Sender<Option<MeshCertificate>>,
     /// What is wrong.
     pub problems: Problems,
+    /// What is measured.
+    pub measured: Measured,
 }
 
 /// Lets the host join, and keeps it a member, until `stop`, or until it turns out that it is to be one of another mesh.
@@ -85,6 +88,7 @@ pub async fn run(
         end,
         certificate,
         problems,
+        measured,
     }: Surroundings,
     stop: CancellationToken,
 ) {
@@ -96,6 +100,7 @@ pub async fn run(
         membership,
         registration,
         revocation,
+        measured,
         joined_with: None,
         refused_token: None,
         log: MembershipLog::new(problems),
@@ -143,6 +148,7 @@ struct Member {
     membership: Membership,
     registration: watch::Receiver<Option<Registered>>,
     revocation: Revocation,
+    measured: Measured,
     heard: watch::Receiver<Heard>,
     doubts: watch::Receiver<()>,
     strangers: watch::Receiver<()>,
@@ -365,6 +371,7 @@ impl Member {
     }
 
     fn use_from_now_on(&self, credentials: &Credentials) {
+        self.measured.certificate(credentials.presented.not_after);
         let used = self
             .membership
             .tls_of(credentials)

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Parser, builder::BoolishValueParser};
+use mesh_metrics::MetricsOptions;
 use mesh_problems::catalog::agent::NO_NODE_KEY;
 use reqwest::Url;
 use tracing::warn;
@@ -23,6 +24,7 @@ use crate::{
     feed::FeedSettings,
     host_address::HostAddress,
     identity, machine,
+    measured::Measured,
     membership::Membership,
     node::NodeDescription,
     probe::ProbeSettings,
@@ -78,6 +80,10 @@ pub struct Options {
     /// Where the runtime is.
     #[command(flatten)]
     pub runtime: RuntimeOptions,
+
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub metrics: MetricsOptions,
 
     /// This node's IPv4 address on the underlay, by which the other nodes reach it
     ///
@@ -398,6 +404,7 @@ impl Options {
                 (false, true) => AtEnd::Leave,
                 (false, false) => AtEnd::Stop,
             },
+            measured: Measured::default(),
         })
     }
 }

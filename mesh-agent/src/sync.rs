@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::Listed,
+    measured::Measured,
     node::{Node, Registered},
     peers::{KnownPeers, OwnNode, PeerSet, assess, judge, peer_set},
     probe::Report,
@@ -51,6 +52,8 @@ pub struct Results {
     pub revocation: Revocation,
     /// What is wrong.
     pub problems: Problems,
+    /// What is measured.
+    pub measured: Measured,
 }
 
 /// What woke the task up.
@@ -162,6 +165,7 @@ impl Sources {
 
 impl Results {
     fn publish(&self, known: &KnownPeers) {
+        self.measured.peers(known);
         let doubtful: BTreeSet<_> = known
             .iter()
             .filter(|(_, peer)| peer.doubt.is_some())

@@ -15,6 +15,7 @@ mod page;
 mod repair;
 mod route_calls;
 mod rules;
+mod scrape;
 mod start;
 mod sync;
 mod usage;
@@ -52,8 +53,17 @@ enum Subject {
     Control(ControlOptions),
     /// The CNI plugin: how long ADD and DEL take on a node with many containers
     Cni(CniOptions),
+    /// Metrics: how long a scrape takes with the most peers, and what the daemons take while nobody scrapes them
+    Metrics(MetricsOptions),
     /// Docker and Podman: how long they take to start a container in our network, beside one of their own
     Engines(EnginesOptions),
+}
+
+#[derive(Debug, clap::Args)]
+struct MetricsOptions {
+    /// Print the figures as one JSON document
+    #[arg(long, env = "QUILT_MESH_JSON")]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,6 +94,9 @@ fn main() -> anyhow::Result<ExitCode> {
     match subject {
         Subject::Runtime(options) => {
             tokio.block_on(report(options.json, measure_runtime(&options)))?;
+        }
+        Subject::Metrics(options) => {
+            tokio.block_on(report(options.json, measure_metrics()))?;
         }
         Subject::Cni(options) => tokio.block_on(report(options.json, cni::measure(&options)))?,
         Subject::Engines(options) => {
@@ -122,6 +135,14 @@ fn circumstances() -> anyhow::Result<String> {
     Ok(format!(
         "{cpus} CPUs, load average {load} before the start, kernel {kernel}"
     ))
+}
+
+async fn measure_metrics() -> anyhow::Result<Vec<Figure>> {
+    eprintln!("scrapes with {} peers", node::PEERS);
+    let mut figures = scrape::measure().await?;
+    eprintln!("idle with {} peers, unscraped", node::PEERS);
+    figures.extend(idle::measure().await?);
+    Ok(figures)
 }
 
 async fn measure_runtime(options: &RuntimeOptions) -> anyhow::Result<Vec<Figure>> {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Uri};
+use mesh_metrics::Counters;
+use mesh_metrics::catalog::control::REFUSALS;
 use mesh_rest::feed_query::LONGEST_WAIT_SECONDS;
 use mesh_rest::problem_kind::Kind;
 use mesh_rest::security::Stage;
@@ -43,6 +45,7 @@ pub struct Access {
     insecure: bool,
     names: Names,
     refusals: Refusals,
+    refused: Counters,
     clock: Box<dyn Fn() -> i64 + Send + Sync>,
 }
 
@@ -64,8 +67,14 @@ impl Access {
             insecure,
             names,
             refusals: Refusals::default(),
+            refused: Counters::new(&REFUSALS),
             clock: Box::new(unix_seconds),
         }
+    }
+
+    /// What was refused, by reason.
+    pub(crate) fn refused(&self) -> &Counters {
+        &self.refused
     }
 
     /// By another clock, which tells Unix seconds.
@@ -204,6 +213,7 @@ impl Access {
         (call, what): (&str, &str),
         problem: Problem,
     ) -> Problem {
+        self.refused.add(&[problem.kind().slug()], 1);
         let Some(source) = origin.source() else {
             return problem;
         };

@@ -15,7 +15,7 @@ pub(crate) mod asker;
 pub mod feed_query;
 mod findings;
 pub(crate) mod guard;
-mod health;
+pub(crate) mod health;
 mod heartbeat;
 mod join;
 mod membership;

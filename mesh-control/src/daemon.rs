@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use mesh_metrics::Opened;
 use mesh_rest::security::Stage;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::gethostname;
@@ -26,9 +27,13 @@ use crate::heap;
 use crate::http::admin_socket::{self, AdminSocket};
 use crate::http::tls::Tls;
 use crate::http::{Site, accept};
+use crate::measured::Measured;
 use crate::options::{DEFAULT_DB_PATH, Database, Options};
 use crate::registry::Registry;
 use crate::store::Store;
+
+/// Where metrics are served on loopback unless told otherwise.
+const METRICS_PORT: u16 = 9473;
 
 /// How long the last writes may take; the databases themselves wait 5 s for a lock.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
@@ -46,6 +51,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let plan = SubnetPlan::new(options.cluster_cidr, options.node_prefix)
         .context("--cluster-cidr and --node-prefix do not fit")?;
     raise_file_limit();
+    let metrics = options.metrics.door(METRICS_PORT)?;
     // The database first: a second control plane on a file is told so, rather than that its port is taken.
     let store = open(&options.database(), &plan, options.settings()).await?;
     let database = store.name().to_owned();
@@ -81,7 +87,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let known = Arc::clone(&registry) as Arc<dyn Credentials>;
     let access = Arc::new(Access::new(known, options.insecure, names));
     let files = Arc::clone(&tls).follow_files(stop.clone());
+    let measured = Measured::of(&registry, &access, &tls);
     let site = Arc::new(Site::new(Arc::clone(&registry), access, tls, stop.clone()));
+    let metrics = match metrics {
+        Some(door) => Some(door.open().await?),
+        None => None,
+    };
     // Before anybody is told that this control plane serves. Without one everything else goes on.
     let admin_socket = AdminSocket::bind(&options.admin_socket());
 
@@ -116,6 +127,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Arc::clone(&site),
         options.shutdown_timeout,
     ));
+    let serving = serve_metrics(metrics, measured, stop.clone());
+    let mut metrics = tasks.spawn(serving);
     tasks.close();
     info!(
         %address,
@@ -147,6 +160,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut admin => Some(("the admin socket", ended)),
         ended = &mut heap => Some(("the watch over the heap", ended)),
         ended = &mut server => Some(("the server", ended)),
+        ended = &mut metrics => Some(("the metrics' server", ended)),
     };
     info!("stopping");
     stop.cancel();
@@ -170,6 +184,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         bail!("{task} ended by itself ({ended:?}); this is a bug");
     }
     Ok(())
+}
+
+/// Serves metrics until `stop`, if there is a port for that.
+async fn serve_metrics(opened: Option<Opened>, measured: Measured, stop: CancellationToken) {
+    match opened {
+        Some(Opened::At(door, listener)) => {
+            mesh_metrics::serve(door, listener, Arc::new(measured), stop).await;
+        }
+        Some(Opened::Taken(_)) | None => stop.cancelled().await,
+    }
 }
 
 /// A cluster that asks for credentials does not keep them where anybody on the way can change them.

@@ -16,6 +16,8 @@
 //! | `findings` | what is not as it should be, here and on the nodes |
 //! | [`traffic`] | what nodes report with their heartbeats, and the matrix of it |
 //!
+//! [`measured`] is what Prometheus reads of it.
+//!
 //! [`registry`] holds one of each and is what [`api`] talks to; [`daemon`] is the process, [`options`] its
 //! command line, [`commands`] what it can be told beside serving, over the socket that [`admin`] asks.
 
@@ -31,6 +33,7 @@ pub mod duration_text;
 mod findings;
 mod heap;
 pub mod http;
+pub mod measured;
 pub mod options;
 pub mod registry;
 pub mod replica;

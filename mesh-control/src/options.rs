@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser};
 use ipnet::Ipv4Net;
 use mesh_credentials::tls_files::TlsFiles;
+use mesh_metrics::MetricsOptions;
 use mesh_rest::overlay::{LARGEST_VNI, Overlay};
 use tracing_subscriber::EnvFilter;
 
@@ -101,6 +102,10 @@ pub struct Options {
         requires = "tls_cert"
     )]
     pub tls_ca: Option<PathBuf>,
+
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub metrics: MetricsOptions,
 
     /// How many days the audit is kept: who joined, who was refused, what operators did
     #[arg(long, value_name = "DAYS", env = "QUILT_MESH_AUDIT_DAYS", default_value_t = 90,

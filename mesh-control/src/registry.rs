@@ -29,6 +29,7 @@ use crate::credentials::authorities::Authorities;
 use crate::credentials::issued::Issued;
 use crate::credentials::mark::Mark;
 use crate::credentials::memory::Credentials;
+use crate::measured::Tally;
 use crate::replica::Replica;
 use crate::store::{Store, StoreError};
 use crate::traffic::Traffic;
@@ -88,6 +89,8 @@ pub struct Registry {
     pub(crate) audit: Audit,
     /// Since when what is not as it should be is so.
     pub(crate) problems: Mutex<mesh_problems::Standing>,
+    /// What is counted for Prometheus.
+    pub(crate) tally: Tally,
     /// For the one who keeps them.
     pub(crate) audit_entries: tokio::sync::Mutex<Option<mpsc::Receiver<Numbered>>>,
     /// If the database is shared with other control planes.
@@ -136,6 +139,7 @@ impl Registry {
             insecure: AtomicBool::new(false),
             audit,
             problems: Mutex::default(),
+            tally: Tally::default(),
             audit_entries: tokio::sync::Mutex::new(Some(audit_entries)),
             replica: shared.then(Replica::new),
             changes: TaskTracker::new(),

@@ -22,6 +22,7 @@ mod error;
 mod file_header;
 mod history;
 mod meant_node;
+mod measured;
 mod open;
 mod reports;
 mod schema;

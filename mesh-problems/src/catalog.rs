@@ -25,6 +25,7 @@ pub mod agent;
 pub mod cluster;
 pub mod dataplane;
 pub mod local;
+pub mod metrics;
 pub mod path;
 
 /// Kinds that one part of the product finds.
@@ -66,6 +67,11 @@ pub static CHAPTERS: &[Chapter] = &[
         title: "The way to a peer",
         about: "`meshctl ping` finds these when it is run, by sending probes along the way.",
         kinds: path::ALL,
+    },
+    Chapter {
+        title: "Metrics",
+        about: "Each daemon finds these when it starts, and says so in its log.",
+        kinds: metrics::ALL,
     },
 ];
 

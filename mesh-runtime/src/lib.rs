@@ -21,9 +21,10 @@
 //!
 //! Beside them: `runtime`, which starts and stops it; `options`, what a runtime is started with, and `settings`, what of it
 //! holds for its life; `privileges`, what it may do; `instance_lock`, so that there is one to a network namespace;
-//! `problem`, everything that is not as it should be, with what mends it; `headroom`, a device by which the kernel leaves
-//! room for outer headers; `probe_endpoint/`, a container with nobody in it, from which probes are sent as containers send;
-//! `cleanup`, which removes all that was made.
+//! `metrics`, what is measured, as Prometheus reads it (`page`: from what the loop tells, pure); `problem`, everything that
+//! is not as it should be, with what mends it; `headroom`, a device by which the kernel leaves room for outer headers;
+//! `probe_endpoint/`, a container with nobody in it, from which probes are sent as containers send; `cleanup`, which removes
+//! all that was made.
 //!
 //! Times, counts and limits stand beside what they are for, texts of refusals beside the rule.
 
@@ -35,6 +36,7 @@ mod diff;
 pub mod ebpf;
 mod headroom;
 mod instance_lock;
+mod metrics;
 mod netlink;
 mod observed;
 mod options;
@@ -55,6 +57,7 @@ pub use api::{
 pub use cleanup::{CleanupError, CleanupReport, cleanup};
 pub use instance_lock::LockError;
 pub use mesh_ipam::Tombstones;
+pub use metrics::RuntimeMetrics;
 pub use observed::ROUTE_PROTOCOL;
 pub use options::{FastPathMode, OptionsError, RuntimeOptions};
 pub use privileges::MissingPrivilege;

@@ -27,6 +27,7 @@ use crate::{
     },
     ebpf::{FastPath, FastPathError},
     instance_lock::{InstanceLock, LockError},
+    metrics::RuntimeMetrics,
     options::{FastPathMode, OptionsError, RuntimeOptions},
     privileges::{self, MissingPrivilege},
     reconcile::{FastPathSlot, Reconciler, StateWriter, fast_path_options},
@@ -219,6 +220,11 @@ impl MeshRuntime {
     /// under way ends these first.
     pub fn end_looking(&self) {
         self.looking.cancel();
+    }
+
+    /// What the runtime measures, and whether it does its work: for whoever serves that.
+    pub fn metrics(&self) -> RuntimeMetrics {
+        RuntimeMetrics::new(self.commands.clone())
     }
 
     fn dataplane(

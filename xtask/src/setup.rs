@@ -15,7 +15,7 @@ use crate::{build_ebpf, cargo, docker, kernel};
 /// Install what this machine lacks for building, testing and the demo
 ///
 /// As root on a machine with apt: a C compiler (for SQLite), bpftool, nft, iptables, iproute2, PostgreSQL's programs and PgBouncer (no
-/// database cluster is made, no server left running), Podman with runc and CNI plugins, Docker and containerd (unpacked below
+/// database cluster is made, no server left running), Prometheus (not left running either), Podman with runc and CNI plugins, Docker and containerd (unpacked below
 /// target, not installed), Python with venv, what the emulated kernels need, and the eBPF toolchain. With rustup: the components
 /// rustfmt and clippy. Otherwise prints the commands to run. Every other command calls the parts it needs by itself.
 #[derive(clap::Args)]
@@ -53,6 +53,7 @@ pub(crate) const KERNEL_TESTS: &[Tool] = &[
     Tool::Runc,
     Tool::CniPlugins,
     Tool::Busybox,
+    Tool::Prometheus,
 ];
 
 /// A program that comes from a package of the distribution.
@@ -88,6 +89,8 @@ pub(crate) enum Tool {
     CniPlugins,
     /// The contents of the containers' image.
     Busybox,
+    /// Scrapes a cluster in a test; promtool, which checks metrics and rules, comes with it.
+    Prometheus,
     /// Makes the root file system of a bare Debian.
     Bootstrap,
     /// Clones the checkout into it.
@@ -115,6 +118,7 @@ impl Tool {
             Self::Runc => "runc",
             Self::CniPlugins => "CNI plugins",
             Self::Busybox => "busybox",
+            Self::Prometheus => "prometheus",
             Self::Bootstrap => "mmdebstrap",
             Self::Git => "git",
             Self::PythonVenv => "python3 with venv",
@@ -139,10 +143,20 @@ impl Tool {
             Self::Runc => &["runc"],
             Self::CniPlugins => &["containernetworking-plugins"],
             Self::Busybox => &["busybox-static"],
+            Self::Prometheus => &["prometheus"],
             // Not every distribution knows Debian's keys.
             Self::Bootstrap => &["mmdebstrap", "debian-archive-keyring"],
             Self::Git => &["git"],
             Self::PythonVenv => &["python3", "python3-venv"],
+        }
+    }
+
+    /// What Debian's package starts for the machine where it can, besides bringing the program.
+    fn service(self) -> Option<&'static str> {
+        match self {
+            Self::Pgbouncer => Some("pgbouncer.service"),
+            Self::Prometheus => Some("prometheus.service"),
+            _ => None,
         }
     }
 
@@ -255,20 +269,23 @@ pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
         .then(|| NoCluster::new(Path::new("/etc/postgresql-common")))
         .transpose()?;
     install_packages(&packages, &cargo::checkout()?.ebpf_dir())?;
-    if missing.contains(&Tool::Pgbouncer) {
-        stop_pooler();
+    for tool in missing {
+        if let Some(service) = tool.service() {
+            stop(service);
+        }
     }
     Ok(())
 }
 
-/// Debian's package of PgBouncer starts one for the machine, which nobody asked for here. Without systemd it does not.
-fn stop_pooler() {
+/// Stops a service that Debian's package has started for the machine, which nobody asked for here. Without systemd it does
+/// not.
+fn stop(service: &str) {
     let mut stop = Command::new("systemctl");
-    stop.args(["disable", "--now", "--quiet", "pgbouncer.service"])
+    stop.args(["disable", "--now", "--quiet", service])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    // One that goes on serves no database and listens on loopback alone.
+    // One that goes on hurts nobody: a pooler serves no database and listens on loopback alone, a Prometheus scrapes itself alone.
     let _ = stop.status();
 }
 
@@ -347,7 +364,14 @@ mod tests {
             assert!(unprivileged.contains(&package), "{package}");
         }
         let kernel = packages(KERNEL_TESTS);
-        for package in ["bpftool", "nftables", "iptables", "iproute2", "e2fsprogs"] {
+        for package in [
+            "bpftool",
+            "nftables",
+            "iptables",
+            "iproute2",
+            "e2fsprogs",
+            "prometheus",
+        ] {
             assert!(kernel.contains(&package), "{package}");
         }
     }

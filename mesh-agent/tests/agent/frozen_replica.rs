@@ -42,6 +42,7 @@ impl Replica {
         assert!(program.is_file(), "build the workspace's binaries first");
         let process = Command::new(program)
             .env_clear()
+            .env("QUILT_MESH_METRICS_ADDR", "off")
             .env("QUILT_MESH_DATABASE_URL", database)
             .args(["--bind", &format!("127.0.0.1:{port}")])
             .args(["--node-timeout", NODE_TIMEOUT])
@@ -99,6 +100,7 @@ async fn a_replica_that_is_frozen_for_longer_than_the_node_timeout_takes_no_node
             let mut command = Command::new(BINARY);
             command
                 .env_clear()
+                .env("QUILT_MESH_METRICS_ADDR", "off")
                 .args(["--control-plane", &bases, "--log-level", "debug"])
                 // Nobody is there: the control plane is what this is about.
                 .args(["--quilt-runtime", "http://127.0.0.1:9"])

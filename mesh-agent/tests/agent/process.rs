@@ -86,6 +86,8 @@ impl Agent {
     ) -> Command {
         command
             .env_clear()
+            // Many run on this machine at a time, beside its own.
+            .env("QUILT_MESH_METRICS_ADDR", "off")
             .args(["--control-plane", control])
             .args(["--hostname", "node1", "--log-level", "debug"])
             .arg("--state-dir")

@@ -141,6 +141,7 @@ fn an_agent_beats_as_often_as_the_control_plane_tells_and_one_that_beats_too_sel
         let mut command = std::process::Command::new(BINARY);
         command
             .env_clear()
+            .env("QUILT_MESH_METRICS_ADDR", "off")
             .args([
                 "--control-plane",
                 &format!("http://127.0.0.1:{}", control.port),

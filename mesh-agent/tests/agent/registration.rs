@@ -255,6 +255,7 @@ fn a_wrong_option_ends_the_agent_with_the_rule_it_breaks() {
         let mut command = Command::new(BINARY);
         command
             .env_clear()
+            .env("QUILT_MESH_METRICS_ADDR", "off")
             .args(arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::piped());

@@ -155,6 +155,8 @@ impl Arguments {
                 command.env_remove(name);
             }
         }
+        // Several may run on this machine, and none is scraped.
+        command.env("QUILT_MESH_METRICS_ADDR", "off");
         match &self.database {
             None => command.arg("--db-path").arg(folder.join("control.db")),
             Some(url) => command.args(["--database-url", url]),

@@ -48,6 +48,9 @@ const fn entry(method: &'static str, path: &'static str, rule: Rule) -> Entry {
     Entry { method, path, rule }
 }
 
+/// What a question of the change feed is.
+pub(crate) static NODE_LIST: Entry = entry("GET", "/api/nodes", Rule::NodeList);
+
 /// Every call there is. Paths without parameters come first, as with the router.
 pub static TABLE: &[Entry] = &[
     entry("GET", "/health", Rule::Public),

@@ -41,6 +41,16 @@ pub(super) async fn livez() -> Json<Health> {
 /// (another replica was started with other options than this one, and they have to be the same).
 #[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Health), WhenReady))]
 pub(super) async fn readyz(State(registry): State<Arc<Registry>>) -> Result<Json<Health>, Problem> {
+    let failing = failing(&registry).await;
+    if failing.is_empty() {
+        return Ok(Json(health::OK));
+    }
+    let (names, details): (Vec<_>, Vec<_>) = failing.into_iter().unzip();
+    Err(Problem::new(Kind::NotReady, details.join("; ")).with("failing", json!(names)))
+}
+
+/// What keeps clients from being sent here, each with its name.
+pub(crate) async fn failing(registry: &Registry) -> Vec<(&'static str, String)> {
     let mut failing = Vec::new();
     // One read for all who ask at once.
     match tokio::time::timeout(DATABASE_DEADLINE, registry.try_catch_up()).await {
@@ -54,12 +64,8 @@ pub(super) async fn readyz(State(registry): State<Arc<Registry>>) -> Result<Json
             ));
         }
     }
-    failing.extend(following(&registry));
-    if failing.is_empty() {
-        return Ok(Json(health::OK));
-    }
-    let (names, details): (Vec<_>, Vec<_>) = failing.into_iter().unzip();
-    Err(Problem::new(Kind::NotReady, details.join("; ")).with("failing", json!(names)))
+    failing.extend(following(registry));
+    failing
 }
 
 /// What is wrong with how this replica follows the others, if there are any.

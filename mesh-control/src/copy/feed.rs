@@ -81,6 +81,11 @@ impl Feed {
         }
     }
 
+    /// How many wait for news.
+    pub fn waiters(&self) -> usize {
+        self.published.receiver_count()
+    }
+
     /// Says that the list stands elsewhere.
     pub fn there_is_news(&self) {
         self.news.notify_one();

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use mesh_credentials::authority::Identity;
-use mesh_credentials::certificate::Presented;
+use mesh_credentials::certificate::{Presented, not_after};
 use mesh_credentials::handshake_signature;
 use mesh_credentials::node_check::NodeCheck;
 use mesh_credentials::own_certificate::OwnCheck;
@@ -209,6 +209,16 @@ impl Tls {
     /// Trusts these to have signed the certificates of nodes, on connections that begin from now on.
     pub fn trust(&self, trust: Trust) {
         set(&self.check.nodes, NodeCheck::new(trust));
+    }
+
+    /// The last seconds of the certificates that are shown, in Unix seconds, each with whose it is: that of the mesh, and
+    /// one's own.
+    pub(crate) fn expiries(&self) -> Vec<(&'static str, i64)> {
+        let [mesh, own] = [&self.shown.mesh, &self.shown.own].map(get);
+        let shown = [("mesh", mesh), ("own", own)].into_iter();
+        let ends =
+            shown.filter_map(|(whose, shown)| Some((whose, not_after(shown?.cert.first()?)?)));
+        ends.collect()
     }
 
     /// `None`: there is no certificate to show.

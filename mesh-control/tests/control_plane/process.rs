@@ -113,6 +113,8 @@ impl Setup {
             command.env_remove(name);
         }
         command
+            // Many run on this machine at a time, beside its own.
+            .env("QUILT_MESH_METRICS_ADDR", "off")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

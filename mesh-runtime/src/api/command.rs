@@ -9,10 +9,11 @@ use std::{
 use ipnet::Ipv4Net;
 use mesh_ipam::Lease;
 use mesh_problems::Finding;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     ebpf::{FastPathReport, PeerCounters},
+    metrics::Measured,
     observed::namespace::Namespace,
     probe::{
         ProbeStart,
@@ -85,6 +86,18 @@ pub(crate) enum Command {
     },
     ListRoutes {
         reply: oneshot::Sender<Vec<RouteView>>,
+    },
+    /// What a scrape shows. The kernel is not read for it, but for the maps.
+    Measure {
+        reply: oneshot::Sender<Box<Measured>>,
+    },
+    /// Whether the loop knows what the kernel has; it answers, at any rate.
+    Health {
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// News of that.
+    WatchHealth {
+        reply: oneshot::Sender<watch::Receiver<bool>>,
     },
     /// The first half of a probe, which itself does not hold up anybody.
     StartProbe {

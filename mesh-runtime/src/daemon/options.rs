@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use mesh_metrics::MetricsOptions;
 use mesh_runtime::{FastPathMode, RuntimeOptions, Tombstones, ebpf::AttachMode};
 
 use super::tls::TlsFiles;
@@ -211,6 +212,9 @@ pub(crate) struct DaemonOptions {
     )]
     #[allow(dead_code, reason = "what it says is taken and has no effect")]
     xdp_guard: XdpGuard,
+
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
 
     /// Removes everything of Quilt Mesh from this host and exits: programs, pins, routes, the VXLAN device, the
     /// interfaces that were made for containers, the state directory, and the bridge unless something else is

@@ -1,9 +1,10 @@
 //! Serves gRPC until a signal comes.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use mesh_runtime::{DataplaneService, MeshRuntime, QuiltService, Tombstones};
+use mesh_metrics::Opened;
+use mesh_runtime::{DataplaneService, MeshRuntime, Tombstones};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
@@ -15,12 +16,11 @@ use tonic::{
     transport::{Server, server::Router},
 };
 
-use mesh_proto::{
-    mesh::mesh_dataplane_server::MeshDataplaneServer,
-    quilt::quilt_runtime_server::QuiltRuntimeServer,
-};
+use mesh_proto::mesh::mesh_dataplane_server::MeshDataplaneServer;
+use tonic_health::pb::health_server::HealthServer;
 
 use super::{
+    health::NodeHealth,
     options::{DaemonOptions, GrpcAddress},
     socket::{Socket, find_group},
     tcp_door::TcpDoor,
@@ -32,6 +32,8 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
 const CALL_DEADLINE: Duration = Duration::from_secs(25);
 /// Calls at a time on one connection. One agent makes one.
 const CALLS_PER_CONNECTION: usize = 32;
+/// Where metrics are served on loopback unless told otherwise.
+const METRICS_PORT: u16 = 9471;
 /// Finds out that a peer has gone without a word.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -46,6 +48,7 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
         GrpcAddress::At(address) => Some(TcpDoor::prepare(address, options.tls_files())?),
         GrpcAddress::Off => None,
     };
+    let metrics = options.metrics.door(METRICS_PORT)?;
     let mesh = MeshRuntime::start(options.runtime_options()).await?;
     // Whoever is served on the port finds the socket as well.
     let (socket, callers) = Socket::bind(&options.socket, group)?;
@@ -61,12 +64,31 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
         None => None,
     };
 
+    let metrics = match metrics {
+        Some(door) => Some(door.open().await?),
+        None => None,
+    };
+
     let stop = CancellationToken::new();
     let mut servers = JoinSet::new();
+    let health = NodeHealth::service(mesh.metrics(), stop.clone());
+    if let Some(Opened::At(door, listener)) = metrics {
+        let source = Arc::new(mesh.metrics());
+        let serving = mesh_metrics::serve(door, listener, source, stop.clone());
+        servers.spawn(async {
+            serving.await;
+            Ok(())
+        });
+    }
     let address = match door {
         Some((door, listener)) => {
             let address = door.shown(listener.as_ref());
-            let router = router(Server::builder(), mesh.mesh_dataplane(), &mesh).await?;
+            let router = router(
+                Server::builder(),
+                mesh.mesh_dataplane(),
+                &mesh,
+                health.clone(),
+            )?;
             let shown = mesh.tcp_address();
             shown.set(address.clone());
             let say = move |address| shown.set(address);
@@ -81,7 +103,7 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let access = socket.access();
     let layer = InterceptorLayer::new(move |request| access.check(request));
     let builder = Server::builder().layer(layer);
-    let router = router(builder, mesh.local_dataplane(), &mesh).await?;
+    let router = router(builder, mesh.local_dataplane(), &mesh, health)?;
     let router = router.add_service(mesh.inspect());
     let stopped = stop.clone().cancelled_owned();
     servers.spawn(router.serve_with_incoming_shutdown(UnixListenerStream::new(callers), stopped));
@@ -119,18 +141,12 @@ async fn signalled(terminate: &mut Signal, interrupt: &mut Signal) -> &'static s
 }
 
 /// Builds a server with the runtime's services, health and reflection.
-async fn router<L: Clone>(
+fn router<L: Clone>(
     server: Server<L>,
     dataplane: MeshDataplaneServer<DataplaneService>,
     mesh: &MeshRuntime,
+    health: HealthServer<NodeHealth>,
 ) -> anyhow::Result<Router<L>> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health
-        .set_serving::<QuiltRuntimeServer<QuiltService>>()
-        .await;
-    health
-        .set_serving::<MeshDataplaneServer<DataplaneService>>()
-        .await;
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(mesh_proto::FILE_DESCRIPTOR_SET)
@@ -141,7 +157,7 @@ async fn router<L: Clone>(
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .tcp_nodelay(true)
-        .add_service(health_service)
+        .add_service(health)
         .add_service(descriptors().build_v1().map_err(io::Error::other)?)
         .add_service(descriptors().build_v1alpha().map_err(io::Error::other)?)
         .add_service(mesh.quilt_runtime())

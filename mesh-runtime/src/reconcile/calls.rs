@@ -1,5 +1,7 @@
 //! The calls that change the wanted state.
 
+use std::time::SystemTime;
+
 use ipnet::Ipv4Net;
 
 use super::{Reconciler, waiting::Waiting};
@@ -76,6 +78,15 @@ impl Reconciler {
             }
             Command::GetStatus { reply } => {
                 self.answer(Waiting::for_status(reply)).await;
+            }
+            Command::Measure { reply } => {
+                let _ = reply.send(Box::new(self.measured()));
+            }
+            Command::Health { reply } => {
+                let _ = reply.send(self.health());
+            }
+            Command::WatchHealth { reply } => {
+                let _ = reply.send(self.account.health());
             }
             Command::StartProbe { subnets, reply } => {
                 let _ = reply.send(self.start_probe(subnets));
@@ -222,6 +233,7 @@ impl Reconciler {
             self.state_writer.changed(sync.generation);
         }
         self.state_writer.generation(sync.generation);
+        self.account.last_sync = Some(SystemTime::now());
         // What the kernel's notifications have not outdated is not read again: an agent syncs
         // every few seconds, mostly without news, and everything is compared as often anyway.
         self.round(Dirty::default()).await;

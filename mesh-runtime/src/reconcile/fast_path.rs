@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::Reconciler;
+use super::{Reconciler, tally::Repaired};
 use crate::{
     ebpf::{
         AttachDone, FastPath, FastPathChanges, FastPathError, FastPathOptions, FastPathState,
@@ -232,6 +232,15 @@ async fn detach(options: &RuntimeOptions, observed: &Observed) {
     }
 }
 
+fn entries(changes: FastPathChanges) -> u64 {
+    let FastPathChanges {
+        added,
+        changed,
+        removed,
+    } = changes;
+    [added, changed, removed].into_iter().map(u64::from).sum()
+}
+
 /// The fast path's part of the options.
 pub(crate) fn fast_path_options(options: &RuntimeOptions) -> FastPathOptions {
     FastPathOptions {
@@ -252,12 +261,17 @@ impl Reconciler {
         {
             match open.fast_path.show_maps(shown, true) {
                 Ok(changes) if changes == FastPathChanges::default() => {}
-                Ok(changes) => tracing::info!(
-                    added = changes.added,
-                    changed = changes.changed,
-                    removed = changes.removed,
-                    "somebody changed the fast path's maps: peers written anew"
-                ),
+                Ok(changes) => {
+                    self.account
+                        .tally()
+                        .repaired(Repaired::MapEntry, entries(changes));
+                    tracing::info!(
+                        added = changes.added,
+                        changed = changes.changed,
+                        removed = changes.removed,
+                        "somebody changed the fast path's maps: peers written anew"
+                    );
+                }
                 // The next round says what is wrong, and tries again.
                 Err(error) => tracing::debug!(%error, "cannot compare the maps"),
             }
@@ -270,10 +284,13 @@ impl Reconciler {
             return None;
         };
         let state = self.desired.fast_path.clone()?;
+        let tally = self.account.tally();
         if anew {
             match open.fast_path.restore_pins() {
                 Ok(0) => {}
                 Ok(pins) => {
+                    let pins = u64::try_from(pins).unwrap_or(u64::MAX);
+                    tally.repaired(Repaired::Pin, pins);
                     tracing::info!(pins, "somebody removed pins of maps or links: made again");
                 }
                 Err(error) => {
@@ -282,7 +299,10 @@ impl Reconciler {
             }
         }
         match open.fast_path.show_maps(&state, anew) {
-            Ok(_) => {
+            Ok(changes) => {
+                if open.shown.as_ref() == Some(&state) && open.unwritten.is_none() {
+                    tally.repaired(Repaired::MapEntry, entries(changes));
+                }
                 open.shown = Some(state);
                 open.unwritten = None;
                 open.attach(anew);
@@ -353,6 +373,10 @@ impl Reconciler {
                         detached = outcome.detached,
                         "fast path programs moved"
                     );
+                }
+                if open.attached.as_ref() == Some(&outcome.wanted) && open.unattached.is_none() {
+                    let tally = self.account.tally();
+                    tally.repaired(Repaired::Program, outcome.attached.into());
                 }
                 open.attached = Some(outcome.wanted);
                 open.missing = outcome.missing;

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
-use super::Reconciler;
+use super::{Reconciler, tally::Repaired};
 use crate::{
     apply::firewall::{Counters, NftError, Outcome, Wanted, Writer, listen},
     desired::firewall::Ruleset,
@@ -30,6 +30,8 @@ pub(crate) struct Firewall {
     /// `None` while a turn has it.
     writer: Option<Writer>,
     turn: Option<JoinHandle<(Writer, Result<Outcome, NftError>)>>,
+    /// Whether the last turn began while the rules that are wanted had been written before.
+    mends: bool,
     /// Whether somebody may have changed the rules since.
     look: bool,
     /// When nft may run again.
@@ -67,6 +69,7 @@ impl Firewall {
             shown: None,
             writer: Some(Writer::after(published)),
             turn: None,
+            mends: false,
             look: false,
             free_at: Instant::now(),
             early: false,
@@ -124,6 +127,7 @@ impl Firewall {
         };
         self.look = false;
         self.early = false;
+        self.mends = self.shown.as_ref() == Some(&wanted.ruleset);
         self.turn = Some(tokio::task::spawn_blocking(move || {
             let outcome = writer.turn(&wanted);
             (writer, outcome)
@@ -302,6 +306,9 @@ impl Reconciler {
 
     /// Takes what came of a turn.
     pub(super) fn note_firewall(&mut self, outcome: Result<Outcome, NftError>) {
+        if self.firewall.mends && matches!(outcome, Ok(Outcome::Written)) {
+            self.account.tally().repaired(Repaired::Firewall, 1);
+        }
         let stood = self.firewall.stands();
         self.firewall.settle(outcome);
         // What it guarded alone gets its program at once.

@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+mod measure;
 pub(crate) mod monitor;
 mod new_ports;
 mod path;
@@ -22,6 +23,7 @@ mod schedule;
 mod silent_containers;
 mod start;
 mod state_writer;
+mod tally;
 mod trace;
 mod views;
 mod waiting;
@@ -60,6 +62,8 @@ use registered::Registered;
 use schedule::{Comparisons, Schedule, until};
 use silent_containers::SilentContainers;
 pub(crate) use state_writer::StateWriter;
+use tally::Account;
+pub(crate) use tally::Tally;
 use waiting::Waiting;
 
 /// How long the end waits for what is under way.
@@ -102,6 +106,7 @@ pub(crate) struct Reconciler {
     port_watch: PortWatch,
     monitors: Monitors,
     probe_endpoint: ProbeEndpoint,
+    account: Account,
 }
 
 impl Reconciler {
@@ -144,6 +149,7 @@ impl Reconciler {
             port_watch: PortWatch::default(),
             monitors: Monitors::default(),
             probe_endpoint: ProbeEndpoint::default(),
+            account: Account::default(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mesh_problems::{Changes, Severity};
 use tokio::time::Instant;
 
-use super::Reconciler;
+use super::{Reconciler, tally::Basis};
 use crate::{
     apply::Applier,
     desired::desired,
@@ -22,6 +22,7 @@ impl Reconciler {
     /// Reads what may have changed and at least `dirty`, and makes the kernel and the fast
     /// path show what is wanted.
     pub(super) async fn round(&mut self, dirty: Dirty) {
+        let began = Instant::now();
         let mut problems = match self.reconcile_kernel(dirty).await {
             Ok(failed) => {
                 let mut problems = self.desired.problems.clone();
@@ -45,6 +46,7 @@ impl Reconciler {
         problems.extend(self.firewall_problems());
         problems.extend(self.swallowed_problem());
         self.note_problems(problems);
+        self.account.tally().rounds.observe(began.elapsed());
     }
 
     /// Makes the kernel's network show what is wanted, and says what it refused.
@@ -55,12 +57,15 @@ impl Reconciler {
         self.read(dirty).await?;
         let changes = self.compare();
         self.unplanned = false;
+        let basis = Basis::of(&self.wanted, &self.desired);
         if changes.is_empty() {
+            self.account.made(&[], 0, basis);
             return Ok(Vec::new());
         }
         let failed = Applier::new(&self.netlink, &self.settings, &self.observed)
             .apply(&changes)
             .await;
+        self.account.made(&changes, failed.len(), basis);
         let of_devices = |change: &Change| change.stage() == Stage::Devices;
         if !failed.is_empty() {
             self.outdated = Dirty::all();
@@ -107,6 +112,7 @@ impl Reconciler {
         self.schedule
             .round_done(Instant::now(), problems.iter().any(Problem::may_pass));
         self.problems = problems;
+        self.account.note_health(self.health().is_ok());
         if self.events.is_closed() {
             self.reconnect(&NetlinkError::Closed);
         }

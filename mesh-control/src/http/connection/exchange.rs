@@ -10,6 +10,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -34,6 +35,7 @@ use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
 use crate::access::caller::Caller;
 use crate::access::origin::Origin;
 use crate::access::{Access, Asked as Standing};
+use crate::api::access::{Entry, NODE_LIST};
 use crate::api::asker::WhoAsks;
 use crate::api::guard::LetIn;
 use crate::api::no_route::panicked;
@@ -62,6 +64,17 @@ enum Of {
     Question(Box<Waited>),
     /// It is none, and this is what to say about it.
     Nothing(Box<Problem>),
+}
+
+impl Of {
+    /// The call, if it is one that there is.
+    fn entry(&self) -> Option<&'static Entry> {
+        match self {
+            Self::Request(admitted) => admitted.let_in.entry,
+            Self::Question(_) => Some(&NODE_LIST),
+            Self::Nothing(_) => None,
+        }
+    }
 }
 
 /// A request as it was admitted, and for whom.
@@ -147,6 +160,7 @@ where
         room: asked.room,
         of: Mutex::new(Some(asked.of)),
         progress: Arc::clone(&progress),
+        began: Instant::now(),
     };
     let mut connection = site.http.serve_connection(TokioIo::new(wire), api);
     let mut stopping = pin!(site.stop.cancelled());
@@ -230,6 +244,7 @@ struct OneRequest {
     room: &'static Room,
     of: Mutex<Option<Of>>,
     progress: Arc<Progress>,
+    began: Instant,
 }
 
 impl Service<Request<Incoming>> for OneRequest {
@@ -247,7 +262,10 @@ impl Service<Request<Incoming>> for OneRequest {
             .take();
         let access = Arc::clone(&self.access);
         let authorities = self.registry.credentials.authorities_digest();
+        let entry = of.as_ref().and_then(Of::entry);
+        let (registry, began) = (Arc::clone(&self.registry), self.began);
         let whole = move |mut answer: Response<Body>| {
+            registry.tally.answered(entry, answer.status(), began);
             // A digest is base32, which a header may have.
             if let Some(digest) = authorities
                 .and_then(|digest| HeaderValue::from_str(&digest).ok())
