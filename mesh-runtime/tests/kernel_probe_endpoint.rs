@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, process::Command};
 
 use mesh_client::{
     Client,
-    mesh::{AllocateAddressRequest, Owner},
+    mesh::{AllocateAddressRequest, ListAddressesRequest, Owner},
 };
 use mesh_proto::mesh::GetStatusResponse;
 use mesh_testbed::{
@@ -332,6 +332,22 @@ async fn its_address_is_leased_to_nobody_and_who_has_it_already_keeps_it_until_h
     client.release(owner("web")).await.unwrap();
     wait_probes(a, PROBES_A).await;
     status_where(a, "no problem", |status| status.problems.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_containers_can_have_is_one_address_less_where_there_is_one() {
+    let off = DaemonOptions::new().args(["--probe-endpoint", "off"]);
+    let testbed = start_runtimes(&DaemonOptions::new(), &off).await;
+    for (host, capacity, address) in [(0, 252, "10.42.1.254"), (1, 253, "")] {
+        let socket = testbed.hosts()[host].runtime_socket();
+        let mut client = Client::connect(&socket).await.unwrap();
+        let list = client
+            .addresses(ListAddressesRequest::default())
+            .await
+            .unwrap();
+        assert_eq!((list.capacity, list.leased), (capacity, 0));
+        assert_eq!(list.probe_address, address);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
