@@ -322,11 +322,16 @@ async fn addresses(host: &Host) -> anyhow::Result<Addresses> {
         listed.insert(lease.address.parse()?, mac);
     }
     let output = host.bpftool_dump("endpoints")?;
+    let mut in_the_map =
+        maps::endpoints(&output).map_err(|error| anyhow!("bpftool's output is {error}"))?;
+    // The node's own, which is leased to nobody.
+    if let Ok(probes) = list.probe_address.parse() {
+        in_the_map.remove(&probes);
+    }
     Ok(Addresses {
         node: host.name().to_owned(),
         listed,
-        in_the_map: maps::endpoints(&output)
-            .map_err(|error| anyhow!("bpftool's output is {error}"))?,
+        in_the_map,
     })
 }
 

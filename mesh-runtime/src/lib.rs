@@ -16,7 +16,7 @@
 //! | `apply/` | makes the changes: netlink, sysctl, and nftables, whose rules are compared and replaced as a whole, and the elements of its sets one by one |
 //! | `ebpf/` | the programs and their maps: loaded, attached (`hook` which, `sequence` in which order, `link` one), filled, pinned, migrated |
 //! | `reconcile/` | the loop that owns all of it: `start`, and then in each `round` a `reading`, a comparison, changes. `schedule` says when, `calls`, `endpoints` and `views` answer callers, `waiting` keeps callers, of changes and of views, until programs and rules show what their answer says; `new_ports` are ports of the bridge, `port_watch` is about the port of VXLAN; the other files are the loop's side of what they are named after |
-//! | `probe/` | asks peers for a sign of life, by call, and by itself whether VXLAN is swallowed on the way (`look` asks, `swallowed` judges) |
+//! | `probe/` | asks peers for a sign of life, by call, and by itself whether VXLAN is swallowed on the way (`look` asks, `swallowed` judges). `path/` asks along the way to one by every path, and judges what is wrong |
 //! | `netlink/` | how the kernel is spoken with |
 //!
 //! Beside them: `runtime`, which starts and stops it; `options`, what a runtime is started with, and `settings`, what of it

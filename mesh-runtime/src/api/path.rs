@@ -21,8 +21,9 @@ use tonic::Status;
 
 use crate::probe::path::{
     PathResult, Terms,
-    ask::{Asker, USUAL_SIZE},
+    ask::Asker,
     judge::{PeerFacts, is_fine},
+    questions::USUAL_SIZE,
     run::{PingEvent, PingTerms, ping},
     seen::{Answer, CarriedBy, HostSeen, Leg},
     target::Subject,

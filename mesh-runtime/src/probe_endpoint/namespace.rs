@@ -61,7 +61,6 @@ impl ProbeNamespace {
     /// This thread's own, for tests that need one and may make none.
     #[cfg(test)]
     pub(crate) fn own() -> Self {
-        #[expect(clippy::unwrap_used, reason = "a test may panic")]
         Self(File::open("/proc/thread-self/ns/net").unwrap())
     }
 }

@@ -464,7 +464,7 @@ async fn the_gateways_and_every_other_address_are_what_the_list_says() {
         })
         .await
         .unwrap();
-    assert_eq!((list.capacity, list.leased, list.leases.len()), (252, 2, 1));
+    assert_eq!((list.capacity, list.leased, list.leases.len()), (253, 2, 1));
     let address: Ipv4Addr = list.leases[0].address.parse().unwrap();
     assert_eq!(address, Ipv4Addr::new(10, 42, 1, 3));
     assert_eq!(

@@ -2,11 +2,12 @@
 //! probes; by the kernel path, from the host itself; and the peer's host on the underlay.
 //!
 //! [`target`] tells whom a caller means, [`echo`] asks, [`witness`] tells which path carried a packet, [`refusals`]
-//! hears whether the port of VXLAN is served, [`search`] finds the largest packet that passes, [`ask`] puts them together, [`seen`] is what came of it, and [`judge`] what is wrong. [`run`] is what callers ask for.
+//! hears whether the port of VXLAN is served, [`search`] finds the largest packet that passes, [`questions`] are what is asked, [`ask`] puts them together, [`seen`] is what came of it, and [`judge`] what is wrong. [`run`] is what callers ask for.
 
 pub(crate) mod ask;
 pub(crate) mod echo;
 pub(crate) mod judge;
+pub(crate) mod questions;
 pub(crate) mod refusals;
 pub(crate) mod run;
 mod search;

@@ -53,9 +53,9 @@ pub(crate) async fn open(
 
 /// Asks again and again, and tells each answer. Ends early when nobody listens any more.
 pub(crate) async fn ping(mut asker: Asker, terms: PingTerms, events: mpsc::Sender<PingEvent>) {
-    let begun = Instant::now();
     let mut answered = 0;
     for sequence in 1..=terms.count {
+        let sent = Instant::now();
         let answer = asker.ping(terms.size, terms.timeout).await;
         answered += u32::from(matches!(answer, Ok(Some(_))));
         let event = PingEvent::Pong { sequence, answer };
@@ -64,10 +64,8 @@ pub(crate) async fn ping(mut asker: Asker, terms: PingTerms, events: mpsc::Sende
         }
         if sequence < terms.count {
             // Whoever is late does not catch up: the rate is what is bounded.
-            let next = begun + terms.interval * sequence;
-            let earliest = Instant::now() + terms.interval.min(LEAST_PAUSE);
             tokio::select! {
-                () = tokio::time::sleep_until(next.max(earliest)) => {}
+                () = tokio::time::sleep_until(sent + terms.interval) => {}
                 () = events.closed() => return,
             }
         }
@@ -80,10 +78,6 @@ pub(crate) async fn ping(mut asker: Asker, terms: PingTerms, events: mpsc::Sende
     // Nobody may listen any more.
     let _ = events.send(PingEvent::Result(Box::new(result))).await;
 }
-
-/// The shortest time between an answer, or its absence, and the next question: a tenth of a second between questions is
-/// the least, and this is what is left of it for one that was answered late.
-const LEAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks along many ways once, a few at a time, and answers for each in their order: what is known of it, or why nothing is.
 ///
