@@ -121,7 +121,7 @@ pub async fn run(
             continue;
         };
         reporter.look_again();
-        let (report, findings) = heart.to_tell(report);
+        let (report, findings) = heart.gather(report);
         // Not since an interval ago: this moment may be late, and the question have been asked right after the last beat.
         if report.is_none() && heart.control_plane.counted_since(before).await {
             debug!("nothing to tell; the question counted as the heartbeat");
@@ -167,7 +167,7 @@ const DISPROVED: [&str; 3] = [
 impl Heart {
     /// What the beat that is due is to tell, given what the runtime said, and which findings of this agent's are in that.
     /// Nothing, if the runtime said nothing and the findings were told already.
-    fn to_tell(&mut self, runtime: Option<Heartbeat>) -> (Option<Heartbeat>, Vec<Finding>) {
+    fn gather(&mut self, runtime: Option<Heartbeat>) -> (Option<Heartbeat>, Vec<Finding>) {
         self.silent_beats = self.silent_beats.saturating_sub(1);
         let mut findings = self.problems.findings();
         findings.retain(|finding| !DISPROVED.contains(&&*finding.code));

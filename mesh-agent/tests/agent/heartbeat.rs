@@ -69,9 +69,9 @@ fn of_a_runtime_with_three_calls_that_alone_is_told_and_once() {
     agent.until("what the agent finds", || {
         codes(&control) == ["three-call-runtime"]
     });
-    let told = told(&control);
-    assert_eq!(told["data_plane"]["fast_path"], "unknown");
-    assert!(told["peers"].is_null(), "{told}");
+    let last = told(&control);
+    assert_eq!(last["data_plane"]["fast_path"], "unknown");
+    assert!(last["peers"].is_null(), "{last}");
     let beats = control.heartbeats();
     agent.until("heartbeats", || control.heartbeats() >= beats + 3);
     assert!(carried(&control).is_null(), "it was told");
@@ -86,9 +86,9 @@ fn what_the_agent_finds_is_told_when_it_changes_and_costs_no_heartbeat_otherwise
     assert_eq!(codes(&control), [""; 0]);
     runtime.stop();
     agent.until("what is wrong", || codes(&control) == ["runtime-lost"]);
-    let told = told(&control);
-    assert_eq!(told["data_plane"]["fast_path"], "unknown");
-    let finding = &told["data_plane"]["findings"][0];
+    let last = told(&control);
+    assert_eq!(last["data_plane"]["fast_path"], "unknown");
+    let finding = &last["data_plane"]["findings"][0];
     assert!(finding["since"].as_u64().unwrap() > 0);
     agent.until("how", || {
         let finding = told(&control)["data_plane"]["findings"][0].clone();

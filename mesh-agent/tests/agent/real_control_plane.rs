@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use crate::{
     control::{Control, Node},
+    fake_control_plane::server,
     fake_runtime::{Call, subnet},
     process::{Agent, BINARY},
 };
