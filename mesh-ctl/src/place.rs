@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context as _;
-use mesh_client::{ClientError, DEFAULT_SOCKET, Inspector};
+use mesh_client::{
+    AgentClient, AgentClientError, ClientError, DEFAULT_AGENT_SOCKET, DEFAULT_SOCKET, Inspector,
+    mesh::AgentStatus,
+};
 
 /// Where the daemons of this host are.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,6 +30,16 @@ pub(crate) struct Place {
         global = true
     )]
     pub(crate) grpc_addr: SocketAddr,
+
+    /// The agent's Unix socket.
+    #[arg(
+        long,
+        env = "QUILT_MESH_AGENT_SOCKET",
+        value_name = "PATH",
+        default_value = DEFAULT_AGENT_SOCKET,
+        global = true
+    )]
+    pub(crate) agent_socket: PathBuf,
 }
 
 /// What keeps a look at the runtime from being one.
@@ -69,6 +82,14 @@ impl Place {
             }
             Err(_) => Err(NoRuntime::Down(error)),
         }
+    }
+
+    /// What the agent says of itself, or why it does not.
+    pub(crate) async fn agent(&self) -> Result<AgentStatus, AgentClientError> {
+        AgentClient::connect(&self.agent_socket)
+            .await?
+            .status()
+            .await
     }
 
     /// The runtime, which has to be there, by its socket.

@@ -3,15 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh_client::mesh::{
-    GetStatusResponse, ListPeersResponse, PeerStatus, fast_path_status::State as FastPathState,
+    AgentStatus, GetStatusResponse, ListPeersResponse, PeerStatus,
+    fast_path_status::State as FastPathState,
 };
-use mesh_problems::{Finding, Problem, catalog::local::RUNTIME_DOWN};
+use mesh_problems::{
+    Finding, Problem,
+    catalog::local::{AGENT_DOWN, RUNTIME_DOWN},
+};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     Verdict, findings,
-    output::{GOOD, now, printable, say, say_json, styled},
+    output::{GOOD, age, now, printable, say, say_json, styled},
     place::{NoRuntime, Place},
 };
 
@@ -63,6 +67,8 @@ struct Status {
     healthy: bool,
     /// `None`: there is no runtime.
     runtime: Option<Runtime>,
+    /// `None`: there is no agent.
+    agent: Option<Agent>,
     /// What is not as it should be, the gravest first.
     findings: Vec<Finding>,
 }
@@ -87,6 +93,28 @@ struct Runtime {
     /// Packets dropped by guards, by reason.
     drops: BTreeMap<String, u64>,
     grpc_address: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct Agent {
+    version: String,
+    hostname: String,
+    /// Empty until the node is registered.
+    node_id: String,
+    /// The replica that is used.
+    control_plane: String,
+    connected: bool,
+    /// Milliseconds since the control plane answered anything.
+    heard_ms_ago: Option<u64>,
+    certificate: Certificate,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct Certificate {
+    /// `none`, `own` or `mesh`.
+    source: String,
+    /// When it expires, in Unix seconds.
+    not_after: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -117,26 +145,76 @@ struct Addresses {
 }
 
 async fn look(place: &Place) -> anyhow::Result<Status> {
+    let (runtime, agent) = tokio::join!(look_at_runtime(place), place.agent());
+    let mut findings = Vec::new();
+    let runtime = match runtime? {
+        Ok((told, peers)) => {
+            findings.extend(told.findings.iter().cloned().map(Finding::from));
+            Some(self::runtime(told, &peers))
+        }
+        Err(down) => {
+            findings.push(down);
+            None
+        }
+    };
+    let agent = match agent {
+        Ok(told) => {
+            findings.extend(told.findings.iter().cloned().map(Finding::from));
+            Some(self::agent(told))
+        }
+        Err(error) => {
+            let problem = Problem::new(&AGENT_DOWN, error.to_string());
+            findings.push(Finding::of(&problem, now()));
+            None
+        }
+    };
+    Ok(status(runtime, agent, findings))
+}
+
+type Told = (GetStatusResponse, ListPeersResponse);
+
+/// What the runtime tells, or that there is none.
+async fn look_at_runtime(place: &Place) -> anyhow::Result<Result<Told, Finding>> {
     let mut inspector = match place.runtime().await {
         Ok(inspector) => inspector,
         Err(NoRuntime::Down(error)) => {
             let problem = Problem::new(&RUNTIME_DOWN, error.to_string());
-            return Ok(status(None, vec![Finding::of(&problem, now())]));
+            return Ok(Err(Finding::of(&problem, now())));
         }
         Err(NoRuntime::CannotTell(error)) => return Err(error),
     };
     let mut other = inspector.clone();
     let (told, peers) = tokio::join!(inspector.status(), other.peers());
-    let told = told?;
-    let findings = told.findings.iter().cloned().map(Finding::from).collect();
-    Ok(status(Some(runtime(told, &peers?)), findings))
+    Ok(Ok((told?, peers?)))
 }
 
-fn status(runtime: Option<Runtime>, findings: Vec<Finding>) -> Status {
+fn status(runtime: Option<Runtime>, agent: Option<Agent>, mut findings: Vec<Finding>) -> Status {
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Status {
-        healthy: runtime.is_some() && !findings::is_wrong(&findings),
+        healthy: runtime.is_some() && agent.is_some() && !findings::is_wrong(&findings),
         runtime,
+        agent,
         findings,
+    }
+}
+
+fn agent(told: AgentStatus) -> Agent {
+    let control = told.control_plane.unwrap_or_default();
+    let used = usize::try_from(control.used).ok();
+    let certificate = told.certificate.unwrap_or_default();
+    Agent {
+        version: told.version,
+        hostname: told.hostname,
+        node_id: told.node_id,
+        control_plane: used
+            .and_then(|used| control.urls.get(used).cloned())
+            .unwrap_or_default(),
+        connected: control.connected,
+        heard_ms_ago: control.heard_ms_ago,
+        certificate: Certificate {
+            source: certificate.source,
+            not_after: (certificate.not_after != 0).then_some(certificate.not_after),
+        },
     }
 }
 
@@ -217,6 +295,10 @@ fn text(status: &Status, now: u64) -> String {
         None => lines.push(line("Runtime", "down")),
         Some(runtime) => lines.extend(lines_of(runtime)),
     }
+    lines.extend(match &status.agent {
+        None => vec![line("Agent", "down")],
+        Some(agent) => lines_of_agent(agent, now),
+    });
     lines.push(line("Findings", &findings::count(&status.findings)));
     if !status.findings.is_empty() {
         lines.push(String::new());
@@ -290,6 +372,31 @@ fn lines_of(runtime: &Runtime) -> Vec<String> {
     ]
 }
 
+fn lines_of_agent(agent: &Agent, now: u64) -> Vec<String> {
+    let Agent {
+        hostname, version, ..
+    } = agent;
+    let heard = match agent.heard_ms_ago {
+        None => "not heard yet".to_owned(),
+        Some(ago) => format!("heard {} ago", age(ago / 1000)),
+    };
+    let control = match agent.connected {
+        true => format!("{}, {heard}", agent.control_plane),
+        false => format!("{}, not reached, {heard}", agent.control_plane),
+    };
+    let Certificate { source, not_after } = &agent.certificate;
+    let certificate = match not_after.map(|at| u64::try_from(at).unwrap_or_default()) {
+        None => source.clone(),
+        Some(at) if at < now => format!("{source}, expired {} ago", age(now - at)),
+        Some(at) => format!("{source}, for {} more", age(at - now)),
+    };
+    vec![
+        line("Agent", &format!("{version}, as {hostname}")),
+        line("Control", &control),
+        line("Certificate", &certificate),
+    ]
+}
+
 /// The most frequent reason first.
 fn dropped(drops: &BTreeMap<String, u64>) -> String {
     if drops.is_empty() {
@@ -306,7 +413,9 @@ fn dropped(drops: &BTreeMap<String, u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mesh_client::mesh::{Endpoint, FastPathStatus, Peer};
+    use mesh_client::mesh::{
+        CertificateStatus, ControlPlaneStatus, Endpoint, FastPathStatus, Peer,
+    };
     use mesh_problems::catalog::dataplane::FOREIGN_ROUTE;
 
     use super::*;
@@ -352,13 +461,33 @@ mod tests {
         runtime(status, &peers)
     }
 
+    fn told_by_agent() -> Agent {
+        agent(AgentStatus {
+            version: "0.1.0".to_owned(),
+            hostname: "host1".to_owned(),
+            node_id: "f3b1".to_owned(),
+            control_plane: Some(ControlPlaneStatus {
+                urls: vec!["https://192.0.2.10:8080".to_owned()],
+                connected: true,
+                heard_ms_ago: Some(2100),
+                ..ControlPlaneStatus::default()
+            }),
+            certificate: Some(CertificateStatus {
+                source: "mesh".to_owned(),
+                not_after: 1000 + 6 * 86_400 + 7,
+                ..CertificateStatus::default()
+            }),
+            ..AgentStatus::default()
+        })
+    }
+
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
     }
 
     #[test]
     fn a_node_that_is_fine_is_a_screen_of_few_lines() {
-        let status = status(Some(told()), Vec::new());
+        let status = status(Some(told()), Some(told_by_agent()), Vec::new());
         assert!(status.healthy);
         let expected = "\
 Node        10.42.1.0/24, 192.0.2.11 on eth0
@@ -368,8 +497,11 @@ Overlay     MTU 1450, UDP port 4789, VNI 100
 Peers       1 of 2 reachable, 1 by the fast path, 1 suspect
 Containers  3; addresses: 3 of 253 leased
 Dropped     20 mtu, 3 foreign_source
+Agent       0.1.0, as host1
+Control     https://192.0.2.10:8080, heard 2 s ago
+Certificate mesh, for 6 d more
 Findings    none";
-        assert_eq!(plain(&text(&status, 0)), expected);
+        assert_eq!(plain(&text(&status, 1000)), expected);
         assert_eq!(
             plain(&brief(&status)),
             "ok: 10.42.1.0/24, 1 of 2 peers, fast path active, findings: none"
@@ -379,19 +511,23 @@ Findings    none";
     #[test]
     fn what_is_wrong_stands_below_with_what_to_do_and_no_runtime_is_wrong() {
         let finding = Finding::of(&Problem::new(&FOREIGN_ROUTE, "to 10.42.2.0/24"), 100);
-        let wrong = status(Some(told()), vec![finding]);
+        let wrong = status(Some(told()), Some(told_by_agent()), vec![finding]);
         assert!(!wrong.healthy);
         let shown = plain(&text(&wrong, 160));
         assert!(shown.contains("Findings    1 error\n\nerror  "), "{shown}");
-        let down = status(None, Vec::new());
+        let down = status(None, Some(told_by_agent()), Vec::new());
         assert!(!down.healthy);
+        let agent_down = status(Some(told()), None, Vec::new());
+        assert!(!agent_down.healthy);
+        let shown = plain(&text(&agent_down, 0));
+        assert!(shown.contains("Agent       down\n"), "{shown}");
         assert_eq!(plain(&brief(&down)), "not ok: the runtime is down");
     }
 
     #[test]
     fn the_document_for_machines_is_as_it_was() {
         let finding = Finding::of(&Problem::new(&FOREIGN_ROUTE, "to 10.42.2.0/24"), 100);
-        let status = status(Some(told()), vec![finding]);
+        let status = status(Some(told()), Some(told_by_agent()), vec![finding]);
         held::is_as_it_was("status", &status);
     }
 }

@@ -44,7 +44,10 @@ async fn every_node_has_one_that_answers_hosts_and_containers_here_and_there() {
         }
     }
     for host in [a, b] {
-        assert_eq!(host.status().await.unwrap().problems(), Vec::<String>::new());
+        assert_eq!(
+            host.status().await.unwrap().problems(),
+            Vec::<String>::new()
+        );
     }
 }
 

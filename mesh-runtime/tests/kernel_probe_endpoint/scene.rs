@@ -36,7 +36,11 @@ pub(crate) async fn status_where(
         let status = host.status().await.map_err(|error| error.to_string())?;
         match holds(&status) {
             true => Ok(status),
-            false => Err(format!("{:?} {:?}", status.probe_endpoint, status.problems())),
+            false => Err(format!(
+                "{:?} {:?}",
+                status.probe_endpoint,
+                status.problems()
+            )),
         }
     })
     .await
