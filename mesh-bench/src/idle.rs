@@ -25,10 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let testbed = fresh_testbed().await?;
     let (host, control) = (&testbed.hosts()[0], testbed.control());
-    let none = DaemonOptions::default();
-    // Nodes on paper send no heartbeats and shall stay up for as long as this takes.
+    // Nodes on paper have no certificates.
+    let none = DaemonOptions::new().plain();
+    // They send no heartbeats and shall stay up for as long as this takes.
     control
-        .start(&DaemonOptions::new().args(["--node-timeout", "10m"]))
+        .start(&none.clone().args(["--node-timeout", "10m"]))
         .await?;
     host.start_runtime(&none).await?;
     host.spawn(Daemon::Agent, &none)?;
