@@ -1,5 +1,7 @@
 //! Which path carried a probe.
 
+use std::time::Duration;
+
 use mesh_client::mesh::{CarriedBy, PingRequest};
 use mesh_testbed::{DaemonOptions, PingOptions, UdpFlow, UdpFlowOptions, ping};
 
@@ -143,7 +145,8 @@ async fn containers_here_and_there_are_asked_by_their_addresses() {
     }
 }
 
-/// Prints how long a probe takes beside what containers measure themselves, in one run. The figures are for a reader.
+/// Prints how long a probe takes beside what containers measure of each other and of that endpoint, in one run. The figures are
+/// for a reader.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_probe_takes_is_printed_beside_a_ping_between_containers() {
     let pair = Pair::start(&DaemonOptions::new()).await;
@@ -151,41 +154,37 @@ async fn what_a_probe_takes_is_printed_beside_a_ping_between_containers() {
     wait_endpoint(a, "10.42.1.254", true).await;
     wait_endpoint(b, PROBES_B, true).await;
     wait_fast(a, PROBES_B).await;
-    let (mut probes, mut containers) = (Vec::new(), Vec::new());
-    for _ in 0..5 {
-        let pinged = ping_with(
-            a,
-            PingRequest {
-                count: 20,
-                ..three(PROBES_B)
-            },
-        )
-        .await
-        .unwrap();
-        assert_eq!(pinged.ways().len(), 20);
-        probes.extend(pinged.pongs.iter().map(|pong| pong.round_trip_ns));
-        let options = PingOptions {
-            count: 20,
-            ..PingOptions::default()
-        };
-        let to = pair.b.address();
-        let report = ping(pair.a.netns(), to, options).await.unwrap();
-        containers.extend(
-            report
-                .round_trips()
-                .map(|it| u64::try_from(it.as_nanos()).unwrap()),
-        );
-    }
-    let median = |times: &mut Vec<u64>| {
-        times.sort_unstable();
-        times[times.len() / 2]
+    let options = PingOptions {
+        count: 20,
+        ..PingOptions::default()
     };
-    let (probe, container) = (median(&mut probes), median(&mut containers));
-    assert!(probe > 0 && container > 0);
+    let [mut probes, mut containers, mut to_endpoint] = [const { Vec::new() }; 3];
+    for _ in 0..5 {
+        let request = PingRequest {
+            count: 20,
+            ..three(PROBES_B)
+        };
+        let pinged = ping_with(a, request).await.unwrap();
+        assert_eq!(pinged.ways().len(), 20);
+        let times = pinged.pongs.iter().map(|pong| pong.round_trip_ns);
+        probes.extend(times.map(Duration::from_nanos));
+        let report = ping(pair.a.netns(), pair.b.address(), options)
+            .await
+            .unwrap();
+        containers.extend(report.round_trips());
+        let report = ping(pair.a.netns(), PROBES_B.parse().unwrap(), options).await;
+        to_endpoint.extend(report.unwrap().round_trips());
+    }
+    let [probe, container, endpoint] =
+        [&mut probes, &mut containers, &mut to_endpoint].map(|times| {
+            times.sort_unstable();
+            times[times.len() / 2]
+        });
+    let ratio = |time: Duration| time.as_secs_f64() / container.as_secs_f64();
     println!(
-        "median of 100: probe {} us, container to container {} us, ratio {:.2}",
-        probe / 1000,
-        container / 1000,
-        probe as f64 / container as f64
+        "medians of 100: container to container {container:?}, container to endpoint {endpoint:?} ({:.2}), probe \
+         {probe:?} ({:.2})",
+        ratio(endpoint),
+        ratio(probe)
     );
 }
