@@ -170,8 +170,11 @@ fn what_the_agent_finds_is_shown_by_the_control_plane_until_it_is_over() {
     let directory = tempfile::tempdir().unwrap();
     let control = Control::start(directory.path(), None);
     let mut node = Node::new(1);
-    let agent = node.agent(&control, &["--heartbeat-interval", "200ms"]);
+    let quick = ["--heartbeat-interval", "200ms", "--sync-interval", "200ms"];
+    let agent = node.agent(&control, &quick);
     let url = format!("http://127.0.0.1:{}/api/traffic", control.port);
+    // Whoever makes a client has to have one, also where no TLS is spoken. Fails if another test was first.
+    let _another = rustls::crypto::ring::default_provider().install_default();
     let shown = || -> serde_json::Value {
         let asked = server().block_on(async { reqwest::get(&url).await?.json().await });
         let asked: serde_json::Value = asked.unwrap();
