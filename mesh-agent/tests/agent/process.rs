@@ -21,7 +21,7 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
-    fake_control_plane::{FakeControlPlane, server},
+    fake_control_plane::FakeControlPlane,
     fake_runtime::FakeRuntime,
     wait::{DEADLINE, holds},
 };
@@ -190,7 +190,12 @@ impl Agent {
     /// Asks it how it fares.
     pub(crate) fn asked(&self) -> Result<AgentStatus, AgentClientError> {
         let socket = self.socket.as_deref().unwrap();
-        server().block_on(async { AgentClient::connect(socket).await?.status().await })
+        let asking = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        asking
+            .unwrap()
+            .block_on(async { AgentClient::connect(socket).await?.status().await })
     }
 
     /// How it fares, once it tells.

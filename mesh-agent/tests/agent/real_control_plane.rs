@@ -1,6 +1,6 @@
 //! The agent against the real control plane.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use crate::{
     control::{Control, Node},
@@ -171,10 +171,16 @@ fn what_the_agent_finds_is_shown_by_the_control_plane_until_it_is_over() {
     let directory = tempfile::tempdir().unwrap();
     let control = Control::start(directory.path(), None);
     let mut node = Node::new(1);
-    let agent = node.agent(&control, &["--heartbeat-interval", "200ms"]);
+    let quick = ["--heartbeat-interval", "200ms", "--sync-interval", "200ms"];
+    let agent = node.agent(&control, &quick);
     let url = format!("http://127.0.0.1:{}/api/traffic", control.port);
+    // Whoever makes a client has to have one, also where no TLS is spoken. Fails if another test was first.
+    let _another = rustls::crypto::ring::default_provider().install_default();
+    let (asking, client) = (server(), reqwest::Client::new());
     let shown = || -> serde_json::Value {
-        let asked = server().block_on(async { reqwest::get(&url).await?.json().await });
+        // Others run beside, which this is not to hold up.
+        std::thread::sleep(Duration::from_millis(50));
+        let asked = asking.block_on(async { client.get(&url).send().await?.json().await });
         let asked: serde_json::Value = asked.unwrap();
         asked["nodes"][0]["data_plane"].clone()
     };
