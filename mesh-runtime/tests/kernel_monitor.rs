@@ -120,7 +120,7 @@ async fn what_the_programs_carry_leave_and_drop_is_told_with_its_reason_in_eithe
         let dropped = json!({
             "verdict": "dropped", "path": "fast", "reason": "unknown_vtep", "source": b, "destination": a,
             "destination_port": 7777, "source_port": 4444, "protocol": "udp",
-            "outer_source": pair.stranger().address().to_string(),
+            "outer_source": pair.stranger().address().to_string(), "peer": "",
         });
         monitor.wait_for(dropped).await;
         let (code, said) = monitor.end_by(Some(Signal::SIGINT)).await;

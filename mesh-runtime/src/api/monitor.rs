@@ -48,10 +48,7 @@ pub(super) async fn begin(
     let drops_only = look.drops_only;
     let looking = ask(commands, |reply| Command::Monitor { look, reply })
         .await?
-        .map_err(|refusal| match refusal.for_now {
-            true => Status::unavailable(refusal.to_string()),
-            false => Status::invalid_argument(refusal.to_string()),
-        })?;
+        .map_err(|refusal| Status::invalid_argument(refusal.to_string()))?;
     let reading = Reading {
         looking,
         drops_only,

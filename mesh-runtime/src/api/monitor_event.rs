@@ -40,8 +40,14 @@ pub(crate) struct Seen {
 }
 
 impl Names {
-    /// The peer that a packet is from or to.
-    fn peer_of(&self, outer_source: IpAddr, inner: [IpAddr; 2]) -> Option<(&Ipv4Net, &Peer)> {
+    /// The peer that a packet is from or to. Whom it says it is from may be a lie: who sent it from the underlay is known
+    /// by the address it came from, and what a container sent is for whom it says and no more.
+    fn peer_of(
+        &self,
+        program: Option<EventProgram>,
+        outer_source: IpAddr,
+        [source, destination]: [IpAddr; 2],
+    ) -> Option<(&Ipv4Net, &Peer)> {
         let in_subnet = |address: IpAddr| match address {
             IpAddr::V4(address) => self
                 .peers
@@ -49,15 +55,16 @@ impl Names {
                 .find(|(subnet, _)| subnet.contains(&address)),
             IpAddr::V6(_) => None,
         };
-        // Whom it says it is from may be a lie; whoever sent it is a peer by the address it sends from.
-        let sender = || {
-            self.peers
+        match program {
+            Some(EventProgram::Decapsulate) if is_known(outer_source) => self
+                .peers
                 .iter()
-                .find(|it| IpAddr::V4(it.1.address) == outer_source)
-        };
-        sender()
-            .or_else(|| in_subnet(inner[0]))
-            .or_else(|| in_subnet(inner[1]))
+                .find(|it| IpAddr::V4(it.1.address) == outer_source),
+            Some(
+                EventProgram::Encapsulate | EventProgram::CatchAll | EventProgram::CountEgress,
+            ) => in_subnet(destination),
+            Some(EventProgram::Decapsulate | EventProgram::SafetyNet) | None => in_subnet(source),
+        }
     }
 
     /// What a program told, at that many nanoseconds since 1970.
@@ -72,7 +79,7 @@ impl Names {
         let program = EventProgram::ALL
             .into_iter()
             .find(|program| *program as u8 == event.program);
-        let peer = self.peer_of(outer_source, [source, destination]);
+        let peer = self.peer_of(program, outer_source, [source, destination]);
         // What the fast path took off its guards had compared with these.
         let delivered = (event.verdict == VERDICT_DELIVER
             && program == Some(EventProgram::Decapsulate))
@@ -297,9 +304,19 @@ mod tests {
         );
         let stranger = PacketEvent {
             outer_source: mapped([192, 0, 2, 9]),
-            inner_source: mapped([10, 43, 9, 9]),
+            inner_source: mapped([10, 42, 2, 5]),
             ..lie
         };
         assert_eq!(names().of_program(&stranger, 1).peer, "");
+        // A container of this node that says it is another node's.
+        let forged = PacketEvent {
+            inner_source: mapped([10, 42, 2, 5]),
+            ..event(
+                EventProgram::Encapsulate,
+                VERDICT_DROP,
+                DropReason::SpoofedAddress as u32,
+            )
+        };
+        assert_eq!(names().of_program(&forged, 1).peer, "");
     }
 }

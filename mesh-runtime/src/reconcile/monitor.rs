@@ -84,6 +84,8 @@ pub(super) struct Monitors {
 #[derive(Debug)]
 struct Monitor {
     listener: Listener,
+    /// Whether the programs' events reach it.
+    listens: bool,
     watched: Watched,
     seen: watch::Sender<Arc<Seen>>,
     /// What had not been told of when it began.
@@ -122,18 +124,17 @@ impl Reconciler {
         }));
         let mut notes = Vec::new();
         match &self.fast_path {
-            FastPathSlot::Open(open) => open.fast_path.listen(listener.clone()),
+            FastPathSlot::Open(_) => {}
             FastPathSlot::Unavailable(reason) => notes.push(format!(
                 "no programs on this node ({reason}): only what our rules drop is seen"
             )),
             FastPathSlot::Unopened | FastPathSlot::Opening(_) => {
-                return Err(Refusal::for_now(
-                    "the programs are being loaded: try again in a moment",
-                ));
+                notes.push("the programs are being loaded: they tell in a moment".to_owned());
             }
         }
         self.monitors.all.push(Monitor {
             listener,
+            listens: false,
             watched,
             seen: sender,
             before,
@@ -194,7 +195,13 @@ impl Reconciler {
         let watched = watched.reduce(Watched::and);
         self.monitors.due = watched.map(|_| Instant::now() + PACE);
         match &mut self.fast_path {
-            FastPathSlot::Open(open) => open.fast_path.watch(watched, LONGEST),
+            FastPathSlot::Open(open) => {
+                for one in self.monitors.all.iter_mut().filter(|one| !one.listens) {
+                    open.fast_path.listen(one.listener.clone());
+                    one.listens = true;
+                }
+                open.fast_path.watch(watched, LONGEST)
+            }
             _ => Ok(()),
         }
     }

@@ -62,7 +62,13 @@ impl Walk<'_> {
         };
         let frame = self.frame(from, to);
         self.others_programs(port, true);
-        match self.program(Program::Encapsulate, port, &frame, &[&how], false)? {
+        let peer = facts.peer_entry();
+        let way = facts
+            .outer
+            .as_ref()
+            .map_or("", |route| route.entry.as_str());
+        let evidence = [how.as_str(), &peer, way];
+        match self.program(Program::Encapsulate, port, &frame, &evidence, false)? {
             Step::Carried(Redirect::Neighbour { link, .. }) => return self.sent_by_program(link),
             Step::Carried(Redirect::Container { .. }) | Step::Left => {}
         }
@@ -101,7 +107,9 @@ impl Walk<'_> {
             };
             // Whoever is behind it speaks with its own, whatever its address.
             let from = facts.mac_behind(link.index).unwrap_or([2, 0, 0, 0, 0, 1]);
-            let how = format!("asked about {name}, behind which is {}", mac(from));
+            let known = facts.container(source);
+            let known = known.map_or_else(String::new, |(.., how)| format!("; {how}"));
+            let how = format!("asked about {name}, behind which is {}{known}", mac(from));
             return Some((link.index, from, how));
         }
         match facts.container(source) {

@@ -81,6 +81,24 @@ impl Facts {
         Some((*address, name))
     }
 
+    /// What the programs know of the peer, for people; nothing where none is concerned.
+    pub(crate) fn peer_entry(&self) -> String {
+        let (Some(node), Some(_)) = (&self.node, self.peer()) else {
+            return String::new();
+        };
+        let address = match self.destination {
+            Party::Peer(_) => self.question.destination,
+            _ => self.question.source,
+        };
+        match node.peer(address) {
+            Some(peer) => format!(
+                "map peers: the subnet of {address} is at {}",
+                Ipv4Addr::from(peer.address)
+            ),
+            None => format!("map peers: nothing for {address}"),
+        }
+    }
+
     /// How a peer is called: by its name, if it has one.
     pub(crate) fn peer_name(&self) -> String {
         match self.peer() {

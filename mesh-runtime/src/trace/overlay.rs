@@ -178,7 +178,13 @@ impl Walk<'_> {
             Some(node) => self.vxlan_frame(node, outer_source),
             None => Vec::new(),
         };
-        match self.program(Program::Decapsulate, link, &frame, &[&evidence], false)? {
+        let (peer, known) = (
+            facts.peer_entry(),
+            facts.container(facts.question.destination),
+        );
+        let known = known.map_or_else(String::new, |(.., how)| how);
+        let evidence = [evidence.as_str(), &peer, &known];
+        match self.program(Program::Decapsulate, link, &frame, &evidence, false)? {
             Step::Carried(Redirect::Container { link }) => {
                 self.path = "fast";
                 return self.by_link(link, "the container's port");
