@@ -51,6 +51,15 @@ pub(crate) enum NoRuntime {
     CannotTell(anyhow::Error),
 }
 
+/// The same of the agent.
+#[derive(Debug)]
+pub(crate) enum NoAgent {
+    /// Nobody serves there, or nobody answers.
+    Down(AgentClientError),
+    /// It may be there, and cannot be asked.
+    CannotTell(anyhow::Error),
+}
+
 impl NoRuntime {
     /// For whoever needs it.
     pub(crate) fn into_error(self) -> anyhow::Error {
@@ -85,11 +94,21 @@ impl Place {
     }
 
     /// What the agent says of itself, or why it does not.
-    pub(crate) async fn agent(&self) -> Result<AgentStatus, AgentClientError> {
-        AgentClient::connect(&self.agent_socket)
-            .await?
-            .status()
-            .await
+    pub(crate) async fn agent(&self) -> Result<AgentStatus, NoAgent> {
+        let told = async {
+            AgentClient::connect(&self.agent_socket)
+                .await?
+                .status()
+                .await
+        };
+        told.await.map_err(|error| match &error {
+            AgentClientError::Connect { reason, .. }
+                if reason.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                NoAgent::CannotTell(error.into())
+            }
+            _ => NoAgent::Down(error),
+        })
     }
 
     /// The runtime, which has to be there, by its socket.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Verdict, findings,
     output::{GOOD, age, now, printable, say, say_json, styled},
-    place::{NoRuntime, Place},
+    place::{NoAgent, NoRuntime, Place},
 };
 
 /// How often `--wait` looks.
@@ -162,11 +162,12 @@ async fn look(place: &Place) -> anyhow::Result<Status> {
             findings.extend(told.findings.iter().cloned().map(Finding::from));
             Some(self::agent(told))
         }
-        Err(error) => {
+        Err(NoAgent::Down(error)) => {
             let problem = Problem::new(&AGENT_DOWN, error.to_string());
             findings.push(Finding::of(&problem, now()));
             None
         }
+        Err(NoAgent::CannotTell(error)) => return Err(error),
     };
     Ok(status(runtime, agent, findings))
 }
