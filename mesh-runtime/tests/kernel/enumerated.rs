@@ -93,7 +93,8 @@ fn is_served(answered: &Result<(), Status>) -> bool {
         Ok(()) => true,
         Err(status) => match status.code() {
             Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => true,
-            Code::PermissionDenied | Code::Unauthenticated => false,
+            // Of a whole service that is not served at a door nothing is known there.
+            Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => false,
             // Nobody knows what that would mean.
             _ => panic!("{status:?}"),
         },
