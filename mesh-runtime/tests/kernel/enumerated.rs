@@ -93,7 +93,7 @@ fn is_served(answered: &Result<(), Status>) -> bool {
         Ok(()) => true,
         Err(status) => match status.code() {
             Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => true,
-            // The last: of a service that is not served at that door.
+            // Of a whole service that is not served at a door nothing is known there.
             Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => false,
             // Nobody knows what that would mean.
             _ => panic!("{status:?}"),
