@@ -25,7 +25,8 @@ fn tcpdump(file: &Path) -> String {
         .args(["-nn", "-r"])
         .arg(file)
         .output();
-    let output = output.expect("tcpdump is not there: apt-get install tcpdump");
+    let output =
+        output.unwrap_or_else(|error| panic!("tcpdump is not there ({error}): cargo xtask setup"));
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
