@@ -125,8 +125,7 @@ async fn a_node_is_seen_to_be_fine_and_what_is_wrong_is_named_until_it_is_mended
             .status();
         assert!(done.unwrap().success(), "ip {words}");
     };
-    ip(&format!("route del {subnet} proto 81"));
-    ip(&format!("route add blackhole {subnet} proto static"));
+    ip(&format!("route replace blackhole {subnet} proto static"));
     wait_until("a word about the route", SOON, async || {
         match codes(home).iter().any(|code| code == "foreign-route") {
             true => Ok(()),
