@@ -145,6 +145,8 @@ impl MeshDataplane for DataplaneService {
             _ => Default::default(),
         };
         let usage = self.pool.as_ref().map(Ipam::usage);
+        // One of them is the node's own, for probes.
+        let has_own = status.probe_endpoint.is_some();
         Ok(Response::new(GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             subnet: text(status.subnet),
@@ -164,7 +166,8 @@ impl MeshDataplane for DataplaneService {
             vni: status.node_settings.vni,
             grpc_address: self.tcp_address.get(),
             leased_addresses: usage.map_or(0, |usage| usage.leased),
-            address_capacity: usage.map_or(0, |usage| usage.capacity),
+            address_capacity: usage
+                .map_or(0, |usage| usage.capacity.saturating_sub(has_own.into())),
             probe_endpoint: text(status.probe_endpoint),
         }))
     }
