@@ -39,7 +39,7 @@ fn count_egress(context: TcContext) -> i32 {
     match try_count(packet) {
         Err(dropped) => Verdict::Drop(dropped).conclude(&context, EventProgram::CountEgress),
         Ok(Some(())) => {
-            watch::sent_by_kernel(packet);
+            watch::told(packet, watch::SENT_BY_KERNEL);
             TC_ACT_UNSPEC
         }
         Ok(None) => TC_ACT_UNSPEC,

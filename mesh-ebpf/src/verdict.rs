@@ -72,27 +72,25 @@ impl Verdict {
     /// Counts the verdict and turns it into what the hook understands.
     #[inline(always)]
     pub(crate) fn conclude(self, context: &TcContext, program: EventProgram) -> i32 {
-        match self {
-            Self::Redirect(action) => {
-                watch::carried(Packet::new(context), program, action);
-                action
-            }
+        let (action, what) = match self {
+            Self::Redirect(action) => (action, watch::carried(program, action)),
             Self::Pass(reason) => {
                 if let Some(passes) = PASSES.get_ptr_mut(0) {
                     // SAFETY: this CPU's own slot; programs on a hook are not interrupted by
                     // others of their kind.
                     unsafe { *(*passes).get_mut(reason) += 1 };
                 }
-                watch::passed(Packet::new(context), program, reason);
                 // The next program on the hook, or the kernel; the same value for tcx
                 // (TCX_NEXT) and for a clsact filter.
-                TC_ACT_UNSPEC
+                (TC_ACT_UNSPEC, watch::passed(program, reason))
             }
             Self::Drop(dropped) => {
                 record(&dropped, context, program);
-                TC_ACT_SHOT
+                return TC_ACT_SHOT;
             }
-        }
+        };
+        watch::told(Packet::new(context), what);
+        action
     }
 }
 
@@ -112,12 +110,12 @@ fn record(dropped: &Dropped, context: &TcContext, program: EventProgram) {
         // SAFETY: this CPU's own slot, see above.
         unsafe { (*stats).drops += 1 };
     }
-    let kind = match seen <= FIRST_EVENTS || seen & (EVENT_EVERY - 1) == 0 {
-        true => EVENT_DROP,
-        false if watch::wants_drop() => EVENT_WATCHED,
-        false => 0,
-    };
-    if kind != 0 {
+    let always = seen <= FIRST_EVENTS || seen & (EVENT_EVERY - 1) == 0;
+    if always || watch::wants_drop() {
+        let kind = match always {
+            true => EVENT_DROP,
+            false => EVENT_WATCHED,
+        };
         sample(dropped, Packet::new(context), program, kind);
     }
     debug!(

@@ -3,7 +3,7 @@
 //! Nobody does, nearly always: then a verdict costs one comparison more. The runtime says in the `watch` map until when
 //! somebody does.
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_REDIRECT};
+use aya_ebpf::bindings::TC_ACT_REDIRECT;
 use mesh_layout::{
     ETHERNET_LEN, ETHERTYPE_IPV4, EVENT_VERSION, EVENT_WATCHED, EventProgram, IPV4_LEN,
     PROTOCOL_UDP, PacketEvent, PassReason, UDP_LEN, VERDICT_DELIVER, VERDICT_FORWARD, VERDICT_PASS,
@@ -73,74 +73,77 @@ fn take_turn(watch: &Watch, drop: bool) -> bool {
     true
 }
 
-/// Tells of a packet that was redirected. `action` is what the redirecting helper returned.
+/// What is told of a packet that was redirected. `action` is what the redirecting helper returned.
 #[inline(always)]
-pub(crate) fn carried(packet: Packet, program: EventProgram, action: i32) {
+pub(crate) const fn carried(program: EventProgram, action: i32) -> u64 {
+    let what = match program {
+        EventProgram::Encapsulate | EventProgram::CatchAll => {
+            what(program, VERDICT_FORWARD, 0, ENCAPSULATED)
+        }
+        _ => what(program, VERDICT_DELIVER, 0, PLAIN),
+    };
+    what | (action as u64 & 0xff) << 56
+}
+
+/// What is told of a packet that is left to the kernel path.
+#[inline(always)]
+pub(crate) const fn passed(program: EventProgram, reason: PassReason) -> u64 {
+    let headers = match program {
+        EventProgram::Decapsulate => ENCAPSULATED,
+        _ => PLAIN,
+    };
+    what(program, VERDICT_PASS, reason as u32, headers)
+}
+
+/// What is told of a packet that the kernel is about to encapsulate.
+pub(crate) const SENT_BY_KERNEL: u64 = what(EventProgram::CountEgress, VERDICT_FORWARD, 0, PLAIN);
+
+/// Tells of a packet, if somebody looks at more than drops.
+///
+/// What is told goes by a map, out of which it comes as a number of which the verifier knows nothing: one that it knew, and
+/// saw compared, would have it go through all of [`tell`] once for each way to each verdict. As a function of its own, with such
+/// numbers, the verifier of Linux 6.1 did not come to the end of it in minutes.
+#[inline(always)]
+pub(crate) fn told(packet: Packet, what: u64) {
     if let Some(watch) = watch()
-        && watch.flags & WATCH_CARRIED != 0
-        && action == TC_ACT_REDIRECT as i32
+        && let Some(stats) = WATCH_STATS.get_ptr_mut(0)
     {
-        let (verdict, headers) = match program {
-            EventProgram::Encapsulate | EventProgram::CatchAll => (VERDICT_FORWARD, ENCAPSULATED),
-            _ => (VERDICT_DELIVER, PLAIN),
+        // SAFETY: this CPU's own slot, see above; no other program of ours looks into it between the two.
+        let what = unsafe {
+            core::ptr::write_volatile(&raw mut (*stats).telling, what);
+            core::ptr::read_volatile(&raw const (*stats).telling)
         };
-        tell(packet.skb, what(program, verdict, 0, headers));
+        if watch.flags & WATCH_CARRIED != 0 && is_told(what) {
+            tell(packet, watch, what);
+        }
     }
 }
 
-/// Tells of a packet that is left to the kernel path.
+/// Whether it has to do with the mesh, as most packets of a host do not; and of one that was to be redirected, whether it was.
 #[inline(always)]
-pub(crate) fn passed(packet: Packet, program: EventProgram, reason: PassReason) {
-    // Most packets of a host have nothing to do with the mesh.
-    if matches!(reason, PassReason::NotVxlan) {
-        return;
-    }
-    if let Some(watch) = watch()
-        && watch.flags & WATCH_CARRIED != 0
-    {
-        let headers = match program {
-            EventProgram::Decapsulate => ENCAPSULATED,
-            _ => PLAIN,
-        };
-        tell(
-            packet.skb,
-            what(program, VERDICT_PASS, reason as u32, headers),
-        );
-    }
-}
-
-/// Tells of a packet that the kernel is about to encapsulate.
-#[inline(always)]
-pub(crate) fn sent_by_kernel(packet: Packet) {
-    if let Some(watch) = watch()
-        && watch.flags & WATCH_CARRIED != 0
-    {
-        tell(
-            packet.skb,
-            what(EventProgram::CountEgress, VERDICT_FORWARD, 0, PLAIN),
-        );
-    }
+fn is_told(what: u64) -> bool {
+    const OTHERS: u64 = (VERDICT_PASS as u64) << 32 | PassReason::NotVxlan as u64;
+    let carried = what >> 32 & 0xff != VERDICT_PASS as u64 && what >> 56 != 0;
+    what & 0xff_ffff_ffff != OTHERS && (!carried || what >> 56 == TC_ACT_REDIRECT as u64)
 }
 
 /// Which headers a packet has: its own alone, or outer ones around them.
 const PLAIN: u64 = 0;
 const ENCAPSULATED: u64 = 1;
 
-/// What [`tell`] is to say, in one word: a function of its own takes no structs.
+/// What is told, in one word.
 #[inline(always)]
 const fn what(program: EventProgram, verdict: u8, reason: u32, headers: u64) -> u64 {
     headers << 48 | (program as u64) << 40 | (verdict as u64) << 32 | reason as u64
 }
 
-/// Tells, if it is whom the one who looks asks about, and the window has room. Not inlined: nearly never called, and the
-/// stack of the programs has little room.
-#[inline(never)]
-fn tell(skb: *mut __sk_buff, what: u64) {
-    let packet = Packet { skb };
-    let (Some(watch), Some(config)) = (WATCH.get(0), CONFIG.get(0)) else {
+/// Tells, if it is whom the one who looks asks about, and the window has room.
+#[inline(always)]
+fn tell(packet: Packet, watch: &Watch, what: u64) {
+    let Some(config) = CONFIG.get(0) else {
         return;
     };
-    let encapsulated = what >> 48 == ENCAPSULATED;
+    let encapsulated = what >> 48 & 0xff == ENCAPSULATED;
     let (ethernet, inner_at) = match encapsulated {
         true => (INNER_IP - ETHERNET_LEN, INNER_IP as u32),
         false => (0, OUTER_IP as u32),

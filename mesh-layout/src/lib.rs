@@ -93,7 +93,7 @@ const _: () = {
     assert!(size_of::<Config>() == 56);
     assert!(size_of::<PacketEvent>() == 104);
     assert!(size_of::<Watch>() == 24);
-    assert!(size_of::<WatchStats>() == 32);
+    assert!(size_of::<WatchStats>() == 40);
     assert!(size_of::<Drops>() == 8 * DropReason::ALL.len());
     assert!(size_of::<Passes>() == 8 * PassReason::ALL.len());
 };

@@ -38,4 +38,7 @@ pub struct WatchStats {
     pub over_budget: u64,
     /// Packets that were not told of because the ring buffer was full.
     pub lost: u64,
+    /// What is being told of: a program's note to itself. What comes out of a map is any number to the kernel's verifier, which
+    /// otherwise looks at the telling once for each thing that could be told.
+    pub telling: u64,
 }

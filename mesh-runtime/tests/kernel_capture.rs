@@ -1,7 +1,11 @@
 //! `meshctl capture`, read with tcpdump: both directions, on either path and however programs are attached. Needs root, nft
 //! and tcpdump.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "functions of tests, which may panic like tests"
+)]
 
 use std::{
     fs::File,
