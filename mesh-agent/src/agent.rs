@@ -121,6 +121,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let revocation = Revocation::new();
     let measured = settings.measured;
     measured.follow(registration.subscribe());
+    measured.count(settings.problems.clone());
     let tasks_stop = stop.child_token();
     let current = registration.subscribe();
     let control_plane = &settings.control_plane;

@@ -43,11 +43,14 @@ async fn run(options: Options) -> anyhow::Result<()> {
         "agent started"
     );
     let mut beside = JoinSet::new();
-    if let Some(door) = door
-        && let Opened::At(door, listener) = door.open().await?
-    {
-        let source = Arc::new(settings.measured.clone());
-        beside.spawn(mesh_metrics::serve(door, listener, source, stop.clone()));
+    if let Some(door) = door {
+        match door.open().await? {
+            Opened::At(door, listener) => {
+                let source = Arc::new(settings.measured.clone());
+                beside.spawn(mesh_metrics::serve(door, listener, source, stop.clone()));
+            }
+            Opened::Taken(problem) => settings.problems.raise_problem(problem),
+        }
     }
     let agent = agent::run(settings, stop.clone());
     tokio::pin!(agent);

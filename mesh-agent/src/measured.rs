@@ -15,9 +15,10 @@ use mesh_metrics::{
         common::{self, ProblemCount},
     },
 };
+use mesh_problems::Kind;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{node::Registered, peers::KnownPeers};
+use crate::{node::Registered, peers::KnownPeers, problems::Problems};
 
 /// What is measured, the same for all its clones.
 #[derive(Debug, Clone)]
@@ -26,6 +27,7 @@ pub struct Measured(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     registration: OnceLock<watch::Receiver<Option<Registered>>>,
+    problems: OnceLock<Problems>,
     state: Mutex<State>,
     beats: Counters,
     failed_beats: Counters,
@@ -58,6 +60,7 @@ impl Default for Measured {
     fn default() -> Self {
         Self(Arc::new(Inner {
             registration: OnceLock::new(),
+            problems: OnceLock::new(),
             state: Mutex::default(),
             beats: Counters::new(&HEARTBEATS).beginning_with(&[]),
             failed_beats: Counters::new(&HEARTBEAT_FAILURES).beginning_with(&[]),
@@ -70,6 +73,12 @@ impl Measured {
     pub fn follow(&self, registration: watch::Receiver<Option<Registered>>) {
         // One agent has one.
         let _followed_already = self.0.registration.set(registration);
+    }
+
+    /// Counts what is on this board from now on.
+    pub fn count(&self, problems: Problems) {
+        // One agent has one.
+        let _counted_already = self.0.problems.set(problems);
     }
 
     /// Notes that the control plane has told the list, or that it is as it was.
@@ -130,9 +139,16 @@ impl Measured {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong with this node, as far as the agent knows: nothing has a code yet.
+    /// What is wrong with this node, as far as the agent knows: at most one problem of each kind.
     fn problems(&self) -> Vec<ProblemCount> {
-        Vec::new()
+        let problems = self.0.problems.get();
+        let kinds = problems.map(Problems::kinds).unwrap_or_default();
+        let count = |kind: &'static Kind| ProblemCount {
+            code: kind.code,
+            severity: kind.severity.as_str(),
+            count: 1,
+        };
+        kinds.into_iter().map(count).collect()
     }
 }
 

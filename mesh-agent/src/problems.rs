@@ -62,6 +62,13 @@ impl Problems {
         self.lock().standing.findings()
     }
 
+    /// Which there are.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<&'static Kind> {
+        let board = self.lock();
+        board.standing.problems().map(|it| it.kind).collect()
+    }
+
     /// Whether there is such a problem.
     #[must_use]
     pub fn has(&self, kind: &'static Kind) -> bool {
