@@ -232,7 +232,7 @@ fn a_restarted_agent_without_a_list_does_not_take_the_peers_away() {
 }
 
 #[test]
-fn with_254_peers_an_agent_stays_below_20_megabytes() {
+fn with_254_peers_an_agent_has_less_than_4_megabytes_of_its_own() {
     let (control, runtime) = (FakeControlPlane::start(), FakeRuntime::start());
     for n in 2..=255 {
         control.add_peer(n);
@@ -241,8 +241,12 @@ fn with_254_peers_an_agent_stays_below_20_megabytes() {
     agent.until("254 routes", || runtime.routes().len() == 254);
     let mark = runtime.calls();
     agent.until("ten syncs", || runtime.syncs_since(mark, 254) >= 10);
+    // Of what is resident the rest is the program's file, which is much larger here than one that is optimised.
+    let own = agent.status_field("RssAnon");
     let resident = agent.status_field("VmRSS");
-    println!("resident memory with 254 peers: {resident}");
-    let kib: u64 = resident.trim_end_matches(" kB").parse().unwrap();
-    assert!(kib < 20 * 1024, "{resident}");
+    println!(
+        "memory with 254 peers: {own} of its own, {resident} with what is read of the program"
+    );
+    let kib: u64 = own.trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 4 * 1024, "{own}");
 }
