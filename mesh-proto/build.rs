@@ -9,11 +9,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     println!("cargo::rerun-if-changed={}", proto.display());
 
-    let descriptors = protox::compile(
-        ["quilt.proto", "mesh.proto", "inspect.proto", "agent.proto"],
-        [&proto],
-    )?;
+    // What a runtime serves, and tells of by reflection.
+    let runtime = ["quilt.proto", "mesh.proto", "inspect.proto"];
+    let descriptors = protox::compile(runtime, [&proto])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    let all = runtime.into_iter().chain(["agent.proto"]);
+    tonic_prost_build::configure().compile_fds(protox::compile(all, [&proto])?)?;
     Ok(())
 }

@@ -29,5 +29,5 @@ pub mod mesh {
     tonic::include_proto!("mesh");
 }
 
-/// The encoded `FileDescriptorSet` of both packages, for gRPC server reflection.
+/// The encoded `FileDescriptorSet` of what a runtime serves, for gRPC server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -101,6 +101,7 @@ async fn a_replica_that_is_frozen_for_longer_than_the_node_timeout_takes_no_node
             command
                 .env_clear()
                 .env("QUILT_MESH_METRICS_ADDR", "off")
+                .args(["--socket", "off"])
                 .args(["--control-plane", &bases, "--log-level", "debug"])
                 // Nobody is there: the control plane is what this is about.
                 .args(["--quilt-runtime", "http://127.0.0.1:9"])

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_local_and_what_no_route_leads_to_is_refused_with_the_reason() {
+    fn the_kernel_says_where_it_routes_and_by_which_entry() {
         let reader = Reader::of(NETLINK_ROUTE).unwrap();
         let to = |destination| RouteQuestion {
             destination,
@@ -204,6 +204,9 @@ mod tests {
         let route = ask(&reader, to(Ipv4Addr::LOCALHOST)).unwrap();
         assert_eq!((route.kind, route.link), (RouteKind::Local, 1));
         assert!(route.entry.starts_with("route 127.0.0."), "{}", route.entry);
-        assert!(route.entry.ends_with("table local"), "{}", route.entry);
+        // Without policy rules the kernel keeps both tables in one, and calls it the main one.
+        let tables = ["table local", "table main"];
+        let named = tables.iter().any(|table| route.entry.ends_with(table));
+        assert!(named, "{}", route.entry);
     }
 }

@@ -434,7 +434,7 @@ async fn members_of_the_sockets_group_may_call() {
 #[tokio::test]
 async fn the_port_on_loopback_can_be_closed() {
     let host = Host::new("closed").await;
-    let mut command = host.daemon_command("off", &["--grpc-addr", "off"]);
+    let mut command = host.daemon_command("off", &["--grpc-addr", "off", "--metrics-addr", "off"]);
     let mut child = command.spawn().unwrap();
     host.eventually("the socket", |host| host.socket().exists())
         .await;
