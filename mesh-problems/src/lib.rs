@@ -2,7 +2,7 @@
 //!
 //! A [`Kind`] has a code that does not change, and says what such a problem breaks and what to do. A [`Problem`] is one
 //! that was seen, with what was observed; a [`Finding`] is one that is told to others, and since when it is there. Status,
-//! logs, metrics, `meshctl doctor` and docs/PROBLEMS.md all show these.
+//! logs, metrics, `meshctl` and docs/PROBLEMS.md all show these.
 
 pub mod catalog;
 mod finding;

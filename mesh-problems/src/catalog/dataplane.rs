@@ -41,7 +41,7 @@ kinds! {
         remedy "have the policy leave out the UDP port of VXLAN if they shall use the fast path";
     KERNEL_REFUSES = "kernel-refuses", Error, "The kernel refuses a change",
         breaks "what it stands for is not in place, and is tried again",
-        remedy "see what the reason says; if it stays, tell us with meshctl bugreport";
+        remedy "see what the reason says; if it stays, report it with the log";
     KERNEL_UNREADABLE = "kernel-unreadable", Error, "The kernel's network state cannot be read",
         breaks "nothing is compared or repaired until it can",
         remedy "see what the reason says, and whether other programs (ip route) can read it";
@@ -75,5 +75,5 @@ kinds! {
         remedy "let it through, or have all nodes use another port (--vxlan-port of the control plane)";
     FAST_PATH_REFUSED = "fast-path-refused", Warning, "The fast path refuses its state",
         breaks "packets take the slower kernel path, or are not guarded by programs, until it is mended; it is tried again",
-        remedy "see what the reason says; if it stays, tell us with meshctl bugreport";
+        remedy "see what the reason says; if it stays, report it with the log";
 }

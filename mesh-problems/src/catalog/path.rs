@@ -26,7 +26,7 @@ kinds! {
         remedy "free the last address of this node's subnet, or start the runtime without --probe-endpoint off";
     FAST_PATH_SILENT = "fast-path-silent", Error, "The kernel path comes through, and what containers send does not",
         breaks "containers do not reach that peer",
-        remedy "start the runtime with --fast-path off to have the kernel path carry everything, and tell us with meshctl bugreport";
+        remedy "start the runtime with --fast-path off to have the kernel path carry everything, and report it with the log";
     KERNEL_PATH_SILENT = "kernel-path-silent", Warning, "Containers reach the peer, and the kernel path does not",
         breaks "there is nothing to fall back to when the programs are absent",
         remedy "see whether a packet filter of the host drops what comes or goes over the VXLAN device (nft list ruleset)";
