@@ -15,7 +15,7 @@ impl Reconciler {
         Measured {
             list: self.list_peers(),
             fast_path: self.fast_path_view(),
-            endpoints: self.desired.containers.endpoints.len(),
+            endpoints: self.endpoint_views().len(),
             addresses: self.registered.ipam().map(mesh_ipam::Ipam::usage),
             overlay_mtu: overlay.map_or(0, |link| link.mtu),
             last_sync: self.account.last_sync,

@@ -178,7 +178,7 @@ impl Reconciler {
         }
     }
 
-    fn endpoint_views(&self) -> Vec<EndpointView> {
+    pub(super) fn endpoint_views(&self) -> Vec<EndpointView> {
         let endpoints = self.desired.containers.endpoints.iter();
         let probes = self.observed.link_named(probe_endpoint::NAME);
         let probes = probes.filter(|link| probe_endpoint::is_ours(link));
