@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
-use hyper_util::rt::TokioIo;
 use mesh_proto::mesh::{AgentStatus, AgentStatusRequest, mesh_agent_client::MeshAgentClient};
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{
     Code, Status,
-    transport::{self, Channel, Uri},
+    transport::{self, Channel},
 };
+
+use crate::client::going_on;
 
 /// Where the agent serves unless it is told otherwise.
 pub const DEFAULT_AGENT_SOCKET: &str = "/run/quilt-mesh-agent/agent.sock";
@@ -64,22 +65,11 @@ impl AgentClient {
             Ok(connected) => connected.map_err(failed)?,
             Err(_) => return Err(AgentClientError::Silent(DEADLINE)),
         };
-        let (mut first, path) = (Some(first), socket.to_owned());
-        let connect = move |_: Uri| {
-            let (first, path) = (first.take(), path.clone());
-            async move {
-                let stream = match first {
-                    Some(first) => first,
-                    None => UnixStream::connect(path).await?,
-                };
-                Ok::<_, io::Error>(TokioIo::new(stream))
-            }
-        };
         // The name is for the protocol's header; nobody looks it up.
-        let channel = transport::Endpoint::from_static("http://agent")
+        let endpoint = transport::Endpoint::from_static("http://agent")
             .connect_timeout(DEADLINE)
-            .timeout(DEADLINE)
-            .connect_with_connector(tower::service_fn(connect))
+            .timeout(DEADLINE);
+        let channel = going_on(first, socket, endpoint)
             .await
             .map_err(|error| failed(io::Error::other(error)))?;
         Ok(Self {

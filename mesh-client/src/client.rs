@@ -158,8 +158,18 @@ pub(crate) async fn channel(
         hint: hint(&reason),
         reason,
     };
-    let mut first = Some(UnixStream::connect(socket).await.map_err(failed)?);
-    let path = socket.to_owned();
+    let first = UnixStream::connect(socket).await.map_err(failed)?;
+    let channel = going_on(first, socket, endpoint).await;
+    channel.map_err(|error| failed(io::Error::other(error)))
+}
+
+/// A channel over this connection to a socket, and over others to it once this one has ended.
+pub(crate) async fn going_on(
+    first: UnixStream,
+    socket: &Path,
+    endpoint: transport::Endpoint,
+) -> Result<Channel, transport::Error> {
+    let (mut first, path) = (Some(first), socket.to_owned());
     let connect = move |_: Uri| {
         let (first, path) = (first.take(), path.clone());
         async move {
@@ -170,10 +180,8 @@ pub(crate) async fn channel(
             Ok::<_, io::Error>(TokioIo::new(stream))
         }
     };
-    endpoint
-        .connect_with_connector(tower::service_fn(connect))
-        .await
-        .map_err(|error| failed(io::Error::other(error)))
+    let connector = tower::service_fn(connect);
+    endpoint.connect_with_connector(connector).await
 }
 
 impl<T> Client<T>
