@@ -2,9 +2,12 @@
 
 use std::{fs, net::Ipv4Addr, path::Path};
 
-use mesh_testbed::{Host, wait_until};
+use mesh_testbed::{Host, NetNs, wait_until};
 
 use crate::mesh::{SOON, ip, leases, links, owner_of, run};
+
+/// The port of the node's own endpoint for probes, which each runtime makes anew.
+const PROBE: &str = "quilt-probe";
 
 /// What a host has: interfaces, leases, entries, rules and files.
 #[derive(Debug, PartialEq)]
@@ -28,7 +31,9 @@ impl Remains {
                     .attachments
                     .contains(&format!("{port}: encapsulate"))
             };
+            let probe = links(host.netns()).into_iter().filter(|it| it == PROBE);
             let ports = status.endpoints.into_iter().map(|it| it.interface);
+            let ports = ports.chain(probe);
             let without: Vec<String> = ports.filter(|port| lacks(port)).collect();
             if fast_path.attach_mode != "tcx" || fast_path.attachments.is_empty() {
                 return Ok(());
@@ -61,6 +66,15 @@ impl Remains {
         };
         let mut files = Vec::new();
         list(host.dir(), &mut files);
+        // Pins have an interface's index in their names, and this one has another with each runtime.
+        if let Some(index) = index_of(host.netns(), PROBE) {
+            let ours = format!("-{index}-encapsulate");
+            for file in &mut files {
+                if let Some(pin) = file.strip_suffix(&ours) {
+                    *file = format!("{pin}-{PROBE}-encapsulate");
+                }
+            }
+        }
         files.sort();
         Self {
             links: links(host.netns()),
@@ -135,6 +149,16 @@ impl Remains {
             only(&before, &now)
         )
     }
+}
+
+/// The index of an interface, if there is one of this name.
+fn index_of(netns: &NetNs, name: &str) -> Option<u32> {
+    let all = ip(netns, "-oneline link show");
+    let mut lines = all
+        .lines()
+        .map(|line| line.split([':', '@']).map(str::trim));
+    let index = lines.find_map(|mut it| Some((it.next()?, it.next()?)).filter(|it| it.1 == name));
+    index.map(|(index, _)| index.parse().unwrap())
 }
 
 /// The files below a directory, pins included, but logs.

@@ -240,11 +240,11 @@ async fn ports_that_are_said_later_are_reached_until_they_are_taken_away() {
 async fn a_range_of_ports_keeps_its_offset() {
     in_modes(ALIVE, Plan::default(), async |scene| {
         let stranger = scene.pair.stranger().netns();
-        let web = Web::attach(scene.home(), &[port("tcp", 9000, 7000, 1000)]).await;
+        let web = Web::attach(scene.home(), &[port("tcp", 10_000, 7000, 1000)]).await;
         for offset in [0, 1, 999] {
             let server = Server::on(web.netns(), 7000 + offset);
             server
-                .sees(stranger, scene.home().address(), 9000 + offset)
+                .sees(stranger, scene.home().address(), 10_000 + offset)
                 .await;
         }
         assert!(!listens(stranger, scene.home().address(), 10_000));

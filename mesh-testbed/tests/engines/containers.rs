@@ -16,6 +16,11 @@ use crate::mesh::{
     wait_no_endpoint,
 };
 
+/// The port of the node's own endpoint for probes.
+const PROBE: &str = "quilt-probe";
+/// The runtime's own ports.
+const OWN: [&str; 2] = ["quilt-headroom", PROBE];
+
 /// Both containers ping each other with a program of their own, and talk both ways.
 pub(crate) async fn reach_each_other(
     one: (&Host, &Engine, &EngineContainer),
@@ -110,8 +115,11 @@ async fn containers_get_the_fast_path(engine: impl AsyncFn(&Host) -> Engine) {
         let status = host.status().await.unwrap();
         let attachments = status.fast_path.clone().unwrap().attachments;
         assert!(
-            !attachments.iter().any(|it| it.ends_with(": encapsulate")),
-            "no container, no program: {attachments:?}"
+            attachments
+                .iter()
+                .filter(|it| it.ends_with(": encapsulate"))
+                .eq(["quilt-probe: encapsulate"]),
+            "no container, no program but the node's own endpoint's: {attachments:?}"
         );
         assert_eq!(status.problems(), [""; 0]);
     }
@@ -131,6 +139,8 @@ async fn watch_for_appearance(host: &Host) -> JoinHandle<Option<Appearance>> {
     let links = Links::of(host.netns()).unwrap();
     let bridge = links.index(BRIDGE).await.unwrap().unwrap();
     let directory = host.bpffs_dir().join("quilt-mesh/links");
+    let own = links.index(PROBE).await.unwrap().unwrap();
+    let own = format!("-{own}-encapsulate");
     tokio::spawn(async move {
         let until = Instant::now() + SOON;
         let mut port = None;
@@ -140,14 +150,16 @@ async fn watch_for_appearance(host: &Host) -> JoinHandle<Option<Appearance>> {
                 let is_port = LinkAttribute::Controller(bridge);
                 let mut found = dump.await.unwrap().into_iter();
                 let found = found.any(|link| {
-                    // The runtime's own port makes containers leave room for headers.
-                    !link.attributes.contains(&headroom()) && link.attributes.contains(&is_port)
+                    // Of the runtime's own ports one makes containers leave room for headers, and one is for probes.
+                    let is_own = OWN.map(|name| LinkAttribute::IfName(name.into()));
+                    let is_own = link.attributes.iter().any(|it| is_own.contains(it));
+                    !is_own && link.attributes.contains(&is_port)
                 });
                 port = found.then(Instant::now);
             }
             let names = fs::read_dir(&directory).into_iter().flatten().flatten();
             let mut names = names.map(|link| link.file_name().into_string().unwrap());
-            if names.any(|name| name.ends_with("encapsulate")) {
+            if names.any(|name| name.ends_with("-encapsulate") && !name.ends_with(&own)) {
                 let program = Instant::now();
                 let port = port.unwrap_or(program);
                 return Some(Appearance { port, program });
@@ -156,10 +168,6 @@ async fn watch_for_appearance(host: &Host) -> JoinHandle<Option<Appearance>> {
         }
         None
     })
-}
-
-fn headroom() -> LinkAttribute {
-    LinkAttribute::IfName("quilt-headroom".into())
 }
 
 #[tokio::test]
