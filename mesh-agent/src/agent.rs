@@ -291,14 +291,16 @@ impl AtEnd {
     async fn tell(self, control_plane: &ControlPlane, node_id: &str, node_key: Option<String>) {
         let told = timeout(LAST_CALL_DEADLINE, async {
             match (self, node_key) {
-                (Self::Stay, _) => info!("the control plane is not told"),
+                (Self::Stay, _) => {
+                    info!(name: "control-plane-not-told", "the control plane is not told")
+                }
                 (Self::Leave, Some(node_key)) => {
                     control_plane.leave(node_id, &node_key).await?;
-                    info!(node_id, "left the mesh");
+                    info!(name: "left-mesh", node_id, "left the mesh");
                 }
                 (Self::Leave, None) => {
                     control_plane.deregister(node_id).await?;
-                    warn!(
+                    warn!(name: "node-no-key-without-cannot",
                         node_id,
                         "the node has no key, without which it cannot leave for good; it is down \
                          and keeps its subnet until an operator releases that"
@@ -306,7 +308,7 @@ impl AtEnd {
                 }
                 (Self::Stop, _) => {
                     control_plane.deregister(node_id).await?;
-                    info!(node_id, "deregistered");
+                    info!(name: "deregistered", node_id, "deregistered");
                 }
             }
             Ok::<_, ControlPlaneError>(())
@@ -317,13 +319,13 @@ impl AtEnd {
             Err(_) => format!("no answer within {LAST_CALL_DEADLINE:?}"),
         };
         match self {
-            Self::Leave => warn!(
+            Self::Leave => warn!(name: "node-not-left",
                 node_id,
                 error,
                 "the node has not left: it will be down by its missing heartbeats, and keeps its subnet; start the agent and \
                  stop it again when the control plane answers, or have an operator release the subnet"
             ),
-            Self::Stop | Self::Stay => warn!(
+            Self::Stop | Self::Stay => warn!(name: "control-plane-not-told-agent",
                 node_id,
                 error,
                 "the control plane was not told that this agent ends; it finds out by the missing heartbeats"

@@ -141,7 +141,7 @@ pub async fn run(
         if std::mem::replace(&mut last_epoch, epoch) != epoch {
             // As the heartbeats do, so that both wake the process up once.
             if let Err(error) = passes.restart() {
-                debug!(%error, "the clock goes on as it did");
+                debug!(name: "clock-steady-again", %error, "the clock goes on as it did");
             }
         }
         dataplane.overlay = wanted.overlay;
@@ -220,7 +220,7 @@ impl Dataplane {
             self.connection = None;
             self.measured.not_synced();
             if self.reasons.note(Subject::Runtime, &lost.to_string()) {
-                warn!(
+                warn!(name: "runtime-lost",
                     code = RUNTIME_LOST.code, reason = %lost,
                     "runtime lost; when it is back it is sent everything again"
                 );
@@ -232,7 +232,7 @@ impl Dataplane {
             }
         }
         if self.reasons.resolve(&Subject::Runtime) {
-            info!(routes = self.routes.acknowledged_count(), "runtime is back");
+            info!(name: "runtime-back", routes = self.routes.acknowledged_count(), "runtime is back");
         }
         self.show_findings();
     }
@@ -272,7 +272,7 @@ impl Dataplane {
             Placed::RoutesMissing => {
                 for destination in self.routes.joining(&wanted) {
                     if Instant::now() >= end {
-                        debug!("the runtime is slow; the other routes follow at the next sync");
+                        debug!(name: "runtime-slow", "the runtime is slow; the other routes follow at the next sync");
                         break;
                     }
                     self.inject(&mut runtime, destination).await?;
@@ -331,7 +331,7 @@ impl Dataplane {
             Ok(()) => {
                 self.configured = Some(own);
                 self.reasons.resolve(&Subject::OwnSubnet);
-                info!(subnet = %own, "runtime configured with the node's subnet");
+                info!(name: "runtime-configured-node-subnet", subnet = %own, "runtime configured with the node's subnet");
             }
             Err(refusal) => {
                 let reason = refusal.to_string();
@@ -339,7 +339,7 @@ impl Dataplane {
                     .reasons
                     .note(Subject::OwnSubnet, &format!("{own}: {reason}"))
                 {
-                    error!(
+                    error!(name: "runtime-not-take-node-subnet",
                         code = SUBNET_REFUSED.code, subnet = %own, reason,
                         "the runtime does not take the node's subnet: containers here are not \
                          reachable from other nodes until it does; trying again at every sync"
@@ -360,7 +360,7 @@ impl Dataplane {
             Ok(()) => {
                 self.routes.gone(destination);
                 self.reasons.resolve(&Subject::KeptRoute(destination));
-                debug!(%destination, "route removed");
+                debug!(name: "route-removed", %destination, "route removed");
             }
             Err(failure) => {
                 let reason = failure.to_string();
@@ -387,7 +387,7 @@ impl Dataplane {
                     let made = &mut self.log.routes_made_after_all;
                     made.add(|| destination.to_string());
                 } else {
-                    debug!(%destination, via_interface, "route in place");
+                    debug!(name: "route-place", %destination, via_interface, "route in place");
                 }
             }
             Err(failure) => {

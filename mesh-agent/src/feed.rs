@@ -266,7 +266,7 @@ impl Feed {
         answer: Result<NodesAnswer<'static>, ControlPlaneError>,
     ) -> Option<Instant> {
         if let Err(ControlPlaneError::Call(CallError::UnknownNode { .. })) = &answer {
-            info!("the control plane does not know this node any more");
+            info!(name: "control-plane-not-know-node", "the control plane does not know this node any more");
             self.results.revocation.revoke(asked.epoch);
             return None;
         }
@@ -362,7 +362,7 @@ struct FeedLog {
 impl FeedLog {
     fn failed(&mut self, error: &str) {
         if self.failure.note((), error) {
-            warn!(
+            warn!(name: "no-node-list",
                 code = NO_NODE_LIST.code,
                 error, "no node list; the peers stay as they are"
             );
@@ -372,17 +372,19 @@ impl FeedLog {
 
     fn answered(&mut self, question: &Question, outcome: Outcome) {
         if self.failure.resolve(&()) {
-            info!("node lists arrive again");
+            info!(name: "node-lists-arrive-again", "node lists arrive again");
         }
         self.problems.clear(&NO_NODE_LIST);
         match outcome {
-            Outcome::Current { changed } => debug!(?question, changed, "node list"),
+            Outcome::Current { changed } => {
+                debug!(name: "node-list", ?question, changed, "node list")
+            }
             Outcome::Diverged if !self.diverged => {
-                warn!("the copy of the node list is not the control plane's; fetching all of it");
+                warn!(name: "copy-node-list-not-control", "the copy of the node list is not the control plane's; fetching all of it");
             }
             // Once may be: a replica that is behind, or an answer that was lost.
             Outcome::Diverged => {
-                debug!(
+                debug!(name: "copy-node-list-diverged-again",
                     code = NODE_LIST_DIVERGES.code,
                     "the copy of the node list diverged again"
                 );
@@ -390,7 +392,7 @@ impl FeedLog {
                     "changes did not lead to what the list is proved to be, several times in a row";
                 self.problems.raise(&NODE_LIST_DIVERGES, observed);
             }
-            Outcome::Lagging if !self.lagging => info!(
+            Outcome::Lagging if !self.lagging => info!(name: "control-plane-replica-older-node",
                 "this control plane replica has an older node list than was seen already; \
                  waiting for it to catch up"
             ),

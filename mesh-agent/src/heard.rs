@@ -62,7 +62,7 @@ impl Ears {
         let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
         let news = clocks.compare(ours, theirs);
         match news {
-            Some(News::Differ) => warn!(
+            Some(News::Differ) => warn!(name: "host-clock-control-plane-show",
                 code = CLOCKS_DIFFER.code,
                 ours = shown(ours),
                 theirs = shown(theirs),
@@ -70,7 +70,7 @@ impl Ears {
                 "this host's clock and the control plane's show different times: set the wrong one, before certificates \
                  count as expired"
             ),
-            Some(News::Agree) => info!(
+            Some(News::Agree) => info!(name: "host-clock-control-plane-show-same",
                 ours = shown(ours),
                 theirs = shown(theirs),
                 "this host's clock and the control plane's show the same time again"
@@ -137,12 +137,14 @@ impl Notices for Ears {
             None => self.problems.clear(&INSECURE_CONTROL_PLANE),
         }
         match &why {
-            Some(why) if is_news => warn!(
+            Some(why) if is_news => warn!(name: "control-plane-lets-whoever-reaches",
                 code = INSECURE_CONTROL_PLANE.code,
                 why,
                 "the control plane lets in whoever reaches it: anybody there can change this network"
             ),
-            None if is_news => info!("the control plane lets nobody in without credentials"),
+            None if is_news => {
+                info!(name: "control-plane-lets-nobody-without", "the control plane lets nobody in without credentials")
+            }
             _ => {}
         }
         let ahead = notice.date.map(|theirs| self.compare(theirs));

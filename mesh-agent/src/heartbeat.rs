@@ -105,7 +105,7 @@ pub async fn run(
                 due.send_replace(last + interval);
                 longest_report = LONGEST_REPORT.min(interval / 2);
                 if let Err(error) = ticker.restart_every(interval) {
-                    debug!(%error, "the clock goes on as it did");
+                    debug!(name: "clock-steady-again", %error, "the clock goes on as it did");
                 }
                 continue;
             }
@@ -124,7 +124,7 @@ pub async fn run(
         let (report, findings) = heart.gather(report);
         // Not since an interval ago: this moment may be late, and the question have been asked right after the last beat.
         if report.is_none() && heart.control_plane.counted_since(before).await {
-            debug!("nothing to tell; the question counted as the heartbeat");
+            debug!(name: "nothing-tell", "nothing to tell; the question counted as the heartbeat");
             heart.lives();
             due.send_replace(next);
             continue;
@@ -180,7 +180,7 @@ impl Heart {
     /// The control plane knows that this node lives.
     fn lives(&mut self) {
         if self.failure.resolve(&()) {
-            info!("heartbeats arrive again");
+            info!(name: "heartbeats-arrive-again", "heartbeats arrive again");
         }
         self.problems.clear(&HEARTBEAT_FAILED);
         self.problems.clear(&HELD_OFF_AS_COPY);
@@ -203,7 +203,7 @@ impl Heart {
         {
             let bare = self.control_plane.heartbeat(node_id, None).await;
             if bare.is_ok() {
-                warn!(
+                warn!(name: "control-plane-not-take-what",
                     code = REPORT_REFUSED.code, %error, peers = report.peers.len(), beats = REFUSED_BEATS,
                     "the control plane does not take what the heartbeat carries; the next ones carry nothing"
                 );
@@ -217,14 +217,14 @@ impl Heart {
         self.measured.beat(beat.is_ok());
         match beat {
             Ok(()) => {
-                debug!("heartbeat");
+                debug!(name: "heartbeat", "heartbeat");
                 if carries && self.silent_beats == 0 {
                     self.told = Some(findings);
                 }
                 self.lives();
             }
             Err(ControlPlaneError::Call(CallError::UnknownNode { .. })) => {
-                warn!(
+                warn!(name: "control-plane-not-know-node",
                     node_id,
                     "the control plane does not know this node any more"
                 );
@@ -235,7 +235,7 @@ impl Heart {
             }
             Err(ControlPlaneError::Call(CallError::Copy { detail, .. })) => {
                 if self.failure.note((), &detail) {
-                    error!(
+                    error!(name: "host-held-off",
                         code = HELD_OFF_AS_COPY.code,
                         reason = detail.trim(),
                         "this host is held off: another one is this node; its peers stay as they are"
@@ -247,7 +247,7 @@ impl Heart {
             Err(error) => {
                 let error = error.to_string();
                 if self.failure.note((), &error) {
-                    warn!(
+                    warn!(name: "heartbeat-failed",
                         code = HEARTBEAT_FAILED.code,
                         error, "heartbeat failed; the next one follows"
                     );

@@ -35,11 +35,11 @@ pub async fn held(runtime: &RuntimeAddress) -> Held {
             overlay_mtu: mtu(status.overlay_mtu.into()),
         },
         Ok(Err(reason)) => {
-            debug!(%reason, "the runtime does not say which subnet this node holds");
+            debug!(name: "runtime-not-say-subnet-node", %reason, "the runtime does not say which subnet this node holds");
             Held::default()
         }
         Err(_) => {
-            debug!("the runtime does not say within {DEADLINE:?} which subnet this node holds");
+            debug!(name: "runtime-not-say-within", "the runtime does not say within {DEADLINE:?} which subnet this node holds");
             Held::default()
         }
     }

@@ -98,7 +98,7 @@ pub async fn run(
     let mut unreachable = control_plane.unreachable();
     let mut changes = listen()
         .inspect_err(
-            |error| debug!(%error, "changes of addresses are not heard: looking now and then"),
+            |error| debug!(name: "changes-addresses-not-heard", %error, "changes of addresses are not heard: looking now and then"),
         )
         .ok();
     let mut pauses = backon::BackoffBuilder::build(retry::until_found());
@@ -156,13 +156,13 @@ impl Seen {
             Ok(found) => found,
             // No route, no name: an address that cannot be found is not another address.
             Err(reason) if before.is_some() => {
-                debug!(%reason, "cannot look up this node's address");
+                debug!(name: "cannot-look-up-node-address", %reason, "cannot look up this node's address");
                 return false;
             }
             Err(reason) => {
                 let reason = reason.to_string();
                 if self.missing.note((), &reason) {
-                    warn!(
+                    warn!(name: "waiting-node-address-found-out",
                         code = NODE_ADDRESS_UNKNOWN.code,
                         reason,
                         "waiting for this node's address, which is found out by the way to the control plane; \
@@ -178,13 +178,15 @@ impl Seen {
         });
         let (control_plane, now) = (found.control_plane, found.address);
         match before {
-            Some(before) if before != now => info!(%before, %now, "this node's address changed"),
+            Some(before) if before != now => {
+                info!(name: "node-address-changed", %before, %now, "this node's address changed")
+            }
             Some(_) if moved => {
-                info!(%control_plane, is_here = found.is_here, "the control plane's address moved");
+                info!(name: "control-plane-address-moved", %control_plane, is_here = found.is_here, "the control plane's address moved");
             }
             Some(_) => return false,
             None => {
-                info!(address = %now, %control_plane, "this node's address is found");
+                info!(name: "node-address-found", address = %now, %control_plane, "this node's address is found");
                 self.problems.clear(&NODE_ADDRESS_UNKNOWN);
                 comment_on(now, &self.problems);
                 self.published.send_replace(Some(now));
@@ -195,7 +197,7 @@ impl Seen {
         match self.control_plane.renew_connections() {
             Ok(()) => self.problems.clear(&CONNECTIONS_NOT_RENEWED),
             Err(error) => {
-                error!(
+                error!(name: "cannot-make-new-connections-control",
                     code = CONNECTIONS_NOT_RENEWED.code, %error,
                     "cannot make new connections to the control plane; restart the agent"
                 );
@@ -215,7 +217,7 @@ fn comment_on(address: Ipv4Addr, problems: &Problems) {
     if !address.is_loopback() {
         return problems.clear(&LOOPBACK_ADDRESS);
     }
-    warn!(
+    warn!(name: "other-hosts-cannot-reach-node",
         code = LOOPBACK_ADDRESS.code, host_address = %address,
         "other hosts cannot reach this node at a loopback address; give one with --host-ip"
     );
@@ -256,7 +258,7 @@ async fn changed(changes: &mut Option<TokioSocket>) {
     if let Err(error) = heard
         && error.raw_os_error() != Some(libc::ENOBUFS)
     {
-        debug!(%error, "changes of addresses are not heard any more: looking now and then");
+        debug!(name: "changes-addresses-not-heard-any", %error, "changes of addresses are not heard any more: looking now and then");
         *changes = None;
     }
 }

@@ -13,7 +13,7 @@ use tracing::info;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    options.init_logging()?;
+    let _log = options.init_logging()?;
     // One thread is enough for tasks that mostly sleep, and keeps the agent small.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,7 +35,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     let door = options.metrics.door(METRICS_PORT)?;
     let settings = options.settings()?;
-    info!(
+    info!(name: "agent-started",
         version = env!("CARGO_PKG_VERSION"),
         hostname = settings.node.hostname,
         host_ip = %settings.host_address,
@@ -56,8 +56,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     tokio::pin!(agent);
     tokio::select! {
         ended = &mut agent => return Ok(ended?),
-        _ = terminate.recv() => info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => info!("SIGINT: stopping"),
+        _ = terminate.recv() => info!(name: "sigterm-stopping", "SIGTERM: stopping"),
+        _ = interrupt.recv() => info!(name: "sigint-stopping", "SIGINT: stopping"),
     }
     stop.cancel();
     Ok(agent.await?)

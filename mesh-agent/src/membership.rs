@@ -193,7 +193,7 @@ impl Member {
         let mut earliest = i64::MIN;
         loop {
             let at = schedule::renewal(&current.presented, rand::random()).max(earliest);
-            debug!(at = shown(at), "the certificate is made anew");
+            debug!(name: "certificate-made-anew", at = shown(at), "the certificate is made anew");
             self.show(&current, at);
             let cause = self.until_due(&current, at).await;
             if cause != Cause::Due {
@@ -209,7 +209,7 @@ impl Member {
                 self.apart_until = Instant::now() + self.heartbeat_interval() * BEATS_APART;
             }
             if let Cause::Authorities(digest) = &cause {
-                info!("the mesh has other authorities; the certificate is made anew");
+                info!(name: "mesh-other-authorities", "the mesh has other authorities; the certificate is made anew");
                 self.sets
                     .ask_for(digest, current.authorities_digest.as_deref());
             }
@@ -330,7 +330,7 @@ impl Member {
                     longest = retry::LONGEST_REGISTER_PAUSE;
                 }
                 if left < schedule::Left::Nothing && self.control_plane.is_waiting() {
-                    info!("by the clock as it is now this node's certificate has not expired");
+                    info!(name: "clock-now-node-certificate-not", "by the clock as it is now this node's certificate has not expired");
                     self.log.well();
                     self.use_from_now_on(&current);
                     return Ok(current);
@@ -382,7 +382,7 @@ impl Member {
         if let Some(registered) = registered
             && registered.node_id != credentials.node_id
         {
-            warn!(
+            warn!(name: "host-another-node-now",
                 before = registered.node_id,
                 now = credentials.node_id,
                 "this host is another node now"

@@ -1,21 +1,15 @@
 //! The command line.
 
-use std::{
-    io::{self, IsTerminal as _},
-    net::Ipv4Addr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Parser, builder::BoolishValueParser};
+use mesh_log::{Log, LogOptions};
 use mesh_metrics::MetricsOptions;
 use mesh_problems::catalog::agent::NO_NODE_KEY;
 use reqwest::Url;
 use tracing::warn;
-use tracing_subscriber::{
-    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
-};
+use tracing_subscriber::filter::Targets;
 
 use crate::{
     agent::{AtEnd, Settings},
@@ -127,6 +121,10 @@ pub struct Options {
         value_parser = values::log_targets
     )]
     pub log_level: Targets,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // That would be a heading in --help.
+    pub log: LogOptions,
 
     /// Directory that holds the node's identity (files "node-key" and "node-token", and of a node that joined "node.key",
     /// "node.pem" and "ca.pem")
@@ -298,19 +296,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// Starts logging to standard error.
+    /// Starts logging to standard error, until the returned value goes.
     ///
     /// # Errors
     /// If the process logs already.
-    pub fn init_logging(&self) -> anyhow::Result<()> {
-        let stderr = tracing_subscriber::fmt::layer()
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal());
-        tracing_subscriber::registry()
-            .with(self.log_level.clone())
-            .with(stderr)
-            .try_init()
-            .context("cannot start logging")
+    pub fn init_logging(&self) -> anyhow::Result<Log> {
+        mesh_log::start(self.log.log_format, self.log_level.clone()).context("cannot start logging")
     }
 
     /// Completes the options with what the system says.
@@ -336,7 +327,7 @@ impl Options {
                 (Some(key.to_string()), token)
             }
             Err(error) => {
-                warn!(
+                warn!(name: "no-node-key",
                     code = NO_NODE_KEY.code, %error,
                     "no node key; this node is known by its host_ip"
                 );

@@ -108,7 +108,9 @@ pub async fn run(
             match round {
                 Ok(verdicts) => break Report::Verdicts { asked, verdicts },
                 // The data plane task says so.
-                Err(lost) => debug!(reason = %lost, "runtime lost; nobody is given up"),
+                Err(lost) => {
+                    debug!(name: "runtime-lost-peers-kept", reason = %lost, "runtime lost; nobody is given up")
+                }
             }
         };
     }
@@ -134,18 +136,20 @@ impl Prober {
         loop {
             match self.list().await {
                 Ok(Ok(peers)) => {
-                    debug!(peers = peers.len(), "peers found in the runtime");
+                    debug!(name: "peers-found-runtime", peers = peers.len(), "peers found in the runtime");
                     return peers;
                 }
                 Ok(Err(CallError::Unimplemented { .. })) => return KnownPeers::new(),
                 Ok(Err(failure)) => {
                     refusals += 1;
                     if refusals >= self.settings.attempts {
-                        warn!(reason = %failure, "the runtime does not say which peers it has; starting with none");
+                        warn!(name: "runtime-not-say-peers", reason = %failure, "the runtime does not say which peers it has; starting with none");
                         return KnownPeers::new();
                     }
                 }
-                Err(lost) => debug!(reason = %lost, "waiting for the runtime"),
+                Err(lost) => {
+                    debug!(name: "waiting-runtime", reason = %lost, "waiting for the runtime")
+                }
             }
             sleep(self.settings.interval.min(LONGEST_ABSENCE_PAUSE)).await;
         }
@@ -177,7 +181,7 @@ impl Prober {
             match self.keep(unless_lost(runtime.probe_peers(request).await))? {
                 Ok(answer) => {
                     if self.can_tell() {
-                        info!("the runtime can tell again which peers are alive");
+                        info!(name: "runtime-can-tell-again-peers", "the runtime can tell again which peers are alive");
                     }
                     take(&mut verdicts, &mut open, &answer);
                 }
@@ -188,7 +192,7 @@ impl Prober {
                 }
                 Err(failure) => {
                     if self.reasons.note((), &failure.to_string()) {
-                        warn!(
+                        warn!(name: "runtime-not-tell-peers-alive",
                             code = PEERS_NOT_PROBED.code, reason = %failure,
                             "the runtime does not tell which peers are alive; they are kept for the grace"
                         );

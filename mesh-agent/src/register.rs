@@ -82,7 +82,7 @@ pub fn note(overlay: &watch::Sender<Overlay>, told: Overlay) {
         changed
     });
     if changed {
-        info!(
+        info!(name: "control-plane-tells-other-settings",
             vxlan_port = told.vxlan_port,
             vni = told.vni,
             "the control plane tells other settings of the overlay"
@@ -125,9 +125,9 @@ pub async fn run(
         results.problems.clear(&NOT_REGISTERED);
         let registered = Instant::now();
         epoch += 1;
-        info!(node_id = lease.node_id, subnet = %lease.subnet, %host_ip, "registered");
+        info!(name: "registered", node_id = lease.node_id, subnet = %lease.subnet, %host_ip, "registered");
         if let Some(before) = before.filter(|before| *before != lease.subnet) {
-            warn!(
+            warn!(name: "another-subnet-leased",
                 %before, now = %lease.subnet,
                 "the control plane leased another subnet to this node; containers with \
                  addresses of the old one cannot be reached until they are recreated"
@@ -142,9 +142,9 @@ pub async fn run(
         }));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = revocation.of(epoch) => info!("registering again"),
+            () = revocation.of(epoch) => info!(name: "registering-again", "registering again"),
             changed = host_address.changed() => match changed {
-                Ok(()) => info!("registering again, with the new address"),
+                Ok(()) => info!(name: "registering-again-new-address", "registering again, with the new address"),
                 Err(_) => return,
             },
         }
@@ -176,7 +176,7 @@ async fn register(
             Err(error) => error.to_string(),
         };
         if reasons.note((), &error) {
-            warn!(
+            warn!(name: "cannot-register",
                 code = NOT_REGISTERED.code,
                 error, "cannot register; trying again until it succeeds"
             );

@@ -84,7 +84,7 @@ pub async fn run(socket: AgentSocket, sources: StatusSources, stop: Cancellation
     let (bound, listener) = match Socket::bind(&path, OpenTo::Everyone) {
         Ok(bound) => bound,
         Err(error) => {
-            info!(
+            info!(name: "no-socket-agent-could-asked",
                 code = NO_AGENT_SOCKET.code, %error,
                 "no socket on which this agent could be asked; it goes on without"
             );
@@ -109,7 +109,7 @@ pub async fn run(socket: AgentSocket, sources: StatusSources, stop: Cancellation
         ended = server => {
             let error = ended.err().map(|error| error.to_string());
             let observed = error.unwrap_or_else(|| "the server ended".to_owned());
-            info!(
+            info!(name: "agent-cannot-asked-socket-any",
                 code = NO_AGENT_SOCKET.code, error = observed,
                 "this agent cannot be asked on its socket any more; it goes on without"
             );
@@ -127,7 +127,7 @@ async fn accept(listener: &UnixListener, accepted: &mpsc::Sender<io::Result<Call
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                debug!(%error, "cannot accept a caller");
+                debug!(name: "cannot-accept-caller", %error, "cannot accept a caller");
                 sleep(PAUSE).await;
                 continue;
             }
@@ -136,7 +136,7 @@ async fn accept(listener: &UnixListener, accepted: &mpsc::Sender<io::Result<Call
         let user = stream.peer_cred().ok().map(|caller| caller.uid());
         // One too many finds its connection closed.
         let Some(place) = places.take(user) else {
-            debug!(user, "too many callers");
+            debug!(name: "too-many-callers", user, "too many callers");
             continue;
         };
         if accepted.send(Ok(Caller::new(stream, place))).await.is_err() {

@@ -85,12 +85,12 @@ impl Tokens for TokenKeeper {
         let Some(path) = &self.path else { return };
         let written = write(path, token);
         match &written {
-            Err(error) if !kept.is_failing => warn!(
+            Err(error) if !kept.is_failing => warn!(name: "token-cannot-kept",
                 code = TOKEN_NOT_KEPT.code, %error, path = %path.display(),
                 "the token cannot be kept: an agent that starts again may be taken for a copy until \
                  the node timeout has passed"
             ),
-            Ok(()) if kept.is_failing => info!("the token is kept again"),
+            Ok(()) if kept.is_failing => info!(name: "token-kept-again", "the token is kept again"),
             _ => {}
         }
         kept.is_failing = written.is_err();

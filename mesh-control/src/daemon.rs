@@ -71,7 +71,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     check_database(&options, &registry)?;
     open_authority(&options, &registry).await?;
     if let Some(why) = registry.insecure() {
-        warn!(why, "this control plane is not secure");
+        warn!(name: "control-plane-not-secure", why, "this control plane is not secure");
     }
     let host = gethostname().context("cannot tell the name of this host")?;
     let host = host.to_string_lossy().into_owned();
@@ -130,7 +130,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let serving = serve_metrics(metrics, measured, stop.clone());
     let mut metrics = tasks.spawn(serving);
     tasks.close();
-    info!(
+    info!(name: "listening",
         %address,
         database,
         cluster_cidr = %plan.cluster(),
@@ -162,7 +162,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = &mut server => Some(("the server", ended)),
         ended = &mut metrics => Some(("the metrics' server", ended)),
     };
-    info!("stopping");
+    info!(name: "stopping", "stopping");
     stop.cancel();
     // The server ends within its grace; a writer may hang on a disk that does not answer.
     if tokio::time::timeout(options.shutdown_timeout + CLOSE_DEADLINE, tasks.wait())
@@ -174,10 +174,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         );
     }
     match tokio::time::timeout(CLOSE_DEADLINE, registry.close()).await {
-        Ok(Ok(())) => info!("stopped"),
-        Ok(Err(error)) => warn!(%error, "stopped; the last heartbeats could not be written"),
+        Ok(Ok(())) => info!(name: "stopped", "stopped"),
+        Ok(Err(error)) => {
+            warn!(name: "stopped-last-heartbeats-could-not", %error, "stopped; the last heartbeats could not be written")
+        }
         Err(_) => {
-            warn!("stopped; the database did not close in time, the last heartbeats may be lost")
+            warn!(name: "stopped-database-not-close-time", "stopped; the database did not close in time, the last heartbeats may be lost")
         }
     }
     if let Some((task, ended)) = fault {
@@ -204,7 +206,7 @@ fn check_database(options: &Options, registry: &Registry) -> anyhow::Result<()> 
     if registry.credentials.stage() == Stage::Secured && !options.insecure {
         bail!("{why}; or start with --insecure");
     }
-    warn!(
+    warn!(name: "database-unprotected",
         why,
         "whoever is between here and the database can change who may join and who may ask"
     );
@@ -234,7 +236,7 @@ async fn open_authority(options: &Options, registry: &Registry) -> anyhow::Resul
     if is_needed || options.new_authority {
         return Err(error.into());
     }
-    warn!(%error, "there is no certificate authority: no host can join, and TLS is not spoken");
+    warn!(name: "no-certificate-authority", %error, "there is no certificate authority: no host can join, and TLS is not spoken");
     Ok(())
 }
 
@@ -272,6 +274,6 @@ fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        warn!(%error, "the limit of open files stays as it was, and bounds how many agents can be served");
+        warn!(name: "limit-open-files-stays-bounds", %error, "the limit of open files stays as it was, and bounds how many agents can be served");
     }
 }

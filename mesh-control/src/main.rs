@@ -1,6 +1,5 @@
 //! `quilt-mesh-control`: the control plane as a process. `--help` is the reference of its options.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -11,15 +10,20 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&options.log_level))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = EnvFilter::new(&options.log_level);
+    let log = match mesh_log::start(options.log.log_format, filter) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("quilt-mesh-control: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let done = match options.command.clone() {
         None => daemon::run(options).await,
         Some(command) => command.run(&options).await,
     };
+    // What is held back is told before anything is said past the log.
+    drop(log);
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

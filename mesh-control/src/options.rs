@@ -122,6 +122,10 @@ pub struct Options {
         value_parser = log_level)]
     pub log_level: String,
 
+    #[command(flatten)]
+    #[allow(missing_docs)] // That would be a heading in --help.
+    pub log: mesh_log::LogOptions,
+
     /// The IPv4 range that all containers have addresses from; fixed once a subnet is leased or reserved
     #[arg(long, value_name = "CIDR", env = "QUILT_MESH_CLUSTER_CIDR", default_value = "10.42.0.0/16",
         value_parser = parse_cidr)]

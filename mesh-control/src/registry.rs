@@ -276,7 +276,7 @@ impl Registry {
             Sign::Question => liveness.sign(id, now, seconds),
         };
         if beat == Some(Beat::CameUp) {
-            info!(%node_id, "node is up again");
+            info!(name: "node-up-again", %node_id, "node is up again");
             self.status_changed.notify_one();
         }
     }
@@ -324,7 +324,7 @@ pub(crate) fn hold_off(
             .as_ref()
             .map(|holder| (holder.hostname.as_str(), holder.host_ip))
             .unzip();
-        warn!(%node_id, hostname, host_ip = host_ip.map(tracing::field::display), copy_at = copy_at.map(tracing::field::display),
+        warn!(name: "copy-node-host-running-elsewhere", %node_id, hostname, host_ip = host_ip.map(tracing::field::display), copy_at = copy_at.map(tracing::field::display),
             "a copy of this node's host is running elsewhere and is held off: give it a state directory of its own");
     }
     ChangeError::Copy { holder }

@@ -133,7 +133,7 @@ impl Replica {
             && let Some(current) = other
         {
             let error = StoreError::OtherSettings { given, current };
-            error!(%error, "this replica refuses its clients, so that they ask another one");
+            error!(name: "replica-refuses-clients-they-ask", %error, "this replica refuses its clients, so that they ask another one");
         }
     }
 
@@ -171,7 +171,7 @@ impl Registry {
             replica.hears(None);
             if !std::mem::replace(&mut reported, true) {
                 let error = followed.err().map(|error| error.to_string());
-                warn!(
+                warn!(name: "connection-postgresql-lost",
                     error,
                     "the connection to PostgreSQL is lost; no node is turned down meanwhile"
                 );
@@ -198,7 +198,7 @@ impl Registry {
         replica.has_contact();
         replica.hears(Some(listener.server()));
         if std::mem::take(reported) {
-            info!("connected to PostgreSQL again; every node has a full timeout from now");
+            info!(name: "connected-postgresql-again", "connected to PostgreSQL again; every node has a full timeout from now");
         }
         let (sender, mut messages) = mpsc::channel(MOST_MESSAGES);
         // Its own task, because a message half received must not be given up for the poll.

@@ -130,7 +130,7 @@ async fn serve(
     let answer = tokio::spawn(async move {
         let answer = plugin.answer(&call, &body).await;
         if let Err(error) = &answer {
-            tracing::warn!(call, error = format!("{error:#}"), "refused");
+            tracing::warn!(name: "docker-call-refused", call, error = format!("{error:#}"), "refused");
         }
         answer
     });

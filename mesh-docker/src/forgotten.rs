@@ -77,11 +77,11 @@ impl Plugin {
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(error) => {
-                    tracing::debug!(%address, %error, "nobody can tell whether it is used");
+                    tracing::debug!(name: "docker-address-use-unknown", %address, %error, "nobody can tell whether it is used");
                     continue;
                 }
             }
-            tracing::warn!(%address, holder = held.holder, "nobody uses it, and Docker has not given it back: giving it back");
+            tracing::warn!(name: "docker-address-unused", %address, holder = held.holder, "nobody uses it, and Docker has not given it back: giving it back");
             let forgotten = Held {
                 endpoint: None,
                 released: true,

@@ -138,7 +138,7 @@ impl Plugin {
             (Ok(listed), _) => {
                 let node = read_node(&listed)?;
                 if let Err(error) = self.records.set_node(node) {
-                    tracing::warn!(%error, "the node's subnet cannot be kept");
+                    tracing::warn!(name: "node-subnet-cannot-kept", %error, "the node's subnet cannot be kept");
                 }
                 Ok(node)
             }

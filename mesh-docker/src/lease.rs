@@ -87,7 +87,7 @@ impl Plugin {
             self.undo(address, given_up).await;
             return Err(error.into());
         }
-        tracing::info!(%address, %owner, "address leased");
+        tracing::info!(name: "address-leased", %address, %owner, "address leased");
         Ok(address)
     }
 
@@ -122,7 +122,7 @@ impl Plugin {
         match confirmed {
             Err(error) if !is_absent(&error) => Err(error.into()),
             Err(error) => {
-                tracing::info!(%address, %error, "no runtime confirms the address: it is as it was written");
+                tracing::info!(name: "no-runtime-confirms-address", %address, %error, "no runtime confirms the address: it is as it was written");
                 Ok(address)
             }
             Ok(()) => Ok(address),
@@ -155,7 +155,7 @@ impl Plugin {
             holder,
         };
         self.records.held.put(address, held.clone())?;
-        tracing::warn!(%address, holder = held.holder, "an address of Docker's that was not written down here: taken over from the runtime");
+        tracing::warn!(name: "address-docker-not-written-down", %address, holder = held.holder, "an address of Docker's that was not written down here: taken over from the runtime");
         Ok(Some(held))
     }
 
@@ -187,7 +187,7 @@ impl Plugin {
         if let Some(endpoint) = &held.endpoint {
             // Docker deletes the endpoint first. This address was given to another since, or it could not tell of the end,
             // and what nobody uses is given back without a word.
-            tracing::warn!(%address, endpoint = endpoint.id, "an address is given back whose endpoint is there: it stays");
+            tracing::warn!(name: "address-given-back-whose-endpoint", %address, endpoint = endpoint.id, "an address is given back whose endpoint is there: it stays");
             return;
         }
         let released = Held {
@@ -207,7 +207,7 @@ impl Plugin {
         let finished =
             unfinished::finish(&self.records, &self.runtime, address, held.clone()).await;
         if let Err(error) = finished {
-            tracing::warn!(%address, %error, "to be undone once the runtime answers");
+            tracing::warn!(name: "undone-once-runtime-answers", %address, %error, "to be undone once the runtime answers");
             let same = |it: &Held| it.holder == held.holder;
             self.records
                 .held

@@ -86,13 +86,13 @@ impl Plugin {
         let others = self.records.networks.all(|_| true).len();
         self.records.networks.put(id.to_owned(), network)?;
         if others > 0 {
-            tracing::warn!(
+            tracing::warn!(name: "one-more-name-same-mesh",
                 network = id,
                 others,
                 "one more name of the same mesh: containers of all networks of this driver reach each other"
             );
         } else {
-            tracing::info!(network = id, "network created");
+            tracing::info!(name: "network-created", network = id, "network created");
         }
         Ok(json!({}))
     }
@@ -100,7 +100,7 @@ impl Plugin {
     pub(crate) fn delete_network(&self, request: &OfNetwork) -> anyhow::Result<Value> {
         let id = checked("NetworkID", &request.network_id)?;
         self.records.networks.remove(&id.to_owned());
-        tracing::info!(network = id, "network deleted");
+        tracing::info!(name: "network-deleted", network = id, "network deleted");
         Ok(json!({}))
     }
 

@@ -187,7 +187,7 @@ where
                     }
                     (_, read) => {
                         let error = read.err().map(|it| it.to_string());
-                        tracing::warn!(path = %path.display(), error, "a file that nobody here wrote is passed over");
+                        tracing::warn!(name: "file-nobody-here-wrote-passed", path = %path.display(), error, "a file that nobody here wrote is passed over");
                     }
                 }
             }
@@ -249,7 +249,7 @@ where
             return;
         }
         if let Err(error) = self.write(&key, &value) {
-            tracing::warn!(%error, "what is to be undone is known for as long as this process lives");
+            tracing::warn!(name: "what-undone-known-long-process", %error, "what is to be undone is known for as long as this process lives");
         }
         entries.insert(key, value);
     }
@@ -274,7 +274,7 @@ where
         entries.remove(key);
         match tokio::task::block_in_place(|| fs::remove_file(self.path(key))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path(key).display(), %error, "cannot remove the file");
+                tracing::warn!(name: "cannot-remove-file", path = %self.path(key).display(), %error, "cannot remove the file");
             }
             _ => {}
         }

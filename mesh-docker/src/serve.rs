@@ -1,8 +1,7 @@
 //! Serving Docker's calls, on a socket that systemd or this process has made.
 
 use std::{
-    fs,
-    io::{self, IsTerminal as _},
+    fs, io,
     os::unix::{fs::FileTypeExt as _, net::UnixStream},
     path::{Path, PathBuf},
     sync::Arc,
@@ -52,16 +51,15 @@ pub(crate) struct Options {
     /// How often it is looked for addresses that Docker has forgotten to give back
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600), hide = true)]
     look_every: u64,
+
+    #[command(flatten)]
+    log: mesh_log::LogOptions,
 }
 
 /// Serves until a signal says to end.
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    let _log = mesh_log::start(options.log.log_format, filter).context("no log")?;
     // Nothing that is made here is for others.
     umask(Mode::from_bits_truncate(0o077));
     // Before there are threads: it changes the environment.
@@ -93,7 +91,7 @@ async fn serve(
         }
     };
     let plugin = Arc::new(Plugin::new(records, Runtime::behind(options.runtime)));
-    tracing::info!(socket = %options.socket.display(), "serving Docker's calls");
+    tracing::info!(name: "serving-docker-calls", socket = %options.socket.display(), "serving Docker's calls");
     let over = tokio_util::sync::CancellationToken::new();
     let ended = over.clone();
     let serving = axum::serve(listener, router(plugin.clone()))
@@ -113,7 +111,7 @@ async fn serve(
     over.cancel();
     // Docker keeps connections open on which nothing comes.
     let _ = tokio::time::timeout(FAREWELL, serving).await;
-    tracing::info!("ended");
+    tracing::info!(name: "ended", "ended");
     Ok(())
 }
 

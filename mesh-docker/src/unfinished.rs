@@ -32,7 +32,7 @@ impl Told {
         // Entries are added and removed as a whole.
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !told.contains(&what) {
-            tracing::warn!(what, %error, "cannot be undone: trying again from time to time");
+            tracing::warn!(name: "cannot-undone", what, %error, "cannot be undone: trying again from time to time");
             told.insert(what);
         }
     }
@@ -66,7 +66,7 @@ pub(crate) async fn finish(
     match held.released {
         true => {
             runtime.release(&owner).await?;
-            tracing::info!(%address, %owner, "address given back");
+            tracing::info!(name: "address-given-back", %address, %owner, "address given back");
             records.held.remove_if(&address, same);
         }
         false => {
@@ -98,7 +98,7 @@ async fn forget(records: &Records, runtime: &Runtime, holder: &String) -> Result
         && let Some(owner) = owner(holder)
     {
         runtime.release(&owner).await?;
-        tracing::info!(%owner, "an address of which Docker has not heard is given back");
+        tracing::info!(name: "address-docker-not-heard-given", %owner, "an address of which Docker has not heard is given back");
     }
     records.asked.remove(holder);
     Ok(())
@@ -151,7 +151,7 @@ pub(crate) async fn keep_finishing(records: &Records, runtime: &Runtime, news: &
             if let Err(error) = finished.await
                 && !is_told
             {
-                tracing::warn!(%error, "addresses of Docker's are given back once the runtime answers");
+                tracing::warn!(name: "addresses-docker-given-back-once", %error, "addresses of Docker's are given back once the runtime answers");
                 is_told = true;
             }
             tokio::time::sleep(again.next().unwrap_or(LONGEST_PAUSE)).await;

@@ -241,7 +241,7 @@ impl Handle {
         if let Some(thread) = thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that writes leases has panicked");
+            tracing::error!(name: "thread-writes-leases-panicked", "the thread that writes leases has panicked");
         }
     }
 }

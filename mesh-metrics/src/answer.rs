@@ -69,7 +69,7 @@ pub(crate) async fn judge<B>(door: &Door, request: &Request<B>) -> Result<Wish, 
             }
             Ok(Err(error)) => {
                 // With that nobody gets in: each attempt is worth a line.
-                tracing::warn!(%error, "metrics cannot be read by anybody");
+                tracing::warn!(name: "metrics-cannot-read-anybody", %error, "metrics cannot be read by anybody");
                 return Err(TOKEN_UNREADABLE);
             }
             Err(_) => return Err(TOKEN_UNREADABLE),

@@ -41,7 +41,9 @@ impl Counters {
         match self.counted.get_metric_with_label_values(values) {
             Ok(counter) => counter.inc_by(count),
             // A defect of the caller's, of which its metric alone suffers.
-            Err(error) => tracing::debug!(%error, metric = self.definition.name, "not counted"),
+            Err(error) => {
+                tracing::debug!(name: "measure-not-counted", %error, metric = self.definition.name, "not counted")
+            }
         }
     }
 

@@ -97,7 +97,7 @@ impl Door {
                 // A free port was chosen, perhaps.
                 let at = listener.local_addr().unwrap_or(address);
                 let tls = self.certificate.is_some();
-                tracing::info!(address = %at, tls, "serving metrics");
+                tracing::info!(name: "serving-metrics", address = %at, tls, "serving metrics");
                 Ok(Opened::At(Arc::new(self), listener))
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -105,7 +105,7 @@ impl Door {
                     &METRICS_PORT_TAKEN,
                     format!("{address} is taken by another process"),
                 );
-                tracing::warn!("{problem}");
+                tracing::warn!(name: "problem", "{problem}");
                 Ok(Opened::Taken(problem))
             }
             Err(cause) => Err(DoorError::Listen { address, cause }),

@@ -85,7 +85,7 @@ pub async fn serve<S: Source>(
         match accepted {
             Ok((stream, _)) => connections.add(Arc::clone(&asked).answer(stream)),
             Err(error) => {
-                tracing::debug!(%error, "cannot accept a connection to the metrics' port");
+                tracing::debug!(name: "cannot-accept-connection-metrics-port", %error, "cannot accept a connection to the metrics' port");
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = sleep(PAUSE) => {}
@@ -148,7 +148,9 @@ impl<S: Source> Asked<S> {
         let shaken = timeout(HANDSHAKE_DEADLINE, handshake).await;
         match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => self.serve_on(TokioIo::new(stream)).await,
-            Err(error) => tracing::debug!(%error, "no handshake at the metrics' port"),
+            Err(error) => {
+                tracing::debug!(name: "no-handshake-metrics-port", %error, "no handshake at the metrics' port")
+            }
         }
     }
 

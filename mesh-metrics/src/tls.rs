@@ -63,10 +63,10 @@ impl Certificate {
         match read.map_err(TlsError::from).and_then(of) {
             Ok(config) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
-                tracing::info!("certificate and key of the metrics' port were read again");
+                tracing::info!(name: "metrics-tls-files-read", "certificate and key of the metrics' port were read again");
             }
             // They may be written one after the other: the next change is looked at as well.
-            Err(error) => tracing::warn!(
+            Err(error) => tracing::warn!(name: "metrics-tls-files-unusable",
                 %error,
                 "certificate and key of the metrics' port have changed and are of no use: those from before count on"
             ),

@@ -76,7 +76,7 @@ impl InstanceLock {
             Asked::Held => return Err(held()),
             Asked::Taken(group) => Some(group),
             Asked::Unavailable(error) => {
-                tracing::debug!(%error, "this kernel has no group of packet logs to hold (nfnetlink_log)");
+                tracing::debug!(name: "kernel-no-group-packet-logs", %error, "this kernel has no group of packet logs to hold (nfnetlink_log)");
                 None
             }
         };
@@ -95,7 +95,7 @@ impl InstanceLock {
                     _ => "it does not answer",
                 };
                 // Anybody may take the name while no runtime runs, to keep the next from starting.
-                tracing::warn!(
+                tracing::warn!(name: "process-no-runtime-holds-name",
                     who,
                     "a process that is no runtime holds the name by which runtimes of earlier versions know of each \
                      other (@quilt-mesh-runtime): going on without; end it"

@@ -2,11 +2,7 @@
 
 mod daemon;
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -35,7 +31,7 @@ fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it was");
+        tracing::warn!(name: "limit-open-files-stays", %error, "the limit of open files stays as it was");
     }
 }
 
@@ -49,13 +45,7 @@ fn run(options: &DaemonOptions) -> anyhow::Result<()> {
                 options.log_level
             )
         })?;
-    tracing_subscriber::fmt()
-        .compact()
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter)
-        .init();
+    let _log = mesh_log::start(options.log.log_format, filter)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The loop that owns all state has a thread of its own: this one is for calls, and a second would only be

@@ -265,7 +265,7 @@ impl MeshRuntime {
         drop(self.stop);
         let ended = tokio::time::timeout(SHUTDOWN_DEADLINE, self.ended.cancelled()).await;
         if ended.is_err() {
-            tracing::warn!("a change did not come to an end in time and is not waited for");
+            tracing::warn!(name: "change-not-come-end-time", "a change did not come to an end in time and is not waited for");
         }
     }
 }
@@ -340,7 +340,7 @@ impl Start {
         };
         let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
         if ended.is_err() {
-            tracing::error!(
+            tracing::error!(name: "loop-panicked",
                 "the loop has panicked: this is a defect, and what it said of it is on standard error"
             );
         }
@@ -398,7 +398,7 @@ async fn open_state(
                 "the state directory's file system does not answer within {} s",
                 OPEN_DEADLINE.as_secs()
             );
-            tracing::error!(reason, "no addresses are leased");
+            tracing::error!(name: "no-addresses-leased", reason, "no addresses are leased");
             Ok((StateWriter::new(None), Err(reason)))
         }
     }
@@ -417,7 +417,7 @@ fn read_leases(
     let reason = why.to_string();
     match Ipam::open_to_read(path, life, &io::Error::new(kind, reason.clone())) {
         Ok(ipam) => {
-            tracing::error!(
+            tracing::error!(name: "leases-can-read-not-written",
                 reason,
                 "leases can be read and not written: containers keep what they have, and nothing is leased, \
                  attached or detached until that is mended and the runtime is started anew"
@@ -425,7 +425,7 @@ fn read_leases(
             Ok(ipam)
         }
         Err(error) => {
-            tracing::error!(
+            tracing::error!(name: "leases-can-neither-written-nor",
                 reason,
                 %error,
                 "leases can neither be written nor read: what was attached loses its published ports and may \

@@ -165,7 +165,7 @@ impl ControlPlane {
             moves
         });
         if moved {
-            warn!(
+            warn!(name: "replica-failed",
                 from = %self.shared.bases[from], to = %self.shared.bases[to], %reason,
                 "control plane replica failed; using the next"
             );

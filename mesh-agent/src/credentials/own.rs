@@ -73,12 +73,12 @@ impl OwnIdentity {
                 // Nobody panics while holding it.
                 let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
                 *shown = Arc::new(contents.certified);
-                info!("this node's own certificate was read again");
+                info!(name: "node-own-certificate-read-again", "this node's own certificate was read again");
                 self.problems.clear(&OWN_CERTIFICATE_UNUSABLE);
             }
             // They may be written one after the other: the next change is looked at as well.
             Err(error) => {
-                warn!(
+                warn!(name: "node-own-certificate-changed-no",
                     code = OWN_CERTIFICATE_UNUSABLE.code, %error,
                     "this node's own certificate has changed and is of no use: that from before counts on"
                 );

@@ -94,7 +94,7 @@ impl Dataplane {
         match capabilities.settings(self.overlay) {
             Ok(settings) => {
                 if self.reasons.resolve(&Subject::Overlay) {
-                    info!("the runtime can follow the settings of the overlay");
+                    info!(name: "runtime-can-follow-settings-overlay", "the runtime can follow the settings of the overlay");
                 }
                 Ok(Some(settings))
             }
@@ -109,7 +109,7 @@ impl Dataplane {
 
     fn refuse(&mut self, reason: &str) {
         if self.reasons.note(Subject::Overlay, reason) {
-            error!(
+            error!(name: "no-peers-set-up-node",
                 code = SETTINGS_NOT_FOLLOWED.code,
                 reason, "no peers are set up on this node; trying again at every sync"
             );

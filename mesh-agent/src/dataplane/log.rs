@@ -23,28 +23,28 @@ pub(super) struct PassLog {
 impl PassLog {
     pub(super) fn say(&mut self, now: Instant) {
         if let Some(Line { count, examples }) = self.rejected.line(now) {
-            warn!(
+            warn!(name: "runtime-rejected-peers",
                 code = PEERS_REJECTED.code,
                 count,
                 %examples, "the runtime rejected peers; trying again at every sync"
             );
         }
         if let Some(Line { count, examples }) = self.routes_missing.line(now) {
-            warn!(
+            warn!(name: "no-route",
                 code = ROUTES_MISSING.code,
                 count,
                 %examples, "no route; trying again at every sync"
             );
         }
         if let Some(Line { count, examples }) = self.routes_kept.line(now) {
-            warn!(
+            warn!(name: "route-not-removed",
                 code = ROUTES_NOT_REMOVED.code,
                 count,
                 %examples, "route not removed; trying again at every sync"
             );
         }
         if let Some(Line { count, examples }) = self.routes_made_after_all.line(now) {
-            info!(count, %examples, "route is in place after all");
+            info!(name: "route-place-after-all", count, %examples, "route is in place after all");
         }
     }
 }

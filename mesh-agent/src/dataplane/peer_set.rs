@@ -85,7 +85,7 @@ impl Dataplane {
                         return Ok(Placed::WithRoutes { rejected });
                     }
                     if behind {
-                        warn!(
+                        warn!(name: "runtime-shows-later-generation-than",
                             sent,
                             applied = answer.generation,
                             "the runtime shows a later generation than this agent's; continuing above it"
@@ -132,11 +132,11 @@ impl Dataplane {
     /// Reads which peers a successful `SyncPeers` did not put in place.
     fn placed(&mut self, peers: &PeerSet, answer: &mesh::SyncPeersResponse) -> BTreeSet<Ipv4Net> {
         if self.reasons.resolve(&Subject::PeerSet) {
-            info!("the runtime takes the peer set again");
+            info!(name: "runtime-takes-peer-set-again", "the runtime takes the peer set again");
         }
         let (added, changed, removed) = (answer.added, answer.changed, answer.removed);
         if added > 0 || changed > 0 || removed > 0 {
-            info!(
+            info!(name: "peers-synchronised",
                 generation = answer.generation,
                 peers = peers.len(),
                 added,
@@ -145,7 +145,7 @@ impl Dataplane {
                 "peers synchronised"
             );
         } else {
-            debug!(
+            debug!(name: "peers-synchronised",
                 generation = answer.generation,
                 peers = peers.len(),
                 "peers synchronised"
@@ -170,7 +170,7 @@ impl Dataplane {
 
     fn peer_set_failed(&mut self, failure: &CallError) {
         if self.reasons.note(Subject::PeerSet, &failure.to_string()) {
-            warn!(
+            warn!(name: "runtime-not-take-peer-set",
                 code = PEERS_REFUSED.code,
                 reason = %failure,
                 "the runtime did not take the peer set; new peers get no route until it does; \
@@ -181,9 +181,9 @@ impl Dataplane {
 
     fn serves_fast_path(&mut self) {
         if !matches!(self.fast_path, FastPath::Served) {
-            debug!("the runtime serves mesh.MeshDataplane");
+            debug!(name: "runtime-serves-mesh-meshdataplane", "the runtime serves mesh.MeshDataplane");
             if self.said_no_fast_path {
-                info!("the runtime serves mesh.MeshDataplane now");
+                info!(name: "runtime-serves-mesh-meshdataplane-now", "the runtime serves mesh.MeshDataplane now");
             }
             self.said_no_fast_path = false;
             self.fast_path = FastPath::Served;
@@ -203,7 +203,7 @@ impl Dataplane {
         self.forget_peer_set();
         if !self.said_no_fast_path {
             self.said_no_fast_path = true;
-            warn!(
+            warn!(name: "no-fast-path",
                 code = THREE_CALL_RUNTIME.code,
                 "no fast path: this runtime serves only the three calls of quilt.QuiltRuntime; \
                  routes are injected one by one, and routes of an earlier life of this agent \

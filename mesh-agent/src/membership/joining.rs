@@ -80,7 +80,7 @@ impl Member {
         self.membership.key = Arc::clone(&kept.key);
         self.log.well();
         self.use_from_now_on(&kept);
-        info!(
+        info!(name: "another-certificate-put-into-state",
             node_id = kept.node_id,
             "another certificate was put into the state directory; it is used"
         );

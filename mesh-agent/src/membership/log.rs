@@ -44,7 +44,7 @@ impl MembershipLog {
 
     pub(super) fn joined(&mut self, joined: &Credentials) {
         self.well();
-        info!(
+        info!(name: "joined-mesh",
             node_id = joined.node_id, mesh = %joined.trust.mesh(), expires = shown(joined.presented.not_after),
             "joined the mesh"
         );
@@ -52,7 +52,7 @@ impl MembershipLog {
 
     pub(super) fn renewed(&mut self, renewed: &Credentials, cause: &Cause) {
         self.well();
-        info!(
+        info!(name: "certificate-renewed",
             node_id = renewed.node_id,
             expires = shown(renewed.presented.not_after),
             %cause,
@@ -79,7 +79,7 @@ impl MembershipLog {
         match shown {
             Ok(()) => self.problems.clear(&CERTIFICATE_UNUSABLE),
             Err(error) => {
-                error!(
+                error!(name: "certificate-cannot-shown",
                     code = CERTIFICATE_UNUSABLE.code, %error,
                     "the certificate cannot be shown; restart the agent"
                 );
@@ -91,7 +91,7 @@ impl MembershipLog {
 
     /// The agent starts with a certificate that has expired.
     pub(super) fn expired(&self, kept: &Credentials, now: i64) {
-        warn!(
+        warn!(name: "node-certificate-expired",
             code = CERTIFICATE_EXPIRED.code,
             node_id = kept.node_id,
             expired = shown(kept.presented.not_after),
@@ -108,7 +108,7 @@ impl MembershipLog {
         }
         match error.kind() {
             Some(Kind::TokenRefused) => {
-                error!(
+                error!(name: "control-plane-not-take-join",
                     code = JOIN_TOKEN_REFUSED.code, %error, hostname,
                     "the control plane does not take the join token; make another there (quilt-mesh-control token create) and \
                      start the agent with it"
@@ -117,7 +117,7 @@ impl MembershipLog {
                 self.problems.clear(&CANNOT_JOIN);
             }
             _ => {
-                warn!(code = CANNOT_JOIN.code, %error, "cannot join; trying again until it succeeds");
+                warn!(name: "cannot-join", code = CANNOT_JOIN.code, %error, "cannot join; trying again until it succeeds");
                 self.problems.raise(&CANNOT_JOIN, error.to_string());
                 self.problems.clear(&JOIN_TOKEN_REFUSED);
             }
@@ -131,7 +131,7 @@ impl MembershipLog {
             Left::Third | Left::Day | Left::Nothing => String::new(),
         };
         if !self.renewing.note(left, &reason) {
-            debug!(%error, "the certificate is not renewed yet");
+            debug!(name: "certificate-not-renewed-yet", %error, "the certificate is not renewed yet");
             return;
         }
         let expires = shown(of.presented.not_after);
@@ -157,16 +157,16 @@ impl MembershipLog {
         let code = found.map(|kind| kind.code);
         match left {
             Left::Plenty if !is_clock => {
-                info!(%error, expires, "cannot renew the certificate yet; trying again")
+                info!(name: "cannot-renew-certificate-yet", %error, expires, "cannot renew the certificate yet; trying again")
             }
             Left::Plenty | Left::Third => {
-                warn!(code, %error, expires, "cannot renew the certificate; trying again until it succeeds");
+                warn!(name: "cannot-renew-certificate", code, %error, expires, "cannot renew the certificate; trying again until it succeeds");
             }
-            Left::Day => error!(
+            Left::Day => error!(name: "cannot-renew-certificate-expires-within",
                 code, %error, expires,
                 "cannot renew the certificate, which expires within a day; trying again until it succeeds"
             ),
-            Left::Nothing => error!(
+            Left::Nothing => error!(name: "cannot-renew-certificate-expired",
                 code, %error, expires,
                 "cannot renew the certificate, which has expired: the control plane takes nothing else from this node; trying \
                  again until it succeeds"
@@ -182,7 +182,7 @@ impl MembershipLog {
         self.problems.raise_problem(problem.remedied_by(format!(
             "make a token for it there (quilt-mesh-control token create --node {hostname}) and start this agent with --join TOKEN"
         )));
-        error!(
+        error!(name: "control-plane-not-take-node",
             code = CERTIFICATE_REFUSED.code, %error,
             "the control plane does not take this node's certificate; the data plane stays as it is. To let the node in \
              again, make a token for it there (quilt-mesh-control token create --node {hostname}) and start this agent with \
@@ -194,13 +194,13 @@ impl MembershipLog {
         match saved {
             Ok(&()) => {
                 if self.saving.resolve(&()) {
-                    info!("the certificate is kept again");
+                    info!(name: "certificate-kept-again", "the certificate is kept again");
                 }
                 self.problems.clear(&CERTIFICATE_NOT_KEPT);
             }
             Err(error) => {
                 if self.saving.note((), error) {
-                    error!(
+                    error!(name: "certificate-cannot-kept",
                         code = CERTIFICATE_NOT_KEPT.code,
                         error,
                         "the certificate cannot be kept: until it is, an agent that starts again goes on with what was kept \

@@ -174,7 +174,7 @@ impl TransportOptions {
         );
         if files.have_certificate() {
             let directory = files.directory().display();
-            warn!(
+            warn!(name: "node-certificate-not-shown-over",
                 code = CERTIFICATE_NOT_SHOWN.code, %directory,
                 "this node has a certificate, which is not shown over http://; write https:// in --control-plane"
             );
@@ -228,7 +228,7 @@ fn member(
     let credentials = match (kept.credentials, &token) {
         (Ok(credentials), _) => credentials,
         (Err(unusable), Ok(Some(_))) => {
-            warn!(%unusable, "the host joins again, with the join token");
+            warn!(name: "host-joins-again", %unusable, "the host joins again, with the join token");
             None
         }
         (Err(unusable), _) => return Err(CredentialFileError::from(unusable).into()),
@@ -249,9 +249,9 @@ fn member(
     };
     match &credentials {
         Some(known) => {
-            info!(node_id = known.node_id, mesh = %known.trust.mesh(), "this host has joined before");
+            info!(name: "host-joined-before", node_id = known.node_id, mesh = %known.trust.mesh(), "this host has joined before");
         }
-        None => info!(
+        None => info!(name: "host-joins",
             by = token.as_ref().map(tracing::field::debug),
             "this host joins"
         ),

@@ -178,12 +178,16 @@ impl Found {
             return;
         }
         match now {
-            Said::Socket => info!(socket = SOCKET, "the runtime is called by its socket"),
-            Said::Loopback(reason @ NoSocket::Forbidden) => warn!(
-                code = RUNTIME_BY_LOOPBACK.code, address = LOOPBACK, socket = SOCKET, %reason,
-                "the runtime is called over loopback, and not by its socket"
-            ),
-            Said::Loopback(reason) => info!(
+            Said::Socket => {
+                info!(name: "runtime-called-socket", socket = SOCKET, "the runtime is called by its socket")
+            }
+            Said::Loopback(reason @ NoSocket::Forbidden) => {
+                warn!(name: "runtime-called-over-loopback-not",
+                    code = RUNTIME_BY_LOOPBACK.code, address = LOOPBACK, socket = SOCKET, %reason,
+                    "the runtime is called over loopback, and not by its socket"
+                )
+            }
+            Said::Loopback(reason) => info!(name: "runtime-called-over-loopback-socket",
                 address = LOOPBACK, socket = SOCKET, %reason,
                 "the runtime is called over loopback, and by its socket as soon as that is there"
             ),

@@ -39,14 +39,14 @@ impl SyncLog {
 
     pub(super) fn usable(&mut self) {
         if self.unusable.resolve(&()) {
-            info!("the node list is about this cluster again");
+            info!(name: "node-list-about-cluster-again", "the node list is about this cluster again");
         }
         self.problems.clear(&FOREIGN_NODE_LIST);
     }
 
     pub(super) fn unusable(&mut self, list: &UnusableList) {
         if self.unusable.note((), &list.to_string()) {
-            warn!(
+            warn!(name: "node-list-not-about-cluster",
                 code = FOREIGN_NODE_LIST.code,
                 reason = %list,
                 "the node list is not about this cluster; the peers stay as they are, registering again"
@@ -57,7 +57,7 @@ impl SyncLog {
 
     /// Once; the registrations that follow have lines of their own.
     pub(super) fn elsewhere(&self, listed: &str, own: Ipv4Addr) {
-        info!(
+        info!(name: "control-plane-lists-node-another",
             listed = %Excerpt(listed), %own,
             "the control plane lists this node at another address than it has; registering again"
         );
@@ -77,7 +77,7 @@ impl SyncLog {
         let now = Instant::now();
         for (rule, (code, tally)) in &mut self.broken {
             if let Some(Line { count, examples }) = tally.line(now) {
-                warn!(code, rule, count, %examples, "listed nodes are no peers");
+                warn!(name: "listed-nodes-no-peers", code, rule, count, %examples, "listed nodes are no peers");
             }
         }
         for kind in Skip::KINDS {
@@ -93,7 +93,7 @@ impl SyncLog {
     pub(super) fn changed(&mut self, before: &KnownPeers, after: &KnownPeers) {
         let changes = changes(before, after);
         if changes.len() > LOGGED_CHANGES {
-            info!(
+            info!(name: "peers-changed",
                 changes = changes.len(),
                 peers = after.len(),
                 "peers changed; --log-level debug names them"
@@ -139,22 +139,31 @@ impl Change<'_> {
         });
         // A message is a constant of the macro, and so is a level.
         macro_rules! line {
-            ($message:literal) => {
+            ($name:literal, $message:literal) => {
                 if at_info {
-                    info!(%node, %subnet, %host_address, before, listed, $message)
+                    info!(name: $name, %node, %subnet, %host_address, before, listed, $message)
                 } else {
-                    debug!(%node, %subnet, %host_address, before, listed, $message)
+                    debug!(name: $name, %node, %subnet, %host_address, before, listed, $message)
                 }
             };
         }
         match self.event {
-            Event::Joined => line!("peer joined"),
-            Event::Left => line!("peer left"),
-            Event::Replaced => line!("peer replaced: another node has its subnet"),
-            Event::Moved => line!("peer moved"),
-            Event::Doubted => line!("peer in doubt: kept while the data plane is asked"),
-            Event::Suspect => line!("peer suspect: its packets arrive, so it is kept"),
-            Event::Confirmed => line!("peer confirmed again"),
+            Event::Joined => line!("peer-joined", "peer joined"),
+            Event::Left => line!("peer-left", "peer left"),
+            Event::Replaced => line!(
+                "peer-replaced",
+                "peer replaced: another node has its subnet"
+            ),
+            Event::Moved => line!("peer-moved", "peer moved"),
+            Event::Doubted => line!(
+                "peer-in-doubt",
+                "peer in doubt: kept while the data plane is asked"
+            ),
+            Event::Suspect => line!(
+                "peer-suspect",
+                "peer suspect: its packets arrive, so it is kept"
+            ),
+            Event::Confirmed => line!("peer-confirmed", "peer confirmed again"),
         }
     }
 }

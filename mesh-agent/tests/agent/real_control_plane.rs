@@ -112,7 +112,7 @@ fn a_control_plane_that_is_killed_restarted_or_replaced_removes_no_route() {
     for (agent, node) in agents.iter().zip(&nodes) {
         // By a heartbeat or by a list, whichever comes first.
         agent.until("another registration", || {
-            agent.logged("mesh_agent::register: registered") == 2
+            agent.logged(" registered: registered") == 2
         });
         let mark = node.runtime.calls();
         agent.until("syncs go on", || node.runtime.syncs_since(mark, 2) >= 10);

@@ -80,6 +80,6 @@ pub trait Credentials: Send + Sync {
     fn refused(&self, refusal: &Refusal) {
         let Refusal { who, what, why, .. } = refusal;
         let (source, times) = (refusal.source, refusal.times);
-        warn!(%source, who, what, why, times, "refused");
+        warn!(name: "request-refused", %source, who, what, why, times, "refused");
     }
 }

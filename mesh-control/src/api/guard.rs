@@ -48,7 +48,7 @@ pub(super) async fn only_what_was_let_in(request: Request, next: Next) -> Respon
         }
         return answer;
     }
-    error!(%method, path = uri.path(), routed, "a request was led to another call than it was let in for; this is a bug");
+    error!(name: "request-led-another-call-than", %method, path = uri.path(), routed, "a request was led to another call than it was let in for; this is a bug");
     let detail =
         "this control plane does not know what this call needs, and lets nobody in; this is a bug";
     Problem::new(Kind::Forbidden, detail).into_response()

@@ -42,7 +42,7 @@ pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
-    error!(
+    error!(name: "request-made-control-plane-panic",
         panic = what,
         "a request made the control plane panic; this is a bug"
     );

@@ -109,7 +109,7 @@ fn answer_json(text: Result<Bytes, serde_json::Error>) -> Result<Response, Probl
     match text {
         Ok(json) => Ok(answer::json(json)),
         Err(error) => {
-            error!(%error, "a node list cannot be serialised; this is a bug");
+            error!(name: "node-list-cannot-serialised", %error, "a node list cannot be serialised; this is a bug");
             Err(Problem::bug())
         }
     }

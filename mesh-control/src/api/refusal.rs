@@ -59,7 +59,7 @@ impl From<CredentialError> for Problem {
             | CredentialError::Ambiguous { .. } => Self::new(Kind::TokenRefused, message),
             CredentialError::Authority(AuthorityError::Make(_))
             | CredentialError::NoRandomNumbers(_) => {
-                error!(%error, "a certificate or a secret cannot be made; this is a bug");
+                error!(name: "certificate-secret-cannot-made", %error, "a certificate or a secret cannot be made; this is a bug");
                 Self::bug()
             }
             CredentialError::Authority(_) | CredentialError::OtherKey => field("#/request"),
@@ -90,7 +90,7 @@ impl From<ChangeError> for Problem {
         let message = error.to_string();
         match error {
             ChangeError::BeatsTooSeldom { .. } => {
-                warn!(reason = message, "registration refused");
+                warn!(name: "registration-refused", reason = message, "registration refused");
                 let detail = format!(
                     "heartbeat_interval_ms: {message}. Leave --heartbeat-interval away, or start the control plane \
                      with a longer --node-timeout"
@@ -101,14 +101,14 @@ impl From<ChangeError> for Problem {
                 }])
             }
             ChangeError::AddressKept { holder, from } => {
-                warn!(%holder.node_id, holder.hostname, %holder.host_ip, from = from.map(tracing::field::display),
+                warn!(name: "registration-refused-address-kept", holder_node_id = %holder.node_id, holder_hostname = holder.hostname, holder_host_ip = %holder.host_ip, from = from.map(tracing::field::display),
                     "registration refused: the address is kept for a node that is down");
                 Self::new(Kind::AddressKept, message).held_by(holder.into())
             }
             ChangeError::AddressRemembered {
                 address, holder, ..
             } => {
-                warn!(%holder.node_id, holder.hostname, host_ip = %address,
+                warn!(name: "registration-refused-address-remembered", holder_node_id = %holder.node_id, holder_hostname = holder.hostname, host_ip = %address,
                     "registration refused: the address is remembered as that of a node that the database has lost");
                 Self::new(Kind::AddressKept, message).held_by(problem::Holder {
                     host_ip: Some(address),
@@ -117,7 +117,7 @@ impl From<ChangeError> for Problem {
                 })
             }
             ChangeError::InUse { clash, holder } => {
-                warn!(%holder.node_id, holder.hostname, %holder.host_ip, ?clash, "registration refused: in use");
+                warn!(name: "registration-refused-in-use", holder_node_id = %holder.node_id, holder_hostname = holder.hostname, holder_host_ip = %holder.host_ip, ?clash, "registration refused: in use");
                 let advice = match clash {
                     Clash::Address | Clash::AddressUnproven => {
                         "give this host another address. If it is that node and lost its state, it is let in once that has been \
@@ -136,7 +136,7 @@ impl From<ChangeError> for Problem {
                 held_by_down_nodes,
                 ..
             } => {
-                warn!(
+                warn!(name: "registration-refused-no-subnet",
                     subnets,
                     reserved, held_by_down_nodes, "registration refused: no subnet is free"
                 );
@@ -160,7 +160,7 @@ impl From<ChangeError> for Problem {
                 }
             }
             ChangeError::NeedsCertificate(holder) => {
-                warn!(
+                warn!(name: "registration-refused-no-certificate",
                     reason = message,
                     "registration refused: it needs a certificate"
                 );
@@ -171,7 +171,7 @@ impl From<ChangeError> for Problem {
                 }
             }
             ChangeError::OtherName { .. } => {
-                warn!(
+                warn!(name: "registration-refused-token-of-another",
                     reason = message,
                     "registration refused: the join token was made for another name"
                 );
@@ -201,10 +201,10 @@ impl From<ChangeError> for Problem {
 impl From<&StoreError> for Problem {
     fn from(error: &StoreError) -> Self {
         if matches!(error, StoreError::Statement(_)) {
-            error!(%error, "the database refused a statement; this is a bug");
+            error!(name: "database-refused-statement", %error, "the database refused a statement; this is a bug");
             return Self::bug();
         }
-        warn!(%error, "a request needs the database, which is unavailable");
+        warn!(name: "request-needs-database-unavailable", %error, "a request needs the database, which is unavailable");
         Self::new(Kind::DatabaseUnavailable, error.to_string())
     }
 }

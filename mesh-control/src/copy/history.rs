@@ -167,7 +167,7 @@ impl Registry {
             self.apply(&mut memory, read);
             self.copy.feed.there_is_news();
         }
-        warn!(
+        warn!(name: "database-another-history-than-read",
             stood_at = stood.revision,
             revision,
             nodes,

@@ -201,7 +201,7 @@ impl Registry {
     /// next change, or the writer's next turn, brings it.
     pub(crate) async fn catch_up(&self) {
         if let Err(error) = self.try_catch_up().await {
-            warn!(%error, "a change was stored, but the node list does not show it yet");
+            warn!(name: "change-stored-but-node-list", %error, "a change was stored, but the node list does not show it yet");
         }
     }
 

@@ -154,7 +154,7 @@ impl Registry {
                 _ = interval.tick() => self.keep(&mut gathered, &mut failing).await,
                 _ = forget.tick() => {
                     if let Err(error) = self.forget_old(days).await {
-                        warn!(%error, "what is old in the audit cannot be forgotten now");
+                        warn!(name: "what-old-audit-cannot-forgotten", %error, "what is old in the audit cannot be forgotten now");
                     }
                 }
                 () = stop.cancelled() => {
@@ -171,7 +171,7 @@ impl Registry {
         let (entries, mut lost) = gathered.take();
         lost += self.audit.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            warn!(
+            warn!(name: "more-refused-done-than-audit",
                 entries = lost,
                 "more was refused or done than the audit keeps; those are not in it"
             );
@@ -189,7 +189,7 @@ impl Registry {
                 times,
                 ..
             } = entry;
-            info!(who, source, action, subject, outcome, times, "audit");
+            info!(name: "audit", who, source, action, subject, outcome, times, "audit");
         }
         let kept = async {
             let _turn = self.turn.lock().await;
@@ -198,7 +198,7 @@ impl Registry {
         match kept.await {
             Ok(()) => *failing = false,
             Err(error) if !std::mem::replace(failing, true) => {
-                warn!(%error, "the audit cannot be kept; it is in the log alone");
+                warn!(name: "audit-cannot-kept", %error, "the audit cannot be kept; it is in the log alone");
             }
             Err(_) => {}
         }

@@ -264,7 +264,7 @@ impl Registry {
                 if let Err(error) = std::fs::remove_file(file)
                     && error.kind() != io::ErrorKind::NotFound
                 {
-                    warn!(%error, file = %file.display(), "cannot remove the file of an authority that is not used");
+                    warn!(name: "cannot-remove-file-authority-not", %error, file = %file.display(), "cannot remove the file of an authority that is not used");
                 }
                 self.authorities.have(file, Vec::new());
             }
@@ -275,9 +275,9 @@ impl Registry {
         }
         self.finish_credentials(change).await?;
         if let Some(signs) = self.credentials.signs() {
-            info!(authority = %signs, file = %file.display(), "this mesh has a certificate authority of its own; keep its file");
+            info!(name: "mesh-certificate-authority-own", authority = %signs, file = %file.display(), "this mesh has a certificate authority of its own; keep its file");
             if self.credentials.any() {
-                warn!(authority = %signs,
+                warn!(name: "control-plane-credentials-database-none", authority = %signs,
                     "this control plane has had credentials, and its database has none: it was lost, or is another one. Nodes with \
                      certificates of this authority come back by themselves; others join again by tokens \
                      (quilt-mesh-control token create)");
@@ -374,11 +374,11 @@ impl Registry {
         };
         let (dropped, written) = self.authorities.settle(&ended, stored);
         for authority in &dropped {
-            info!(%authority, "dropped the key of an authority that is trusted no longer");
+            info!(name: "dropped-key-authority-trusted-no", %authority, "dropped the key of an authority that is trusted no longer");
         }
         // Once for each change: what is in memory is settled then.
         if let Err(error) = written {
-            warn!(%error, dropped = dropped.len(),
+            warn!(name: "file-certificate-authority-cannot-written", %error, dropped = dropped.len(),
                 "the file of the certificate authority cannot be written, and is as it was before a step of a rotation, with \
                  the keys that were dropped here; it is written when it can be");
         }

@@ -103,11 +103,13 @@ impl Registry {
             }
             let read = async { self.read_credentials().await.map_err(StoreError::Shared) };
             match within(READ_DEADLINE, read).await {
-                Ok(()) if retries.take().is_some() => info!("credentials can be read again"),
+                Ok(()) if retries.take().is_some() => {
+                    info!(name: "credentials-can-read-again", "credentials can be read again")
+                }
                 Ok(()) => {}
                 Err(error) if retries.is_none() => {
                     retries = Some(intervals.build());
-                    warn!(%error, "credentials cannot be read; requests are judged by what is known of them");
+                    warn!(name: "credentials-cannot-read", %error, "credentials cannot be read; requests are judged by what is known of them");
                 }
                 Err(_) => {}
             }

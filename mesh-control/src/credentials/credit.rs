@@ -94,7 +94,7 @@ impl Registry {
             })
             .await?;
         self.finish_credentials(change).await?;
-        info!(node_id = %node, %certificate, source = doer.source, "a node is known by its certificate from now on");
+        info!(name: "node-known-certificate-now", node_id = %node, %certificate, source = doer.source, "a node is known by its certificate from now on");
         Ok(node)
     }
 

@@ -137,7 +137,7 @@ impl Registry {
             let again = entry("join again", &node_id);
             change.keep_audit(&again).await?;
             self.finish_credentials(change).await?;
-            info!(
+            info!(name: "host-joined-asked-again",
                 node_id,
                 token = stored.token_id,
                 source,
@@ -190,7 +190,7 @@ impl Registry {
             .await?;
         change.keep_audit(&entry("join", &node_id)).await?;
         self.finish_credentials(change).await?;
-        info!(
+        info!(name: "host-joined",
             node_id,
             is_new,
             token = stored.token_id,
@@ -251,7 +251,7 @@ impl Registry {
                 .await?;
         }
         self.finish_credentials(change).await?;
-        info!(
+        info!(name: "node-renewed-certificate",
             node_id,
             source = doer.source,
             "a node renewed its certificate"

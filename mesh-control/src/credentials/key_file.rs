@@ -32,12 +32,12 @@ pub(crate) fn take_up(directory: &Path) -> PathBuf {
         Ok(Some(found)) if authority_file::has_key(&found.text) => {}
         Ok(_) => return file,
         Err(error) => {
-            warn!(%error, "cannot tell whether this is the file of the certificate authority, as it was called before");
+            warn!(name: "cannot-tell-whether-file-certificate", %error, "cannot tell whether this is the file of the certificate authority, as it was called before");
             return file;
         }
     }
     if fs::symlink_metadata(&file).is_ok() {
-        warn!(
+        warn!(name: "key-in-certificate-file",
             file = %old.display(), used = %file.display(),
             "a private key is in this file as well, which is not used: take it with quilt-mesh-control ca import, if it is \
              missed, and remove it"
@@ -46,13 +46,13 @@ pub(crate) fn take_up(directory: &Path) -> PathBuf {
     }
     match fs::rename(&old, &file) {
         Ok(()) => {
-            info!(from = %old.display(), to = %file.display(), "the file of the certificate authority has another name now");
+            info!(name: "file-certificate-authority-another-name", from = %old.display(), to = %file.display(), "the file of the certificate authority has another name now");
             file
         }
         // Another process of this directory was first.
         Err(error) if error.kind() == io::ErrorKind::NotFound => file,
         Err(error) => {
-            warn!(%error, file = %old.display(), "the file of the certificate authority keeps its old name");
+            warn!(name: "file-certificate-authority-keeps-old", %error, file = %old.display(), "the file of the certificate authority keeps its old name");
             old
         }
     }

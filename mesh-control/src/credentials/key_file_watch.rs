@@ -125,7 +125,7 @@ fn look(authorities: &Authorities, last: Option<&Fault>) -> Option<Look> {
         && let Some(in_file) = in_file
         && authorities.catch_up(&in_file)
     {
-        info!(file = %file.display(), "the file of the certificate authority could be written");
+        info!(name: "file-certificate-authority-could-written", file = %file.display(), "the file of the certificate authority could be written");
     }
     let is_wanted = |fault: &Fault| Some(fault) == last && fault.loses_nothing();
     let written = fault.as_ref().filter(|it| is_wanted(it)).map(|fault| {
@@ -191,7 +191,7 @@ impl Watch {
         match fault {
             None => {
                 if self.said.take().is_some() {
-                    info!(file = %file.display(), "the file of the certificate authority is right again");
+                    info!(name: "file-certificate-authority-right-again", file = %file.display(), "the file of the certificate authority is right again");
                 }
             }
             Some(fault) if before.as_ref() == Some(&fault) => self.say(&file, &fault, written),
@@ -207,22 +207,24 @@ impl Watch {
         }
         let (file, why) = (file.display(), fault);
         match said.as_ref().and_then(|(_, written)| written.as_ref()) {
-            Some(Ok(())) => error!(
+            Some(Ok(())) => error!(name: "file-certificate-authority-not-hold",
                 %file, %why,
                 "the file of the certificate authority did not hold the keys that this control plane signs with; it has them \
                  in memory, and has written them there again. Keep a copy elsewhere: quilt-mesh-control ca export --file FILE"
             ),
-            Some(Err(error)) => error!(
+            Some(Err(error)) => error!(name: "file-certificate-authority-not-hold-keys",
                 %file, %why, error,
                 "the file of the certificate authority does not hold the keys that this control plane signs with, and cannot be \
                  written; the next start would fail. It has them in memory: quilt-mesh-control ca export --file FILE, before it \
                  stops"
             ),
-            None if matches!(fault, Fault::OpenToOthers(_)) => error!(
-                %file, %why,
-                "the file of the certificate authority is not its owner's alone; the next start would fail"
-            ),
-            None => error!(
+            None if matches!(fault, Fault::OpenToOthers(_)) => {
+                error!(name: "file-certificate-authority-not-owner",
+                    %file, %why,
+                    "the file of the certificate authority is not its owner's alone; the next start would fail"
+                )
+            }
+            None => error!(name: "file-certificate-authority-not-hold-keys-control",
                 %file, %why,
                 "the file of the certificate authority does not hold the keys that this control plane signs with, and is left \
                  as it is; the next start would fail. It has them in memory: quilt-mesh-control ca export --file FILE, before it \

@@ -74,7 +74,7 @@ impl Registry {
         let is_put_back = within(BATCH_DEADLINE, put_back).await?;
         self.read_credentials().await?;
         if is_put_back {
-            warn!(
+            warn!(name: "database-lost-mesh-certificate-authority",
                 authorities = lost.authorities.len(),
                 revoked_nodes = lost.revoked.len(),
                 stage = lost.stage.as_str(),

@@ -36,7 +36,7 @@ impl Mark {
             Ok(_) => (true, true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (false, false),
             Err(error) => {
-                warn!(%error, file = %file.display(),
+                warn!(name: "cannot-tell-whether-control-plane", %error, file = %file.display(),
                     "cannot tell whether this control plane has had credentials: it lets nobody in without");
                 (false, true)
             }
@@ -58,7 +58,7 @@ impl Mark {
             Ok(_) => self.is_made.store(true, Ordering::Relaxed),
             Err(error) => {
                 if !self.is_failing.swap(true, Ordering::Relaxed) {
-                    warn!(%error, "if its database is lost, this control plane will not know that it has had credentials");
+                    warn!(name: "credentials-mark-not-kept", %error, "if its database is lost, this control plane will not know that it has had credentials");
                 }
             }
         }

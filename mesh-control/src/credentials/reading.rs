@@ -51,7 +51,7 @@ impl Registry {
             without.map(|node| node.hostname.clone()).collect()
         };
         let shown = names[..names.len().min(MOST_NAMED)].join(", ");
-        info!(
+        info!(name: "first-credential-made",
             shut_out = names.len(),
             shown, "the first credential was made: from now on nobody is let in without"
         );

@@ -59,7 +59,7 @@ impl Registry {
         let signs = match self.credentials.signs() {
             Some(signs) if self.authorities.find(signs).is_none() => signs,
             _ => {
-                warn!(
+                warn!(name: "new-authority-no-effect",
                     "--new-authority has no effect: the key of the certificate authority is not lost"
                 );
                 return self.open_authorities(file).await;
@@ -96,7 +96,7 @@ impl Registry {
         std::fs::rename(&new, file).map_err(not_kept)?;
         self.authorities.have(file, authority_file::read(file)?);
         let kept = kept.as_deref().map(Path::display);
-        warn!(authority = %trusted.key(), nodes, kept = kept.map(tracing::field::display),
+        warn!(name: "new-certificate-authority-place-lost", authority = %trusted.key(), nodes, kept = kept.map(tracing::field::display),
             "a new certificate authority is in the place of the lost one. The certificates of these nodes hold no longer: they \
              keep the network as it is and hear of no change until they join again (quilt-mesh-control token create --uses N; \
              there, start the agent with --join, and leave its files as they are). Nobody is let in without credentials \
@@ -157,7 +157,7 @@ impl Registry {
         key_file::keep(file, unix_seconds()).map_err(failed)?;
         std::fs::rename(&new, file).map_err(failed)?;
         self.authorities.have(file, left);
-        warn!(authority = %signs, "a replacement of the certificate authority had ended before its last step, which is done now");
+        warn!(name: "replacement-certificate-authority-ended-before", authority = %signs, "a replacement of the certificate authority had ended before its last step, which is done now");
         Ok(())
     }
 }
@@ -166,6 +166,6 @@ fn remove(file: &Path) {
     if let Err(error) = std::fs::remove_file(file)
         && error.kind() != io::ErrorKind::NotFound
     {
-        warn!(%error, file = %file.display(), "cannot remove the file of an authority that is not used");
+        warn!(name: "cannot-remove-file-authority-not", %error, file = %file.display(), "cannot remove the file of an authority that is not used");
     }
 }

@@ -63,7 +63,7 @@ impl Shown {
         }
         if let Err(error) = self.show(registry, unix_seconds()) {
             if !self.failing {
-                warn!(
+                warn!(name: "control-plane-cannot-show-certificate",
                     error,
                     "this control plane cannot show a certificate of the mesh"
                 );
@@ -94,7 +94,7 @@ impl Shown {
             .show_mesh(&identity, authority.trusted())
             .map_err(|error| error.to_string())?;
         self.signed = Some((signer, now));
-        info!(authority = %signer.short(), "shows a certificate of the mesh");
+        info!(name: "shows-certificate-mesh", authority = %signer.short(), "shows a certificate of the mesh");
         Ok(())
     }
 

@@ -82,7 +82,7 @@ impl Registry {
             let is_here = newer.is_some_and(|newer| self.authorities.find(newer).is_some());
             if !is_here {
                 if since.elapsed() >= PATIENCE {
-                    warn!(
+                    warn!(name: "database-went-back-before-authority",
                         authority = %gone_back.in_database,
                         "the database went back to before the authority that signed, and no control plane has put that back; \
                          this one does not have its key (quilt-mesh-control ca import)"
@@ -93,7 +93,7 @@ impl Registry {
                 let why = match self.put_back_signer(&gone_back).await {
                     Ok(PutBack::Done) => continue,
                     Ok(PutBack::Elsewhere) => {
-                        error!(
+                        error!(name: "another-control-plane-key-authority",
                             signs = %gone_back.in_database,
                             "another control plane has the key of the authority that signs by the database, and this host's \
                              file is from another time: quilt-mesh-control ca export there, ca import here"
@@ -104,7 +104,7 @@ impl Registry {
                     Err(error) => error.to_string(),
                 };
                 if said.as_ref() != Some(&why) {
-                    warn!(
+                    warn!(name: "authority-signed-not-put-back",
                         why,
                         "the authority that signed is not put back yet into a database that went back; it is tried again"
                     );
@@ -210,7 +210,7 @@ impl Registry {
         let is_put_back = within(BATCH_DEADLINE, put_back).await?;
         self.read_credentials().await?;
         if is_put_back && let Some(newer) = signer(before) {
-            warn!(
+            warn!(name: "database-gone-back-before-certificate",
                 authority = %newer.trusted.key(), instead_of = %in_database,
                 "the database had gone back to before this certificate authority took the place of another; it signs again, \
                  and nodes' certificates go on. Join tokens of the time before are worth nothing"

@@ -190,7 +190,7 @@ impl Registry {
         let subject = format!("{} to {}", from.as_str(), change_to.stage.as_str());
         change.keep_audit(&doer.did("stage", &subject)).await?;
         self.finish_credentials(change).await?;
-        warn!(
+        warn!(name: "cluster-secured-another-way-than",
             from = from.as_str(),
             to = change_to.stage.as_str(),
             by = doer.who,

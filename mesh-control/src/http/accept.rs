@@ -78,9 +78,11 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, grace: Duration) {
                 });
             }
             // The client was gone before we were there.
-            Err(error) if is_of_connection(&error) => debug!(%error, "a connection broke off"),
+            Err(error) if is_of_connection(&error) => {
+                debug!(name: "connection-broke-off", %error, "a connection broke off")
+            }
             Err(error) => {
-                warn!(%error, "cannot accept connections; is the limit of open files (ulimit -n) reached?");
+                warn!(name: "cannot-accept-connections", %error, "cannot accept connections; is the limit of open files (ulimit -n) reached?");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -93,7 +95,7 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, grace: Duration) {
 pub(super) async fn finish(connections: &TaskTracker, site: &Site, grace: Duration) {
     connections.close();
     if timeout(grace, connections.wait()).await.is_err() {
-        warn!(
+        warn!(name: "giving-up-requests-not-finish",
             connections = connections.len(),
             "giving up requests that did not finish in time"
         );

@@ -137,7 +137,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(128)?;
-    debug!(path = %path.display(), fd = socket.as_raw_fd(), "the admin socket listens");
+    debug!(name: "admin-socket-listens", path = %path.display(), fd = socket.as_raw_fd(), "the admin socket listens");
     UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))
 }
 
@@ -156,14 +156,14 @@ pub async fn keep(
         let error = match bound {
             Ok(socket) => {
                 if is_said {
-                    info!(path = %path.display(), "the admin socket of this control plane is there now");
+                    info!(name: "admin-socket-control-plane-now", path = %path.display(), "the admin socket of this control plane is there now");
                 }
                 return serve(socket, site, grace).await;
             }
             Err(error) => error,
         };
         if !std::mem::replace(&mut is_said, true) {
-            warn!(%error, "there is no admin socket of this control plane yet; it is tried again until there is one");
+            warn!(name: "no-admin-socket-control-plane", %error, "there is no admin socket of this control plane yet; it is tried again until there is one");
         }
         let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
         tokio::select! {
@@ -211,7 +211,7 @@ pub async fn serve(socket: AdminSocket, site: Arc<Site>, grace: Duration) {
             }
             Ok(_) => {}
             Err(error) => {
-                warn!(%error, "cannot accept connections to the admin socket");
+                warn!(name: "cannot-accept-connections-admin-socket", %error, "cannot accept connections to the admin socket");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -225,13 +225,13 @@ fn is_admin(stream: &UnixStream) -> bool {
     let uid = match stream.peer_cred() {
         Ok(peer) => peer.uid(),
         Err(error) => {
-            warn!(%error, "closed a connection to the admin socket: who it is cannot be told");
+            warn!(name: "admin-caller-unknown", %error, "closed a connection to the admin socket: who it is cannot be told");
             return false;
         }
     };
     let is_admin = uid == 0 || uid == Uid::effective().as_raw();
     if !is_admin {
-        warn!(
+        warn!(name: "admin-caller-refused",
             uid,
             "closed a connection to the admin socket: it is for root and the control plane's own user"
         );

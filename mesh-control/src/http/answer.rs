@@ -124,7 +124,7 @@ pub(super) fn is_short() -> bool {
 /// JSON in memory, which only a bug keeps from being made.
 pub(crate) fn serialise(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(value).map_err(|error| {
-        error!(%error, "an answer cannot be serialised; this is a bug");
+        error!(name: "answer-cannot-serialised", %error, "an answer cannot be serialised; this is a bug");
         Problem::new(
             Kind::Internal,
             "the control plane has a bug here; its log tells more",

@@ -44,7 +44,7 @@ const MOST_BUFFERED: usize = 32 * 1024;
 pub(super) async fn live(stream: TcpStream, peer: SocketAddr, site: &Site) {
     site.tls().look().await;
     let Some(config) = site.tls().config() else {
-        debug!(%peer, "closed a connection over TLS: there is no certificate authority here, and no --tls-cert");
+        debug!(name: "closed-connection-over-tls", %peer, "closed a connection over TLS: there is no certificate authority here, and no --tls-cert");
         return;
     };
     // From before the handshake on, which goes by the authorities that are trusted then.
@@ -66,7 +66,7 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, site: &Site) {
     };
     tokio::select! {
         () = connection::live(stream, Arc::new(origin), site) => {}
-        () = ended => debug!(%peer, "closed a connection: an authority of one's own is trusted no more"),
+        () = ended => debug!(name: "closed-connection", %peer, "closed a connection: an authority of one's own is trusted no more"),
     }
 }
 
@@ -81,7 +81,7 @@ async fn shake_hands(
     // Where a whole cluster comes at once its agents give up after some seconds, and come anew: work for those that have
     // would keep the others waiting until they give up as well.
     if has_gone(&stream) {
-        debug!(%peer, "closed a connection whose client had gone before its turn for a TLS handshake");
+        debug!(name: "closed-connection-whose-client-gone", %peer, "closed a connection whose client had gone before its turn for a TLS handshake");
         return None;
     }
     let began = Instant::now();
@@ -106,7 +106,7 @@ async fn shake_hands(
                 looks = if reads == seen { looks + 1 } else { 0 };
                 seen = reads;
                 if began.elapsed() >= HANDSHAKE || (looks >= IDLE_LOOKS && turn.gives_way()) {
-                    debug!(%peer, "closed a connection whose TLS handshake stopped half way");
+                    debug!(name: "closed-connection-whose-tls-handshake", %peer, "closed a connection whose TLS handshake stopped half way");
                     return None;
                 }
             }
@@ -144,7 +144,7 @@ fn note(error: &io::Error, peer: SocketAddr, site: &Site) {
             // There is nobody to answer.
             let _ = admission::refuse(site.access(), &origin, &Shown::Nothing, &what, refused);
         }
-        _ => debug!(%peer, %error, "a TLS handshake failed"),
+        _ => debug!(name: "tls-handshake-failed", %peer, %error, "a TLS handshake failed"),
     }
 }
 

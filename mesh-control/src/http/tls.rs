@@ -135,9 +135,11 @@ impl Tls {
             return;
         };
         match read.and_then(|contents| self.go_by(contents)) {
-            Ok(()) => info!("certificate, key and authorities of one's own were read again"),
+            Ok(()) => {
+                info!(name: "own-tls-files-read", "certificate, key and authorities of one's own were read again")
+            }
             // They may be written one after the other: the next change is looked at as well.
-            Err(error) => warn!(
+            Err(error) => warn!(name: "own-tls-files-unusable",
                 %error,
                 "certificate, key and authorities of one's own have changed and are of no use: those from before count on"
             ),

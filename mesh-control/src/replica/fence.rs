@@ -57,7 +57,7 @@ impl Registry {
                 replica.cannot_turn_down.store(false, Ordering::Relaxed);
                 for node_id in silent {
                     let hostname = self.hostname(&node_id);
-                    warn!(%node_id, hostname, "node is down: no heartbeat within the node timeout");
+                    warn!(name: "node-down", %node_id, hostname, "node is down: no heartbeat within the node timeout");
                 }
             }
             // That the connection for messages is dead is said once, when it is made anew.
@@ -65,7 +65,7 @@ impl Registry {
             // They stay up, and it is tried again.
             Err(error) => {
                 if !replica.cannot_turn_down.swap(true, Ordering::Relaxed) {
-                    warn!(%error, "silent nodes cannot be turned down now");
+                    warn!(name: "silent-nodes-cannot-turned-down", %error, "silent nodes cannot be turned down now");
                 }
             }
         }

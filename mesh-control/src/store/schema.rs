@@ -119,7 +119,7 @@ async fn settle(
     history::write_mark(&mut transaction, revision, Mark::random()).await?;
     transaction.commit().await?;
     if other_settings {
-        warn!(
+        warn!(name: "other-settings-than-before",
             stored_port,
             stored_vni,
             vxlan_port,

@@ -68,9 +68,11 @@ impl Registry {
             }
             let written = self.write_some_reports().await;
             match &written {
-                Ok(()) if failing => info!("the database takes reports again"),
+                Ok(()) if failing => {
+                    info!(name: "database-takes-reports-again", "the database takes reports again")
+                }
                 Err(error) if !failing => {
-                    warn!(%error, "what nodes told cannot be written; other replicas show what they told before");
+                    warn!(name: "what-nodes-told-cannot-written", %error, "what nodes told cannot be written; other replicas show what they told before");
                 }
                 _ => {}
             }
@@ -102,7 +104,7 @@ impl Registry {
             })
             .await?;
             drop(turn);
-            debug!(
+            debug!(name: "reports-written",
                 count = batch.new.len(),
                 bytes = batch.bytes,
                 "reports written"

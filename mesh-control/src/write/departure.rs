@@ -56,7 +56,7 @@ pub(super) fn deregistered(node_id: &NodeId, was_there: bool, registry: &Registr
         registry.copy.memory().liveness.forget(node_id);
         registry.traffic.forget(node_id.as_str());
         let hostname = registry.hostname(node_id);
-        info!(%node_id, hostname, revision, "node deregistered; it keeps its subnet");
+        info!(name: "node-deregistered", %node_id, hostname, revision, "node deregistered; it keeps its subnet");
     }
 }
 
@@ -99,6 +99,6 @@ pub(super) fn left(node_id: &NodeId, was_there: bool, registry: &Registry, revis
         registry.copy.memory().liveness.forget(node_id);
         registry.traffic.forget(node_id.as_str());
         let hostname = registry.hostname(node_id);
-        info!(%node_id, hostname, revision, "node left for good; its subnet can be released");
+        info!(name: "node-left-good", %node_id, hostname, revision, "node left for good; its subnet can be released");
     }
 }

@@ -52,14 +52,14 @@ impl Registry {
                 let now = Instant::now();
                 if let Some(absent) = presence.was_absent_for(liveness.timeout()) {
                     liveness.give_full_timeout(now);
-                    warn!(
+                    warn!(name: "control-plane-not-run-while",
                         seconds = absent.as_secs(),
                         "this control plane did not run for a while; every node has a full timeout from now"
                     );
                 }
                 let held = liveness.hold_many(now);
                 if held > 0 {
-                    warn!(
+                    warn!(name: "many-nodes-fell-silent-once",
                         nodes = held,
                         "so many nodes fell silent at once that it is likelier the network than they: they are \
                          called down if they stay silent for another node timeout"
@@ -73,7 +73,7 @@ impl Registry {
             let silent = self.copy.memory().liveness.expire(Instant::now());
             for node_id in &silent {
                 let hostname = self.hostname(node_id);
-                warn!(%node_id, hostname, "node is down: no heartbeat within the node timeout");
+                warn!(name: "node-down", %node_id, hostname, "node is down: no heartbeat within the node timeout");
             }
             if !silent.is_empty() {
                 self.status_changed.notify_one();
@@ -98,12 +98,12 @@ impl Registry {
             match self.write_now().await {
                 Ok(()) if failing => {
                     failing = false;
-                    info!("the database takes heartbeats again");
+                    info!(name: "database-takes-heartbeats-again", "the database takes heartbeats again");
                 }
                 Ok(()) => {}
                 Err(error) if !failing => {
                     failing = true;
-                    warn!(%error, "heartbeats cannot be written; nodes are watched all the same");
+                    warn!(name: "heartbeats-cannot-written", %error, "heartbeats cannot be written; nodes are watched all the same");
                 }
                 Err(_) => {}
             }

@@ -357,15 +357,15 @@ pub(super) fn registered(
         liveness.watch(node_id.clone(), Status::Up, let_in.unix_seconds, now);
     }
     let returning = let_in.returning;
-    info!(%node_id, hostname = registration.hostname, host_ip = %registration.host_ip, %subnet, returning, revision,
+    info!(name: "node-registered", %node_id, hostname = registration.hostname, host_ip = %registration.host_ip, %subnet, returning, revision,
             "node registered");
     if let_in.has_another_key {
-        warn!(%node_id, hostname = registration.hostname, host_ip = %registration.host_ip,
+        warn!(name: "host-came-node-name-address", %node_id, hostname = registration.hostname, host_ip = %registration.host_ip,
             "a host came with this node's name and address and another key, and is the node now: its agent lost its state, \
              or the host is another one");
     }
     if let Some(displaced) = &let_in.displaced {
-        warn!(node_id = %displaced.node_id, hostname = displaced.hostname,
+        warn!(name: "node-down-lost-address-another", node_id = %displaced.node_id, hostname = displaced.hostname,
                 host_ip = %displaced.host_ip, taken_by = %node_id,
                 "a node that is down lost its address to another; it keeps its subnet and has to register again");
     }

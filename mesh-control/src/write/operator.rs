@@ -79,9 +79,11 @@ impl Registry {
             };
             match &released {
                 Err(error) if !failing => {
-                    warn!(%error, "subnets of nodes that left cannot be released now");
+                    warn!(name: "subnets-nodes-left-cannot-released", %error, "subnets of nodes that left cannot be released now");
                 }
-                Ok(()) if failing => info!("subnets of nodes that left can be released again"),
+                Ok(()) if failing => {
+                    info!(name: "subnets-nodes-left-can-released", "subnets of nodes that left can be released again")
+                }
                 _ => {}
             }
             failing = released.is_err();
@@ -150,7 +152,7 @@ pub(super) fn released(
 ) {
     if let Some(tenant) = tenant {
         registry.copy.memory().liveness.forget(&tenant.node_id);
-        info!(node_id = %tenant.node_id, hostname = tenant.hostname, subnet = named(registry, subnet), revision,
+        info!(name: "operator-released-subnet", node_id = %tenant.node_id, hostname = tenant.hostname, subnet = named(registry, subnet), revision,
             "an operator released a subnet; its node was removed");
     }
 }
@@ -183,7 +185,7 @@ pub(super) async fn release_departed(
 pub(super) fn released_departed(tenants: &[Tenant], registry: &Registry, revision: i64) {
     for tenant in tenants {
         registry.copy.memory().liveness.forget(&tenant.node_id);
-        info!(node_id = %tenant.node_id, hostname = tenant.hostname, subnet = named(registry, tenant.subnet), revision,
+        info!(name: "subnet-node-left-released", node_id = %tenant.node_id, hostname = tenant.hostname, subnet = named(registry, tenant.subnet), revision,
             "the subnet of a node that left was released; the node was removed");
     }
 }
@@ -215,7 +217,7 @@ pub(super) async fn reserve(
 }
 
 pub(super) fn reserved(reservation: &Reservation, revision: i64) {
-    info!(
+    info!(name: "operator-reserved-range",
         cidr = reservation.cidr,
         reason = reservation.reason,
         revision,
@@ -233,5 +235,5 @@ pub(super) async fn unreserve(
 }
 
 pub(super) fn unreserved(cidr: &str, revision: i64) {
-    info!(cidr, revision, "an operator lifted a reservation");
+    info!(name: "operator-lifted-reservation", cidr, revision, "an operator lifted a reservation");
 }

@@ -73,24 +73,36 @@ impl SubnetClaim {
             node_id, subnet, ..
         } = let_in;
         match self {
-            Self::Free(_) => info!(%node_id, hostname, %subnet,
-                "a node without a lease was leased the subnet that it says it holds"),
-            Self::NotOfPlan(rule) => info!(%node_id, hostname, %subnet, %claimed, %rule,
-                "a node says it holds a subnet that this cluster does not hand out; it was leased another"),
-            Self::Reserved(reservation) => warn!(%node_id, hostname, %subnet, %claimed,
+            Self::Free(_) => {
+                info!(name: "node-without-lease-leased-subnet", %node_id, hostname, %subnet,
+                "a node without a lease was leased the subnet that it says it holds")
+            }
+            Self::NotOfPlan(rule) => {
+                info!(name: "node-says-holds-subnet-cluster", %node_id, hostname, %subnet, %claimed, %rule,
+                "a node says it holds a subnet that this cluster does not hand out; it was leased another")
+            }
+            Self::Reserved(reservation) => {
+                warn!(name: "node-says-holds-subnet-reserved", %node_id, hostname, %subnet, %claimed,
                 reserved = reservation.cidr, reason = reservation.reason,
                 "a node says it holds a subnet that is reserved; it was leased another, and its \
-                 containers have to move"),
-            Self::Held(tenant) => warn!(%node_id, hostname, %subnet, %claimed,
+                 containers have to move")
+            }
+            Self::Held(tenant) => {
+                warn!(name: "node-says-holds-subnet-another", %node_id, hostname, %subnet, %claimed,
                 holder = %tenant.node_id, holder_hostname = tenant.hostname,
                 "a node says it holds a subnet that another node leases; it was leased another, and \
-                 until its containers have moved the two use one subnet"),
-            Self::Remembered(holder) => warn!(%node_id, hostname, %subnet, %claimed,
+                 until its containers have moved the two use one subnet")
+            }
+            Self::Remembered(holder) => {
+                warn!(name: "node-says-holds-subnet-remembered", %node_id, hostname, %subnet, %claimed,
                 holder = %holder.node_id, holder_hostname = holder.hostname,
                 "a node says it holds a subnet that is remembered as another node's, which the database has lost; \
-                 it was leased another, and its containers have to move"),
-            Self::LeasesAnother => warn!(%node_id, hostname, %subnet, %claimed,
-                "a node says it holds another subnet than it leases; its lease stands"),
+                 it was leased another, and its containers have to move")
+            }
+            Self::LeasesAnother => {
+                warn!(name: "node-says-holds-another-subnet", %node_id, hostname, %subnet, %claimed,
+                "a node says it holds another subnet than it leases; its lease stands")
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) fn open(directory: &Path, life: &str) -> Result<(Journal, Pool), Open
     let mut renew = found.whole == 0 || found.ended;
     if let Some(version) = &found.version {
         let aside = storage.keep_aside().map_err(failed("set aside", &path))?;
-        tracing::error!(
+        tracing::error!(name: "file-leases-another-version",
             path = %path.display(),
             version,
             aside = %aside.display(),
@@ -95,7 +95,7 @@ pub(crate) fn open(directory: &Path, life: &str) -> Result<(Journal, Pool), Open
     }
     if let Some((first, lines)) = &found.damage {
         let aside = storage.keep_aside();
-        tracing::warn!(
+        tracing::warn!(name: "file-leases-damaged",
             path = %path.display(),
             first,
             lines,
@@ -106,7 +106,7 @@ pub(crate) fn open(directory: &Path, life: &str) -> Result<(Journal, Pool), Open
         renew = true;
     }
     if found.torn > 0 {
-        tracing::info!(
+        tracing::info!(name: "last-line-file-leases-never",
             path = %path.display(),
             bytes = found.torn,
             "the last line of the file of leases was never finished, and nobody was told of it: \
@@ -126,7 +126,7 @@ pub(crate) fn open(directory: &Path, life: &str) -> Result<(Journal, Pool), Open
                 error.reason,
             )));
         }
-        tracing::error!(
+        tracing::error!(name: "leases-cannot-written",
             path = %path.display(),
             reason = error.reason,
             "leases cannot be written: addresses are neither leased nor released until there is room"

@@ -97,9 +97,9 @@ impl<'a> Applier<'a> {
                 continue;
             }
             match self.apply_device(change).await {
-                Ok(()) => tracing::info!(%change, "changed"),
+                Ok(()) => tracing::info!(name: "kernel-changed", %change, "changed"),
                 Err(error) if change.is_optional() => {
-                    tracing::debug!(%change, %error, "going on without headroom");
+                    tracing::debug!(name: "without-headroom", %change, %error, "going on without headroom");
                 }
                 Err(error) => {
                     problems.push(self.failed(change, &error).await);
@@ -121,7 +121,7 @@ impl<'a> Applier<'a> {
         let mut problems = Vec::new();
         while let Some((change, result)) = answers.next().await {
             match result {
-                Ok(()) => tracing::debug!(%change, "changed"),
+                Ok(()) => tracing::debug!(name: "kernel-changed", %change, "changed"),
                 Err(error) => problems.push(self.failed(change, &error).await),
             }
         }

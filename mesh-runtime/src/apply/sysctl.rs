@@ -20,7 +20,7 @@ pub(crate) fn suppress_link_local(interface: &str) {
     if let Err(error) = fs::write(&path, "1")
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::debug!(path = %path.display(), %error, "cannot suppress the IPv6 link-local address");
+        tracing::debug!(name: "cannot-suppress-ipv6-link-local", path = %path.display(), %error, "cannot suppress the IPv6 link-local address");
     }
 }
 

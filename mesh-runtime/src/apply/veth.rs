@@ -69,12 +69,12 @@ pub(crate) async fn create(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(),
         .append_extra_attribute(LinkAttribute::IfAlias(pair.owner.clone()))
         .build();
     if let Err(error) = answer(netlink.handle.link().set(alias).execute()).await {
-        tracing::debug!(link = pair.link, %error, "cannot name the owner at its interface");
+        tracing::debug!(name: "cannot-name-owner-interface", link = pair.link, %error, "cannot name the owner at its interface");
     }
     if pair.namespace.is_none()
         && let Err(error) = keep_unaddressed(netlink, pair.inside).await
     {
-        tracing::debug!(link = pair.inside, %error, "cannot keep the host from making it an address of IPv6");
+        tracing::debug!(name: "cannot-keep-host-making-address", link = pair.inside, %error, "cannot keep the host from making it an address of IPv6");
     }
     Ok(())
 }

@@ -63,7 +63,7 @@ impl Caller {
                 let source = socket
                     .peer_addr()
                     .map_or_else(|_| String::new(), |it| it.to_string());
-                tracing::info!(
+                tracing::info!(name: "caller-connection-tcp-door-ends",
                     source,
                     %error,
                     "a caller's connection to the TCP door ends: its certificate would not be taken now"
@@ -101,7 +101,7 @@ pub(crate) async fn run(
                 under_way.add(source, shake_hands(stream, credentials, ready));
             }
             Err(error) => {
-                tracing::debug!(%error, "cannot accept a caller");
+                tracing::debug!(name: "cannot-accept-caller", %error, "cannot accept a caller");
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sleep(PAUSE) => {}
@@ -203,7 +203,7 @@ impl Failures {
             return;
         }
         let source = source.map_or_else(String::new, |source| source.to_string());
-        tracing::warn!(
+        tracing::warn!(name: "caller-tcp-door-shown-no",
             source,
             reason,
             count = self.since,

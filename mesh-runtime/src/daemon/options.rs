@@ -85,6 +85,9 @@ pub(crate) struct DaemonOptions {
     )]
     pub(crate) log_level: String,
 
+    #[command(flatten)]
+    pub(crate) log: mesh_log::LogOptions,
+
     /// Network from which all nodes get their subnets; the same on every node.
     #[arg(
         long,

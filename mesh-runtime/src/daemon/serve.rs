@@ -53,7 +53,7 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     // Whoever is served on the port finds the socket as well.
     let (socket, callers) = Socket::bind(&options.socket, group)?;
     if let Err(error) = Tombstones::beside(&options.socket).make() {
-        tracing::warn!(%error, socket = %options.socket.display(), "no place beside the socket for who removes containers while no runtime runs: their addresses stay leased");
+        tracing::warn!(name: "no-place-for-tombstones", %error, socket = %options.socket.display(), "no place beside the socket for who removes containers while no runtime runs: their addresses stay leased");
     }
     // Before the first caller is served: what is in the way is said, and nothing was changed.
     let door = match door {
@@ -107,11 +107,11 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let router = router.add_service(mesh.inspect());
     let stopped = stop.clone().cancelled_owned();
     servers.spawn(router.serve_with_incoming_shutdown(UnixListenerStream::new(callers), stopped));
-    tracing::info!(%address, socket = %options.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+    tracing::info!(name: "serving", %address, socket = %options.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
 
     let ended = tokio::select! {
         name = signalled(&mut terminate, &mut interrupt) => {
-            tracing::info!(signal = name, "stopping; the data plane stays in place");
+            tracing::info!(name: "stopping-data-plane-stays-place", signal = name, "stopping; the data plane stays in place");
             None
         }
         result = servers.join_next() => result,
@@ -125,7 +125,7 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     mesh.end_looking();
     let drained = async { while servers.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
-        tracing::warn!("calls under way did not come to an end in time and are given up");
+        tracing::warn!(name: "calls-under-way-not-come", "calls under way did not come to an end in time and are given up");
         servers.abort_all();
     }
     drop(socket);

@@ -64,7 +64,7 @@ fn warn_of_closed_directories(path: &Path, group: Gid) {
     };
     // The first is the socket itself.
     if let Some(directory) = path.ancestors().skip(1).find(closed) {
-        tracing::warn!(
+        tracing::warn!(name: "group-socket-group-cannot-reach",
             socket = %path.display(),
             "the group of --socket-group cannot reach the socket: {} is closed to it (chmod o+x {0})",
             directory.display()

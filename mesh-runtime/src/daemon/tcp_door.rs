@@ -71,7 +71,7 @@ impl TcpDoor {
         match TcpListener::bind(address).await {
             Ok(listener) => Ok(Some(listener)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && !held_by_one_of_us(address) => {
-                tracing::warn!(
+                tracing::warn!(name: "process-not-root-holds-port", 
                     %address,
                     "a process that is not root's holds the port of --grpc-addr, and whoever calls there reaches it: calls are \
                      served on the Unix socket alone until it is free; end that process (ss -ltnp, or -atnp if it does not listen)"
@@ -114,7 +114,7 @@ impl TcpDoor {
                     () = stop.cancelled() => return Ok(()),
                     free = self.until_free() => free,
                 };
-                tracing::info!(address = %self.address, "the port of --grpc-addr is free: calls are served there as well");
+                tracing::info!(name: "port-grpc-addr-free", address = %self.address, "the port of --grpc-addr is free: calls are served there as well");
                 free
             }
         };

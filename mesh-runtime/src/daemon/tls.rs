@@ -127,10 +127,10 @@ impl Credentials {
         match read.map_err(TlsError::from).and_then(of) {
             Ok(current) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
-                tracing::info!("certificate, key and CA of the TCP door were read again");
+                tracing::info!(name: "tcp-door-credentials-read", "certificate, key and CA of the TCP door were read again");
             }
             // They may be written one after the other: the next change is looked at as well.
-            Err(error) => tracing::warn!(
+            Err(error) => tracing::warn!(name: "tcp-door-credentials-unusable",
                 %error,
                 "certificate, key and CA of the TCP door have changed and are of no use: those from before count on"
             ),

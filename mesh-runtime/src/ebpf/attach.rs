@@ -125,7 +125,7 @@ impl Attachments {
     fn note_qdisc(&self, link: u32) {
         let mark = qdiscs(&self.links).join(format!("{}-{link}", self.namespace));
         if let Err(error) = fs::create_dir_all(&mark) {
-            tracing::debug!(mark = %mark.display(), %error, "cannot mark a qdisc as ours");
+            tracing::debug!(name: "cannot-mark-qdisc-ours", mark = %mark.display(), %error, "cannot mark a qdisc as ours");
         }
     }
 
@@ -182,8 +182,10 @@ impl Attachments {
         let program = hook.role.program();
         let interface = attached.interface;
         match result {
-            Ok(()) => tracing::info!(program, interface, "detached"),
-            Err(error) => tracing::warn!(program, interface, error, "could not detach"),
+            Ok(()) => tracing::info!(name: "detached", program, interface, "detached"),
+            Err(error) => {
+                tracing::warn!(name: "could-not-detach", program, interface, error, "could not detach")
+            }
         }
     }
 
@@ -263,7 +265,7 @@ impl Attacher for Attaching<'_> {
             }
         };
         if done {
-            tracing::info!(program, interface, mode, "attached");
+            tracing::info!(name: "attached", program, interface, mode, "attached");
         }
         Ok(done)
     }
@@ -336,7 +338,7 @@ pub(super) fn detach_filters(interfaces: &[String]) {
             // Most interfaces have no clsact, and most that have one have no filter of ours;
             // the kernel answers both with an error.
             if qdisc_detach_program(interface, side, role.program()).is_ok() {
-                tracing::info!(program = role.program(), interface, "detached");
+                tracing::info!(name: "detached", program = role.program(), interface, "detached");
             }
         }
     }

@@ -220,7 +220,7 @@ fn ensure_mounted(path: &Path) -> Result<(), FastPathError> {
         Some("mode=700"),
     )
     .map_err(|errno| failed(errno.into()))?;
-    tracing::info!(path = %path.display(), "mounted a BPF file system");
+    tracing::info!(name: "mounted-bpf-file-system", path = %path.display(), "mounted a BPF file system");
     Ok(())
 }
 
@@ -245,7 +245,7 @@ pub(super) fn unmount_own(path: &Path) -> Result<(), FastPathError> {
         }
     }
     umount(path).map_err(|errno| failed(errno.into()))?;
-    tracing::info!(path = %path.display(), "unmounted the BPF file system");
+    tracing::info!(name: "unmounted-bpf-file-system", path = %path.display(), "unmounted the BPF file system");
     Ok(())
 }
 

@@ -142,7 +142,7 @@ impl FastPathError {
                 verifier_log,
             } => {
                 let log = verifier_log.to_string();
-                tracing::debug!(program, log, "the verifier's log");
+                tracing::debug!(name: "verifier-log", program, log, "the verifier's log");
                 (
                     io_error.raw_os_error(),
                     format!("{io_error}; {}", verdict(&log)),

@@ -110,7 +110,7 @@ fn log_drop(event: &PacketEvent) {
         .find(|program| **program as u8 == event.program)
         .map_or("unknown", |program| program.name());
     let address = |bytes: [u8; 16]| Ipv6Addr::from(bytes).to_canonical();
-    tracing::warn!(
+    tracing::warn!(name: "dropped-packet",
         reason,
         program,
         outer_source = %address(event.outer_source),

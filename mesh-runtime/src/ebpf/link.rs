@@ -71,7 +71,7 @@ fn take_over(
             Ok(_) => Ok(true),
             Err(error) => {
                 // ENOLINK: the interface it was on is gone, and the index was given again.
-                tracing::debug!(pin = %pin.display(), error, "a pinned link is dead");
+                tracing::debug!(name: "pinned-link-dead", pin = %pin.display(), error, "a pinned link is dead");
                 fs::remove_file(pin)?;
                 Ok(false)
             }

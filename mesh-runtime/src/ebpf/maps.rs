@@ -348,7 +348,7 @@ pub(super) fn drop_if_resized(
     if info.max_entries() == capacity {
         return Ok(());
     }
-    tracing::warn!(
+    tracing::warn!(name: "cluster-size-changed",
         map = name,
         old = info.max_entries(),
         new = capacity,

@@ -120,7 +120,7 @@ pub(super) fn share_counters(from: &Path, pins: &PinDirectory, max_peers: u32) {
             Ok(())
         });
         if let Err(error) = shared {
-            tracing::warn!(
+            tracing::warn!(name: "cannot-take-over-counters",
                 map = name,
                 error,
                 "cannot take over counters: they begin anew"
@@ -146,9 +146,11 @@ pub(super) fn copy(from: &Path, pins: &PinDirectory) -> Result<(), FastPathError
         }
         match copy_map(name, from, pins) {
             Ok(entries) => {
-                tracing::info!(map = name, entries, from = %from.display(), "taken over")
+                tracing::info!(name: "taken-over", map = name, entries, from = %from.display(), "taken over")
             }
-            Err(error) => tracing::warn!(map = name, error, "cannot take over entries"),
+            Err(error) => {
+                tracing::warn!(name: "cannot-take-over-entries", map = name, error, "cannot take over entries")
+            }
         }
     }
     remove(from)

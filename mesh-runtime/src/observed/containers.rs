@@ -116,7 +116,7 @@ async fn look(
         // EPERM: its user namespace is none of ours. ENODEV, EINVAL: it is gone, and the
         // port with it in a moment.
         Err(NetlinkError::Refused { errno }) => {
-            tracing::debug!(port, errno, "cannot look into a container");
+            tracing::debug!(name: "cannot-look-into-container", port, errno, "cannot look into a container");
             Ok(None)
         }
         other => other,

@@ -79,7 +79,7 @@ impl Events {
         let containers = match namespace_events::listen() {
             Ok(socket) => Some(socket),
             Err(error) => {
-                tracing::info!(
+                tracing::info!(name: "cannot-listen-containers-interfaces",
                     %error,
                     "cannot listen to containers' interfaces (CAP_NET_BROADCAST): looking at new \
                      ones until they have an address, and at all every few seconds"
@@ -183,12 +183,12 @@ impl Events {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    tracing::debug!("netlink notifications were lost: reading everything again");
+                    tracing::debug!(name: "netlink-notifications-lost", "netlink notifications were lost: reading everything again");
                     self.heard = Dirty::all();
                 }
                 Err(error) => {
                     if !self.closed {
-                        tracing::warn!(%error, "netlink notifications ended");
+                        tracing::warn!(name: "netlink-notifications-ended", %error, "netlink notifications ended");
                     }
                     self.closed = true;
                     self.heard = Dirty::all();
@@ -227,13 +227,13 @@ impl Events {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    tracing::debug!(
+                    tracing::debug!(name: "notifications-containers-lost",
                         "notifications of containers were lost: looking at all of them"
                     );
                     self.heard.parts |= Parts::CONTAINERS;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "notifications of containers ended: looking now and then");
+                    tracing::warn!(name: "notifications-containers-ended", %error, "notifications of containers ended: looking now and then");
                     self.heard.parts |= Parts::CONTAINERS;
                     self.containers = None;
                 }

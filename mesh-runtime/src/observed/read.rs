@@ -97,7 +97,7 @@ pub(crate) async fn observe(
             Ok(policies) => keep_or_replace(&mut observed.policies, policies),
             // What was read before stands.
             Err(error) => {
-                tracing::warn!(%error, "cannot read the policies of IPsec (ip xfrm policy)")
+                tracing::warn!(name: "cannot-read-policies-ipsec", %error, "cannot read the policies of IPsec (ip xfrm policy)")
             }
         }
     }
@@ -111,7 +111,7 @@ pub(crate) async fn observe(
             Ok(()) => observed.asked_about = (Arc::clone(scope.peers), scope.source),
             // What was read before stands, and the next reading asks again.
             Err(error) => {
-                tracing::warn!(%error, "cannot ask the kernel for its routes to peers");
+                tracing::warn!(name: "cannot-ask-kernel-routes-peers", %error, "cannot ask the kernel for its routes to peers");
             }
         }
     }

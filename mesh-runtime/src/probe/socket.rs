@@ -157,7 +157,7 @@ async fn note(error: &io::Error) {
     if error.raw_os_error().is_none() {
         return std::future::pending().await;
     }
-    tracing::debug!(%error, "a probe's socket reports an error");
+    tracing::debug!(name: "probe-socket-reports-error", %error, "a probe's socket reports an error");
 }
 
 fn open_datagram(source: Ipv4Addr, interface: Option<&str>) -> io::Result<Socket> {

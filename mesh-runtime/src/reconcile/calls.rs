@@ -127,7 +127,7 @@ impl Reconciler {
                     }
                 }
                 self.registered.serve(subnet).await?;
-                tracing::info!(%subnet, "subnet configured");
+                tracing::info!(name: "subnet-configured", %subnet, "subnet configured");
                 self.wanted.set_subnet(subnet);
                 self.state_writer.changed(self.wanted.generation);
             }
@@ -175,7 +175,7 @@ impl Reconciler {
         self.round(Dirty::default()).await;
         let Some(problem) = self.route_problem(destination).cloned() else {
             if new && !self.wanted.peers.contains_key(&destination) {
-                tracing::info!(%destination, "route injected");
+                tracing::info!(name: "route-injected", %destination, "route injected");
             }
             return Ok(());
         };
@@ -197,7 +197,7 @@ impl Reconciler {
         .map_err(Refusal::because)?;
         if self.wanted.remove(destination) {
             self.state_writer.changed(self.wanted.generation);
-            tracing::info!(%destination, "route removed");
+            tracing::info!(name: "route-removed", %destination, "route removed");
         }
         self.round(Dirty::default()).await;
         let failed = |problem: &&Problem| {
@@ -258,7 +258,7 @@ impl Reconciler {
             }
         }
         if counts.added + counts.changed + counts.removed > 0 || !rejected.is_empty() {
-            tracing::info!(
+            tracing::info!(name: "peers-synced",
                 generation = sync.generation,
                 added = counts.added,
                 changed = counts.changed,
@@ -286,7 +286,7 @@ impl Reconciler {
             .map_err(Refusal::because)?;
         let settings = NodeSettings::read(sync.node_settings.as_ref()).map_err(Refusal::because)?;
         if self.wanted.node_settings != settings {
-            tracing::info!(
+            tracing::info!(name: "other-settings",
                 vxlan_port = settings.vxlan_port,
                 vni = settings.vni,
                 "other settings"

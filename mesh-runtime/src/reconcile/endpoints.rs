@@ -35,7 +35,7 @@ impl Reconciler {
         let interface = endpoint.interface.clone();
         if self.wanted.endpoints.insert(address, endpoint.clone()) != Some(endpoint) {
             self.state_writer.changed(self.wanted.generation);
-            tracing::info!(%address, interface, mac = view.mac, "endpoint attached");
+            tracing::info!(name: "endpoint-attached", %address, interface, mac = view.mac, "endpoint attached");
         }
         self.round(Dirty::default()).await;
         Ok(view)
@@ -64,7 +64,7 @@ impl Reconciler {
         for address in endpoints {
             if let Some(endpoint) = self.wanted.endpoints.remove(&address) {
                 self.state_writer.changed(self.wanted.generation);
-                tracing::info!(%address, interface = endpoint.interface, "endpoint detached");
+                tracing::info!(name: "endpoint-detached", %address, interface = endpoint.interface, "endpoint detached");
             }
         }
         self.round(Dirty::default()).await;
@@ -82,7 +82,7 @@ pub(super) fn forget_gone(wanted: &mut Wanted, observed: &Observed) -> bool {
             .get(&endpoint.link)
             .is_some_and(|link| link.name == endpoint.interface);
         if !there {
-            tracing::info!(%address, interface = endpoint.interface, "endpoint gone with its interface");
+            tracing::info!(name: "endpoint-gone-interface", %address, interface = endpoint.interface, "endpoint gone with its interface");
         }
         there
     });

@@ -226,9 +226,11 @@ async fn detach(options: &RuntimeOptions, observed: &Observed) {
     match detached {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {
-            tracing::warn!(%error, "cannot detach programs that an earlier run may have left");
+            tracing::warn!(name: "cannot-detach-programs-earlier-run", %error, "cannot detach programs that an earlier run may have left");
         }
-        Err(error) => tracing::warn!(%error, "detaching programs of an earlier run ended early"),
+        Err(error) => {
+            tracing::warn!(name: "detaching-earlier-programs-ended", %error, "detaching programs of an earlier run ended early")
+        }
     }
 }
 
@@ -265,7 +267,7 @@ impl Reconciler {
                     self.account
                         .tally()
                         .repaired(Repaired::MapEntry, entries(changes));
-                    tracing::info!(
+                    tracing::info!(name: "somebody-changed-fast-path-maps",
                         added = changes.added,
                         changed = changes.changed,
                         removed = changes.removed,
@@ -273,7 +275,9 @@ impl Reconciler {
                     );
                 }
                 // The next round says what is wrong, and tries again.
-                Err(error) => tracing::debug!(%error, "cannot compare the maps"),
+                Err(error) => {
+                    tracing::debug!(name: "cannot-compare-maps", %error, "cannot compare the maps")
+                }
             }
         }
     }
@@ -291,10 +295,10 @@ impl Reconciler {
                 Ok(pins) => {
                     let pins = u64::try_from(pins).unwrap_or(u64::MAX);
                     tally.repaired(Repaired::Pin, pins);
-                    tracing::info!(pins, "somebody removed pins of maps or links: made again");
+                    tracing::info!(name: "somebody-removed-pins-maps-links", pins, "somebody removed pins of maps or links: made again");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot make the pins of maps and links again");
+                    tracing::warn!(name: "cannot-make-pins-maps-links", %error, "cannot make the pins of maps and links again");
                 }
             }
         }
@@ -310,7 +314,7 @@ impl Reconciler {
             Err(error) => {
                 // Programs that go by maps that lag must not carry traffic; they guard.
                 if let Err(error) = open.fast_path.stop_forwarding() {
-                    tracing::warn!(%error, "cannot have the programs leave forwarding to the kernel");
+                    tracing::warn!(name: "cannot-programs-leave-forwarding-kernel", %error, "cannot have the programs leave forwarding to the kernel");
                 }
                 open.unwritten = Some(error.to_string());
             }
@@ -331,7 +335,7 @@ impl Reconciler {
         match opened {
             Ok(fast_path) => self.fast_path = FastPathSlot::open(*fast_path),
             Err(reason) => {
-                tracing::warn!(%reason, "no fast path: this node runs on the kernel path");
+                tracing::warn!(name: "no-fast-path", %reason, "no fast path: this node runs on the kernel path");
                 self.fast_path = FastPathSlot::Unavailable(reason);
                 // Programs of an earlier run would go by maps that nobody keeps up to date. When they go, the rules
                 // stand in for them.
@@ -368,7 +372,7 @@ impl Reconciler {
             Ok(done) => {
                 let outcome = open.fast_path.attached(done);
                 if outcome.attached + outcome.detached > 0 {
-                    tracing::info!(
+                    tracing::info!(name: "fast-path-programs-moved",
                         attached = outcome.attached,
                         detached = outcome.detached,
                         "fast path programs moved"

@@ -62,7 +62,7 @@ impl Firewall {
         let changed = Arc::new(Notify::new());
         let listener = listen(Arc::clone(&changed));
         if let Err(error) = &listener {
-            tracing::info!(%error, "changes of the packet filter are not heard: looking every few seconds");
+            tracing::info!(name: "packet-filter-unheard", %error, "changes of the packet filter are not heard: looking every few seconds");
         }
         Self {
             wanted: None,
@@ -267,7 +267,7 @@ impl Reconciler {
             match tokio::time::timeout_at(deadline, self.firewall.done()).await {
                 Ok(outcome) => self.note_firewall(outcome),
                 Err(_) => {
-                    tracing::warn!("the packet filter's rules are not written in time");
+                    tracing::warn!(name: "packet-filter-rules-late", "the packet filter's rules are not written in time");
                     return;
                 }
             }

@@ -253,7 +253,7 @@ impl Reconciler {
             self.firewall.finish().await;
         };
         if tokio::time::timeout(LAST_WORDS, end).await.is_err() {
-            tracing::warn!(
+            tracing::warn!(name: "what-was-under-way-abandoned",
                 "a disk, nft or the kernel does not answer: what was under way is not waited for"
             );
         }

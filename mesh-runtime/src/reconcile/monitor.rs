@@ -160,7 +160,7 @@ impl Reconciler {
     pub(super) fn go_on_monitoring(&mut self) {
         self.monitors.all.retain(|one| !one.listener.is_gone());
         if let Err(error) = self.switch() {
-            tracing::warn!(%error, "cannot tell the programs who looks at packets");
+            tracing::warn!(name: "cannot-tell-programs-who-looks", %error, "cannot tell the programs who looks at packets");
         }
         if self.monitors.all.is_empty() {
             self.monitors.counts = None;
@@ -211,7 +211,7 @@ impl Reconciler {
             Ok(after) => after,
             // The next reading has what this one would have had.
             Err(error) => {
-                tracing::debug!(%error, "cannot read what our rules drop");
+                tracing::debug!(name: "cannot-read-what-our-rules", %error, "cannot read what our rules drop");
                 return;
             }
         };

@@ -66,7 +66,7 @@ impl Reconciler {
                 received: it.stats.rx_packets,
             }),
             Err(error) => {
-                tracing::warn!(%error, "cannot read a peer's counters");
+                tracing::warn!(name: "cannot-read-peer-counters", %error, "cannot read a peer's counters");
                 FastCounts::default()
             }
         }

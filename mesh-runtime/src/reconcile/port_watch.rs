@@ -100,7 +100,9 @@ impl Reconciler {
                 let look = tokio::spawn(sockets.look(chosen));
                 self.port_watch.look = Some((look, begun));
             }
-            Err(error) => tracing::debug!(%error, "cannot ask peers whether VXLAN gets through"),
+            Err(error) => {
+                tracing::debug!(name: "cannot-ask-peers-whether-vxlan", %error, "cannot ask peers whether VXLAN gets through")
+            }
         }
     }
 

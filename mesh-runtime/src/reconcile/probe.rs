@@ -63,7 +63,7 @@ impl Reconciler {
                 .filter_map(|(peer, age)| Some((peer, now.checked_sub(age)?)))
                 .collect(),
             Err(error) => {
-                tracing::warn!(%error, "cannot read the peers' counters");
+                tracing::warn!(name: "cannot-read-peers-counters", %error, "cannot read the peers' counters");
                 BTreeMap::new()
             }
         }

@@ -89,9 +89,11 @@ impl Reconciler {
                 self.probe_endpoint.why = wish.err();
                 let deleted = answer(self.netlink.handle.link().del(index).execute()).await;
                 match deleted {
-                    Ok(()) => tracing::info!("deleted {NAME}"),
+                    Ok(()) => tracing::info!(name: "probe-endpoint-deleted", "deleted {NAME}"),
                     Err(error) if error.errno() == Some(libc::ENODEV) => {}
-                    Err(error) => tracing::warn!(%error, "cannot delete {NAME}"),
+                    Err(error) => {
+                        tracing::warn!(name: "probe-endpoint-not-deleted", %error, "cannot delete {NAME}")
+                    }
                 }
                 self.outdated = Dirty::all();
             }
@@ -115,13 +117,13 @@ impl Reconciler {
     pub(super) async fn note_probe_endpoint(&mut self, made: Result<Made, WhyNone>) {
         match made {
             Ok(made) => {
-                tracing::info!(address = %made.wish.address, "made {NAME}, this node's endpoint for probes");
+                tracing::info!(name: "probe-endpoint-made", address = %made.wish.address, "made {NAME}, this node's endpoint for probes");
                 self.probe_endpoint.made = Some(made);
                 self.probe_endpoint.why = None;
             }
             Err(why) => {
                 if self.probe_endpoint.why.as_ref() != Some(&why) && !why.is_problem() {
-                    tracing::info!("no endpoint for probes: {why}");
+                    tracing::info!(name: "no-endpoint-probes", "no endpoint for probes: {why}");
                 }
                 self.probe_endpoint.why = Some(why);
                 self.probe_endpoint.not_before = Some(Instant::now() + AFTER_FAILURE);

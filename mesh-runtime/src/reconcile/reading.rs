@@ -139,7 +139,9 @@ impl Reconciler {
                 self.netlink = netlink;
                 self.events = events;
             }
-            Err(error) => tracing::warn!(%error, "cannot open a netlink connection"),
+            Err(error) => {
+                tracing::warn!(name: "cannot-open-netlink-connection", %error, "cannot open a netlink connection")
+            }
         }
     }
 }

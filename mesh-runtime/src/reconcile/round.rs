@@ -124,13 +124,13 @@ fn log(changes: &Changes) {
     for problem in &changes.new {
         let code = problem.kind.code;
         match problem.kind.severity {
-            Severity::Notice => tracing::info!(code, "{problem}"),
-            Severity::Warning => tracing::warn!(code, "{problem}"),
-            Severity::Error => tracing::error!(code, "{problem}"),
+            Severity::Notice => tracing::info!(name: "problem", code, "{problem}"),
+            Severity::Warning => tracing::warn!(name: "problem", code, "{problem}"),
+            Severity::Error => tracing::error!(name: "problem", code, "{problem}"),
         }
     }
     for problem in &changes.gone {
-        tracing::info!(code = problem.kind.code, "no longer: {}", problem.observed);
+        tracing::info!(name: "problem-ended", code = problem.kind.code, "no longer: {}", problem.observed);
     }
 }
 

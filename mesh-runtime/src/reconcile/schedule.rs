@@ -117,7 +117,7 @@ impl Comparisons {
         self.count = self.count.wrapping_add(1);
         self.last = Some(now);
         if let Err(error) = self.clock.restart() {
-            tracing::debug!(%error, "the clock goes on as it did");
+            tracing::debug!(name: "clock-steady-again", %error, "the clock goes on as it did");
         }
     }
 }

@@ -16,7 +16,7 @@ impl Reconciler {
         let found = self.state_writer.read().await;
         self.observed.holders = shown_holders(&self.options.bpffs);
         if let Err(error) = self.read(Dirty::all()).await {
-            tracing::warn!(%error, "cannot read what an earlier run left in the kernel");
+            tracing::warn!(name: "cannot-read-what-earlier-run", %error, "cannot read what an earlier run left in the kernel");
         }
         let kept = found.kept.clone().filter(|_| !found.behind);
         let (wanted, source) = choose(
@@ -26,7 +26,7 @@ impl Reconciler {
         );
         self.wanted = wanted;
         if let Some(subnet) = self.wanted.subnet {
-            tracing::info!(
+            tracing::info!(name: "took-over-what-earlier-run",
                 %subnet,
                 peers = self.wanted.peers.len(),
                 injected = self.wanted.injected.len(),
@@ -37,14 +37,14 @@ impl Reconciler {
                 "took over what an earlier run left"
             );
             if let Err(refusal) = self.registered.serve(subnet).await {
-                tracing::error!(reason = %refusal, "no addresses are leased until the node has their subnet again");
+                tracing::error!(name: "no-addresses-leased-until-node", reason = %refusal, "no addresses are leased until the node has their subnet again");
             }
         }
         if let Some(address) = self.options.host_address {
             self.wanted.host_address = Some(address);
         }
         if !self.settings.forwarding {
-            tracing::info!(
+            tracing::info!(name: "fast-path-off",
                 "--fast-path off: the kernel path carries everything, and programs guard"
             );
         }

@@ -57,12 +57,12 @@ impl StateWriter {
         match tokio::time::timeout(READ_DEADLINE, reading).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "reading the state file ended early");
+                tracing::warn!(name: "reading-state-file-ended-early", %error, "reading the state file ended early");
                 Found::default()
             }
             Err(_) => {
                 let seconds = READ_DEADLINE.as_secs();
-                tracing::warn!(
+                tracing::warn!(name: "disk-not-give-state-file",
                     seconds,
                     "the disk does not give the state file: going on without"
                 );
@@ -161,7 +161,7 @@ impl StateWriter {
             self.begin(wanted);
             let result = self.written().await;
             if let Err(error) = &result {
-                tracing::warn!(%error, "what the last calls made is not on the disk");
+                tracing::warn!(name: "what-last-calls-made-not", %error, "what the last calls made is not on the disk");
             }
             self.settle(result, wanted.generation);
         }

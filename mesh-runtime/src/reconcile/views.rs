@@ -20,7 +20,7 @@ impl Reconciler {
         if !self.outdated.is_clean()
             && let Err(error) = self.read(Dirty::default()).await
         {
-            tracing::debug!(%error, "cannot read the kernel's state again");
+            tracing::debug!(name: "cannot-read-kernel-state-again", %error, "cannot read the kernel's state again");
         }
     }
 
@@ -29,7 +29,7 @@ impl Reconciler {
         let (counters, shown) = match &self.fast_path {
             FastPathSlot::Open(open) => {
                 let counters = open.fast_path.peer_counters().unwrap_or_else(|error| {
-                    tracing::warn!(%error, "cannot read the peers' counters");
+                    tracing::warn!(name: "cannot-read-peers-counters", %error, "cannot read the peers' counters");
                     Default::default()
                 });
                 let carries =

@@ -176,11 +176,11 @@ fn renewals_that_fail_are_said_once_the_louder_the_less_is_left() {
     for (signed_hours, said) in [
         (
             5 * 24,
-            "WARN mesh_agent::membership::log: cannot renew the certificate; trying",
+            "WARN cannot-renew-certificate: cannot renew the certificate; trying",
         ),
         (
             6 * 24 + 12,
-            "ERROR mesh_agent::membership::log: cannot renew the certificate, which expires within",
+            "ERROR cannot-renew-certificate-expires-within: cannot renew the certificate, which expires within",
         ),
     ] {
         let (control, host) = (FakeControlPlane::with_authority(), Host::new());

@@ -185,7 +185,7 @@ where
     })
     .await;
     if let Some(Err(error)) = ended {
-        debug!(%error, "a connection ended early");
+        debug!(name: "connection-ended-early", %error, "a connection ended early");
         return None;
     }
     let (line, is_clean) = connection.into_parts().io.into_inner().into_line();
@@ -311,7 +311,7 @@ impl Service<Request<Incoming>> for OneRequest {
             Some(Of::Nothing(problem)) => ready(whole(last(*problem))).boxed(),
             // Nobody has looked at who asks this.
             _ => {
-                error!("hyper has read another request than was admitted; this is a bug");
+                error!(name: "hyper-read-another-request-than", "hyper has read another request than was admitted; this is a bug");
                 ready(whole(last(Problem::bug()))).boxed()
             }
         }

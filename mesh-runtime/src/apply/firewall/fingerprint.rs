@@ -136,7 +136,7 @@ pub(crate) fn listen(changed: Arc<Notify>) -> io::Result<JoinHandle<()>> {
                 Ok(()) => continue,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "changes of the packet filter are not heard any more: looking every few seconds");
+                    tracing::warn!(name: "packet-filter-unheard-any-more", %error, "changes of the packet filter are not heard any more: looking every few seconds");
                     return;
                 }
             }

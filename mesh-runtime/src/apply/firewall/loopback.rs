@@ -66,11 +66,11 @@ impl Loopback {
             Ok(()) => {
                 self.ours = Some(true);
                 self.said = false;
-                tracing::debug!(bridge, routes, "127.0.0.1 of this host by the bridge");
+                tracing::debug!(name: "loopback-by-bridge", bridge, routes, "127.0.0.1 of this host by the bridge");
             }
             Err(error) if !self.said => {
                 self.said = true;
-                tracing::warn!(
+                tracing::warn!(name: "cannot-set-route-localnet",
                     bridge,
                     routes,
                     %error,

@@ -143,7 +143,7 @@ impl Writer {
             && let Err(error) = reader.change(elements)
         {
             // Somebody was quicker, and the sets are not what they were.
-            tracing::debug!(%error, "cannot change the packet filter's sets: writing all anew");
+            tracing::debug!(name: "cannot-change-packet-filter-sets", %error, "cannot change the packet filter's sets: writing all anew");
             changes = None;
             if !wanted.may_run {
                 return Ok(Outcome::Early);
@@ -169,8 +169,10 @@ impl Writer {
         };
         if !changed_publications.is_empty() {
             match connections::forget(&reader, &wanted.ruleset, &changed_publications) {
-                Ok(flows) => tracing::debug!(flows, "flows to published ports begin anew"),
-                Err(error) => tracing::warn!(
+                Ok(flows) => {
+                    tracing::debug!(name: "flows-published-ports-begin-anew", flows, "flows to published ports begin anew")
+                }
+                Err(error) => tracing::warn!(name: "flows-not-forgotten",
                     %error,
                     "cannot have the kernel forget flows to published ports: clients that never pause \
                      reach what was there before; conntrack -D -p udp ends them"
@@ -183,13 +185,17 @@ impl Writer {
         });
         let peers = wanted.ruleset.peers();
         match (damaged, changes.is_some()) {
-            (true, _) => tracing::warn!(
+            (true, _) => tracing::warn!(name: "somebody-changed-packet-filter-tables",
                 peers,
                 took_ms,
                 "somebody changed the packet filter's tables named {TABLE}: written anew"
             ),
-            (_, false) => tracing::info!(peers, took_ms, "packet filter's rules written"),
-            (_, true) => tracing::debug!(peers, took_ms, "packet filter's sets changed"),
+            (_, false) => {
+                tracing::info!(name: "packet-filter-rules-written", peers, took_ms, "packet filter's rules written")
+            }
+            (_, true) => {
+                tracing::debug!(name: "packet-filter-sets-changed", peers, took_ms, "packet filter's sets changed")
+            }
         }
         Ok(match changes {
             Some(_) => Outcome::InPlace,

@@ -178,7 +178,9 @@ impl Echo {
                 // The end of the Tokio runtime: nothing comes any more.
                 Err(error) if error.raw_os_error().is_none() => std::future::pending().await,
                 // Reading a pending error takes it away.
-                Err(error) => tracing::debug!(%error, "a probe's socket reports an error"),
+                Err(error) => {
+                    tracing::debug!(name: "probe-socket-reports-error", %error, "a probe's socket reports an error")
+                }
             }
         }
     }

@@ -117,7 +117,7 @@ impl Registry {
             Ok(lease) => {
                 if made.new {
                     let link = lease.endpoint.as_ref().map(|endpoint| &endpoint.link);
-                    tracing::info!(address = %lease.address, owner = %lease.owner, link, "endpoint attached");
+                    tracing::info!(name: "endpoint-attached", address = %lease.address, owner = %lease.owner, link, "endpoint attached");
                     self.tell_names(&lease.owner);
                 }
                 Ok(AttachedContainer {
@@ -142,7 +142,7 @@ impl Registry {
             .any(|it| it.owner.network() == owner.network());
         if let (true, Some(other)) = (is_first, others.next()) {
             let (network, other) = (owner.network(), other.owner.network());
-            tracing::info!(
+            tracing::info!(name: "two-names-one-mesh",
                 network,
                 other,
                 "two names of one mesh: containers of both reach each other"

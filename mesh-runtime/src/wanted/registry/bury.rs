@@ -14,7 +14,7 @@ impl Registry {
         if !tombstones.has(owner) {
             return Ok(());
         }
-        tracing::info!(%owner, "detached while no runtime was there");
+        tracing::info!(name: "detached-while-no-runtime", %owner, "detached while no runtime was there");
         self.take_off(owner).await?;
         self.forget_tombstone(tombstones, owner).await
     }
@@ -56,7 +56,7 @@ impl Registry {
                 },
             };
             if let Err(error) = buried {
-                tracing::warn!(%owner, %error, "cannot undo an attachment whose container is gone: trying again in a moment");
+                tracing::warn!(name: "cannot-undo-attachment-whose-container", %owner, %error, "cannot undo an attachment whose container is gone: trying again in a moment");
             }
         }
         Ok(())

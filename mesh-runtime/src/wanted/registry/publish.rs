@@ -48,7 +48,7 @@ impl Registry {
         // Answered once the rules are written.
         ask(&self.commands, |reply| Command::GetStatus { reply }).await?;
         let ports = ports.join(", ");
-        tracing::info!(address = %lease.address, %owner, ports, "ports published");
+        tracing::info!(name: "ports-published", address = %lease.address, %owner, ports, "ports published");
         Ok(())
     }
 }

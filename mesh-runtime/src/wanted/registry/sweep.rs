@@ -168,7 +168,7 @@ impl Registry {
         if matches!(leak, Leak::Unused(_)) {
             return Ok(());
         }
-        tracing::info!(%owner, address = %lease.address, reason = leak.reason(), "reclaiming");
+        tracing::info!(name: "endpoint-reclaiming", %owner, address = %lease.address, reason = leak.reason(), "reclaiming");
         let reclaimed = async {
             self.unmake(&lease).await?;
             if matches!(leak, Leak::Gone(_)) && lease.endpoint.is_none() {
@@ -177,7 +177,7 @@ impl Registry {
             Ok::<(), CallError>(())
         };
         if let Err(error) = reclaimed.await {
-            tracing::warn!(%owner, %error, "cannot reclaim an address at once: trying again in a moment");
+            tracing::warn!(name: "cannot-reclaim-address-once", %owner, %error, "cannot reclaim an address at once: trying again in a moment");
         }
         Ok(())
     }
@@ -219,7 +219,7 @@ impl Sweeper {
             let mut news = registry.ipam.subscribe();
             let mut gone = BTreeSet::new();
             if let Err(status) = registry.bury_all().await {
-                tracing::warn!(
+                tracing::warn!(name: "cannot-look-who-taken-off",
                     reason = status.message(),
                     "cannot look who was taken off while no runtime ran"
                 );
@@ -233,7 +233,7 @@ impl Sweeper {
                 match look_at(&registry, &mut gone).await {
                     Ok(()) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "no clock to look at the leases by: trying again in a moment");
+                        tracing::warn!(name: "no-clock-look-leases", %error, "no clock to look at the leases by: trying again in a moment");
                         tokio::time::sleep(INTERVAL).await;
                     }
                 }
@@ -247,12 +247,12 @@ async fn look_at(registry: &Registry, gone: &mut BTreeSet<Owner>) -> io::Result<
     let mut ticker = Ticker::every(INTERVAL)?;
     while registry.ipam.usage().leased > 0 {
         if let Err(status) = registry.bury_all().await {
-            tracing::debug!(reason = status.message(), "cannot look for tombstones");
+            tracing::debug!(name: "cannot-look-for-tombstones", reason = status.message(), "cannot look for tombstones");
         }
         match registry.sweep(gone).await {
             Ok(still) => *gone = still,
             Err(status) => {
-                tracing::debug!(reason = status.message(), "cannot look at the leases");
+                tracing::debug!(name: "cannot-look-at-leases", reason = status.message(), "cannot look at the leases");
             }
         }
         ticker.tick().await;

@@ -147,7 +147,7 @@ impl Directory {
         let free = (1..MAX_DAMAGED).find(|&number| !name(number).exists());
         let aside = name(free.unwrap_or(MAX_DAMAGED));
         let result = fs::rename(self.path.join(STATE), &aside);
-        tracing::warn!(
+        tracing::warn!(name: "state-file-cannot-used",
             path = %self.path.join(STATE).display(),
             reason,
             aside = %aside.display(),
