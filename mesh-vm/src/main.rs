@@ -47,7 +47,7 @@ struct Options {
         long,
         env = "QUILT_MESH_DEADLINE",
         value_name = "SECONDS",
-        default_value_t = 600
+        default_value_t = 1200
     )]
     deadline: u64,
 
