@@ -2,10 +2,12 @@
 
 mod addresses;
 mod attach;
+mod bugreport;
 mod capture;
 mod endpoints;
 mod explain;
 mod findings;
+mod generated;
 mod moment;
 mod monitor;
 mod options;
@@ -85,6 +87,9 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             // It has a connection of its own.
             Command::Ping(ping) => return ping::ping(&place.socket, ping).await,
             Command::Explain(options) => explain::run(&options)?,
+            Command::Bugreport(options) => bugreport::run(place, &options).await?,
+            Command::Completions(options) => generated::completions(&options)?,
+            Command::Man(options) => generated::man(&options)?,
             Command::Monitor(monitor) => monitor::monitor(&place.socket, monitor).await?,
             Command::Capture(capture) => capture::capture(&mut client().await?, capture).await?,
             Command::Attach(attach) => attach::attach(&mut client().await?, attach).await?,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    capture::Capture, endpoints, explain, monitor::Monitor, peers, ping::Ping, place::Place,
-    port::Port, routes, status, trace::Trace,
+    bugreport, capture::Capture, endpoints, explain, generated, monitor::Monitor, peers,
+    ping::Ping, place::Place, port::Port, routes, status, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.
@@ -51,6 +51,12 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Asks a peer or an address of the overlay: which path answers how fast, and what does not come through.
     Ping(Ping),
+    /// Collects what somebody elsewhere needs to see to help, as a tar, and lists what is in it.
+    Bugreport(bugreport::Options),
+    /// Prints what makes a shell complete this command.
+    Completions(generated::Completions),
+    /// Writes the manual pages of this command and of each below it.
+    Man(generated::Man),
 }
 
 impl Command {
@@ -64,6 +70,9 @@ impl Command {
             | Self::Ping(_)
             | Self::Trace(_) => true,
             Self::Explain(_)
+            | Self::Bugreport(_)
+            | Self::Completions(_)
+            | Self::Man(_)
             | Self::Monitor(_)
             | Self::Capture(_)
             | Self::Attach(_)

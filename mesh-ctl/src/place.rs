@@ -1,6 +1,9 @@
 //! Where the daemons of this host are.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use mesh_client::{
@@ -109,6 +112,16 @@ impl Place {
             }
             _ => NoAgent::Down(error),
         })
+    }
+
+    /// The options that lead another `meshctl` to the same daemons.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let socket = |path: &Path| path.display().to_string();
+        vec![
+            format!("--socket={}", socket(&self.socket)),
+            format!("--grpc-addr={}", self.grpc_addr),
+            format!("--agent-socket={}", socket(&self.agent_socket)),
+        ]
     }
 
     /// The runtime, which has to be there, by its socket.
