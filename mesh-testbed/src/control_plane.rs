@@ -125,8 +125,6 @@ impl ControlPlane {
             format!("0.0.0.0:{PORT}").into(),
             "--db-path".into(),
             self.database().into(),
-            "--log-level".into(),
-            "info".into(),
         ];
         // By its variable, which earlier versions do not know.
         let insecure = options.is_plain().to_string();

@@ -11,4 +11,5 @@ mod moved_over;
 mod renewed;
 mod restarted;
 mod rotated;
+mod silent;
 mod told;
