@@ -145,7 +145,11 @@ mod tests {
     #[test]
     fn what_is_found_stands_in_one_list_the_gravest_first() {
         let diagnosis = some();
-        let codes: Vec<&str> = diagnosis.findings.iter().map(|it| it.code.as_str()).collect();
+        let codes: Vec<&str> = diagnosis
+            .findings
+            .iter()
+            .map(|it| it.code.as_str())
+            .collect();
         assert_eq!(codes, ["forwarding-off", "small-mtu"]);
         assert_eq!(diagnosis.findings[1].since, 700);
         assert_eq!(verdict(&diagnosis), Verdict::Wrong);
@@ -156,7 +160,10 @@ mod tests {
         let complete = [Area::looked("routes", "none in the way", Vec::new())];
         assert_eq!(verdict(&diagnosis(Vec::new(), &complete, 0)), Verdict::Fine);
         let partly = [Area::not_looked("ipsec", "needs root")];
-        assert_eq!(verdict(&diagnosis(Vec::new(), &partly, 0)), Verdict::Unknown);
+        assert_eq!(
+            verdict(&diagnosis(Vec::new(), &partly, 0)),
+            Verdict::Unknown
+        );
         let told = |kind| vec![Finding::of(&Problem::new(kind, ""), 0)];
         assert_eq!(
             verdict(&diagnosis(told(&FOREIGN_ROUTE), &partly, 0)),
@@ -177,9 +184,21 @@ mod tests {
     fn a_person_reads_the_findings_and_then_what_was_looked_at() {
         let text = anstream::adapter::strip_str(&text::text(&some(), 1000)).to_string();
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("error  The host does not forward"), "{text}");
-        assert!(text.contains("forwarding       not as it should be"), "{text}");
-        assert!(text.contains("ipsec            not looked at: needs root"), "{text}");
-        assert!(text.ends_with("Findings         1 error, 1 warning"), "{text}");
+        assert!(
+            lines[0].starts_with("error  The host does not forward"),
+            "{text}"
+        );
+        assert!(
+            text.contains("forwarding       not as it should be"),
+            "{text}"
+        );
+        assert!(
+            text.contains("ipsec            not looked at: needs root"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("Findings         1 error, 1 warning"),
+            "{text}"
+        );
     }
 }

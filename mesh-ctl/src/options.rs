@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    capture::Capture, doctor, endpoints, explain, monitor::Monitor, peers, ping::Ping, place::Place,
-    port::Port, routes, status, trace::Trace,
+    capture::Capture, doctor, endpoints, explain, monitor::Monitor, peers, ping::Ping,
+    place::Place, port::Port, routes, status, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.

@@ -146,9 +146,15 @@ mod tests {
 
     #[test]
     fn parts_of_other_versions_are_told_with_all_versions() {
-        let same = [("meshctl", "0.1.0".to_owned()), ("quilt-runtime", "0.1.0".to_owned())];
+        let same = [
+            ("meshctl", "0.1.0".to_owned()),
+            ("quilt-runtime", "0.1.0".to_owned()),
+        ];
         assert_eq!(of_versions(&same), None);
-        let other = [("meshctl", "0.1.0".to_owned()), ("quilt-runtime", "0.2.0".to_owned())];
+        let other = [
+            ("meshctl", "0.1.0".to_owned()),
+            ("quilt-runtime", "0.2.0".to_owned()),
+        ];
         let problem = of_versions(&other).unwrap();
         assert_eq!(problem.observed, "meshctl 0.1.0, quilt-runtime 0.2.0");
     }

@@ -8,8 +8,8 @@ use mesh_problems::{
         dataplane::{
             DEVICE_NAME_TAKEN, FOREIGN_FIREWALL, FOREIGN_ROUTE, FOREIGN_ROUTE_TO_PART,
             HOST_ADDRESS_NOT_HERE, IPSEC_POLICY, KERNEL_REFUSES, NO_GUARD_PROGRAMS,
-            NO_HOST_ADDRESS, NO_ROUTE_TO_PEERS, POLICY_RULE, UNDERLAY_NOT_ETHERNET, VXLAN_SWALLOWED,
-            VXLAN_TAKEN,
+            NO_HOST_ADDRESS, NO_ROUTE_TO_PEERS, POLICY_RULE, UNDERLAY_NOT_ETHERNET,
+            VXLAN_SWALLOWED, VXLAN_TAKEN,
         },
         host::{
             ADDRESS_ELSEWHERE, CHECKSUMS_WRONG, FILTER_WOULD_DROP, HOST_ADDRESS_ON_OVERLAY,
@@ -49,7 +49,10 @@ const FOLLOW: &[(&Kind, &[&[&Kind]])] = &[
     (&NO_HOST_ADDRESS, &[NOT_SET_UP, SILENT, NOT_FAST]),
     (&HOST_ADDRESS_NOT_HERE, &[NOT_SET_UP, SILENT, NOT_FAST]),
     (&NO_ROUTE_TO_PEERS, &[NOT_SET_UP, SILENT, NOT_FAST]),
-    (&UNDERLAY_DIVERTED, &[SILENT, NOT_FAST, &[&UNDERLAY_NOT_ETHERNET]]),
+    (
+        &UNDERLAY_DIVERTED,
+        &[SILENT, NOT_FAST, &[&UNDERLAY_NOT_ETHERNET]],
+    ),
     (
         &UNDERLAY_OVER_OVERLAY,
         &[SILENT, NOT_FAST, NOT_SET_UP, &[&STRICT_FILTERING]],
@@ -67,7 +70,10 @@ const FOLLOW: &[(&Kind, &[&[&Kind]])] = &[
     (&ADDRESS_ELSEWHERE, &[SILENT, &[&MAC_OF_PEER]]),
     (&CHECKSUMS_WRONG, &[SILENT]),
     (&OWN_ADDRESS_CLAIMED, &[SILENT]),
-    (&VXLAN_SWALLOWED, &[&[&VXLAN_NOT_THROUGH, &FAST_PATH_SILENT, &KERNEL_PATH_SILENT]]),
+    (
+        &VXLAN_SWALLOWED,
+        &[&[&VXLAN_NOT_THROUGH, &FAST_PATH_SILENT, &KERNEL_PATH_SILENT]],
+    ),
     (&UNDERLAY_NOT_ETHERNET, &[NOT_FAST]),
     (&NO_GUARD_PROGRAMS, &[NOT_FAST, &[&NO_PROBE_ENDPOINT]]),
     (&RUNTIME_DOWN, &[&[&RUNTIME_LOST]]),
@@ -91,7 +97,9 @@ pub(super) fn once(told: Vec<Finding>, found: Vec<Finding>) -> Vec<Finding> {
                 .any(|effects| effects.iter().any(|effect| effect.code == code))
                 && cause.code != code
         });
-        causes.into_iter().any(|(cause, _)| there.iter().any(|it| it == cause.code))
+        causes
+            .into_iter()
+            .any(|(cause, _)| there.iter().any(|it| it == cause.code))
     };
     all.retain(|finding| !follows(&finding.code));
     all
@@ -120,7 +128,10 @@ mod tests {
 
     #[test]
     fn what_follows_from_something_else_is_left_to_its_cause() {
-        let found = vec![finding(&PEER_HOST_SILENT, 500), finding(&PACKETS_TAKEN, 500)];
+        let found = vec![
+            finding(&PEER_HOST_SILENT, 500),
+            finding(&PACKETS_TAKEN, 500),
+        ];
         assert_eq!(codes(&once(Vec::new(), found)), ["packets-taken"]);
         let alone = vec![finding(&PEER_HOST_SILENT, 500)];
         assert_eq!(codes(&once(Vec::new(), alone)), ["peer-host-silent"]);

@@ -22,7 +22,10 @@ pub(crate) fn judge(mesh: &Mesh, network: &Network) -> Vec<Problem> {
         let interface = network.name_of(held.link);
         Problem::new(
             &HOST_ADDRESS_ON_OVERLAY,
-            format!("{interface} has the address {}, which is this node's on the underlay", held.address),
+            format!(
+                "{interface} has the address {}, which is this node's on the underlay",
+                held.address
+            ),
         )
         .remedied_by(format!(
             "take it away (ip address delete {} dev {interface})",
@@ -165,7 +168,11 @@ mod tests {
             address: "169.254.7.9/16".parse().unwrap(),
         });
         let problems = managed(&mesh(), &network, &BTreeMap::new());
-        assert!(problems[0].observed.starts_with("quilt0 has the address 169.254.7.9/16"));
+        assert!(
+            problems[0]
+                .observed
+                .starts_with("quilt0 has the address 169.254.7.9/16")
+        );
     }
 
     #[test]

@@ -23,13 +23,11 @@ pub(crate) fn judge(
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     // Packets are forwarded if the interface by which they come says so (`ip_route_input_slow`, net/ipv4/route.c).
+    // By the underlay come the answers to what containers send out, and what is for published ports.
     let outside = ways.outside.and_then(|way| way.link);
-    let needed: BTreeSet<u32> = mesh
-        .bridge
-        .into_iter()
-        .chain(mesh.overlay)
-        .chain(outside)
-        .collect();
+    let underlay = mesh.underlay(network).map(|held| held.link);
+    let ours = mesh.bridge.into_iter().chain(mesh.overlay);
+    let needed: BTreeSet<u32> = ours.chain(underlay).chain(outside).collect();
     let off: Vec<String> = needed
         .into_iter()
         .map(|index| network.name_of(index))

@@ -1,9 +1,14 @@
 //! Judges what was read. Pure.
 
 pub(crate) mod addresses;
+pub(crate) mod checksums;
+pub(crate) mod entries;
+pub(crate) mod filter;
 pub(crate) mod forwarding;
 pub(crate) mod ipsec;
+pub(crate) mod limits;
 pub(crate) mod routes;
+pub(crate) mod tc;
 
 /// The first few of many.
 const SOME: usize = 3;

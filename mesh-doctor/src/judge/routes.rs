@@ -45,7 +45,11 @@ fn to_containers(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
             let way = ways.to_containers.get(subnet);
             way.is_some_and(|way| !USUAL_TABLES.contains(&way.table))
         });
-        let leads = format!("what is for {} goes {}", some(&subnets), over(network, link));
+        let leads = format!(
+            "what is for {} goes {}",
+            some(&subnets),
+            over(network, link)
+        );
         match (by_rule, link.is_none() && network.rules > 0) {
             (true, _) => {
                 let table = subnets
@@ -54,7 +58,9 @@ fn to_containers(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
                     .map_or(0, |way| way.table);
                 Problem::new(
                     &POLICY_RULE,
-                    format!("{leads}, by a route of table {table}, to which a policy rule leads (ip rule)"),
+                    format!(
+                        "{leads}, by a route of table {table}, to which a policy rule leads (ip rule)"
+                    ),
                 )
             }
             (false, true) => Problem::new(
@@ -84,7 +90,11 @@ fn to_hosts(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
             ));
             continue;
         };
-        let leads = format!("VXLAN to {} leaves {}", some(&addresses), over(network, link));
+        let leads = format!(
+            "VXLAN to {} leaves {}",
+            some(&addresses),
+            over(network, link)
+        );
         if mesh.has(index) {
             problems.push(Problem::new(&UNDERLAY_OVER_OVERLAY, leads));
             continue;

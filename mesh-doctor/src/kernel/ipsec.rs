@@ -17,8 +17,6 @@ const XFRMA_IF_ID: u16 = 31;
 /// `struct xfrm_userpolicy_info`, with the padding behind it.
 const INFO_LEN: usize = 168;
 
-
-
 /// All policies for IPv4. Needs CAP_NET_ADMIN.
 pub(crate) fn policies() -> io::Result<Vec<Policy>> {
     let mut kernel = match Kernel::of(NETLINK_XFRM) {

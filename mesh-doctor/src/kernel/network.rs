@@ -56,17 +56,15 @@ pub(crate) fn network(kernel: &mut Kernel) -> io::Result<Network> {
 }
 
 /// Reads by what the overlay device leads.
-pub(crate) fn overlay(
-    kernel: &mut Kernel,
-    device: u32,
-    network: &mut Network,
-) -> io::Result<()> {
+pub(crate) fn overlay(kernel: &mut Kernel, device: u32, network: &mut Network) -> io::Result<()> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;
     question.attributes = vec![RouteAttribute::Oif(device)];
     for answer in kernel.dump(RouteNetlinkMessage::GetRoute(question))? {
         if let RouteNetlinkMessage::NewRoute(message) = answer {
-            network.overlay_routes.extend(overlay_route(&message, device));
+            network
+                .overlay_routes
+                .extend(overlay_route(&message, device));
         }
     }
     let mut question = NeighbourMessage::default();
@@ -128,11 +126,14 @@ fn vxlan(infos: &[InfoVxlan]) -> Option<(u32, u16)> {
 
 fn address(message: &AddressMessage) -> Option<Address> {
     let of = |local: bool| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(std::net::IpAddr::V4(it)) if local => Some(*it),
-            AddressAttribute::Address(std::net::IpAddr::V4(it)) if !local => Some(*it),
-            _ => None,
-        })
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(std::net::IpAddr::V4(it)) if local => Some(*it),
+                AddressAttribute::Address(std::net::IpAddr::V4(it)) if !local => Some(*it),
+                _ => None,
+            })
     };
     // Of a point-to-point link IFA_ADDRESS is the other end's.
     let address = of(true).or_else(|| of(false))?;
@@ -143,21 +144,27 @@ fn address(message: &AddressMessage) -> Option<Address> {
 }
 
 fn lladdr(message: &NeighbourMessage) -> Option<[u8; 6]> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::LinkLayerAddress(bytes) => mac(bytes),
-        _ => None,
-    })
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac(bytes),
+            _ => None,
+        })
 }
 
 fn destination(message: &NeighbourMessage) -> Option<Ipv4Addr> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
-        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-            let bytes: [u8; 4] = bytes.as_slice().try_into().ok()?;
-            Some(bytes.into())
-        }
-        _ => None,
-    })
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+                let bytes: [u8; 4] = bytes.as_slice().try_into().ok()?;
+                Some(bytes.into())
+            }
+            _ => None,
+        })
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {

@@ -51,9 +51,6 @@ kinds! {
         breaks "they are dropped; where they are VXLAN, packets between containers are lost",
         remedy "on the hosts that send them, switch off what computes them wrongly (ethtool -K INTERFACE tx-udp_tnl-segmentation off \
                 tx-udp_tnl-csum-segmentation off tx-checksum-ip-generic off)";
-    OFFLOAD_UNTRUSTWORTHY = "offload-untrustworthy", Warning, "The network card's driver is known to spoil VXLAN that it offloads",
-        breaks "large packets between containers arrive spoilt, and connections hang",
-        remedy "switch it off (ethtool -K INTERFACE tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off)";
     CONNECTIONS_FULL = "connections-full", Warning, "The table of connections is nearly full",
         breaks "when it is, new connections are dropped, of containers as of the host",
         remedy "make it larger (sysctl -w net.netfilter.nf_conntrack_max=NUMBER), or find who opens so many (conntrack -L)";
