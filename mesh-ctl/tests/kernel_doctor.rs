@@ -8,12 +8,21 @@
 )]
 
 use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{JoinHandle, sleep, spawn},
     time::Duration,
 };
 
-use mesh_testbed::{Daemon, DaemonOptions, Host, Signal, Testbed, wait_until};
+use mesh_testbed::{
+    Daemon, DaemonOptions, Host, Signal, Testbed, stepped_clock::SteppedClock, wait_until,
+};
 use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -267,14 +276,280 @@ async fn addresses_forwarding_and_ipsec_in_the_way_are_found() {
     .await;
     is_harmless(
         home,
-        &format!(
-            "{}\n{} if_id 7",
-            policy("out", &own.to_string(), "198.51.100.0/24"),
-            policy("out", "0.0.0.0/0", "0.0.0.0/0")
-        ),
+        &policy("out", &own.to_string(), "198.51.100.0/24"),
         "ip xfrm policy flush",
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_and_traffic_control_in_the_way_are_found_and_dockers_own_are_not() {
+    let testbed = mesh().await;
+    let [home, away] = testbed.hosts() else {
+        panic!("two hosts are needed");
+    };
+    // A way out, as every host has.
+    run(
+        home,
+        &format!("ip route add default via {}", away.address()),
+    );
+    ails(
+        home,
+        "iptables -P FORWARD DROP",
+        "filter-would-drop",
+        "chain FORWARD of table ip filter would drop",
+        "iptables -P FORWARD ACCEPT",
+    )
+    .await;
+    // Docker's, with what is to be said beside it, and its raw rules; a firewall of the host itself that knows VXLAN.
+    is_harmless(
+        home,
+        "iptables -P FORWARD DROP
+         iptables -N DOCKER-USER
+         iptables -A FORWARD -j DOCKER-USER
+         iptables -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+         iptables -A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+         iptables -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP
+         iptables -A DOCKER-USER -i quilt0 -j ACCEPT
+         iptables -A DOCKER-USER -o quilt0 -j ACCEPT
+         iptables -P INPUT DROP
+         iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+         iptables -A INPUT -p icmp -j ACCEPT
+         iptables -A INPUT -i lo -j ACCEPT
+         iptables -A INPUT -p udp --dport 4789 -j ACCEPT",
+        "nft delete table ip filter
+         nft delete table ip raw",
+    )
+    .await;
+    // One that drops VXLAN: the runtime sees it by the packets that do not come through.
+    ails(
+        home,
+        "iptables -A INPUT -p udp --dport 4789 -j DROP",
+        "foreign-firewall",
+        "open its port",
+        "nft delete table ip filter",
+    )
+    .await;
+
+    // Filters that take packets where they come in.
+    let ingress = |interface: &str| {
+        format!("tc qdisc add dev {interface} clsact\ntc filter add dev {interface} ingress")
+    };
+    let mend = |interface: &str| format!("tc qdisc delete dev {interface} clsact");
+    ails(
+        home,
+        &format!(
+            "{} protocol ip u32 match ip protocol 17 0xff match ip dport 4789 0xffff action drop",
+            ingress("eth0")
+        ),
+        "packets-taken",
+        "a filter of tc on eth0 drops VXLAN where it comes in",
+        &mend("eth0"),
+    )
+    .await;
+    ails(
+        home,
+        &format!(
+            "{} protocol ip u32 match u32 0 0 action mirred egress redirect dev lo",
+            ingress("vxlan100")
+        ),
+        "packets-taken",
+        "a filter of tc on vxlan100 leads to lo what peers' containers exchange with ours",
+        &mend("vxlan100"),
+    )
+    .await;
+    is_harmless(
+        home,
+        &format!(
+            "{} protocol ip u32 match ip protocol 17 0xff match ip dport 53 0xffff action drop
+             tc qdisc add dev eth0 root tbf rate 1gbit burst 1mb latency 50ms",
+            ingress("eth0")
+        ),
+        "tc qdisc delete dev eth0 root
+         tc qdisc delete dev eth0 clsact",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twins_wrong_checksums_stale_entries_and_strict_filtering_are_found() {
+    let testbed = mesh().await;
+    let [home, away] = testbed.hosts() else {
+        panic!("two hosts are needed");
+    };
+    let (own, address) = (home.address(), away.address());
+    ails(
+        home,
+        "ip route add 10.42.99.0/24 dev vxlan100 proto static",
+        "stale-entries",
+        "ip route delete 10.42.99.0/24 dev vxlan100",
+        "ip route delete 10.42.99.0/24 dev vxlan100",
+    )
+    .await;
+    // What a DHCP client leaves that takes every interface for its own.
+    ails(
+        home,
+        "ip address add 169.254.7.9/16 dev quilt0",
+        "device-managed",
+        "quilt0 has the address 169.254.7.9/16",
+        "ip address delete 169.254.7.9/16 dev quilt0",
+    )
+    .await;
+    // Two ways to a peer, and packets that come by the other one.
+    ails(
+        home,
+        &format!(
+            "ip link add other0 type veth peer name other1
+             ip link set other1 up
+             ip link set other0 up
+             sysctl -qw net.ipv4.conf.eth0.rp_filter=1
+             ip route add {address}/32 dev other0"
+        ),
+        "strict-filtering",
+        "sysctl -w net.ipv4.conf.eth0.rp_filter=2",
+        &format!(
+            "ip route delete {address}/32 dev other0
+             sysctl -qw net.ipv4.conf.eth0.rp_filter=0
+             ip link delete other0"
+        ),
+    )
+    .await;
+    // A card somewhere that computes checksums wrongly.
+    let spoiled = Spoiled::send(away, own);
+    wait_for(home, &["checksums-wrong"]).await;
+    shows(home);
+    drop(spoiled);
+    wait_for(home, &[]).await;
+
+    // Clones of this host: one that has its address, and one that has its MAC address.
+    let mac = |host: &Host| {
+        let output = host
+            .netns()
+            .command("ip")
+            .args(["-j", "link", "show", "eth0"])
+            .output();
+        let links: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        links[0]["address"].as_str().unwrap().to_owned()
+    };
+    run(away, &format!("ip address add {own}/32 dev eth0"));
+    wait_for(home, &["address-elsewhere"]).await;
+    let (text, exit) = shows(home);
+    assert!(text.contains(&mac(away)) && exit == 1, "{text}");
+    run(away, &format!("ip address delete {own}/32 dev eth0"));
+    wait_for(home, &[]).await;
+    // As it is known to the kernel where the other end has taken our address: nothing gets there any more.
+    let (ours, theirs) = (mac(home), mac(away));
+    ails(
+        home,
+        &format!("ip neighbour replace {address} lladdr {ours} dev eth0 nud permanent"),
+        "mac-of-peer",
+        &format!("has the MAC address {ours}, as this host's eth0 has"),
+        &format!("ip neighbour replace {address} lladdr {theirs} dev eth0 nud reachable"),
+    )
+    .await;
+}
+
+/// Datagrams with a wrong checksum, as long as it lives.
+struct Spoiled(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Spoiled {
+    fn send(from: &Host, to: Ipv4Addr) -> Self {
+        let open = || {
+            let udp = Some(Protocol::UDP);
+            Socket::new(Domain::IPV4, Type::RAW, udp).unwrap()
+        };
+        let socket = from.netns().run(open).unwrap();
+        let ends = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ends);
+        let sends = spawn(move || {
+            // Source and destination port, length, and a checksum that is none.
+            let datagram = [0x9c, 0x40, 0x9c, 0x41, 0, 12, 0xab, 0xcd, 1, 2, 3, 4];
+            let to = SocketAddr::from((to, 0)).into();
+            while !end.load(Ordering::Relaxed) {
+                socket.send_to(&datagram, &to).unwrap();
+                sleep(Duration::from_millis(20));
+            }
+        });
+        Self(ends, Some(sends))
+    }
+}
+
+impl Drop for Spoiled {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(sends) = self.1.take() {
+            sends.join().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_daemons_find_is_told_once_with_what_the_host_shows_beside_it() {
+    let testbed = mesh().await;
+    let [home, away] = testbed.hosts() else {
+        panic!("two hosts are needed");
+    };
+    // Something between the hosts drops what is large.
+    let switch = |words: &str| {
+        let output = testbed.switch().command("nft").arg(words).output().unwrap();
+        assert!(output.status.success(), "nft {words}: {output:?}");
+    };
+    switch("add table bridge hypervisor");
+    switch("add chain bridge hypervisor swallows { type filter hook forward priority 0 ; }");
+    switch("add rule bridge hypervisor swallows udp dport 4789 meta length > 1400 drop");
+    wait_for(home, &["path-mtu-small"]).await;
+    shows(home);
+    switch("delete table bridge hypervisor");
+    wait_for(home, &[]).await;
+
+    // A clock that is wrong.
+    let clock = SteppedClock::new().unwrap();
+    home.stop(Daemon::Agent, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    clock.step(3600).unwrap();
+    let options = clock
+        .environment()
+        .into_iter()
+        .fold(DaemonOptions::new(), |options, (name, value)| {
+            options.env(name, value)
+        });
+    home.start_agent(&options).await.unwrap();
+    wait_for(home, &["clocks-differ"]).await;
+    home.stop(Daemon::Agent, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    home.start_agent(&DaemonOptions::new()).await.unwrap();
+    wait_for(home, &[]).await;
+
+    // Entries of nobody, while no runtime takes them away.
+    home.stop(Daemon::Runtime, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    run(
+        home,
+        &format!(
+            "ip neighbour add 10.42.9.0 lladdr 02:51:0a:2a:09:00 dev vxlan100 nud permanent
+             bridge fdb append 02:51:0a:2a:09:00 dev vxlan100 dst {} self permanent",
+            away.address()
+        ),
+    );
+    wait_for(home, &["runtime-down", "stale-entries"]).await;
+    shows(home);
+
+    // Somebody else has the port of VXLAN.
+    run(home, "ip link delete vxlan100");
+    let taken = home
+        .netns()
+        .run(|| UdpSocket::bind("0.0.0.0:4789").unwrap())
+        .unwrap();
+    home.start_runtime(&DaemonOptions::new()).await.unwrap();
+    wait_for(home, &["kernel-refuses"]).await;
+    let (text, exit) = shows(home);
+    let who = format!("(pid {})", std::process::id());
+    assert!(text.contains(&who) && exit == 1, "{text}");
+    drop(taken);
+    wait_for(home, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,7 +61,7 @@ const FOLLOW: &[(&Kind, &[&[&Kind]])] = &[
     (&IPSEC_POLICY, &[SILENT, NOT_FAST]),
     (&IPSEC_OVERLAY, &[SILENT]),
     (&STRICT_FILTERING, &[SILENT]),
-    (&FOREIGN_FIREWALL, &[SILENT, &[&FILTER_WOULD_DROP]]),
+    (&FOREIGN_FIREWALL, &[SILENT]),
     (&FILTER_WOULD_DROP, &[SILENT]),
     (&PACKETS_TAKEN, &[SILENT]),
     (&PACKETS_IMPAIRED, &[SILENT]),
@@ -79,12 +79,21 @@ const FOLLOW: &[(&Kind, &[&[&Kind]])] = &[
     (&RUNTIME_DOWN, &[&[&RUNTIME_LOST]]),
 ];
 
+/// What is found here, and what the runtime says of the same thing more closely.
+const SAME: &[(&Kind, &Kind)] = &[
+    (&FOREIGN_ROUTE, &FOREIGN_ROUTE_TO_PART),
+    (&FILTER_WOULD_DROP, &FOREIGN_FIREWALL),
+];
+
 /// One list of what daemons told and what was found beside them.
 pub(super) fn once(told: Vec<Finding>, found: Vec<Finding>) -> Vec<Finding> {
     let mut all = told;
     for finding in found {
         // The runtime has looked longer, and knows since when.
-        let known = all.iter().any(|it| it.code == finding.code);
+        let same = SAME.iter().filter(|(it, _)| it.code == finding.code);
+        let mut same = same.map(|(_, closer)| closer.code);
+        let known = all.iter().any(|it| it.code == finding.code)
+            || same.any(|closer| all.iter().any(|it| it.code == closer));
         if !known {
             all.push(finding);
         }
@@ -124,6 +133,9 @@ mod tests {
         let told = vec![finding(&POLICY_RULE, 100)];
         let all = once(told, vec![finding(&POLICY_RULE, 500)]);
         assert_eq!((codes(&all), all[0].since), (vec!["policy-rule"], 100));
+        let told = vec![finding(&FOREIGN_ROUTE_TO_PART, 100)];
+        let all = once(told, vec![finding(&FOREIGN_ROUTE, 500)]);
+        assert_eq!(codes(&all), ["foreign-route-to-part"]);
     }
 
     #[test]
