@@ -15,14 +15,24 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{JoinHandle, sleep, spawn},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use mesh_proto::{
+    mesh::{
+        AgentStatus, AgentStatusRequest, Peer, SyncPeersRequest,
+        mesh_agent_server::{MeshAgent, MeshAgentServer},
+        mesh_dataplane_client::MeshDataplaneClient,
+    },
+    quilt::{ConfigureNodeSubnetRequest, quilt_runtime_client::QuiltRuntimeClient},
+};
 use mesh_testbed::{
     Daemon, DaemonOptions, Host, Signal, Testbed, stepped_clock::SteppedClock, wait_until,
 };
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -339,11 +349,11 @@ async fn filters_and_traffic_control_in_the_way_are_found_and_dockers_own_are_no
     ails(
         home,
         &format!(
-            "{} protocol ip u32 match ip protocol 17 0xff match ip dport 4789 0xffff action drop",
+            "{} protocol ip u32 match ip protocol 17 0xff match ip dport 4789 0xffff action mirred egress redirect dev lo",
             ingress("eth0")
         ),
         "packets-taken",
-        "a filter of tc on eth0 drops VXLAN where it comes in",
+        "a filter of tc on eth0 leads to lo VXLAN where it comes in",
         &mend("eth0"),
     )
     .await;
@@ -361,7 +371,7 @@ async fn filters_and_traffic_control_in_the_way_are_found_and_dockers_own_are_no
     is_harmless(
         home,
         &format!(
-            "{} protocol ip u32 match ip protocol 17 0xff match ip dport 53 0xffff action drop
+            "{} protocol ip u32 match ip protocol 17 0xff match ip dport 53 0xffff action mirred egress redirect dev lo
              tc qdisc add dev eth0 root tbf rate 1gbit burst 1mb latency 50ms",
             ingress("eth0")
         ),
@@ -550,6 +560,142 @@ async fn what_the_daemons_find_is_told_once_with_what_the_host_shows_beside_it()
     assert!(text.contains(&who) && exit == 1, "{text}");
     drop(taken);
     wait_for(home, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_other_versions_and_network_managers_are_found() {
+    let testbed = mesh().await;
+    let home = &testbed.hosts()[0];
+    // An agent of a later version, which tells nothing else.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let serves = tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_service(MeshAgentServer::new(Later))
+            .serve_with_incoming(UnixListenerStream::new(listener)),
+    );
+    let output = home
+        .netns()
+        .command(env!("CARGO_BIN_EXE_meshctl"))
+        .arg("--socket")
+        .arg(home.runtime_socket())
+        .arg("--agent-socket")
+        .arg(&socket)
+        .arg("doctor")
+        .output()
+        .unwrap();
+    serves.abort();
+    let text = String::from_utf8(output.stdout).unwrap();
+    println!("# meshctl doctor\n{text}");
+    assert!(text.contains("(host-versions-differ)"), "{text}");
+    assert!(
+        text.contains("quilt-mesh-agent 9.9.9") && text.ends_with("1 notice\n"),
+        "{text}"
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "a notice is nothing wrong: {text}"
+    );
+
+    // systemd-networkd, by what it says below /run of itself: in mounts of this process's own.
+    let output = home
+        .netns()
+        .command("ip")
+        .args(["-j", "link", "show", "vxlan100"])
+        .output();
+    let links: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let index = links[0]["ifindex"].as_u64().unwrap();
+    let said = |state: &str| {
+        let script = format!(
+            "mount --bind {0} {0} && mount --make-private {0} && mkdir -p {0}/run {0}/kept && mount --rbind /run {0}/kept && \
+             mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/netif/links /run/quilt-mesh-testbed && \
+             mount --rbind {0}/kept/quilt-mesh-testbed /run/quilt-mesh-testbed && \
+             echo ADMIN_STATE={state} > /run/systemd/netif/links/{index} && exec \"$@\"",
+            folder.path().display()
+        );
+        let mut command = home.netns().command("unshare");
+        command.args([
+            "--mount",
+            "sh",
+            "-ec",
+            &script,
+            "sh",
+            env!("CARGO_BIN_EXE_meshctl"),
+        ]);
+        let output = asked(&mut command, home, "doctor").output().unwrap();
+        println!("{}", String::from_utf8_lossy(&output.stdout));
+        assert!(output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let managed = said("configured");
+    assert!(
+        managed.contains("systemd-networkd manages vxlan100"),
+        "{managed}"
+    );
+    assert!(managed.ends_with("1 warning\n"), "{managed}");
+    let unmanaged = said("unmanaged");
+    assert!(unmanaged.ends_with("none\n"), "{unmanaged}");
+}
+
+/// An agent of a later version.
+struct Later;
+
+#[tonic::async_trait]
+impl MeshAgent for Later {
+    async fn get_status(
+        &self,
+        _: tonic::Request<AgentStatusRequest>,
+    ) -> Result<tonic::Response<AgentStatus>, tonic::Status> {
+        Ok(tonic::Response::new(AgentStatus {
+            version: "9.9.9".to_owned(),
+            hostname: "host1".to_owned(),
+            ..AgentStatus::default()
+        }))
+    }
+}
+
+/// The worst of it: none of the peers answers. What it takes is printed, and not asserted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_254_peers_of_which_none_answers_is_looked_at_as_any_other() {
+    let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+    let home = &testbed.hosts()[0];
+    home.start_runtime(&DaemonOptions::new()).await.unwrap();
+    let subnet = "10.42.255.0/24".to_owned();
+    QuiltRuntimeClient::new(home.runtime_channel().await.unwrap())
+        .configure_node_subnet(ConfigureNodeSubnetRequest { subnet })
+        .await
+        .unwrap();
+    let peer = |number: u8| Peer {
+        subnet: format!("10.42.{number}.0/24"),
+        host_address: format!("198.51.100.{number}"),
+        hostname: format!("node{number}"),
+        mtu: 1450,
+        ..Peer::default()
+    };
+    let sync = SyncPeersRequest {
+        generation: 1,
+        host_address: home.address().to_string(),
+        peers: (1..=254).map(peer).collect(),
+        ..SyncPeersRequest::default()
+    };
+    run(home, "ip route add 198.51.100.0/24 dev eth0");
+    let channel = home.runtime_channel().await.unwrap();
+    let answer = MeshDataplaneClient::new(channel).sync_peers(sync).await;
+    assert!(answer.unwrap().into_inner().success);
+    let begin = Instant::now();
+    let (text, exit) = shows(home);
+    println!(
+        "with 254 silent peers: {:.2} s",
+        begin.elapsed().as_secs_f64()
+    );
+    assert!(text.contains("of 254, the others were not asked"), "{text}");
+    assert!(
+        text.contains("(peer-host-silent)") && text.contains("(agent-down)"),
+        "{text}"
+    );
+    assert_eq!(exit, 1, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 use mesh_problems::{
     Finding, Kind,
     catalog::{
-        agent::{OWN_ADDRESS_CLAIMED, RUNTIME_LOST},
+        agent::{OWN_ADDRESS_CLAIMED, PEERS_REFUSED, RUNTIME_LOST, SUBNET_REFUSED},
         dataplane::{
             DEVICE_NAME_TAKEN, FOREIGN_FIREWALL, FOREIGN_ROUTE, FOREIGN_ROUTE_TO_PART,
             HOST_ADDRESS_NOT_HERE, IPSEC_POLICY, KERNEL_REFUSES, NO_GUARD_PROGRAMS,
@@ -38,14 +38,17 @@ const NOT_SET_UP: &[&Kind] = &[&PEER_NOT_SET_UP];
 /// The same of the fast path.
 const NOT_FAST: &[&Kind] = &[&PATH_NOT_FAST];
 
+/// What the agent says when the runtime cannot do what it asks.
+const REFUSED: &[&Kind] = &[&SUBNET_REFUSED, &PEERS_REFUSED];
+
 /// Causes, and what is told of each when it is there.
 const FOLLOW: &[(&Kind, &[&[&Kind]])] = &[
     (&FOREIGN_ROUTE, &[NOT_SET_UP, SILENT, NOT_FAST]),
     (&FOREIGN_ROUTE_TO_PART, &[SILENT]),
     (&POLICY_RULE, &[SILENT, NOT_SET_UP]),
-    (&DEVICE_NAME_TAKEN, &[NOT_SET_UP, SILENT, NOT_FAST]),
-    (&VXLAN_TAKEN, &[NOT_SET_UP, SILENT, NOT_FAST]),
-    (&KERNEL_REFUSES, &[NOT_SET_UP, SILENT, NOT_FAST]),
+    (&DEVICE_NAME_TAKEN, &[NOT_SET_UP, SILENT, NOT_FAST, REFUSED]),
+    (&VXLAN_TAKEN, &[NOT_SET_UP, SILENT, NOT_FAST, REFUSED]),
+    (&KERNEL_REFUSES, &[NOT_SET_UP, SILENT, NOT_FAST, REFUSED]),
     (&NO_HOST_ADDRESS, &[NOT_SET_UP, SILENT, NOT_FAST]),
     (&HOST_ADDRESS_NOT_HERE, &[NOT_SET_UP, SILENT, NOT_FAST]),
     (&NO_ROUTE_TO_PEERS, &[NOT_SET_UP, SILENT, NOT_FAST]),

@@ -14,7 +14,7 @@ use mesh_problems::{
 use super::some;
 use crate::{
     kernel::ways::grouped,
-    snapshot::{Mesh, Network, Ways},
+    snapshot::{Mesh, Network, Way, Ways},
 };
 
 /// Tables that every host has: local and main (`RT_TABLE_*`), and 0 where the kernel did not say.
@@ -38,7 +38,14 @@ fn to_containers(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
     let Some(overlay) = mesh.overlay else {
         return Vec::new();
     };
-    let wrong = |_: Ipv4Net, way: &crate::snapshot::Way| way.link != Some(overlay);
+    // Without a route of ours nothing leads there yet, which is the runtime's to tell; with one, something is before it.
+    let ours = |subnet: Ipv4Net| {
+        let mut routes = network.overlay_routes.iter();
+        routes.any(|route| route.destination == subnet)
+    };
+    let wrong = |subnet: Ipv4Net, way: &Way| {
+        way.link != Some(overlay) && (way.link.is_some() || ours(subnet))
+    };
     let groups = grouped(&ways.to_containers, wrong);
     let tell = |(link, subnets): (Option<u32>, Vec<Ipv4Net>)| {
         let by_rule = subnets.iter().any(|subnet| {
@@ -131,7 +138,7 @@ mod tests {
     use super::*;
     use crate::{
         judge::tests::{ETH0, ETH1, OVERLAY, mesh, network},
-        snapshot::Way,
+        snapshot::OverlayRoute,
     };
 
     fn fine() -> Ways {
@@ -167,7 +174,25 @@ mod tests {
         };
         assert_eq!(with(Some(ETH1), 254), ["foreign-route"]);
         assert_eq!(with(Some(ETH1), 51820), ["policy-rule"]);
-        assert_eq!(with(None, 0), ["foreign-route"]);
+        // Nothing leads there yet, and something is before our route.
+        assert_eq!(with(None, 0), [""; 0]);
+        let mut ways = fine();
+        let nowhere = Way {
+            link: None,
+            table: 0,
+        };
+        ways.to_containers.insert(subnet, nowhere);
+        let mut network = network();
+        network.overlay_routes = vec![OverlayRoute {
+            destination: subnet,
+            gateway: None,
+            protocol: 0x51,
+        }];
+        let problems = judge(&mesh(), &network, &ways);
+        assert_eq!(problems[0].kind.code, "foreign-route");
+        network.rules = 1;
+        let problems = judge(&mesh(), &network, &ways);
+        assert_eq!(problems[0].kind.code, "policy-rule");
     }
 
     #[test]
