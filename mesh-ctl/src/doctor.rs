@@ -37,7 +37,7 @@ struct Diagnosis {
     healthy: bool,
     /// Whether everything could be looked at.
     complete: bool,
-    /// What is not as it should be, the gravest first.
+    /// What is not as it should be, the gravest first. `since` is 0 where it is not known: of what this look has found.
     findings: Vec<Finding>,
     /// What was looked at, and what could not be.
     areas: Vec<Looked>,
@@ -89,15 +89,18 @@ async fn look(place: &Place) -> anyhow::Result<Diagnosis> {
             format!("it took more than {} s", HOST_DEADLINE.as_secs()),
         )),
     }
-    Ok(diagnosis(daemons.findings, &areas, now()))
+    Ok(diagnosis(daemons.findings, &areas))
 }
 
+/// Since when something is there that is seen for the first time.
+const NOT_KNOWN: u64 = 0;
+
 /// Puts together what daemons told and what was found beside them. Pure.
-fn diagnosis(told: Vec<Finding>, areas: &[Area], now: u64) -> Diagnosis {
+fn diagnosis(told: Vec<Finding>, areas: &[Area]) -> Diagnosis {
     let found = areas.iter().flat_map(|area| &area.problems);
-    let found = found.map(|problem| Finding::of(problem, now));
+    let found = found.map(|problem| Finding::of(problem, NOT_KNOWN));
     let mut findings = once::once(told, found.collect());
-    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.since));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let looked = |area: &Area| Looked {
         name: area.name.to_owned(),
         looked: area.outcome.is_ok(),
@@ -139,7 +142,7 @@ mod tests {
             ),
             Area::not_looked("ipsec", "needs root"),
         ];
-        diagnosis(vec![told], &areas, 1000)
+        diagnosis(vec![told], &areas)
     }
 
     #[test]
@@ -158,19 +161,16 @@ mod tests {
     #[test]
     fn what_could_not_be_looked_at_is_not_taken_for_fine() {
         let complete = [Area::looked("routes", "none in the way", Vec::new())];
-        assert_eq!(verdict(&diagnosis(Vec::new(), &complete, 0)), Verdict::Fine);
+        assert_eq!(verdict(&diagnosis(Vec::new(), &complete)), Verdict::Fine);
         let partly = [Area::not_looked("ipsec", "needs root")];
-        assert_eq!(
-            verdict(&diagnosis(Vec::new(), &partly, 0)),
-            Verdict::Unknown
-        );
+        assert_eq!(verdict(&diagnosis(Vec::new(), &partly)), Verdict::Unknown);
         let told = |kind| vec![Finding::of(&Problem::new(kind, ""), 0)];
         assert_eq!(
-            verdict(&diagnosis(told(&FOREIGN_ROUTE), &partly, 0)),
+            verdict(&diagnosis(told(&FOREIGN_ROUTE), &partly)),
             Verdict::Wrong
         );
         assert_eq!(
-            verdict(&diagnosis(told(&HOST_VERSIONS_DIFFER), &complete, 0)),
+            verdict(&diagnosis(told(&HOST_VERSIONS_DIFFER), &complete)),
             Verdict::Fine
         );
     }

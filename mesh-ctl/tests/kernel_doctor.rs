@@ -8,7 +8,10 @@
 )]
 
 use std::{
+    fs::{self, Permissions},
     net::{Ipv4Addr, SocketAddr, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
     process::{Command, Output},
     sync::{
         Arc,
@@ -431,6 +434,10 @@ async fn twins_wrong_checksums_stale_entries_and_strict_filtering_are_found() {
     drop(spoiled);
     wait_for(home, &[]).await;
 
+    // A second card on the same link, which answers for the first one's address.
+    testbed.add_card(home, "eth1", 1500).await.unwrap();
+    is_harmless(home, "ip link set eth1 up", "ip link delete eth1").await;
+
     // Clones of this host: one that has its address, and one that has its MAC address.
     let mac = |host: &Host| {
         let output = host
@@ -512,6 +519,8 @@ async fn what_the_daemons_find_is_told_once_with_what_the_host_shows_beside_it()
     switch("delete table bridge hypervisor");
     wait_for(home, &[]).await;
 
+    let folder = tempfile::tempdir().unwrap();
+
     // A clock that is wrong.
     let clock = SteppedClock::new().unwrap();
     home.stop(Daemon::Agent, Signal::SIGTERM, SOON)
@@ -532,6 +541,55 @@ async fn what_the_daemons_find_is_told_once_with_what_the_host_shows_beside_it()
     home.start_agent(&DaemonOptions::new()).await.unwrap();
     wait_for(home, &[]).await;
 
+    // A copy of another machine, with its agent's files.
+    home.stop(Daemon::Agent, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    let kept = folder.path().join("agent");
+    fs::rename(home.state_dir(), &kept).unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(away.state_dir())
+        .arg(home.state_dir())
+        .status();
+    assert!(copied.unwrap().success());
+    home.spawn(Daemon::Agent, &DaemonOptions::new()).unwrap();
+    wait_for(home, &["held-off-as-copy"]).await;
+    home.stop(Daemon::Agent, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    fs::remove_dir_all(home.state_dir()).unwrap();
+    fs::rename(&kept, home.state_dir()).unwrap();
+    home.start_agent(&DaemonOptions::new()).await.unwrap();
+    wait_for(home, &[]).await;
+
+    // A runtime that may not load programs, as on a kernel that has none.
+    home.stop(Daemon::Runtime, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    run(
+        home,
+        &format!("rm -rf {}", home.bpffs_dir().join("quilt-mesh").display()),
+    );
+    let runtime = folder.path().join("quilt-runtime");
+    let real = Path::new(env!("CARGO_BIN_EXE_meshctl")).with_file_name("quilt-runtime");
+    let script = format!(
+        "#!/bin/sh\nexec setpriv --bounding-set -cap_21,-cap_38,-cap_39 {} \"$@\"\n",
+        real.display()
+    );
+    fs::write(&runtime, script).unwrap();
+    fs::set_permissions(&runtime, Permissions::from_mode(0o755)).unwrap();
+    home.start_runtime(&DaemonOptions::new().binary(&runtime))
+        .await
+        .unwrap();
+    wait_for(home, &["no-guard-programs"]).await;
+    shows(home);
+    home.stop(Daemon::Runtime, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    home.start_runtime(&DaemonOptions::new()).await.unwrap();
+    wait_for(home, &[]).await;
+
     // Entries of nobody, while no runtime takes them away.
     home.stop(Daemon::Runtime, Signal::SIGTERM, SOON)
         .await
@@ -545,6 +603,19 @@ async fn what_the_daemons_find_is_told_once_with_what_the_host_shows_beside_it()
         ),
     );
     wait_for(home, &["runtime-down", "stale-entries"]).await;
+    let (text, _) = shows(home);
+    assert!(
+        text.contains("ip neighbour delete 10.42.9.0 dev vxlan100, bridge fdb delete 02:51:"),
+        "{text}"
+    );
+    run(
+        home,
+        "ip neighbour delete 10.42.9.0 dev vxlan100
+         bridge fdb delete 02:51:0a:2a:09:00 dev vxlan100 self",
+    );
+    // What a policy for MAC addresses does to devices.
+    run(home, "ip link set vxlan100 address 3e:01:02:03:04:05");
+    wait_for(home, &["runtime-down", "mac-changed"]).await;
     shows(home);
 
     // Somebody else has the port of VXLAN.

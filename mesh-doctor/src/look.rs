@@ -217,7 +217,8 @@ fn of_twins(seen: &Seen) -> Area {
     let Some(own) = network.links.get(&held.link).and_then(|link| link.mac) else {
         return judged(None, "the underlay has no MAC addresses");
     };
-    match probe::who_else_has(held.link, own, held.address.addr()) {
+    let ours = network.links.values().filter_map(|link| link.mac).collect();
+    match probe::who_else_has(held.link, own, &ours, held.address.addr()) {
         Ok(answer) => judged(
             answer,
             "no peer has this host's MAC address, and nobody else its address",

@@ -9,6 +9,8 @@ use crate::snapshot::{Link, Mac, Mesh, Network, Peer};
 
 /// The usual UDP port of VXLAN (IANA).
 const PORT: u16 = 4789;
+/// The VNI that a cluster has unless it is told otherwise.
+const VNI: u32 = 100;
 /// Prefix length of a node's subnet.
 const SUBNET: u8 = 24;
 
@@ -46,21 +48,28 @@ fn subnet_of(mac: Option<Mac>, scheme: fn([u8; 4]) -> Mac) -> Option<Ipv4Net> {
     (scheme([a, b, c, d]) == mac).then_some(subnet)
 }
 
-/// The VXLAN device: that of the VNI and port, or that with a MAC address of ours.
+/// The VXLAN device: that of the VNI and port, or that with a MAC address of ours, or that with the usual ones.
 pub(crate) fn overlay(known: &Known, network: &Network) -> Option<u32> {
     let devices = || network.links.values().filter(|it| it.vxlan.is_some());
     let told = devices().find(|it| known.vxlan.is_some() && it.vxlan == known.vxlan);
     let ours = || devices().find(|it| subnet_of(it.mac, overlay_mac).is_some());
-    told.or_else(ours).map(|link| link.index)
+    let usual = || devices().find(|it| it.vxlan == Some((VNI, PORT)));
+    told.or_else(ours).or_else(usual).map(|link| link.index)
 }
 
 /// Puts together what is known. `network` has what the overlay device, if there is one, leads by.
 pub(crate) fn mesh(known: &Known, network: &Network) -> Mesh {
     let overlay = overlay(known, network);
     let device = overlay.and_then(|index| network.links.get(&index));
+    // Of the device's MAC address nothing may be left; the bridge has one as well.
+    let by_bridge = || {
+        let mut links = network.links.values();
+        links.find_map(|link| subnet_of(link.mac, bridge_mac))
+    };
     let subnet = known
         .subnet
-        .or_else(|| subnet_of(device.and_then(|it| it.mac), overlay_mac));
+        .or_else(|| subnet_of(device.and_then(|it| it.mac), overlay_mac))
+        .or_else(by_bridge);
     Mesh {
         overlay,
         bridge: subnet.and_then(|subnet| bridge(subnet, network)),

@@ -10,10 +10,8 @@ use mesh_problems::{
     },
 };
 
-use crate::{
-    output::now,
-    place::{NoAgent, NoRuntime, Place},
-};
+use super::NOT_KNOWN;
+use crate::place::{NoAgent, NoRuntime, Place};
 
 /// What was told.
 pub(super) struct Daemons {
@@ -41,7 +39,7 @@ pub(super) async fn ask(place: &Place) -> Daemons {
         }
         Err(NoRuntime::Down(error)) => {
             let problem = Problem::new(&RUNTIME_DOWN, error.to_string());
-            findings.push(Finding::of(&problem, now()));
+            findings.push(Finding::of(&problem, NOT_KNOWN));
             areas.push(Area::looked("runtime", "does not run", Vec::new()));
         }
         Err(NoRuntime::CannotTell(error)) => {
@@ -56,7 +54,7 @@ pub(super) async fn ask(place: &Place) -> Daemons {
         }
         Err(NoAgent::Down(error)) => {
             let problem = Problem::new(&AGENT_DOWN, error.to_string());
-            findings.push(Finding::of(&problem, now()));
+            findings.push(Finding::of(&problem, NOT_KNOWN));
             areas.push(Area::looked("agent", "does not run", Vec::new()));
         }
         Err(NoAgent::CannotTell(error)) => {
@@ -115,7 +113,11 @@ fn said_of(status: &GetStatusResponse) -> String {
             false => format!("none ({})", path.reason),
         },
     );
-    format!("{subnet}, {} peers, fast path: {path}", status.peers)
+    let peers = match status.peers {
+        1 => "1 peer".to_owned(),
+        count => format!("{count} peers"),
+    };
+    format!("{subnet}, {peers}, fast path: {path}")
 }
 
 fn said_of_agent(status: &AgentStatus) -> String {

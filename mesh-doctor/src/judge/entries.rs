@@ -40,8 +40,8 @@ pub(crate) fn judge(mesh: &Mesh, network: &Network, runtime: bool) -> Vec<Proble
             .iter()
             .filter_map(|it| it.gateway)
             .collect();
-        let neighbours = || network.neighbours.iter().filter(|it| it.link == device);
-        for neighbour in neighbours().filter(|it| !gateways.contains(&it.address)) {
+        let neighbours = network.neighbours.iter().filter(|it| it.link == device);
+        for neighbour in neighbours.filter(|it| !gateways.contains(&it.address)) {
             stale.push(format!("the neighbour {}", neighbour.address));
             remedies.push(format!(
                 "ip neighbour delete {} dev {name}",
@@ -52,7 +52,6 @@ pub(crate) fn judge(mesh: &Mesh, network: &Network, runtime: bool) -> Vec<Proble
             .overlay_routes
             .iter()
             .map(|route| overlay_mac(route.destination.network().octets()))
-            .chain(neighbours().map(|it| it.mac))
             .collect();
         for entry in network
             .forwarding

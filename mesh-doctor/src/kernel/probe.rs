@@ -1,6 +1,7 @@
 //! Asks the link whether another machine has an address (RFC 5227): the one question here that others hear.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::Ipv4Addr,
     os::fd::AsRawFd as _,
@@ -18,12 +19,18 @@ const ETHERNET: usize = 14;
 const FRAME: usize = 42;
 const BROADCAST: Mac = [0xff; 6];
 
-/// Who else answers for an address on an interface. Needs CAP_NET_RAW.
+/// Who else answers for an address on an interface: none of `ours`, which are the MAC addresses of this host. A second card on
+/// the same link answers for the first one's addresses, if nobody has told it not to (`arp_ignore`). Needs CAP_NET_RAW.
 ///
 /// # Errors
 ///
 /// `EPERM` without the privilege; whatever else the kernel says.
-pub(crate) fn who_else_has(link: u32, own: Mac, address: Ipv4Addr) -> io::Result<Option<Mac>> {
+pub(crate) fn who_else_has(
+    link: u32,
+    own: Mac,
+    ours: &BTreeSet<Mac>,
+    address: Ipv4Addr,
+) -> io::Result<Option<Mac>> {
     let socket = Socket::new_raw(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
     bind(&socket, link)?;
     socket.send(&question(own, address))?;
@@ -39,7 +46,7 @@ pub(crate) fn who_else_has(link: u32, own: Mac, address: Ipv4Addr) -> io::Result
         match io::Read::read(&mut &socket, &mut buffer) {
             Ok(length) => {
                 let frame = buffer.get(..length).unwrap_or_default();
-                if let Some(mac) = holder(frame, address).filter(|mac| *mac != own) {
+                if let Some(mac) = holder(frame, address).filter(|mac| !ours.contains(mac)) {
                     return Ok(Some(mac));
                 }
             }
