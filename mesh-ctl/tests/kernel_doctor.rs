@@ -554,7 +554,12 @@ async fn what_the_daemons_find_is_told_once_with_what_the_host_shows_beside_it()
         .status();
     assert!(copied.unwrap().success());
     home.spawn(Daemon::Agent, &DaemonOptions::new()).unwrap();
-    wait_for(home, &["held-off-as-copy"]).await;
+    wait_for(home, &["not-registered"]).await;
+    let (text, _) = shows(home);
+    assert!(
+        text.contains("if this host's disk is a copy of that one's"),
+        "{text}"
+    );
     home.stop(Daemon::Agent, Signal::SIGTERM, SOON)
         .await
         .unwrap();
