@@ -789,10 +789,10 @@ async fn daemons_that_do_not_run_are_told_and_who_has_no_rights_is_told_what_was
     let text = String::from_utf8(output.stdout).unwrap();
     println!("$ meshctl doctor\n{text}");
     assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(
-        text.contains("ipsec            not looked at: needs root"),
-        "{text}"
-    );
+    for area in ["ipsec", "packet filter", "twins", "ways to peers"] {
+        let words = format!("{area:<16} not looked at: needs root");
+        assert!(text.contains(&words), "{words}: {text}");
+    }
     run(home, "sysctl -qw net.ipv4.conf.eth0.forwarding=0");
     assert_eq!(stranger().status.code(), Some(1));
     run(home, "sysctl -qw net.ipv4.conf.eth0.forwarding=1");

@@ -90,14 +90,16 @@ const SAME: &[(&Kind, &Kind)] = &[
 
 /// One list of what daemons told and what was found beside them.
 pub(super) fn once(told: Vec<Finding>, found: Vec<Finding>) -> Vec<Finding> {
+    let is_told = |code: &str| told.iter().any(|it| it.code == code);
+    // The runtime has looked longer, and knows since when.
+    let known = |code: &str| {
+        let mut same = SAME.iter().filter(|(it, _)| it.code == code);
+        is_told(code) || same.any(|(_, closer)| is_told(closer.code))
+    };
+    let news: Vec<Finding> = found.into_iter().filter(|it| !known(&it.code)).collect();
     let mut all = told;
-    for finding in found {
-        // The runtime has looked longer, and knows since when.
-        let same = SAME.iter().filter(|(it, _)| it.code == finding.code);
-        let mut same = same.map(|(_, closer)| closer.code);
-        let known = all.iter().any(|it| it.code == finding.code)
-            || same.any(|closer| all.iter().any(|it| it.code == closer));
-        if !known {
+    for finding in news {
+        if !all.contains(&finding) {
             all.push(finding);
         }
     }
@@ -139,6 +141,14 @@ mod tests {
         let told = vec![finding(&FOREIGN_ROUTE_TO_PART, 100)];
         let all = once(told, vec![finding(&FOREIGN_ROUTE, 500)]);
         assert_eq!(codes(&all), ["foreign-route-to-part"]);
+    }
+
+    #[test]
+    fn of_several_of_one_kind_each_is_told() {
+        let [one, other] = ["of eth0", "of eth1"]
+            .map(|observed| Finding::of(&Problem::new(&PACKETS_TAKEN, observed), 0));
+        let all = once(Vec::new(), vec![one.clone(), one, other]);
+        assert_eq!(codes(&all), ["packets-taken", "packets-taken"]);
     }
 
     #[test]

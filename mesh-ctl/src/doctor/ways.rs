@@ -1,9 +1,9 @@
 //! What the runtime finds by asking along the ways to peers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use mesh_client::{
-    Pinger,
+    ClientError, Pinger,
     mesh::{PathFinding, PathResult, ProbePathRequest},
 };
 use mesh_doctor::{Area, Known};
@@ -52,6 +52,11 @@ pub(super) async fn ask(place: &Place, known: &Known) -> Area {
     };
     match timeout(PATIENCE, results).await {
         Ok(Ok(results)) => judged(&results, asked, total),
+        Ok(Err(ClientError::Connect { reason, .. }))
+            if reason.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Area::not_looked(NAME, "needs root, or the runtime's --socket-group")
+        }
         Ok(Err(error)) => Area::not_looked(NAME, error.to_string()),
         Err(_) => {
             let seconds = PATIENCE.as_secs();
