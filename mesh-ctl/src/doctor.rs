@@ -81,7 +81,10 @@ async fn look(place: &Place) -> anyhow::Result<Diagnosis> {
         ways::ask(place, &daemons.known)
     );
     let mut areas = daemons.areas;
-    areas.push(ways);
+    areas.push(match daemons.no_fast_path_wanted {
+        true => ways::without_fast_path(ways),
+        false => ways,
+    });
     match host {
         Ok(host) => areas.extend(host.context("the look at the host ended early")?),
         Err(_) => areas.push(Area::not_looked(

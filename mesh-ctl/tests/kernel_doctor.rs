@@ -295,6 +295,48 @@ async fn addresses_forwarding_and_ipsec_in_the_way_are_found() {
     .await;
 }
 
+/// What firewalld 1.3 writes for a host whose zone lets VXLAN in, as far as IPv4 is concerned.
+const FIREWALLD: &str = r#"table inet firewalld {
+    chain filter_INPUT {
+        type filter hook input priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        iifname "lo" accept
+        ct state invalid drop
+        jump filter_INPUT_ZONES
+        reject with icmpx type admin-prohibited
+    }
+    chain filter_FORWARD {
+        type filter hook forward priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        iifname "lo" accept
+        ct state invalid drop
+        jump filter_FORWARD_ZONES
+        reject with icmpx type admin-prohibited
+    }
+    chain filter_INPUT_ZONES {
+        iifname "eth0" goto filter_IN_public
+        goto filter_IN_public
+    }
+    chain filter_FORWARD_ZONES {
+        iifname "eth0" goto filter_FWD_public
+        goto filter_FWD_public
+    }
+    chain filter_IN_public {
+        jump filter_IN_public_allow
+        meta l4proto { icmp, ipv6-icmp } accept
+    }
+    chain filter_IN_public_allow {
+        tcp dport 22 ct state { new, untracked } accept
+        udp dport 4789 ct state { new, untracked } accept
+    }
+    chain filter_FWD_public {
+        oifname "eth0" meta mark 0x1 accept
+    }
+}
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_and_traffic_control_in_the_way_are_found_and_dockers_own_are_not() {
     let testbed = mesh().await;
@@ -332,6 +374,17 @@ async fn filters_and_traffic_control_in_the_way_are_found_and_dockers_own_are_no
          iptables -A INPUT -p udp --dport 4789 -j ACCEPT",
         "nft delete table ip filter
          nft delete table ip raw",
+    )
+    .await;
+    // firewalld's, in which our devices are in no zone that forwards.
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    fs::write(rules.path(), FIREWALLD).unwrap();
+    ails(
+        home,
+        &format!("nft -f {}", rules.path().display()),
+        "filter-would-drop",
+        "chain filter_FORWARD of table inet firewalld would drop",
+        "nft delete table inet firewalld",
     )
     .await;
     // One that drops VXLAN: the runtime sees it by the packets that do not come through.
@@ -593,6 +646,14 @@ async fn what_the_daemons_find_is_told_once_with_what_the_host_shows_beside_it()
         .await
         .unwrap();
     home.start_runtime(&DaemonOptions::new()).await.unwrap();
+    wait_for(home, &[]).await;
+
+    // One whose operator wants no fast path.
+    home.stop(Daemon::Runtime, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    let off = DaemonOptions::new().args(["--fast-path", "off"]);
+    home.start_runtime(&off).await.unwrap();
     wait_for(home, &[]).await;
 
     // Entries of nobody, while no runtime takes them away.

@@ -45,7 +45,7 @@ pub fn look(known: &Known) -> Vec<Area> {
         of_entries(&seen),
         // Takes half a second, in which datagrams come.
         of_twins(&seen),
-        of_checksums(checksums),
+        of_checksums(checksums, &seen),
         of_limits(),
     ]
 }
@@ -227,14 +227,30 @@ fn of_twins(seen: &Seen) -> Area {
     }
 }
 
-fn of_checksums(before: Option<u64>) -> Area {
-    let after = settings::wrong_checksums();
-    let problem = checksums::judge(before, after);
-    let said = match after {
-        Some(count) => format!("{count} wrong since the host started"),
-        None => return Area::not_looked("checksums", "the kernel does not count them"),
+fn of_checksums(before: Option<u64>, seen: &Seen) -> Area {
+    const NAME: &str = "checksums";
+    let Some(after) = settings::wrong_checksums() else {
+        return Area::not_looked(NAME, "the kernel does not count them");
     };
-    Area::looked("checksums", said, problem.into_iter().collect())
+    let underlays = seen.mesh.underlays(&seen.network, &seen.ways);
+    let cards = underlays
+        .into_iter()
+        .map(|index| kernel::card::card(&seen.network.name_of(index)));
+    let cards: Vec<_> = match cards.collect() {
+        Ok(cards) => cards,
+        Err(error) => return Area::refused(NAME, &error),
+    };
+    let mut problems = checksums::doubtful(&cards);
+    problems.extend(checksums::judge(before, Some(after)));
+    let drivers: Vec<String> = cards
+        .iter()
+        .map(|card| format!("{} is driven by {}", card.name, card.driver))
+        .collect();
+    let mut said = format!("{after} wrong since the host started");
+    if !drivers.is_empty() {
+        said = format!("{said}; {}", drivers.join(", "));
+    }
+    Area::looked(NAME, said, problems)
 }
 
 fn of_limits() -> Area {

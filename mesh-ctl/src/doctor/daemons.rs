@@ -1,6 +1,8 @@
 //! What runtime and agent tell.
 
-use mesh_client::mesh::{AgentStatus, GetStatusResponse, ListPeersResponse};
+use mesh_client::mesh::{
+    AgentStatus, GetStatusResponse, ListPeersResponse, fast_path_status::State,
+};
 use mesh_doctor::{Area, Known, KnownPeer};
 use mesh_problems::{
     Finding, Problem,
@@ -19,6 +21,8 @@ pub(super) struct Daemons {
     pub(super) findings: Vec<Finding>,
     /// What of the host is the mesh's.
     pub(super) known: Known,
+    /// Whether somebody has decided that the kernel path carries everything.
+    pub(super) no_fast_path_wanted: bool,
     /// What was asked, and what could not be.
     pub(super) areas: Vec<Area>,
 }
@@ -29,10 +33,13 @@ pub(super) async fn ask(place: &Place) -> Daemons {
     let mut findings = Vec::new();
     let mut areas = Vec::new();
     let mut known = Known::default();
+    let mut no_fast_path_wanted = false;
     let mut versions = vec![("meshctl", env!("CARGO_PKG_VERSION").to_owned())];
     match runtime {
         Ok((status, peers)) => {
             known = self::known(&status, &peers);
+            let path = status.fast_path.as_ref();
+            no_fast_path_wanted = path.is_some_and(|it| it.state() == State::Off);
             areas.push(Area::looked("runtime", said_of(&status), Vec::new()));
             versions.push(("quilt-runtime", status.version));
             findings.extend(status.findings.into_iter().map(Finding::from));
@@ -70,6 +77,7 @@ pub(super) async fn ask(place: &Place) -> Daemons {
     Daemons {
         findings,
         known,
+        no_fast_path_wanted,
         areas,
     }
 }

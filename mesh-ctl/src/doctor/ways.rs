@@ -7,7 +7,10 @@ use mesh_client::{
     mesh::{PathFinding, PathResult, ProbePathRequest},
 };
 use mesh_doctor::{Area, Known};
-use mesh_problems::{Problem, catalog};
+use mesh_problems::{
+    Problem,
+    catalog::{self, path::PATH_NOT_FAST},
+};
 use tokio::time::timeout;
 
 use crate::place::Place;
@@ -66,6 +69,13 @@ pub(super) async fn ask(place: &Place, known: &Known) -> Area {
             )
         }
     }
+}
+
+/// The same where somebody has decided that the kernel path carries everything, of which he needs not be told.
+pub(super) fn without_fast_path(mut area: Area) -> Area {
+    area.problems
+        .retain(|problem| problem.kind.code != PATH_NOT_FAST.code);
+    area
 }
 
 /// Which of so many peers are asked: all, or evenly spread ones.

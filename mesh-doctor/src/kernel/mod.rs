@@ -1,5 +1,6 @@
 //! Reads the host: the thin shell. Nothing here changes anything.
 
+pub(crate) mod card;
 pub(crate) mod ipsec;
 pub(crate) mod network;
 pub(crate) mod nft;

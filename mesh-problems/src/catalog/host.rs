@@ -51,6 +51,10 @@ kinds! {
         breaks "they are dropped; where they are VXLAN, packets between containers are lost",
         remedy "on the hosts that send them, switch off what computes them wrongly (ethtool -K INTERFACE tx-udp_tnl-segmentation off \
                 tx-udp_tnl-csum-segmentation off tx-checksum-ip-generic off)";
+    OFFLOAD_DOUBTFUL = "offload-doubtful", Notice, "A network card cuts up VXLAN whose driver is known to have spoilt it",
+        breaks "nothing, where hypervisor and driver are new enough; else large packets between containers arrive spoilt, and \
+                connections hang",
+        remedy "if they do, switch it off (ethtool -K INTERFACE tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off)";
     CONNECTIONS_FULL = "connections-full", Warning, "The table of connections is nearly full",
         breaks "when it is, new connections are dropped, of containers as of the host",
         remedy "make it larger (sysctl -w net.netfilter.nf_conntrack_max=NUMBER), or find who opens so many (conntrack -L)";
