@@ -242,8 +242,8 @@ fn of_checksums(before: Option<u64>, seen: &Seen) -> Area {
     };
     let mut problems = checksums::doubtful(&cards);
     problems.extend(checksums::judge(before, Some(after)));
-    let drivers: Vec<String> = cards
-        .iter()
+    let known = cards.iter().filter(|card| !card.driver.is_empty());
+    let drivers: Vec<String> = known
         .map(|card| format!("{} is driven by {}", card.name, card.driver))
         .collect();
     let mut said = format!("{after} wrong since the host started");
