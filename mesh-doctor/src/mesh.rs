@@ -25,6 +25,8 @@ pub struct Known {
     pub host_address: Option<Ipv4Addr>,
     /// VNI and UDP port of VXLAN.
     pub vxlan: Option<(u32, u16)>,
+    /// Addresses of containers of this node.
+    pub containers: Vec<Ipv4Addr>,
     /// The other nodes.
     pub peers: Vec<KnownPeer>,
 }
@@ -74,6 +76,7 @@ pub(crate) fn mesh(known: &Known, network: &Network) -> Mesh {
         overlay,
         bridge: subnet.and_then(|subnet| bridge(subnet, network)),
         subnet,
+        containers: known.containers.clone(),
         host_address: known
             .host_address
             .or_else(|| device.and_then(|it| it.local)),

@@ -116,6 +116,8 @@ pub(crate) struct Mesh {
     pub(crate) subnet: Option<Ipv4Net>,
     /// The node's address on the underlay.
     pub(crate) host_address: Option<Ipv4Addr>,
+    /// Addresses of containers of this node.
+    pub(crate) containers: Vec<Ipv4Addr>,
     /// UDP port of VXLAN.
     pub(crate) port: u16,
     pub(crate) peers: Vec<Peer>,
@@ -153,6 +155,8 @@ pub(crate) struct Ways {
     pub(crate) to_hosts: BTreeMap<Ipv4Addr, Way>,
     /// What the host itself would answer to a peer, as strict filtering asks, by the peer's address.
     pub(crate) back: BTreeMap<Ipv4Addr, Way>,
+    /// What is for containers of this node, by their addresses.
+    pub(crate) to_own: BTreeMap<Ipv4Addr, Way>,
     /// What containers send to the outside.
     pub(crate) outside: Option<Way>,
 }

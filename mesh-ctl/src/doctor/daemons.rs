@@ -105,6 +105,11 @@ fn known(status: &GetStatusResponse, peers: &ListPeersResponse) -> Known {
         subnet: status.subnet.parse().ok(),
         host_address: status.host_address.parse().ok(),
         vxlan: port.map(|port| (status.vni, port)),
+        containers: status
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.address.parse().ok())
+            .collect(),
         peers: peers.peers.iter().filter_map(peer).collect(),
     }
 }

@@ -35,6 +35,17 @@ async fn routes_and_rules_that_lead_elsewhere_are_found_and_others_are_not() {
         &format!("ip route delete {part} dev wg0"),
     )
     .await;
+    // What is for a container of this node.
+    let container = home.add_container().await.unwrap();
+    let address_of_it = container.address();
+    ails(
+        home,
+        &format!("ip route add {address_of_it}/32 dev wg0"),
+        "own-subnet-diverted",
+        &format!("what is for {address_of_it} goes over wg0, and not over quilt0"),
+        &format!("ip route delete {address_of_it}/32 dev wg0"),
+    )
+    .await;
     // A policy rule before our routes.
     ails(
         home,

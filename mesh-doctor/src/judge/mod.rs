@@ -43,6 +43,7 @@ pub(crate) mod tests {
             bridge: Some(BRIDGE),
             subnet: Some("10.42.1.0/24".parse().unwrap()),
             host_address: Some("192.0.2.2".parse().unwrap()),
+            containers: Vec::new(),
             port: 4789,
             peers: vec![peer(2), peer(3)],
         }

@@ -7,7 +7,7 @@ use mesh_problems::{
     Problem,
     catalog::{
         dataplane::{FOREIGN_ROUTE, NO_ROUTE_TO_PEERS, POLICY_RULE},
-        host::{UNDERLAY_DIVERTED, UNDERLAY_OVER_OVERLAY},
+        host::{OWN_SUBNET_DIVERTED, UNDERLAY_DIVERTED, UNDERLAY_OVER_OVERLAY},
     },
 };
 
@@ -23,6 +23,7 @@ const USUAL_TABLES: [u32; 3] = [0, 254, 255];
 /// What containers send to peers, and what the VXLAN device sends to their hosts.
 pub(crate) fn judge(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
     let mut problems = to_containers(mesh, network, ways);
+    problems.extend(to_own(mesh, network, ways));
     problems.extend(to_hosts(mesh, network, ways));
     problems
 }
@@ -75,6 +76,34 @@ fn to_containers(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
                 format!("{leads}: no route, or a policy rule that drops (ip rule)"),
             ),
             (false, false) => Problem::new(&FOREIGN_ROUTE, leads),
+        }
+    };
+    groups.into_iter().map(tell).collect()
+}
+
+/// What is for containers of this node, as long as the bridge has its address, and with it the route that leads there.
+fn to_own(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
+    let (Some(bridge), Some(subnet)) = (mesh.bridge, mesh.subnet) else {
+        return Vec::new();
+    };
+    let mut held = network.addresses.iter();
+    if !held.any(|held| held.link == bridge && held.address.trunc() == subnet) {
+        return Vec::new();
+    }
+    let groups = grouped(&ways.to_own, |_, way| way.link != Some(bridge));
+    let tell = |(link, addresses): (Option<u32>, Vec<Ipv4Addr>)| {
+        let observed = format!(
+            "what is for {} goes {}, and not over {}",
+            some(&addresses),
+            over(network, link),
+            network.name_of(bridge)
+        );
+        let problem = Problem::new(&OWN_SUBNET_DIVERTED, observed);
+        match addresses.first() {
+            Some(first) => problem.remedied_by(format!(
+                "delete the route or the policy rule that leads there (ip route get {first} shows it)"
+            )),
+            None => problem,
         }
     };
     groups.into_iter().map(tell).collect()
@@ -137,7 +166,7 @@ fn to_hosts(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
 mod tests {
     use super::*;
     use crate::{
-        judge::tests::{ETH0, ETH1, OVERLAY, mesh, network},
+        judge::tests::{BRIDGE, ETH0, ETH1, OVERLAY, mesh, network},
         snapshot::OverlayRoute,
     };
 
@@ -193,6 +222,19 @@ mod tests {
         network.rules = 1;
         let problems = judge(&mesh(), &network, &ways);
         assert_eq!(problems[0].kind.code, "policy-rule");
+    }
+
+    #[test]
+    fn what_is_for_own_containers_leads_over_the_bridge_or_is_told() {
+        let with = |link| {
+            let mut ways = fine();
+            let address = "10.42.1.7".parse().unwrap();
+            ways.to_own.insert(address, Way { link, table: 254 });
+            codes(&ways)
+        };
+        assert_eq!(with(Some(BRIDGE)), [""; 0]);
+        assert_eq!(with(Some(ETH1)), ["own-subnet-diverted"]);
+        assert_eq!(with(None), ["own-subnet-diverted"]);
     }
 
     #[test]

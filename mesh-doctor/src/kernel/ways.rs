@@ -12,6 +12,8 @@ use crate::snapshot::{Mesh, Way, Ways};
 
 /// IP protocol number of UDP.
 const UDP: u8 = 17;
+/// The most containers that are asked about: a subnet of the usual length has no more addresses.
+const ASKED: usize = 256;
 /// Stands for whatever is outside: a name server of the root, to which nothing is sent.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 41, 0, 4);
 
@@ -33,6 +35,12 @@ pub(crate) fn ways(kernel: &mut Kernel, mesh: &Mesh) -> io::Result<Ways> {
         ways.to_hosts.insert(peer.address, way(kernel, vxlan)?);
         let plain = question(peer.address, mesh.host_address, None, None);
         ways.back.insert(peer.address, way(kernel, plain)?);
+    }
+    // Of a subnet without containers its first address tells what becomes of most.
+    let first = container.filter(|_| mesh.bridge.is_some());
+    for &address in mesh.containers.iter().chain(&first).take(ASKED) {
+        let way = way(kernel, question(address, None, None, None))?;
+        ways.to_own.insert(address, way);
     }
     if let Some((bridge, source)) = from_container {
         let outside = question(OUTSIDE, Some(source), Some(bridge), None);

@@ -9,6 +9,9 @@ kinds! {
     UNDERLAY_OVER_OVERLAY = "underlay-over-overlay", Error, "The way to peers' hosts leads over the overlay itself",
         breaks "VXLAN goes round in circles and is lost: nothing reaches containers there",
         remedy "delete the route (ip route get ADDRESS shows it) or the address that brought it";
+    OWN_SUBNET_DIVERTED = "own-subnet-diverted", Error, "What is for this node's containers is led elsewhere",
+        breaks "this host does not reach them, nor does what comes by the kernel path or for published ports",
+        remedy "delete the route or the policy rule that leads there (ip route get ADDRESS shows it)";
     HOST_ADDRESS_ON_OVERLAY = "host-address-on-overlay", Error, "The node's underlay address is on a device of the overlay",
         breaks "what interface and MTU the underlay has is guessed wrongly, and what is for peers' hosts may leave over the overlay",
         remedy "take it away there (ip address delete ADDRESS dev INTERFACE)";
