@@ -91,6 +91,16 @@ fn judged(results: &[PathResult], asked: usize, total: usize) -> Area {
         false => "packets of every size",
     };
     let mut said = format!("{fine} of {asked} that were asked take {size}");
+    // Such as those that were not asked by the deadline.
+    let unasked = || results.iter().filter(|result| !result.error.is_empty());
+    if let Some(first) = unasked().next() {
+        let count = unasked().count();
+        let why = format!("{count} of {asked} could not be asked: {}", first.error);
+        if count == asked {
+            return Area::not_looked(NAME, why);
+        }
+        said = format!("{said}; {why}");
+    }
     if asked < total {
         said = format!("{said}; of {total}, the others were not asked");
     }
@@ -132,6 +142,25 @@ mod tests {
         assert_eq!(chosen(3).collect::<Vec<_>>(), [0, 1, 2]);
         let of_many: Vec<usize> = chosen(254).collect();
         assert_eq!((of_many.len(), of_many[0], of_many[15]), (16, 0, 238));
+    }
+
+    #[test]
+    fn peers_that_could_not_be_asked_are_told_and_all_of_them_are_no_look() {
+        let late = || PathResult {
+            error: "not asked by the deadline".to_owned(),
+            ..PathResult::default()
+        };
+        let fine = PathResult {
+            ok: true,
+            ..PathResult::default()
+        };
+        let some = judged(&[fine, late()], 2, 2).outcome.unwrap();
+        assert!(some.starts_with("1 of 2 that were asked"), "{some}");
+        assert!(
+            some.ends_with("1 of 2 could not be asked: not asked by the deadline"),
+            "{some}"
+        );
+        judged(&[late(), late()], 2, 2).outcome.unwrap_err();
     }
 
     #[test]
