@@ -50,13 +50,25 @@ fn subnet_of(mac: Option<Mac>, scheme: fn([u8; 4]) -> Mac) -> Option<Ipv4Net> {
     (scheme([a, b, c, d]) == mac).then_some(subnet)
 }
 
-/// The VXLAN device: that of the VNI and port, or that with a MAC address of ours, or that with the usual ones.
+/// The VXLAN device: that with a MAC address of ours; and on a host without a runtime, which would mend that, that of the usual
+/// VNI and port, if the host has a bridge of ours. Others have VXLAN devices as well.
 pub(crate) fn overlay(known: &Known, network: &Network) -> Option<u32> {
     let devices = || network.links.values().filter(|it| it.vxlan.is_some());
-    let told = devices().find(|it| known.vxlan.is_some() && it.vxlan == known.vxlan);
-    let ours = || devices().find(|it| subnet_of(it.mac, overlay_mac).is_some());
-    let usual = || devices().find(|it| it.vxlan == Some((VNI, PORT)));
-    told.or_else(ours).or_else(usual).map(|link| link.index)
+    let ours = |link: &&Link| subnet_of(link.mac, overlay_mac).is_some();
+    let told = devices().filter(ours).find(|it| it.vxlan == known.vxlan);
+    let usual = || {
+        let is_node = !known.runtime && by_bridge(network).is_some();
+        devices().find(|it| is_node && it.vxlan == Some((VNI, PORT)))
+    };
+    told.or_else(|| devices().find(ours))
+        .or_else(usual)
+        .map(|link| link.index)
+}
+
+/// The subnet of the node, by the MAC address of its bridge.
+fn by_bridge(network: &Network) -> Option<Ipv4Net> {
+    let mut links = network.links.values();
+    links.find_map(|link| subnet_of(link.mac, bridge_mac))
 }
 
 /// Puts together what is known. `network` has what the overlay device, if there is one, leads by.
@@ -64,14 +76,10 @@ pub(crate) fn mesh(known: &Known, network: &Network) -> Mesh {
     let overlay = overlay(known, network);
     let device = overlay.and_then(|index| network.links.get(&index));
     // Of the device's MAC address nothing may be left; the bridge has one as well.
-    let by_bridge = || {
-        let mut links = network.links.values();
-        links.find_map(|link| subnet_of(link.mac, bridge_mac))
-    };
     let subnet = known
         .subnet
         .or_else(|| subnet_of(device.and_then(|it| it.mac), overlay_mac))
-        .or_else(by_bridge);
+        .or_else(|| by_bridge(network));
     Mesh {
         overlay,
         bridge: subnet.and_then(|subnet| bridge(subnet, network)),
@@ -161,6 +169,24 @@ mod tests {
         assert_eq!(mesh.subnet, Some("10.42.1.0/24".parse().unwrap()));
         assert_eq!(mesh.peers.len(), 1);
         assert_eq!(mesh.peers[0].address, Ipv4Addr::new(192, 0, 2, 8));
+    }
+
+    #[test]
+    fn a_vxlan_device_of_somebody_else_is_not_taken_for_ours() {
+        let mut network = network();
+        let mut device = network.links.remove(&OVERLAY).unwrap();
+        device.mac = Some([0x3e, 1, 2, 3, 4, 5]);
+        network.links.insert(OVERLAY, device);
+        let runtime = Known {
+            runtime: true,
+            vxlan: Some((VNI, PORT)),
+            ..Known::default()
+        };
+        assert_eq!(overlay(&runtime, &network), None);
+        // Its MAC address may have been changed while there was no runtime.
+        assert_eq!(overlay(&Known::default(), &network), Some(OVERLAY));
+        network.links.remove(&BRIDGE);
+        assert_eq!(overlay(&Known::default(), &network), None);
     }
 
     #[test]

@@ -133,8 +133,19 @@ async fn what_the_daemons_find_is_told_once_with_what_the_host_shows_beside_it()
     wait_for(home, &["runtime-down", "mac-changed"]).await;
     shows(home);
 
-    // Somebody else has the port of VXLAN.
-    run(home, "ip link delete vxlan100");
+    // Somebody else has the port of VXLAN: another VXLAN device, and a process.
+    run(
+        home,
+        "ip link delete vxlan100
+         ip link add flannel.1 type vxlan id 100 dstport 4789 local 192.0.2.2
+         ip link set flannel.1 up",
+    );
+    home.start_runtime(&DaemonOptions::new()).await.unwrap();
+    wait_for(home, &["vxlan-taken"]).await;
+    home.stop(Daemon::Runtime, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    run(home, "ip link delete flannel.1");
     let taken = home
         .netns()
         .run(|| UdpSocket::bind("0.0.0.0:4789").unwrap())

@@ -10,6 +10,7 @@
 mod addresses;
 mod daemons;
 mod filters;
+mod limits;
 mod many;
 mod parts;
 mod routes;

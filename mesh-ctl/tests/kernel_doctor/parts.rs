@@ -39,7 +39,7 @@ async fn parts_of_other_versions_and_network_managers_are_found() {
         "a notice is nothing wrong: {text}"
     );
 
-    // systemd-networkd, by what it says below /run of itself: in mounts of this process's own.
+    // systemd-networkd and NetworkManager, by what they say below /run of themselves: in mounts of this process's own.
     let output = home
         .netns()
         .command("ip")
@@ -47,12 +47,12 @@ async fn parts_of_other_versions_and_network_managers_are_found() {
         .output();
     let links: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     let index = links[0]["ifindex"].as_u64().unwrap();
-    let said = |state: &str| {
+    let said = |manager: &str, words: &str| {
         let script = format!(
             "mount --bind {0} {0} && mount --make-private {0} && mkdir -p {0}/run {0}/kept && mount --rbind /run {0}/kept && \
-             mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/netif/links /run/quilt-mesh-testbed && \
+             mount -t tmpfs tmpfs /run && mkdir -p /run/{manager} /run/quilt-mesh-testbed && \
              mount --rbind {0}/kept/quilt-mesh-testbed /run/quilt-mesh-testbed && \
-             echo ADMIN_STATE={state} > /run/systemd/netif/links/{index} && exec \"$@\"",
+             printf '{words}' > /run/{manager}/{index} && exec \"$@\"",
             folder.path().display()
         );
         let mut command = home.netns().command("unshare");
@@ -69,14 +69,30 @@ async fn parts_of_other_versions_and_network_managers_are_found() {
         assert!(output.stderr.is_empty(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let managed = said("configured");
-    assert!(
-        managed.contains("systemd-networkd manages vxlan100"),
-        "{managed}"
-    );
-    assert!(managed.ends_with("1 warning\n"), "{managed}");
-    let unmanaged = said("unmanaged");
-    assert!(unmanaged.ends_with("none\n"), "{unmanaged}");
+    let networkd = "systemd/netif/links";
+    let network_manager = "NetworkManager/devices";
+    let managed = r"[device]\nmanaged=true\nconnection-uuid=1-2\n";
+    for (manager, words, found) in [
+        (
+            networkd,
+            r"ADMIN_STATE=configured\n",
+            "systemd-networkd manages vxlan100",
+        ),
+        (network_manager, managed, "NetworkManager manages vxlan100"),
+    ] {
+        let text = said(manager, words);
+        assert!(
+            text.contains(found) && text.ends_with("1 warning\n"),
+            "{text}"
+        );
+    }
+    for (manager, words) in [
+        (networkd, r"ADMIN_STATE=unmanaged\n"),
+        (network_manager, r"[device]\nmanaged=false\n"),
+    ] {
+        let text = said(manager, words);
+        assert!(text.ends_with("none\n"), "{text}");
+    }
 }
 
 /// An agent of a later version.
