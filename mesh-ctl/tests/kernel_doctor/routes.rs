@@ -80,6 +80,10 @@ async fn routes_and_rules_that_lead_elsewhere_are_found_and_others_are_not() {
     )
     .await;
 
+    // With a way out, as every host has.
+    run(home, &format!("ip route add default via {address}"));
+    wait_for(home, &[]).await;
+
     // What VPNs and other container networks do without being in the way.
     is_harmless(
         home,

@@ -44,9 +44,7 @@ fn to_containers(mesh: &Mesh, network: &Network, ways: &Ways) -> Vec<Problem> {
         let mut routes = network.overlay_routes.iter();
         routes.any(|route| route.destination == subnet)
     };
-    let wrong = |subnet: Ipv4Net, way: &Way| {
-        way.link != Some(overlay) && (way.link.is_some() || ours(subnet))
-    };
+    let wrong = |subnet: Ipv4Net, way: &Way| way.link != Some(overlay) && ours(subnet);
     let groups = grouped(&ways.to_containers, wrong);
     let tell = |(link, subnets): (Option<u32>, Vec<Ipv4Net>)| {
         let by_rule = subnets.iter().any(|subnet| {
@@ -183,8 +181,21 @@ mod tests {
         ways
     }
 
+    /// With our routes to the peers.
+    fn routed() -> Network {
+        let route = |peer: crate::snapshot::Peer| OverlayRoute {
+            destination: peer.subnet,
+            gateway: Some(peer.subnet.network()),
+            protocol: 0x51,
+        };
+        Network {
+            overlay_routes: mesh().peers.into_iter().map(route).collect(),
+            ..network()
+        }
+    }
+
     fn codes(ways: &Ways) -> Vec<&'static str> {
-        let problems = judge(&mesh(), &network(), ways);
+        let problems = judge(&mesh(), &routed(), ways);
         problems.iter().map(|it| it.kind.code).collect()
     }
 
@@ -203,22 +214,22 @@ mod tests {
         };
         assert_eq!(with(Some(ETH1), 254), ["foreign-route"]);
         assert_eq!(with(Some(ETH1), 51820), ["policy-rule"]);
-        // Nothing leads there yet, and something is before our route.
-        assert_eq!(with(None, 0), [""; 0]);
+        assert_eq!(with(None, 0), ["foreign-route"]);
         let mut ways = fine();
+        let by_default = Way {
+            link: Some(ETH0),
+            table: 254,
+        };
+        ways.to_containers.insert(subnet, by_default);
+        let mut network = routed();
+        network.overlay_routes.clear();
+        assert_eq!(judge(&mesh(), &network, &ways), [], "not set up yet");
         let nowhere = Way {
             link: None,
             table: 0,
         };
         ways.to_containers.insert(subnet, nowhere);
-        let mut network = network();
-        network.overlay_routes = vec![OverlayRoute {
-            destination: subnet,
-            gateway: None,
-            protocol: 0x51,
-        }];
-        let problems = judge(&mesh(), &network, &ways);
-        assert_eq!(problems[0].kind.code, "foreign-route");
+        let mut network = routed();
         network.rules = 1;
         let problems = judge(&mesh(), &network, &ways);
         assert_eq!(problems[0].kind.code, "policy-rule");

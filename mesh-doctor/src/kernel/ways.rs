@@ -36,9 +36,7 @@ pub(crate) fn ways(kernel: &mut Kernel, mesh: &Mesh) -> io::Result<Ways> {
         let plain = question(peer.address, mesh.host_address, None, None);
         ways.back.insert(peer.address, way(kernel, plain)?);
     }
-    // Of a subnet without containers its first address tells what becomes of most.
-    let first = container.filter(|_| mesh.bridge.is_some());
-    for &address in mesh.containers.iter().chain(&first).take(ASKED) {
+    for &address in mesh.containers.iter().take(ASKED) {
         let way = way(kernel, question(address, None, None, None))?;
         ways.to_own.insert(address, way);
     }
