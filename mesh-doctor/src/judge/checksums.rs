@@ -31,8 +31,9 @@ pub(crate) struct Card {
     pub(crate) features: Vec<String>,
 }
 
-/// Drivers that have spoilt what they cut up inside of UDP: vmxnet3 from its version 4 on, on hosts of ESXi that were not
-/// mended yet, for which OpenShift switched it off (`vsphere-disable-vmxnet3v4-features.sh`).
+/// Drivers that have spoilt what they cut up or sum up inside of UDP: vmxnet3, from the version on that offloads tunnels
+/// (projectcalico/calico#7040, deckhouse/deckhouse#10087; OpenShift's nodes on vSphere switch it off by
+/// `99-vsphere-disable-tx-udp-tnl`).
 const DOUBTFUL: [&str; 1] = ["vmxnet3"];
 /// Cutting up UDP tunnels, without and with an outer checksum (`NETIF_F_GSO_UDP_TUNNEL`, `…_CSUM`).
 const CUTS: [&str; 2] = ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
@@ -51,7 +52,7 @@ pub(crate) fn doubtful(cards: &[Card]) -> Vec<Problem> {
             )
             .remedied_by(format!(
                 "if connections between containers hang, switch it off (ethtool -K {name} tx-udp_tnl-segmentation off \
-                 tx-udp_tnl-csum-segmentation off)"
+                 tx-udp_tnl-csum-segmentation off; and if that is not enough, tx-checksum-ip-generic off)"
             ))
         })
         .collect()

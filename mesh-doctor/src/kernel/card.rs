@@ -18,7 +18,7 @@ const ETH_SS_FEATURES: u32 = 4;
 const NAME: usize = 32;
 /// Length of `ethtool_drvinfo`.
 const DRIVER_INFO: usize = 196;
-/// More features than any kernel has; they were 64 from Linux 5.19 on.
+/// More features than any kernel has: they were 64 for many years.
 const MOST_FEATURES: usize = 1024;
 /// Of each 32 features the kernel tells which are available, asked for, on, and never changed.
 const BLOCK: usize = 16;
