@@ -27,9 +27,13 @@ pub(crate) fn text(findings: &[Finding], now: u64) -> String {
 fn block(finding: &Finding, now: u64) -> String {
     let severity = styled(style_of(finding.severity), finding.severity);
     let title = styled(BOLD, printable(&finding.title));
-    let age = age(now.saturating_sub(finding.since));
+    // Of what is seen for the first time nobody knows since when it is there.
+    let age = match finding.since {
+        0 => String::new(),
+        since => format!(", for {}", age(now.saturating_sub(since))),
+    };
     let mut lines = vec![format!(
-        "{severity}  {title} ({}), for {age}",
+        "{severity}  {title} ({}){age}",
         printable(&finding.code)
     )];
     for (label, words) in [
@@ -96,6 +100,15 @@ mod tests {
                         breaks  it is left alone, and what is for the containers there goes where it leads\n  \
                         do      delete it (ip route delete SUBNET) if the peer shall be reached over the overlay";
         assert_eq!(plain, expected);
+    }
+
+    #[test]
+    fn of_what_is_seen_for_the_first_time_no_age_is_told() {
+        let finding = Finding::of(&Problem::new(&SMALL_MTU, "1330"), 0);
+        let text = text(&[finding], 1120);
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        let first = plain.lines().next().unwrap();
+        assert_eq!(first, "warning  Containers get a small MTU (small-mtu)");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod addresses;
 mod attach;
 mod bugreport;
 mod capture;
+mod doctor;
 mod endpoints;
 mod explain;
 mod findings;
@@ -80,6 +81,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
         let client = async || Client::connect(&place.socket).await;
         match options.command {
             Command::Status(options) => return status::run(place, &options).await,
+            Command::Doctor(options) => return doctor::run(place, &options).await,
             Command::Peers(options) => return peers::run(place, &options).await,
             Command::Endpoints(options) => return endpoints::run(place, &options).await,
             Command::Routes(options) => return routes::run(place, &options).await,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    bugreport, capture::Capture, endpoints, explain, generated, monitor::Monitor, peers,
+    bugreport, capture::Capture, doctor, endpoints, explain, generated, monitor::Monitor, peers,
     ping::Ping, place::Place, port::Port, routes, status, trace::Trace,
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Is this node fine, and if not, why not?
     Status(status::Options),
+    /// What of this host is in the way of the mesh, and what to do: 0 nothing, 1 something, 2 not all could be looked at.
+    Doctor(doctor::Options),
     /// The other nodes, and how this one reaches them.
     Peers(peers::Options),
     /// The containers of this node, and the path that their packets take.
@@ -64,6 +66,7 @@ impl Command {
     pub(crate) fn judges(&self) -> bool {
         match self {
             Self::Status(_)
+            | Self::Doctor(_)
             | Self::Peers(_)
             | Self::Endpoints(_)
             | Self::Routes(_)

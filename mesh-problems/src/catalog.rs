@@ -24,6 +24,7 @@ macro_rules! kinds {
 pub mod agent;
 pub mod cluster;
 pub mod dataplane;
+pub mod host;
 pub mod local;
 pub mod metrics;
 pub mod path;
@@ -72,6 +73,12 @@ pub static CHAPTERS: &[Chapter] = &[
         title: "Metrics",
         about: "Each daemon finds these when it starts, and says so in its log.",
         kinds: metrics::ALL,
+    },
+    Chapter {
+        title: "This host",
+        about: "`meshctl doctor` finds these when it is run, by looking at what the host has beside the mesh. It tells what the \
+            daemons find as well.",
+        kinds: host::ALL,
     },
 ];
 

@@ -40,6 +40,8 @@ async fn no_daemon_logs_a_secret_however_much_it_logs() {
     let testbed = Testbed::builder().hosts(2).build().await.unwrap();
     let control = testbed.control();
     let everything = ["--log-level", "trace"];
+    // By which its libraries are told apart from itself, which keeps them silent otherwise.
+    let everything_of_agents = ["--log-level", "trace,mesh_agent=trace"];
     let json = ("QUILT_MESH_LOG_FORMAT", "json");
     let options = control_options().args(everything).env(json.0, json.1);
     control.start(&options).await.unwrap();
@@ -48,14 +50,14 @@ async fn no_daemon_logs_a_secret_however_much_it_logs() {
         let token = control.told(&["token", "create"]).unwrap();
         let token = token.trim().to_owned();
         // One as text, one as JSON.
-        let logs = |options: DaemonOptions| match index {
-            0 => options.args(everything),
-            _ => options.args(everything).env(json.0, json.1),
+        let format = |options: DaemonOptions| match index {
+            0 => options,
+            _ => options.env(json.0, json.1),
         };
-        host.start_runtime(&logs(DaemonOptions::new()))
-            .await
-            .unwrap();
-        let agent = logs(agent_options()).env("QUILT_MESH_JOIN", &token);
+        let runtime = format(DaemonOptions::new().args(everything));
+        host.start_runtime(&runtime).await.unwrap();
+        let agent = format(agent_options().args(everything_of_agents));
+        let agent = agent.env("QUILT_MESH_JOIN", &token);
         host.start_agent(&agent).await.unwrap();
         secrets.push(token);
     }
