@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
 /// The longest a test waits for anything.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The host's address on the underlay.
 pub(crate) const ADDRESS: &str = "192.0.2.1";
