@@ -20,6 +20,7 @@ mod place;
 mod port;
 mod routes;
 mod status;
+mod top;
 mod trace;
 
 use std::process::ExitCode;
@@ -89,6 +90,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             // It has a connection of its own.
             Command::Ping(ping) => return ping::ping(&place.socket, ping).await,
             Command::Explain(options) => explain::run(&options)?,
+            Command::Top(options) => top::run(place, &options).await?,
             Command::Bugreport(options) => bugreport::run(place, &options).await?,
             Command::Completions(options) => generated::completions(&options)?,
             Command::Man(options) => generated::man(&options)?,

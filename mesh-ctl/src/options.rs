@@ -6,7 +6,7 @@ use mesh_client::mesh::Owner;
 
 use crate::{
     bugreport, capture::Capture, doctor, endpoints, explain, generated, monitor::Monitor, peers,
-    ping::Ping, place::Place, port::Port, routes, status, trace::Trace,
+    ping::Ping, place::Place, port::Port, routes, status, top, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.
@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Explain(explain::Options),
     /// The routes over the overlay, and what is in their place where one is missing.
     Routes(routes::Options),
+    /// What is carried with each peer, as it happens, the busiest first.
+    Top(top::Options),
     /// Gives a container an interface on the mesh: address, routes, guards. Repeating it is success.
     Attach(Attach),
     /// Takes a container off the mesh, and its address back. One that is not on it is success.
@@ -73,6 +75,7 @@ impl Command {
             | Self::Ping(_)
             | Self::Trace(_) => true,
             Self::Explain(_)
+            | Self::Top(_)
             | Self::Bugreport(_)
             | Self::Completions(_)
             | Self::Man(_)

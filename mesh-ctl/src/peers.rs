@@ -51,7 +51,7 @@ pub(crate) struct Peer {
     /// `fast`, `kernel` or `none`.
     pub(crate) path: String,
     /// Largest packet that it takes, in bytes; absent where it has not told.
-    mtu: Option<u32>,
+    pub(crate) mtu: Option<u32>,
     /// What was carried, by path.
     pub(crate) fast: Traffic,
     pub(crate) kernel: Traffic,
