@@ -3,6 +3,7 @@
 mod addresses;
 mod attach;
 mod capture;
+mod check;
 mod endpoints;
 mod explain;
 mod findings;
@@ -84,6 +85,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Trace(trace) => return trace::trace(&place.socket, trace).await,
             // It has a connection of its own.
             Command::Ping(ping) => return ping::ping(&place.socket, ping).await,
+            Command::Check(options) => return check::run(place, &options).await,
             Command::Explain(options) => explain::run(&options)?,
             Command::Monitor(monitor) => monitor::monitor(&place.socket, monitor).await?,
             Command::Capture(capture) => capture::capture(&mut client().await?, capture).await?,

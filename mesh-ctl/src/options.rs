@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    capture::Capture, endpoints, explain, monitor::Monitor, peers, ping::Ping, place::Place,
+    capture::Capture, check, endpoints, explain, monitor::Monitor, peers, ping::Ping, place::Place,
     port::Port, routes, status, trace::Trace,
 };
 
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Asks a peer or an address of the overlay: which path answers how fast, and what does not come through.
     Ping(Ping),
+    /// Whether nodes reach each other, by every path: 0 all do, 1 not, 2 it cannot be told.
+    Check(check::Options),
 }
 
 impl Command {
@@ -62,6 +64,7 @@ impl Command {
             | Self::Endpoints(_)
             | Self::Routes(_)
             | Self::Ping(_)
+            | Self::Check(_)
             | Self::Trace(_) => true,
             Self::Explain(_)
             | Self::Monitor(_)

@@ -1,0 +1,26 @@
+//! `meshctl check`: whether nodes reach each other, by every path.
+
+mod local;
+mod report;
+mod way;
+
+use crate::{Verdict, place::Place};
+
+/// Whether this node reaches its peers by every path, and with --all every node every other.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Seconds that each answer is waited for, at most 10.
+    #[arg(long, short = 'W', value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    timeout: u32,
+    /// Show what passes as well where that is many rows.
+    #[arg(long)]
+    verbose: bool,
+    /// Print a document for a machine.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks, and prints what came of it.
+pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Verdict> {
+    local::run(place, options).await
+}
