@@ -4,6 +4,7 @@ mod addresses;
 mod attach;
 mod capture;
 mod check;
+mod control;
 mod endpoints;
 mod explain;
 mod findings;

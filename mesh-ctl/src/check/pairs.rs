@@ -1,0 +1,284 @@
+//! What the answers of all nodes say of each pair, both ways. Pure.
+
+use std::collections::BTreeMap;
+
+use ipnet::Ipv4Net;
+use mesh_rest::check::{CheckState, NodeChecked, WayChecked};
+
+use super::way::{Outcome, Row, Test, rows};
+
+/// A node that has been heard this recently, in milliseconds, was heard while the check was made.
+const JUST_NOW_MS: u64 = 15_000;
+
+/// Puts together what several replicas say of one check: each knows what the nodes that report to it answered.
+pub(super) fn together(mut states: Vec<CheckState>) -> Option<CheckState> {
+    let mut all = states.pop()?;
+    for state in states {
+        for node in state.nodes {
+            match all.nodes.iter_mut().find(|it| it.node_id == node.node_id) {
+                Some(known) if known.answer.is_none() => known.answer = node.answer,
+                Some(_) => {}
+                None => all.nodes.push(node),
+            }
+        }
+    }
+    all.nodes.sort_by_key(|node| node.subnet);
+    Some(all)
+}
+
+/// Who has not answered.
+pub(super) fn silent(state: &CheckState) -> impl Iterator<Item = &NodeChecked> {
+    state.nodes.iter().filter(|node| node.answer.is_none())
+}
+
+/// Every row there is: of nodes that say nothing of any way one, of every way from another one those of its tests.
+pub(super) fn all_rows(state: &CheckState) -> Vec<Row> {
+    let names = names(state);
+    let name = |subnet: &Ipv4Net| {
+        let known = names.get(subnet).cloned();
+        known.unwrap_or_else(|| subnet.to_string())
+    };
+    let ways: BTreeMap<(Ipv4Net, Ipv4Net), &WayChecked> = state
+        .nodes
+        .iter()
+        .flat_map(|node| {
+            let answer = node.answer.iter();
+            let ways = answer.flat_map(|answer| &answer.peers);
+            ways.map(|way| ((node.subnet, way.subnet), way))
+        })
+        .collect();
+    let mut all = Vec::new();
+    for node in &state.nodes {
+        let from = name(&node.subnet);
+        let about_node = |detail: String| Row {
+            test: Test::Node,
+            from: from.clone(),
+            to: String::new(),
+            result: Outcome::Unknown,
+            codes: Vec::new(),
+            detail,
+        };
+        let Some(answer) = &node.answer else {
+            all.push(about_node(
+                "has not answered: its agent is of an earlier version, or does not run, or does not reach the control plane"
+                    .to_owned(),
+            ));
+            continue;
+        };
+        if let Some(error) = &answer.error {
+            all.push(Row {
+                result: Outcome::Failed,
+                ..about_node(format!("its agent cannot have its runtime ask: {error}"))
+            });
+            continue;
+        }
+        if answer.left_out > 0 {
+            all.push(about_node(format!(
+                "{} peers were not asked",
+                answer.left_out
+            )));
+        }
+        for other in state.nodes.iter().filter(|it| it.subnet != node.subnet) {
+            let to = name(&other.subnet);
+            match ways.get(&(node.subnet, other.subnet)) {
+                Some(way) => {
+                    let back = ways.get(&(other.subnet, node.subnet)).copied();
+                    all.extend(seen_from_both(rows(&from, &to, way), way, back));
+                }
+                None if answer.left_out > 0 => {}
+                None => all.push(Row {
+                    test: Test::Vxlan,
+                    to: to.clone(),
+                    detail: format!("{from} has no peer {to}"),
+                    ..about_node(String::new())
+                }),
+            }
+        }
+    }
+    all
+}
+
+/// Says of a way on which nothing comes through which half of it that is, where the other end tells.
+fn seen_from_both(mut rows: Vec<Row>, way: &WayChecked, back: Option<&WayChecked>) -> Vec<Row> {
+    let Some(back) = back else {
+        return rows;
+    };
+    let heard = |way: &WayChecked| way.heard_ms.is_some_and(|ago| ago <= JUST_NOW_MS);
+    for row in &mut rows {
+        if row.test != Test::Vxlan || row.result != Outcome::Failed {
+            continue;
+        }
+        let half = match (heard(way), heard(back)) {
+            (true, false) => format!(
+                "packets from {} arrive at {}, and none of {}'s there",
+                row.to, row.from, row.from
+            ),
+            (false, true) => format!(
+                "packets from {} arrive at {}, and none of {}'s here",
+                row.from, row.to, row.to
+            ),
+            (false, false) => "neither hears the other".to_owned(),
+            (true, true) => continue,
+        };
+        row.detail = match row.detail.is_empty() {
+            true => half,
+            false => format!("{}; {half}", row.detail),
+        };
+    }
+    rows
+}
+
+/// What nodes are called: by hostname, where no two have it.
+fn names(state: &CheckState) -> BTreeMap<Ipv4Net, String> {
+    let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+    for node in &state.nodes {
+        *count.entry(&node.hostname).or_default() += 1;
+    }
+    let named = state.nodes.iter().map(|node| {
+        let unique = count.get(&*node.hostname) == Some(&1) && !node.hostname.is_empty();
+        let name = match unique {
+            true => node.hostname.clone(),
+            false => node.subnet.to_string(),
+        };
+        (node.subnet, name)
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_rest::check::CheckReport;
+
+    use super::*;
+    use crate::check::{
+        report::Report,
+        way::tests::{fine, swallowed},
+    };
+
+    fn node(third: u8, answer: Option<CheckReport>) -> NodeChecked {
+        NodeChecked {
+            node_id: format!("id-{third}").into(),
+            hostname: format!("host{third}"),
+            host_ip: [192, 0, 2, third].into(),
+            subnet: format!("10.42.{third}.0/24").parse().unwrap(),
+            answer,
+        }
+    }
+
+    fn answer(ways: impl IntoIterator<Item = WayChecked>) -> Option<CheckReport> {
+        Some(CheckReport {
+            id: "1".to_owned(),
+            peers: ways.into_iter().collect(),
+            ..CheckReport::default()
+        })
+    }
+
+    fn state(nodes: Vec<NodeChecked>) -> CheckState {
+        CheckState {
+            id: "1".to_owned(),
+            age_ms: 1,
+            open: true,
+            nodes,
+        }
+    }
+
+    fn troubles(state: &CheckState) -> Vec<(String, String, Outcome, String)> {
+        let rows = all_rows(state).into_iter();
+        rows.filter(|row| row.result != Outcome::Ok)
+            .map(|row| (row.from, row.to, row.result, row.detail))
+            .collect()
+    }
+
+    #[test]
+    fn three_nodes_that_reach_each_other_are_six_ways_that_pass() {
+        let all = state(vec![
+            node(1, answer([fine(2), fine(3)])),
+            node(2, answer([fine(1), fine(3)])),
+            node(3, answer([fine(1), fine(2)])),
+        ]);
+        let report = Report::of(all_rows(&all));
+        assert_eq!((report.ways, report.ways_ok), (6, 6));
+        assert_eq!(report.result, Outcome::Ok);
+        assert_eq!(silent(&all).count(), 0);
+    }
+
+    #[test]
+    fn a_way_that_is_swallowed_in_one_direction_is_told_with_which() {
+        // What 1 sends to 2 is lost: 2 asks, 1 hears that, and its answers are lost.
+        let heard = WayChecked {
+            heard_ms: Some(300),
+            ..swallowed(2)
+        };
+        let all = state(vec![
+            node(1, answer([heard])),
+            node(2, answer([swallowed(1)])),
+        ]);
+        let vxlan: Vec<String> = all_rows(&all)
+            .into_iter()
+            .filter(|row| row.test == Test::Vxlan)
+            .map(|row| row.detail)
+            .collect();
+        assert_eq!(
+            vxlan,
+            [
+                "vxlan-not-through was seen; packets from host2 arrive at host1, and none of host1's there",
+                "vxlan-not-through was seen; packets from host1 arrive at host2, and none of host2's here"
+            ]
+            .map(|it| match it.contains("host2's here") {
+                // Seen from host2: it hears nothing, and host1 hears it.
+                true => "vxlan-not-through was seen; packets from host2 arrive at host1, and none of host1's here".to_owned(),
+                false => it.to_owned(),
+            })
+        );
+    }
+
+    #[test]
+    fn a_node_that_has_not_answered_and_one_without_a_runtime_are_named_and_the_others_pass() {
+        let no_runtime = CheckReport {
+            id: "1".to_owned(),
+            error: Some("no connection".to_owned()),
+            ..CheckReport::default()
+        };
+        let all = state(vec![
+            node(1, answer([fine(2), fine(3), fine(4)])),
+            node(2, answer([fine(1), fine(3), fine(4)])),
+            node(3, None),
+            node(4, Some(no_runtime)),
+        ]);
+        let troubles = troubles(&all);
+        assert_eq!(troubles.len(), 2, "{troubles:?}");
+        assert_eq!(troubles[0].0, "host3");
+        assert_eq!(troubles[0].2, Outcome::Unknown);
+        assert!(troubles[0].3.contains("has not answered"));
+        assert_eq!(troubles[1].0, "host4");
+        assert_eq!(troubles[1].2, Outcome::Failed);
+        assert!(troubles[1].3.contains("no connection"));
+        assert_eq!(silent(&all).count(), 1);
+    }
+
+    #[test]
+    fn a_node_that_has_no_such_peer_is_named_with_it() {
+        let all = state(vec![node(1, answer([])), node(2, answer([fine(1)]))]);
+        let told = troubles(&all);
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].3, "host1 has no peer host2");
+    }
+
+    #[test]
+    fn what_replicas_know_is_put_together() {
+        let one = state(vec![node(1, answer([fine(2)])), node(2, None)]);
+        let other = state(vec![node(1, None), node(2, answer([fine(1)]))]);
+        let both = together(vec![one, other]).unwrap();
+        assert_eq!(silent(&both).count(), 0);
+        assert!(together(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn hosts_of_one_name_are_told_apart_by_their_subnets() {
+        let mut twin = node(2, answer([fine(1)]));
+        twin.hostname = "host1".to_owned();
+        let all = state(vec![node(1, answer([fine(2)])), twin]);
+        let from: Vec<String> = all_rows(&all).into_iter().map(|row| row.from).collect();
+        assert!(from.contains(&"10.42.1.0/24".to_owned()), "{from:?}");
+    }
+}
