@@ -5,7 +5,7 @@
 //! one is made in seconds. Where there are several replicas, all hear of a check (see [`crate::replica`]), and each keeps what
 //! the nodes answer that report to it: whoever wants to know asks each.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ const RATE: Rate = Rate {
 struct Check {
     id: String,
     ordered: Instant,
+    /// Who was up by then.
+    asked: BTreeSet<NodeId>,
     answers: BTreeMap<NodeId, Arc<CheckReport>>,
     bytes: usize,
 }
@@ -76,7 +78,7 @@ impl Table {
         debt.take(RATE, now)
     }
 
-    fn order(&mut self, id: String, now: Instant) {
+    fn order(&mut self, id: String, asked: BTreeSet<NodeId>, now: Instant) {
         if self.kept.iter().any(|check| check.id == id) {
             return;
         }
@@ -85,10 +87,14 @@ impl Table {
         }
         self.told.clear();
         self.kept.push_back(Check {
+            bytes: asked
+                .iter()
+                .map(|id| size_of_val(id) + id.as_str().len())
+                .sum(),
             id,
             ordered: now,
+            asked,
             answers: BTreeMap::new(),
-            bytes: 0,
         });
     }
 
@@ -176,18 +182,18 @@ impl Checks {
     }
 
     /// Another replica was told to have one made, and has told of it; that counts for how often there may be one here.
-    pub(crate) fn hear(&self, id: &str) {
+    pub(crate) fn hear(&self, id: &str, asked: BTreeSet<NodeId>) {
         let now = Instant::now();
         let mut table = self.table();
         // Whoever told of it let it be made.
         let _ = table.take_turn(now);
-        table.order(id.to_owned(), now);
+        table.order(id.to_owned(), asked, now);
         drop(table);
         self.ordered.send_replace(());
     }
 
-    fn order(&self, id: &str) {
-        self.table().order(id.to_owned(), Instant::now());
+    fn order(&self, id: &str, asked: BTreeSet<NodeId>) {
+        self.table().order(id.to_owned(), asked, Instant::now());
         self.ordered.send_replace(());
     }
 
@@ -229,7 +235,7 @@ impl Registry {
     pub async fn order_check(&self) -> Result<String, Duration> {
         self.checks.table().take_turn(Instant::now())?;
         let id = uuid::Uuid::new_v4().simple().to_string();
-        self.checks.order(&id);
+        self.checks.order(&id, self.who_is_up());
         info!(check = id, "every node is told to ask its peers");
         if let Some(payload) = self.check_told(&id) {
             let telling = within(BATCH_DEADLINE, self.store.tell_beats(&payload));
@@ -240,17 +246,25 @@ impl Registry {
         Ok(id)
     }
 
+    /// Whom a check that is ordered now asks.
+    pub(crate) fn who_is_up(&self) -> BTreeSet<NodeId> {
+        let up = self.shown().into_iter();
+        let up = up.filter(|shown| shown.status == Status::Up);
+        up.map(|shown| shown.node.node_id.clone()).collect()
+    }
+
     /// What is known of a check; `None`: there is none of that id, or no more.
     pub fn check_state(&self, id: &str) -> Option<CheckState> {
         let now = Instant::now();
-        let (ordered, open, answers) = {
+        let (ordered, open, asked, answers) = {
             let table = self.checks.table();
             let check = table.kept.iter().find(|check| check.id == id)?;
-            (check.ordered, check.is_open(now), check.answers.clone())
+            let (asked, answers) = (check.asked.clone(), check.answers.clone());
+            (check.ordered, check.is_open(now), asked, answers)
         };
         let nodes = self.shown().into_iter().filter_map(|shown| {
             let answer = answers.get(&shown.node.node_id);
-            if answer.is_none() && shown.status != Status::Up {
+            if answer.is_none() && !asked.contains(&shown.node.node_id) {
                 return None;
             }
             Some(NodeChecked {

@@ -105,7 +105,7 @@ pub struct CheckState {
     pub age_ms: u64,
     /// Whether nodes may still answer.
     pub open: bool,
-    /// Every node that is up, and those that answered, ordered by subnet.
+    /// Every node that was up when it was ordered, and those that answered, ordered by subnet.
     pub nodes: Vec<NodeChecked>,
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn order(
 
 /// What came of a check
 ///
-/// Every node that is up with what it answered, as far as it answered to this replica.
+/// Every node that was up when it was ordered, with what it answered, as far as it answered to this replica.
 #[utoipa::path(get, path = "/api/checks/{id}", tag = "checks", operation_id = "check",
     params(("id" = String, Path, description = "The check's id")),
     responses((status = 200, body = CheckState), WhenLookingAtCheck))]

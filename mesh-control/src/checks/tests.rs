@@ -37,13 +37,13 @@ fn a_node_is_told_of_each_check_once_and_of_none_that_is_over() {
     let mut table = Table::new(1 << 20);
     let now = Instant::now();
     assert!(!table.tell("a", now), "there is none");
-    table.order("1".to_owned(), now);
+    table.order("1".to_owned(), BTreeSet::new(), now);
     assert!(table.tell("a", now) && table.tell("b", now));
     assert!(!table.tell("a", now));
-    table.order("2".to_owned(), now);
+    table.order("2".to_owned(), BTreeSet::new(), now);
     assert!(table.tell("a", now), "another one");
     // Heard of again, as by one's own message.
-    table.order("2".to_owned(), now);
+    table.order("2".to_owned(), BTreeSet::new(), now);
     assert!(!table.tell("a", now));
     assert!(!table.tell("c", now + OPEN));
     assert_eq!(table.newest(now).map(|it| &*it.id), Some("2"));
@@ -54,11 +54,11 @@ fn a_node_is_told_of_each_check_once_and_of_none_that_is_over() {
 fn an_answer_is_kept_once_and_to_a_check_that_is_open_alone() {
     let mut table = Table::new(1 << 20);
     let now = Instant::now();
-    table.order("1".to_owned(), now);
+    table.order("1".to_owned(), BTreeSet::new(), now);
     assert!(table.keep(node("a"), report("1", 1), now));
     assert!(!table.keep(node("a"), report("1", 2), now), "a second one");
     assert!(!table.keep(node("b"), report("9", 1), now), "none of ours");
-    table.order("2".to_owned(), now);
+    table.order("2".to_owned(), BTreeSet::new(), now);
     assert!(table.keep(node("b"), report("1", 1), now), "a late one");
     assert!(!table.keep(node("c"), report("1", 1), now + OPEN));
     assert_eq!(table.kept[0].answers.len(), 2);
@@ -69,7 +69,7 @@ fn few_checks_are_kept_and_few_are_made() {
     let mut table = Table::new(1 << 20);
     let now = Instant::now();
     for number in 0..10 {
-        table.order(number.to_string(), now);
+        table.order(number.to_string(), BTreeSet::new(), now);
     }
     assert_eq!(table.kept.len(), MOST_CHECKS);
     assert_eq!(table.kept.back().unwrap().id, "9");
@@ -87,11 +87,11 @@ fn what_is_kept_is_bounded_in_bytes_and_what_there_is_no_room_for_is_counted() {
     assert!(one > 1000);
     let mut table = Table::new(3 * one);
     let now = Instant::now();
-    table.order("1".to_owned(), now);
+    table.order("1".to_owned(), BTreeSet::new(), now);
     for name in ["a", "b"] {
         assert!(table.keep(node(name), report("1", 1000), now));
     }
-    table.order("2".to_owned(), now);
+    table.order("2".to_owned(), BTreeSet::new(), now);
     for name in ["a", "b", "c"] {
         assert!(table.keep(node(name), report("2", 1000), now));
     }
@@ -117,7 +117,7 @@ async fn who_waits_is_woken_by_a_check_and_who_is_nobody_is_not() {
     let mut nobody = Box::pin(checks.untold(None));
     assert!(futures_util::poll!(&mut nobody).is_pending());
     tokio::task::yield_now().await;
-    checks.order("1");
+    checks.order("1", BTreeSet::new());
     waiting.await.unwrap();
     // Told already; another who begins to ask is told at once.
     let mut again = Box::pin(checks.untold(Some("a")));

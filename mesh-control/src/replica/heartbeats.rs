@@ -112,7 +112,9 @@ impl Registry {
             Some((sender, Told::WhoSigns)) if sender != replica.name => {
                 replica.asked_who_signs.store(true, Ordering::Relaxed);
             }
-            Some((sender, Told::Check(id))) if sender != replica.name => self.checks.hear(id),
+            Some((sender, Told::Check(id))) if sender != replica.name => {
+                self.checks.hear(id, self.who_is_up());
+            }
             Some((sender, Told::Beats(beats))) if sender != replica.name => {
                 // Times are shown by this replica's clock, which the sender's need not agree with.
                 let (now, unix_seconds) = (Instant::now(), unix_seconds());

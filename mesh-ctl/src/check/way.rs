@@ -141,20 +141,30 @@ pub(crate) fn rows(from: &str, to: &str, way: &WayChecked) -> Vec<Row> {
             detail = seen.unwrap_or_default();
         }
         if result == Outcome::Ok && !answered && test != Test::Vxlan {
-            // No finding, and no answer either.
-            result = match blocked && test != Test::Mtu {
-                true => Outcome::Failed,
-                false => Outcome::Unknown,
-            };
-            detail = match (blocked, detail.is_empty()) {
-                (true, _) => "nothing comes through".to_owned(),
-                (false, true) => "not tried".to_owned(),
-                (false, false) => detail,
-            };
+            let (unanswered, why) = unanswered(test, blocked, way);
+            result = unanswered;
+            if detail.is_empty() || blocked {
+                detail = why.to_owned();
+            }
         }
         rows.push(row(test, result, codes, detail));
     }
     rows
+}
+
+/// What it means that nothing was found that is wrong, and nothing was answered either.
+fn unanswered(test: Test, blocked: bool, way: &WayChecked) -> (Outcome, &'static str) {
+    let found = |kind: &mesh_problems::Kind| way.findings.iter().any(|it| it.code == kind.code);
+    // What is switched off can be: it does not make the whole check one that cannot tell.
+    let no_endpoint = found(&PEER_WITHOUT_PROBES) || found(&NO_PROBE_ENDPOINT);
+    match test {
+        Test::Mtu if blocked => (Outcome::Unknown, "nothing comes through"),
+        _ if blocked => (Outcome::Failed, "nothing comes through"),
+        // Or it would have been found to be silent.
+        Test::Kernel if found(&PEER_WITHOUT_PROBES) => (Outcome::Ok, "the bridge there answers"),
+        _ if no_endpoint => (Outcome::Warning, "not tried: no endpoint for probes"),
+        _ => (Outcome::Unknown, "not tried"),
+    }
 }
 
 /// The worst of findings, their codes, and what was seen.
@@ -259,15 +269,26 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_peer_without_an_endpoint_for_probes_leaves_one_test_untried() {
+    fn a_peer_without_an_endpoint_for_probes_leaves_untried_what_needs_one_and_fails_nothing() {
         let way = WayChecked {
             containers_us: None,
+            kernel_us: None,
+            largest: None,
             findings: vec![finding("peer-without-probes", "notice")],
             ..fine(2)
         };
-        let containers = &rows("a", "b", &way)[1];
-        assert_eq!(containers.result, Outcome::Unknown);
-        assert_eq!(containers.detail, "peer-without-probes was seen");
+        let told = told(&way);
+        let results: Vec<Outcome> = told.iter().map(|it| it.1).collect();
+        let [ok, warning] = [Outcome::Ok, Outcome::Warning];
+        assert_eq!(results, [ok, warning, ok, warning]);
+        assert_eq!(told[1].2, "peer-without-probes was seen");
+        assert_eq!(told[2].2, "the bridge there answers");
+        // Nothing found, and nothing answered: it is not known why.
+        let way = WayChecked {
+            findings: Vec::new(),
+            ..way
+        };
+        assert_eq!(rows("a", "b", &way)[1].result, Outcome::Unknown);
     }
 
     #[test]
