@@ -123,8 +123,8 @@ pub struct NodeChecked {
     /// Its subnet.
     #[cfg_attr(feature = "openapi", schema(value_type = String, example = "10.42.1.0/24"))]
     pub subnet: Ipv4Net,
-    /// What it answered; absent while it has not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What it answered; null while it has not.
+    #[cfg_attr(feature = "openapi", schema(required))]
     pub answer: Option<CheckReport>,
 }
 

@@ -57,6 +57,7 @@ pub(super) fn all_rows(state: &CheckState) -> Vec<Row> {
             result: Outcome::Unknown,
             codes: Vec::new(),
             detail,
+            follows: false,
         };
         let Some(answer) = &node.answer else {
             all.push(about_node(

@@ -9,6 +9,9 @@ use crate::{
 };
 use anstyle::{AnsiColor, Style};
 
+/// So many ways that fail are named in the last line.
+const MOST_NAMED: usize = 6;
+
 /// A check, as a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Report {
@@ -56,7 +59,7 @@ impl Report {
         }
     }
 
-    /// Prints it: all rows, or those alone that do not pass.
+    /// Prints it: all rows, or those alone that do not pass, without those that follow from others.
     pub(crate) fn print(&self, json: bool, all: bool) -> anyhow::Result<()> {
         match json {
             true => say_json(self),
@@ -70,7 +73,7 @@ impl Report {
         for row in self
             .rows
             .iter()
-            .filter(|row| all || row.result != Outcome::Ok)
+            .filter(|row| all || row.result != Outcome::Ok && !row.follows)
         {
             shown += 1;
             let codes = row.codes.join(", ");
@@ -109,6 +112,11 @@ impl Report {
                 false => row.codes.join(", "),
             };
             named.push(crate::output::printable(&format!("{way} ({why})")));
+        }
+        if named.len() > MOST_NAMED {
+            let more = named.len() - MOST_NAMED;
+            named.truncate(MOST_NAMED);
+            named.push(format!("{more} more"));
         }
         let style = match self.result {
             Outcome::Ok | Outcome::Warning => GOOD,

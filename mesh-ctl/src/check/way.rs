@@ -70,6 +70,9 @@ pub(crate) struct Row {
     /// The codes of what was found.
     pub(crate) codes: Vec<String>,
     pub(crate) detail: String,
+    /// Whether it follows from another row, which says why.
+    #[serde(skip)]
+    pub(crate) follows: bool,
 }
 
 /// Which test a finding is about.
@@ -103,6 +106,7 @@ pub(crate) fn rows(from: &str, to: &str, way: &WayChecked) -> Vec<Row> {
         result,
         codes,
         detail,
+        follows: false,
     };
     if let Some(error) = &way.error {
         return vec![row(
@@ -147,7 +151,10 @@ pub(crate) fn rows(from: &str, to: &str, way: &WayChecked) -> Vec<Row> {
                 detail = why.to_owned();
             }
         }
-        rows.push(row(test, result, codes, detail));
+        rows.push(Row {
+            follows: blocked && test != Test::Vxlan && codes.is_empty(),
+            ..row(test, result, codes, detail)
+        });
     }
     rows
 }
