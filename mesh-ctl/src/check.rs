@@ -12,7 +12,7 @@ use crate::{Verdict, control::ControlPlane, place::Place};
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// Seconds that each answer is waited for, at most 10.
-    #[arg(long, short = 'W', value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    #[arg(long, short = 'W', value_name = "SECONDS", default_value_t = 1, conflicts_with = "all", value_parser = clap::value_parser!(u32).range(1..=10))]
     timeout: u32,
     /// Have the control plane tell every node to ask its peers, and tell what came of it.
     #[arg(long)]

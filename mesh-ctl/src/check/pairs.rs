@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
+use mesh_problems::{
+    Kind, Severity,
+    catalog::check::{CHECK_NOT_ANSWERED, CHECK_NOT_ASKED, PEER_UNKNOWN},
+};
 use mesh_rest::check::{CheckState, NodeChecked, WayChecked};
 
 use super::way::{Outcome, Row, Test, rows};
@@ -50,34 +54,34 @@ pub(super) fn all_rows(state: &CheckState) -> Vec<Row> {
     let mut all = Vec::new();
     for node in &state.nodes {
         let from = name(&node.subnet);
-        let about_node = |detail: String| Row {
+        let about_node = |kind: Option<&Kind>, detail: String| Row {
             test: Test::Node,
             from: from.clone(),
             to: String::new(),
-            result: Outcome::Unknown,
-            codes: Vec::new(),
+            result: match kind.map(|kind| kind.severity) {
+                Some(Severity::Error) => Outcome::Failed,
+                _ => Outcome::Unknown,
+            },
+            codes: kind.iter().map(|kind| kind.code.to_owned()).collect(),
             detail,
             follows: false,
         };
         let Some(answer) = &node.answer else {
             all.push(about_node(
-                "has not answered: its agent is of an earlier version, or does not run, or does not reach the control plane"
-                    .to_owned(),
+                Some(&CHECK_NOT_ANSWERED),
+                "its agent is of an earlier version, or does not run, or does not reach the control plane".to_owned(),
             ));
             continue;
         };
         if let Some(error) = &answer.error {
-            all.push(Row {
-                result: Outcome::Failed,
-                ..about_node(format!("its agent cannot have its runtime ask: {error}"))
-            });
+            all.push(about_node(Some(&CHECK_NOT_ASKED), error.clone()));
             continue;
         }
         if answer.left_out > 0 {
-            all.push(about_node(format!(
-                "{} peers were not asked",
-                answer.left_out
-            )));
+            all.push(about_node(
+                None,
+                format!("{} peers were not asked", answer.left_out),
+            ));
         }
         for other in state.nodes.iter().filter(|it| it.subnet != node.subnet) {
             let to = name(&other.subnet);
@@ -90,8 +94,7 @@ pub(super) fn all_rows(state: &CheckState) -> Vec<Row> {
                 None => all.push(Row {
                     test: Test::Vxlan,
                     to: to.clone(),
-                    detail: format!("{from} has no peer {to}"),
-                    ..about_node(String::new())
+                    ..about_node(Some(&PEER_UNKNOWN), format!("{from} has no peer {to}"))
                 }),
             }
         }
@@ -250,7 +253,12 @@ mod tests {
         assert_eq!(troubles.len(), 2, "{troubles:?}");
         assert_eq!(troubles[0].0, "host3");
         assert_eq!(troubles[0].2, Outcome::Unknown);
-        assert!(troubles[0].3.contains("has not answered"));
+        assert!(troubles[0].3.contains("earlier version"));
+        let codes: Vec<String> = all_rows(&all)
+            .into_iter()
+            .flat_map(|row| row.codes)
+            .collect();
+        assert_eq!(codes, ["check-not-answered", "check-not-asked"]);
         assert_eq!(troubles[1].0, "host4");
         assert_eq!(troubles[1].2, Outcome::Failed);
         assert!(troubles[1].3.contains("no connection"));
@@ -261,7 +269,7 @@ mod tests {
     fn a_node_that_has_no_such_peer_is_named_with_it() {
         let all = state(vec![node(1, answer([])), node(2, answer([fine(1)]))]);
         let told = troubles(&all);
-        assert_eq!(told.len(), 1);
+        assert_eq!((told.len(), told[0].2), (1, Outcome::Failed));
         assert_eq!(told[0].3, "host1 has no peer host2");
     }
 
