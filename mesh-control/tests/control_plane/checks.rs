@@ -11,8 +11,10 @@ use mesh_rest::heartbeat::Heartbeat;
 use mesh_rest::problem_kind::Kind;
 use mesh_rest::registration::Registration;
 
+use crate::answer::Api;
 use crate::process::{ControlPlane, Setup};
 use crate::replicas::Replicas;
+use crate::traffic::report;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -160,12 +162,10 @@ async fn what_is_no_answer_is_refused_by_the_field_that_is_wrong() {
     let control_plane = Setup::new().start();
     let node = client(&control_plane).0;
     let node_id = register(&node, 1).await;
-    let http = reqwest::Client::new();
-    let address = control_plane.address();
+    let api = Api::of(&control_plane);
     let beat = async |body: serde_json::Value| {
-        let url = format!("http://{address}/api/nodes/{node_id}/heartbeat");
-        let answer = http.post(url).json(&body).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let answer = report(&api, &node_id, &body).await;
+        (answer.status, answer.body.to_string())
     };
     let way = serde_json::json!({"subnet": "nonsense"});
     for (check, pointer) in [
