@@ -187,8 +187,12 @@ async fn whoever_is_in_trouble_is_named_with_why_and_all_others_pass() {
     for other in [small, fine, also_fine] {
         for way in [of(one_way, other), of(other, one_way)] {
             assert!(way.1.contains(&"vxlan-not-through".to_owned()), "{ways:#?}");
-            let heard = format!("packets from {} arrive at", other.name());
-            assert!(way.2.contains(&heard), "{heard} in {way:?}");
+            let lost = format!(
+                "what {} sends does not arrive at {}",
+                one_way.name(),
+                other.name()
+            );
+            assert!(way.2.contains(&lost), "{lost} in {way:?}");
         }
     }
     for other in [fine, also_fine] {

@@ -10,9 +10,13 @@ use mesh_problems::{
 use mesh_rest::check::{CheckState, NodeChecked, WayChecked};
 
 use super::way::{Outcome, Row, Test, rows};
+use crate::output::age;
 
-/// A node that has been heard this recently, in milliseconds, was heard while the check was made.
-const JUST_NOW_MS: u64 = 15_000;
+/// Whoever was heard this recently, in milliseconds, was heard while the check was made.
+const JUST_NOW_MS: u64 = 5_000;
+
+/// Whoever was heard longer ago than this was not.
+const LONG_AGO_MS: u64 = 15_000;
 
 /// Puts together what several replicas say of one check: each knows what the nodes that report to it answered.
 pub(super) fn together(mut states: Vec<CheckState>) -> Option<CheckState> {
@@ -102,34 +106,53 @@ pub(super) fn all_rows(state: &CheckState) -> Vec<Row> {
     all
 }
 
-/// Says of a way on which nothing comes through which half of it that is, where the other end tells.
+/// Says of a way on which nothing comes through when each end heard the other, where both tell, and which half of the way that
+/// points to.
 fn seen_from_both(mut rows: Vec<Row>, way: &WayChecked, back: Option<&WayChecked>) -> Vec<Row> {
     let Some(back) = back else {
         return rows;
     };
-    let heard = |way: &WayChecked| way.heard_ms.is_some_and(|ago| ago <= JUST_NOW_MS);
     for row in &mut rows {
         if row.test != Test::Vxlan || row.result != Outcome::Failed {
             continue;
         }
-        let half = match (heard(way), heard(back)) {
-            (true, false) => format!(
-                "packets from {} arrive at {}, and none of {}'s there",
-                row.to, row.from, row.from
-            ),
-            (false, true) => format!(
-                "packets from {} arrive at {}, and none of {}'s here",
-                row.from, row.to, row.to
-            ),
-            (false, false) => "neither hears the other".to_owned(),
-            (true, true) => continue,
+        let (from, to) = (&row.from, &row.to);
+        let seen = format!(
+            "{from} last heard {to} {}, and {to} {from} {}",
+            ago(way),
+            ago(back)
+        );
+        let points_to = if is_heard(way) && is_silent(back) {
+            format!(": what {from} sends does not arrive at {to}")
+        } else if is_silent(way) && is_heard(back) {
+            format!(": what {to} sends does not arrive at {from}")
+        } else {
+            String::new()
         };
         row.detail = match row.detail.is_empty() {
-            true => half,
-            false => format!("{}; {half}", row.detail),
+            true => format!("{seen}{points_to}"),
+            false => format!("{}; {seen}{points_to}", row.detail),
         };
     }
     rows
+}
+
+/// Whether the peer was heard while the check was made.
+fn is_heard(way: &WayChecked) -> bool {
+    way.heard_ms.is_some_and(|ago| ago <= JUST_NOW_MS)
+}
+
+/// Whether the peer was not heard while the check was made, nor shortly before.
+fn is_silent(way: &WayChecked) -> bool {
+    way.heard_ms.is_none_or(|ago| ago > LONG_AGO_MS)
+}
+
+fn ago(way: &WayChecked) -> String {
+    match way.heard_ms {
+        None => "never".to_owned(),
+        Some(ms @ 0..10_000) => format!("{}.{} s before", ms / 1000, ms % 1000 / 100),
+        Some(ms) => format!("{} before", age(ms / 1000)),
+    }
 }
 
 /// What nodes are called: by hostname, where no two have it.
@@ -222,18 +245,29 @@ mod tests {
             .filter(|row| row.test == Test::Vxlan)
             .map(|row| row.detail)
             .collect();
+        let lost = "what host1 sends does not arrive at host2";
+        let expected = [
+            "host1 last heard host2 0.3 s before, and host2 host1 1 min before",
+            "host2 last heard host1 1 min before, and host1 host2 0.3 s before",
+        ];
         assert_eq!(
             vxlan,
-            [
-                "vxlan-not-through was seen; packets from host2 arrive at host1, and none of host1's there",
-                "vxlan-not-through was seen; packets from host1 arrive at host2, and none of host2's here"
-            ]
-            .map(|it| match it.contains("host2's here") {
-                // Seen from host2: it hears nothing, and host1 hears it.
-                true => "vxlan-not-through was seen; packets from host2 arrive at host1, and none of host1's here".to_owned(),
-                false => it.to_owned(),
-            })
+            expected.map(|seen| format!("vxlan-not-through was seen; {seen}: {lost}"))
         );
+    }
+
+    #[test]
+    fn that_neither_end_or_both_were_heard_points_to_no_half_of_the_way() {
+        for heard_ms in [None, Some(300), Some(90_000)] {
+            let way = |third| WayChecked {
+                heard_ms,
+                ..swallowed(third)
+            };
+            let all = state(vec![node(1, answer([way(2)])), node(2, answer([way(1)]))]);
+            for row in all_rows(&all) {
+                assert!(!row.detail.contains("does not arrive"), "{}", row.detail);
+            }
+        }
     }
 
     #[test]
