@@ -84,10 +84,16 @@ fn nft(testbed: &Testbed, words: &str) {
     assert!(output.status.success(), "nft {words}: {output:?}");
 }
 
+/// From whom to whom.
+type Way = (String, String);
+
+/// What does not pass, the codes, the details.
+type Trouble = (Vec<String>, Vec<String>, String);
+
 /// The worst that a document says of each way, with the codes, and of each node with an empty name for the other end.
-fn ways(document: &Value) -> BTreeMap<(String, String), (Vec<String>, Vec<String>, String)> {
+fn ways(document: &Value) -> BTreeMap<Way, Trouble> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let mut ways: BTreeMap<_, (Vec<String>, Vec<String>, String)> = BTreeMap::new();
+    let mut ways: BTreeMap<Way, Trouble> = BTreeMap::new();
     for row in document["rows"].as_array().unwrap() {
         let way = ways
             .entry((text(&row["from"]), text(&row["to"])))
