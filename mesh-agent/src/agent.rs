@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    check,
     control_plane::{ControlPlane, ControlPlaneError},
     credentials::own::OwnIdentity,
     dataplane::{self, DataplaneSettings},
@@ -130,6 +131,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let beat_due = watch::Sender::new(Instant::now());
     let beats_due = beat_due.subscribe();
 
+    let answers = watch::Sender::<check::Answer>::new(None);
+
     let certificate = watch::Sender::<Option<MeshCertificate>>::new(None);
     let problems = settings.problems;
     let (end, mut cannot_go_on) = oneshot::channel();
@@ -156,7 +159,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         settings.node.heartbeat_interval,
         beats,
         Reporter::new(settings.dataplane.runtime.clone(), settings.own_certificate),
-        registration.subscribe(),
+        heartbeat::Sources {
+            registration: registration.subscribe(),
+            answers: answers.subscribe(),
+        },
         heartbeat::Results {
             revocation: revocation.clone(),
             due: beat_due,
@@ -182,6 +188,14 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         ));
     }
     let runtime = settings.dataplane.runtime.clone();
+    let placed = peers.subscribe();
+    tasks.spawn(check::run(
+        control_plane.clone(),
+        runtime.clone(),
+        move || placed.borrow().as_ref().map_or(0, |peers| peers.len()),
+        answers,
+        tasks_stop.clone(),
+    ));
     tasks.spawn(dataplane::run(
         settings.dataplane,
         passes,

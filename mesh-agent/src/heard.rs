@@ -30,6 +30,8 @@ pub struct Heard {
     pub clock_ahead: i64,
     /// Why it lets in whoever reaches it; empty where it does not.
     pub insecure: String,
+    /// The newest check of the ways between all nodes.
+    pub check: Option<String>,
 }
 
 /// Hears it.
@@ -153,6 +155,9 @@ impl Notices for Ears {
             heard.insecure = why.unwrap_or_default();
             if notice.authorities.is_some() {
                 heard.authorities = notice.authorities;
+            }
+            if notice.check.is_some() {
+                heard.check = notice.check;
             }
         });
     }

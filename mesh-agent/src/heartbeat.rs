@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    check::Answer,
     control_plane::{ControlPlane, ControlPlaneError},
     measured::Measured,
     node::Registered,
@@ -42,6 +43,15 @@ const FEW_PEERS: usize = 150;
 /// How many heartbeats carry nothing after one got through only without what it carried.
 const REFUSED_BEATS: u32 = 60;
 
+/// What the heartbeat task learns from others.
+#[derive(Debug)]
+pub struct Sources {
+    /// The node as registered.
+    pub registration: watch::Receiver<Option<Registered>>,
+    /// What came of a check, which a heartbeat is made for.
+    pub answers: watch::Receiver<Answer>,
+}
+
 /// What the heartbeat task tells others.
 #[derive(Debug)]
 pub struct Results {
@@ -59,6 +69,8 @@ pub struct Results {
 /// the node is registered, until `stop`. The registration itself counts as a beat. When the next
 /// one is due it publishes, so that questions to the control plane are answered by then.
 ///
+/// An answer to a check is told at once, which is a beat as well.
+///
 /// When a beat is due, the runtime is asked first, and what it has not said soon is left out: what a heartbeat carries
 /// makes it late by no more than that.
 pub async fn run(
@@ -66,7 +78,10 @@ pub async fn run(
     own_interval: Option<Duration>,
     mut ticker: Ticker,
     mut reporter: Reporter,
-    mut registration: watch::Receiver<Option<Registered>>,
+    Sources {
+        mut registration,
+        mut answers,
+    }: Sources,
     Results {
         revocation,
         due,
@@ -85,6 +100,7 @@ pub async fn run(
         failure: Reasons::default(),
         silent_beats: 0,
         told: Some(Vec::new()),
+        answer: None,
     };
     let mut last = Instant::now();
     loop {
@@ -110,6 +126,13 @@ pub async fn run(
                 continue;
             }
             () = ticker.tick() => {}
+            Ok(()) = answers.changed() => {
+                heart.answer = answers.borrow_and_update().clone();
+                // The next one is an interval after this one.
+                if let Err(error) = ticker.restart_every(interval) {
+                    debug!(name: "clock-steady-again-2", %error, "the clock goes on as it did");
+                }
+            }
         }
         let now = Instant::now();
         let (before, next) = (std::mem::replace(&mut last, now), now + interval);
@@ -155,6 +178,8 @@ struct Heart {
     silent_beats: u32,
     /// The findings of this agent's that the control plane was told last, unless it may have forgotten them.
     told: Option<Vec<Finding>>,
+    /// To a check, until it is told.
+    answer: Answer,
 }
 
 /// What is over as soon as a heartbeat arrives that tells it.
@@ -172,8 +197,11 @@ impl Heart {
         let mut findings = self.problems.findings();
         findings.retain(|finding| !DISPROVED.contains(&&*finding.code));
         let is_news = runtime.is_some() || self.told.as_ref() != Some(&findings);
-        let report =
-            (is_news && self.silent_beats == 0).then(|| with_findings(runtime, findings.clone()));
+        let is_news = is_news || self.answer.is_some();
+        let report = (is_news && self.silent_beats == 0).then(|| Heartbeat {
+            check: self.answer.as_deref().cloned(),
+            ..with_findings(runtime, findings.clone())
+        });
         (report, findings)
     }
 
@@ -199,7 +227,7 @@ impl Heart {
         let node_id = &current.node_id;
         let mut beat = self.control_plane.heartbeat(node_id, report.as_ref()).await;
         if let (Err(error), Some(report)) = (&beat, report)
-            && (error.is_refusal() || error.is_transient() && report.peers.len() > FEW_PEERS)
+            && (error.is_refusal() || error.is_transient() && carried(&report) > FEW_PEERS)
         {
             let bare = self.control_plane.heartbeat(node_id, None).await;
             if bare.is_ok() {
@@ -218,6 +246,8 @@ impl Heart {
         match beat {
             Ok(()) => {
                 debug!(name: "heartbeat", "heartbeat");
+                // To a check that is over by the next one, where it did not get through.
+                self.answer = None;
                 if carries && self.silent_beats == 0 {
                     self.told = Some(findings);
                 }
@@ -256,6 +286,12 @@ impl Heart {
             }
         }
     }
+}
+
+/// About how many peers a heartbeat tells.
+fn carried(report: &Heartbeat) -> usize {
+    let checked = report.check.as_ref().map_or(0, |check| check.peers.len());
+    report.peers.len() + checked
 }
 
 /// What was answered, without what leads over to it.

@@ -13,6 +13,7 @@
 //! | heartbeat | [`heartbeat`] | control plane, and the runtime for what it carries |
 //! | feed | [`feed`] | control plane |
 //! | probe | [`probe`] | runtime |
+//! | check | [`check`] | runtime, when the control plane has all nodes checked |
 //! | sync | [`sync`] | none: it makes peers of what feed and probe say |
 //! | data plane | [`dataplane`] | runtime |
 //! | host address | [`host_address`] | none, but the resolver for the control plane's name |
@@ -28,6 +29,7 @@
 //! the doubt about those it does not call up, and [`routes::Routes`] makes the calls.
 
 pub mod agent;
+pub mod check;
 pub mod clock;
 pub mod control_plane;
 pub mod credentials;

@@ -107,6 +107,7 @@ fn report(
             .and_then(|status| mtu(status.overlay_mtu.into())),
         data_plane: status.map(data_plane),
         peers: traffic,
+        check: None,
     })
 }
 
@@ -292,6 +293,7 @@ mod tests {
                 ..DataPlane::default()
             }),
             peers: Vec::new(),
+            check: None,
         };
         let own = vec![of(&RUNTIME_LOST, 5), of(&NO_AGENT_SOCKET, 1)];
         let both = with_findings(Some(runtime), own.clone());

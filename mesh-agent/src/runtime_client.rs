@@ -6,9 +6,10 @@ use hyper_util::rt::TokioIo;
 use ipnet::Ipv4Net;
 use mesh_proto::{
     mesh::{
-        GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest, GetStatusResponse,
-        ListPeersRequest, ListPeersResponse, ProbePeersRequest, ProbePeersResponse,
-        SyncPeersRequest, SyncPeersResponse, mesh_dataplane_client::MeshDataplaneClient,
+        CheckPeersRequest, CheckPeersResponse, GetCapabilitiesRequest, GetCapabilitiesResponse,
+        GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse,
+        ProbePeersRequest, ProbePeersResponse, SyncPeersRequest, SyncPeersResponse,
+        mesh_dataplane_client::MeshDataplaneClient,
     },
     quilt::{
         ConfigureNodeSubnetRequest, InjectRouteRequest, RemoveRouteRequest,
@@ -268,6 +269,19 @@ impl RuntimeConnection {
         let wait = Duration::from_millis(request.timeout_ms.into());
         let call = self.mesh.probe_peers(request);
         within(self.deadline + wait, "ProbePeers", call).await
+    }
+
+    /// `CheckPeers`, which may take as long as it is told to.
+    ///
+    /// # Errors
+    /// If the runtime does not serve the call, fails or is lost.
+    pub async fn check_peers(
+        &mut self,
+        request: CheckPeersRequest,
+    ) -> Result<CheckPeersResponse, CallError> {
+        let wait = Duration::from_millis(request.deadline_ms.into());
+        let call = self.mesh.check_peers(request);
+        within(self.deadline + wait, "CheckPeers", call).await
     }
 }
 

@@ -12,6 +12,7 @@ use crate::registry::Registry;
 
 pub mod access;
 pub(crate) mod asker;
+mod checks;
 pub mod feed_query;
 mod findings;
 pub(crate) mod guard;
@@ -51,6 +52,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(membership::leave))
         .routes(routes!(traffic::matrix))
         .routes(routes!(findings::list))
+        .routes(routes!(checks::order))
+        .routes(routes!(checks::state))
         .routes(routes!(subnets::list))
         .routes(routes!(subnets::release))
         .routes(routes!(subnets::release_departed))

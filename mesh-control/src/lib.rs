@@ -14,6 +14,7 @@
 //! | [`copy`] | the node list in memory, the only way it changes, and who waits for news of it |
 //! | [`replica`] | what several control planes on one database tell each other |
 //! | `findings` | what is not as it should be, here and on the nodes |
+//! | `checks` | what nodes tell of their ways to each other, when they are told to look |
 //! | [`traffic`] | what nodes report with their heartbeats, and the matrix of it |
 //!
 //! [`measured`] is what Prometheus reads of it.
@@ -24,6 +25,7 @@
 pub mod access;
 pub mod admin;
 pub mod api;
+mod checks;
 pub mod cluster;
 pub mod commands;
 pub mod copy;

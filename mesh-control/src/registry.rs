@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::checks::Checks;
 use crate::cluster::identity::Claimant;
 use crate::cluster::liveness::{Beat, Liveness};
 use crate::cluster::node::Node;
@@ -73,6 +74,8 @@ pub struct Registry {
     pub(crate) copy: Copy,
     /// What nodes told that is not written.
     pub(crate) traffic: Traffic,
+    /// What they answered when they were told to ask each other.
+    pub(crate) checks: Checks,
     /// Wakes the writer when a status changed.
     pub(crate) status_changed: Notify,
     /// By which every request is judged.
@@ -130,6 +133,7 @@ impl Registry {
                 Feed::new(Place::at(stored.position.revision), stopping),
             ),
             traffic: Traffic::default(),
+            checks: Checks::default(),
             status_changed: Notify::new(),
             credentials: Credentials::default(),
             credential_reads: Reads::default(),

@@ -4,6 +4,8 @@ mod addresses;
 mod attach;
 mod bugreport;
 mod capture;
+mod check;
+mod control;
 mod doctor;
 mod endpoints;
 mod explain;
@@ -89,6 +91,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Trace(trace) => return trace::trace(&place.socket, trace).await,
             // It has a connection of its own.
             Command::Ping(ping) => return ping::ping(&place.socket, ping).await,
+            Command::Check(options) => return check::run(place, &options).await,
             Command::Explain(options) => explain::run(&options)?,
             Command::Top(options) => top::run(place, &options).await?,
             Command::Bugreport(options) => bugreport::run(place, &options).await?,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    bugreport, capture::Capture, doctor, endpoints, explain, generated, monitor::Monitor, peers,
-    ping::Ping, place::Place, port::Port, routes, status, top, trace::Trace,
+    bugreport, capture::Capture, check, doctor, endpoints, explain, generated, monitor::Monitor,
+    peers, ping::Ping, place::Place, port::Port, routes, status, top, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Asks a peer or an address of the overlay: which path answers how fast, and what does not come through.
     Ping(Ping),
+    /// Whether nodes reach each other, by every path: 0 all do, 1 not, 2 it cannot be told.
+    Check(check::Options),
     /// Collects what somebody elsewhere needs to see to help, as a tar, and lists what is in it.
     Bugreport(bugreport::Options),
     /// Prints what makes a shell complete this command.
@@ -73,6 +75,7 @@ impl Command {
             | Self::Endpoints(_)
             | Self::Routes(_)
             | Self::Ping(_)
+            | Self::Check(_)
             | Self::Trace(_) => true,
             Self::Explain(_)
             | Self::Top(_)

@@ -1,5 +1,7 @@
 //! `meshctl peers`: the other nodes, as this one reaches them.
 
+mod probed;
+
 use std::time::Duration;
 
 use mesh_client::mesh::{PeerStatus, TrafficCounters};
@@ -14,6 +16,9 @@ use crate::{
 /// The other nodes, and how this one reaches them.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
+    /// Ask along the way to each, and tell its round trip and what is wrong; needs the runtime's socket.
+    #[arg(long)]
+    probe: bool,
     /// Print a document for a machine.
     #[arg(long)]
     json: bool,
@@ -21,6 +26,9 @@ pub(crate) struct Options {
 
 /// Prints the peers.
 pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Verdict> {
+    if options.probe {
+        return probed::run(place, options.json).await;
+    }
     let mut inspector = place.runtime().await.map_err(NoRuntime::into_error)?;
     let peers: Vec<Peer> = inspector
         .peers()

@@ -22,6 +22,7 @@ macro_rules! kinds {
 }
 
 pub mod agent;
+pub mod check;
 pub mod cluster;
 pub mod dataplane;
 pub mod host;
@@ -66,8 +67,13 @@ pub static CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         title: "The way to a peer",
-        about: "`meshctl ping` finds these when it is run, by sending probes along the way.",
+        about: "`meshctl ping`, `meshctl check` and `meshctl peers --probe` find these when they are run, by sending probes along the way.",
         kinds: path::ALL,
+    },
+    Chapter {
+        title: "Checks of all nodes",
+        about: "`meshctl check --all` finds these, from what nodes answer, beside what they find on the ways to their peers.",
+        kinds: check::ALL,
     },
     Chapter {
         title: "Metrics",

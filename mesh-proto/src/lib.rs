@@ -4,6 +4,8 @@
 //! adds to it. The comments of the `.proto` files are the documentation of both.
 
 mod finding;
+#[cfg(feature = "checks")]
+pub mod way;
 
 /// Package `quilt`: the three calls every runtime serves.
 #[allow(

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::{
     admitted::Admitted,
+    check::{CheckOrdered, CheckState},
     feed_query::FeedQuery,
     health::Health,
     heartbeat::Heartbeat,
@@ -240,6 +241,23 @@ impl Client {
     /// [`CallError`].
     pub async fn traffic(&self) -> Result<TrafficMatrix<'static>, CallError> {
         let call = self.get(&["api", "traffic"]);
+        call.json_within(TRAFFIC_LIMIT).await
+    }
+
+    /// Has every node ask its peers.
+    ///
+    /// # Errors
+    /// [`CallError`]; its kind is [`crate::problem_kind::Kind::SlowDown`] if that was ordered a moment ago.
+    pub async fn order_check(&self) -> Result<CheckOrdered, CallError> {
+        self.post(&["api", "checks"], None::<&()>).json().await
+    }
+
+    /// What came of that. Read as a whole, of at most [`TRAFFIC_LIMIT`].
+    ///
+    /// # Errors
+    /// [`CallError`]; its kind is [`crate::problem_kind::Kind::NoSuchCheck`] if there is none of that id, or no more.
+    pub async fn check(&self, id: &str) -> Result<CheckState, CallError> {
+        let call = self.get(&["api", "checks", id]);
         call.json_within(TRAFFIC_LIMIT).await
     }
 

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use mesh_problems::Finding;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
+use crate::check::CheckReport;
+
 /// The body of `POST /api/nodes/{id}/heartbeat`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -29,6 +31,9 @@ pub struct Heartbeat {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlay_mtu: Option<u32>,
+    /// What came of asking along the ways to the node's peers, for the check that answers to it name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckReport>,
 }
 
 /// The state of one node's data plane.

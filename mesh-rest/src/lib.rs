@@ -18,6 +18,7 @@
 //! - [`node_credential`]: what each node is known by.
 //! - [`audit`]: who did what, from where.
 //! - [`traffic`]: who sends how much to whom.
+//! - [`check`]: whether every node reaches every other, by every path.
 //! - [`health`]: whether the control plane answers.
 //!
 //! All:
@@ -26,6 +27,7 @@
 
 pub mod admitted;
 pub mod audit;
+pub mod check;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod digest;

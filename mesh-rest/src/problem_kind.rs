@@ -72,6 +72,8 @@ pub enum Kind {
     NoAuthority,
     /// There is no such token, operator or node to revoke.
     NoSuchCredential,
+    /// There is no such check, or no more.
+    NoSuchCheck,
     /// What is asked for has to wait for something else.
     NotNow,
     /// A bug.
@@ -80,7 +82,7 @@ pub enum Kind {
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::NoSuchRoute,
         Self::MethodNotAllowed,
         Self::BodyTooLarge,
@@ -114,6 +116,7 @@ impl Kind {
         Self::SlowDown,
         Self::NoAuthority,
         Self::NoSuchCredential,
+        Self::NoSuchCheck,
         Self::NotNow,
         Self::Internal,
     ];
@@ -153,6 +156,7 @@ impl Kind {
             Self::SlowDown => (429, "slow-down", "Too many requests"),
             Self::NoAuthority => (503, "no-authority", "No certificate authority"),
             Self::NoSuchCredential => (404, "no-such-credential", "No such credential"),
+            Self::NoSuchCheck => (404, "no-such-check", "No such check"),
             Self::NotNow => (409, "not-now", "Not now"),
             Self::Internal => (500, "internal", "Internal error"),
         }

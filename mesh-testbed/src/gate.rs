@@ -8,11 +8,11 @@ use std::{
 
 use mesh_proto::mesh::{
     AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest, AttachEndpointResponse,
-    DetachEndpointRequest, DetachEndpointResponse, GetCapabilitiesRequest, GetCapabilitiesResponse,
-    GetStatusRequest, GetStatusResponse, ListAddressesRequest, ListAddressesResponse,
-    ListPeersRequest, ListPeersResponse, Owner, ProbePeersRequest, ProbePeersResponse,
-    PublishPortsRequest, PublishPortsResponse, ReleaseAddressRequest, ReleaseAddressResponse,
-    SyncPeersRequest, SyncPeersResponse,
+    CheckPeersRequest, CheckPeersResponse, DetachEndpointRequest, DetachEndpointResponse,
+    GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest, GetStatusResponse,
+    ListAddressesRequest, ListAddressesResponse, ListPeersRequest, ListPeersResponse, Owner,
+    ProbePeersRequest, ProbePeersResponse, PublishPortsRequest, PublishPortsResponse,
+    ReleaseAddressRequest, ReleaseAddressResponse, SyncPeersRequest, SyncPeersResponse,
     mesh_dataplane_client::MeshDataplaneClient,
     mesh_dataplane_server::{MeshDataplane, MeshDataplaneServer},
 };
@@ -295,6 +295,13 @@ impl MeshDataplane for Keeper {
             .clone()
             .list_addresses(request.into_inner())
             .await
+    }
+
+    async fn check_peers(
+        &self,
+        _: Request<CheckPeersRequest>,
+    ) -> std::result::Result<Response<CheckPeersResponse>, Status> {
+        nobody_asks()
     }
 
     async fn sync_peers(

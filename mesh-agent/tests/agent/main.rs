@@ -6,6 +6,7 @@
     reason = "a test fails by panicking; clippy.toml allows it in test functions, not in what they call"
 )]
 
+mod check;
 mod control;
 mod copies;
 mod departure;

@@ -72,6 +72,8 @@ pub static TABLE: &[Entry] = &[
     entry("POST", "/api/subnets/release-departed", Rule::Operate),
     entry("POST", "/api/subnets/reserve", Rule::Operate),
     entry("POST", "/api/subnets/unreserve", Rule::Operate),
+    entry("POST", "/api/checks", Rule::Operate),
+    entry("GET", "/api/checks/{id}", Rule::Read),
     entry("GET", "/api/openapi.json", Rule::Read),
     entry("GET", "/api/docs", Rule::Read),
     entry("GET", "/api/docs/", Rule::Read),

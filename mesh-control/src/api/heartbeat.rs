@@ -29,7 +29,8 @@ use crate::traffic::report::Report;
     request_body = Option<Heartbeat>,
     responses((status = 200, description = "Taken; the body is empty", headers(
         ("quilt-mesh-token" = String, description = "To be sent, in the same header, with the next heartbeat or registration"),
-        ("quilt-mesh-authorities" = String, description = "Another value than before: renew the certificate"))), WhenBeating)
+        ("quilt-mesh-authorities" = String, description = "Another value than before: renew the certificate"),
+        ("quilt-mesh-check" = Option<String>, description = "Another value than before: ask the peers, and tell in `check` what came of it"))), WhenBeating)
 )]
 pub(super) async fn heartbeat(
     State(registry): State<Arc<Registry>>,
@@ -46,7 +47,10 @@ pub(super) async fn heartbeat(
     let overlay_mtu = report.as_ref().and_then(|report| report.overlay_mtu);
     let beat = registry.heartbeat(&id, overlay_mtu, token);
     let next = of_sign(body::within_deadline(beat).await?, &id)?;
-    if let Some(report) = report {
+    if let Some(mut report) = report {
+        if let Some(check) = report.check.take() {
+            registry.checks.keep(id.clone().into(), check);
+        }
         registry.keep_report(id, report);
     }
     Ok((NextToken(next), StatusCode::OK))

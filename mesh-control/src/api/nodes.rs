@@ -43,7 +43,9 @@ use crate::registry::Registry;
     ),
     responses((status = 200, body = ListOrChanges, headers(
         ("quilt-mesh-token" = Option<String>,
-            description = "For a `node`: to be sent, in the same header, with the next question or heartbeat"))), WhenListing)
+            description = "For a `node`: to be sent, in the same header, with the next question or heartbeat"),
+        ("quilt-mesh-check" = Option<String>,
+            description = "As with heartbeats; a `node` that waits for news is answered when there is another one"))), WhenListing)
 )]
 pub(super) async fn list(
     State(registry): State<Arc<Registry>>,

@@ -49,6 +49,7 @@ beside that, because it is older than credentials or was told to, every answer s
         (name = "credentials", description = "Who may join, and who may ask"),
         (name = "traffic", description = "Who sends how much to whom"),
         (name = "findings", description = "What is not as it should be"),
+        (name = "checks", description = "Whether every node reaches every other"),
         (name = "service", description = "The control plane itself")
     ),
     components(schemas(ProblemDocument, NodesAnswer<'_>, NodeChanges))
@@ -202,6 +203,10 @@ problems! {
     WhenRevoking: Malformed, NoSuchCredential, DatabaseUnavailable, Overloaded;
     /// Of calls that change how the cluster is secured.
     WhenChanging: Malformed, NotJsonMediaType, InvalidFields, NotNow, NoAuthority, TokenRefused, DatabaseUnavailable, Overloaded;
+    /// Of `order_check`.
+    WhenChecking: Malformed, Overloaded;
+    /// Of `check`.
+    WhenLookingAtCheck: Malformed, NoSuchCheck, Overloaded;
     /// Of `unreserve`.
     WhenUnreserving: Malformed, NotJsonMediaType, InvalidFields, NotReserved, DatabaseUnavailable, Overloaded;
 }

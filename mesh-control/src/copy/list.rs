@@ -149,7 +149,11 @@ impl Registry {
         if let Some(since) = since
             && !query.wait.is_zero()
         {
-            self.copy.feed.wait(since, query.wait).await;
+            tokio::select! {
+                () = self.copy.feed.wait(since, query.wait) => {}
+                // Of which the answer tells beside its body.
+                () = self.checks.untold(query.node.as_deref()) => {}
+            }
         }
         Ok(())
     }

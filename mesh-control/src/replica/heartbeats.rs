@@ -26,6 +26,8 @@ pub(super) enum Told<'a> {
     Beats(Vec<(&'a str, i64)>),
     /// Node ids with the tokens that they have by now.
     Tokens(Vec<(&'a str, Succession)>),
+    /// Nodes are to be told of the check with that id.
+    Check(&'a str),
     /// Whoever hears it shall say whether it has the key of the authority that signs.
     WhoSigns,
     /// That it has it, or not.
@@ -40,6 +42,7 @@ pub(super) fn read(payload: &str) -> Option<(&str, Told<'_>)> {
         "fence" => Told::Fence(words.next()?.parse().ok()?),
         "beats" => Told::Beats(pairs(words)),
         "tokens" => Told::Tokens(pairs(words)),
+        "check" => Told::Check(words.next()?),
         "who-signs" => Told::WhoSigns,
         "signs" => Told::Signs(true),
         "cannot-sign" => Told::Signs(false),
@@ -109,6 +112,9 @@ impl Registry {
             Some((sender, Told::WhoSigns)) if sender != replica.name => {
                 replica.asked_who_signs.store(true, Ordering::Relaxed);
             }
+            Some((sender, Told::Check(id))) if sender != replica.name => {
+                self.checks.hear(id, self.who_is_up());
+            }
             Some((sender, Told::Beats(beats))) if sender != replica.name => {
                 // Times are shown by this replica's clock, which the sender's need not agree with.
                 let (now, unix_seconds) = (Instant::now(), unix_seconds());
@@ -128,6 +134,12 @@ impl Registry {
             _ => {}
         }
         false
+    }
+
+    /// What tells the other replicas of a check; `None`: there can be none.
+    pub(crate) fn check_told(&self, id: &str) -> Option<String> {
+        let replica = self.replica.as_ref()?;
+        Some(format!("{} check {id}", replica.name))
     }
 
     /// Tells the other replicas which heartbeats were received, until `stop`.
@@ -202,6 +214,8 @@ mod tests {
     #[test]
     fn a_fence_names_its_sender() {
         assert_eq!(read("me fence 7"), Some(("me", Told::Fence(7))));
+        assert_eq!(read("me check 5eed"), Some(("me", Told::Check("5eed"))));
+        assert_eq!(read("me check"), None);
         assert_eq!(read("me fence"), None);
         assert_eq!(read("me moat 7"), None);
         assert_eq!(read(""), None);

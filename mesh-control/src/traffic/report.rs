@@ -9,6 +9,9 @@ use std::marker::PhantomData;
 
 use ipnet::Ipv4Net;
 use mesh_problems::Finding;
+use mesh_rest::check::{
+    CheckReport, MOST_FINDINGS as MOST_OF_WAY, MOST_PEERS as MOST_WAYS, WayChecked, WayFinding,
+};
 use mesh_rest::heartbeat::{DataPlane, PeerTraffic};
 use mesh_rest::mtu::{MTU_RANGE, mtu};
 use mesh_rest::problem::FieldError;
@@ -40,6 +43,8 @@ pub struct Report {
     pub peers: Vec<(Ipv4Net, Counters)>,
     /// The MTU of its overlay in bytes, if it told. Of the node list, and not kept with the rest.
     pub overlay_mtu: Option<u32>,
+    /// What it answers to a check. Kept with that, and not with the rest.
+    pub check: Option<CheckReport>,
 }
 
 impl Report {
@@ -67,6 +72,7 @@ impl Report {
             data_plane,
             peers,
             overlay_mtu,
+            check,
         } = heartbeat
             .map(|Object(heartbeat)| heartbeat)
             .unwrap_or_default();
@@ -104,6 +110,7 @@ impl Report {
             data_plane: data_plane.map(|Object(data_plane)| bounded(data_plane)),
             peers: counted,
             overlay_mtu,
+            check: check.map(|Object(check)| checked(check)),
         })
     }
 }
@@ -115,6 +122,7 @@ struct StrictHeartbeat {
     data_plane: Option<Object<DataPlane>>,
     peers: Vec<Object<PeerTraffic>>,
     overlay_mtu: Option<u32>,
+    check: Option<Object<CheckReport>>,
 }
 
 /// Reads a JSON object and nothing else. What `serde` derives for a structure takes an array as well, which
@@ -171,6 +179,38 @@ fn bounded(data_plane: DataPlane) -> DataPlane {
             .take(MOST_REASONS)
             .map(|(reason, packets)| (cut(reason), packets))
             .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn checked(report: CheckReport) -> CheckReport {
+    let CheckReport {
+        id,
+        error,
+        mut peers,
+        left_out,
+    } = report;
+    let beyond = peers.len().saturating_sub(MOST_WAYS);
+    peers.truncate(MOST_WAYS);
+    let peers = peers.into_iter().map(|way| WayChecked {
+        error: way.error.map(cut),
+        carried_by: way.carried_by.map(cut),
+        findings: way
+            .findings
+            .into_iter()
+            .take(MOST_OF_WAY)
+            .map(|finding| WayFinding {
+                code: cut(finding.code),
+                severity: cut(finding.severity),
+                observed: cut(finding.observed),
+            })
+            .collect(),
+        ..way
+    });
+    CheckReport {
+        id: cut(id),
+        error: error.map(cut),
+        peers: peers.collect(),
+        left_out: left_out.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX)),
     }
 }
 

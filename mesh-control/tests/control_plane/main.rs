@@ -20,6 +20,7 @@ mod authority_gone_back;
 mod bad_database;
 mod bad_requests;
 mod change_feed;
+mod checks;
 mod clock_steps;
 mod command_line;
 mod connections;

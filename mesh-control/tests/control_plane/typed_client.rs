@@ -120,6 +120,7 @@ async fn operators_read_what_they_ask_for_and_why_they_are_refused() {
             ..PeerTraffic::default()
         }],
         overlay_mtu: None,
+        check: None,
     };
     operator.heartbeat(node_id, Some(&report)).await.unwrap();
     let traffic = operator.traffic().await.unwrap();

@@ -123,7 +123,10 @@ fn drops(rates: &Rates) -> Option<String> {
 }
 
 fn share(share: Option<f64>) -> String {
-    share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0))
+    // Down: not quite all is not all.
+    share.map_or("-".to_owned(), |share| {
+        format!("{:.0} %", (share * 100.0).floor())
+    })
 }
 
 /// So many bits in a second.

@@ -1,6 +1,6 @@
 //! Connections to control planes.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use reqwest::redirect;
 use rustls::{ClientConfig, RootCertStore};
@@ -38,6 +38,27 @@ impl Connections {
             .pool_max_idle_per_host(1)
             .user_agent(user_agent)
             .tls_backend_preconfigured(tls)
+            .build()
+            .map(Self)
+    }
+
+    /// To the control plane that serves on this host's Unix socket at `path`, wherever a URL leads.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be set up.
+    pub fn over_socket(
+        connect_deadline: Duration,
+        user_agent: &str,
+        path: &Path,
+    ) -> Result<Self, reqwest::Error> {
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(connect_deadline)
+            .pool_max_idle_per_host(1)
+            .user_agent(user_agent)
+            .tls_backend_preconfigured(trusting_nobody())
+            .unix_socket(path)
             .build()
             .map(Self)
     }

@@ -7,6 +7,7 @@ use std::{
 
 use reqwest::{Response, header::DATE};
 
+use crate::check::CHECK_HEADER;
 use crate::join::{AUTHORITIES_HEADER, INSECURE_HEADER};
 
 /// What an answer says beside its body.
@@ -16,6 +17,8 @@ pub struct Notice {
     pub date: Option<i64>,
     /// [`AUTHORITIES_HEADER`]; of answers that are no error.
     pub authorities: Option<String>,
+    /// [`CHECK_HEADER`]; of answers that are no error.
+    pub check: Option<String>,
     /// [`INSECURE_HEADER`]: why somebody is let in without credentials.
     pub insecure: Option<String>,
 }
@@ -32,6 +35,9 @@ pub(super) fn of(response: &Response) -> Notice {
     Notice {
         date: header(DATE.as_str()).and_then(unix_seconds),
         authorities: authorities.map(str::to_owned),
+        check: header(CHECK_HEADER)
+            .filter(|_| response.status().is_success())
+            .map(str::to_owned),
         insecure: header(INSECURE_HEADER).map(str::to_owned),
     }
 }

@@ -7,20 +7,20 @@ use mesh_ipam::Ipam;
 use mesh_layout::LAYOUT_VERSION;
 use mesh_proto::mesh::{
     AllocateAddressRequest, AllocateAddressResponse, AttachEndpointRequest, AttachEndpointResponse,
-    DetachEndpointRequest, DetachEndpointResponse, Endpoint, FastPathStatus,
-    GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest, GetStatusResponse,
-    ListAddressesRequest, ListAddressesResponse, ListPeersRequest, ListPeersResponse, PeerProbe,
-    PeerStatus, ProbePeersRequest, ProbePeersResponse, PublishPortsRequest, PublishPortsResponse,
-    RejectedPeer, ReleaseAddressRequest, ReleaseAddressResponse, SyncPeersRequest,
-    SyncPeersResponse, TrafficCounters, fast_path_status::State,
-    mesh_dataplane_server::MeshDataplane,
+    CheckPeersRequest, CheckPeersResponse, DetachEndpointRequest, DetachEndpointResponse, Endpoint,
+    FastPathStatus, GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest,
+    GetStatusResponse, ListAddressesRequest, ListAddressesResponse, ListPeersRequest,
+    ListPeersResponse, PeerProbe, PeerStatus, ProbePeersRequest, ProbePeersResponse,
+    PublishPortsRequest, PublishPortsResponse, RejectedPeer, ReleaseAddressRequest,
+    ReleaseAddressResponse, SyncPeersRequest, SyncPeersResponse, TrafficCounters,
+    fast_path_status::State, mesh_dataplane_server::MeshDataplane,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
 
 use super::{
     ask::ask,
-    capabilities,
+    capabilities, check,
     command::{self, Command, Commands, EndpointView, FastPathView, PeerShown},
     tcp_address::TcpAddress,
 };
@@ -33,6 +33,9 @@ use crate::{
 /// Probes at a time: each holds two sockets and asks up to thousands of peers.
 const PROBES_AT_A_TIME: usize = 4;
 
+/// Checks of all peers at a time.
+const CHECKS_AT_A_TIME: usize = 1;
+
 /// The data plane of this node.
 #[derive(Clone, Debug)]
 pub struct DataplaneService {
@@ -42,6 +45,7 @@ pub struct DataplaneService {
     /// Of which everybody may know how full it is.
     pool: Option<Ipam>,
     probes: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
     tcp_address: TcpAddress,
 }
 
@@ -58,6 +62,7 @@ impl DataplaneService {
             pool,
             tcp_address,
             probes: Arc::new(Semaphore::new(PROBES_AT_A_TIME)),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_A_TIME)),
         }
     }
 
@@ -231,6 +236,17 @@ impl MeshDataplane for DataplaneService {
             })
             .collect();
         Ok(Response::new(ProbePeersResponse { peers }))
+    }
+
+    async fn check_peers(
+        &self,
+        request: Request<CheckPeersRequest>,
+    ) -> Result<Response<CheckPeersResponse>, Status> {
+        let terms = check::terms(request.get_ref())?;
+        let _permit = self.checks.try_acquire().map_err(|_| {
+            Status::resource_exhausted("a check is under way: try again when it has ended")
+        })?;
+        Ok(Response::new(check::check(&self.commands, terms).await?))
     }
 
     async fn attach_endpoint(

@@ -2,6 +2,7 @@
 
 pub(crate) mod ask;
 mod capabilities;
+mod check;
 pub(crate) mod command;
 pub(crate) mod dataplane;
 pub(crate) mod inspect;

@@ -51,7 +51,12 @@ const MAX_TARGET: usize = 253;
 /// Events that wait for a caller that reads slowly.
 const EVENTS: usize = 4;
 
-fn number(what: &str, given: u32, usual: u32, [least, most]: [u32; 2]) -> Result<u32, Status> {
+pub(super) fn number(
+    what: &str,
+    given: u32,
+    usual: u32,
+    [least, most]: [u32; 2],
+) -> Result<u32, Status> {
     match given {
         0 => Ok(usual),
         _ if (least..=most).contains(&given) => Ok(given),

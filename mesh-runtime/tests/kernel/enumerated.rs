@@ -42,6 +42,7 @@ const OVER_TCP: &[&str] = &[
     "/mesh.MeshDataplane/GetStatus",
     "/mesh.MeshDataplane/GetCapabilities",
     "/mesh.MeshDataplane/ProbePeers",
+    "/mesh.MeshDataplane/CheckPeers",
     // Without a network namespace and an owner alone.
     "/mesh.MeshDataplane/AttachEndpoint",
     "/mesh.MeshDataplane/DetachEndpoint",

@@ -16,7 +16,9 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use mesh_rest::{join::INSECURE_HEADER, problem::ProblemDocument, problem_kind::Kind};
+use mesh_rest::{
+    check::CHECK_HEADER, join::INSECURE_HEADER, problem::ProblemDocument, problem_kind::Kind,
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,6 +54,8 @@ pub(crate) struct State {
     pub(crate) carried: Option<Value>,
     /// What the last one that carried something did.
     pub(crate) told: Value,
+    /// What was told of checks.
+    pub(crate) checks: Vec<Value>,
     /// The status that refuses heartbeats which carry something.
     pub(crate) refuse_carried: Option<u16>,
     /// What it says to the heartbeats of a host that is held off as a copy.
@@ -103,6 +107,8 @@ pub(crate) struct Replica {
     pub(crate) stuck_at: Option<i64>,
     /// Why it says that it lets everybody in.
     pub(crate) insecure: Option<&'static str>,
+    /// The check that it names.
+    pub(crate) check: Option<String>,
     /// Whether it answers everything with 503.
     pub(crate) broken: bool,
 }
@@ -146,6 +152,7 @@ impl FakeControlPlane {
             heartbeats: 0,
             carried: None,
             told: Value::Null,
+            checks: Vec::new(),
             refuse_carried: None,
             held_off: None,
             deregistered: Vec::new(),
@@ -368,6 +375,10 @@ async fn called(
         true => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         false => next.run(request).await,
     };
+    if let Some(id) = &replica.lock().unwrap().check {
+        let id = header::HeaderValue::from_str(id).unwrap();
+        response.headers_mut().insert(CHECK_HEADER, id);
+    }
     if let Some(why) = replica.lock().unwrap().insecure {
         let why = header::HeaderValue::from_static(why);
         response.headers_mut().insert(INSECURE_HEADER, why);
@@ -482,7 +493,11 @@ fn beat(state: &Mutex<State>, id: &str, body: &[u8]) -> StatusCode {
         state.heartbeats += 1;
         state.carried = serde_json::from_slice(body).ok();
         if let Some(carried) = &state.carried {
-            state.told = carried.clone();
+            let carried = carried.clone();
+            if !carried["check"].is_null() {
+                state.checks.push(carried["check"].clone());
+            }
+            state.told = carried;
         }
         StatusCode::OK
     } else {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use mesh_proto::mesh::{
-    self, AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest,
-    DetachEndpointResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, GetStatusRequest,
-    GetStatusResponse, ListPeersRequest, ListPeersResponse, PeerProbe, PeerStatus,
-    ProbePeersRequest, ProbePeersResponse, RejectedPeer, SyncPeersRequest, SyncPeersResponse,
-    TrafficCounters, mesh_dataplane_server::MeshDataplane,
+    self, AttachEndpointRequest, AttachEndpointResponse, CheckPeersRequest, CheckPeersResponse,
+    DetachEndpointRequest, DetachEndpointResponse, GetCapabilitiesRequest, GetCapabilitiesResponse,
+    GetStatusRequest, GetStatusResponse, ListPeersRequest, ListPeersResponse, PathResult,
+    PathSubject, PeerProbe, PeerStatus, ProbePeersRequest, ProbePeersResponse, RejectedPeer,
+    SyncPeersRequest, SyncPeersResponse, TrafficCounters, mesh_dataplane_server::MeshDataplane,
 };
 use tonic::{Request, Response, Status};
 
@@ -133,6 +133,27 @@ impl MeshDataplane for Service {
             version: "0.0.0-fake".to_owned(),
             capabilities,
             ..GetCapabilitiesResponse::default()
+        }))
+    }
+
+    async fn check_peers(
+        &self,
+        _: Request<CheckPeersRequest>,
+    ) -> Result<Response<CheckPeersResponse>, Status> {
+        self.hang_if_told().await;
+        let mut state = self.0.lock().unwrap();
+        state.checks += 1;
+        let way = |peer: &mesh::Peer| PathResult {
+            subject: Some(PathSubject {
+                subnet: peer.subnet.clone(),
+                ..PathSubject::default()
+            }),
+            ok: true,
+            ..PathResult::default()
+        };
+        Ok(Response::new(CheckPeersResponse {
+            results: state.entries.iter().map(way).collect(),
+            left_out: 0,
         }))
     }
 

@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) keep_routes: bool,
     /// Whether probes fail.
     pub(crate) fail_probes: bool,
+    /// How often it was told to ask its peers for a check.
+    pub(crate) checks: usize,
     pub(crate) serves_sync: bool,
     /// What the last sync that was taken said.
     pub(crate) entries: Vec<Peer>,

@@ -23,6 +23,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use mesh_rest::check::CHECK_HEADER;
 use mesh_rest::join::{AUTHORITIES_HEADER, INSECURE_HEADER};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, error};
@@ -35,7 +36,7 @@ use super::{LINGER_DEADLINE, MOST_LINGERING, Site, Waited};
 use crate::access::caller::Caller;
 use crate::access::origin::Origin;
 use crate::access::{Access, Asked as Standing};
-use crate::api::access::{Entry, NODE_LIST};
+use crate::api::access::{Entry, NODE_LIST, Rule};
 use crate::api::asker::WhoAsks;
 use crate::api::guard::LetIn;
 use crate::api::no_route::panicked;
@@ -272,6 +273,14 @@ impl Service<Request<Incoming>> for OneRequest {
                 .filter(|_| answer.status().is_success())
             {
                 answer.headers_mut().insert(AUTHORITIES_HEADER, digest);
+            }
+            // For nodes; an id is hexadecimal.
+            if let Some(id) = entry
+                .filter(|entry| matches!(entry.rule, Rule::OwnNode | Rule::NodeList))
+                .and_then(|_| registry.checks.newest())
+                .and_then(|id| HeaderValue::from_str(&id).ok())
+            {
+                answer.headers_mut().insert(CHECK_HEADER, id);
             }
             if let Some(why) = access.why_insecure() {
                 let why = HeaderValue::from_static(why);

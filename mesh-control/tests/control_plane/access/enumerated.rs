@@ -31,6 +31,7 @@ const OF_A_READER: &[&str] = &[
     "GET /api/traffic",
     "GET /api/findings",
     "GET /api/subnets",
+    "GET /api/checks/{id}",
     "GET /api/openapi.json",
     "GET /api/docs",
 ];
@@ -41,6 +42,7 @@ const OF_AN_OPERATOR: &[&str] = &[
     "POST /api/subnets/release-departed",
     "POST /api/subnets/reserve",
     "POST /api/subnets/unreserve",
+    "POST /api/checks",
     "GET /api/tokens",
     "POST /api/tokens",
     "POST /api/tokens/{id}/revoke",
