@@ -41,12 +41,12 @@ impl<L> Default for Repeats<L> {
 impl<L: Clone + Eq + Hash> Repeats<L> {
     /// Whether a line is to be written now. It is counted otherwise.
     pub(crate) fn is_said(&mut self, line: &L, now: Instant) -> bool {
-        if let Some(said) = self.said.get_mut(line) {
-            if said.held_back > 0 || now < said.until {
-                // What is due is told by `due`, with this one.
-                said.held_back = said.held_back.saturating_add(1);
-                return false;
-            }
+        if let Some(said) = self.said.get_mut(line)
+            && (said.held_back > 0 || now < said.until)
+        {
+            // What is due is told by `due`, with this one.
+            said.held_back = said.held_back.saturating_add(1);
+            return false;
         }
         if self.said.len() >= REMEMBERED {
             self.said.retain(|_, said| said.held_back > 0);
