@@ -3,11 +3,14 @@
 mod addresses;
 mod attach;
 mod capture;
+mod control_door;
 mod endpoints;
 mod explain;
 mod findings;
 mod moment;
 mod monitor;
+mod node;
+mod nodes;
 mod options;
 mod output;
 mod peer_named;
@@ -17,6 +20,7 @@ mod place;
 mod port;
 mod routes;
 mod status;
+mod token;
 mod trace;
 
 use std::process::ExitCode;
@@ -81,6 +85,9 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Peers(options) => return peers::run(place, &options).await,
             Command::Endpoints(options) => return endpoints::run(place, &options).await,
             Command::Routes(options) => return routes::run(place, &options).await,
+            Command::Nodes(options) => return nodes::run(place, &options).await,
+            Command::Node(options) => node::run(place, options).await?,
+            Command::Token(options) => token::run(place, options).await?,
             Command::Trace(trace) => return trace::trace(&place.socket, trace).await,
             // It has a connection of its own.
             Command::Ping(ping) => return ping::ping(&place.socket, ping).await,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    capture::Capture, endpoints, explain, monitor::Monitor, peers, ping::Ping, place::Place,
-    port::Port, routes, status, trace::Trace,
+    capture::Capture, endpoints, explain, monitor::Monitor, node, nodes, peers, ping::Ping,
+    place::Place, port::Port, routes, status, token, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.
@@ -51,6 +51,12 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Asks a peer or an address of the overlay: which path answers how fast, and what does not come through.
     Ping(Ping),
+    /// The nodes of the cluster, and whether they are fine, as the control plane sees them.
+    Nodes(nodes::Options),
+    /// What nodes are known by, and those that shall be nodes no more.
+    Node(node::Options),
+    /// Join tokens: what lets hosts join.
+    Token(token::Options),
 }
 
 impl Command {
@@ -62,14 +68,17 @@ impl Command {
             | Self::Endpoints(_)
             | Self::Routes(_)
             | Self::Ping(_)
-            | Self::Trace(_) => true,
+            | Self::Trace(_)
+            | Self::Nodes(_) => true,
             Self::Explain(_)
             | Self::Monitor(_)
             | Self::Capture(_)
             | Self::Attach(_)
             | Self::Detach(_)
             | Self::Addresses(_)
-            | Self::Release(_) => false,
+            | Self::Release(_)
+            | Self::Node(_)
+            | Self::Token(_) => false,
         }
     }
 }

@@ -286,6 +286,31 @@ impl Client {
         self.of_subnets("unreserve", unreserve).done().await
     }
 
+    /// What is answered to a request as it is, status and body, be it success or not: for who goes by other doors as
+    /// well. `path` begins with `/`, and may have a query; `body` is JSON.
+    ///
+    /// # Errors
+    /// [`CallError`], other than [`CallError::Status`], [`CallError::UnknownNode`] and [`CallError::Copy`].
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<(u16, Vec<u8>), CallError> {
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let mut url = self.url(&segments);
+        url.set_query(query);
+        let call = self.call(method, url);
+        match body {
+            Some(body) => call.with_json(body).as_it_is().await,
+            None => call.as_it_is().await,
+        }
+    }
+
     async fn about_node(
         &self,
         node_id: &str,
@@ -335,6 +360,14 @@ mod tests {
             let call = client(base).url(&["api", "nodes"]);
             assert_eq!(call.as_str(), "http://c/mesh/api/nodes");
         }
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_asked_as_it_is_keeps_its_query() {
+        // Nobody listens there: what is asked stands in the error.
+        let asked = client("http://127.0.0.1:1/mesh").ask(Method::GET, "/api/audit?most=3", None);
+        let error = asked.await.unwrap_err().to_string();
+        assert!(error.starts_with("GET http://127.0.0.1:1/mesh/api/audit?most=3: "), "{error}");
     }
 
     #[test]
