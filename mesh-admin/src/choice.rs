@@ -70,10 +70,7 @@ impl DoorOptions {
     /// # Errors
     ///
     /// [`RestError`], with what to give.
-    pub async fn open(
-        &self,
-        known: impl AsyncFnOnce() -> Vec<Url>,
-    ) -> Result<Door, RestError> {
+    pub async fn open(&self, known: impl AsyncFnOnce() -> Vec<Url>) -> Result<Door, RestError> {
         if let Some(socket) = self.socket() {
             return Ok(Door::Socket(AdminSocket::at(socket)));
         }
@@ -126,7 +123,9 @@ mod tests {
     async fn a_socket_that_is_named_is_used_and_a_url_is_the_agents_if_none_is_given() {
         Line::command().debug_assert();
         let nobody = async || -> Vec<Url> { panic!("the agent was asked") };
-        let named = door(&["--control-socket", "/run/x.sock"]).open(nobody).await;
+        let named = door(&["--control-socket", "/run/x.sock"])
+            .open(nobody)
+            .await;
         assert!(named.unwrap().is_admins());
         let given = door(&["--control", "http://127.0.0.1:1,http://127.0.0.1:2"]);
         assert_eq!(given.control.len(), 2);

@@ -7,11 +7,11 @@ use mesh_rest::node_credential::{
 };
 
 use crate::output::print_json;
+use crate::removal::Remove;
 use crate::segment;
 use crate::table::{self, Table, ago};
-use crate::removal::Remove;
-use crate::{AdminError, Door};
 use crate::unix_seconds;
+use crate::{AdminError, Door};
 
 /// `node`.
 #[derive(Debug, Clone, Subcommand)]

@@ -34,7 +34,9 @@ pub struct Rest {
 #[derive(Debug, thiserror::Error)]
 pub enum RestError {
     /// Nobody says where it is.
-    #[error("no URL of the control plane: give --control, or start the agent of this host, which knows it")]
+    #[error(
+        "no URL of the control plane: give --control, or start the agent of this host, which knows it"
+    )]
     NoUrl,
     /// A URL is of no use.
     #[error("--control {url}: {rule}")]
@@ -98,7 +100,9 @@ impl Rest {
             return Err(RestError::NoUrl);
         }
         let token = token.map(read_token).transpose()?;
-        let plain = urls.iter().find(|url| url.scheme() != "https" && !is_loopback(url));
+        let plain = urls
+            .iter()
+            .find(|url| url.scheme() != "https" && !is_loopback(url));
         if let (Some(url), Some(_)) = (plain, &token) {
             return Err(RestError::Plain(url.clone()));
         }
@@ -156,9 +160,11 @@ pub fn control_url(text: &str) -> Result<Url, RestError> {
         url: text.to_owned(),
         rule,
     };
-    let url: Url = text
-        .parse()
-        .map_err(|error| failed(format!("{error}; write a URL such as https://192.0.2.10:8080")))?;
+    let url: Url = text.parse().map_err(|error| {
+        failed(format!(
+            "{error}; write a URL such as https://192.0.2.10:8080"
+        ))
+    })?;
     let rule = match url.scheme() {
         "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
             "user names and passwords in the URL are not supported"
@@ -175,7 +181,10 @@ pub fn control_url(text: &str) -> Result<Url, RestError> {
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse().is_ok_and(|it: std::net::IpAddr| it.is_loopback())
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|it: std::net::IpAddr| it.is_loopback())
 }
 
 fn read_token(path: &Path) -> Result<OperatorToken, RestError> {
@@ -227,21 +236,41 @@ mod tests {
         };
         secret_file::replace(&path, &token.to_string()).unwrap();
         let open = |url: &str| Rest::open(vec![control_url(url).unwrap()], None, Some(&path));
-        assert!(matches!(open("http://192.0.2.1:8080"), Err(RestError::Plain(_))));
+        assert!(matches!(
+            open("http://192.0.2.1:8080"),
+            Err(RestError::Plain(_))
+        ));
         assert!(open("http://127.0.0.1:8080").is_ok());
-        assert!(matches!(open("https://192.0.2.1:8080"), Err(RestError::NoAuthorities)));
+        assert!(matches!(
+            open("https://192.0.2.1:8080"),
+            Err(RestError::NoAuthorities)
+        ));
         let missing = dir.path().join("nothing");
-        let none = Rest::open(vec![control_url("http://[::1]:1").unwrap()], None, Some(&missing));
+        let none = Rest::open(
+            vec![control_url("http://[::1]:1").unwrap()],
+            None,
+            Some(&missing),
+        );
         assert!(matches!(none, Err(RestError::NoToken(_))));
         fs::write(&missing, "").unwrap();
-        let none = Rest::open(vec![control_url("http://[::1]:1").unwrap()], None, Some(&missing));
-        assert!(matches!(none, Err(RestError::TokenFile(_))), "others may read it");
+        let none = Rest::open(
+            vec![control_url("http://[::1]:1").unwrap()],
+            None,
+            Some(&missing),
+        );
+        assert!(
+            matches!(none, Err(RestError::TokenFile(_))),
+            "others may read it"
+        );
     }
 
     #[test]
     fn a_url_that_is_no_base_is_refused_with_the_rule() {
         for bad in ["192.0.2.1:8080", "ftp://x", "https://a:b@c", "https://c/?d"] {
-            assert!(matches!(control_url(bad), Err(RestError::Url { .. })), "{bad}");
+            assert!(
+                matches!(control_url(bad), Err(RestError::Url { .. })),
+                "{bad}"
+            );
         }
         assert!(control_url("https://192.0.2.1:8080/mesh").is_ok());
     }

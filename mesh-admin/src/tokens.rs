@@ -6,12 +6,12 @@ use clap::{Args, Subcommand};
 use mesh_rest::join_token::{CreateToken, CreatedToken, TokenList};
 use mesh_rest::security::Security;
 
-use crate::output::{print_json, print_line};
-use crate::table::{self, Table, ago};
-use crate::{effect, segment};
 use crate::Door;
 use crate::duration_text;
+use crate::output::{print_json, print_line};
+use crate::table::{self, Table, ago};
 use crate::unix_seconds;
+use crate::{effect, segment};
 
 /// `token`.
 #[derive(Debug, Clone, Subcommand)]

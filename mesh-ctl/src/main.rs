@@ -4,9 +4,11 @@ mod addresses;
 mod attach;
 mod capture;
 mod control_door;
+mod drain;
 mod endpoints;
 mod explain;
 mod findings;
+mod leave;
 mod moment;
 mod monitor;
 mod node;
@@ -87,6 +89,8 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Routes(options) => return routes::run(place, &options).await,
             Command::Nodes(options) => return nodes::run(place, &options).await,
             Command::Node(options) => node::run(place, options).await?,
+            Command::Drain(options) => drain::run(place, &options).await?,
+            Command::Leave(options) => leave::run(place, &options).await?,
             Command::Token(options) => token::run(place, options).await?,
             Command::Trace(trace) => return trace::trace(&place.socket, trace).await,
             // It has a connection of its own.

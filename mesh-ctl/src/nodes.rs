@@ -5,10 +5,7 @@ use std::collections::HashMap;
 use mesh_admin::choice::DoorOptions;
 use mesh_problems::Finding;
 use mesh_rest::{
-    findings::ClusterFindings,
-    node::NodeEntry,
-    node_list::NodesAnswer,
-    status::Status,
+    findings::ClusterFindings, node::NodeEntry, node_list::NodesAnswer, status::Status,
 };
 use serde::Serialize;
 

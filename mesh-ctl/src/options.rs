@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    capture::Capture, endpoints, explain, monitor::Monitor, node, nodes, peers, ping::Ping,
-    place::Place, port::Port, routes, status, token, trace::Trace,
+    capture::Capture, drain, endpoints, explain, leave, monitor::Monitor, node, nodes, peers,
+    ping::Ping, place::Place, port::Port, routes, status, token, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.
@@ -57,6 +57,10 @@ pub(crate) enum Command {
     Node(node::Options),
     /// Join tokens: what lets hosts join.
     Token(token::Options),
+    /// Has this node take no new containers, and lists what is still here. Repeating it is success.
+    Drain(drain::Options),
+    /// Takes this node off its mesh for good, unless containers are still here.
+    Leave(leave::Options),
 }
 
 impl Command {
@@ -78,6 +82,8 @@ impl Command {
             | Self::Addresses(_)
             | Self::Release(_)
             | Self::Node(_)
+            | Self::Drain(_)
+            | Self::Leave(_)
             | Self::Token(_) => false,
         }
     }

@@ -25,6 +25,7 @@ pub mod agent;
 pub mod cluster;
 pub mod dataplane;
 pub mod local;
+pub mod maintenance;
 pub mod metrics;
 pub mod path;
 
@@ -72,6 +73,11 @@ pub static CHAPTERS: &[Chapter] = &[
         title: "Metrics",
         about: "Each daemon finds these when it starts, and says so in its log.",
         kinds: metrics::ALL,
+    },
+    Chapter {
+        title: "Maintenance",
+        about: "An operator has said these; runtime and agent tell them for as long as they hold.",
+        kinds: maintenance::ALL,
     },
 ];
 

@@ -367,7 +367,10 @@ mod tests {
         // Nobody listens there: what is asked stands in the error.
         let asked = client("http://127.0.0.1:1/mesh").ask(Method::GET, "/api/audit?most=3", None);
         let error = asked.await.unwrap_err().to_string();
-        assert!(error.starts_with("GET http://127.0.0.1:1/mesh/api/audit?most=3: "), "{error}");
+        assert!(
+            error.starts_with("GET http://127.0.0.1:1/mesh/api/audit?most=3: "),
+            "{error}"
+        );
     }
 
     #[test]

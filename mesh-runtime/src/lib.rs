@@ -52,8 +52,8 @@ pub mod trace;
 mod wanted;
 
 pub use api::{
-    dataplane::DataplaneService, inspect::InspectService, quilt::QuiltService,
-    tcp_address::TcpAddress,
+    dataplane::DataplaneService, inspect::InspectService, maintenance::MaintenanceService,
+    quilt::QuiltService, tcp_address::TcpAddress,
 };
 pub use cleanup::{CleanupError, CleanupReport, cleanup};
 pub use instance_lock::LockError;

@@ -6,9 +6,9 @@ use clap::Args;
 use mesh_rest::audit::AuditList;
 use mesh_rest::node_credential::{NodeCredentialEntry, NodeCredentialList};
 
+use mesh_admin::Door;
 use mesh_admin::output::print_line;
 use mesh_admin::table::{self, Table};
-use mesh_admin::Door;
 
 /// `audit`.
 #[derive(Debug, Clone, Args)]

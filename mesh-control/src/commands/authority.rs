@@ -14,11 +14,11 @@ use mesh_rest::join::{AuthorityKeys, AuthorityList, ImportAuthorities};
 use mesh_rest::security::{ChangeRotation, Rotated, Rotation};
 use serde_json::json;
 
-use mesh_admin::output::{print_all, print_line};
-use mesh_admin::table::{self, Table};
-use mesh_admin::Door;
 use crate::credentials::key_file;
 use crate::registry::unix_seconds;
+use mesh_admin::Door;
+use mesh_admin::output::{print_all, print_line};
+use mesh_admin::table::{self, Table};
 
 /// `ca`.
 #[derive(Debug, Clone, Subcommand)]

@@ -6,11 +6,11 @@ use mesh_rest::operator::{CreateOperator, CreatedOperator, OperatorEntry, Operat
 use mesh_rest::security::Security;
 use serde_json::json;
 
+use crate::registry::unix_seconds;
+use mesh_admin::Door;
 use mesh_admin::output::print_line;
 use mesh_admin::table::{Table, ago};
 use mesh_admin::{effect, segment};
-use mesh_admin::Door;
-use crate::registry::unix_seconds;
 
 /// `operator`.
 #[derive(Debug, Clone, Subcommand)]

@@ -38,7 +38,10 @@ async fn what_a_node_reports_is_told_with_its_name_until_it_is_gone() {
     let [version] = &told.versions[..] else {
         panic!("{told:?}");
     };
-    assert_eq!((version.node_id.as_str(), &*version.version), (alpha.as_str(), "0.1.0"));
+    assert_eq!(
+        (version.node_id.as_str(), &*version.version),
+        (alpha.as_str(), "0.1.0")
+    );
     let [reporting] = &told.nodes[..] else {
         panic!("{told:?}");
     };

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode, Url, header::CONTENT_TYPE,
-};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header::CONTENT_TYPE};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{CallError, Notices, Tokens, error, notice};

@@ -126,11 +126,25 @@ pub(crate) enum Command {
         target: String,
         reply: oneshot::Sender<Result<Box<PathGround>, String>>,
     },
+    /// Forgets the node's subnet and all peers.
+    Forget {
+        subnet: String,
+        reply: oneshot::Sender<Result<Forgotten, Refusal>>,
+    },
     /// What the programs have counted of a peer.
     FastCounts {
         peer: Ipv4Net,
         reply: oneshot::Sender<FastCounts>,
     },
+}
+
+/// What became of what was made for the mesh, when the node was none any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forgotten {
+    /// One line for each thing that was removed.
+    pub(crate) removed: Vec<String>,
+    /// One line for each thing that was left, with the reason.
+    pub(crate) kept: Vec<String>,
 }
 
 /// What a container's interface is made on.

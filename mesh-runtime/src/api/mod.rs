@@ -5,6 +5,7 @@ mod capabilities;
 pub(crate) mod command;
 pub(crate) mod dataplane;
 pub(crate) mod inspect;
+pub(crate) mod maintenance;
 pub(crate) mod monitor;
 pub(crate) mod monitor_event;
 mod path;

@@ -91,6 +91,9 @@ impl Reconciler {
             Command::StartProbe { subnets, reply } => {
                 let _ = reply.send(self.start_probe(subnets));
             }
+            Command::Forget { subnet, reply } => {
+                let _ = reply.send(self.forget(&subnet).await);
+            }
             Command::Trace { question, reply } => self.trace(question, reply),
             Command::Monitor { look, reply } => {
                 let _ = reply.send(self.begin_monitor(&look));

@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+mod forget;
 mod measure;
 pub(crate) mod monitor;
 mod new_ports;
