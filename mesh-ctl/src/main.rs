@@ -8,6 +8,7 @@ mod drain;
 mod endpoints;
 mod explain;
 mod findings;
+mod firewall;
 mod leave;
 mod moment;
 mod monitor;
@@ -87,6 +88,7 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Peers(options) => return peers::run(place, &options).await,
             Command::Endpoints(options) => return endpoints::run(place, &options).await,
             Command::Routes(options) => return routes::run(place, &options).await,
+            Command::Firewall(options) => return firewall::run(place, &options).await,
             Command::Nodes(options) => return nodes::run(place, &options).await,
             Command::Node(options) => node::run(place, options).await?,
             Command::Drain(options) => drain::run(place, &options).await?,

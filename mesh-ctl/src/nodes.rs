@@ -219,7 +219,7 @@ mod tests {
             rows[1].join(" "),
             "alpha 192.0.2.11 10.42.1.0/24 up 1 min ago 0.1.0 none"
         );
-        assert_eq!(rows[2][6..].join(" "), "unknown 1 error");
+        assert_eq!(rows[2][7..].join(" "), "unknown 1 error");
         assert_eq!(rows[3][3..5], ["left", "never"]);
         told.nodes.remove(1);
         let entries = vec![entry("alpha", "a", "up"), entry("beta", "b", "down")];

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    capture::Capture, drain, endpoints, explain, leave, monitor::Monitor, node, nodes, peers,
-    ping::Ping, place::Place, port::Port, routes, status, token, trace::Trace,
+    capture::Capture, drain, endpoints, explain, firewall, leave, monitor::Monitor, node, nodes,
+    peers, ping::Ping, place::Place, port::Port, routes, status, token, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Drain(drain::Options),
     /// Takes this node off its mesh for good, unless containers are still here.
     Leave(leave::Options),
+    /// The packet filter: whether what guards stands as it should, and who else decides at the same places.
+    Firewall(firewall::Options),
 }
 
 impl Command {
@@ -73,7 +75,8 @@ impl Command {
             | Self::Routes(_)
             | Self::Ping(_)
             | Self::Trace(_)
-            | Self::Nodes(_) => true,
+            | Self::Nodes(_)
+            | Self::Firewall(_) => true,
             Self::Explain(_)
             | Self::Monitor(_)
             | Self::Capture(_)

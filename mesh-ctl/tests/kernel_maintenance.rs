@@ -13,8 +13,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_rest::status::Status;
-use mesh_testbed::{Daemon, DaemonOptions, Host, NetNs, Signal, Testbed, wait_until};
+use mesh_testbed::{
+    Daemon, DaemonOptions, Host, NetNs, PingOptions, Signal, Testbed, ping, wait_until,
+};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -108,9 +109,9 @@ async fn wait_for_code(host: &Host, code: &str, there: bool) {
     .unwrap();
 }
 
-fn pings(from: &NetNs, to: &str) -> bool {
-    let ping = from.command("ping").args(["-c1", "-W5", to]).output();
-    ping.unwrap().status.success()
+async fn pings(from: &NetNs, to: &str) -> bool {
+    let report = ping(from, to.parse().unwrap(), PingOptions::default()).await;
+    report.unwrap().is_complete()
 }
 
 fn has_link(host: &Host, name: &str) -> bool {
@@ -156,7 +157,7 @@ async fn a_drained_node_takes_nothing_new_keeps_what_it_has_and_is_one_after_a_r
         );
         // Who is here stays, and may say so again.
         text(&attach("web", &web));
-        assert!(pings(&web, "10.42.1.1"), "{life}");
+        assert!(pings(&web, "10.42.1.1").await, "{life}");
         wait_for_code(host, "node-drained", true).await;
         assert_eq!(meshctl(host, "status").status.code(), Some(0), "{life}");
         host.stop(Daemon::Runtime, Signal::SIGKILL, SOON)
@@ -202,10 +203,19 @@ async fn a_node_that_leaves_is_none_until_its_operator_says_so() {
     let refused = complaint(&meshctl(home, "leave"));
     assert!(refused.contains("goes on as before"), "{refused}");
     control.kill(Signal::SIGCONT).unwrap();
-    control
-        .wait_status(home.name(), Status::Up, SOON)
-        .await
-        .unwrap();
+    // Its agent has been started anew, and registers again.
+    wait_until("a node that is registered", SOON, async || {
+        let status = home
+            .agent_status()
+            .await
+            .map_err(|error| error.to_string())?;
+        match status.node_id.as_str() {
+            "" => Err(format!("{status:?}")),
+            _ => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
     testbed.wait_converged(SOON).await.unwrap();
 
     let said = text(&meshctl(home, "leave"));
@@ -265,4 +275,112 @@ async fn a_node_that_leaves_is_none_until_its_operator_says_so() {
     wait_for_code(home, "node-left", false).await;
     text(&meshctl(home, "leave --undo"));
     text(&meshctl(home, &attach));
+}
+
+fn nft(host: &Host, words: &[&str]) {
+    let done = host.netns().command("nft").args(words).output().unwrap();
+    assert!(done.status.success(), "nft {words:?}: {done:?}");
+}
+
+fn firewall(host: &Host) -> (Value, i32) {
+    let output = meshctl(host, "firewall check --json");
+    let document = serde_json::from_slice(&output.stdout);
+    (
+        document.unwrap_or_else(|error| panic!("{error}: {output:?}")),
+        output.status.code().unwrap(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guards_are_compared_with_what_the_kernel_has_and_others_are_shown_beside_them() {
+    let testbed = Testbed::builder().hosts(1).build().await.unwrap();
+    let host = &testbed.hosts()[0];
+    host.start_runtime(&DaemonOptions::new()).await.unwrap();
+    // Nothing is to be guarded before there is a subnet.
+    let (document, code) = firewall(host);
+    assert_eq!(
+        (document["state"].as_str(), code),
+        (Some("nothing-wanted"), 2)
+    );
+    testbed
+        .control()
+        .start(&DaemonOptions::new())
+        .await
+        .unwrap();
+    host.start_agent(&DaemonOptions::new()).await.unwrap();
+    host.wait_joined(SOON).await.unwrap();
+    let fine = async || {
+        wait_until("guards in place", SOON, async || {
+            let (document, code) = firewall(host);
+            match (document["state"].as_str(), code) {
+                (Some("in-place"), 0) => Ok(document),
+                _ => Err(document.to_string()),
+            }
+        })
+        .await
+        .unwrap()
+    };
+    let document = fine().await;
+    assert_eq!(document["rules"]["wanted"], document["rules"]["found"]);
+    assert_eq!(
+        document["not_evaluated"]["chains"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+
+    // A packet filter of somebody else at our hooks, and one at none of ours.
+    nft(host, &["add table ip theirs"]);
+    let chain = "{ type filter hook forward priority 5; policy drop; }";
+    nft(host, &[&format!("add chain ip theirs guard {chain}")]);
+    let (document, code) = firewall(host);
+    assert_eq!(code, 0, "{document}");
+    let chain = &document["not_evaluated"]["chains"][0];
+    assert_eq!(chain["name"], "table ip theirs, chain guard");
+    assert_eq!(chain["hook"], "forward");
+    assert_eq!(
+        (&chain["priority"], &chain["policy"]),
+        (&Value::from(5), &Value::from("drop"))
+    );
+    let shown = text(&meshctl(host, "firewall check"));
+    assert!(
+        shown.contains("not evaluated") && shown.contains("chain guard"),
+        "{shown}"
+    );
+
+    // What somebody adds to ours is put right, and told afterwards.
+    let repairs = document["rules"]["repairs"].as_u64().unwrap();
+    nft(host, &["add chain inet quilt_mesh intruder"]);
+    nft(host, &["add rule inet quilt_mesh intruder accept"]);
+    wait_until("a repair that is told", SOON, async || {
+        match fine().await["rules"]["repairs"].as_u64() {
+            Some(now) if now > repairs => Ok(()),
+            now => Err(format!("{now:?}")),
+        }
+    })
+    .await
+    .unwrap();
+
+    // Who may not look, or finds nobody to ask, is told that it cannot be told.
+    let refused = stranger(host, "firewall check");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    host.stop(Daemon::Runtime, Signal::SIGTERM, SOON)
+        .await
+        .unwrap();
+    let gone = meshctl(host, "firewall check");
+    assert_eq!(gone.status.code(), Some(2), "{gone:?}");
+
+    // One that cannot write them says why.
+    let without_nft = DaemonOptions::new().env("PATH", "/nonexistent");
+    host.start_runtime(&without_nft).await.unwrap();
+    wait_until("rules that are refused", SOON, async || {
+        let (document, code) = firewall(host);
+        match (document["state"].as_str(), code) {
+            (Some("refused"), 1) => Ok(()),
+            _ => Err(document.to_string()),
+        }
+    })
+    .await
+    .unwrap();
 }

@@ -19,7 +19,10 @@ use crate::{
         ProbeStart,
         path::{Ground as PathGround, ask::FastCounts},
     },
-    reconcile::monitor::{Look, Looking},
+    reconcile::{
+        firewall_check::FirewallCheck,
+        monitor::{Look, Looking},
+    },
     trace::{Question, Trace},
     wanted::{endpoint_request::EndpointRequest, node_settings::NodeSettings, peer::Peer},
 };
@@ -125,6 +128,10 @@ pub(crate) enum Command {
         /// As the caller wrote it.
         target: String,
         reply: oneshot::Sender<Result<Box<PathGround>, String>>,
+    },
+    /// Looks at the packet filter.
+    CheckFirewall {
+        reply: oneshot::Sender<Result<FirewallCheck, Refusal>>,
     },
     /// Forgets the node's subnet and all peers.
     Forget {

@@ -4,6 +4,7 @@ pub(crate) mod ask;
 mod capabilities;
 pub(crate) mod command;
 pub(crate) mod dataplane;
+mod firewall;
 pub(crate) mod inspect;
 pub(crate) mod maintenance;
 pub(crate) mod monitor;

@@ -24,6 +24,7 @@ impl Reconciler {
             }
             Some(_) => {}
         }
+        let peers = self.wanted.peers.len();
         // The others first: no program shall send to them from a node that is none.
         self.wanted.peers = Arc::default();
         self.wanted.injected = Arc::default();
@@ -41,8 +42,10 @@ impl Reconciler {
         self.outdated = Dirty::all();
         self.round(Dirty::default()).await;
         let kept = failed.iter().map(ToString::to_string);
+        let routes = format!("remove {peers} peers with their routes");
+        let removed = removal.changes.iter().map(ToString::to_string);
         Ok(Forgotten {
-            removed: removal.changes.iter().map(ToString::to_string).collect(),
+            removed: std::iter::once(routes).chain(removed).collect(),
             kept: removal.kept.into_iter().chain(kept).collect(),
         })
     }

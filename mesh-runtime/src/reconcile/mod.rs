@@ -9,6 +9,7 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+pub(crate) mod firewall_check;
 mod forget;
 mod measure;
 pub(crate) mod monitor;
