@@ -233,8 +233,8 @@ async fn a_node_that_is_removed_has_nothing_any_more_and_one_that_is_up_stays() 
     let document: Value = serde_json::from_str(&document).unwrap();
     assert_eq!(document["steps"].as_array().unwrap().len(), 0, "{document}");
     let subnets = control.call(async |client| client.subnets().await).await;
-    let entry = subnets.unwrap().subnets.into_iter();
-    let entry = entry.filter(|it| it.subnet == subnet).next_back().unwrap();
+    let subnets = subnets.unwrap().subnets;
+    let entry = subnets.iter().find(|it| it.subnet == subnet).unwrap();
     assert_eq!(entry.state, SubnetState::Released);
     // The others forget it, and it does not come back by itself.
     wait_until("a node that is no peer any more", SOON, async || match home

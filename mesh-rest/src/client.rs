@@ -306,8 +306,8 @@ impl Client {
         url.set_query(query);
         let call = self.call(method, url);
         match body {
-            Some(body) => call.with_json(body).as_it_is().await,
-            None => call.as_it_is().await,
+            Some(body) => call.with_json(body).status_and_body().await,
+            None => call.status_and_body().await,
         }
     }
 

@@ -113,7 +113,7 @@ impl<'a> Call<'a> {
     }
 
     /// Sends it; the answer's status, and its body.
-    pub(super) async fn as_it_is(self) -> Result<(u16, Vec<u8>), CallError> {
+    pub(super) async fn status_and_body(self) -> Result<(u16, Vec<u8>), CallError> {
         let (call, deadline) = (self.name, self.deadline);
         let sent = self.request.send().await;
         let response = sent.map_err(|error| failed(&call, deadline, &error))?;

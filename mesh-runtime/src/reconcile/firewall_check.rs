@@ -62,12 +62,14 @@ impl Reconciler {
         let standing = self.standing_of_guards();
         // Bound by the calls that wait at a time; who has gone meanwhile is no error.
         let _detached = tokio::task::spawn_blocking(move || {
-            let looked = look().map_err(|error| {
-                Refusal::new(format!(
+            let found = match look() {
+                Ok(looked) => Ok(checked(content.as_ref(), settled, looked, standing)),
+                Err(error) => Err(Refusal::new(format!(
                     "the kernel's packet filter cannot be read: {error}"
-                ))
-            });
-            reply.send(looked.map(|looked| checked(content.as_ref(), settled, looked, standing)))
+                ))),
+            };
+            // Dropped where nobody waits any more.
+            drop(reply.send(found));
         });
     }
 
