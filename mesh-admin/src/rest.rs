@@ -67,7 +67,7 @@ pub enum RestError {
     },
     /// The token cannot be read.
     #[error("--control-token-file: {0}")]
-    TokenFile(#[from] SecretFileError),
+    TokenFile(SecretFileError),
     /// There is none.
     #[error("--control-token-file: there is no {}", .0.display())]
     NoToken(PathBuf),
@@ -81,7 +81,7 @@ pub enum RestError {
     },
     /// The HTTP client cannot be set up.
     #[error("cannot set up an HTTP client: {0}")]
-    Client(#[from] reqwest::Error),
+    Client(reqwest::Error),
 }
 
 impl Rest {
@@ -113,7 +113,8 @@ impl Rest {
             (true, Some(path)) => config(path)?,
         };
         let user_agent = concat!("quilt-mesh-admin/", env!("CARGO_PKG_VERSION"));
-        let connections = Connections::over_tls(CONNECT_DEADLINE, user_agent, tls)?;
+        let connections =
+            Connections::over_tls(CONNECT_DEADLINE, user_agent, tls).map_err(RestError::Client)?;
         let client = |url| {
             let client = Client::new(connections.clone(), url, DEADLINE);
             match &token {
@@ -188,7 +189,8 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn read_token(path: &Path) -> Result<OperatorToken, RestError> {
-    let text = secret_file::read(path)?.ok_or_else(|| RestError::NoToken(path.to_owned()))?;
+    let text = secret_file::read(path).map_err(RestError::TokenFile)?;
+    let text = text.ok_or_else(|| RestError::NoToken(path.to_owned()))?;
     text.parse().map_err(|reason| RestError::Token {
         path: path.to_owned(),
         reason,

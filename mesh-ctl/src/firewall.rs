@@ -238,8 +238,13 @@ fn text(check: &Check) -> String {
     if !check.reason.is_empty() {
         lines.push(format!("          {}", printable(&check.reason)));
     }
+    let put_right = match repairs {
+        0 => "never put right since the runtime started".to_owned(),
+        1 => "put right once since the runtime started".to_owned(),
+        times => format!("put right {times} times since the runtime started"),
+    };
     lines.push(format!(
-        "          {found} of {wanted} in the tables quilt_mesh (inet, bridge); put right {repairs} times since the start"
+        "          {found} of {wanted} in the tables quilt_mesh (inet, bridge); {put_right}"
     ));
     let elements: u32 = check.sets.iter().map(|set| set.wanted).sum();
     lines.push(format!(

@@ -42,7 +42,10 @@ impl Reconciler {
         self.outdated = Dirty::all();
         self.round(Dirty::default()).await;
         let kept = failed.iter().map(ToString::to_string);
-        let routes = format!("remove {peers} peers with their routes");
+        let routes = match peers {
+            1 => "remove 1 peer with its route".to_owned(),
+            _ => format!("remove {peers} peers with their routes"),
+        };
         let removed = removal.changes.iter().map(ToString::to_string);
         Ok(Forgotten {
             removed: std::iter::once(routes).chain(removed).collect(),
