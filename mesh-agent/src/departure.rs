@@ -46,8 +46,16 @@ impl Departure {
         match fs::symlink_metadata(&self.path) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            // There is no directory, or what should be one is a file: nobody could have left here.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            // What should be a directory is a file, or this user may not look into it: it could not have left here. It goes
+            // on as without a state directory, which is said elsewhere.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }

@@ -176,6 +176,15 @@ async fn tokens_are_made_shown_and_ended_by_whoever_may_and_by_nobody_else() {
         refused.contains("may look, and change nothing") && refused.contains("--role operate"),
         "{refused}"
     );
+    // The admin socket is root's, and the control plane's user's.
+    let control = mesh.testbed.control();
+    let mut stranger = control.netns().command("setpriv");
+    stranger.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    stranger.arg(env!("CARGO_BIN_EXE_meshctl"));
+    stranger.args(["token", "create", "--control-socket"]);
+    stranger.arg(control.dir().join("admin.sock"));
+    let refused = complaint(&shown("token create", stranger.output().unwrap()), 1);
+    assert!(refused.contains("it is for root"), "{refused}");
     for by_rest in [true, false] {
         let ask = |words: &str| match by_rest {
             true => mesh.over_rest(Some(&operator), words),

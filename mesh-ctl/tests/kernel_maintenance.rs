@@ -275,6 +275,18 @@ async fn a_node_that_leaves_is_none_until_its_operator_says_so() {
     wait_for_code(home, "node-left", false).await;
     text(&meshctl(home, "leave --undo"));
     text(&meshctl(home, &attach));
+
+    // Whoever says so leaves although a container is here, which stays and can be taken off.
+    let said = text(&meshctl(home, "leave --force"));
+    assert!(
+        said.contains("quilt0 has ports") && said.contains("meshctl/quilt/web/eth0"),
+        "{said}"
+    );
+    assert!(!has_link(home, "vxlan100") && has_link(home, "quilt0"));
+    wait_for_code(home, "node-left", true).await;
+    let refused = complaint(&meshctl(home, "attach db --netns /proc/self/ns/net"));
+    assert!(refused.contains("no subnet"), "{refused}");
+    text(&meshctl(home, "detach web"));
 }
 
 fn nft(host: &Host, words: &[&str]) {
