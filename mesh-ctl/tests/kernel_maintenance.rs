@@ -284,7 +284,9 @@ async fn a_node_that_leaves_is_none_until_its_operator_says_so() {
     );
     assert!(!has_link(home, "vxlan100") && has_link(home, "quilt0"));
     wait_for_code(home, "node-left", true).await;
-    let refused = complaint(&meshctl(home, "attach db --netns /proc/self/ns/net"));
+    let db = NetNs::new("db").await.unwrap();
+    let attach = format!("attach db --netns {}", db.path().display());
+    let refused = complaint(&meshctl(home, &attach));
     assert!(refused.contains("no subnet"), "{refused}");
     text(&meshctl(home, "detach web"));
 }

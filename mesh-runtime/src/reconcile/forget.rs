@@ -6,7 +6,7 @@ use super::Reconciler;
 use crate::{
     api::command::{Forgotten, Refusal},
     apply::Applier,
-    diff::removal::removal,
+    diff::{change::Change, removal::removal},
     observed::dirty::Dirty,
 };
 
@@ -35,7 +35,11 @@ impl Reconciler {
         // With it the endpoint for probes goes.
         self.round(Dirty::all()).await;
         self.read(Dirty::all()).await.map_err(Refusal::because)?;
-        let removal = removal(&self.settings, &self.observed);
+        let mut removal = removal(&self.settings, &self.observed);
+        // What guards containers that are still here stays with them; what is pinned to a bridge goes with that.
+        removal
+            .changes
+            .retain(|change| !matches!(change, Change::UnpinContainer { .. }));
         let failed = Applier::new(&self.netlink, &self.settings, &self.observed)
             .apply(&removal.changes)
             .await;
