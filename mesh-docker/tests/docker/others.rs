@@ -172,10 +172,11 @@ async fn on_a_drained_node_no_container_starts_and_those_that_run_go_on_and_end(
     let network = docker.create_network().await.unwrap();
     let mut web = network.container("web").await;
     docker.run(host, &mut web).await.unwrap();
-    let before = Remains::of(host).await;
     let socket = host.runtime_socket();
     let mut maintenance = Maintenance::connect(&socket).await.unwrap();
     maintenance.drain(Some(true)).await.unwrap();
+    // With the mark of a drained node.
+    let before = Remains::of(host).await;
     let mut late = network.container("late").await;
     let said = docker.run_or_undo(host, &mut late).await.unwrap_err();
     assert!(said.0.contains("meshctl drain --undo"), "{said}");
