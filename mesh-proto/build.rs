@@ -10,7 +10,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={}", proto.display());
 
     // What a runtime serves, and tells of by reflection.
-    let runtime = ["quilt.proto", "mesh.proto", "inspect.proto"];
+    let runtime = [
+        "quilt.proto",
+        "mesh.proto",
+        "inspect.proto",
+        "maintenance.proto",
+    ];
     let descriptors = protox::compile(runtime, [&proto])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let all = runtime.into_iter().chain(["agent.proto"]);

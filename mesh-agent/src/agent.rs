@@ -6,7 +6,7 @@ use mesh_rest::overlay::Overlay;
 use mesh_ticker::Ticker;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use crate::{
     control_plane::{ControlPlane, ControlPlaneError},
     credentials::own::OwnIdentity,
     dataplane::{self, DataplaneSettings},
+    departure::{self, Departure, Refusal, Wish},
     feed::{self, FeedSettings, Listed},
     heartbeat,
     host_address::{self, HostAddress},
@@ -32,6 +33,8 @@ use crate::{
     status::{MeshCertificate, StatusSources},
     sync,
 };
+
+mod leaving;
 
 /// How long the control plane may take to hear that the agent ends.
 const LAST_CALL_DEADLINE: Duration = Duration::from_secs(2);
@@ -68,6 +71,8 @@ pub struct Settings {
     pub probe: ProbeSettings,
     /// How the runtime is kept equal to the peers.
     pub dataplane: DataplaneSettings,
+    /// By what is known that this host has left.
+    pub departure: Departure,
     /// What is said when the agent ends.
     pub at_end: AtEnd,
     /// Where its tasks note what is measured.
@@ -85,6 +90,15 @@ pub enum AtEnd {
     Stay,
 }
 
+/// How an agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// It is to be started anew: what its host is has changed.
+    Anew,
+}
+
 /// Why an agent ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -94,6 +108,9 @@ pub enum AgentError {
     /// It cannot be the node that it is told to be.
     #[error(transparent)]
     Membership(#[from] MembershipError),
+    /// It cannot be told whether this host has left its mesh.
+    #[error("cannot tell whether this host has left its mesh: {0}; see the agent's --state-dir")]
+    Departure(#[source] io::Error),
     /// The kernel gives it no clock.
     #[error("cannot make a timer: {0}")]
     Timer(#[from] io::Error),
@@ -105,7 +122,13 @@ pub enum AgentError {
 /// # Errors
 /// If a task ends before `stop`, which is a bug, or this host is told to be a member of another mesh; the (other) tasks are
 /// stopped, and the node is left registered, because its data plane still works. If there is no timer to begin with.
-pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, AgentError> {
+    let has_left = settings.departure.is_marked();
+    if has_left.map_err(AgentError::Departure)? {
+        return Ok(leaving::stay_away(settings, stop).await);
+    }
+    let (wishes, mut wished) = departure::wishes();
+    let departure = settings.departure.clone();
     let beats = Ticker::every(heartbeat::own_or_told(
         settings.node.heartbeat_interval,
         None,
@@ -137,8 +160,13 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
     let problems = settings.problems;
     let (end, mut cannot_go_on) = oneshot::channel();
     let mut tasks = JoinSet::new();
-    tasks.spawn(socket::run(
+    // It outlives the others, for who is to be answered last.
+    let socket_stop = CancellationToken::new();
+    let _ends_with_this = socket_stop.clone().drop_guard();
+    let mut told = JoinSet::new();
+    told.spawn(socket::run(
         settings.socket,
+        wishes,
         StatusSources {
             hostname: settings.node.hostname.clone(),
             control_plane: control_plane.clone(),
@@ -152,7 +180,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             runtime: settings.dataplane.runtime.place.clone(),
             problems: problems.clone(),
         },
-        tasks_stop.clone(),
+        socket_stop.clone(),
     ));
     tasks.spawn(heartbeat::run(
         control_plane.clone(),
@@ -271,22 +299,46 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
         tasks_stop.clone(),
     ));
 
-    let ended = tokio::select! {
-        () = stop.cancelled() => None,
-        // Where there is no membership, nobody says it.
-        Ok(error) = &mut cannot_go_on => Some(error.into()),
-        ended = tasks.join_next() => Some(AgentError::TaskEnded(match ended {
+    let why = |ended: Option<Result<(), JoinError>>| {
+        AgentError::TaskEnded(match ended {
             Some(Err(error)) => error.to_string(),
             _ => "it returned".to_owned(),
-        })),
+        })
+    };
+    let mut leaving = None;
+    let ended = loop {
+        tokio::select! {
+            () = stop.cancelled() => break None,
+            // Where there is no membership, nobody says it.
+            Ok(error) = &mut cannot_go_on => break Some(error.into()),
+            ended = tasks.join_next() => break Some(why(ended)),
+            ended = told.join_next() => break Some(why(ended)),
+            Some(wish) = wished.recv() => match wish {
+                // It never left. Who has gone is not answered.
+                Wish::JoinAgain(answer) => drop(answer.send(Ok(()))),
+                Wish::Leave(answer) => match (&*current.borrow(), &node_key) {
+                    (None, _) => drop(answer.send(Err(Refusal::NotRegistered))),
+                    (Some(_), None) => drop(answer.send(Err(Refusal::NoKey))),
+                    (Some(registered), Some(key)) => {
+                        leaving = Some((answer, registered.clone(), key.clone()));
+                        break None;
+                    }
+                },
+            },
+        }
     };
     tasks_stop.cancel();
-    let all_ended = timeout(STOP_DEADLINE, async {
-        while tasks.join_next().await.is_some() {}
-    });
-    if all_ended.await.is_err() {
-        tasks.shutdown().await;
+    end_all(&mut tasks).await;
+    if let Some((answer, registered, key)) = leaving {
+        let left = leaving::leave(control_plane, &departure, &registered, &key).await;
+        // It is started anew either way: as one that has left, or as the node that it is.
+        drop(answer.send(left));
+        socket_stop.cancel();
+        end_all(&mut told).await;
+        return Ok(Ended::Anew);
     }
+    socket_stop.cancel();
+    end_all(&mut told).await;
     if let Some(error) = ended {
         return Err(error);
     }
@@ -298,7 +350,17 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Agen
             .tell(&settings.control_plane, &registered.node_id, node_key)
             .await;
     }
-    Ok(())
+    Ok(Ended::Stopped)
+}
+
+/// Waits for the end of tasks that have been told to end.
+async fn end_all(tasks: &mut JoinSet<()>) {
+    let all_ended = timeout(STOP_DEADLINE, async {
+        while tasks.join_next().await.is_some() {}
+    });
+    if all_ended.await.is_err() {
+        tasks.shutdown().await;
+    }
 }
 
 impl AtEnd {

@@ -34,6 +34,7 @@ pub mod clock;
 pub mod control_plane;
 pub mod credentials;
 pub mod dataplane;
+pub mod departure;
 pub mod excerpt;
 pub mod feed;
 pub mod generation;

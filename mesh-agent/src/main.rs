@@ -1,10 +1,13 @@
 //! `quilt-mesh-agent`: the unprivileged part of a Quilt Mesh node.
 
-use std::sync::Arc;
+use std::{io, os::unix::process::CommandExt as _, process::Command, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use mesh_agent::{agent, options::Options};
+use mesh_agent::{
+    agent::{self, Ended},
+    options::Options,
+};
 use mesh_metrics::Opened;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -55,10 +58,26 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let agent = agent::run(settings, stop.clone());
     tokio::pin!(agent);
     tokio::select! {
-        ended = &mut agent => return Ok(ended?),
+        ended = &mut agent => return match ended? {
+            Ended::Stopped => Ok(()),
+            Ended::Anew => Err(anew().into()),
+        },
         _ = terminate.recv() => info!(name: "sigterm-stopping", "SIGTERM: stopping"),
         _ = interrupt.recv() => info!(name: "sigint-stopping", "SIGINT: stopping"),
     }
     stop.cancel();
-    Ok(agent.await?)
+    agent.await?;
+    Ok(())
+}
+
+/// Starts this program anew, in the place of this one and with what it was given: everything is read again. Returns only
+/// why that cannot be.
+fn anew() -> io::Error {
+    info!(name: "starting-anew", "starting anew");
+    // By its name, for whoever looks for it by that; after an upgrade the file that this one is of may have none any more.
+    let named = std::env::current_exe().ok().filter(|path| path.exists());
+    let program = named.unwrap_or_else(|| "/proc/self/exe".into());
+    Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .exec()
 }

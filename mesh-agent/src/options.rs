@@ -15,6 +15,7 @@ use crate::{
     agent::{AtEnd, Settings},
     control_plane::ControlPlane,
     dataplane::DataplaneSettings,
+    departure::Departure,
     feed::FeedSettings,
     host_address::HostAddress,
     identity, machine,
@@ -390,6 +391,7 @@ impl Options {
                 reinject_interval: self.reinject_interval,
                 overlay_interface: self.overlay_interface,
             },
+            departure: Departure::in_directory(&self.state_dir),
             at_end: match (self.stay_registered, self.leave) {
                 (true, _) => AtEnd::Stay,
                 (false, true) => AtEnd::Leave,

@@ -1,6 +1,7 @@
 //! The socket task: tells whoever asks on this host how the agent fares.
 //!
-//! The socket is for every user: what it tells is no secret ([`crate::status`]), and nothing can be changed there. So that
+//! The socket is for every user: what it tells is no secret ([`crate::status`]). What changes something there, that the node
+//! leaves or joins again, is for root and the agent's own user, as the kernel names who connects (`SO_PEERCRED`). So that
 //! nobody keeps others from asking, connections are bounded in number, by user and in time.
 
 use std::{
@@ -15,15 +16,17 @@ use std::{
 
 use mesh_problems::catalog::agent::NO_AGENT_SOCKET;
 use mesh_proto::mesh::{
-    AgentStatus, AgentStatusRequest,
+    AgentStatus, AgentStatusRequest, JoinAgainRequest, JoinAgainResponse, LeaveRequest,
+    LeaveResponse,
     mesh_agent_server::{MeshAgent, MeshAgentServer},
 };
 use mesh_socket::{OpenTo, Socket};
+use nix::unistd::geteuid;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
-    sync::mpsc,
-    time::{Instant, Sleep, sleep, sleep_until},
+    sync::{mpsc, oneshot},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +36,10 @@ use tonic::{
 };
 use tracing::{debug, info};
 
-use crate::status::StatusSources;
+use crate::{
+    departure::{Refusal, Wish, Wishes},
+    status::StatusSources,
+};
 
 /// Where the agent serves unless it is told otherwise.
 pub(crate) const DEFAULT: &str = "/run/quilt-mesh-agent/agent.sock";
@@ -47,13 +53,16 @@ const LONGEST_CONNECTION: Duration = Duration::from_secs(30);
 
 /// Calls at a time on one connection, and the longest that one may take.
 const CALLS_PER_CONNECTION: usize = 4;
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
+const CALL_DEADLINE: Duration = Duration::from_secs(12);
 
 /// Calls that may wait on one connection, those under way among them.
 const STREAMS: u32 = 8;
 
 /// A question is empty, and a caller that sends much more than that is none.
 const LARGEST_QUESTION: usize = 1024;
+
+/// How long callers may take to get their last answer when the agent ends.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// How long nothing is accepted where the system has no descriptor left.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -77,7 +86,12 @@ impl fmt::Display for AgentSocket {
 }
 
 /// Serves until `stop`. Where there can be no socket that is found wrong, and nothing else comes of it.
-pub async fn run(socket: AgentSocket, sources: StatusSources, stop: CancellationToken) {
+pub async fn run(
+    socket: AgentSocket,
+    wishes: Wishes,
+    sources: StatusSources,
+    stop: CancellationToken,
+) {
     let AgentSocket::At(path) = socket else {
         return stop.cancelled().await;
     };
@@ -98,15 +112,19 @@ pub async fn run(socket: AgentSocket, sources: StatusSources, stop: Cancellation
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .max_concurrent_streams(STREAMS)
         .add_service(
-            MeshAgentServer::new(Service(sources.clone()))
-                .max_decoding_message_size(LARGEST_QUESTION),
+            MeshAgentServer::new(Service {
+                sources: sources.clone(),
+                wishes,
+            })
+            .max_decoding_message_size(LARGEST_QUESTION),
         )
-        .serve_with_incoming(ReceiverStream::new(callers));
-    // Calls are answered at once: nobody is waited for at the end.
+        .serve_with_incoming_shutdown(ReceiverStream::new(callers), stop.clone().cancelled_owned());
+    tokio::pin!(server);
     tokio::select! {
-        () = stop.cancelled() => {}
+        // What was answered gets out; whoever keeps the connection for more is not waited for.
+        () = stop.cancelled() => drop(timeout(LAST_ANSWERS, &mut server).await),
         () = accept(&listener, &accepted) => {}
-        ended = server => {
+        ended = &mut server => {
             let error = ended.err().map(|error| error.to_string());
             let observed = error.unwrap_or_else(|| "the server ended".to_owned());
             info!(name: "agent-cannot-asked-socket-any",
@@ -139,7 +157,11 @@ async fn accept(listener: &UnixListener, accepted: &mpsc::Sender<io::Result<Call
             debug!(name: "too-many-callers", user, "too many callers");
             continue;
         };
-        if accepted.send(Ok(Caller::new(stream, place))).await.is_err() {
+        if accepted
+            .send(Ok(Caller::new(stream, user, place)))
+            .await
+            .is_err()
+        {
             // The server has ended, which is said where it is waited for.
             return std::future::pending().await;
         }
@@ -199,13 +221,27 @@ impl Drop for Place {
 struct Caller {
     stream: UnixStream,
     end: Pin<Box<Sleep>>,
+    user: User,
     _place: Place,
 }
 
+/// Who is on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct User(Option<u32>);
+
+impl User {
+    /// Whether it may change what this host is.
+    fn may_change(self) -> bool {
+        self.0
+            .is_some_and(|user| user == 0 || user == geteuid().as_raw())
+    }
+}
+
 impl Caller {
-    fn new(stream: UnixStream, place: Place) -> Self {
+    fn new(stream: UnixStream, user: Option<u32>, place: Place) -> Self {
         Self {
             stream,
+            user: User(user),
             end: Box::pin(sleep_until(Instant::now() + LONGEST_CONNECTION)),
             _place: place,
         }
@@ -220,9 +256,11 @@ impl Caller {
 }
 
 impl Connected for Caller {
-    type ConnectInfo = ();
+    type ConnectInfo = User;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.user
+    }
 }
 
 impl AsyncRead for Caller {
@@ -257,7 +295,35 @@ impl AsyncWrite for Caller {
 }
 
 #[derive(Debug, Clone)]
-struct Service(StatusSources);
+struct Service {
+    sources: StatusSources,
+    wishes: Wishes,
+}
+
+/// Lets those in who may change what this host is.
+fn judge<T>(request: &Request<T>) -> Result<(), Status> {
+    let user = request.extensions().get::<User>();
+    match user.is_some_and(|user| user.may_change()) {
+        true => Ok(()),
+        false => Err(Status::permission_denied(
+            "only root, and the user that the agent runs as, have this host leave its mesh or join again",
+        )),
+    }
+}
+
+impl Service {
+    /// Has a wish fulfilled.
+    async fn wish<T>(
+        &self,
+        wish: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Wish,
+    ) -> Result<T, Status> {
+        let (answer, answered) = oneshot::channel();
+        let ending = || Status::unavailable("the agent is ending: ask again when it has started");
+        self.wishes.send(wish(answer)).await.map_err(|_| ending())?;
+        let answered = answered.await.map_err(|_| ending())?;
+        answered.map_err(|refusal| Status::failed_precondition(refusal.to_string()))
+    }
+}
 
 #[tonic::async_trait]
 impl MeshAgent for Service {
@@ -265,13 +331,43 @@ impl MeshAgent for Service {
         &self,
         _: Request<AgentStatusRequest>,
     ) -> Result<Response<AgentStatus>, Status> {
-        Ok(Response::new(self.0.status()))
+        Ok(Response::new(self.sources.status()))
+    }
+
+    async fn leave(
+        &self,
+        request: Request<LeaveRequest>,
+    ) -> Result<Response<LeaveResponse>, Status> {
+        judge(&request)?;
+        let left = self.wish(Wish::Leave).await?;
+        Ok(Response::new(LeaveResponse {
+            node_id: left.node_id,
+            subnet: left.subnet,
+            left_before: left.before,
+        }))
+    }
+
+    async fn join_again(
+        &self,
+        request: Request<JoinAgainRequest>,
+    ) -> Result<Response<JoinAgainResponse>, Status> {
+        judge(&request)?;
+        self.wish(Wish::JoinAgain).await?;
+        Ok(Response::new(JoinAgainResponse {}))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_and_the_agents_own_user_may_change_what_the_host_is_and_nobody_else() {
+        let own = geteuid().as_raw();
+        assert!(User(Some(0)).may_change() && User(Some(own)).may_change());
+        assert!(!User(Some(own + 1)).may_change() && !User(None).may_change());
+        assert!(judge(&Request::new(())).is_err());
+    }
 
     #[test]
     fn no_user_keeps_the_others_from_asking_and_a_place_is_given_back() {

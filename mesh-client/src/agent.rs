@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::mesh::{AgentStatus, AgentStatusRequest, mesh_agent_client::MeshAgentClient};
+use mesh_proto::mesh::{
+    AgentStatus, AgentStatusRequest, JoinAgainRequest, LeaveRequest, LeaveResponse,
+    mesh_agent_client::MeshAgentClient,
+};
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{
     Code, Status,
@@ -21,6 +24,9 @@ pub const DEFAULT_AGENT_SOCKET: &str = "/run/quilt-mesh-agent/agent.sock";
 /// The longest that connecting and a call may take each: the agent answers from what it knows.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// The same of a node that leaves its mesh, for which the control plane is asked.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(15);
+
 /// Why the agent did not tell.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentClientError {
@@ -34,6 +40,9 @@ pub enum AgentClientError {
         /// The kernel's reason.
         reason: io::Error,
     },
+    /// The agent does not do it, and says why; all is as it was.
+    #[error("{0}")]
+    Refused(String),
     /// The call failed.
     #[error("the agent failed ({}): {}", .0.code(), .0.message())]
     Failed(Status),
@@ -55,6 +64,19 @@ impl AgentClient {
     ///
     /// [`AgentClientError::Connect`], with what to do.
     pub async fn connect(socket: &Path) -> Result<Self, AgentClientError> {
+        Self::connect_for(socket, DEADLINE).await
+    }
+
+    /// The same, for calls by which the node leaves its mesh or joins again: they are for root and the agent's own user.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentClientError::Connect`], with what to do.
+    pub async fn connect_to_change(socket: &Path) -> Result<Self, AgentClientError> {
+        Self::connect_for(socket, LEAVE_DEADLINE).await
+    }
+
+    async fn connect_for(socket: &Path, longest: Duration) -> Result<Self, AgentClientError> {
         let failed = |reason: io::Error| AgentClientError::Connect {
             path: socket.to_owned(),
             hint: hint(&reason),
@@ -68,7 +90,7 @@ impl AgentClient {
         // The name is for the protocol's header; nobody looks it up.
         let endpoint = transport::Endpoint::from_static("http://agent")
             .connect_timeout(DEADLINE)
-            .timeout(DEADLINE);
+            .timeout(longest);
         let channel = going_on(first, socket, endpoint)
             .await
             .map_err(|error| failed(io::Error::other(error)))?;
@@ -84,15 +106,44 @@ impl AgentClient {
     /// [`AgentClientError`].
     pub async fn status(&mut self) -> Result<AgentStatus, AgentClientError> {
         let answer = self.agent.get_status(AgentStatusRequest {}).await;
+        let answer = answer.map(tonic::Response::into_inner);
+        answer.map_err(|status| failed(status, DEADLINE))
+    }
+
+    /// Has the node leave its mesh for good. Repeating it is success.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentClientError::Refused`] if it cannot leave, or whoever asks may not say so.
+    pub async fn leave(&mut self) -> Result<LeaveResponse, AgentClientError> {
+        let answer = self.agent.leave(LeaveRequest {}).await;
+        let answer = answer.map(tonic::Response::into_inner);
+        answer.map_err(|status| failed(status, LEAVE_DEADLINE))
+    }
+
+    /// Has a host that has left join again. One that has not left is success.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::leave`].
+    pub async fn join_again(&mut self) -> Result<(), AgentClientError> {
+        let answer = self.agent.join_again(JoinAgainRequest {}).await;
         answer
-            .map(tonic::Response::into_inner)
-            .map_err(|status| match status.code() {
-                // What the deadline of the connection makes of a call.
-                Code::Cancelled if status.message().contains("Timeout expired") => {
-                    AgentClientError::Silent(DEADLINE)
-                }
-                _ => AgentClientError::Failed(status),
-            })
+            .map(drop)
+            .map_err(|status| failed(status, LEAVE_DEADLINE))
+    }
+}
+
+fn failed(status: Status, deadline: Duration) -> AgentClientError {
+    match status.code() {
+        // What the deadline of the connection makes of a call.
+        Code::Cancelled if status.message().contains("Timeout expired") => {
+            AgentClientError::Silent(deadline)
+        }
+        Code::FailedPrecondition | Code::PermissionDenied => {
+            AgentClientError::Refused(status.message().to_owned())
+        }
+        _ => AgentClientError::Failed(status),
     }
 }
 

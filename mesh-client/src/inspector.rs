@@ -3,9 +3,10 @@
 use std::{io, net::SocketAddr, path::Path};
 
 use mesh_proto::mesh::{
-    GetStatusRequest, GetStatusResponse, ListAddressesRequest, ListAddressesResponse,
-    ListPeersRequest, ListPeersResponse, ListRoutesRequest, WantedRoute,
-    mesh_dataplane_client::MeshDataplaneClient, mesh_inspect_client::MeshInspectClient,
+    CheckFirewallRequest, CheckFirewallResponse, GetStatusRequest, GetStatusResponse,
+    ListAddressesRequest, ListAddressesResponse, ListPeersRequest, ListPeersResponse,
+    ListRoutesRequest, WantedRoute, mesh_dataplane_client::MeshDataplaneClient,
+    mesh_inspect_client::MeshInspectClient,
 };
 use tonic::transport::{self, Channel};
 
@@ -94,6 +95,16 @@ impl Inspector {
     pub async fn addresses(&mut self) -> Result<ListAddressesResponse, ClientError> {
         let all = ListAddressesRequest::default();
         Ok(self.dataplane.list_addresses(all).await?.into_inner())
+    }
+
+    /// The packet filter: what is wanted, and what the kernel has at this moment.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::status`].
+    pub async fn firewall(&mut self) -> Result<CheckFirewallResponse, ClientError> {
+        let answer = self.inspect.check_firewall(CheckFirewallRequest {}).await?;
+        Ok(answer.into_inner())
     }
 
     /// The routes that are wanted, by destination.

@@ -29,6 +29,7 @@ mod agent;
 mod client;
 mod inside;
 mod inspector;
+mod maintenance;
 mod pinging;
 mod seen;
 
@@ -36,6 +37,7 @@ pub use agent::{AgentClient, AgentClientError, DEFAULT_AGENT_SOCKET};
 pub use client::{Attached, Client, ClientError, DEFAULT_SOCKET, HandedOver, inspect};
 pub use inside::{InsideError, configure};
 pub use inspector::Inspector;
+pub use maintenance::Maintenance;
 pub use mesh_proto::mesh;
 pub use pinging::{Pinger, Pings};
 pub use seen::{Seen, SeenInterface, SeenRoute, look};

@@ -43,6 +43,11 @@ pub(crate) async fn status(network: &Network) -> Result<(), Failure> {
         network: network.name.clone(),
     };
     let addresses = client.addresses(request).await.map_err(down)?;
+    if addresses.drained_since.is_some() {
+        return Err(unavailable(
+            "this node is drained, and takes no new containers (meshctl drain --undo)".to_owned(),
+        ));
+    }
     if addresses.leased >= addresses.capacity {
         return Err(unavailable(format!(
             "all {} addresses of {} are leased: see who has them with meshctl addresses",

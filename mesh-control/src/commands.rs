@@ -1,27 +1,22 @@
 //! What the command line can do beside serving. Each asks the control plane that serves on this host, over its admin
 //! socket, but for what has to be done before it starts.
 
-use anyhow::bail;
 use clap::Subcommand;
+use mesh_admin::Door;
+use mesh_admin::nodes::Node;
+use mesh_admin::tokens::Token;
 
-use crate::admin::Admin;
 use crate::options::Options;
 
 mod audit;
 mod authority;
-mod nodes;
 mod operators;
-mod output;
 mod secure;
-mod table;
-mod tokens;
 
 use audit::Audit;
 use authority::Ca;
-use nodes::Node;
 use operators::Operator;
 use secure::Secure;
-use tokens::Token;
 
 /// See the module.
 #[derive(Debug, Clone, Subcommand)]
@@ -56,23 +51,15 @@ impl Command {
     ///
     /// Why not, in words for the operator.
     pub async fn run(self, options: &Options) -> anyhow::Result<()> {
-        let admin = Admin::at(options.admin_socket());
+        let door = Door::at(options.admin_socket());
         match self {
-            Self::Token(token) => token.run(&admin).await,
-            Self::Operator(operator) => operator.run(&admin).await,
-            Self::Node(node) => node.run(&admin).await,
-            Self::Ca(ca) => ca.run(&admin, &options.state_dir()).await,
-            Self::Secure(secure) => secure.run(&admin).await,
-            Self::Security => secure::show(&admin.get("/api/security").await?),
-            Self::Audit(audit) => audit.run(&admin).await,
+            Self::Token(token) => token.run(&door).await,
+            Self::Operator(operator) => operator.run(&door).await,
+            Self::Node(node) => node.run(&door, "quilt-mesh-control").await,
+            Self::Ca(ca) => ca.run(&door, &options.state_dir()).await,
+            Self::Secure(secure) => secure.run(&door).await,
+            Self::Security => secure::show(&door.get("/api/security").await?),
+            Self::Audit(audit) => audit.run(&door).await,
         }
     }
-}
-
-/// An id, as it stands in a path.
-fn segment(id: &str) -> anyhow::Result<&str> {
-    if !mesh_credentials::name::is_id(id) {
-        bail!("{id:?} is no id: letters, digits and - alone");
-    }
-    Ok(id)
 }

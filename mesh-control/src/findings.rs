@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use mesh_problems::Finding;
-use mesh_rest::findings::{ClusterFindings, NodeFindings};
+use mesh_rest::findings::{ClusterFindings, NodeFindings, NodeVersion};
 use mesh_rest::heartbeat::DataPlane;
 use mesh_rest::node_id::NodeId;
 
@@ -43,6 +43,15 @@ impl Registry {
             insecure: insecure.as_deref(),
             subnets,
         });
+        let versions = shown.iter().filter_map(|shown| {
+            let node_id = &shown.node.node_id;
+            let (_, told) = told.get(node_id)?;
+            Some(NodeVersion {
+                node_id: Cow::Owned(node_id.clone()),
+                version: Cow::Owned(told.version.clone()),
+            })
+        });
+        let versions = versions.collect();
         let mut reporting = Vec::new();
         for shown in &shown {
             let reported = told.remove(&shown.node.node_id);
@@ -64,6 +73,7 @@ impl Registry {
             findings: self.dated(found),
             nodes: reporting,
             nodes_left_out,
+            versions,
         })
     }
 

@@ -20,10 +20,9 @@
 //! [`measured`] is what Prometheus reads of it.
 //!
 //! [`registry`] holds one of each and is what [`api`] talks to; [`daemon`] is the process, [`options`] its
-//! command line, [`commands`] what it can be told beside serving, over the socket that [`admin`] asks.
+//! command line, [`commands`] what it can be told beside serving, over the admin socket ([`mesh_admin`]).
 
 pub mod access;
-pub mod admin;
 pub mod api;
 mod checks;
 pub mod cluster;
@@ -31,7 +30,6 @@ pub mod commands;
 pub mod copy;
 pub mod credentials;
 pub mod daemon;
-pub mod duration_text;
 mod findings;
 mod heap;
 pub mod http;

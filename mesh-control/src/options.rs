@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser};
 use ipnet::Ipv4Net;
+use mesh_admin::duration_text;
 use mesh_credentials::tls_files::TlsFiles;
 use mesh_metrics::MetricsOptions;
 use mesh_rest::overlay::{LARGEST_VNI, Overlay};
@@ -16,7 +17,6 @@ use tracing_subscriber::EnvFilter;
 use crate::cluster::settings::Settings;
 use crate::cluster::subnet_plan::parse_cidr;
 use crate::commands::Command;
-use crate::duration_text;
 
 /// Where the database is unless told otherwise; the only directory that is created when missing.
 pub const DEFAULT_DB_PATH: &str = "/var/lib/quilt-mesh/control.db";

@@ -36,7 +36,8 @@ pub(crate) async fn list(client: &mut Client, options: Addresses) -> anyhow::Res
     }
 }
 
-fn owner(lease: &AddressLease) -> String {
+/// Whose it is: `engine/network/container/interface`.
+pub(crate) fn owner(lease: &AddressLease) -> String {
     let owner = lease.owner.clone().unwrap_or_default();
     [
         owner.engine,

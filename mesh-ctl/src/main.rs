@@ -6,13 +6,19 @@ mod bugreport;
 mod capture;
 mod check;
 mod control;
+mod control_door;
 mod doctor;
+mod drain;
 mod endpoints;
 mod explain;
 mod findings;
+mod firewall;
 mod generated;
+mod leave;
 mod moment;
 mod monitor;
+mod node;
+mod nodes;
 mod options;
 mod output;
 mod peer_named;
@@ -22,6 +28,7 @@ mod place;
 mod port;
 mod routes;
 mod status;
+mod token;
 mod top;
 mod trace;
 
@@ -88,6 +95,12 @@ fn run(options: Options) -> anyhow::Result<Verdict> {
             Command::Peers(options) => return peers::run(place, &options).await,
             Command::Endpoints(options) => return endpoints::run(place, &options).await,
             Command::Routes(options) => return routes::run(place, &options).await,
+            Command::Firewall(options) => return firewall::run(place, &options).await,
+            Command::Nodes(options) => return nodes::run(place, &options).await,
+            Command::Node(options) => node::run(place, options).await?,
+            Command::Drain(options) => drain::run(place, &options).await?,
+            Command::Leave(options) => leave::run(place, &options).await?,
+            Command::Token(options) => token::run(place, options).await?,
             Command::Trace(trace) => return trace::trace(&place.socket, trace).await,
             // It has a connection of its own.
             Command::Ping(ping) => return ping::ping(&place.socket, ping).await,

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use mesh_client::mesh::Owner;
 
 use crate::{
-    bugreport, capture::Capture, check, doctor, endpoints, explain, generated, monitor::Monitor,
-    peers, ping::Ping, place::Place, port::Port, routes, status, top, trace::Trace,
+    bugreport, capture::Capture, check, doctor, drain, endpoints, explain, firewall, generated,
+    leave, monitor::Monitor, node, nodes, peers, ping::Ping, place::Place, port::Port, routes,
+    status, token, top, trace::Trace,
 };
 
 /// Looks into a node of the mesh, and attaches containers to it.
@@ -55,6 +56,18 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Asks a peer or an address of the overlay: which path answers how fast, and what does not come through.
     Ping(Ping),
+    /// The nodes of the cluster, and whether they are fine, as the control plane sees them.
+    Nodes(nodes::Options),
+    /// What nodes are known by, and those that shall be nodes no more.
+    Node(node::Options),
+    /// Join tokens: what lets hosts join.
+    Token(token::Options),
+    /// Has this node take no new containers, and lists what is still here. Repeating it is success.
+    Drain(drain::Options),
+    /// Takes this node off its mesh for good, unless containers are still here.
+    Leave(leave::Options),
+    /// The packet filter: whether what guards stands as it should, and who else decides at the same places.
+    Firewall(firewall::Options),
     /// Whether nodes reach each other, by every path: 0 all do, 1 not, 2 it cannot be told.
     Check(check::Options),
     /// Collects what somebody elsewhere needs to see to help, as a tar, and lists what is in it.
@@ -76,7 +89,9 @@ impl Command {
             | Self::Routes(_)
             | Self::Ping(_)
             | Self::Check(_)
-            | Self::Trace(_) => true,
+            | Self::Trace(_)
+            | Self::Nodes(_)
+            | Self::Firewall(_) => true,
             Self::Explain(_)
             | Self::Top(_)
             | Self::Bugreport(_)
@@ -87,7 +102,11 @@ impl Command {
             | Self::Attach(_)
             | Self::Detach(_)
             | Self::Addresses(_)
-            | Self::Release(_) => false,
+            | Self::Release(_)
+            | Self::Node(_)
+            | Self::Drain(_)
+            | Self::Leave(_)
+            | Self::Token(_) => false,
         }
     }
 }

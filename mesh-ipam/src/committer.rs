@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) occupied: Mutex<Option<BTreeMap<Ipv4Addr, String>>>,
     /// How many changes were committed.
     pub(crate) changes: watch::Sender<u64>,
+    /// Since when nothing new is leased, in seconds since 1970.
+    pub(crate) drained: Mutex<Option<u64>>,
 }
 
 /// What is on the disk.
@@ -43,6 +45,7 @@ impl Shared {
             committed: RwLock::new(committed),
             occupied: Mutex::new(None),
             changes: watch::Sender::new(0),
+            drained: Mutex::new(None),
         }
     }
 

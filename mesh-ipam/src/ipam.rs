@@ -5,7 +5,7 @@ use std::{
     io,
     net::Ipv4Addr,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
 
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     DiskError, Done, Endpoint, Granted, Lease, OpenError, Owner, Pool, Refusal, Request, Usage,
     committer::{Call, Committer, Message, QUEUE, Shared},
+    drain::Mark,
     journal::{self, Journal},
     subnet,
 };
@@ -55,6 +56,8 @@ struct Handle {
     queue: Option<mpsc::Sender<Message>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
+    /// By what the next life knows that nothing new is leased; `None`: it has no directory.
+    mark: Option<Mark>,
 }
 
 impl Ipam {
@@ -70,7 +73,7 @@ impl Ipam {
     /// The directory or the file cannot be used.
     pub fn open(directory: &Path, life: &str) -> Result<Self, OpenError> {
         let (journal, pool) = journal::open(directory, life)?;
-        Self::start(journal, pool)
+        Self::start_in(directory, journal, pool)
     }
 
     /// Opens the registry in `directory` to read it, because it cannot be opened to write for this reason: what
@@ -86,11 +89,29 @@ impl Ipam {
             path: directory.to_owned(),
             source,
         })?;
-        Self::start(journal, pool)
+        Self::start_in(directory, journal, pool)
+    }
+
+    fn start_in(directory: &Path, journal: Journal, mut pool: Pool) -> Result<Self, OpenError> {
+        let mark = Mark::in_directory(directory);
+        let drained = mark.read().map_err(|source| OpenError::File {
+            action: "look for the mark of a drained node in",
+            path: directory.to_owned(),
+            source,
+        })?;
+        pool.set_drained(drained.is_some());
+        let started = Self::begin(journal, pool, Some(mark))?;
+        started.note_drained(drained);
+        Ok(started)
     }
 
     /// Starts the thread of a journal that tells of `pool`.
+    #[cfg(test)]
     pub(crate) fn start(journal: Journal, pool: Pool) -> Result<Self, OpenError> {
+        Self::begin(journal, pool, None)
+    }
+
+    fn begin(journal: Journal, pool: Pool, mark: Option<Mark>) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new(&pool));
         let committer = Committer {
             pool,
@@ -106,6 +127,7 @@ impl Ipam {
             queue: Some(queue),
             thread: Mutex::new(Some(thread)),
             shared,
+            mark,
         })))
     }
 
@@ -123,7 +145,7 @@ impl Ipam {
     ///
     /// # Errors
     ///
-    /// As [`Pool::allocate`], and those of the disk.
+    /// As [`Pool::allocate`], and those of the disk. A node that is drained ([`Self::set_drained`]) gets nothing new.
     pub async fn allocate(&self, request: Request) -> Result<Granted, IpamError> {
         self.call(move |pool, now| pool.allocate(&request, now))
             .await
@@ -158,6 +180,46 @@ impl Ipam {
         let owner = owner.clone();
         self.call(move |pool, _| pool.set_endpoint(&owner, endpoint.clone()))
             .await
+    }
+
+    /// Has it lease nothing new, or again, also in its next life: that is on the disk when this returns. Who has something
+    /// keeps it, and may give it back. Repeating it is a success. Since when nothing new is leased, in seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk; it is as it was then.
+    pub async fn set_drained(&self, drained: bool) -> Result<Option<u64>, IpamError> {
+        let ipam = Arc::clone(&self.0.shared);
+        let mark = self.0.mark.clone();
+        // On the thread that leases: whoever asks afterwards is answered by it.
+        let set = self.call(move |pool, now| {
+            let before = *lock(&ipam.drained);
+            let set = match (&mark, drained, before) {
+                (_, true, Some(since)) => Ok(Some(since)),
+                (Some(mark), true, None) => mark.make(now).map(|()| Some(now)),
+                (Some(mark), false, _) => mark.remove().map(|()| None),
+                (None, true, None) => Ok(Some(now)),
+                (None, false, _) => Ok(None),
+            };
+            if let Ok(since) = &set {
+                pool.set_drained(drained);
+                *lock(&ipam.drained) = *since;
+            }
+            Ok(Done {
+                answer: set,
+                applied: None,
+            })
+        });
+        Ok(set.await??)
+    }
+
+    /// Since when nothing new is leased, in seconds since 1970; `None`: something is.
+    pub fn drained(&self) -> Option<u64> {
+        *lock(&self.0.shared.drained)
+    }
+
+    fn note_drained(&self, since: Option<u64>) {
+        *lock(&self.0.shared.drained) = since;
     }
 
     /// Says which addresses are in use without a lease, with the names of their ports, instead of
@@ -227,6 +289,11 @@ impl Ipam {
             .map_err(|_| IpamError::Closed)?;
         answer.await.unwrap_or(Err(IpamError::Closed))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nobody panics while holding it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Ipam {

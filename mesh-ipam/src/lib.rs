@@ -27,6 +27,7 @@
 //! ```
 
 mod committer;
+mod drain;
 mod endpoint;
 mod ipam;
 mod journal;

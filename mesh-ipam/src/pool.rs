@@ -64,6 +64,8 @@ pub struct Pool {
     ports: Ports,
     /// Addresses in use without a lease, with the names of their ports.
     occupied: BTreeMap<Ipv4Addr, String>,
+    /// Whether nobody gets anything new.
+    drained: bool,
 }
 
 impl Pool {
@@ -94,11 +96,16 @@ impl Pool {
         }
     }
 
+    /// Has it lease nothing new, or again. Who has something keeps it, and may give it back.
+    pub fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
+    }
+
     /// Leases an address, or confirms the one that the owner holds. `now` is in seconds since 1970.
     ///
     /// # Errors
     ///
-    /// Any [`Refusal`] that concerns subnets, addresses, names or ports.
+    /// [`Refusal::Drained`] for what is new in a pool that is, and any [`Refusal`] that concerns subnets, addresses, names or ports.
     pub fn allocate(&mut self, request: &Request, now: u64) -> Result<Done<Granted>, Refusal> {
         request.named.check()?;
         if let Some(named) = &request.namespace
@@ -107,6 +114,10 @@ impl Pool {
             return Err(Refusal::Namespace(named.path.clone()));
         }
         let held = self.leases.of(&request.owner).cloned();
+        let has_endpoint = held.as_ref().is_some_and(|held| held.endpoint.is_some());
+        if self.drained && (held.is_none() || request.endpoint.is_some() && !has_endpoint) {
+            return Err(Refusal::Drained);
+        }
         let mut lease = match (&held, request.wished) {
             (Some(held), Some(given)) if held.address != given => {
                 return Err(Refusal::HoldsAnother {

@@ -15,6 +15,12 @@ pub enum Refusal {
          ask again then"
     )]
     NoSubnet,
+    /// The node takes no new containers.
+    #[error(
+        "this node is drained, and takes no new containers: start them on another node, or let it take some again here \
+         (meshctl drain --undo)"
+    )]
+    Drained,
     /// Not a subnet that a pool has.
     #[error("{0} is no node's subnet: it is a /16 to /30, and has no host bits")]
     Subnet(Ipv4Net),

@@ -27,6 +27,7 @@ pub mod cluster;
 pub mod dataplane;
 pub mod host;
 pub mod local;
+pub mod maintenance;
 pub mod metrics;
 pub mod path;
 
@@ -85,6 +86,11 @@ pub static CHAPTERS: &[Chapter] = &[
         about: "`meshctl doctor` finds these when it is run, by looking at what the host has beside the mesh. It tells what the \
             daemons find as well.",
         kinds: host::ALL,
+    },
+    Chapter {
+        title: "Maintenance",
+        about: "An operator has said these; runtime and agent tell them for as long as they hold.",
+        kinds: maintenance::ALL,
     },
 ];
 

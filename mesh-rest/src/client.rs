@@ -304,6 +304,37 @@ impl Client {
         self.of_subnets("unreserve", unreserve).done().await
     }
 
+    /// What is answered to a request as it is, status and body, be it success or not: for who goes by other doors as
+    /// well. `path` begins with `/`, and may have a query; `body` is JSON.
+    ///
+    /// # Errors
+    /// [`CallError`], other than [`CallError::Status`], [`CallError::UnknownNode`] and [`CallError::Copy`].
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<(u16, Vec<u8>), CallError> {
+        let url = self.url_of(path);
+        let call = self.call(method, url);
+        match body {
+            Some(body) => call.with_json(body).status_and_body().await,
+            None => call.status_and_body().await,
+        }
+    }
+
+    /// Where a path is that begins with `/`, and may have a query.
+    fn url_of(&self, path: &str) -> Url {
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let mut url = self.url(&segments);
+        url.set_query(query);
+        url
+    }
+
     async fn about_node(
         &self,
         node_id: &str,
@@ -353,6 +384,14 @@ mod tests {
             let call = client(base).url(&["api", "nodes"]);
             assert_eq!(call.as_str(), "http://c/mesh/api/nodes");
         }
+    }
+
+    #[test]
+    fn a_path_that_is_asked_as_it_is_keeps_its_query() {
+        let url = client("http://c/mesh").url_of("/api/audit?most=3");
+        assert_eq!(url.as_str(), "http://c/mesh/api/audit?most=3");
+        let url = client("http://c").url_of("/api/nodes");
+        assert_eq!(url.as_str(), "http://c/api/nodes");
     }
 
     #[test]

@@ -18,6 +18,22 @@ pub struct ClusterFindings<'a> {
     pub nodes: Vec<NodeFindings<'a>>,
     /// How many more nodes report something than there is room for here.
     pub nodes_left_out: usize,
+    /// What version each node's runtime has, as it told last, ordered by subnet; without those that did not tell.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<NodeVersion<'_>>, required))]
+    #[serde(default)]
+    pub versions: Vec<NodeVersion<'a>>,
+}
+
+/// What a node runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NodeVersion<'a> {
+    /// The node's id.
+    #[cfg_attr(feature = "openapi", schema(value_type = NodeId))]
+    pub node_id: Cow<'a, NodeId>,
+    /// The version of its runtime.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "0.1.0"))]
+    pub version: Cow<'a, str>,
 }
 
 /// What a node reports.

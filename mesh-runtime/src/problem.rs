@@ -12,6 +12,7 @@ use mesh_problems::{
         NO_GUARD_PROGRAMS, NO_GUARD_RULES, NO_HOST_ADDRESS, NO_ROUTE_TO_PEERS, POLICY_RULE,
         SMALL_MTU, STATE_NOT_KEPT, UNDERLAY_NOT_ETHERNET, VXLAN_SWALLOWED, VXLAN_TAKEN,
     },
+    catalog::maintenance::NODE_DRAINED,
     catalog::path::NO_PROBE_ENDPOINT,
 };
 
@@ -95,6 +96,8 @@ pub(crate) enum Problem {
     Swallowed { peers: Vec<Ipv4Addr>, port: u16 },
     /// Nothing of this node's answers probes.
     NoProbeEndpoint(String),
+    /// An operator has said that the node takes no new containers.
+    Drained,
     /// No eBPF program guards.
     Unguarded(String),
     /// The fast path refused its state.
@@ -230,6 +233,7 @@ impl Problem {
                 format!("this node has no endpoint for probes ({reason})"),
             )
             .remedied_by("free the address or the name, and it is made by itself"),
+            Self::Drained => Told::new(&NODE_DRAINED, "an operator has said so (meshctl drain)"),
             Self::Unguarded(reason) => Told::new(
                 &NO_GUARD_PROGRAMS,
                 format!("no eBPF program guards what containers send ({reason})"),

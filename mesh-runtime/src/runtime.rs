@@ -10,7 +10,10 @@ use std::{
 
 use mesh_ipam::Ipam;
 use mesh_proto::{
-    mesh::{mesh_dataplane_server::MeshDataplaneServer, mesh_inspect_server::MeshInspectServer},
+    mesh::{
+        mesh_dataplane_server::MeshDataplaneServer, mesh_inspect_server::MeshInspectServer,
+        mesh_maintenance_server::MeshMaintenanceServer,
+    },
     quilt::quilt_runtime_server::QuiltRuntimeServer,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +25,7 @@ use crate::{
         command::{Command, Commands},
         dataplane::DataplaneService,
         inspect::InspectService,
+        maintenance::MaintenanceService,
         quilt::QuiltService,
         tcp_address::TcpAddress,
     },
@@ -214,6 +218,14 @@ impl MeshRuntime {
     pub fn inspect(&self) -> MeshInspectServer<InspectService> {
         let looking = self.looking.clone();
         MeshInspectServer::new(InspectService::new(self.commands.clone(), looking))
+    }
+
+    /// The service `mesh.MeshMaintenance`: it decides what becomes of this host's containers. Serve it where
+    /// [`local_dataplane`](Self::local_dataplane) is served.
+    pub fn maintenance(&self) -> MeshMaintenanceServer<MaintenanceService> {
+        let addresses = self.addresses().cloned().map_err(str::to_owned);
+        MeshMaintenanceServer::new(MaintenanceService::new(addresses, self.commands.clone()))
+            .max_decoding_message_size(QUILT_MESSAGE_LIMIT)
     }
 
     /// Ends the calls of [`inspect`](Self::inspect) that go on until their caller ends: whoever waits for calls that are

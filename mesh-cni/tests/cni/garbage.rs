@@ -1,6 +1,9 @@
 //! GC and STATUS.
 
-use mesh_client::mesh::{AllocateAddressRequest, Owner};
+use mesh_client::{
+    Maintenance,
+    mesh::{AllocateAddressRequest, Owner},
+};
 use mesh_testbed::{CniAttachment, Daemon, DaemonOptions, Host, Signal, Testbed, wait_until};
 use serde_json::Value;
 
@@ -101,6 +104,22 @@ async fn the_status_is_that_of_a_node_that_can_serve() {
     status("subnet").await;
     needed(testbed.control().start(&DaemonOptions::new()).await);
     needed(host.start_agent(&DaemonOptions::new()).await);
+    engine.status(&list).await.unwrap();
+
+    // Drained: what is new goes elsewhere, and what is here stays.
+    let here = added(host, &list, "here", "here").await;
+    let mut maintenance = Maintenance::connect(&host.runtime_socket()).await.unwrap();
+    maintenance.drain(Some(true)).await.unwrap();
+    status("drained").await;
+    let late = namespace("late").await;
+    let refused = failure(engine.add(&list, &CniAttachment::new("late", &late)).await);
+    assert_says(&refused, 11, &["drained", "meshctl drain --undo"]);
+    assert_eq!(links(&late), ["lo"]);
+    let attachment = CniAttachment::new("here", &here);
+    engine.check(&list, &attachment).await.unwrap();
+    engine.del(&list, &attachment).await.unwrap();
+    assert_eq!(links(&here), ["lo"]);
+    maintenance.drain(Some(false)).await.unwrap();
     engine.status(&list).await.unwrap();
 
     let mut runtime = client(host).await;

@@ -6,9 +6,9 @@ use clap::Args;
 use mesh_rest::audit::AuditList;
 use mesh_rest::node_credential::{NodeCredentialEntry, NodeCredentialList};
 
-use super::output::print_line;
-use super::table::{self, Table};
-use crate::admin::Admin;
+use mesh_admin::Door;
+use mesh_admin::output::print_line;
+use mesh_admin::table::{self, Table};
 
 /// `audit`.
 #[derive(Debug, Clone, Args)]
@@ -22,7 +22,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    pub(super) async fn run(self, admin: &Admin) -> anyhow::Result<()> {
+    pub(super) async fn run(self, admin: &Door) -> anyhow::Result<()> {
         let path = format!("/api/audit?most={}", self.most);
         let list: AuditList = admin.get(&path).await?;
         if self.json {

@@ -14,11 +14,11 @@ use mesh_rest::join::{AuthorityKeys, AuthorityList, ImportAuthorities};
 use mesh_rest::security::{ChangeRotation, Rotated, Rotation};
 use serde_json::json;
 
-use super::output::{print_all, print_line};
-use super::table::{self, Table};
-use crate::admin::Admin;
 use crate::credentials::key_file;
 use crate::registry::unix_seconds;
+use mesh_admin::Door;
+use mesh_admin::output::{print_all, print_line};
+use mesh_admin::table::{self, Table};
 
 /// `ca`.
 #[derive(Debug, Clone, Subcommand)]
@@ -65,7 +65,7 @@ pub enum Step {
 }
 
 impl Ca {
-    pub(super) async fn run(self, admin: &Admin, directory: &Path) -> anyhow::Result<()> {
+    pub(super) async fn run(self, admin: &Door, directory: &Path) -> anyhow::Result<()> {
         match self {
             Self::Init => {
                 let file = &key_file::take_up(directory);
@@ -136,7 +136,7 @@ impl Ca {
     }
 }
 
-async fn export(admin: &Admin, directory: &Path, to: Option<&Path>) -> anyhow::Result<()> {
+async fn export(admin: &Door, directory: &Path, to: Option<&Path>) -> anyhow::Result<()> {
     // Also when nobody serves: it is a backup.
     let text = match admin.is_there() {
         true => admin.ask_for::<AuthorityKeys>("/api/ca/export").await?.keys,
@@ -166,7 +166,7 @@ async fn export(admin: &Admin, directory: &Path, to: Option<&Path>) -> anyhow::R
     Ok(())
 }
 
-async fn import(admin: &Admin, directory: &Path, from: &Path) -> anyhow::Result<()> {
+async fn import(admin: &Door, directory: &Path, from: &Path) -> anyhow::Result<()> {
     let text = match from.as_os_str() == "-" {
         true => {
             let mut text = String::new();
@@ -185,7 +185,7 @@ async fn import(admin: &Admin, directory: &Path, from: &Path) -> anyhow::Result<
     }
     if admin.is_there() {
         let keys = json!(ImportAuthorities { keys: text });
-        return admin.post_json("/api/ca/import", &keys).await;
+        return Ok(admin.post_json("/api/ca/import", &keys).await?);
     }
     let file = key_file::take_up(directory);
     if matches!(

@@ -6,11 +6,11 @@ use mesh_rest::operator::{CreateOperator, CreatedOperator, OperatorEntry, Operat
 use mesh_rest::security::Security;
 use serde_json::json;
 
-use super::output::print_line;
-use super::table::{Table, ago};
-use super::{secure, segment};
-use crate::admin::Admin;
 use crate::registry::unix_seconds;
+use mesh_admin::Door;
+use mesh_admin::output::print_line;
+use mesh_admin::table::{Table, ago};
+use mesh_admin::{effect, segment};
 
 /// `operator`.
 #[derive(Debug, Clone, Subcommand)]
@@ -46,7 +46,7 @@ pub enum RoleArg {
 }
 
 impl Operator {
-    pub(super) async fn run(self, admin: &Admin) -> anyhow::Result<()> {
+    pub(super) async fn run(self, admin: &Door) -> anyhow::Result<()> {
         match self {
             Self::Create { name, role, force } => {
                 let before: Security = admin.get("/api/security").await?;
@@ -57,7 +57,7 @@ impl Operator {
                 let create = json!(CreateOperator { name, role, force });
                 let created: CreatedOperator = admin.post("/api/operators", &create).await?;
                 print_line(&created.token)?;
-                secure::say_effect(&before);
+                effect::say_effect(&before);
                 Ok(())
             }
             Self::List => {
@@ -88,7 +88,7 @@ impl Operator {
                     return Ok(());
                 }
                 let path = format!("/api/operators/{}/revoke", segment(&found.id)?);
-                admin.post_nothing(&path).await
+                Ok(admin.post_nothing(&path).await?)
             }
         }
     }

@@ -4,8 +4,9 @@ use clap::Args;
 use mesh_rest::security::{ChangeStage, Security, Stage};
 use serde_json::json;
 
-use super::output::print_line;
-use crate::admin::Admin;
+use mesh_admin::Door;
+use mesh_admin::effect::{say, without};
+use mesh_admin::output::print_line;
 
 /// `secure`.
 #[derive(Debug, Clone, Args)]
@@ -22,7 +23,7 @@ pub struct Secure {
 }
 
 impl Secure {
-    pub(super) async fn run(self, admin: &Admin) -> anyhow::Result<()> {
+    pub(super) async fn run(self, admin: &Door) -> anyhow::Result<()> {
         let stage = match (self.finish, self.undo) {
             (true, _) => Stage::Secured,
             (false, true) => Stage::Open,
@@ -75,40 +76,6 @@ pub(super) fn show(security: &Security) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a credential that was made changes, given how it was before, and said beside it.
-pub(super) fn say_effect(before: &Security) {
-    say(credential_effect(before));
-}
-
-fn say(effect: Option<String>) {
-    if let Some(effect) = effect {
-        eprintln!("{effect}");
-    }
-}
-
-/// For nodes without credentials, and for this host.
-fn credential_effect(before: &Security) -> Option<String> {
-    let who = without(before);
-    match (before.stage, who) {
-        (Stage::Secured, _) if before.has_credentials => None,
-        (Stage::Secured, None) => Some(
-            "from now on nobody is let in without credentials, also not processes of this host over plain HTTP".to_owned(),
-        ),
-        (Stage::Secured, Some(who)) => Some(format!(
-            "from now on nobody is let in without credentials. Shut out until they join (their agent's --join): {who}"
-        )),
-        (Stage::Open, Some(who)) => {
-            Some(format!(
-                "goes on without credentials as before, also after quilt-mesh-control secure and until secure --finish: {who}"
-            ))
-        }
-        (Stage::Moving, Some(who)) => Some(format!(
-            "goes on without credentials as before, until quilt-mesh-control secure --finish: {who}"
-        )),
-        (Stage::Open | Stage::Moving, None) => None,
-    }
-}
-
 /// What another stage changes for nodes without credentials that are up.
 fn stage_effect(before: &Security, to: Stage) -> Option<String> {
     if before.stage == to {
@@ -139,19 +106,6 @@ fn stage_effect(before: &Security, to: Stage) -> Option<String> {
     })
 }
 
-/// The nodes that are up without credentials, at most five by name; `None`: there are none.
-fn without(security: &Security) -> Option<String> {
-    const MOST: usize = 5;
-    let count = security.nodes_up_without_credentials_count;
-    let names = &security.nodes_up_without_credentials;
-    let shown = names[..names.len().min(MOST)].join(", ");
-    match usize::try_from(count).unwrap_or(usize::MAX) {
-        0 => None,
-        count if count > MOST => Some(format!("{shown} and {} more", count - MOST)),
-        _ => Some(shown),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,20 +126,6 @@ mod tests {
             nodes_up_without_credentials: up,
             nodes_up_without_credentials_count: count,
         }
-    }
-
-    #[test]
-    fn who_makes_a_credential_is_told_whom_it_shuts_out_and_who_goes_on() {
-        let said = |stage, has, names: &[&str]| credential_effect(&before(stage, has, names));
-        let six = ["a", "b", "c", "d", "e", "f"];
-        let shut_out = said(Stage::Secured, false, &six).unwrap();
-        assert!(shut_out.contains("a, b, c, d, e and 1 more"), "{shut_out}");
-        let host = said(Stage::Secured, false, &[]).unwrap();
-        assert!(host.contains("processes of this host"), "{host}");
-        let on = said(Stage::Moving, true, &["a"]).unwrap();
-        assert!(on.contains("secure --finish: a"), "{on}");
-        assert_eq!(said(Stage::Secured, true, &six), None);
-        assert_eq!(said(Stage::Open, false, &[]), None);
     }
 
     #[test]

@@ -35,6 +35,13 @@ async fn what_a_node_reports_is_told_with_its_name_until_it_is_gone() {
     assert_eq!(report(&api, &alpha, &bad).await.status, 200);
     let told = findings(&api).await;
     assert_eq!(codes(&told), before);
+    let [version] = &told.versions[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(
+        (version.node_id.as_str(), &*version.version),
+        (alpha.as_str(), "0.1.0")
+    );
     let [reporting] = &told.nodes[..] else {
         panic!("{told:?}");
     };

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use mesh_client::Maintenance;
 use serde_json::{Value, json};
 
 use crate::{
@@ -160,4 +161,31 @@ async fn ports_that_cannot_be_published_are_refused_and_nothing_is_left() {
     before.wait_again(host).await;
     docker.stop(host, &mut web).await.unwrap();
     assert!(leases(host).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_drained_node_no_container_starts_and_those_that_run_go_on_and_end() {
+    let testbed = mesh_of(1).await;
+    let host = &testbed.hosts()[0];
+    let driver = Driver::on(host).await;
+    let docker = driver.docker();
+    let network = docker.create_network().await.unwrap();
+    let mut web = network.container("web").await;
+    docker.run(host, &mut web).await.unwrap();
+    let socket = host.runtime_socket();
+    let mut maintenance = Maintenance::connect(&socket).await.unwrap();
+    maintenance.drain(Some(true)).await.unwrap();
+    // With the mark of a drained node.
+    let before = Remains::of(host).await;
+    let mut late = network.container("late").await;
+    let said = docker.run_or_undo(host, &mut late).await.unwrap_err();
+    assert!(said.0.contains("meshctl drain --undo"), "{said}");
+    before.wait_again(host).await;
+    five_of_five(&web.namespace, network.gateway).await;
+    docker.stop(host, &mut web).await.unwrap();
+    assert!(leases(host).await.is_empty());
+    maintenance.drain(Some(false)).await.unwrap();
+    let mut late = network.container("late").await;
+    docker.run(host, &mut late).await.unwrap();
+    docker.stop(host, &mut late).await.unwrap();
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_client::mesh::{AllocateAddressRequest, Owner};
+use mesh_client::{
+    Maintenance,
+    mesh::{AllocateAddressRequest, Owner},
+};
 use mesh_testbed::{Daemon, DaemonOptions, NetavarkContainer, Signal};
 use serde_json::json;
 
@@ -302,4 +305,27 @@ async fn a_container_whose_namespace_of_before_is_about_to_end_waits_for_its_end
     five_of_five(&after, "10.42.1.1".parse().unwrap()).await;
     engine.teardown(&web_is).await.unwrap();
     assert!(leases(host).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_drained_node_nothing_is_set_up_and_what_is_there_goes_on_and_is_torn_down() {
+    let testbed = mesh_of(1).await;
+    let host = &testbed.hosts()[0];
+    let made = network(host, "mesh").await;
+    let (web, late) = (namespace("web").await, namespace("late").await);
+    let web_is = NetavarkContainer::new("web", &web, &made);
+    let late_is = NetavarkContainer::new("late", &late, &made);
+    set_up(host, &web_is).await;
+    let socket = host.runtime_socket();
+    let mut maintenance = Maintenance::connect(&socket).await.unwrap();
+    maintenance.drain(Some(true)).await.unwrap();
+    let refused = engine(host).setup(&late_is).await;
+    assert_says(refused, &["drained", "meshctl drain --undo"]);
+    assert_eq!(links(&late), ["lo"]);
+    five_of_five(&web, "10.42.1.1".parse().unwrap()).await;
+    engine(host).teardown(&web_is).await.unwrap();
+    wait_leases(host, 0).await;
+    maintenance.drain(Some(false)).await.unwrap();
+    set_up(host, &late_is).await;
+    engine(host).teardown(&late_is).await.unwrap();
 }

@@ -7,10 +7,10 @@ kinds! {
         breaks "other nodes keep them while their packets arrive, and nobody knows how they fare; what is newly started there may not be \
                 reached",
         remedy "see on these hosts whether the agent runs and reaches the control plane (meshctl status there); remove those that are \
-                gone for good (POST /api/subnets/release)";
+                gone for good (meshctl node remove NAME)";
     NODES_STOPPED = "nodes-stopped", Notice, "Nodes were stopped",
         breaks "nothing else than what runs there; they keep their subnets",
-        remedy "start their agents, or remove those that do not come back (POST /api/subnets/release)";
+        remedy "start their agents, or remove those that do not come back (meshctl node remove NAME)";
     SUBNETS_OF_DEPARTED = "subnets-of-departed", Notice, "Nodes that left still have their subnets",
         breaks "these subnets are leased to nobody else",
         remedy "give them back (POST /api/subnets/release), or have that done by --release-after";

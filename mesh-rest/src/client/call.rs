@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header::CONTENT_TYPE};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{CallError, Notices, Tokens, error, notice};
@@ -74,6 +74,15 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// With a body that is JSON already.
+    pub(super) fn with_json(self, text: &str) -> Self {
+        let request = self.request.header(CONTENT_TYPE, "application/json");
+        Self {
+            request: request.body(text.to_owned()),
+            ..self
+        }
+    }
+
     /// Gives the answer this much longer, because it is told to wait.
     pub(super) fn waiting(self, wait: Duration) -> Self {
         let deadline = self.deadline + wait;
@@ -101,6 +110,19 @@ impl<'a> Call<'a> {
             call: name,
             reason: error.to_string(),
         })
+    }
+
+    /// Sends it; the answer's status, and its body.
+    pub(super) async fn status_and_body(self) -> Result<(u16, Vec<u8>), CallError> {
+        let (call, deadline) = (self.name, self.deadline);
+        let sent = self.request.send().await;
+        let response = sent.map_err(|error| failed(&call, deadline, &error))?;
+        let status = response.status().as_u16();
+        if let Some(notices) = self.notices {
+            notices.take(notice::of(&response));
+        }
+        let body = body(&call, deadline, response, ANSWER_LIMIT).await?;
+        Ok((status, body))
     }
 
     /// Sends it; success is all there is to know.

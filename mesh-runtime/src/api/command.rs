@@ -19,7 +19,10 @@ use crate::{
         ProbeStart,
         path::{Ground as PathGround, ask::FastCounts},
     },
-    reconcile::monitor::{Look, Looking},
+    reconcile::{
+        firewall_check::FirewallCheck,
+        monitor::{Look, Looking},
+    },
     trace::{Question, Trace},
     wanted::{endpoint_request::EndpointRequest, node_settings::NodeSettings, peer::Peer},
 };
@@ -126,11 +129,29 @@ pub(crate) enum Command {
         target: String,
         reply: oneshot::Sender<Result<Box<PathGround>, String>>,
     },
+    /// Looks at the packet filter.
+    CheckFirewall {
+        reply: oneshot::Sender<Result<FirewallCheck, Refusal>>,
+    },
+    /// Forgets the node's subnet and all peers.
+    Forget {
+        subnet: String,
+        reply: oneshot::Sender<Result<Forgotten, Refusal>>,
+    },
     /// What the programs have counted of a peer.
     FastCounts {
         peer: Ipv4Net,
         reply: oneshot::Sender<FastCounts>,
     },
+}
+
+/// What became of what was made for the mesh, when the node was none any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forgotten {
+    /// One line for each thing that was removed.
+    pub(crate) removed: Vec<String>,
+    /// One line for each thing that was left, with the reason.
+    pub(crate) kept: Vec<String>,
 }
 
 /// What a container's interface is made on.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use mesh_proto::mesh::{
-    ListRoutesRequest, ListRoutesResponse, MonitorRequest, PingRequest, ProbePathRequest,
-    ProbePathResponse, TraceRequest, TraceResponse, mesh_inspect_server::MeshInspect,
+    CheckFirewallRequest, CheckFirewallResponse, ListRoutesRequest, ListRoutesResponse,
+    MonitorRequest, PingRequest, ProbePathRequest, ProbePathResponse, TraceRequest, TraceResponse,
+    mesh_inspect_server::MeshInspect,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{
     ask::ask,
     command::{Command, Commands},
+    firewall,
     monitor::{self, MONITORS, Monitored},
     path::{self, PingStream, result_of, unknown},
     routes, trace,
@@ -86,6 +88,17 @@ impl MeshInspect for InspectService {
         let views = ask(&self.commands, |reply| Command::ListRoutes { reply }).await?;
         let routes = views.into_iter().map(routes::write).collect();
         Ok(Response::new(ListRoutesResponse { routes }))
+    }
+
+    async fn check_firewall(
+        &self,
+        _request: Request<CheckFirewallRequest>,
+    ) -> Result<Response<CheckFirewallResponse>, Status> {
+        let checked = ask(&self.commands, |reply| Command::CheckFirewall { reply }).await?;
+        match checked {
+            Ok(checked) => Ok(Response::new(firewall::write(checked))),
+            Err(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+        }
     }
 
     type PingStream = PingStream;

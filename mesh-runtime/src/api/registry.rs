@@ -154,6 +154,7 @@ impl Registry {
             leases: listed.collect(),
             cluster: self.cluster().to_string(),
             probe_address: text(shown.probe_address.map(|address| address.to_string())),
+            drained_since: self.ipam().drained(),
         }))
     }
 }

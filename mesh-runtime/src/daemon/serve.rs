@@ -105,6 +105,7 @@ pub(crate) async fn serve(options: &DaemonOptions) -> anyhow::Result<()> {
     let builder = Server::builder().layer(layer);
     let router = router(builder, mesh.local_dataplane(), &mesh, health)?;
     let router = router.add_service(mesh.inspect());
+    let router = router.add_service(mesh.maintenance());
     let stopped = stop.clone().cancelled_owned();
     servers.spawn(router.serve_with_incoming_shutdown(UnixListenerStream::new(callers), stopped));
     tracing::info!(name: "serving", %address, socket = %options.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");

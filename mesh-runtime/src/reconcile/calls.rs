@@ -91,6 +91,10 @@ impl Reconciler {
             Command::StartProbe { subnets, reply } => {
                 let _ = reply.send(self.start_probe(subnets));
             }
+            Command::CheckFirewall { reply } => self.check_firewall(reply),
+            Command::Forget { subnet, reply } => {
+                let _ = reply.send(self.forget(&subnet).await);
+            }
             Command::Trace { question, reply } => self.trace(question, reply),
             Command::Monitor { look, reply } => {
                 let _ = reply.send(self.begin_monitor(&look));

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use super::{Reconciler, tally::Repaired};
 use crate::{
     apply::firewall::{Counters, NftError, Outcome, Wanted, Writer, listen},
-    desired::firewall::Ruleset,
+    desired::firewall::{Content, Ruleset},
     problem::Problem,
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Firewall {
     /// Why the kernel has the guards alone, and when the whole is tried again.
     narrowed: Option<(String, Instant)>,
     counters: Counters,
+    /// How often the rules were put right.
+    repairs: u64,
     changed: Arc<Notify>,
     listener: Option<JoinHandle<()>>,
 }
@@ -76,6 +78,7 @@ impl Firewall {
             failed: None,
             narrowed: None,
             counters: Counters::default(),
+            repairs: 0,
             changed,
             listener: listener.ok(),
         }
@@ -223,6 +226,24 @@ impl Firewall {
         Some(shown.content().rules)
     }
 
+    /// What is wanted, and whether the kernel shows what was written of it.
+    pub(super) fn wanted_content(&self) -> (Option<Content>, bool) {
+        let wanted = self.wanted.as_ref();
+        let settled = !self.lags() && !self.early && self.turn.is_none();
+        (wanted.map(Ruleset::content), settled)
+    }
+
+    /// How often the rules were put right.
+    pub(super) fn repairs(&self) -> u64 {
+        self.repairs
+    }
+
+    /// Why the rules are not in place, and why there are the guards alone.
+    pub(super) fn complaints(&self) -> (Option<String>, Option<String>) {
+        let reason = |told: &Option<(String, Instant)>| told.as_ref().map(|(why, _)| why.clone());
+        (reason(&self.failed), reason(&self.narrowed))
+    }
+
     /// A rule that the kernel shows, by its place in its chain.
     pub(super) fn rule(&self, family: &str, chain: &str, place: usize) -> Option<String> {
         self.shown.as_ref()?.rule(family, chain, place)
@@ -307,6 +328,7 @@ impl Reconciler {
     /// Takes what came of a turn.
     pub(super) fn note_firewall(&mut self, outcome: Result<Outcome, NftError>) {
         if self.firewall.mends && matches!(outcome, Ok(Outcome::Written)) {
+            self.firewall.repairs += 1;
             self.account.tally().repaired(Repaired::Firewall, 1);
         }
         let stood = self.firewall.stands();

@@ -9,6 +9,8 @@ mod calls;
 mod endpoints;
 mod fast_path;
 mod firewall;
+pub(crate) mod firewall_check;
+mod forget;
 mod measure;
 pub(crate) mod monitor;
 mod new_ports;

@@ -24,6 +24,7 @@ use crate::{
     netlink::NetlinkError,
     observed::{Link, LinkKind, Observed, dirty::Dirty, namespace::Namespace},
     probe_endpoint,
+    problem::Problem,
     wanted::{Wanted, attachment::inside_name, endpoint::AttachedEndpoint},
 };
 
@@ -75,6 +76,12 @@ impl Registered {
     /// The registry, where there is one.
     pub(super) fn ipam(&self) -> Option<&Ipam> {
         self.addresses.as_ref().map(|addresses| &addresses.ipam)
+    }
+
+    /// That nothing new is leased, where somebody has said so.
+    pub(super) fn drained(&self) -> Option<Problem> {
+        self.ipam()?.drained()?;
+        Some(Problem::Drained)
     }
 
     /// Has the registry lease addresses of the node's subnet. Where the disk does not take that, the node works

@@ -45,6 +45,7 @@ impl Reconciler {
         problems.extend(self.state_writer.problem());
         problems.extend(self.firewall_problems());
         problems.extend(self.swallowed_problem());
+        problems.extend(self.registered.drained());
         self.note_problems(problems);
         self.account.tally().rounds.observe(began.elapsed());
     }

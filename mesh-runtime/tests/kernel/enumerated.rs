@@ -127,7 +127,7 @@ async fn root_is_served_every_call_on_the_socket_and_nobody_else_any() {
     fs::set_permissions(host.dir.path(), Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
     let calls = calls();
-    assert!(calls.len() >= 18, "{calls:?}");
+    assert!(calls.len() >= 24, "{calls:?}");
     let before = host.state();
     for path in &calls {
         let at = socket.clone();

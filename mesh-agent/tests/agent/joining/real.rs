@@ -1,6 +1,6 @@
 //! The same with the real control plane.
 
-use mesh_control::admin::Admin;
+use mesh_admin::Door;
 use mesh_credentials::authority_file;
 use mesh_rest::join_token::CreatedToken;
 use serde_json::json;
@@ -23,8 +23,8 @@ impl Real {
         real
     }
 
-    fn admin(&self) -> Admin {
-        Admin::at(self.directory.path().join("admin.sock"))
+    fn admin(&self) -> Door {
+        Door::at(self.directory.path().join("admin.sock"))
     }
 
     fn restart(&mut self) {

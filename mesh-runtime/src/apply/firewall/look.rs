@@ -18,10 +18,12 @@ const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_CHAIN_USE: u16 = 6;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
 const NFTA_HOOK_DEV: u16 = 3;
 
-/// `NF_ACCEPT` (linux/netfilter.h).
-const ACCEPT: u32 = 1;
+/// `NF_DROP` and `NF_ACCEPT` (linux/netfilter.h).
+pub(crate) const DROP: u32 = 0;
+pub(crate) const ACCEPT: u32 = 1;
 
 /// A chain of somebody else's that the kernel calls by itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +37,12 @@ pub(crate) struct BaseChain {
     pub(crate) interface: String,
     /// Whether it lets everything through: it has no rules, and its policy is to accept.
     pub(crate) empty: bool,
+    /// Lower ones are asked before higher ones.
+    pub(crate) priority: i32,
+    /// `NF_DROP` or `NF_ACCEPT`, if the kernel tells it.
+    pub(crate) policy: Option<u32>,
+    /// Whether it has any rules.
+    pub(crate) has_rules: bool,
 }
 
 /// Which packets a table is about.
@@ -53,6 +61,8 @@ pub(crate) enum Family {
 pub(crate) struct Looked {
     /// Others' chains.
     pub(crate) chains: Vec<BaseChain>,
+    /// The hooks that our own chains are at.
+    pub(crate) own_hooks: BTreeSet<(Family, u32)>,
     /// Tables of the older iptables, which has nobody list its rules: `filter`, `nat` and so on.
     pub(crate) legacy: Vec<String>,
     /// How many rules our tables have.
@@ -75,15 +85,20 @@ pub(crate) fn look() -> io::Result<Looked> {
         other => other?,
     };
     for _ in 0..TRIES {
-        let mut chains = Vec::new();
+        let (mut chains, mut own_hooks) = (Vec::new(), BTreeSet::new());
         let whole = reader.ask(&request_all(NFT_MSG_GETCHAIN), |message| {
-            chains.extend(chain(message)?);
+            match chain(message)? {
+                Some((true, own)) => drop(own_hooks.insert((own.family, own.hook))),
+                Some((false, chain)) => chains.push(chain),
+                None => {}
+            }
             Some(())
         })?;
         if let (true, Some(tables)) = (whole, reader.tables()?) {
             chains.sort();
             return Ok(Looked {
                 chains,
+                own_hooks,
                 legacy: legacy(),
                 rules: tables.rules.len(),
                 elements: tables.elements,
@@ -93,8 +108,8 @@ pub(crate) fn look() -> io::Result<Looked> {
     Err(io::Error::other("the packet filter's tables keep changing"))
 }
 
-/// A base chain of another table; nothing of others.
-fn chain(message: &[u8]) -> Option<Option<BaseChain>> {
+/// A base chain, and whether it is of our tables; nothing of other chains.
+fn chain(message: &[u8]) -> Option<Option<(bool, BaseChain)>> {
     let family = *message.get(HEADER_LEN)?;
     let attributes = message.get(HEADER_LEN + 4..)?;
     let word =
@@ -106,9 +121,6 @@ fn chain(message: &[u8]) -> Option<Option<BaseChain>> {
     let Some(hook) = attribute(attributes, NFTA_CHAIN_HOOK) else {
         return Some(None);
     };
-    if table == TABLE {
-        return Some(None);
-    }
     let (family, family_name) = match family {
         1 => (Family::Ip, "inet"),
         2 => (Family::Ip, "ip"),
@@ -121,13 +133,19 @@ fn chain(message: &[u8]) -> Option<Option<BaseChain>> {
     });
     let policy = attribute(attributes, NFTA_CHAIN_POLICY).and_then(number);
     let rules = attribute(attributes, NFTA_CHAIN_USE).and_then(number);
-    Some(Some(BaseChain {
+    let chain = BaseChain {
         name: format!("table {family_name} {table}, chain {name}"),
         family,
         hook: number(attribute(hook, NFTA_HOOK_HOOKNUM)?)?,
         interface,
         empty: rules == Some(0) && policy.is_none_or(|policy| policy == ACCEPT),
-    }))
+        priority: attribute(hook, NFTA_HOOK_PRIORITY)
+            .and_then(number)
+            .map_or(0, u32::cast_signed),
+        policy,
+        has_rules: rules != Some(0),
+    };
+    Some(Some((table == TABLE, chain)))
 }
 
 fn legacy() -> Vec<String> {

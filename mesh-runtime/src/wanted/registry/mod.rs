@@ -65,7 +65,11 @@ impl From<IpamError> for CallError {
         let passes = match &error {
             // There may be room in a moment, and a successor has the leases.
             IpamError::Disk(_) | IpamError::Closed => true,
-            IpamError::Refused(refusal) => matches!(refusal, mesh_ipam::Refusal::NoSubnet),
+            IpamError::Refused(refusal) => matches!(
+                refusal,
+                // Until an operator says so, on another node or on this one.
+                mesh_ipam::Refusal::NoSubnet | mesh_ipam::Refusal::Drained
+            ),
         };
         Self::Refused(match passes {
             true => Refusal::for_now(error.to_string()),

@@ -23,6 +23,8 @@ const STATE: &str = "state";
 const NEW: &str = "state.new";
 const LOCK: &str = "lock";
 const LEASES: &str = "leases";
+/// That of the registry of leases, for a node that takes no new containers.
+const DRAINED: &str = "drained";
 
 /// How many files that could not be used are kept; the last makes room for the next.
 const MAX_DAMAGED: u32 = 4;
@@ -238,13 +240,14 @@ pub(crate) fn leases(path: &Path, cluster: Cluster) -> Result<Vec<Lease>, StateD
     Ok(ipam.leases())
 }
 
-/// Whether a runtime makes files of that name: the wanted state, the leases, and what became of either.
+/// Whether a runtime makes files of that name: the wanted state, the leases, what became of either, and the
+/// mark of a drained node.
 fn is_ours(name: &str) -> bool {
     let of = |file: &str| {
         name.strip_prefix(file)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    name == LOCK || of(STATE) || of(LEASES)
+    name == LOCK || name == DRAINED || of(STATE) || of(LEASES)
 }
 
 /// Removes what a runtime keeps in `path`, and the directory if nothing else is in it.

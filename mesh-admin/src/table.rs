@@ -4,36 +4,43 @@ use comfy_table::{Table as Cells, TableStyle};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::output::print_list;
+use crate::output::print_list;
 
 /// Rows under a head, as wide as what is in them.
-pub(super) struct Table(Cells);
+#[derive(Debug)]
+pub struct Table(Cells);
 
 impl Table {
-    pub(super) fn new<const N: usize>(head: [&str; N]) -> Self {
+    /// One with this head.
+    #[must_use]
+    pub fn new<const N: usize>(head: [&str; N]) -> Self {
         let mut cells = Cells::new();
         cells.load_style(TableStyle::new());
         cells.set_header(head);
         Self(cells)
     }
 
-    pub(super) fn row<const N: usize>(&mut self, row: [String; N]) {
+    /// Adds a row.
+    pub fn row<const N: usize>(&mut self, row: [String; N]) {
         // What others said, which a terminal must not take for orders.
         let shown = row.map(|cell| cell.replace(char::is_control, " "));
         self.0.add_row(shown);
     }
 
+    /// Prints it.
+    ///
     /// # Errors
     ///
     /// As [`print_list`].
-    pub(super) fn print(&self) -> anyhow::Result<()> {
+    pub fn print(&self) -> anyhow::Result<()> {
         let lines = self.0.lines().map(|it| format!("{}\n", it.trim_end()));
         print_list(&lines.collect::<String>())
     }
 }
 
 /// So many seconds, in words.
-pub(super) fn span(seconds: i64) -> String {
+#[must_use]
+pub fn span(seconds: i64) -> String {
     match seconds {
         ..0 => "nothing".to_owned(),
         0..120 => format!("{seconds} s"),
@@ -44,12 +51,14 @@ pub(super) fn span(seconds: i64) -> String {
 }
 
 /// How long ago a moment was.
-pub(super) fn ago(now: i64, then: i64) -> String {
+#[must_use]
+pub fn ago(now: i64, then: i64) -> String {
     format!("{} ago", span((now - then).max(0)))
 }
 
 /// A moment in Unix seconds, in UTC (RFC 3339).
-pub(super) fn moment(seconds: i64) -> String {
+#[must_use]
+pub fn moment(seconds: i64) -> String {
     let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
     let text = moment.and_then(|moment| moment.format(&Rfc3339).ok());
     text.unwrap_or_else(|| format!("{seconds} s since 1970"))

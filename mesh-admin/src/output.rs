@@ -9,8 +9,17 @@ use anyhow::Context as _;
 /// # Errors
 ///
 /// As [`print_all`].
-pub(super) fn print_line(line: &str) -> anyhow::Result<()> {
+pub fn print_line(line: &str) -> anyhow::Result<()> {
     print_all(&format!("{line}\n"))
+}
+
+/// Prints a document for a machine.
+///
+/// # Errors
+///
+/// As [`print_all`].
+pub fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
+    print_line(&serde_json::to_string_pretty(document).context("cannot write it as JSON")?)
 }
 
 /// Prints all of it.
@@ -18,7 +27,7 @@ pub(super) fn print_line(line: &str) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// It cannot be: what is printed may be a token, or a backup.
-pub(super) fn print_all(text: &str) -> anyhow::Result<()> {
+pub fn print_all(text: &str) -> anyhow::Result<()> {
     write(text).context("cannot print it")
 }
 
@@ -27,7 +36,7 @@ pub(super) fn print_all(text: &str) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// It cannot be, for another reason.
-pub(super) fn print_list(text: &str) -> anyhow::Result<()> {
+pub fn print_list(text: &str) -> anyhow::Result<()> {
     match write(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.context("cannot print it"),

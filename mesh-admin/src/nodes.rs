@@ -6,21 +6,24 @@ use mesh_rest::node_credential::{
     CredentialState, MembershipState, NodeCredentialEntry, NodeCredentialList,
 };
 
-use super::output::print_line;
-use super::segment;
-use super::table::{self, Table, ago};
-use crate::admin::Admin;
-use crate::registry::unix_seconds;
+use crate::output::print_json;
+use crate::removal::Remove;
+use crate::segment;
+use crate::table::{self, Table, ago};
+use crate::unix_seconds;
+use crate::{AdminError, Door};
 
 /// `node`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Node {
     /// Show those there are, with their ids and what they are known by
     List {
-        /// As JSON
+        /// Print a document for a machine
         #[arg(long)]
         json: bool,
     },
+    /// Take a node off for good: its credentials, its registration and its subnet
+    Remove(Remove),
     /// Let a node do nothing any more; it comes back by a token that is made for it
     Revoke {
         /// Its hostname or id
@@ -30,30 +33,42 @@ pub enum Node {
 }
 
 impl Node {
-    pub(super) async fn run(self, admin: &Admin) -> anyhow::Result<()> {
-        let list: NodeCredentialList = admin.get("/api/node-credentials").await?;
-        match self {
-            Self::List { json: true } => {
-                print_line(&serde_json::to_string_pretty(&list)?)?;
-                Ok(())
-            }
-            Self::List { json: false } => show(&list),
-            Self::Revoke { node } => {
-                let id = match find(&list, &node)? {
-                    Some(found) if found.credential == CredentialState::Revoked => {
-                        eprintln!("the node {} was revoked already", found.node_id);
-                        return Ok(());
-                    }
-                    Some(found) => found.node_id.as_str(),
-                    // What the database has and no list shows is still said by the control plane.
-                    None if mesh_credentials::name::is_id(&node) => &node,
-                    None => bail!("no node is called {node:?}; see quilt-mesh-control node list"),
+    /// Does it; `program` is what the operator called, for what is said to do next.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in words for the operator.
+    pub async fn run(self, door: &Door, program: &str) -> anyhow::Result<()> {
+        let node = match self {
+            Self::Remove(remove) => return remove.run(door, program).await,
+            Self::List { json } => {
+                let list = list(door).await?;
+                return match json {
+                    true => print_json(&list),
+                    false => show(&list),
                 };
-                let path = format!("/api/nodes/{}/revoke", segment(id)?);
-                admin.post_nothing(&path).await
             }
-        }
+            Self::Revoke { node } => node,
+        };
+        let list = list(door).await?;
+        let id = match find(&list, &node)? {
+            Some(found) if found.credential == CredentialState::Revoked => {
+                eprintln!("the node {} was revoked already", found.node_id);
+                return Ok(());
+            }
+            Some(found) => found.node_id.as_str(),
+            // What the database has and no list shows is still said by the control plane.
+            None if mesh_credentials::name::is_id(&node) => &node,
+            None => bail!("no node is called {node:?}; see {program} node list"),
+        };
+        let path = format!("/api/nodes/{}/revoke", segment(id)?);
+        Ok(door.post_nothing(&path).await?)
     }
+}
+
+/// Every node with what it is known by.
+pub(crate) async fn list(door: &Door) -> Result<NodeCredentialList, AdminError> {
+    door.get("/api/node-credentials").await
 }
 
 fn show(list: &NodeCredentialList) -> anyhow::Result<()> {
@@ -86,7 +101,8 @@ fn show(list: &NodeCredentialList) -> anyhow::Result<()> {
     table.print()
 }
 
-fn state(state: MembershipState) -> &'static str {
+/// Where it is, in a word.
+pub(crate) fn state(state: MembershipState) -> &'static str {
     match state {
         MembershipState::Up => "up",
         MembershipState::Down => "down",
@@ -112,7 +128,7 @@ fn credential(credential: CredentialState) -> &'static str {
 /// # Errors
 ///
 /// Several have that name: which those are.
-fn find<'a>(
+pub(crate) fn find<'a>(
     list: &'a NodeCredentialList,
     wanted: &str,
 ) -> anyhow::Result<Option<&'a NodeCredentialEntry>> {
