@@ -12,8 +12,11 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use mesh_rest::client::{Client, Connections};
+
 use crate::door::Answer;
 use crate::error::AdminError;
+use crate::rest::{CONNECT_DEADLINE, RestError, USER_AGENT, control_url};
 
 /// Where it is unless the control plane is told otherwise.
 pub const DEFAULT_ADMIN_SOCKET: &str = "/var/lib/quilt-mesh/admin.sock";
@@ -23,6 +26,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 64 << 20;
+
+/// What stands for it in a URL.
+const BASE: &str = "http://localhost/";
 
 /// See the module.
 #[derive(Debug)]
@@ -41,6 +47,13 @@ impl AdminSocket {
     #[must_use]
     pub fn is_there(&self) -> bool {
         std::os::unix::net::UnixStream::connect(&self.path).is_ok()
+    }
+
+    /// A client that asks over it.
+    pub(crate) fn client(&self) -> Result<Client, RestError> {
+        let connections = Connections::over_socket(CONNECT_DEADLINE, USER_AGENT, &self.path);
+        let connections = connections.map_err(RestError::Client)?;
+        Ok(Client::new(connections, control_url(BASE)?, DEADLINE))
     }
 
     pub(crate) async fn ask(

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use hyper::Method;
+use mesh_rest::client::Client;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     admin_socket::AdminSocket,
     error::{AdminError, Refusal},
-    rest::Rest,
+    rest::{Rest, RestError},
 };
 
 /// A way to the control plane. What it answers is the same by both; by the second it does no more than an operator may.
@@ -43,6 +44,18 @@ impl Door {
     #[must_use]
     pub fn is_admins(&self) -> bool {
         matches!(self, Self::Socket(_))
+    }
+
+    /// A client of each replica, for calls that are made of each: at least one.
+    ///
+    /// # Errors
+    ///
+    /// [`RestError::Client`].
+    pub fn clients(&self) -> Result<Vec<Client>, RestError> {
+        match self {
+            Self::Socket(socket) => Ok(vec![socket.client()?]),
+            Self::Rest(rest) => Ok(rest.clients()),
+        }
     }
 
     /// What a path answers.

@@ -21,8 +21,10 @@ pub use reqwest::Url;
 use crate::{door::Answer, error::AdminError};
 
 /// How long a connection, and an answer, are waited for.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) const USER_AGENT: &str = concat!("quilt-mesh-admin/", env!("CARGO_PKG_VERSION"));
 
 /// The control plane over REST: one or several replicas of it.
 #[derive(Debug)]
@@ -112,9 +114,8 @@ impl Rest {
             (true, None) => return Err(RestError::NoAuthorities),
             (true, Some(path)) => config(path)?,
         };
-        let user_agent = concat!("quilt-mesh-admin/", env!("CARGO_PKG_VERSION"));
         let connections =
-            Connections::over_tls(CONNECT_DEADLINE, user_agent, tls).map_err(RestError::Client)?;
+            Connections::over_tls(CONNECT_DEADLINE, USER_AGENT, tls).map_err(RestError::Client)?;
         let client = |url| {
             let client = Client::new(connections.clone(), url, DEADLINE);
             match &token {
@@ -125,6 +126,11 @@ impl Rest {
         Ok(Self {
             replicas: urls.into_iter().map(client).collect(),
         })
+    }
+
+    /// A client of each replica.
+    pub(crate) fn clients(&self) -> Vec<Client> {
+        self.replicas.clone()
     }
 
     /// Asks one replica after another, until one can be reached.

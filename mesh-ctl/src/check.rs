@@ -6,7 +6,9 @@ mod pairs;
 mod report;
 mod way;
 
-use crate::{Verdict, control::ControlPlane, place::Place};
+use mesh_admin::choice::DoorOptions;
+
+use crate::{Verdict, place::Place};
 
 /// Whether this node reaches its peers by every path, and with --all every node every other.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,7 +20,7 @@ pub(crate) struct Options {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    control: ControlPlane,
+    control: DoorOptions,
     /// With --all, show what passes as well.
     #[arg(long, requires = "all")]
     verbose: bool,
@@ -30,7 +32,7 @@ pub(crate) struct Options {
 /// Asks, and prints what came of it.
 pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Verdict> {
     match options.all {
-        true => everywhere::run(options).await,
+        true => everywhere::run(place, options).await,
         false => local::run(place, options).await,
     }
 }

@@ -5,7 +5,6 @@ mod attach;
 mod bugreport;
 mod capture;
 mod check;
-mod control;
 mod control_door;
 mod doctor;
 mod drain;

@@ -1,5 +1,10 @@
 //! Each event that the daemons log has an id.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "functions of tests, which may panic like tests"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},

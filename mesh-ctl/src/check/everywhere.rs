@@ -15,7 +15,7 @@ use super::{
     pairs::{all_rows, silent, together},
     report::Report,
 };
-use crate::Verdict;
+use crate::{Verdict, control_door, place::Place};
 
 /// How long nodes are waited for: they are told within a second, ask for eight at most, and a large cluster begins over three.
 const PATIENCE: Duration = Duration::from_secs(14);
@@ -27,8 +27,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Has all nodes asked, and prints what came of it.
-pub(super) async fn run(options: &Options) -> anyhow::Result<Verdict> {
-    let replicas = options.control.clients()?;
+pub(super) async fn run(place: &Place, options: &Options) -> anyhow::Result<Verdict> {
+    let door = control_door::open(place, &options.control).await?;
+    let replicas = door.clients()?;
     let id = order(&replicas).await?;
     let begun = Instant::now();
     let state = loop {

@@ -32,7 +32,8 @@ use std::{
 
 use mesh_proto::{
     mesh::{
-        AgentStatus, AgentStatusRequest, Peer, SyncPeersRequest,
+        AgentStatus, AgentStatusRequest, JoinAgainRequest, JoinAgainResponse, LeaveRequest,
+        LeaveResponse, Peer, SyncPeersRequest,
         mesh_agent_server::{MeshAgent, MeshAgentServer},
         mesh_dataplane_client::MeshDataplaneClient,
     },

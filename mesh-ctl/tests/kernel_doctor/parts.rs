@@ -110,4 +110,18 @@ impl MeshAgent for Later {
             ..AgentStatus::default()
         }))
     }
+
+    async fn leave(
+        &self,
+        _: tonic::Request<LeaveRequest>,
+    ) -> Result<tonic::Response<LeaveResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("nobody asks it to"))
+    }
+
+    async fn join_again(
+        &self,
+        _: tonic::Request<JoinAgainRequest>,
+    ) -> Result<tonic::Response<JoinAgainResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("nobody asks it to"))
+    }
 }
