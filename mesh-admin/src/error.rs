@@ -12,7 +12,7 @@ pub enum AdminError {
     Refused(Refusal),
     /// There is no admin socket.
     #[error(
-        "there is no {}: does quilt-mesh-control serve on this host, with this --db-path or --state-dir?", .0.display()
+        "there is no {}: does quilt-mesh-control serve on this host? The socket is in its --state-dir, or beside its --db-path", .0.display()
     )]
     NoSocket(PathBuf),
     /// There is one, and it cannot be used.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use mesh_metrics::catalog::common;
+use mesh_metrics::catalog::common::{self, ProblemCount};
 use mesh_metrics::catalog::control::{
     AUTHORITY_EXPIRY, CERTIFICATE_EXPIRY, DATABASE_SIZE, DATABASE_UP, FEED_WAITERS,
     HEARTBEAT_DURATION, NODES, REPLICA_LAG, REQUESTS, SUBNETS,
 };
 use mesh_metrics::{Counters, Scrape, Source, Timings, Unavailable};
+use mesh_problems::{Kind, catalog::find};
 use mesh_rest::status::Status;
 
 use crate::access::Access;
@@ -129,6 +130,22 @@ impl Measured {
         }
     }
 
+    /// What the control plane sees wrong with the cluster: at most one problem of each kind. Nothing where the database does
+    /// not answer, which [`DATABASE_UP`] says.
+    async fn problems(&self) -> Vec<ProblemCount> {
+        let found = tokio::time::timeout(DATABASE_DEADLINE, self.registry.findings()).await;
+        let Ok(Ok(found)) = found else {
+            return Vec::new();
+        };
+        let kinds = found.findings.iter().filter_map(|it| find(&it.code));
+        let count = |kind: &'static Kind| ProblemCount {
+            code: kind.code,
+            severity: kind.severity.as_str(),
+            count: 1,
+        };
+        kinds.map(count).collect()
+    }
+
     async fn show_database(&self, scrape: &mut Scrape) {
         let counts = tokio::time::timeout(DATABASE_DEADLINE, self.registry.store.counts()).await;
         let Ok(Ok(counts)) = counts else {
@@ -147,8 +164,9 @@ impl Measured {
 
 impl Source for Measured {
     async fn collect(&self) -> Result<Scrape, Unavailable> {
-        // What is wrong with a control plane has no codes yet.
-        let mut scrape = common::begin("quilt-mesh-control", env!("CARGO_PKG_VERSION"), &[]);
+        let problems = self.problems().await;
+        let version = env!("CARGO_PKG_VERSION");
+        let mut scrape = common::begin("quilt-mesh-control", version, &problems);
         self.show_nodes(&mut scrape);
         self.show_certificates(&mut scrape);
         self.show_database(&mut scrape).await;

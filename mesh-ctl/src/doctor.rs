@@ -63,7 +63,7 @@ pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Verd
     Ok(verdict(&diagnosis))
 }
 
-/// Whatever is found is a reason not to be fine, a notice excepted; what could not be looked at is one not to know.
+/// An error is a reason not to be fine; what could not be looked at is one not to know.
 fn verdict(diagnosis: &Diagnosis) -> Verdict {
     match (diagnosis.healthy, diagnosis.complete) {
         (false, _) => Verdict::Wrong,

@@ -27,7 +27,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Is this node fine, and if not, why not?
     Status(status::Options),
-    /// What of this host is in the way of the mesh, and what to do: 0 nothing, 1 something, 2 not all could be looked at.
+    /// What of this host is in the way of the mesh, and what to do: 0 nothing is in error, 1 something is, 2 not all could be
+    /// looked at.
     Doctor(doctor::Options),
     /// The other nodes, and how this one reaches them.
     Peers(peers::Options),

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_testbed::{Daemon, DaemonOptions, Host, Signal, Testbed, wait_until};
+use mesh_testbed::{
+    Daemon, DaemonOptions, Host, Signal, Testbed, UdpFlow, UdpFlowOptions, wait_reachable,
+    wait_until,
+};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -86,9 +89,11 @@ async fn a_node_is_seen_to_be_fine_and_what_is_wrong_is_named_until_it_is_mended
 
     // Fine.
     wait_until("a node that is fine", SOON, async || {
+        // The programs are loaded a moment after that.
+        let state = document(home, "status")["runtime"]["fast_path"]["state"].clone();
         match codes(home).as_slice() {
-            [] => Ok(()),
-            codes => Err(format!("{codes:?}")),
+            [] if state == "active" => Ok(()),
+            codes => Err(format!("{codes:?}, fast path {state}")),
         }
     })
     .await
@@ -186,4 +191,44 @@ async fn who_has_no_rights_is_told_what_needs_none_and_of_the_rest_what_it_takes
     assert_eq!(routes.status.code(), Some(2), "{routes:?}");
     let said = String::from_utf8(routes.stderr).unwrap();
     assert!(said.contains("--socket-group"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_carried_with_a_peer_is_seen_while_it_is() {
+    let testbed = mesh().await;
+    let [home, away] = testbed.hosts() else {
+        panic!("two hosts are needed");
+    };
+    let (here, there) = (
+        home.add_container().await.unwrap(),
+        away.add_container().await.unwrap(),
+    );
+    wait_reachable(here.netns(), there.address(), SOON)
+        .await
+        .unwrap();
+    let options = UdpFlowOptions {
+        rate: 200,
+        max_packets: u64::MAX,
+        ..UdpFlowOptions::default()
+    };
+    let flow = UdpFlow::start(here.netns(), there.netns(), there.address(), options);
+    let _flow = flow.unwrap();
+    wait_until("packets of the flow", SOON, async || {
+        let told = document(home, "top --interval 0.5 --count 1");
+        let peer = &told["peers"][0];
+        let packets = peer["flow"]["tx_packets"].as_f64().unwrap();
+        let is_right = peer["hostname"] == "host2" && packets > 10.0 && packets < 1000.0;
+        match is_right && peer["flow"]["fast_share"] == 1.0 {
+            true => Ok(()),
+            false => Err(told.to_string()),
+        }
+    })
+    .await
+    .unwrap();
+    let (text, code) = shows(home, "top --count 2 --interval 1");
+    let tables = text.matches("1 peers: ").count();
+    assert!(tables == 2 && code == 0 && text.contains("host2"), "{text}");
+    // A terminal's q ends it; there is none here, and so it would go on until somebody closes its output.
+    let refused = meshctl(home, "top --interval 0");
+    assert_eq!(refused.status.code(), Some(2));
 }

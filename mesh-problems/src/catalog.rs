@@ -58,12 +58,12 @@ pub static CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         title: "The cluster",
-        about: "The control plane finds these; GET /api/findings tells them, and what each node reported last.",
+        about: "The control plane finds these; `meshctl nodes` and `GET /api/findings` tell them, and what each node reported last.",
         kinds: cluster::ALL,
     },
     Chapter {
         title: "The daemons of a host",
-        about: "meshctl finds these when it looks at a host.",
+        about: "`meshctl status` and `meshctl doctor` find these when they ask runtime and agent.",
         kinds: local::ALL,
     },
     Chapter {

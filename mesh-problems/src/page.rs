@@ -10,7 +10,7 @@ use crate::{
 const HEAD: &str = "\
 # Problems
 
-What can be wrong in a mesh, each with a code that never means anything else. `meshctl status`, `meshctl doctor` and `meshctl ping` show \
+What can be wrong in a mesh, each with a code that never means anything else. `meshctl status`, `doctor`, `ping`, `check` and `nodes` show \
 those that are there, with what was observed, what it breaks, what to do, and since when; the daemons log them with a field \
 `code`; `GET /api/findings` tells those of the cluster and of its nodes. `meshctl explain CODE` shows one of this page.
 

@@ -8,8 +8,8 @@ kinds! {
         remedy "see whether the control plane runs and this host reaches it (--control-plane); heartbeats go on by themselves";
     HELD_OFF_AS_COPY = "held-off-as-copy", Error, "Another host is this node, and this one is held off as its copy",
         breaks "this host is no part of the mesh: its peers stay as they are, and nobody hears of it",
-        remedy "if it shall be a node of its own, remove node-key and node-token from the agent's --state-dir and restart the \
-                agent; if it is the original, stop the copy";
+        remedy "if it shall be a node of its own, stop the agent, remove what is in its --state-dir, and start it again, with a join \
+                token where nodes have certificates (meshctl token create); if it is the original, stop the copy";
     REPORT_REFUSED = "report-refused", Warning, "The control plane does not take what heartbeats carry",
         breaks "the node counts as up, but its traffic and its findings are not seen there",
         remedy "see what the reason says: a proxy in between may take no large requests, or the control plane is of an older version";
@@ -37,16 +37,16 @@ kinds! {
         remedy "upgrade the agent to the version of the control plane";
     OWN_SUBNET_CLAIMED = "own-subnet-claimed", Error, "Other listed nodes have this node's subnet",
         breaks "they are no peers of this node, and on other nodes they may be in its place",
-        remedy "have one of them leave (--leave), or let an operator release its subnet";
+        remedy "have one of them leave (meshctl leave, on it), or remove it (meshctl node remove NAME)";
     OWN_ADDRESS_CLAIMED = "own-address-claimed", Error, "Other listed nodes have this node's address",
         breaks "they are no peers of this node, and on other nodes they may be in its place",
-        remedy "give each agent the --host-ip of its own host; a node that is no more is taken out by an operator";
+        remedy "give each agent the --host-ip of its own host; remove a node that is no more (meshctl node remove NAME)";
     SUBNET_OF_TWO_NODES = "subnet-of-two-nodes", Error, "Listed nodes have the subnet of another one, or a part of it",
         breaks "only the first of them is a peer of this node",
-        remedy "have one of them leave (--leave), or let an operator release its subnet";
+        remedy "have one of them leave (meshctl leave, on it), or remove it (meshctl node remove NAME)";
     ADDRESS_OF_TWO_NODES = "address-of-two-nodes", Error, "Listed nodes have the address of another one",
         breaks "only the first of them is a peer of this node",
-        remedy "give each agent the --host-ip of its own host; a node that is no more is taken out by an operator";
+        remedy "give each agent the --host-ip of its own host; remove a node that is no more (meshctl node remove NAME)";
     NODE_ADDRESS_UNKNOWN = "node-address-unknown", Error, "The agent does not find this node's address",
         breaks "the node is not registered before it does",
         remedy "give it a way to the control plane, or give the address with --host-ip";

@@ -13,21 +13,23 @@ kinds! {
         remedy "start their agents, or remove those that do not come back (meshctl node remove NAME)";
     SUBNETS_OF_DEPARTED = "subnets-of-departed", Notice, "Nodes that left still have their subnets",
         breaks "these subnets are leased to nobody else",
-        remedy "give them back (POST /api/subnets/release), or have that done by --release-after";
+        remedy "remove them (meshctl node remove NAME), or have that done by --release-after";
     HOST_CLONED = "host-cloned", Error, "A host comes as a node that is another host",
         breaks "it is held off: its containers are on no other host's map",
-        remedy "on the copy, stop the agent, remove what is in its --state-dir, and start it again; it becomes a node of its own";
+        remedy "on the copy, stop the agent, remove what is in its --state-dir, and start it again, with a join token where nodes have \
+                certificates (meshctl token create); it becomes a node of its own";
     CLUSTER_OPEN = "cluster-open", Warning, "The control plane lets somebody in without credentials",
         breaks "whoever reaches it can change this network",
         remedy "secure the cluster (docs/SECURITY_SETUP.md), and start it without --insecure";
     SUBNETS_SCARCE = "subnets-scarce", Warning, "Few subnets are left",
         breaks "soon no further node can join",
-        remedy "release those of nodes that do not come back (quilt-mesh-control, GET /api/subnets), or give a new cluster a larger \
+        remedy "remove nodes that do not come back (meshctl nodes lists them, meshctl node remove NAME), or give a new cluster a larger \
                 --cluster-cidr";
     SUBNETS_EXHAUSTED = "subnets-exhausted", Error, "No subnet is left",
         breaks "no further node can join",
-        remedy "release those of nodes that do not come back (GET /api/subnets), or give a new cluster a larger --cluster-cidr";
+        remedy "remove nodes that do not come back (meshctl nodes lists them, meshctl node remove NAME), or give a new cluster a larger \
+                --cluster-cidr";
     VERSIONS_DIFFER = "versions-differ", Notice, "Runtimes of several versions run",
         breaks "what only the newer ones can do is not done everywhere",
-        remedy "bring all nodes to one version";
+        remedy "bring all nodes to one version (meshctl nodes shows which each has)";
 }

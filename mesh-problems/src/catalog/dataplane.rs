@@ -41,7 +41,7 @@ kinds! {
         remedy "have the policy leave out the UDP port of VXLAN if they shall use the fast path";
     KERNEL_REFUSES = "kernel-refuses", Error, "The kernel refuses a change",
         breaks "what it stands for is not in place, and is tried again",
-        remedy "see what the reason says; if it stays, report it with the log";
+        remedy "see what the reason says; if it stays, report it (meshctl bugreport)";
     KERNEL_UNREADABLE = "kernel-unreadable", Error, "The kernel's network state cannot be read",
         breaks "nothing is compared or repaired until it can",
         remedy "see what the reason says, and whether other programs (ip route) can read it";
@@ -56,7 +56,7 @@ kinds! {
         remedy "take it from all but one";
     NO_GUARD_RULES = "no-guard-rules", Error, "The guards' nftables rules are not in place",
         breaks "no port is published, VXLAN from strangers is taken where no eBPF program guards, and the underlay can reach into containers",
-        remedy "see what nft says (nft list ruleset); it is tried again by itself";
+        remedy "see what is missing (meshctl firewall check) and what nft says (nft list ruleset); it is tried again by itself";
     NO_ADDRESS_TRANSLATION = "no-address-translation", Error, "The kernel refuses the nftables rules that translate addresses",
         breaks "the guards stand, but containers do not go out under their host's address, and published ports lead nowhere",
         remedy "load its modules (modprobe -a nft_chain_nat nft_nat nft_masq nft_objref), and it is tried again within five minutes";
@@ -68,12 +68,12 @@ kinds! {
         remedy "have that rule leave out the cluster; `nft list ruleset` and `iptables-save -t nat` show it";
     FOREIGN_FIREWALL = "foreign-firewall", Error, "A packet filter of somebody else lets nothing through",
         breaks "no rule of ours overrules it, and what it drops arrives nowhere",
-        remedy "have it let through what belongs to the mesh, unless that is meant";
+        remedy "have it let through what belongs to the mesh, unless that is meant (meshctl firewall check lists others' chains)";
     VXLAN_SWALLOWED = "vxlan-swallowed", Error, "Something on the way swallows VXLAN",
         breaks "their hosts answer otherwise, and nothing comes over the overlay: a hypervisor, a security group, or a packet \
                 filter on the way or there drops it; or the agents there have not heard of this node yet",
         remedy "let it through, or have all nodes use another port (--vxlan-port of the control plane)";
     FAST_PATH_REFUSED = "fast-path-refused", Warning, "The fast path refuses its state",
         breaks "packets take the slower kernel path, or are not guarded by programs, until it is mended; it is tried again",
-        remedy "see what the reason says; if it stays, report it with the log";
+        remedy "see what the reason says; if it stays, report it (meshctl bugreport)";
 }

@@ -5,7 +5,7 @@ use crate::{Kind, Severity};
 kinds! {
     PEER_NOT_SET_UP = "peer-not-set-up", Error, "This node has no way to the peer over the overlay",
         breaks "nothing of this node's reaches its containers",
-        remedy "see what else is wrong on this node; the runtime sets it up by itself within seconds once it can";
+        remedy "see what else is wrong on this node (meshctl status); the runtime sets it up by itself within seconds once it can";
     PEER_HOST_SILENT = "peer-host-silent", Error, "The peer's host does not answer",
         breaks "nothing reaches its containers",
         remedy "see whether that host is up and its interface has that address, and whether something on the way drops what is sent there; one that answers no pings cannot be told from one that is down";
@@ -26,7 +26,7 @@ kinds! {
         remedy "free the last address of this node's subnet, or start the runtime without --probe-endpoint off";
     FAST_PATH_SILENT = "fast-path-silent", Error, "The kernel path comes through, and what containers send does not",
         breaks "containers do not reach that peer",
-        remedy "start the runtime with --fast-path off to have the kernel path carry everything, and report it with the log";
+        remedy "start the runtime with --fast-path off to have the kernel path carry everything, and report it (meshctl bugreport)";
     KERNEL_PATH_SILENT = "kernel-path-silent", Warning, "Containers reach the peer, and the kernel path does not",
         breaks "there is nothing to fall back to when the programs are absent",
         remedy "see whether a packet filter of the host drops what comes or goes over the VXLAN device (nft list ruleset)";

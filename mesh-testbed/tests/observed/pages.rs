@@ -185,3 +185,24 @@ async fn an_address_beyond_loopback_is_refused_with_what_to_do() {
         assert!(log.contains("--metrics-token-file"), "{log}");
     }
 }
+
+#[tokio::test]
+async fn a_control_plane_counts_what_it_finds_wrong_with_the_cluster() {
+    let cluster = Cluster::start(Cluster::bed().await, |_| DaemonOptions::new()).await;
+    let control = cluster.testbed.control().netns();
+    let series = "quilt_mesh_problems{code=\"nodes-stopped\",severity=\"notice\"}";
+    assert_eq!(value(&page(control, CONTROL), series), None);
+    cluster.nodes()[1]
+        .stop(Daemon::Agent, Signal::SIGTERM, DEADLINE)
+        .await
+        .unwrap();
+    wait_until("a node that was stopped", DEADLINE, async || {
+        let page = page(control, CONTROL);
+        match value(&page, series) {
+            Some(1.0) => Ok(()),
+            _ => Err(page),
+        }
+    })
+    .await
+    .unwrap();
+}
