@@ -220,12 +220,19 @@ impl Heart {
     async fn beat(
         &mut self,
         current: &Registered,
-        report: Option<Heartbeat>,
+        mut report: Option<Heartbeat>,
         findings: Vec<Finding>,
     ) {
         let carries = report.is_some();
         let node_id = &current.node_id;
         let mut beat = self.control_plane.heartbeat(node_id, report.as_ref()).await;
+        if let (Err(error), Some(told)) = (&beat, &mut report)
+            && (error.is_refusal() || error.is_transient())
+            && told.check.take().is_some()
+        {
+            // The answer to a check is the least of what is told: without it the rest may be taken.
+            beat = self.control_plane.heartbeat(node_id, report.as_ref()).await;
+        }
         if let (Err(error), Some(report)) = (&beat, report)
             && (error.is_refusal() || error.is_transient() && carried(&report) > FEW_PEERS)
         {

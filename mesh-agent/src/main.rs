@@ -16,7 +16,7 @@ use tracing::info;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let _log = options.init_logging()?;
+    let log = options.init_logging()?;
     // One thread is enough for tasks that mostly sleep, and keeps the agent small.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -25,13 +25,21 @@ fn main() -> anyhow::Result<()> {
     let ended = runtime.block_on(run(options));
     // A question to a resolver that does not answer cannot be taken back, and is not waited for.
     runtime.shutdown_background();
-    ended
+    match ended? {
+        Ended::Stopped => Ok(()),
+        Ended::Anew => {
+            info!(name: "starting-anew", "starting anew");
+            // What is held back is told before this program is another.
+            drop(log);
+            Err(anew().into())
+        }
+    }
 }
 
 /// Where metrics are served on loopback unless told otherwise.
 const METRICS_PORT: u16 = 9472;
 
-async fn run(options: Options) -> anyhow::Result<()> {
+async fn run(options: Options) -> anyhow::Result<Ended> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -58,22 +66,19 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let agent = agent::run(settings, stop.clone());
     tokio::pin!(agent);
     tokio::select! {
-        ended = &mut agent => return match ended? {
-            Ended::Stopped => Ok(()),
-            Ended::Anew => Err(anew().into()),
-        },
+        ended = &mut agent => return Ok(ended?),
         _ = terminate.recv() => info!(name: "sigterm-stopping", "SIGTERM: stopping"),
         _ = interrupt.recv() => info!(name: "sigint-stopping", "SIGINT: stopping"),
     }
     stop.cancel();
     agent.await?;
-    Ok(())
+    // Told to end meanwhile, it does.
+    Ok(Ended::Stopped)
 }
 
 /// Starts this program anew, in the place of this one and with what it was given: everything is read again. Returns only
 /// why that cannot be.
 fn anew() -> io::Error {
-    info!(name: "starting-anew", "starting anew");
     // By its name, for whoever looks for it by that; after an upgrade the file that this one is of may have none any more.
     let named = std::env::current_exe().ok().filter(|path| path.exists());
     let program = named.unwrap_or_else(|| "/proc/self/exe".into());

@@ -59,12 +59,12 @@ pub(crate) struct Options {
 /// Serves until a signal says to end.
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let _log = mesh_log::start(options.log.log_format, filter).context("no log")?;
     // Nothing that is made here is for others.
     umask(Mode::from_bits_truncate(0o077));
     // Before there are threads: it changes the environment.
     let passed = ListenFd::from_env().take_unix_listener(0);
     let passed = passed.context("what systemd passes is no Unix socket that listens")?;
+    let _log = mesh_log::start(options.log.log_format, filter).context("no log")?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

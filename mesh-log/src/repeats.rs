@@ -28,6 +28,8 @@ struct Said {
     until: Instant,
     period: Duration,
     held_back: u64,
+    /// When it came last.
+    last: Instant,
 }
 
 impl<L> Default for Repeats<L> {
@@ -46,6 +48,7 @@ impl<L: Clone + Eq + Hash> Repeats<L> {
         {
             // What is due is told by `due`, with this one.
             said.held_back = said.held_back.saturating_add(1);
+            said.last = now;
             return false;
         }
         if self.said.len() >= REMEMBERED {
@@ -57,13 +60,14 @@ impl<L: Clone + Eq + Hash> Repeats<L> {
                 until: now + FIRST,
                 period: FIRST,
                 held_back: 0,
+                last: now,
             };
             self.said.insert(line.clone(), said);
         }
         true
     }
 
-    /// What was held back and is to be said by now, and how often it was.
+    /// What was held back and is to be said by now, and how often it was; what came last is last.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<(L, u64)> {
         let mut due = Vec::new();
         self.said.retain(|line, said| {
@@ -73,16 +77,17 @@ impl<L: Clone + Eq + Hash> Repeats<L> {
             if said.held_back == 0 {
                 return false;
             }
-            due.push((line.clone(), said.held_back));
+            due.push((line.clone(), *said));
             let period = (said.period * 2).min(LONGEST);
             *said = Said {
                 until: now + period,
                 period,
                 held_back: 0,
+                last: said.last,
             };
             true
         });
-        due
+        in_order(due)
     }
 
     /// When there is something to say next; `None` while nothing is held back.
@@ -94,11 +99,15 @@ impl<L: Clone + Eq + Hash> Repeats<L> {
     /// All that is held back: nothing more will come.
     pub(crate) fn end(&mut self) -> Vec<(L, u64)> {
         let all = std::mem::take(&mut self.said).into_iter();
-        let held_back = all.filter(|(_, said)| said.held_back > 0);
-        held_back
-            .map(|(line, said)| (line, said.held_back))
-            .collect()
+        in_order(all.filter(|(_, said)| said.held_back > 0).collect())
     }
+}
+
+/// What came last is last, as it is with what is not held back: of a state that changes to and fro that is how it is now.
+fn in_order<L>(mut due: Vec<(L, Said)>) -> Vec<(L, u64)> {
+    due.sort_by_key(|(_, said)| said.last);
+    let counted = due.into_iter().map(|(line, said)| (line, said.held_back));
+    counted.collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     Layer,
     fmt::{
@@ -110,6 +110,10 @@ impl Shared {
 
     fn say(&self, line: &Line, now: Instant) {
         let mut state = self.locked();
+        // Whoever asks for what else there is to tell wants each of it.
+        if line.level > Level::INFO {
+            return self.write(&mut state, line, 0);
+        }
         match state.repeats.is_said(line, now) {
             true => self.write(&mut state, line, 0),
             false => self.changed.notify_one(),
@@ -165,7 +169,7 @@ fn time() -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use tracing::{error, info, subscriber::with_default, warn};
+    use tracing::{debug, error, info, subscriber::with_default, warn};
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
@@ -262,6 +266,35 @@ mod tests {
                 r#" WARN refused: no who="a""#,
                 r#" WARN refused: no who="b""#,
                 r#" WARN refused: no who="a" repeated=999"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_asked_for_to_see_each_of_it_is_written_each_time() {
+        let lines = lines(Format::Text, || {
+            for _ in 0..3 {
+                debug!(name: "heartbeat", "heartbeat");
+            }
+        });
+        assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn of_what_changes_to_and_fro_the_last_is_told_last() {
+        let lines = lines(Format::Text, || {
+            for _ in 0..20 {
+                warn!(name: "lost", "lost");
+                warn!(name: "back", "back");
+            }
+        });
+        assert_eq!(
+            lines.iter().map(|it| timeless(it)).collect::<Vec<_>>(),
+            [
+                " WARN lost: lost",
+                " WARN back: back",
+                " WARN lost: lost repeated=19",
+                " WARN back: back repeated=19",
             ]
         );
     }

@@ -9,6 +9,7 @@ use axum::response::Response;
 use mesh_rest::check::{CheckOrdered, CheckState};
 use mesh_rest::problem_kind::Kind;
 
+use super::asker::Asker;
 use super::openapi::{WhenChecking, WhenLookingAtCheck};
 use super::problem::Problem;
 use crate::http::{answer, body};
@@ -26,10 +27,13 @@ pub(super) async fn order(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Result<Json<CheckOrdered>, Problem> {
+    let doer = Asker::of(&request).doer;
     body::bytes(request).await?;
+    body::within_deadline(registry.may_still(&doer.mandate)).await??;
     let ordered = body::within_deadline(registry.order_check()).await?;
     let id = ordered
         .map_err(|wait| Problem::slow_down("all nodes were told to ask a moment ago", wait))?;
+    registry.note(doer.did("check", "all nodes"));
     Ok(Json(CheckOrdered { id }))
 }
 

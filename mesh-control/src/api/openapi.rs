@@ -204,7 +204,7 @@ problems! {
     /// Of calls that change how the cluster is secured.
     WhenChanging: Malformed, NotJsonMediaType, InvalidFields, NotNow, NoAuthority, TokenRefused, DatabaseUnavailable, Overloaded;
     /// Of `order_check`.
-    WhenChecking: Malformed, Overloaded;
+    WhenChecking: Malformed, DatabaseUnavailable, Overloaded;
     /// Of `check`.
     WhenLookingAtCheck: Malformed, NoSuchCheck, Overloaded;
     /// Of `unreserve`.

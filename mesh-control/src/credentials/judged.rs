@@ -33,6 +33,16 @@ impl Registry {
         Ok(change)
     }
 
+    /// Whether somebody may still ask for something of which nothing is stored: by what the database has of credentials.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::begin_credentials`].
+    pub(crate) async fn may_still(&self, mandate: &Mandate) -> Result<(), CredentialError> {
+        let change = self.begin_credentials(mandate).await?;
+        Ok(change.roll_back().await?)
+    }
+
     /// Reads what is not known of credentials when a change begins: another replica may have changed some a moment ago.
     /// Whoever holds the lock of a change knows afterwards what holds until that ends.
     ///

@@ -15,8 +15,11 @@ const PEM: &str =
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?s:.)*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)";
 /// Join tokens (`qm1.`) and operators' (`qmo1.`) of this product.
 const TOKEN: &str = r"\bqmo?1\.[A-Za-z0-9._~+/=-]+";
-/// Who asks for a URL (RFC 3986, 3.2.1).
-const USER_INFO: &str = r#"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@"']+@"#;
+/// Who asks for a URL (RFC 3986, 3.2.1), up to the last `@`: some write one into their passwords.
+const USER_INFO: &str = r#"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#"']*@"#;
+/// Options whose values are secrets, whatever these look like.
+const OPTION: &str =
+    r"(?i)^--?[a-z0-9_-]*(?:password|passwd|passphrase|secret|token|key|psk|join)$";
 /// `Authorization` of HTTP (RFC 9110, 11.6.2), whatever the scheme.
 const AUTHORIZATION: &str =
     r#"(?i)\b((?:proxy-)?authorization["']?\s*[:=]\s*["']?)(?:\w+\s+)?[^\s"',]+"#;
@@ -27,6 +30,7 @@ const NAMED: &str = r#"(?i)((?:\b|--|_)[a-z0-9_-]*(?:password|passwd|passphrase|
 const KEYS: &str = r"(?i)\b((?:auth(?:-trunc)?|enc|aead)\s+\S+\s+)0x[0-9a-f]+";
 
 struct Rules {
+    option: Regex,
     whole: Vec<Regex>,
     behind: Vec<Regex>,
 }
@@ -37,6 +41,7 @@ static RULES: LazyLock<Option<Rules>> = LazyLock::new(|| {
     let whole: Option<Vec<Regex>> = compile(&[PEM, TOKEN]);
     let behind: Option<Vec<Regex>> = compile(&[USER_INFO, AUTHORIZATION, BEARER, KEYS, NAMED]);
     Some(Rules {
+        option: Regex::new(OPTION).ok()?,
         whole: whole?,
         behind: behind?,
     })
@@ -61,6 +66,24 @@ pub(crate) fn removed(text: &str) -> String {
     text
 }
 
+/// The arguments of a process without secrets. Each is looked at by itself: where one ends is not known of a line.
+pub(crate) fn arguments<'a>(arguments: impl Iterator<Item = &'a str>) -> String {
+    let Some(rules) = RULES.as_ref() else {
+        return REMOVED.to_owned();
+    };
+    let mut is_value = false;
+    let shown = arguments.map(|argument| {
+        if std::mem::replace(&mut is_value, rules.option.is_match(argument)) {
+            return REMOVED.to_owned();
+        }
+        match argument.split_once('=') {
+            Some((name, _)) if rules.option.is_match(name) => format!("{name}={REMOVED}"),
+            _ => removed(argument),
+        }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +98,10 @@ mod tests {
         let pem = "a -----BEGIN EC PRIVATE KEY-----\nMHcCAQ\nEEIK\n-----END EC PRIVATE KEY----- b";
         for (text, expected) in [
             (pem, "a [removed] b"),
+            (
+                "postgres://mesh:p@ss@db/mesh",
+                "postgres://[removed]@db/mesh",
+            ),
             ("k=-----BEGIN PRIVATE KEY-----\\nMHcC", "k=[removed]"),
             (
                 "quilt-mesh-agent --join qm1.abc.def.s3cret --x",
@@ -100,6 +127,25 @@ mod tests {
         ] {
             assert_eq!(removed(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn an_argument_is_removed_whole_however_it_is_written() {
+        let given = [
+            "quilt-mesh-agent",
+            "--join",
+            "a secret of several words",
+            "--password=another one",
+            "--token-file",
+            "/etc/token",
+            "--control-plane",
+            "https://192.0.2.1:8080",
+        ];
+        assert_eq!(
+            arguments(given.into_iter()),
+            "quilt-mesh-agent --join [removed] --password=[removed] --token-file /etc/token \
+             --control-plane https://192.0.2.1:8080"
+        );
     }
 
     #[test]

@@ -7,7 +7,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{io::AsyncReadExt as _, process::Command, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    process::Command,
+    time::timeout,
+};
+
+use super::secrets;
 
 /// How long each question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -164,27 +170,40 @@ async fn run(program: &Path, arguments: impl Iterator<Item = String>) -> Result<
     let (Some(said), Some(complained)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("it has no output".to_owned());
     };
-    let told = async {
-        let (mut said, mut complained) = (said.take(MOST), complained.take(MOST));
-        let (mut answer, mut complaint) = (Vec::new(), Vec::new());
-        let (read, read_too) = tokio::join!(
-            said.read_to_end(&mut answer),
-            complained.read_to_end(&mut complaint)
-        );
-        read.and(read_too).map_err(|why| why.to_string())?;
-        let mut text = String::from_utf8_lossy(&answer).into_owned();
-        if answer.len() as u64 >= MOST {
-            text.push_str("\n[cut off]\n");
+    let (answer, complaint) = tokio::join!(read(said), read(complained));
+    let mut text = answer.text;
+    if !complaint.text.is_empty() {
+        text.push_str("\n[standard error]\n");
+        text.push_str(&complaint.text);
+    }
+    match (text.is_empty(), answer.late) {
+        (true, true) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        (false, true) => {
+            text.push_str(&format!("\n[no more within {} s]\n", PATIENCE.as_secs()));
+            Ok(text)
         }
-        if !complaint.is_empty() {
-            text.push_str("\n[standard error]\n");
-            text.push_str(&String::from_utf8_lossy(&complaint));
-        }
-        Ok(text)
-    };
-    match timeout(PATIENCE, told).await {
-        Ok(text) => text,
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        (_, false) => Ok(text),
+    }
+}
+
+/// What was read in time.
+struct Read {
+    text: String,
+    late: bool,
+}
+
+/// Reads to the end, or as much as is taken: whoever goes on writing then finds nobody who reads.
+async fn read(pipe: impl AsyncRead + Unpin) -> Read {
+    let mut pipe = pipe.take(MOST);
+    let mut bytes = Vec::new();
+    let ended = timeout(PATIENCE, pipe.read_to_end(&mut bytes)).await;
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    if bytes.len() as u64 >= MOST {
+        text.push_str("\n[cut off]\n");
+    }
+    Read {
+        text,
+        late: ended.is_err(),
     }
 }
 
@@ -204,17 +223,37 @@ fn processes() -> io::Result<String> {
         let Ok(line) = fs::read(directory.join("cmdline")) else {
             continue;
         };
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        let name = line.split(' ').next().and_then(|it| it.rsplit('/').next());
+        let line = String::from_utf8_lossy(&line);
+        let arguments = || line.trim_end_matches('\0').split('\0');
+        let name = arguments().next().and_then(|it| it.rsplit('/').next());
         if !name.is_some_and(|it| it.starts_with("quilt-")) {
             continue;
         }
         let number = entry.file_name();
-        text.push_str(&format!("{} {}\n", number.to_string_lossy(), line.trim()));
+        let shown = secrets::arguments(arguments());
+        text.push_str(&format!("{} {shown}\n", number.to_string_lossy()));
         for file in ["status", "limits"] {
             text.push_str(&fs::read_to_string(directory.join(file)).unwrap_or_default());
         }
         text.push('\n');
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn told(words: &str) -> String {
+        let arguments = ["-c", words].map(str::to_owned).into_iter();
+        run(Path::new("sh"), arguments).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn of_an_answer_that_does_not_end_as_much_is_kept_as_is_taken() {
+        let text = told("yes").await;
+        assert!(text.len() as u64 > MOST && text.contains("[cut off]"));
+        let text = told("echo it; echo why >&2").await;
+        assert_eq!(text, "it\n\n[standard error]\nwhy\n");
+    }
 }
