@@ -503,6 +503,10 @@ async fn pins_of_maps_that_somebody_removed_come_back_and_the_next_runtime_takes
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_paths_use_the_port_and_the_vni_that_were_told() {
+    let sent = |status: &mesh_proto::mesh::PeerStatus| {
+        let fast = status.fast_path.unwrap_or_default().tx_packets;
+        (fast, status.kernel_path.unwrap_or_default().tx_packets)
+    };
     for fast_path in ["required", "off"] {
         let pair = Pair::start(&DaemonOptions::new().args(["--fast-path", fast_path])).await;
         let (a, b) = (pair.host_a(), pair.host_b());
@@ -525,6 +529,19 @@ async fn both_paths_use_the_port_and_the_vni_that_were_told() {
                 .await
                 .unwrap();
         }
+        // What counts at the device that was made anew follows a moment after it.
+        mesh_testbed::wait_until("a packet that is counted", pair::SOON, async || {
+            mesh_testbed::wait_reachable(pair.a.netns(), pair.b.address(), pair::SOON)
+                .await
+                .map_err(|error| error.to_string())?;
+            let status = counters(a).await;
+            match sent(&status) {
+                (0, 0) => Err(format!("{status:?}")),
+                _ => Ok(()),
+            }
+        })
+        .await
+        .unwrap();
         let before = counters(a).await;
         let copied = transfer(
             pair.a.netns(),
@@ -537,10 +554,6 @@ async fn both_paths_use_the_port_and_the_vni_that_were_told() {
         .unwrap();
         assert!(copied.is_intact());
         let after = counters(a).await;
-        let sent = |status: &mesh_proto::mesh::PeerStatus| {
-            let fast = status.fast_path.unwrap_or_default().tx_packets;
-            (fast, status.kernel_path.unwrap_or_default().tx_packets)
-        };
         let (fast, kernel) = (
             sent(&after).0 - sent(&before).0,
             sent(&after).1 - sent(&before).1,

@@ -233,7 +233,7 @@ fn an_agent_that_has_nothing_to_tell_is_kept_up_by_its_questions_alone() {
     );
     agent.until_logged("registered node_id");
     let counted = "the question counted as the heartbeat";
-    let beats = || agent.logged("DEBUG mesh_agent::heartbeat: heartbeat");
+    let beats = || agent.logged("DEBUG heartbeat: heartbeat");
     // What the agent finds wrong itself is told, and nothing else: that the runtime is away, and that everybody is let in.
     agent.until("ten of them", || agent.logged(counted) >= 10);
     let before = beats();

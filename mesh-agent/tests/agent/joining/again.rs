@@ -61,9 +61,9 @@ fn a_node_of_a_mesh_whose_authority_was_lost_joins_again_while_it_runs_and_no_fi
     assert_eq!(agent.logged("joined the mesh"), 0);
     fs::write(&file, real.token(&json!({"uses": 9}))).unwrap();
     agent.until_logged(&format!("joined the mesh node_id=\"{node_id}\""));
-    let beats = agent.logged("DEBUG mesh_agent::heartbeat");
+    let beats = agent.logged("DEBUG heartbeat: ");
     agent.until("heartbeats", || {
-        agent.logged("DEBUG mesh_agent::heartbeat") >= beats + 10
+        agent.logged("DEBUG heartbeat: ") >= beats + 10
     });
     assert_eq!(host.runtime.state().subnet, subnet(1));
     drop(agent);

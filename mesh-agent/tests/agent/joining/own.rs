@@ -95,9 +95,9 @@ fn a_node_moves_over_to_a_certificate_of_ones_own_and_shows_the_next_without_a_r
     control.kill();
     let control = Control::start_secured_with(directory.path(), Some(port), &options);
     agent.until_logged("own certificate was read again");
-    let beats = agent.logged("DEBUG mesh_agent::heartbeat");
+    let beats = agent.logged("DEBUG heartbeat: ");
     agent.until("more heartbeats", || {
-        agent.logged("DEBUG mesh_agent::heartbeat") >= beats + 5
+        agent.logged("DEBUG heartbeat: ") >= beats + 5
     });
 
     // What it shows is told. A file that is of no use is found at the next connection, and is mended without one.

@@ -111,9 +111,9 @@ fn a_host_joins_the_real_control_plane_and_stays_its_node_over_restarts_of_both(
     agent.until("heartbeats", || agent.logged("heartbeat") >= 5);
     no_failure(&agent);
     real.restart();
-    let beats = agent.logged("DEBUG mesh_agent::heartbeat");
+    let beats = agent.logged("DEBUG heartbeat: ");
     agent.until("more heartbeats", || {
-        agent.logged("DEBUG mesh_agent::heartbeat") >= beats + 10
+        agent.logged("DEBUG heartbeat: ") >= beats + 10
     });
     drop(agent);
     // The token was for one host, and stands in the unit file still.
@@ -137,9 +137,9 @@ fn the_real_control_plane_renews_what_is_old_and_what_has_expired() {
         let agent = real.agent(&host, &[]);
         agent.until_logged("the certificate was renewed");
         agent.until_logged("registered node_id");
-        let beats = agent.logged("DEBUG mesh_agent::heartbeat");
+        let beats = agent.logged("DEBUG heartbeat: ");
         agent.until("heartbeats", || {
-            agent.logged("DEBUG mesh_agent::heartbeat") >= beats + 5
+            agent.logged("DEBUG heartbeat: ") >= beats + 5
         });
         no_failure(&agent);
         drop(agent);
