@@ -101,12 +101,8 @@ const NOT_KNOWN: u64 = 0;
 /// Puts together what daemons told and what was found beside them. Pure.
 fn diagnosis(told: Vec<Finding>, areas: &[Area]) -> Diagnosis {
     let found = areas.iter().flat_map(|area| &area.problems);
-    let found: Vec<Finding> = found
-        .map(|problem| Finding::of(problem, NOT_KNOWN))
-        .collect();
-    // An error that follows from a warning is left to that, and is one.
-    let healthy = !findings::is_wrong(&told) && !findings::is_wrong(&found);
-    let mut findings = once::once(told, found);
+    let found = found.map(|problem| Finding::of(problem, NOT_KNOWN));
+    let mut findings = once::once(told, found.collect());
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let looked = |area: &Area| Looked {
         name: area.name.to_owned(),
@@ -116,7 +112,7 @@ fn diagnosis(told: Vec<Finding>, areas: &[Area]) -> Diagnosis {
         },
     };
     Diagnosis {
-        healthy,
+        healthy: !findings::is_wrong(&findings),
         complete: areas.iter().all(|area| area.outcome.is_ok()),
         findings,
         areas: areas.iter().map(looked).collect(),
