@@ -116,7 +116,19 @@ pub(super) fn once(told: Vec<Finding>, found: Vec<Finding>) -> Vec<Finding> {
             .into_iter()
             .any(|(cause, _)| there.iter().any(|it| it == cause.code))
     };
-    all.retain(|finding| !follows(&finding.code));
+    let (hidden, mut all): (Vec<Finding>, Vec<Finding>) =
+        all.into_iter().partition(|finding| follows(&finding.code));
+    // What is left to its cause is as grave there: of something that may do harm it shows that it does.
+    for cause in &mut all {
+        let effects = FOLLOW.iter().find(|(it, _)| it.code == cause.code);
+        let effects = effects.map(|(_, effects)| effects.concat());
+        let effects = effects.unwrap_or_default();
+        let followed = hidden
+            .iter()
+            .filter(|it| effects.iter().any(|effect| effect.code == it.code));
+        let gravest = followed.map(|it| it.severity).max();
+        cause.severity = gravest.map_or(cause.severity, |it| it.max(cause.severity));
+    }
     all
 }
 
@@ -161,6 +173,19 @@ mod tests {
         assert_eq!(codes(&once(Vec::new(), found)), ["packets-taken"]);
         let alone = vec![finding(&PEER_HOST_SILENT, 500)];
         assert_eq!(codes(&once(Vec::new(), alone)), ["peer-host-silent"]);
+    }
+
+    #[test]
+    fn a_cause_is_as_grave_as_what_follows_from_it() {
+        let found = vec![
+            finding(&PEER_HOST_SILENT, 500),
+            finding(&STRICT_FILTERING, 500),
+        ];
+        let all = once(Vec::new(), found);
+        assert_eq!(codes(&all), ["strict-filtering"]);
+        assert_eq!(all[0].severity, PEER_HOST_SILENT.severity);
+        let alone = once(Vec::new(), vec![finding(&STRICT_FILTERING, 500)]);
+        assert_eq!(alone[0].severity, STRICT_FILTERING.severity);
     }
 
     #[test]
