@@ -74,12 +74,13 @@ impl DoorOptions {
         if let Some(socket) = self.socket() {
             return Ok(Door::Socket(AdminSocket::at(socket)));
         }
-        let urls = match self.control.is_empty() {
-            true => known().await,
-            false => self.control.clone(),
+        let token = self.control_token_file.as_deref();
+        let urls = match (self.control.is_empty(), token) {
+            (true, Some(_)) => return Err(RestError::NobodyNamed),
+            (true, None) => known().await,
+            (false, _) => self.control.clone(),
         };
         let authorities = self.control_ca.clone().or_else(authorities_of_the_agent);
-        let token = self.control_token_file.as_deref();
         Rest::open(urls, authorities.as_deref(), token).map(Door::Rest)
     }
 
@@ -134,7 +135,7 @@ mod tests {
             control_token_file: Some("/nonexistent/token".into()),
             ..DoorOptions::default()
         };
-        let error = agents.open(async || Vec::new()).await.unwrap_err();
-        assert!(matches!(error, RestError::NoUrl), "{error}");
+        let error = agents.open(nobody).await.unwrap_err();
+        assert!(matches!(error, RestError::NobodyNamed), "{error}");
     }
 }

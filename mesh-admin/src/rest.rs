@@ -40,6 +40,11 @@ pub enum RestError {
         "no URL of the control plane: give --control, or start the agent of this host, which knows it"
     )]
     NoUrl,
+    /// A token would go to whomever the agent names, which has no right to it.
+    #[error(
+        "--control-token-file needs --control URL: an operator's token is not shown to whomever the agent of this host names"
+    )]
+    NobodyNamed,
     /// A URL is of no use.
     #[error("--control {url}: {rule}")]
     Url {

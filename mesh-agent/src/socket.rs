@@ -178,7 +178,9 @@ impl Places {
         let mut taken = self.lock();
         let all: usize = taken.values().sum();
         let of_user = taken.entry(user).or_default();
-        if *of_user >= OF_ONE_USER || all >= CONNECTIONS {
+        // Others cannot keep root and this agent's own user from telling it something.
+        let is_theirs = User(user).may_change();
+        if *of_user >= OF_ONE_USER || all >= CONNECTIONS && !is_theirs {
             if *of_user == 0 {
                 taken.remove(&user);
             }
@@ -381,6 +383,8 @@ mod tests {
         let others: Vec<_> = (2..20).flat_map(|user| of(Some(user))).collect();
         assert_eq!(greedy.len() + others.len(), CONNECTIONS);
         assert!(places.take(Some(20)).is_none());
+        // Who may tell the agent something is not kept from that.
+        assert!(places.take(Some(0)).is_some());
         drop(greedy);
         assert!(places.take(None).is_some());
         drop(others);

@@ -1,5 +1,7 @@
 //! What a check tells, of whichever nodes: rows, and what they come to. Pure, but for printing.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::way::{Outcome, Row};
@@ -26,16 +28,10 @@ pub(crate) struct Report {
 impl Report {
     /// Of all rows. One way is what is from one node to another.
     pub(crate) fn of(rows: Vec<Row>) -> Self {
-        let mut ways: Vec<(&str, &str, Outcome)> = Vec::new();
+        let mut ways: BTreeMap<(&str, &str), Outcome> = BTreeMap::new();
         for row in rows.iter().filter(|row| !row.to.is_empty()) {
-            match ways
-                .iter_mut()
-                .rev()
-                .find(|(from, to, _)| (*from, *to) == (&*row.from, &*row.to))
-            {
-                Some((_, _, worst)) => *worst = (*worst).max(row.result),
-                None => ways.push((&row.from, &row.to, row.result)),
-            }
+            let worst = ways.entry((&row.from, &row.to)).or_insert(row.result);
+            *worst = (*worst).max(row.result);
         }
         let passed = |outcome: &Outcome| [Outcome::Ok, Outcome::Warning].contains(outcome);
         let worst = rows.iter().map(|row| row.result).max();
@@ -45,7 +41,7 @@ impl Report {
                 other => other,
             },
             ways: ways.len(),
-            ways_ok: ways.iter().filter(|(_, _, worst)| passed(worst)).count(),
+            ways_ok: ways.values().filter(|worst| passed(worst)).count(),
             rows,
         }
     }
