@@ -2,7 +2,7 @@
 //! for a collector. Each kind of event has an id, which stays when its words change: the `name:` of the macro that
 //! logs it. A line that repeats is said once and counted.
 //!
-//! [`line`] makes a line of an event, [`repeats`] decides what is held back (pure), [`writing`] writes.
+//! `line` makes a line of an event, `repeats` decides what is held back (pure), `writing` writes.
 
 mod line;
 mod repeats;
