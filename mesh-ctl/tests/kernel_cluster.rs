@@ -58,17 +58,17 @@ impl Mesh {
         path
     }
 
-    /// From a host, whose agent knows where the control plane is.
+    /// From a host. Its agent knows where the control plane is, but a token is shown to who is named alone.
     fn over_rest(&self, token: Option<&PathBuf>, words: &str) -> Output {
         let host = self.hosts()[0];
         let mut command = host.netns().command(env!("CARGO_BIN_EXE_meshctl"));
         command.args(words.split_whitespace());
         command.arg("--agent-socket").arg(host.agent_socket());
         command.arg("--control-ca").arg(&self.ca);
-        match token {
-            Some(token) => command.arg("--control-token-file").arg(token),
-            None => command.args(["--control", &self.testbed.control().url()]),
-        };
+        command.args(["--control", &self.testbed.control().url()]);
+        if let Some(token) = token {
+            command.arg("--control-token-file").arg(token);
+        }
         shown(words, command.output().unwrap())
     }
 
@@ -157,6 +157,12 @@ async fn the_nodes_are_seen_by_either_door_and_what_is_wrong_with_one_of_them_co
     // Nobody is told without a token, and with nobody there nothing can be told.
     let refused = complaint(&mesh.over_rest(None, "nodes"), 2);
     assert!(refused.contains("--control-token-file"), "{refused}");
+    let mut unnamed = mesh.hosts()[0]
+        .netns()
+        .command(env!("CARGO_BIN_EXE_meshctl"));
+    let unnamed = unnamed.args(["nodes", "--control-token-file"]).arg(&reader);
+    let refused = complaint(&unnamed.output().unwrap(), 2);
+    assert!(refused.contains("needs --control URL"), "{refused}");
     let open = mesh.testbed.dir().join("token-open");
     fs::write(&open, "qmo1.a.b").unwrap();
     fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
